@@ -1,0 +1,77 @@
+# Everything here runs in .venv, which is built where it is missing, moved, or older than what it is
+# made from. `make PYTHON=/path/to/python3.12 ...` builds it with another python.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean moved
+
+VENV_PYTHON := .venv/bin/python
+STAMP := .venv/.complete
+
+# Nothing of the caller's own python, pip, Spark, Hadoop or TensorFlow set-up reaches the recipes.
+# JAVA_HOME does: a Java 17 there is the one to use.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
+unexport VIRTUAL_ENV
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_REQUIREMENT PIP_NO_DEPS PIP_DRY_RUN
+unexport SPARK_HOME SPARK_CONF_DIR SPARK_DRIVER_MEMORY SPARK_LOCAL_IP SPARK_MASTER MASTER
+unexport PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS PYSPARK_SUBMIT_ARGS
+unexport HADOOP_HOME HADOOP_CONF_DIR YARN_CONF_DIR TF_CONFIG KERAS_BACKEND KERAS_HOME
+export PIP_USER := 0
+export PYTHONNOUSERSITE := 1
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/fer2013.csv
+	@scripts/demo $(if $(FER2013),"$(FER2013)")
+
+test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
+	@$(VENV_PYTHON) -m pytest tests $(ARGS)
+
+lint: $(STAMP) ## check style, types and the imports between the floors
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy fer_pipeline jobs
+	@.venv/bin/lint-imports --no-logo
+
+bench: $(STAMP) ## run the benchmarks
+	@$(VENV_PYTHON) -m benchmarks
+
+clean: ## remove .venv, caches and builds; artifacts/ stays
+	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+	    .ruff_cache metastore_db derby.log spark-warehouse
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Prints "ok PYTHON", or else what is wrong, in one line.
+# Debian and Ubuntu keep ensurepip, which venv needs, in a package of its own.
+define FIND_PYTHON
+found=; \
+for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
+    version=$$("$$python" -E -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+        || continue; \
+    case $$version in \
+        3.11 | 3.12) ;; \
+        *) found="$$found$${found:+, }$$python is $$version"; continue ;; \
+    esac; \
+    if "$$python" -E -c 'import ensurepip, venv' 2>/dev/null; then echo "ok $$python"; exit; fi; \
+    echo "$$python lacks ensurepip: apt install python3-venv (or python$$version-venv)"; exit; \
+done; \
+echo "fer_pipeline needs Python 3.11 or 3.12, found: $${found:-none}; try PYTHON=/path/to/it"
+endef
+
+# An environment knows its own path: a copied or moved one would run the other checkout's code.
+ifneq ($(shell test -x $(VENV_PYTHON) && cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): moved
+endif
+
+# The stamp is written last: what was interrupted is built again from nothing.
+$(STAMP): setup.py constraints.txt pyproject.toml
+	$(eval answer := $(shell $(FIND_PYTHON)))
+	$(if $(filter ok,$(firstword $(answer))),,$(error $(answer)))
+	@echo "Building .venv with $(lastword $(answer)): this downloads about 1 GB the first time" >&2
+	@rm -rf .venv
+	@$(lastword $(answer)) -m venv .venv
+	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt -e '.[dev,java]'
+	@$(VENV_PYTHON) -m pip check
+	@echo "$(CURDIR)" > $(STAMP)

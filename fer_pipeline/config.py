@@ -1,0 +1,333 @@
+"""The configuration: one typed tree for all jobs, from a YAML file and `--set key=value`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from fer_pipeline import emotions, storage
+from fer_pipeline.accounting import Split
+from fer_pipeline.errors import ConfigError
+
+Emotion = Annotated[str, BeforeValidator(lambda name: emotions.canonical(str(name)))]
+Angle = Annotated[float, Field(gt=-360, lt=360)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# Above this a single row group of a batch would not fit the memory of an ordinary worker.
+Size = Annotated[int, Field(ge=8, le=512)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Input(_Section):
+    """What the sources are."""
+
+    format: Literal["auto", "csv", "images"] = Field(
+        "auto", description="what an input is; auto goes by the names of its files"
+    )
+    emotions: dict[str, Emotion] = Field(
+        default={str(code): name for code, name in enumerate(emotions.FER2013)},
+        description="the emotion behind each code of the source; a list counts from 0",
+    )
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="more bad rows than this fail the job"
+    )
+
+    @field_validator("emotions", mode="before")
+    @classmethod
+    def _codes(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            return {str(code): name for code, name in value.items()}
+        return value
+
+
+class Image(_Section):
+    """What every image becomes."""
+
+    size: Size = Field(48, description="side in pixels; 28 and 48 are the usual ones")
+    normalization: Literal["centered", "unit", "standard"] = Field(
+        "centered",
+        description="centered: (x - 128) / 128; unit: x / 255; standard: (x - mean) / std of the"
+        " training split",
+    )
+    dtype: Literal["uint8", "float32"] = Field(
+        "uint8", description="store pixels, or the normalised values themselves"
+    )
+
+
+class Splits(_Section):
+    """Which image goes where."""
+
+    kind: Literal["usage", "stratified"] = Field(
+        "usage", description="by the source's Usage column or folder, or drawn per emotion"
+    )
+    usage: dict[str, Split | None] = Field(
+        default={
+            "Training": Split.TRAIN,
+            "PublicTest": Split.VALIDATION,
+            "PrivateTest": Split.TEST,
+            "train": Split.TRAIN,
+            "validation": Split.VALIDATION,
+            "val": Split.VALIDATION,
+            "test": Split.TEST,
+        },
+        description="the split of each usage, in any case; null leaves its rows out. A usage that"
+        " is not named here keeps its default",
+    )
+    validation: Fraction | None = Field(
+        None,
+        description="stratified part of the training rows; default 0.1 where kind is stratified,"
+        " else none",
+    )
+    test: Fraction | None = Field(None, description="as validation")
+    deduplicate: bool = Field(
+        True,
+        description="drop from training: copies of test and validation images, copies with"
+        " different labels, further copies",
+    )
+
+    @field_validator("usage", mode="after")
+    @classmethod
+    def _over_defaults(cls, value: dict[str, Split | None]) -> dict[str, Split | None]:
+        lower = {name.lower() for name in value}
+        defaults = cls.model_fields["usage"].default
+        return {**{k: v for k, v in defaults.items() if k.lower() not in lower}, **value}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fractions(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        drawn = 0.1 if value.get("kind") == "stratified" else 0.0
+        return {
+            **value,
+            **{key: drawn for key in ("validation", "test") if value.get(key) is None},
+        }
+
+    @model_validator(mode="after")
+    def _leave_training(self) -> Splits:
+        parts = (self.validation or 0) + (self.test or 0)
+        if parts >= 1:
+            raise ValueError(f"validation + test = {parts:g} leaves nothing to train on")
+        if self.kind == "stratified" and not parts:
+            raise ValueError("kind: stratified needs a validation or test fraction above 0")
+        return self
+
+
+class Augmentation(_Section):
+    """The variants of each training image that are written beside it."""
+
+    flip: bool = Field(False, description="its mirror image")
+    rotations: list[Angle] = Field(
+        [], description="angles in degrees, counter-clockwise positive, about the centre"
+    )
+    border: Literal["constant", "replicate", "reflect"] = Field(
+        "constant", description="what a rotation leaves empty: black, nearest pixel, mirror image"
+    )
+
+    @field_validator("rotations")
+    @classmethod
+    def _distinct(cls, value: list[float]) -> list[float]:
+        if len(set(value)) < len(value):
+            raise ValueError("names an angle twice")
+        if 0 in value:
+            raise ValueError("an angle of 0 is the image itself")
+        return value
+
+
+class Output(_Section):
+    """How the dataset is laid out."""
+
+    partitions: PositiveInt | None = Field(
+        None, description="files per split; default by the size of the input"
+    )
+    row_group_rows: PositiveInt | None = Field(
+        None, description="rows per row group; default: 64 readers can share the split"
+    )
+    compression: Literal["zstd", "snappy", "none"] = "zstd"
+
+
+class Feed(_Section):
+    """How training reads the dataset."""
+
+    batch_size: PositiveInt = 32
+    shuffle_buffer: PositiveInt = Field(16384, description="images that are mixed at a time")
+    deterministic: bool = Field(
+        True, description="the same order for a seed; false reads with several threads"
+    )
+    cache: Literal["none", "memory"] = Field(
+        "none", description="memory keeps the decoded uint8 images after the first pass"
+    )
+
+
+class Model(_Section):
+    """Which network is trained."""
+
+    name: str = Field("system_a", description="a module of fer_pipeline.learning.networks")
+    options: dict[str, Any] = Field({}, description="arguments of its build function")
+
+
+class Training(_Section):
+    """How it is trained."""
+
+    learning_rate: PositiveFloat = Field(0.05, description="of plain gradient descent")
+    epochs: PositiveInt | None = Field(None, description="passes over the training split")
+    steps: PositiveInt | None = Field(None, description="or batches")
+    validate_every: PositiveInt | None = Field(
+        None, description="steps between validations; default once an epoch"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("epochs") is None and value.get("steps") is None:
+            return {**value, "epochs": 10}
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if self.epochs and self.steps:
+            raise ValueError("epochs and steps are both given; keep one")
+        return self
+
+
+class Inference(_Section):
+    """How evaluate and score run the network."""
+
+    batch_size: PositiveInt = 256
+
+
+class Config(_Section):
+    """The whole configuration."""
+
+    seed: NonNegativeInt = Field(0, le=2**31 - 1, description="of every random choice")
+    classes: list[Emotion] = Field(
+        default=[], description="emotions to keep, in the order of their labels; default: all"
+    )
+    input: Input = Input()
+    image: Image = Image()
+    split: Splits = Field(default=Splits(), validate_default=True)
+    oversample: dict[Emotion, Annotated[float, Field(ge=1, le=1000)]] = Field(
+        default={}, description="how many times each training image of an emotion is written"
+    )
+    balance: bool = Field(False, description="oversample every class to the largest")
+    augmentation: Augmentation = Augmentation()
+    output: Output = Output()
+    feed: Feed = Feed()
+    model: Model = Model()
+    training: Training = Field(default=Training(), validate_default=True)
+    inference: Inference = Inference()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        repeated = {name for name in self.classes if self.classes.count(name) > 1}
+        if repeated:
+            raise ValueError(f"classes names {', '.join(sorted(repeated))} twice")
+        absent = [name for name in self.oversample if name not in self.class_names]
+        if absent:
+            raise ValueError(f"oversample names {', '.join(absent)}, not among the classes")
+        missing = [n for n in self.classes if n not in self.input.emotions.values()]
+        if missing:
+            raise ValueError(f"classes names {', '.join(missing)}, not among input.emotions")
+        if self.balance and self.oversample:
+            raise ValueError("balance and oversample are both given; keep one")
+        if len(self.class_names) < 2:
+            raise ValueError("classes needs at least two emotions")
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of their labels."""
+        return self.classes or list(dict.fromkeys(self.input.emotions.values()))
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved configuration as plain values."""
+        return self.model_dump(mode="json")
+
+    def write(self, path: Path) -> None:
+        """Writes the resolved configuration as YAML; `load` reads it back."""
+        storage.write_text(path, yaml.safe_dump(self.dump(), sort_keys=False))
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Reads and validates a configuration.
+
+    Args:
+        path: A YAML file; None for the defaults alone.
+        overrides: `key=value` with a dotted key and a YAML value; the last one of a key wins.
+
+    Raises:
+        ConfigError: Names every problem at once, and the nearest key for each unknown one.
+    """
+    tree: Any = {}
+    if path is not None:
+        try:
+            tree = yaml.safe_load(storage.read_text(path)) or {}
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}: expected sections with keys, got {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors())
+        raise ConfigError(f"{path or 'configuration'}: {problems}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not equals or not all(path):
+        raise ConfigError(f"--set {override}: expected key=value, such as image.size=28")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is no YAML value") from None
+    for part in path[:-1]:
+        branch = tree.setdefault(part, {})
+        if not isinstance(branch, dict):
+            # A null section in the file, or a list: the override makes its own.
+            branch = tree[part] = {}
+        tree = branch
+    tree[path[-1]] = value
+
+
+def _problem(detail: Any) -> str:
+    location = detail["loc"]
+    key = ".".join(map(str, location))
+    if detail["type"] == "extra_forbidden":
+        known = _keys_beside(location)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key, {hint}"
+    message = detail["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
+    return f"{key}: {message}{got}" if key else message
+
+
+def _keys_beside(location: Sequence[str | int]) -> list[str]:
+    section: Any = Config
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,58 @@
+"""Images in memory: decoding, and bringing them to one size."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+# Spark runs one worker per core, so a pool of threads inside each would only compete with it.
+cv2.setNumThreads(1)
+
+
+def decode_gray(data: bytes) -> npt.NDArray[np.uint8] | None:
+    """Decodes an image file of any format that OpenCV reads.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        Its grey values, uint8 of shape (height, width); None where it is no image or is cut short.
+    """
+    if not data or _is_truncated(data):
+        return None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        return None
+    return image  # type: ignore[return-value]
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end mark: OpenCV fills the rest with grey and says nothing."""
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-4096:]
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data[-4096:]
+    return False
+
+
+def resize(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Brings an image to size x size pixels.
+
+    Area interpolation where both sides shrink (each pixel is the mean of those that it covers),
+    else linear. OpenCV rounds to whole numbers once, at the end.
+
+    Args:
+        image: uint8 of shape (height, width).
+        size: The side of the result, in pixels.
+
+    Returns:
+        uint8 of shape (size, size).
+    """
+    height, width = image.shape
+    if (height, width) == (size, size):
+        return image
+    shrinks = height >= size and width >= size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=method)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""The TensorFlow side: feed, networks, training, evaluation."""

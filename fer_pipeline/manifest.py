@@ -1,0 +1,146 @@
+"""The manifest: what makes a folder of Parquet files a dataset.
+
+It is written last and in one step, and names the files that belong to the dataset: readers open
+those and no others, and a folder without a manifest is no dataset.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_pipeline import storage
+from fer_pipeline.accounting import Split
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.pixels import Normalization
+
+NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class DataFile(_Part):
+    """One Parquet file of the dataset."""
+
+    path: str  # relative to the manifest
+    split: Split
+    rows: int
+    bytes: int
+
+
+class SourceFile(_Part):
+    """One file that was read."""
+
+    path: str
+    records: int
+    quarantined: int
+    fingerprint: str  # of its records' content, whatever their order; 16 hexadecimal digits
+
+
+class Image(_Part):
+    """What every image of the dataset is."""
+
+    size: int
+    dtype: Literal["uint8", "float32"]
+    normalization: Normalization
+
+
+class Rows(_Part):
+    """The books: read = kept + dropped + quarantined; written counts variants and copies too."""
+
+    read: int
+    kept: dict[Split, dict[str, int]]
+    dropped: dict[str, int]
+    quarantined: dict[str, int]
+    written: int
+
+
+class Manifest(_Part):
+    """A dataset's manifest.
+
+    Attributes:
+        classes: The emotions; the position of one is its label.
+        counts: Rows written, by split and class.
+        checksum: Of the content (split, label, image, pixels, variant, copy), whatever the
+            partitioning; 16 hexadecimal digits.
+    """
+
+    format: Literal["fer_pipeline dataset"] = "fer_pipeline dataset"
+    format_version: int = FORMAT_VERSION
+    created: str
+    image: Image
+    classes: list[str]
+    files: list[DataFile]
+    counts: dict[Split, dict[str, int]]
+    rows: Rows
+    quarantine: list[str]
+    sources: list[SourceFile]
+    checksum: str
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+    def files_of(self, split: Split) -> list[DataFile]:
+        """The files of a split."""
+        return [file for file in self.files if file.split == split]
+
+    def rows_of(self, split: Split) -> int:
+        """How many rows a split has."""
+        return sum(file.rows for file in self.files_of(split))
+
+    def write(self, folder: Path) -> None:
+        """Publishes the dataset: from here on the folder is what this manifest says."""
+        storage.write_text(folder / NAME, self.model_dump_json(indent=2) + "\n")
+
+
+def exists(folder: Path) -> bool:
+    """Whether the folder is a dataset."""
+    return (folder / NAME).is_file()
+
+
+def read(folder: Path) -> Manifest:
+    """Reads a dataset's manifest.
+
+    Raises:
+        DatasetError: The folder is no dataset, or one of another format, or its manifest is broken.
+    """
+    if not exists(folder):
+        what = "holds no dataset (no manifest.json)" if folder.is_dir() else "no such folder"
+        raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
+    try:
+        manifest = Manifest.model_validate_json(storage.read_text(folder / NAME))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise DatasetError(f"{folder / NAME}: is no manifest: {key}: {first['msg']}") from error
+    if manifest.format_version > FORMAT_VERSION:
+        raise DatasetError(
+            f"{folder}: format {manifest.format_version}, this version reads up to {FORMAT_VERSION};"
+            " update fer_pipeline"
+        )
+    return manifest
+
+
+def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:
+    """The files of a split that a job cannot do without.
+
+    Raises:
+        DatasetError: The split is empty, or a file is missing or of another length.
+    """
+    files = manifest.files_of(split)
+    if not sum(file.rows for file in files):
+        filled = ", ".join(f"{part} ({manifest.rows_of(part)})" for part in Split)
+        raise DatasetError(f"{folder}: the {split} split is empty; rows per split: {filled}")
+    for file in files:
+        path = folder / file.path
+        found = path.stat().st_size if path.is_file() else None
+        if found != file.bytes:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise DatasetError(
+                f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
+            )
+    return files

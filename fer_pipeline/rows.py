@@ -1,0 +1,124 @@
+"""From what a source holds to labelled images: one judgement for CSV rows and image files alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.emotions import Labels
+
+EXCERPT = 80
+"""How many characters of a bad row the quarantine keeps."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row cannot be read.
+
+    Attributes:
+        reason: The kind of fault.
+        detail: What was got and what was expected.
+    """
+
+    reason: Reason
+    detail: str
+
+
+class Raw(NamedTuple):
+    """What one record of a source says, before anything is made of it.
+
+    Attributes:
+        emotion: The text of its label; None where the source has none.
+        usage: The text of its usage; None where the source has none.
+        text: The record itself, or its path; the quarantine shows an excerpt of it.
+        image: Its grey values, uint8 of shape (height, width); None where it has a fault.
+        fault: Why it has no image.
+    """
+
+    emotion: str | None
+    usage: str | None
+    text: bytes
+    image: npt.NDArray[np.uint8] | None
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a record by its label and usage alone.
+
+    Attributes:
+        label: The class index, where it has one.
+        split: The split that its usage means; training where the splits are drawn.
+        code: The label's text as a number, where it is one.
+        fault: Why it goes to the quarantine.
+        cause: Why it is dropped.
+    """
+
+    label: int | None = None
+    split: Split | None = None
+    code: int | None = None
+    fault: Fault | None = None
+    cause: Cause | None = None
+
+
+class Judge:
+    """Judges records by their label and usage.
+
+    Args:
+        labels: What label texts mean.
+        usage: The split of each usage text, or None for rows that are left out; None in place of
+            the mapping where usage decides nothing.
+        labelled: Whether a record must have a label at all.
+    """
+
+    def __init__(
+        self, labels: Labels, usage: Mapping[str, Split | None] | None, labelled: bool = True
+    ) -> None:
+        self._labels = labels
+        self._usage = None if usage is None else {k.lower(): v for k, v in usage.items()}
+        self._labelled = labelled
+        # Millions of rows hold a few dozen pairs of label and usage.
+        self._known: dict[tuple[str | None, str | None], Verdict] = {}
+
+    def __call__(self, emotion: str | None, usage: str | None) -> Verdict:
+        """The verdict on a label's text and a usage's."""
+        pair = (emotion, usage)
+        if pair not in self._known:
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[pair] = self._judge(emotion, usage)
+        return self._known[pair]
+
+    def _judge(self, emotion: str | None, usage: str | None) -> Verdict:
+        if not self._labelled:
+            return Verdict()
+        text = (emotion or "").strip()
+        if not text:
+            return Verdict(fault=Fault(Reason.EMPTY, "no emotion"))
+        name = self._labels.emotion(text)
+        if name is None:
+            return Verdict(fault=Fault(Reason.EMOTION, f"emotion {text[:EXCERPT]!r}"))
+        split: Split | None = Split.TRAIN
+        if self._usage is not None:
+            use = (usage or "").strip()
+            if not use:
+                return Verdict(fault=Fault(Reason.EMPTY, "no usage"))
+            if use.lower() not in self._usage:
+                return Verdict(fault=Fault(Reason.USAGE, f"usage {use[:EXCERPT]!r}"))
+            split = self._usage[use.lower()]
+        label = self._labels.index(name)
+        cause = Cause.CLASS if label is None else Cause.USAGE if split is None else None
+        code = int(text) if text.isdecimal() and len(text) < 6 else None
+        return Verdict(label, split, code, cause=cause)
+
+
+def excerpt(line: bytes) -> str:
+    """The beginning of a line, and its end where it is long, as printable text."""
+    if len(line) > EXCERPT:
+        line = line[: EXCERPT - 25] + b" ... " + line[-20:]
+    return "".join(c if c.isprintable() else "?" for c in line.decode("utf-8", "replace"))

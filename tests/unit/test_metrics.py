@@ -1,0 +1,326 @@
+import json
+import math
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, classification_report, top_k_accuracy_score
+
+from fer_pipeline.emotions import FER2013
+from fer_pipeline.metrics import (
+    ClassMetrics,
+    Metrics,
+    Scores,
+    class_table,
+    confusion_table,
+    measure,
+    predictions,
+)
+
+# Of reference system A, as its authors report it: An, Dis, Fe, Ha, Sa, Sup, Neu.
+ACTUAL = (910, 94, 910, 1721, 1136, 653, 1152)
+PREDICTED = (444, 187, 636, 1956, 1534, 935, 884)
+TRUE_POSITIVES = (200, 63, 220, 1297, 543, 448, 449)
+
+# scikit-learn takes about 10 ms for an evaluation, however few images it has.
+fast = settings(max_examples=40, deadline=None)
+
+
+def sure(predicted: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float32]:
+    """Probabilities that predict these classes, each with 0.7."""
+    made = np.full((len(predicted), classes), 0.3 / (classes - 1), np.float32)
+    made[np.arange(len(predicted)), predicted] = 0.7
+    return made
+
+
+def system_a() -> Metrics:
+    """The evaluation of reference system A; which mistake is made where is not reported."""
+    actual, predicted, right = (np.array(row) for row in (ACTUAL, PREDICTED, TRUE_POSITIVES))
+    truth = np.repeat(np.arange(7), actual - right)
+    # Rolled until no mistake is right by accident.
+    guesses = np.roll(np.repeat(np.arange(7), predicted - right), 1071)
+    assert (truth != guesses).all()
+    hits = np.repeat(np.arange(7), right)
+    return measure(np.concatenate([hits, truth]), sure(np.concatenate([hits, guesses]), 7), FER2013)
+
+
+@st.composite
+def outcomes(draw: st.DrawFn, classes: int | None = None) -> tuple[list[int], np.ndarray]:
+    """Labels and float32 probabilities, often with ties, zeros and absent classes."""
+    k = classes or draw(st.integers(2, 8))
+    n = draw(st.integers(1, 30))
+    labels = draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
+    weight = st.lists(st.sampled_from([0, 0, 1, 1, 2, 5, 1000]), min_size=k, max_size=k)
+    rows = draw(st.lists(weight.filter(any), min_size=n, max_size=n))
+    weights = np.array(rows, np.float32)
+    return labels, weights / weights.sum(axis=1, keepdims=True)
+
+
+def names(probabilities: np.ndarray) -> list[str]:
+    return [f"class {label}" for label in range(probabilities.shape[1])]
+
+
+def numbers(tree: object) -> list[object]:
+    """All leaves."""
+    if isinstance(tree, dict):
+        return [leaf for branch in tree.values() for leaf in numbers(branch)]
+    if isinstance(tree, list):
+        return [leaf for branch in tree for leaf in numbers(branch)]
+    return [tree]
+
+
+class TestByHand:
+    # true 0: taken for 0, 0, 1; true 1: taken for 1; true 2: taken for 0, second best 2.
+    labels = (0, 0, 0, 1, 2)
+    probabilities = (
+        (0.5, 0.25, 0.25),
+        (0.5, 0.5, 0.0),  # the first of equals
+        (0.25, 0.5, 0.25),  # second with equals: the first of them
+        (0.0, 1.0, 0.0),
+        (0.5, 0.125, 0.375),
+    )
+
+    def test_all_numbers(self):
+        found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"])
+        assert found.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 0))
+        assert found.classes == (
+            ClassMetrics("angry", 3, 3, 2, Scores(2 / 3, 2 / 3, 2 / 3)),
+            ClassMetrics("happy", 1, 2, 1, Scores(1.0, 0.5, 2 / 3)),
+            ClassMetrics("sad", 1, 0, 0, Scores(0.0, 0.0, 0.0)),
+        )
+        assert found.rows == 5
+        assert found.accuracy == 3 / 5
+        assert found.mean_class_accuracy == pytest.approx(5 / 9)
+        assert found.macro.accuracy == pytest.approx(5 / 9)
+        assert found.macro.precision == pytest.approx((2 / 3 + 1 / 2) / 3)
+        assert found.macro.f1 == pytest.approx(4 / 9)
+        assert found.weighted.accuracy == pytest.approx(3 / 5)
+        assert found.weighted.precision == pytest.approx((3 * 2 / 3 + 1 / 2) / 5)
+        assert found.weighted.f1 == pytest.approx((3 * 2 / 3 + 2 / 3) / 5)
+        assert found.top2_accuracy == 1.0
+        # -ln of 1/2, 1/2, 1/4, 1, 3/8
+        assert found.loss == pytest.approx((4 * math.log(2) + math.log(8 / 3)) / 5)
+
+    def test_json(self):
+        found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"]).to_dict()
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        assert list(found) == [
+            "rows",
+            "accuracy",
+            "mean_class_accuracy",
+            "top2_accuracy",
+            "loss",
+            "classes",
+            "macro_average",
+            "weighted_average",
+            "confusion_matrix",
+        ]
+        assert list(found["classes"]) == ["angry", "happy", "sad"]
+        assert found["classes"]["happy"] == {
+            "actual": 1,
+            "predicted": 2,
+            "true_positives": 1,
+            "accuracy": 1.0,
+            "precision": 0.5,
+            "recall": 1.0,
+            "f1": 2 / 3,
+            "support": 1,
+        }
+        assert found["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+    def test_a_probability_of_zero_has_a_finite_loss(self):
+        found = measure([0], [[0.0, 1.0]], ["angry", "happy"])
+        assert found.loss == pytest.approx(-math.log(np.finfo(np.float64).eps))
+
+
+class TestReferenceSystemA:
+    def test_its_table(self):
+        found = system_a()
+        assert tuple(one.actual for one in found.classes) == ACTUAL
+        assert tuple(one.predicted for one in found.classes) == PREDICTED
+        assert tuple(one.true_positives for one in found.classes) == TRUE_POSITIVES
+        assert [round(one.scores.accuracy or 0, 3) for one in found.classes] == [
+            *(0.220, 0.670, 0.242, 0.754, 0.478, 0.686, 0.390)
+        ]
+
+    def test_its_accuracy(self):
+        # It reports 48.8 %; its own table says 3220 of 6576.
+        assert system_a().rows == 6576
+        assert system_a().accuracy == 3220 / 6576
+        assert round(100 * system_a().accuracy, 1) == 49.0
+
+    def test_in_the_terminal(self):
+        assert class_table(system_a()).splitlines() == [
+            "                    actual  predicted  true positives  accuracy  precision       F1",
+            "angry                  910        444             200    22.0 %     45.0 %   29.5 %",
+            "disgust                 94        187              63    67.0 %     33.7 %   44.8 %",
+            "fear                   910        636             220    24.2 %     34.6 %   28.5 %",
+            "happy                1,721      1,956           1,297    75.4 %     66.3 %   70.5 %",
+            "sad                  1,136      1,534             543    47.8 %     35.4 %   40.7 %",
+            "surprise               653        935             448    68.6 %     47.9 %   56.4 %",
+            "neutral              1,152        884             449    39.0 %     50.8 %   44.1 %",
+            "macro average                                            49.1 %     44.8 %   44.9 %",
+            "weighted average                                         49.0 %     48.6 %   47.5 %",
+            "all                  6,576      6,576           3,220    49.0 %",
+            "(actual: the support; accuracy of a class: its recall; -: it has no image)",
+        ]
+
+
+class TestAbsentClasses:
+    def test_in_the_numbers_and_tables(self):
+        # No image is sad, though one is taken for it; none is taken for fear.
+        found = measure([0, 0, 1, 1], sure(np.array([0, 2, 0, 0]), 3), ["angry", "fear", "sad"])
+        assert found.classes == (
+            ClassMetrics("angry", 2, 3, 1, Scores(0.5, 1 / 3, 0.4)),
+            ClassMetrics("fear", 2, 0, 0, Scores(0.0, 0.0, 0.0)),
+            ClassMetrics("sad", 0, 1, 0, Scores(None, None, None)),
+        )
+        assert found.macro == Scores(0.25, pytest.approx(1 / 6), 0.2)
+        assert found.weighted == Scores(0.25, pytest.approx(1 / 6), 0.2)
+        assert found.accuracy == found.mean_class_accuracy == 0.25
+        assert found.to_dict()["classes"]["sad"] == {
+            **{"actual": 0, "predicted": 1, "true_positives": 0, "support": 0},
+            **dict.fromkeys(["accuracy", "precision", "recall", "f1"]),
+        }
+        assert class_table(found).splitlines()[1:4] == [
+            "angry                    2          3               1    50.0 %     33.3 %   40.0 %",
+            "fear                     2          0               0     0.0 %      0.0 %    0.0 %",
+            "sad                      0          1               0         -          -        -",
+        ]
+
+    def test_only_one_class_is_there(self):
+        found = measure([1, 1], sure(np.array([1, 0]), 2), ["angry", "happy"])
+        assert found.macro == found.weighted == Scores(0.5, 1.0, pytest.approx(2 / 3))
+        assert found.top2_accuracy == 1.0
+
+
+class TestInvariants:
+    @fast
+    @given(outcomes())
+    def test_sums(self, outcome):
+        labels, probabilities = outcome
+        found = measure(labels, probabilities, names(probabilities))
+        confusion = np.array(found.confusion)
+        k = probabilities.shape[1]
+        assert confusion.sum() == found.rows == len(labels)
+        assert [one.actual for one in found.classes] == confusion.sum(axis=1).tolist()
+        assert [one.predicted for one in found.classes] == confusion.sum(axis=0).tolist()
+        assert [one.true_positives for one in found.classes] == confusion.diagonal().tolist()
+        assert [one.actual for one in found.classes] == np.bincount(labels, minlength=k).tolist()
+        assert found.accuracy <= found.top2_accuracy <= 1
+        assert found.macro.accuracy == pytest.approx(found.mean_class_accuracy)
+        assert found.weighted.accuracy == pytest.approx(found.accuracy)
+        assert found.accuracy == accuracy_score(labels, predictions(probabilities))
+
+    @fast
+    @given(outcomes())
+    def test_scores_are_those_of_scikit_learn(self, outcome):
+        labels, probabilities = outcome
+        found = measure(labels, probabilities, names(probabilities))
+        present = sorted(set(labels))
+        report = classification_report(
+            labels,
+            predictions(probabilities),
+            labels=present,
+            target_names=[f"class {label}" for label in present],
+            output_dict=True,
+            zero_division=0,
+        )
+        for label, one in enumerate(found.classes):
+            scores = [one.scores.precision, one.scores.accuracy, one.scores.f1, one.actual]
+            expected = report.get(one.name) if label in present else None
+            assert scores == (list(expected.values()) if expected else [None, None, None, 0])
+        for name, scores in (("macro avg", found.macro), ("weighted avg", found.weighted)):
+            expected = [report[name][key] for key in ("recall", "precision", "f1-score")]
+            assert [scores.accuracy, scores.precision, scores.f1] == pytest.approx(expected)
+
+    @fast
+    @given(outcomes(), st.randoms(use_true_random=False))
+    def test_the_order_of_the_images_does_not_matter(self, outcome, random):
+        labels, probabilities = outcome
+        order = list(range(len(labels)))
+        random.shuffle(order)
+        classes = names(probabilities)
+        found = measure(labels, probabilities, classes)
+        other = measure(np.array(labels)[order], probabilities[order], classes)
+        assert (other.classes, other.macro, other.weighted) == (
+            (found.classes, found.macro, found.weighted)
+        )
+        assert other.confusion == found.confusion
+        assert other.top2_accuracy == pytest.approx(found.top2_accuracy)
+        assert other.loss == pytest.approx(found.loss)
+
+    @fast
+    @given(outcomes(classes=3))
+    def test_a_further_class_that_nothing_is_of_changes_no_number(self, outcome):
+        labels, probabilities = outcome
+        found = measure(labels, probabilities, ["a", "b", "c"])
+        wider = np.pad(probabilities, ((0, 0), (0, 1)))
+        other = measure(labels, wider, ["a", "b", "c", "d"])
+        assert other.classes == (*found.classes, ClassMetrics("d", 0, 0, 0, Scores(*[None] * 3)))
+        assert (other.macro, other.weighted, other.top2_accuracy, other.loss) == (
+            (found.macro, found.weighted, found.top2_accuracy, found.loss)
+        )
+
+    @fast
+    @given(st.integers(3, 8), st.integers(0, 2**32 - 1))
+    def test_top2_without_ties_is_that_of_scikit_learn(self, classes, seed):
+        random = np.random.default_rng(seed)
+        labels = random.integers(classes, size=20)
+        probabilities = random.dirichlet(np.ones(classes), 20)
+        found = measure(labels, probabilities, [str(label) for label in range(classes)])
+        expected = top_k_accuracy_score(labels, probabilities, k=2, labels=np.arange(classes))
+        assert found.top2_accuracy == expected
+
+    @fast
+    @given(outcomes())
+    def test_nothing_warns_and_the_json_is_valid(self, outcome):
+        labels, probabilities = outcome
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = measure(labels, probabilities, names(probabilities))
+            assert class_table(found)
+            assert confusion_table(found)
+        found_dict = found.to_dict()
+        assert json.loads(json.dumps(found_dict, allow_nan=False)) == found_dict
+        assert all(type(leaf) in (int, float, type(None)) for leaf in numbers(found_dict))
+
+
+class TestConfusionTable:
+    def test_says_which_way_it_reads(self):
+        labels = np.repeat([0, 1, 1], [1200, 1, 2])
+        guesses = np.repeat([1, 0, 1], [1200, 1, 2])
+        found = measure(labels, sure(guesses, 2), ["angry", "fear"])
+        assert confusion_table(found).splitlines() == [
+            "images; rows: true class, columns: predicted class",
+            "       angry   fear",
+            "angry      0  1,200",
+            "fear       1      2",
+        ]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("labels", "probabilities", "message"),
+        [
+            ([], np.zeros((0, 2)), r"shape \(n, 2\), got \(0,\) and \(0, 2\)"),
+            ([0, 1], [[0.5, 0.5]], r"got \(2,\) and \(1, 2\)"),
+            ([0], [[0.2, 0.3, 0.5]], r"got \(1,\) and \(1, 3\)"),
+            ([2], [[0.5, 0.5]], r"whole numbers in 0\.\.1"),
+            ([-1], [[0.5, 0.5]], r"whole numbers in 0\.\.1"),
+            ([0.0], [[0.5, 0.5]], r"whole numbers in 0\.\.1"),
+            ([0], [[math.nan, 0.5]], "not finite"),
+            ([0], [[-0.5, 1.5]], "add up to 1"),
+            ([0], [[3.0, 2.0]], "add up to 1"),
+        ],
+    )
+    def test_what_is_no_result_of_a_classifier(self, labels, probabilities, message):
+        with pytest.raises(ValueError, match=message):
+            measure(labels, probabilities, ["angry", "happy"])
+
+    def test_one_class(self):
+        with pytest.raises(ValueError, match="at least two classes, got 1"):
+            measure([0], [[1.0]], ["angry"])
