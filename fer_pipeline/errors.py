@@ -13,7 +13,8 @@ The tree::
       + DatasetError
       + RunError
       + StorageError
-      + JavaNotFoundError
+      + SparkStartError
+      |   + JavaNotFoundError
 """
 
 
@@ -27,7 +28,11 @@ class FerError(Exception):
     exit_code = 1
 
 
-class JavaNotFoundError(FerError):
+class SparkStartError(FerError):
+    """Spark did not start."""
+
+
+class JavaNotFoundError(SparkStartError):
     """No Java that can run Spark stands on this machine."""
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_pipeline import storage
 from fer_pipeline.accounting import Split
-from fer_pipeline.errors import DatasetError
+from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.pixels import Normalization
 
 NAME = "manifest.json"
@@ -100,6 +100,14 @@ class Manifest(_Part):
 def exists(folder: Path) -> bool:
     """Whether the folder is a dataset."""
     return (folder / NAME).is_file()
+
+
+def exists_at(path: str) -> bool:
+    """Whether a path that a user names, which may be no local one at all, is a dataset."""
+    try:
+        return exists(storage.local_path(path))
+    except StorageError:
+        return False
 
 
 def read(folder: Path) -> Manifest:

@@ -116,12 +116,14 @@ def _parse_well_formed(texts: Sequence[bytes], count: int) -> npt.NDArray[np.uin
     has_hundreds = has_tens & (hundreds < 10)
     if (units >= 10).any() or (has_hundreds & (text[ends - 4] != _SPACE)).any():
         return None
-    values = units.astype(np.int16)
-    values += tens * has_tens * np.int16(10)
-    values += hundreds * has_hundreds * np.int16(100)
-    if values.max() > 255:
+    # All in uint8, an eighth of the memory of the default: 99 fits, 200 fits, and what is above 255
+    # comes out smaller than what was added.
+    hundreds = hundreds * has_hundreds
+    below = units + tens * has_tens * np.uint8(10)
+    values = below + hundreds * np.uint8(100)
+    if (hundreds > 2).any() or (values < below).any():
         return None
-    return values.astype(np.uint8).reshape(len(texts), count)
+    return values.reshape(len(texts), count)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 IMAGE, LABEL = "image", "label"
@@ -36,6 +36,22 @@ PIXEL_TYPES: Mapping[str, str] = MappingProxyType({"uint8": "binary", "float32":
 def dataset_columns(dtype: str) -> dict[str, str]:
     """The columns of a dataset whose pixels are of this dtype: name to Spark's type."""
     return {IMAGE: PIXEL_TYPES[dtype], LABEL: "int", "emotion": "string", **ORIGIN}
+
+
+def score_columns(classes: Sequence[str]) -> dict[str, str]:
+    """The columns of scores: name to Spark's type.
+
+    Either `reason` is null and the others tell what the image shows, or it says why none could be
+    scored and the others are null.
+    """
+    return {
+        **ORIGIN,
+        "emotion": "string",
+        "confidence": "float",
+        **{f"p_{name}": "float" for name in classes},
+        "reason": "string",
+        "detail": "string",
+    }
 
 
 def ddl(columns: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ the block of the file that a task reads; the number in the file follows when all
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,7 +21,7 @@ from fer_pipeline import csv_rows, images, selection, splits
 from fer_pipeline.accounting import Reason
 from fer_pipeline.csv_rows import Layout
 from fer_pipeline.rows import Fault, Judge, Raw, Verdict, excerpt
-from fer_pipeline.spark.arrow import binary_column
+from fer_pipeline.arrow import binary_column
 
 FACTS = pa.schema(
     [
@@ -103,6 +104,41 @@ def csv_records(
                     yield _table(records, block.name, start, first, reading)
 
     return read
+
+
+def csv_counts(batches: Batches) -> Batches:
+    """Counts the lines of CSV files that are not blank, for `mapInArrow`.
+
+    Args:
+        batches: The same that `csv_records` takes.
+
+    Yields:
+        How many there are, `n`, by `source` and `block`: the first block's include the header.
+    """
+    for batch in batches:
+        for (url, start), lines in _blocks(batch):
+            n = sum(not csv_rows.is_blank(line) for line in lines)
+            columns = {"source": [source_name(url)], "block": [start], "n": [n]}
+            yield pa.RecordBatch.from_pydict(columns)
+
+
+def block_offsets(counts: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
+    """The number of the first record of each block, where it is not 0.
+
+    Args:
+        counts: The number of records by source and block.
+    """
+    of_source: dict[str, dict[int, int]] = defaultdict(dict)
+    for source, block, count in counts:
+        of_source[source][block] = of_source[source].get(block, 0) + count
+    offsets = {}
+    for source, blocks in of_source.items():
+        first = 0
+        for block, count in sorted(blocks.items()):
+            if first:
+                offsets[source, block] = first
+            first += count
+    return offsets
 
 
 class _Block:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
 from collections.abc import Iterator
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from fer_pipeline import errors
-from fer_pipeline.errors import FerError, InputError, StorageError
+from fer_pipeline.errors import FerError, InputError, SparkStartError, StorageError
+from fer_pipeline.spark.java import find_java_home
 
 SMALLEST_SPLIT = 1 << 20
 """A file of up to this many bytes is always read by one task."""
@@ -19,12 +22,8 @@ SMALLEST_SPLIT = 1 << 20
 _SETTINGS = {
     # The default counts every small file as 4 MB, which makes a task of 32 images.
     "spark.sql.files.openCostInBytes": str(SMALLEST_SPLIT),
-    # Blocks of a cache of images: 1,024 rows of 48x48 are 2.4 MB, the default's 10,000 are 23 MB.
-    "spark.sql.inMemoryColumnarStorage.batchSize": "1024",
-    # The files of a dataset are those of its manifest; a marker would say less, and earlier.
-    "mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-    # Level 1 costs half of level 3 and pixels hardly compress further.
-    "parquet.compression.codec.zstd.level": "1",
+    # Blocks of a cache of packs: 64 of them are 10 MB, the default's 10,000 would fill the heap.
+    "spark.sql.inMemoryColumnarStorage.batchSize": "64",
     "spark.sql.session.timeZone": "UTC",
 }
 
@@ -39,7 +38,7 @@ def spark_session(job: str) -> Iterator[SparkSession]:
     Raises:
         FerError: In place of Spark's own errors, where a user can mend what caused them.
     """
-    session = SparkSession.builder.appName(f"fer_pipeline {job}").getOrCreate()
+    session = _open(job)
     for key, value in _SETTINGS.items():
         session.conf.set(key, value)
     try:
@@ -47,6 +46,19 @@ def spark_session(job: str) -> Iterator[SparkSession]:
             yield session
     finally:
         session.stop()
+
+
+def _open(job: str) -> SparkSession:
+    # For a plain `python jobs/...`; spark-submit has set both, and then they stay as they are.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        os.environ["JAVA_HOME"] = str(find_java_home())
+    try:
+        return SparkSession.builder.appName(f"fer_pipeline {job}").getOrCreate()
+    except PySparkRuntimeError as error:
+        if "JAVA_GATEWAY_EXITED" not in str(error):
+            raise
+        raise SparkStartError("Spark did not start; what it says of the cause stands above") from None
 
 
 def rows_per_batch(session: SparkSession, count: int) -> None:

@@ -15,6 +15,8 @@ from fer_pipeline.errors import InputError
 from fer_pipeline.spark.records import (
     Batches,
     Reading,
+    block_offsets,
+    csv_counts,
     csv_records,
     image_records,
     source_name,
@@ -34,6 +36,8 @@ _IMAGES_PER_BATCH = 64
 _PEEK_LINES = 20
 
 _URL = "_metadata.file_path AS url"
+# Files that Spark may cut into blocks, so that several tasks read them.
+_SHARED = f"length > {SMALLEST_SPLIT} AND NOT lower(url) LIKE '%.gz'"
 
 
 class Sources:
@@ -41,7 +45,8 @@ class Sources:
 
     Attributes:
         kind: `csv` or `images`.
-        bytes: The size of all files.
+        files: How many there are.
+        bytes: The size of all of them.
     """
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
@@ -74,6 +79,8 @@ class Sources:
             if others:
                 log.warning("%d files that are not named .csv are not read", others)
             found = {"csv": found["csv"]}
+            self._files = self._files.where("kind = 'csv'")
+        self.files = sum(row.n for row in found.values())
         self.bytes = sum(row.b for row in found.values())
 
     def reader(self, reading: Reading) -> tuple[DataFrame, Callable[[Batches], Batches]]:
@@ -86,12 +93,23 @@ class Sources:
             rows_per_batch(self._spark, _IMAGES_PER_BATCH)
             return self._read("binaryFile").selectExpr("content", _URL), image_records(reading)
         layouts = self._layouts(reading)
+        return self._lines(), csv_records(reading, layouts)
+
+    def offsets(self) -> dict[tuple[str, int], int]:
+        """The number of the first record of each block of a file, where it is not 0."""
+        if self.kind == "images" or self._files.where(_SHARED).isEmpty():
+            return {}
+        counted = self._lines().mapInArrow(csv_counts, "source string, block bigint, n bigint")
+        totals = counted.groupBy("source", "block").sum("n").collect()
+        # The header is no record.
+        return block_offsets((source, block, n - (block == 0)) for source, block, n in totals)
+
+    def _lines(self) -> DataFrame:
         rows_per_batch(self._spark, _LINES_PER_BATCH)
         # Bytes, not text: a line need not be valid UTF-8 to be a row, good or bad.
-        lines = self._read("text").selectExpr(
+        return self._read("text").selectExpr(
             "cast(value AS binary)", _URL, "_metadata.file_block_start AS block"
         )
-        return lines, csv_records(reading, layouts)
 
     def _read(self, source: str) -> DataFrame:
         reader = self._spark.read.format(source).option("recursiveFileLookup", "true")
@@ -101,10 +119,7 @@ class Sources:
 
     def _layouts(self, reading: Reading) -> dict[str, Layout]:
         """The layouts of the files that several tasks may share: only one of them sees the header."""
-        shared = (F.col("length") > SMALLEST_SPLIT) & ~F.lower("url").endswith(".gz")
-        if self._only_named:
-            shared &= F.col("kind") == "csv"
-        urls = [row.url for row in self._files.where(shared).select("url").collect()]
+        urls = [row.url for row in self._files.where(_SHARED).select("url").collect()]
 
         def layout(url: str) -> Layout:
             name = source_name(url)

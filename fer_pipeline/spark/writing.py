@@ -24,7 +24,7 @@ from fer_pipeline.augmentation import Variant
 from fer_pipeline.manifest import DataFile
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.selection import OUTCOMES, SPLITS, Cuts
-from fer_pipeline.spark.arrow import arrow_schema, binary_column
+from fer_pipeline.arrow import arrow_schema, binary_column
 from fer_pipeline.spark.passes import Gathered, Partition
 from fer_pipeline.storage import parquet_file
 

@@ -26,7 +26,7 @@ from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.learning.feed import Feed
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
-from fer_pipeline.spark.arrow import arrow_schema
+from fer_pipeline.arrow import arrow_schema
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from fer_pipeline import __version__, manifest, publication, splits, storage
 from fer_pipeline.accounting import Cause, Reason, Split
 from fer_pipeline.augmentation import variants
@@ -22,10 +20,12 @@ from fer_pipeline.emotions import Labels
 from fer_pipeline.errors import DatasetError, TooManyBadRowsError
 from fer_pipeline.manifest import Manifest, SourceFile
 from fer_pipeline.pixels import Normalization
+from fer_pipeline.publication import DATASET
 from fer_pipeline.rows import Judge
 from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS, Cuts
 from fer_pipeline.spark.passes import Gathered, keys_of_ranks, moments, tally
-from fer_pipeline.spark.records import Reading
+from fer_pipeline.spark.records import Reading, block_offsets
+from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.sources import Sources
 from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_quarantine, write_splits
 
@@ -58,10 +58,11 @@ def preprocess(
 
     Raises:
         InputError: A source is missing or is not what it should be, or too many rows are bad.
-        DatasetError: There is a dataset already, or nothing is left to train on.
+        StorageError: There is a dataset already, or the folder holds something else.
+        DatasetError: Nothing is left to train on.
     """
     folder = storage.local_path(output).absolute()
-    publication.claim(folder, overwrite=overwrite)
+    publication.claim(folder, DATASET, overwrite=overwrite)
     sources = Sources(spark, inputs, config.input.format)
     partitions = config.output.partitions or max(
         _FEWEST_PARTITIONS, sources.bytes // _BYTES_PER_PARTITION
@@ -82,7 +83,7 @@ def preprocess(
     result = _manifest(config, books, normalization, written, quarantine)
     result.write(folder)
     config.write(folder / "config.yaml")
-    publication.clean(folder, [*(file.path for file in result.files), *quarantine])
+    publication.clean(folder, DATASET, [*(file.path for file in result.files), *quarantine])
     return result
 
 
@@ -138,20 +139,18 @@ def _read_books(tallies: Sequence[Mapping[str, Any]]) -> _Books:
         why = OUTCOMES[row["outcome"]]
         (books.quarantined if isinstance(why, Reason) else books.dropped)[why] += row["n"]
     for name, rows in sorted(by_source.items()):
-        blocks = Counter[int]()
-        for row in rows:
-            blocks[row["block"]] += row["n"]
-        first = 0
-        for block, count in sorted(blocks.items()):
-            if first:
-                books.offsets[name, block] = first
-            first += count
         books.codes[name] = max(row["code"] for row in rows)
         bad = sum(r["n"] for r in rows if 0 <= r["outcome"] < len(Reason))
         content = sum(row["low"] + (row["high"] << 32) for row in rows)
         books.sources.append(
-            SourceFile(path=name, records=first, quarantined=bad, fingerprint=_hex(content))
+            SourceFile(
+                path=name,
+                records=sum(row["n"] for row in rows),
+                quarantined=bad,
+                fingerprint=_hex(content),
+            )
         )
+    books.offsets = block_offsets((row["source"], row["block"], row["n"]) for row in tallies)
     return books
 
 

@@ -1,0 +1,217 @@
+"""Scoring images in the Python workers: one way to the model for every kind of source."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+
+from fer_pipeline import images, schema
+from fer_pipeline.arrow import arrow_schema
+from fer_pipeline.manifest import Manifest
+from fer_pipeline.selection import KEPT, OUTCOMES
+from fer_pipeline.spark.records import Batches
+from fer_pipeline.spark.session import SparkSession, rows_per_batch
+from fer_pipeline.storage import parquet_file
+
+Pixels = npt.NDArray[np.uint8]
+Crops = Iterator[tuple[pa.Table, Pixels]]
+"""Batches of what is to be scored: where each image comes from (`schema.ORIGIN`, and `reason` and
+`detail` where there is no image), and the images that there are, uint8 of shape (n, size, size)."""
+
+_RESULT = "path string, rows bigint, bytes bigint, emotions map<string,bigint>, reasons map<string,bigint>"
+_IMAGES_PER_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was written.
+
+    Attributes:
+        files: Path, rows and bytes of each file.
+        emotions: How many images were found to show each emotion.
+        reasons: How many could not be scored, by reason.
+    """
+
+    files: list[dict[str, object]]
+    emotions: Counter[str]
+    reasons: Counter[str]
+
+
+def crops_of_records(
+    read: Callable[[Batches], Batches], offsets: Mapping[tuple[str, int], int], size: int
+) -> Callable[[Batches], Crops]:
+    """Crops from CSV files or image files.
+
+    Args:
+        read: From batches of a source to records.
+        offsets: The number in its file of a block's first record, where it is not 0.
+        size: The side of the records' images, in pixels.
+    """
+
+    def crops(batches: Batches) -> Crops:
+        for batch in read(batches):
+            outcome = batch.column("outcome").to_pylist()
+            sources, blocks = batch.column("source").to_pylist(), batch.column("block").to_pylist()
+            first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
+            hashes = batch.column("image_hash").to_pylist()
+            origin = pa.table(
+                {
+                    "source": batch.column("source"),
+                    "record": np.array(first, np.int64) + batch.column("position").to_numpy(),
+                    "image_hash": [content and content.hex() for content in hashes],
+                    "variant": ["original"] * len(batch),
+                    "copy": np.zeros(len(batch), np.int32),
+                    "reason": [None if code == KEPT else str(OUTCOMES[code]) for code in outcome],
+                    "detail": batch.column("detail"),
+                }
+            )
+            found = batch.column("image").drop_null().to_pylist()
+            yield origin, np.frombuffer(b"".join(found), np.uint8).reshape(-1, size, size)
+
+    return crops
+
+
+def dataset_rows(spark: SparkSession, folder: Path, made: Manifest) -> DataFrame:
+    """The rows of a prepared dataset: the files that its manifest names and no others."""
+    rows_per_batch(spark, _IMAGES_PER_BATCH)
+    # Hadoop decodes nothing in a path's text, so this is no URL: as_uri would quote the "=".
+    paths = [f"file:{folder.absolute() / file.path}" for file in made.files]
+    return spark.read.parquet(*paths).select("image", *schema.ORIGIN)
+
+
+def crops_of_dataset(made: Manifest, size: int) -> Callable[[Batches], Crops]:
+    """Crops from a prepared dataset, brought to another size where the model wants one.
+
+    Args:
+        made: The dataset's manifest.
+        size: The side that the model wants, in pixels.
+    """
+    side = made.image.size
+
+    def crops(batches: Batches) -> Crops:
+        for batch in batches:
+            image = batch.column("image")
+            if made.image.dtype == "uint8":
+                pixels = np.frombuffer(b"".join(image.to_pylist()), np.uint8)
+            else:
+                values = image.flatten().to_numpy(zero_copy_only=False)
+                pixels = made.image.normalization.restore(values)
+            pixels = pixels.reshape(-1, side, side)
+            if side != size:
+                pixels = np.stack([images.resize(one, size) for one in pixels])
+            origin = pa.table({name: batch.column(name) for name in schema.ORIGIN})
+            nothing = pa.nulls(len(batch), pa.string())
+            yield origin.append_column("reason", nothing).append_column("detail", nothing), pixels
+
+    return crops
+
+
+def score(
+    source: DataFrame,
+    crops: Callable[[Batches], Crops],
+    load: Callable[[], Callable[[Pixels], npt.NDArray[np.float32]]],
+    classes: Sequence[str],
+    folder: Path,
+) -> Scored:
+    """Scores a source and writes a file for each task.
+
+    Args:
+        source: What the tasks read.
+        crops: What they make of it.
+        load: Gives the model, in a worker: from pixels to probabilities of shape (n, classes).
+        classes: The emotions in the order of the model's outputs.
+        folder: Where the files go.
+    """
+    columns = arrow_schema(schema.score_columns(classes))
+
+    def run(batches: Batches) -> Batches:
+        emotions, reasons, rows = Counter[str](), Counter[str](), 0
+        path = f"part-{uuid.uuid4()}.parquet"
+        writer = None
+        try:
+            for origin, pixels in crops(batches):
+                if writer is None:
+                    sink = str(folder / path)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    writer = pq.ParquetWriter(sink, columns, compression="zstd")
+                scored = _scored(origin, pixels, load, classes, columns)
+                writer.write_table(scored)
+                rows += len(scored)
+                emotions.update(scored.column("emotion").drop_null().to_pylist())
+                reasons.update(scored.column("reason").drop_null().to_pylist())
+        finally:
+            if writer is not None:
+                writer.close()
+        if rows:
+            size = (folder / path).stat().st_size
+            yield pa.RecordBatch.from_pylist(
+                [
+                    {
+                        "path": path,
+                        "rows": rows,
+                        "bytes": size,
+                        "emotions": list(emotions.items()),
+                        "reasons": list(reasons.items()),
+                    }
+                ],
+                _RESULT_SCHEMA,
+            )
+
+    written = sorted(source.mapInArrow(run, _RESULT).collect())
+    return Scored(
+        [{"path": row.path, "rows": row.rows, "bytes": row.bytes} for row in written],
+        sum((Counter(row.emotions) for row in written), Counter()),
+        sum((Counter(row.reasons) for row in written), Counter()),
+    )
+
+
+_COUNTS = pa.map_(pa.string(), pa.int64())
+_RESULT_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("emotions", _COUNTS),
+        ("reasons", _COUNTS),
+    ]
+)
+
+
+def _scored(
+    origin: pa.Table,
+    pixels: Pixels,
+    load: Callable[[], Callable[[Pixels], npt.NDArray[np.float32]]],
+    classes: Sequence[str],
+    columns: pa.Schema,
+) -> pa.Table:
+    """One row for each image or what stands in its place: nothing that was found goes missing."""
+    count = len(origin)
+    there = origin.column("reason").is_null().to_numpy()
+    # A batch without an image needs no model: loading one takes seconds.
+    made = load()(pixels) if len(pixels) else np.empty((0, len(classes)), np.float32)
+    probabilities = np.zeros((count, len(classes)), np.float32)
+    probabilities[there] = made
+    best = probabilities.argmax(axis=1)
+    missing = pa.array(~there)
+    none = pa.scalar(None, pa.float32())
+
+    def known(values: npt.NDArray[np.float32]) -> pa.Array:
+        return pa.compute.if_else(missing, none, pa.array(values))
+
+    emotion = pa.array(classes).take(pa.array(np.where(there, best, 0)))
+    table = origin.append_column(
+        "emotion", pa.compute.if_else(missing, pa.scalar(None, pa.string()), emotion)
+    )
+    table = table.append_column("confidence", known(probabilities.max(axis=1)))
+    for index, name in enumerate(classes):
+        table = table.append_column(f"p_{name}", known(probabilities[:, index]))
+    return table.select(columns.names).cast(columns)
