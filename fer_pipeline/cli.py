@@ -52,7 +52,9 @@ def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace
         The exit status.
     """
     logging.basicConfig(
-        level=arguments.log_level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+        level=arguments.log_level,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
     )
     for noisy in ("py4j", "matplotlib", "PIL", "petastorm", "absl", "tensorflow", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

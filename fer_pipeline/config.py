@@ -163,13 +163,13 @@ class Output(_Section):
     row_group_rows: PositiveInt | None = Field(
         None, description="rows per row group; default: 64 readers can share the split"
     )
-    compression: Literal["zstd", "snappy", "none"] = "zstd"
+    compression: Literal["zstd", "snappy", "none"] = Field("zstd", description="of the files")
 
 
 class Feed(_Section):
     """How training reads the dataset."""
 
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = Field(32, description="images per training step")
     shuffle_buffer: PositiveInt = Field(16384, description="images that are mixed at a time")
     deterministic: bool = Field(
         True, description="the same order for a seed; false reads with several threads"
@@ -190,8 +190,8 @@ class Training(_Section):
     """How it is trained."""
 
     learning_rate: PositiveFloat = Field(0.05, description="of plain gradient descent")
-    epochs: PositiveInt | None = Field(None, description="passes over the training split")
-    steps: PositiveInt | None = Field(None, description="or batches")
+    epochs: PositiveInt | None = Field(None, description="passes over the training split; default 10")
+    steps: PositiveInt | None = Field(None, description="or batches, in place of epochs")
     validate_every: PositiveInt | None = Field(
         None, description="steps between validations; default once an epoch"
     )
@@ -213,7 +213,7 @@ class Training(_Section):
 class Inference(_Section):
     """How evaluate and score run the network."""
 
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt = Field(256, description="images that go through at once")
 
 
 class Config(_Section):

@@ -123,13 +123,13 @@ def parse_rows(lines: Sequence[bytes], layout: Layout) -> list[Raw]:
     texts = [fields[layout.pixels] for fields in fields_of]
     images, faults = _images(texts, layout.pixel_count)
     for row, (index, fields) in enumerate(zip(sound, fields_of, strict=True)):
-        fault = faults.get(row)
+        found = faults.get(row)
         parsed[index] = Raw(
             _text(fields, layout.emotion),
             _text(fields, layout.usage),
             lines[index],
-            None if fault or images is None else images[row],
-            fault,
+            None if found or images is None else images[row],
+            found,
         )
     return [raw for raw in parsed if raw is not None]
 

@@ -46,14 +46,15 @@ def canonical(name: str) -> str:
 
 
 class Labels:
-    """Turns what a source says of an image (a code, a name, a folder) into a class index.
-
-    Args:
-        meanings: The emotion behind each code, by the code's text; a name is understood without.
-        classes: The emotions to keep, in the order of their class indices.
-    """
+    """Turns what a source says of an image (a code, a name, a folder) into a class index."""
 
     def __init__(self, meanings: Mapping[str, str], classes: Sequence[str]) -> None:
+        """Takes what names mean.
+
+        Args:
+            meanings: The emotion behind each code, by its text; a name is understood without.
+            classes: The emotions to keep, in the order of their class indices.
+        """
         self._meanings = dict(meanings)
         self._classes = {name: index for index, name in enumerate(classes)}
 

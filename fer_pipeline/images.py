@@ -29,7 +29,7 @@ def decode_gray(data: bytes) -> npt.NDArray[np.uint8] | None:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end mark: OpenCV fills the rest with grey and says nothing."""
+    """Whether a JPEG or PNG lacks its end: OpenCV fills the rest with grey and says nothing."""
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data[-4096:]
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -114,7 +114,7 @@ def read(folder: Path) -> Manifest:
     """Reads a dataset's manifest.
 
     Raises:
-        DatasetError: The folder is no dataset, or one of another format, or its manifest is broken.
+        DatasetError: The folder is no dataset, one of another format, or has a broken manifest.
     """
     if not exists(folder):
         what = "holds no dataset (no manifest.json)" if folder.is_dir() else "no such folder"
@@ -127,8 +127,8 @@ def read(folder: Path) -> Manifest:
         raise DatasetError(f"{folder / NAME}: is no manifest: {key}: {first['msg']}") from error
     if manifest.format_version > FORMAT_VERSION:
         raise DatasetError(
-            f"{folder}: format {manifest.format_version}, this version reads up to {FORMAT_VERSION};"
-            " update fer_pipeline"
+            f"{folder}: its format is {manifest.format_version}, this version reads up to"
+            f" {FORMAT_VERSION}; update fer_pipeline"
         )
     return manifest
 

@@ -29,6 +29,7 @@ class PixelError(ValueError):
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
+        """Takes the kind of fault, and what was got and expected."""
         super().__init__(message)
         self.reason = reason
 
@@ -144,7 +145,7 @@ class Normalization:
 
     @classmethod
     def unit(cls) -> Normalization:
-        """x / 255, to within one unit in the last place."""
+        """The usual x / 255, to within one unit in the last place."""
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
     @classmethod

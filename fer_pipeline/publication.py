@@ -44,6 +44,11 @@ DATASET = Kind(
     names=("config.yaml", "split=*", "quarantine"),
     data=(*(f"split={split}" for split in Split), "quarantine"),
 )
+RUN = Kind(
+    "a finished training run",
+    "model.json",
+    names=("config.yaml", "model.keras", "history.csv", "accuracy.png", "loss.png", "unfinished.*"),
+)
 SCORES = Kind("scores", "scores.json", names=("config.yaml", "part-*.parquet"), data=(".",))
 
 

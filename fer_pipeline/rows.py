@@ -67,18 +67,19 @@ class Verdict:
 
 
 class Judge:
-    """Judges records by their label and usage.
-
-    Args:
-        labels: What label texts mean.
-        usage: The split of each usage text, or None for rows that are left out; None in place of
-            the mapping where usage decides nothing.
-        labelled: Whether a record must have a label at all.
-    """
+    """Judges records by their label and usage."""
 
     def __init__(
         self, labels: Labels, usage: Mapping[str, Split | None] | None, labelled: bool = True
     ) -> None:
+        """Takes the rules.
+
+        Args:
+            labels: What label texts mean.
+            usage: The split of each usage text, or None for rows that are left out; None in place
+                of the mapping where usage decides nothing.
+            labelled: Whether a record must have a label at all.
+        """
         self._labels = labels
         self._usage = None if usage is None else {k.lower(): v for k, v in usage.items()}
         self._labelled = labelled

@@ -1,4 +1,4 @@
-"""The stored columns, defined once: Spark's schema, Arrow's and the feed's shapes follow from here."""
+"""The stored columns, defined once: Spark's schema, Arrow's and the feed's shapes follow."""
 
 from __future__ import annotations
 

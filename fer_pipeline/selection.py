@@ -1,7 +1,7 @@
 """Which images are kept, in which split and how often: plain functions on plain arrays.
 
-They see all copies of an image together, with as many other images as there may be: what they say of
-an image depends on its copies and on the cuts of its class, never on the others.
+They see all copies of an image together, with as many other images as there may be: what they say
+of an image depends on its copies and on the cuts of its class, never on the others.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who goes where: decisions by the content of an image, never by its place or its neighbours.
 
 Every image has a 64-bit key: a seeded hash of its content. Within a class the images stand in the
-order of their keys; the first ones are validation, the next ones test, and what follows is training.
-So the parts are exact, they depend neither on the order of rows nor on how they are partitioned, and
-copies of an image, which share a key, stay together.
+order of their keys; the first ones are validation, the next ones test, and what follows is
+training. So the parts are exact, they depend neither on the order of rows nor on how they are
+partitioned, and copies of an image, which share a key, stay together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 BUCKET_BITS = 12
-"""A class's keys are first counted in 2**BUCKET_BITS equal ranges, then ranked within one of them."""
+"""A class's keys are counted in 2**BUCKET_BITS equal ranges, then ranked within one of them."""
 
 LAST_KEY = 2**63 - 1
 
@@ -31,7 +31,7 @@ def image_hash(image: npt.NDArray[np.uint8]) -> bytes:
         16 bytes, the same for two images exactly if all their pixels are.
     """
     digest = hashlib.blake2b(struct.pack("<II", *image.shape), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     return digest.digest()
 
 

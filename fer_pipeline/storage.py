@@ -27,7 +27,9 @@ def local_path(path: str | Path) -> Path:
         return Path(text).expanduser()
     url = urlparse(text)
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
-        raise StorageError(f"{text}: outputs, datasets and runs are local paths or file: URLs so far")
+        raise StorageError(
+            f"{text}: outputs, datasets and runs are local paths or file: URLs so far"
+        )
     return Path(unquote(url.path))
 
 
@@ -41,7 +43,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays last: some writers choose their format by it.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error

@@ -324,7 +324,7 @@ def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: in
     try:
         with temporary.open("w", encoding="ascii", newline="\n") as file:
             file.writelines(_csv_lines(rows, np.random.default_rng(seed), broken))
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,11 +1,20 @@
 """CSV files or folders of face images to a dataset in Parquet."""
 
+import argparse
 import sys
 
 from fer_pipeline import cli, config
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Parses the arguments and runs the job.
+
+    Args:
+        argv: The arguments; those of the command line by default.
+
+    Returns:
+        The exit status.
+    """
     parser = cli.parser("preprocess", __doc__ or "")
     parser.add_argument(
         "--input",
@@ -19,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.run(_run, parser.parse_args(argv))
 
 
-def _run(arguments) -> str:  # type: ignore[no-untyped-def]
+def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.spark.session import spark_session
     from fer_pipeline.stages.preprocess import preprocess, summary

@@ -1,1 +1,7 @@
 """The TensorFlow side: feed, networks, training, evaluation."""
+
+import os
+
+# Before TensorFlow is imported: its start-up notes say nothing to a user, its errors do.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +22,14 @@ def predictor(model: bytes, size: int, batch_size: int, threads: int) -> Predict
         batch_size: How many images go through the network at once.
         threads: How many processor threads it may use.
     """
-    import keras
     import tensorflow as tf
+
+    from fer_pipeline.learning import bundle
 
     # There is one worker for each core: more threads would only compete.
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        path.write_bytes(model)
-        network = keras.models.load_model(path, compile=False)
+    network = bundle.from_bytes(model)
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, size, size), tf.uint8)], reduce_retracing=True

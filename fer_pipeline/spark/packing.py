@@ -8,7 +8,7 @@ their pixels in another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -87,9 +87,7 @@ def _pack(batches: list[pa.RecordBatch], numbers: npt.NDArray[np.int32]) -> pa.R
     )
 
 
-def unpack(
-    batches: Iterable[pa.RecordBatch], size: int
-) -> tuple[pa.Table, npt.NDArray[np.uint8]]:
+def unpack(batches: Iterable[pa.RecordBatch], size: int) -> tuple[pa.Table, npt.NDArray[np.uint8]]:
     """All records of a partition, in the order of their keys, whatever order they came in.
 
     Args:

@@ -6,7 +6,7 @@ A pass runs a plain function on each partition's records and lets Spark add up w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import functions as F  # noqa: N812 - as all of Spark's users call it
 
 from fer_pipeline import selection, splits
 from fer_pipeline.accounting import Split
 from fer_pipeline.selection import SPLITS, Candidates, Cuts
 from fer_pipeline.spark.packing import PACK, packer, slots, unpack
-from fer_pipeline.spark.records import Reading
+from fer_pipeline.spark.records import Batches, Reading
 from fer_pipeline.spark.session import rows_per_batch
 from fer_pipeline.spark.sources import Sources
 
@@ -115,7 +115,7 @@ class Gathered:
         """
         size, deduplicate = self.size, self.deduplicate
 
-        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def run(batches: Batches) -> Batches:
             partition = open_partition(batches, size, deduplicate=deduplicate)
             if len(partition.facts):
                 yield from function(partition).combine_chunks().to_batches()
@@ -169,7 +169,12 @@ def tally(gathered: Gathered, by_folder: bool) -> list[Mapping[str, int | str]]:
     total = (
         gathered.each(count, schema)
         .groupBy("source", "block", "outcome", "split", "label")
-        .agg(*(f(c).alias(c) for f, c in ((F.sum, "n"), (F.max, "code"), (F.sum, "low"), (F.sum, "high"))))
+        .agg(
+            *(
+                f(c).alias(c)
+                for f, c in ((F.sum, "n"), (F.max, "code"), (F.sum, "low"), (F.sum, "high"))
+            )
+        )
     )
     return [row.asDict() for row in total.collect()]
 
@@ -225,7 +230,9 @@ def moments(gathered: Gathered, cuts: Mapping[int, Cuts]) -> tuple[int, int, int
         )
         train = pa.array(split == SPLITS.index(Split.TRAIN))
         facts = partition.facts.filter(train)
-        return pa.table({"total": facts.column("pixel_sum"), "squares": facts.column("pixel_squares")})
+        return pa.table(
+            {"total": facts.column("pixel_sum"), "squares": facts.column("pixel_squares")}
+        )
 
     sums = gathered.each(add, "total bigint, squares bigint")
     row = sums.agg(F.count("*"), F.sum("total"), F.sum("squares")).collect()[0]

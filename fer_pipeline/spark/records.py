@@ -7,7 +7,6 @@ the block of the file that a task reads; the number in the file follows when all
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fer_pipeline import csv_rows, images, selection, splits
-from fer_pipeline.accounting import Reason
+from fer_pipeline.accounting import Reason, Split
+from fer_pipeline.arrow import binary_column
 from fer_pipeline.csv_rows import Layout
 from fer_pipeline.rows import Fault, Judge, Raw, Verdict, excerpt
-from fer_pipeline.arrow import binary_column
 
 FACTS = pa.schema(
     [
@@ -46,9 +45,12 @@ FACTS = pa.schema(
 RECORDS = FACTS.append(pa.field("image", pa.binary()))
 """A record: its facts and, unless it is to be quarantined, the resized image's pixels."""
 
-Batches = Iterator[pa.RecordBatch]
+Batches = Iterable[pa.RecordBatch]
 
-_SPLIT_CODES = {None: -1, **{split: code for code, split in enumerate(selection.SPLITS)}}
+_SPLIT_CODES: dict[Split | None, int] = {
+    None: -1,
+    **{split: code for code, split in enumerate(selection.SPLITS)},
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,7 @@ def source_name(url: str) -> str:
     return "/" + path.removeprefix("file:").lstrip("/") if path.startswith("file:") else path
 
 
-def csv_records(
-    reading: Reading, layouts: Mapping[str, Layout]
-) -> Callable[[Batches], Batches]:
+def csv_records(reading: Reading, layouts: Mapping[str, Layout]) -> Callable[[Batches], Batches]:
     """The function that reads lines of CSV files.
 
     Args:
@@ -120,25 +120,6 @@ def csv_counts(batches: Batches) -> Batches:
             n = sum(not csv_rows.is_blank(line) for line in lines)
             columns = {"source": [source_name(url)], "block": [start], "n": [n]}
             yield pa.RecordBatch.from_pydict(columns)
-
-
-def block_offsets(counts: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
-    """The number of the first record of each block, where it is not 0.
-
-    Args:
-        counts: The number of records by source and block.
-    """
-    of_source: dict[str, dict[int, int]] = defaultdict(dict)
-    for source, block, count in counts:
-        of_source[source][block] = of_source[source].get(block, 0) + count
-    offsets = {}
-    for source, blocks in of_source.items():
-        first = 0
-        for block, count in sorted(blocks.items()):
-            if first:
-                offsets[source, block] = first
-            first += count
-    return offsets
 
 
 class _Block:
@@ -258,7 +239,9 @@ def _table(
             for row, content in enumerate(hashes)
         ],
         "pixel_sum": flat.sum(axis=1, dtype=np.int64) if reading.moments else nothing,
-        "pixel_squares": np.square(flat, dtype=np.int64).sum(axis=1) if reading.moments else nothing,
+        "pixel_squares": np.square(flat, dtype=np.int64).sum(axis=1)
+        if reading.moments
+        else nothing,
         "image": binary_column(flat, sound),
     }
     arrays = [

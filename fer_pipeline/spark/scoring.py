@@ -12,22 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from fer_pipeline import images, schema
 from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.selection import KEPT, OUTCOMES
 from fer_pipeline.spark.records import Batches
-from fer_pipeline.spark.session import SparkSession, rows_per_batch
-from fer_pipeline.storage import parquet_file
+from fer_pipeline.spark.session import rows_per_batch
 
 Pixels = npt.NDArray[np.uint8]
 Crops = Iterator[tuple[pa.Table, Pixels]]
 """Batches of what is to be scored: where each image comes from (`schema.ORIGIN`, and `reason` and
 `detail` where there is no image), and the images that there are, uint8 of shape (n, size, size)."""
 
-_RESULT = "path string, rows bigint, bytes bigint, emotions map<string,bigint>, reasons map<string,bigint>"
+_RESULT = (
+    "path string, rows bigint, bytes bigint,"
+    " emotions map<string,bigint>, reasons map<string,bigint>"
+)
 _IMAGES_PER_BATCH = 512
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException, PySparkRuntimeError
-from pyspark.sql import SparkSession
+from pyspark.sql import SparkSession as SparkSession
 
 from fer_pipeline import errors
 from fer_pipeline.errors import FerError, InputError, SparkStartError, StorageError
@@ -58,7 +58,9 @@ def _open(job: str) -> SparkSession:
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
-        raise SparkStartError("Spark did not start; what it says of the cause stands above") from None
+        raise SparkStartError(
+            "Spark did not start; what it says of the cause stands above"
+        ) from None
 
 
 def rows_per_batch(session: SparkSession, count: int) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import functions as F  # noqa: N812 - as all of Spark's users call it
 
 from fer_pipeline import csv_rows
+from fer_pipeline.books import block_offsets
 from fer_pipeline.csv_rows import Layout
 from fer_pipeline.errors import InputError
 from fer_pipeline.spark.records import (
     Batches,
     Reading,
-    block_offsets,
     csv_counts,
     csv_records,
     image_records,
@@ -67,7 +67,9 @@ class Sources:
         by_name = F.when(name.rlike(_CSV_NAME), "csv").when(name.rlike(_IMAGE_NAME), "images")
         files = self._read("binaryFile").selectExpr("path", "length", _URL)
         self._files = files.withColumn("kind", by_name.otherwise("other"))
-        totals = self._files.groupBy("kind").agg(F.count("*").alias("n"), F.sum("length").alias("b"))
+        totals = self._files.groupBy("kind").agg(
+            F.count("*").alias("n"), F.sum("length").alias("b")
+        )
         found = {row.kind: row for row in totals.collect()}
         counts = {name: row.n for name, row in found.items()}
         self.kind = kind if kind != "auto" else _kind(", ".join(paths), counts)
@@ -118,7 +120,7 @@ class Sources:
         return reader.load(self._paths)
 
     def _layouts(self, reading: Reading) -> dict[str, Layout]:
-        """The layouts of the files that several tasks may share: only one of them sees the header."""
+        """The layouts of the files that several tasks may share: one of them sees the header."""
         urls = [row.url for row in self._files.where(_SHARED).select("url").collect()]
 
         def layout(url: str) -> Layout:

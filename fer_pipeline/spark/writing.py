@@ -1,7 +1,7 @@
 """Writing a dataset's files, in the Python workers.
 
-Every task writes files of its own, under names that nothing else has, and says what it wrote. What a
-killed or repeated task leaves is named by no manifest, and the next clean-up deletes it: there is
+Every task writes files of its own, under names that nothing else has, and says what it wrote. What
+a killed or repeated task leaves is named by no manifest, and the next clean-up deletes it: there is
 nothing to commit and nothing to rename.
 """
 
@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline import schema, selection
-from fer_pipeline.accounting import Reason, Split
+from fer_pipeline.accounting import Split
+from fer_pipeline.arrow import arrow_schema, binary_column
 from fer_pipeline.augmentation import Variant
 from fer_pipeline.manifest import DataFile
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.selection import OUTCOMES, SPLITS, Cuts
-from fer_pipeline.arrow import arrow_schema, binary_column
+from fer_pipeline.selection import SPLITS, Cuts
 from fer_pipeline.spark.passes import Gathered, Partition
 from fer_pipeline.storage import parquet_file
 
@@ -271,51 +271,3 @@ class _Rows:
             self.checksum += int.from_bytes(digest.digest(), "little")
         # Kept to 64 bits, as a signed number for Spark.
         self.checksum = (self.checksum + 2**63) % 2**64 - 2**63
-
-
-def write_quarantine(
-    gathered: Gathered, folder: Path, offsets: Mapping[tuple[str, int], int], count: int
-) -> list[str]:
-    """Writes the records that cannot be read.
-
-    Args:
-        gathered: The records.
-        folder: The dataset's folder.
-        offsets: See `Recipe`.
-        count: How many such records there are.
-
-    Returns:
-        The files, relative to the folder.
-    """
-    if not count:
-        return []
-    columns = arrow_schema(schema.QUARANTINE)
-
-    def bad(partition: Partition) -> pa.Table:
-        facts = partition.facts.filter(pa.array(partition.outcome < len(Reason)))
-        facts = facts.filter(facts.column("image_hash").is_null())
-        sources, blocks = facts.column("source").to_pylist(), facts.column("block").to_pylist()
-        first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
-        values = {
-            "source": sources,
-            "record": np.array(first, np.int64) + facts.column("position").to_numpy(),
-            "reason": [str(OUTCOMES[code]) for code in facts.column("outcome").to_pylist()],
-            "detail": facts.column("detail"),
-            "excerpt": facts.column("excerpt"),
-        }
-        return pa.table(values, schema=columns)
-
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = pa.Table.from_batches(list(batches), columns)
-        rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-        path = f"quarantine/part-{uuid.uuid4()}.parquet"
-        with parquet_file(folder / path) as sink:
-            pq.write_table(rows, sink)
-        yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})
-
-    rows = gathered.each(bad, schema.ddl(schema.QUARANTINE))
-    files = rows.coalesce(1 + count // 1_000_000).mapInArrow(write, "path string, rows bigint")
-    written = files.collect()
-    if sum(row.rows for row in written) != count:
-        raise RuntimeError(f"{count} records to quarantine, wrote {written}")
-    return sorted(row.path for row in written)

@@ -17,16 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fer_pipeline import __version__, manifest, metrics, schema, storage
+from fer_pipeline import __version__, manifest, metrics, publication, schema, storage
 from fer_pipeline.accounting import Split
+from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.config import Config
-from fer_pipeline.errors import DatasetError, RunError, StorageError
+from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.learning import bundle, evaluation_plots
 from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.learning.feed import Feed
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
-from fer_pipeline.arrow import arrow_schema
+from fer_pipeline.publication import Kind
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ METRICS, PREDICTIONS, CONFIG = "metrics.json", "predictions.parquet", "config.ya
 CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
 OUTPUTS = (PREDICTIONS, CONFUSION_MATRIX, CLASSES, CONFIG, METRICS)
 """What an evaluation consists of, in the order in which it is written."""
+EVALUATION = Kind("an evaluation", METRICS, names=OUTPUTS[:-1])
 
-FORMAT = "fer_pipeline evaluation"
 _VERSIONS = ("keras", "numpy", "scikit-learn", "pyarrow", "petastorm")
 
 
@@ -67,7 +68,7 @@ def evaluate(
         StorageError: There is an evaluation already, or the folder holds what is not ours.
     """
     run, data, folder = (storage.local_path(path) for path in (model, dataset, output))
-    _claim(folder, overwrite=overwrite)
+    publication.claim(folder, EVALUATION, overwrite=overwrite)
     made = manifest.read(data)
     manifest.require(data, made, split)
     network, info = bundle.load(run)
@@ -83,37 +84,8 @@ def evaluate(
     about = _about(run, info, data, made, split)
     text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
     storage.write_text(folder / METRICS, text + "\n")
+    publication.clean(folder, EVALUATION, keep=())
     return result
-
-
-def _claim(folder: Path, *, overwrite: bool) -> None:
-    """Makes sure that an evaluation may be written here, before any work is done."""
-    if not folder.is_dir():
-        if folder.exists():
-            raise StorageError(f"{folder}: is a file; choose a folder")
-        return
-    found = {path.name for path in folder.iterdir()}
-    if METRICS in found and _is_evaluation(folder):
-        if not overwrite:
-            raise StorageError(f"{folder}: holds an evaluation already; --overwrite replaces it")
-        return
-    # What an interrupted evaluation left is ours: its predictions, as the first of the outputs, and
-    # temporary files.
-    mine = {*OUTPUTS} if PREDICTIONS in found else set()
-    stems = tuple(f".{Path(name).stem}-" for name in OUTPUTS)
-    foreign = sorted(name for name in found - mine if not name.startswith(stems))
-    if foreign:
-        raise StorageError(
-            f"{folder}: is not empty and no evaluation (it holds {foreign[0]});"
-            " choose another folder"
-        )
-
-
-def _is_evaluation(folder: Path) -> bool:
-    try:
-        return bool(json.loads(storage.read_text(folder / METRICS))["format"] == FORMAT)
-    except (StorageError, ValueError, TypeError, KeyError):
-        return False
 
 
 def _fits(run: Path, info: RunInfo, data: Path, made: Manifest) -> None:
@@ -164,7 +136,8 @@ def _predict(
     probabilities = np.concatenate([given for given, _ in batches])
     origins = {name: np.concatenate([origin[name] for _, origin in batches]) for name in columns}
     labels = origins[schema.LABEL]
-    counts = dict(zip(made.classes, np.bincount(labels, minlength=len(made.classes)).tolist(), strict=True))
+    found = np.bincount(labels, minlength=len(made.classes)).tolist()
+    counts = dict(zip(made.classes, found, strict=True))
     if counts != made.counts[split]:
         raise DatasetError(
             f"{data}: the {split} split holds {counts}, its manifest says {made.counts[split]};"
@@ -210,7 +183,6 @@ def _table(
 def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -> dict[str, Any]:
     weights = run / bundle.MODEL
     return {
-        "format": FORMAT,
         "model": {
             "path": str(run.resolve()),
             "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),

@@ -5,29 +5,28 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fer_pipeline import __version__, manifest, publication, splits, storage
 from fer_pipeline.accounting import Cause, Reason, Split
 from fer_pipeline.augmentation import variants
+from fer_pipeline.books import Books, checksum
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
-from fer_pipeline.errors import DatasetError, TooManyBadRowsError
-from fer_pipeline.manifest import Manifest, SourceFile
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.manifest import Manifest
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import DATASET
 from fer_pipeline.rows import Judge
-from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS, Cuts
+from fer_pipeline.selection import Cuts
 from fer_pipeline.spark.passes import Gathered, keys_of_ranks, moments, tally
-from fer_pipeline.spark.records import Reading, block_offsets
+from fer_pipeline.spark.quarantine import write_quarantine
+from fer_pipeline.spark.records import Reading
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.sources import Sources
-from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_quarantine, write_splits
+from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_splits
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +66,10 @@ def preprocess(
     partitions = config.output.partitions or max(
         _FEWEST_PARTITIONS, sources.bytes // _BYTES_PER_PARTITION
     )
-    gathered = Gathered.read(
-        spark, sources, _reading(config), partitions, config.split.deduplicate
-    )
+    gathered = Gathered.read(spark, sources, _reading(config), partitions, config.split.deduplicate)
     try:
-        books = _read_books(tally(gathered, by_folder=sources.kind == "images"))
-        _check(books, config)
+        books = Books.of(tally(gathered, by_folder=sources.kind == "images"))
+        books.check(config)
         cuts = _cuts(gathered, config, books.pool)
         normalization = _normalization(gathered, cuts, config)
         written = write_splits(gathered, _recipe(folder, cuts, books, normalization, config))
@@ -99,91 +96,6 @@ def _reading(config: Config) -> Reading:
     )
 
 
-@dataclass
-class _Books:
-    """What was read, and what became of it.
-
-    Attributes:
-        read: How many records there were.
-        dropped: Sound records that are left out, by cause.
-        quarantined: Records that cannot be read, by reason.
-        pool: Training records by class, before validation and test are drawn from them.
-        evaluation: Validation and test records that the source names as such.
-        offsets: The number of the first record of each block that is not the first of its file.
-        sources: What was read of each file, or of each folder of images.
-        codes: The largest code among the labels of each source, -1 where there is none.
-    """
-
-    read: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    quarantined: Counter[str] = field(default_factory=Counter)
-    pool: Counter[int] = field(default_factory=Counter)
-    evaluation: Counter[Split] = field(default_factory=Counter)
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
-    sources: list[SourceFile] = field(default_factory=list)
-    codes: dict[str, int] = field(default_factory=dict)
-
-
-def _read_books(tallies: Sequence[Mapping[str, Any]]) -> _Books:
-    books = _Books()
-    by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in tallies:
-        by_source[row["source"]].append(row)
-        books.read += row["n"]
-        if row["outcome"] == KEPT:
-            if SPLITS[row["split"]] is Split.TRAIN:
-                books.pool[row["label"]] += row["n"]
-            else:
-                books.evaluation[SPLITS[row["split"]]] += row["n"]
-            continue
-        why = OUTCOMES[row["outcome"]]
-        (books.quarantined if isinstance(why, Reason) else books.dropped)[why] += row["n"]
-    for name, rows in sorted(by_source.items()):
-        books.codes[name] = max(row["code"] for row in rows)
-        bad = sum(r["n"] for r in rows if 0 <= r["outcome"] < len(Reason))
-        content = sum(row["low"] + (row["high"] << 32) for row in rows)
-        books.sources.append(
-            SourceFile(
-                path=name,
-                records=sum(row["n"] for row in rows),
-                quarantined=bad,
-                fingerprint=_hex(content),
-            )
-        )
-    books.offsets = block_offsets((row["source"], row["block"], row["n"]) for row in tallies)
-    return books
-
-
-def _hex(number: int) -> str:
-    return f"{number % 2**64:016x}"
-
-
-def _check(books: _Books, config: Config) -> None:
-    bad = sum(books.quarantined.values())
-    if not books.read:
-        raise DatasetError("the input holds no records")
-    if bad > config.input.max_bad_fraction * books.read:
-        reasons = ", ".join(f"{reason}: {n}" for reason, n in books.quarantined.most_common())
-        raise TooManyBadRowsError(
-            f"{bad} of {books.read} records are bad, more than input.max_bad_fraction"
-            f" {config.input.max_bad_fraction:g} allows ({reasons}); nothing was written"
-        )
-    if not books.pool:
-        raise DatasetError(
-            f"no training rows are left of {books.read} records"
-            f" (dropped: {dict(books.dropped)}); check classes and split.usage"
-        )
-    default = list(config.input.emotions) == [str(code) for code in range(7)]
-    for source, code in books.codes.items():
-        if default and 0 <= code <= 4:
-            log.warning(
-                "%s: its codes never exceed %d, FER2013's go up to 6; if they mean other emotions,"
-                " say which with input.emotions",
-                source,
-                code,
-            )
-
-
 def _cuts(gathered: Gathered, config: Config, pool: Mapping[int, int]) -> dict[int, Cuts]:
     """The cuts of each class, from the ranks of keys that its shares come to."""
     drawn = {
@@ -201,7 +113,12 @@ def _cuts(gathered: Gathered, config: Config, pool: Mapping[int, int]) -> dict[i
         ranks[label] = (validation, validation + test, validation + test + extra)
     keys = keys_of_ranks(gathered, ranks)
     return {
-        label: Cuts(*(keys[label, rank] for rank in ranks[label]), int(factors[label]))
+        label: Cuts(
+            validation=keys[label, ranks[label][0]],
+            test=keys[label, ranks[label][1]],
+            extra=keys[label, ranks[label][2]],
+            copies=int(factors[label]),
+        )
         for label in pool
     }
 
@@ -214,9 +131,7 @@ def _factors(config: Config, train: Mapping[int, int]) -> dict[int, float]:
     return {label: config.oversample.get(config.class_names[label], 1) for label in train}
 
 
-def _normalization(
-    gathered: Gathered, cuts: Mapping[int, Cuts], config: Config
-) -> Normalization:
+def _normalization(gathered: Gathered, cuts: Mapping[int, Cuts], config: Config) -> Normalization:
     match config.image.normalization:
         case "centered":
             return Normalization.centered()
@@ -229,7 +144,7 @@ def _normalization(
 def _recipe(
     folder: Path,
     cuts: Mapping[int, Cuts],
-    books: _Books,
+    books: Books,
     normalization: Normalization,
     config: Config,
 ) -> Recipe:
@@ -257,7 +172,7 @@ def _recipe(
 
 def _manifest(
     config: Config,
-    books: _Books,
+    books: Books,
     normalization: Normalization,
     written: Mapping[Split, Written],
     quarantine: list[str],
@@ -290,7 +205,7 @@ def _manifest(
         ),
         quarantine=quarantine,
         sources=books.sources,
-        checksum=_hex(sum(part.checksum for part in written.values())),
+        checksum=checksum(sum(part.checksum for part in written.values())),
         versions={
             "fer_pipeline": __version__,
             "python": platform.python_version(),

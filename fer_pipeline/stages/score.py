@@ -78,9 +78,9 @@ def score(
     run = storage.local_path(model)
     info, content = bundle.read_model(run)
     size = info.size
-    made, known = _scored(spark, inputs, folder, config, info.classes, size, _loader(
-        spark, content, size, config
-    ))
+    made, known = _scored(
+        spark, inputs, folder, config, info.classes, size, _loader(spark, content, size, config)
+    )
     scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
     found = sum(int(str(file["rows"])) for file in made.files)
     if scored + unscored != found or (known is not None and known != found):

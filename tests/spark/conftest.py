@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from fer_pipeline import manifest
+from fer_pipeline import manifest, storage
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import FER2013
 from fer_pipeline.manifest import Manifest
@@ -27,7 +27,7 @@ from fer_pipeline.spark.java import find_java_home
 from fer_pipeline.spark.session import spark_session, user_errors
 from fer_pipeline.stages.preprocess import preprocess
 
-# What spark-submit would say on the command line; the settings of the session are the project's own.
+# What stands on spark-submit's command line; the session's settings are the project's own.
 _SUBMIT = (
     "--master local[2] --driver-memory 1g --driver-java-options -XX:TieredStopAtLevel=1"
     " --conf spark.ui.enabled=false --conf spark.ui.showConsoleProgress=false"
@@ -68,7 +68,9 @@ class Prepared:
             table = pq.ParquetFile(folder / file.path).read()
             rows += [{"split": str(file.split), **row} for row in table.to_pylist()]
         bad = [
-            row for path in found.quarantine for row in pq.ParquetFile(folder / path).read().to_pylist()
+            row
+            for path in found.quarantine
+            for row in pq.ParquetFile(folder / path).read().to_pylist()
         ]
         return cls(folder, found, sorted(rows, key=_place), bad)
 
@@ -92,20 +94,20 @@ Prepare = Callable[..., Prepared]
 def prepare(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Prepare:
     """Runs the real stage and reads what it wrote.
 
-    The inputs are paths; `output` and `overwrite` are the job's; everything else is configuration.
+    The inputs are paths, `to` is the output; all but `overwrite` is configuration.
     """
 
     def run(
-        *inputs: Path | str, output: Path | None = None, overwrite: bool = False, **config: Any
+        *inputs: Path | str, to: Path | str | None = None, overwrite: bool = False, **config: Any
     ) -> Prepared:
         config.setdefault("image", {"size": 8})
         config.setdefault("output", {"partitions": 2})
-        folder = output or tmp_path_factory.mktemp("prepared") / "dataset"
+        folder = to or tmp_path_factory.mktemp("prepared") / "dataset"
         with user_errors():
             made = preprocess(
                 spark, [str(p) for p in inputs], str(folder), Config(**config), overwrite=overwrite
             )
-        found = Prepared.read(folder)
+        found = Prepared.read(storage.local_path(folder))
         assert found.manifest == made
         return found
 

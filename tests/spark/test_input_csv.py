@@ -6,9 +6,7 @@ import bz2
 import gzip
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fer_pipeline import images
@@ -45,8 +43,12 @@ FORMS: dict[str, Callable[[Cells], bytes]] = {
     "quoted.csv": lambda rows: (
         '"emotion","pixels","Usage"\n' + "".join(f'"{c}","{p}","{u}"\n' for c, p, u in rows)
     ).encode(),
-    "partly quoted, bom.csv": lambda rows: b"\xef\xbb\xbf"
-    + ('"emotion", "pixels",Usage\r\n' + "".join(f'{c}, "{p}",{u}\r\n' for c, p, u in rows)).encode(),
+    "partly quoted, bom.csv": lambda rows: (
+        b"\xef\xbb\xbf"
+        + (
+            '"emotion", "pixels",Usage\r\n' + "".join(f'{c}, "{p}",{u}\r\n' for c, p, u in rows)
+        ).encode()
+    ),
     "names.csv": lambda rows: _plain(
         [(("Angry", "disgust", "fear", " HAPPINESS")[c], p, u) for c, p, u in rows]
     ),
@@ -96,9 +98,7 @@ def test_every_form_of_a_file_gives_the_same_rows(forms, stored, name) -> None:
     first = 1 if name.startswith("six") else 0
 
     assert made.of(folder / name) == [
-        stored(
-            folder / name, first + row, row + 1, images.resize(image, 8), split, original=image
-        )
+        stored(folder / name, first + row, row + 1, images.resize(image, 8), split, original=image)
         for row, (image, split) in enumerate(zip(drawn[name], SPLITS.values(), strict=True))
     ]
 
@@ -113,6 +113,269 @@ def test_nothing_else_is_read(forms) -> None:
             "record": 0,
             "reason": "wrong number of pixels",
             "detail": "58 pixels, expected 64",
-            "excerpt": "0," + "1 " * 26 + "1 ... " + "1 " * 5 + "1,Training"[-10:],
+            "excerpt": "0," + "1 " * 27 + "... 1 1 1 1 1 1,Training",
         }
     ]
+
+
+def test_a_file_without_usage_is_split_by_emotion(prepare, csv_file, picture, line, stored) -> None:
+    shown = [picture(row) for row in range(20)]
+    rows = [line(row % 2, image).rpartition(",")[0] for row, image in enumerate(shown)]
+    file = csv_file("two columns.csv", rows, "emotion, pixels")
+
+    made = prepare(file, split={"kind": "stratified", "validation": 0.2, "test": 0.1})
+
+    splits = [row["split"] for row in made.rows]
+    assert made.rows == [
+        stored(file, record, record % 2, image, splits[record])
+        for record, image in enumerate(shown)
+    ]
+    by_label = [sorted(splits[label::2]) for label in range(2)]
+    assert by_label == [["test"] + ["train"] * 7 + ["validation"] * 2] * 2
+
+
+def test_without_usage_it_says_what_to_do(prepare, csv_file, picture, line) -> None:
+    file = csv_file("a.csv", [line(0, picture(0)).rpartition(",")[0]], "emotion,pixels")
+
+    with pytest.raises(InputError) as caught:
+        prepare(file)
+
+    assert str(caught.value) == (
+        f"{file}: no column usage in its first line (got: emotion, pixels);"
+        " split.kind=stratified needs none"
+    )
+
+
+@pytest.mark.parametrize("text", [b"", b"\n \r\n", b"emotion,pixels,Usage\n"])
+def test_a_file_without_rows_is_no_input(prepare, tmp_path, text) -> None:
+    (tmp_path / "a.csv").write_bytes(text)
+
+    with pytest.raises(DatasetError, match="the input holds no records"):
+        prepare(tmp_path / "a.csv", to=tmp_path / "out")
+
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("missing", ["gone.csv", "gone/*.csv", "not there at all.csv"])
+def test_a_missing_path_is_one_clear_error(prepare, csv_file, picture, line, missing) -> None:
+    there = csv_file("there.csv", [line(0, picture(0))])
+
+    with pytest.raises(InputError) as caught:
+        prepare(there, there.parent / missing)
+
+    message = str(caught.value)
+    assert f"{there.parent / missing}: " in message
+    assert "\n" not in message
+
+
+def test_files_globs_and_folders_together(prepare, csv_file, picture, line, stored) -> None:
+    names = ["one.csv", "glob/part 1.csv", "glob/part 2.csv", "glob/other.csv", "deep/a/b/c.csv"]
+    files = [
+        csv_file(name, [line(number % 7, picture(number))]) for number, name in enumerate(names)
+    ]
+    root = files[0].parent
+
+    made = prepare(files[0], f"file:{root}/glob/part*.csv", root / "deep")
+
+    read = [0, 1, 2, 4]
+    assert made.rows == sorted(
+        (stored(files[number], 0, number, picture(number)) for number in read),
+        key=lambda row: row["source"],
+    )
+    assert [source.path for source in made.manifest.sources] == sorted(
+        str(files[number]) for number in read
+    )
+
+
+def test_a_file_that_two_paths_name_is_read_once(prepare, csv_file, picture, line, stored) -> None:
+    file = csv_file("a.csv", [line(label, picture(label)) for label in range(3)])
+
+    made = prepare(file, file.parent, split={"deduplicate": False})
+
+    assert made.rows == [stored(file, label, label, picture(label)) for label in range(3)]
+    assert made.manifest.rows.read == 3
+
+
+def test_a_folder_of_files_and_images_asks_which_are_meant(
+    prepare, csv_file, picture, line
+) -> None:
+    file = csv_file("in/a.csv", [line(0, picture(0)), line(1, picture(1))])
+    (file.parent / "face.png").write_bytes(b"")
+
+    with pytest.raises(
+        InputError, match=r"holds both CSV files \(1\) and images \(1\).*input\.format"
+    ):
+        prepare(file.parent)
+
+    assert [row["record"] for row in prepare(file.parent, input={"format": "csv"}).rows] == [0, 1]
+
+
+def test_a_folder_of_neither_is_refused(prepare, tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+
+    with pytest.raises(InputError, match=r"none of its 1 files .* input\.format"):
+        prepare(tmp_path)
+
+
+# Bad rows: what stands in the file, and what the quarantine says of it.
+PIXELS = " ".join(["7"] * 64)
+BAD = {
+    "too few pixels": ("0,1 2 3,Training", Reason.PIXEL_COUNT, "3 pixels, expected 64"),
+    "too many pixels": (
+        f"0,{PIXELS} 1,Training",
+        Reason.PIXEL_COUNT,
+        "65 pixels, expected 64",
+    ),
+    "256": (f"0,256 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from 7 to 256"),
+    "300": (f"0,300 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from 7 to 300"),
+    "999": (f"0,{PIXELS[2:]} 999,Training", Reason.PIXEL_RANGE, "values from 7 to 999"),
+    "1000": (f"0,{PIXELS[2:]} 1000,Training", Reason.PIXEL_RANGE, "values from 7 to 1000"),
+    "below zero": (f"0,-1 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from -1 to 7"),
+    "a word": (
+        f"0,grey {PIXELS[2:]},Training",
+        Reason.PIXEL_TOKEN,
+        "a pixel is not a whole number",
+    ),
+    "a fraction": (
+        f"0,1.5 {PIXELS[2:]},Training",
+        Reason.PIXEL_TOKEN,
+        "a pixel is not a whole number",
+    ),
+    "another code": (f"7,{PIXELS},Training", Reason.EMOTION, "emotion '7'"),
+    "another name": (f"bored,{PIXELS},Training", Reason.EMOTION, "emotion 'bored'"),
+    "another usage": (f"0,{PIXELS},Holdout", Reason.USAGE, "usage 'Holdout'"),
+    "no emotion": (f",{PIXELS},Training", Reason.EMPTY, "no emotion"),
+    "no pixels": ("0, ,Training", Reason.EMPTY, "no pixels"),
+    "no usage": (f"0,{PIXELS},", Reason.EMPTY, "no usage"),
+    "too few fields": ("0", Reason.BROKEN, "1 fields, expected 3 fields"),
+    "too many fields": (f"0,{PIXELS},Training,9", Reason.BROKEN, "4 fields, expected 3 fields"),
+    "an open quote": (
+        f'0,"{PIXELS},Training',
+        Reason.BROKEN,
+        "a quote that does not close, expected 3 fields",
+    ),
+    "no text at all": ("\x00\x07ü", Reason.BROKEN, "1 fields, expected 3 fields"),
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory, prepare, picture, line):
+    """A sound row before and after each bad one, and blank lines between."""
+    path = tmp_path_factory.mktemp("broken") / "bad.csv"
+    lines = ["emotion,pixels,Usage", line(3, picture(0))]
+    for number, (text, _, _) in enumerate(BAD.values(), 1):
+        lines += ["", text, line(3, picture(number))]
+    path.write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
+    return path, prepare(path, input={"max_bad_fraction": len(BAD) / (2 * len(BAD) + 1)})
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_goes_to_the_quarantine(broken, name) -> None:
+    path, made = broken
+    record = 1 + 2 * list(BAD).index(name)
+    text, reason, detail = BAD[name]
+    shown = text if len(text) <= 80 else f"{text[:55]} ... {text[-20:]}"
+
+    assert [row for row in made.quarantine if row["record"] == record] == [
+        {
+            "source": str(path),
+            "record": record,
+            "reason": str(reason),
+            "detail": detail,
+            "excerpt": "".join(c if c.isprintable() else "?" for c in shown),
+        }
+    ]
+
+
+def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, stored) -> None:
+    path, made = broken
+    reasons = [reason for _, reason, _ in BAD.values()]
+
+    assert made.rows == [
+        stored(path, 2 * number, 3, picture(number)) for number in range(len(BAD) + 1)
+    ]
+    assert made.manifest.rows.read == 2 * len(BAD) + 1
+    assert made.manifest.rows.quarantined == {r: reasons.count(r) for r in Reason}
+    assert [(s.path, s.records, s.quarantined) for s in made.manifest.sources] == [
+        (str(path), 2 * len(BAD) + 1, len(BAD))
+    ]
+
+
+def test_exactly_as_many_bad_rows_as_allowed(prepare, csv_file, picture, line) -> None:
+    rows = [line(row % 7, picture(row)) for row in range(98)]
+    file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken"])
+
+    assert len(prepare(file, input={"max_bad_fraction": 0.02}).quarantine) == 2
+
+
+def test_more_bad_rows_than_allowed_publish_nothing(
+    prepare, csv_file, picture, line, tmp_path
+) -> None:
+    rows = [line(row % 7, picture(row)) for row in range(97)]
+    file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken", "fields"])
+
+    with pytest.raises(TooManyBadRowsError) as caught:
+        prepare(file, to=tmp_path / "out", input={"max_bad_fraction": 0.02})
+
+    assert str(caught.value).startswith(
+        "3 of 100 records are bad, more than input.max_bad_fraction 0.02 allows"
+        " (broken line: 2, unknown emotion: 1)"
+    )
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*"))
+
+
+FIVE = ["anger", "disgust", "sad", "happiness", "surprise"]
+
+
+def test_codes_that_never_exceed_four_are_worth_a_warning(
+    prepare, csv_file, picture, line, caplog
+) -> None:
+    low = csv_file("low.csv", [line(code, picture(code)) for code in (0, 4, 2)])
+    high = csv_file("high.csv", [line(code, picture(10 + code)) for code in (0, 5)])
+    words = csv_file("words.csv", [line("fear", picture(20))])
+
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
+        made = prepare(low, high, words)
+
+    assert [row["emotion"] for row in made.of(low)] == ["angry", "sad", "fear"]
+    warned = [record.getMessage() for record in caplog.records]
+    of_codes = [text for text in warned if "input.emotions" in text]
+    assert len(of_codes) == 1
+    assert of_codes[0].startswith(f"{low}: its codes never exceed 4")
+
+
+def test_codes_with_meanings_of_their_own(prepare, csv_file, picture, line, stored, caplog) -> None:
+    file = csv_file("e.csv", [line(code, picture(code)) for code in range(5)])
+
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
+        made = prepare(file, input={"emotions": FIVE})
+
+    classes = ["angry", "disgust", "sad", "happy", "surprise"]
+    assert made.manifest.classes == classes
+    assert made.rows == [
+        stored(file, code, code, picture(code), classes=classes) for code in range(5)
+    ]
+    assert not any("input.emotions" in record.getMessage() for record in caplog.records)
+
+
+def test_classes_are_chosen_and_renumbered(prepare, csv_file, picture, line, stored) -> None:
+    emotions = ["angry", "disgust", "fear", "Happiness", "sadness", "5", "6"]
+    file = csv_file("a.csv", [line(text, picture(row)) for row, text in enumerate(emotions)])
+
+    made = prepare(file, classes=["surprised", "Joy", "anger"])
+
+    classes = ["surprise", "happy", "angry"]
+    assert made.manifest.classes == classes
+    assert made.rows == [
+        stored(file, record, label, picture(record), classes=classes)
+        for record, label in ((0, 2), (3, 1), (5, 0))
+    ]
+    assert made.manifest.rows.dropped["class not selected"] == 4
+
+
+def test_a_file_of_any_name_can_be_called_a_csv(prepare, csv_file, picture, line, stored) -> None:
+    file = csv_file("data.txt", [line(n, picture(n)) for n in range(2)])
+
+    made = prepare(file, input={"format": "csv"})
+
+    assert made.rows == [stored(file, n, n, picture(n)) for n in range(2)]

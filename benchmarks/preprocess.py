@@ -1,0 +1,109 @@
+"""Preprocessing against the same work by hand, as the data grows.
+
+48x48, a mirror image and one rotation of each training image. Both as processes, from start to end;
+Spark with a heap of 512 MB, and as many processes for the yardstick as Spark has cores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks import data
+
+_REPEATS = (1, 4, 8)
+_ROUNDS = {1: 3, 4: 2, 8: 2}
+_SETTINGS = ("split.usage.PublicTest=test", "augmentation.flip=true", "augmentation.rotations=[10]")
+
+
+def dataset(repeat: int) -> Path:
+    """Where the dataset of a run is kept, for the benchmarks of what reads it."""
+    return data.WORK / f"dataset-{repeat}"
+
+
+def run() -> list[tuple[str, str, str]]:
+    """Measures; returns (what, measured, goal) for each figure."""
+    cores = os.cpu_count() or 1
+    rows: list[tuple[str, str, str]] = []
+    per_row, memory = {}, {}
+    for repeat in _REPEATS:
+        source = data.csv(repeat)
+        ours, limit = [], []
+        for _ in range(_ROUNDS[repeat]):
+            limit.append(_yardstick(source, cores))
+            seconds, peak = _preprocess(source, dataset(repeat), cores)
+            ours.append(seconds)
+            memory[repeat] = max(peak, memory.get(repeat, 0))
+        per_row[repeat] = min(ours) / repeat
+        goal = "at most 3" if repeat == _REPEATS[-1] else ""
+        ratio = min(ours) / min(limit)
+        detail = f"{ratio:.2f} ({min(ours):.1f} s / {min(limit):.1f} s)"
+        rows.append((f"preprocess, rows x{repeat}, wall time / yardstick's", detail, goal))
+    first, last = _REPEATS[0], _REPEATS[-1]
+    growth = per_row[last] / per_row[first]
+    rows.append((f"preprocess, time per row, x{last} / x{first}", f"{growth:.2f}", "at most 1"))
+    grown = memory[last] / memory[first]
+    megabytes = f"({memory[last] >> 20} MB / {memory[first] >> 20} MB)"
+    what = f"preprocess, peak of a Python worker, x{last} / x{first}"
+    rows.append((what, f"{grown:.2f} {megabytes}", "at most 1.2"))
+    return rows
+
+
+def _yardstick(source: Path, cores: int) -> float:
+    target = data.WORK / "yardstick"
+    command = [sys.executable, data.yardstick("preprocess"), source, target]
+    began = time.perf_counter()
+    subprocess.run([*command, "--processes", str(cores)], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(target)
+    return seconds
+
+
+def _preprocess(source: Path, target: Path, cores: int) -> tuple[float, int]:
+    """The seconds that a run took, and the largest resident set of any Python worker."""
+    command = [
+        str(data.ROOT / "spark-submit.sh"),
+        *("--master", f"local[{cores}]", "--driver-memory", "512m"),
+        *("preprocess", "--input", str(source), "--output", str(target), "--overwrite"),
+        *(part for setting in _SETTINGS for part in ("--set", setting)),
+    ]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        watch = _Watch(process.pid)
+        _, errors = process.communicate()
+        seconds = time.perf_counter() - began
+        watch.stop()
+    if process.returncode:
+        raise SystemExit(errors.decode())
+    return seconds, watch.peak
+
+
+class _Watch(threading.Thread):
+    """Looks at the memory of a process's Python workers while it runs."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._process = psutil.Process(pid)
+        self._done = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._done.wait(0.2):
+            try:
+                for child in self._process.children(recursive=True):
+                    if "pyspark.daemon" in " ".join(child.cmdline()):
+                        self.peak = max(self.peak, child.memory_info().rss)
+            except psutil.Error:
+                continue
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()

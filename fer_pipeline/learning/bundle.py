@@ -1,0 +1,149 @@
+"""What a finished training run is: a model that takes raw pixels, and what has to be known of it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_pipeline import storage
+from fer_pipeline.errors import RunError
+from fer_pipeline.pixels import Normalization
+
+MODEL, INFO = "model.keras", "model.json"
+FORMAT_VERSION = 1
+
+
+class RunInfo(BaseModel):
+    """What a run says of its model; `model.json`.
+
+    Attributes:
+        classes: The emotions in the order of the model's outputs.
+        size: The side of the images that it takes, in pixels.
+        normalization: What the network sees of a pixel; the model itself applies it.
+        dataset_checksum: Of the dataset that it was trained on.
+        network: Its name in the configuration.
+        options: Its options there.
+        parameters: How many it has.
+        best_step: The step after which it validated best, or the last one.
+        best_accuracy: Its validation accuracy then; None without a validation split.
+        seed: Of every random choice.
+        sha256: Of the file `model.keras`.
+        versions: Of the packages that made it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["fer_pipeline run"] = "fer_pipeline run"
+    format_version: int = FORMAT_VERSION
+    classes: list[str]
+    size: int
+    normalization: Normalization
+    dataset_checksum: str
+    network: str
+    options: dict[str, Any]
+    parameters: int
+    best_step: int
+    best_accuracy: float | None
+    seed: int
+    sha256: str
+    versions: dict[str, str]
+
+
+def servable(network: keras.Model, size: int, normalization: Normalization) -> keras.Model:
+    """The model that is saved: the network between one normalisation layer and a softmax.
+
+    Args:
+        network: From normalised pixels to logits.
+        size: The side of the images, in pixels.
+        normalization: What the network sees of a pixel: the layer gives the very bits of its table,
+            because both multiply and add in float32.
+
+    Returns:
+        A model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities of shape
+        (n, classes). It shares the network's weights.
+    """
+    pixels = keras.Input((size, size, 1), name="pixels")
+    rescale = keras.layers.Rescaling(
+        normalization.scale, normalization.offset, name="normalization"
+    )
+    # Whatever precision the network computes in, probabilities are float32.
+    softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
+    return keras.Model(pixels, softmax(network(rescale(pixels))), name="fer_pipeline")
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Saves a model in one step: what stands at the path is the old one or the new one."""
+    with storage.replacing(path) as temporary:
+        model.save(temporary)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(folder: Path) -> RunInfo:
+    """Reads what a finished run says of its model.
+
+    Raises:
+        RunError: The folder is no finished run, or what it says is damaged.
+    """
+    if not (folder / INFO).is_file():
+        what = "no such folder"
+        if folder.is_dir():
+            begun = (folder / "unfinished.csv").exists()
+            what = "its training has not finished" if begun else "holds no trained model"
+        raise RunError(f"{folder}: {what} (no {INFO}); make one with the train job")
+    try:
+        info = RunInfo.model_validate_json(storage.read_text(folder / INFO))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise RunError(f"{folder / INFO}: is damaged: {key}: {first['msg']}") from error
+    if info.format_version > FORMAT_VERSION:
+        raise RunError(
+            f"{folder}: its format is {info.format_version}, this version reads up to"
+            f" {FORMAT_VERSION}; update fer_pipeline"
+        )
+    return info
+
+
+def read_model(folder: Path) -> tuple[RunInfo, bytes]:
+    """Reads a finished run: what it says, and the content of its `model.keras`, verified.
+
+    Raises:
+        RunError: The folder is no finished run, or is damaged.
+    """
+    info = read(folder)
+    try:
+        content = (folder / MODEL).read_bytes()
+    except OSError as error:
+        raise RunError(f"{folder / MODEL}: cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != info.sha256:
+        raise RunError(f"{folder / MODEL}: is not the file that {INFO} describes; train again")
+    return info, content
+
+
+def load(folder: Path) -> tuple[keras.Model, RunInfo]:
+    """Loads a finished run's model.
+
+    Raises:
+        RunError: The folder is no finished run, or is damaged.
+    """
+    info, content = read_model(folder)
+    return from_bytes(content), info
+
+
+def from_bytes(content: bytes) -> keras.Model:
+    """The model in the content of a `model.keras`."""
+    # Keras loads from a path alone.
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / MODEL
+        path.write_bytes(content)
+        return keras.models.load_model(path, compile=False)

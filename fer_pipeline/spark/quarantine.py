@@ -1,0 +1,67 @@
+"""The records that cannot be read, kept with what is wrong with them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fer_pipeline import schema
+from fer_pipeline.accounting import Reason
+from fer_pipeline.arrow import arrow_schema
+from fer_pipeline.selection import OUTCOMES
+from fer_pipeline.spark.passes import Gathered, Partition
+from fer_pipeline.spark.records import Batches
+from fer_pipeline.storage import parquet_file
+
+
+def write_quarantine(
+    gathered: Gathered, folder: Path, offsets: Mapping[tuple[str, int], int], count: int
+) -> list[str]:
+    """Writes the records that cannot be read.
+
+    Args:
+        gathered: The records.
+        folder: The dataset's folder.
+        offsets: See `Recipe`.
+        count: How many such records there are.
+
+    Returns:
+        The files, relative to the folder.
+    """
+    if not count:
+        return []
+    columns = arrow_schema(schema.QUARANTINE)
+
+    def bad(partition: Partition) -> pa.Table:
+        facts = partition.facts.filter(pa.array(partition.outcome < len(Reason)))
+        facts = facts.filter(facts.column("image_hash").is_null())
+        sources, blocks = facts.column("source").to_pylist(), facts.column("block").to_pylist()
+        first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
+        values = {
+            "source": sources,
+            "record": np.array(first, np.int64) + facts.column("position").to_numpy(),
+            "reason": [str(OUTCOMES[code]) for code in facts.column("outcome").to_pylist()],
+            "detail": facts.column("detail"),
+            "excerpt": facts.column("excerpt"),
+        }
+        return pa.table(values, schema=columns)
+
+    def write(batches: Batches) -> Batches:
+        rows = pa.Table.from_batches(list(batches), columns)
+        rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
+        path = f"quarantine/part-{uuid.uuid4()}.parquet"
+        with parquet_file(folder / path) as sink:
+            pq.write_table(rows, sink)
+        yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})
+
+    rows = gathered.each(bad, schema.ddl(schema.QUARANTINE))
+    files = rows.coalesce(1 + count // 1_000_000).mapInArrow(write, "path string, rows bigint")
+    written = files.collect()
+    if sum(row.rows for row in written) != count:
+        raise RuntimeError(f"{count} records to quarantine, wrote {written}")
+    return sorted(row.path for row in written)

@@ -1,0 +1,172 @@
+"""Folders of images per class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_pipeline import images
+
+
+def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def fill(root: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def colours() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (20, 12, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, prepare, picture, colours):
+    """Folders per usage and class, with all that can stand in them."""
+    root = tmp_path_factory.mktemp("Größe 100% [neu]") / "Fotos & mehr"
+    sound = {
+        "train/angry/grey.png": encoded(picture(0)),
+        "train/angry/grey.bmp": encoded(picture(1), ".bmp"),
+        "train/Happiness/with a space #1.PGM": encoded(picture(2), ".pgm"),
+        "train/6/käse%20brot.png": encoded(picture(3)),
+        "train/sad/colour.png": encoded(colours),
+        "train/sad/photo.jpg": encoded(colours, ".jpg"),
+        "train/surprise/photo [1].png": encoded(picture(4, 20)),
+        "train/surprise/without a suffix": encoded(picture(5)),
+        "validation/fear/a.png": encoded(picture(6)),
+        "Test/disgust/a.tiff": encoded(picture(7), ".tiff"),
+        "PrivateTest/angry/a.png": encoded(picture(8)),
+    }
+    fill(root, sound)
+    bad = {
+        "train/angry/empty.png": b"",
+        "train/angry/half.png": sound["train/sad/colour.png"][:200],
+        "train/happy/half.jpg": sound["train/sad/photo.jpg"][:300],
+        "train/happy/notes.txt": b"no image",
+        "train/happy/text.jpg": b"This is no image.\n",
+        "train/bored/a.png": sound["train/angry/grey.png"],
+        "holdout/angry/a.png": sound["train/angry/grey.png"],
+    }
+    fill(root, bad)
+    fill(root, {"train/angry/.hidden.png": b"", "train/angry/_SUCCESS": b""})
+    # The brackets of the outer folder are no pattern: the glob stands for them.
+    path = str(root).replace("[neu]", "*")
+    return root, prepare(path, input={"max_bad_fraction": 0.5}), sound
+
+
+def test_every_image_is_a_row(folders, stored, picture, colours) -> None:
+    root, made, sound = folders
+    expected = [
+        ("PrivateTest/angry/a.png", 0, picture(8), "test"),
+        ("Test/disgust/a.tiff", 1, picture(7), "test"),
+        ("train/6/käse%20brot.png", 6, picture(3), "train"),
+        ("train/Happiness/with a space #1.PGM", 3, picture(2), "train"),
+        ("train/angry/grey.bmp", 0, picture(1), "train"),
+        ("train/angry/grey.png", 0, picture(0), "train"),
+        ("train/sad/colour.png", 4, _grey(sound["train/sad/colour.png"]), "train"),
+        ("train/sad/photo.jpg", 4, _grey(sound["train/sad/photo.jpg"]), "train"),
+        ("train/surprise/photo [1].png", 5, picture(4, 20), "train"),
+        ("train/surprise/without a suffix", 5, picture(5), "train"),
+        ("validation/fear/a.png", 2, picture(6), "validation"),
+    ]
+
+    assert made.rows == [
+        stored(root / name, 0, label, images.resize(image, 8), split, original=image)
+        for name, label, image, split in expected
+    ]
+
+
+def _grey(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def test_colours_become_luminance(folders, colours) -> None:
+    root, made, _ = folders
+    luminance = colours @ np.array([0.114, 0.587, 0.299])
+    shrunk = cv2.resize(luminance, (8, 8), interpolation=cv2.INTER_AREA)
+
+    row = made.of(root / "train/sad/colour.png")[0]
+
+    assert np.abs(np.frombuffer(row["image"], np.uint8).reshape(8, 8) - shrunk).max() < 2
+
+
+def test_every_other_file_is_in_quarantine(folders) -> None:
+    root, made, _ = folders
+    expected = [
+        ("holdout/angry/a.png", "unknown usage", "usage 'holdout'"),
+        ("train/angry/empty.png", "undecodable image", "no bytes"),
+        ("train/angry/half.png", "undecodable image", "200 bytes that are no whole image"),
+        ("train/bored/a.png", "unknown emotion", "emotion 'bored'"),
+        ("train/happy/half.jpg", "undecodable image", "300 bytes that are no whole image"),
+        ("train/happy/notes.txt", "undecodable image", "8 bytes that are no whole image"),
+        ("train/happy/text.jpg", "undecodable image", "18 bytes that are no whole image"),
+    ]
+
+    keys = ("source", "record", "reason", "detail")
+    assert [tuple(row[key] for key in keys) for row in made.quarantine] == [
+        (str(root / name), 0, reason, detail) for name, reason, detail in expected
+    ]
+    for row in made.quarantine:
+        assert row["excerpt"].endswith(row["source"][-20:])
+
+
+def test_each_folder_is_a_source(folders) -> None:
+    root, made, _ = folders
+
+    assert [(s.path, s.records, s.quarantined) for s in made.manifest.sources] == [
+        (str(root / name), records, bad)
+        for name, records, bad in (
+            ("PrivateTest/angry", 1, 0),
+            ("Test/disgust", 1, 0),
+            ("holdout/angry", 1, 1),
+            ("train/6", 1, 0),
+            ("train/Happiness", 1, 0),
+            ("train/angry", 4, 2),
+            ("train/bored", 1, 1),
+            ("train/happy", 3, 3),
+            ("train/sad", 2, 0),
+            ("train/surprise", 2, 0),
+            ("validation/fear", 1, 0),
+        )
+    ]
+    assert made.manifest.rows.read == 18
+
+
+def test_folders_of_classes_alone_are_split_by_emotion(
+    prepare, picture, stored, tmp_path, caplog
+) -> None:
+    names = {f"{('angry', 'happy')[n % 2]}/{n:02}.png": n for n in range(20)}
+    fill(tmp_path / "faces", {name: encoded(picture(n)) for name, n in names.items()})
+
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
+        made = prepare(
+            tmp_path / "faces", split={"kind": "stratified", "validation": 0.3, "test": 0.1}
+        )
+
+    splits = [row["split"] for row in made.rows]
+    assert made.rows == [
+        stored(tmp_path / "faces" / name, 0, 3 * (n % 2), picture(n), splits[row])
+        for row, (name, n) in enumerate(sorted(names.items()))
+    ]
+    expected = ["test"] + ["train"] * 6 + ["validation"] * 3
+    assert [sorted(splits[:10]), sorted(splits[10:])] == [expected, expected]
+    assert not any("input.emotions" in record.getMessage() for record in caplog.records)
+
+
+def test_one_image_by_its_path(prepare, picture, stored, tmp_path) -> None:
+    fill(
+        tmp_path, {"train/sad/a.png": encoded(picture(0)), "train/fear/b.png": encoded(picture(1))}
+    )
+
+    made = prepare(tmp_path / "train/sad/a.png")
+
+    assert made.rows == [stored(tmp_path / "train/sad/a.png", 0, 4, picture(0))]

@@ -1,0 +1,168 @@
+"""What happens to the output folder: overwriting, failing, cleaning up."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline import manifest
+from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
+
+
+@pytest.fixture
+def files(csv_file, picture, line):
+    """Two sound inputs that share nothing, and one that is rejected."""
+
+    def make(name, first):
+        return csv_file(name, [line(n % 7, picture(first + n)) for n in range(14)])
+
+    return make("a.csv", 0), make("b.csv", 100), csv_file("bad.csv", ["broken", "broken"])
+
+
+def on_disk(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def named(made) -> set[str]:
+    files = {file.path for file in made.manifest.files}
+    return {"manifest.json", "config.yaml", *files, *made.manifest.quarantine}
+
+
+def test_a_dataset_is_replaced_only_on_request(prepare, files, tmp_path) -> None:
+    old = prepare(files[0], to=tmp_path / "out")
+    before = on_disk(tmp_path / "out")
+
+    with pytest.raises(
+        StorageError, match=r"out: holds a dataset already; --overwrite replaces it"
+    ):
+        prepare(files[1], to=tmp_path / "out")
+
+    assert on_disk(tmp_path / "out") == before
+
+    new = prepare(files[1], to=tmp_path / "out", overwrite=True)
+
+    assert {row["source"] for row in new.rows} == {str(files[1])}
+    assert set(on_disk(tmp_path / "out")) == named(new)
+    assert not named(old) & {file.path for file in new.manifest.files}
+
+
+def test_a_failed_overwrite_leaves_the_old_dataset_whole(
+    prepare, files, csv_file, picture, line, tmp_path
+) -> None:
+    old = prepare(files[0], to=tmp_path / "out")
+    before = on_disk(tmp_path / "out")
+    alone = csv_file("alone.csv", [line(n, picture(200 + n)) for n in range(7)])
+    drawn = {"kind": "stratified", "validation": 0.7, "test": 0}
+
+    with pytest.raises(TooManyBadRowsError):
+        prepare(files[2], to=tmp_path / "out", overwrite=True)
+    # This one fails after its files are written: each class has one image, and validation gets it.
+    with pytest.raises(DatasetError, match="no training rows are left"):
+        prepare(alone, to=tmp_path / "out", overwrite=True, split=drawn)
+
+    assert before.items() <= on_disk(tmp_path / "out").items()
+    assert type(old).read(tmp_path / "out") == old
+
+    new = prepare(files[1], to=tmp_path / "out", overwrite=True)
+
+    assert set(on_disk(tmp_path / "out")) == named(new)
+
+
+def test_what_a_torn_run_left_is_cleaned_up(prepare, files, tmp_path) -> None:
+    torn = (
+        "split=train/part-1.parquet",
+        "split=test/part-2.parquet",
+        "quarantine/part-3.parquet",
+        ".manifest-x.json",
+        ".config-x.yaml",
+    )
+    for name in torn:
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"torn")
+
+    made = prepare(files[0], to=tmp_path / "out")
+
+    assert set(on_disk(tmp_path / "out")) == named(made)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "manifest.json",
+        "config.yaml",
+        "split=train",
+    }
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_things_is_refused(prepare, files, tmp_path, overwrite) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.odt").write_bytes(b"years of work")
+
+    with pytest.raises(StorageError, match=r"is not empty .* \(there is thesis\.odt\)"):
+        prepare(files[0], to=tmp_path / "out", overwrite=overwrite)
+
+    assert on_disk(tmp_path / "out") == {"thesis.odt": b"years of work"}
+
+
+def test_a_file_is_no_output_folder(prepare, files) -> None:
+    before = files[1].read_bytes()
+
+    with pytest.raises(StorageError, match=r"b\.csv: is a file; choose a folder"):
+        prepare(files[0], to=files[1])
+
+    assert files[1].read_bytes() == before
+
+
+def test_other_files_in_a_dataset_survive_an_overwrite(prepare, files, tmp_path) -> None:
+    prepare(files[0], to=tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    new = prepare(files[1], to=tmp_path / "out", overwrite=True)
+
+    assert set(on_disk(tmp_path / "out")) == {*named(new), "notes.txt"}
+
+
+def test_there_is_a_whole_dataset_at_every_moment_of_an_overwrite(prepare, files, tmp_path) -> None:
+    folder = tmp_path / "out"
+    prepare(files[0], to=folder)
+    done, torn, seen = threading.Event(), [], set()
+
+    def look() -> None:
+        while not done.is_set():
+            found = manifest.read(folder)
+            missing = [file.path for file in found.files if not (folder / file.path).is_file()]
+            # Files go only once the manifest names others.
+            if missing and manifest.read(folder) == found:
+                torn.append(missing)
+            seen.add(found.checksum)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        new = prepare(files[1], to=folder, overwrite=True)
+    finally:
+        done.set()
+        reader.join()
+
+    assert torn == []
+    assert manifest.read(folder) == new.manifest
+    assert seen
+
+
+def test_an_output_that_cannot_be_written_is_one_clear_error(prepare, files) -> None:
+    with pytest.raises(StorageError) as caught:
+        prepare(files[0], to=files[1] / "out")
+
+    assert str(files[1] / "out") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_may_be_a_url(prepare, files, stored, picture, tmp_path) -> None:
+    made = prepare(files[0], to=f"file:{tmp_path}/a%20b")
+
+    assert made.folder == tmp_path / "a b"
+    assert made.rows == [stored(files[0], n, n % 7, picture(n)) for n in range(14)]

@@ -1,0 +1,249 @@
+"""Which image goes where, and which is dropped."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from fer_pipeline.accounting import Cause
+from fer_pipeline.errors import DatasetError
+
+SIZES = (60, 5, 44, 71, 33, 28, 59)
+DRAWN = {"kind": "stratified", "validation": 0.1, "test": 0.15}
+MADE = {
+    "split": DRAWN,
+    "oversample": {"disgust": 4, "fear": 1.5},
+    "augmentation": {"flip": True},
+    "input": {"max_bad_fraction": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def lines(picture, line) -> list[str]:
+    """Images of all classes in order; then copies of four, two of them under another label."""
+    labels = np.repeat(range(7), SIZES).tolist()
+    rows = [line(label, picture(number)) for number, label in enumerate(labels)]
+    rows += [rows[0], rows[0], rows[100], line(6, picture(70)), line(0, picture(299))]
+    return [*rows, "broken", "8,1 2,Training"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, prepare, lines):
+    """All that can hang on the order of rows, in their own order and in two partitions."""
+    path = tmp_path_factory.mktemp("base") / "a.csv"
+    _write(path, lines)
+    return prepare(path, **MADE)
+
+
+def _write(path, lines) -> None:
+    path.write_text("\n".join(["emotion,pixels,Usage", *lines]))
+
+
+def _content(made) -> Counter:
+    """The rows without their place in the input."""
+    return Counter(
+        tuple(value for key, value in sorted(row.items()) if key not in ("source", "record"))
+        for row in made.rows
+    )
+
+
+def test_each_class_is_shared_out_to_one_image(base) -> None:
+    kept = base.manifest.rows.kept
+    whole = np.array([sum(kept[s][name] for s in kept) for name in base.manifest.classes])
+    # Image 70 is fear's and image 299 neutral's: both are dropped with their copies.
+    left = np.array(SIZES) - (np.arange(7) == 2) - (np.arange(7) == 6)
+    assert whole.tolist() == left.tolist()
+    for name, count in zip(base.manifest.classes, left.tolist(), strict=True):
+        assert abs(kept["validation"][name] - 0.1 * count) <= 0.5
+        assert abs(kept["test"][name] - 0.15 * count) <= 0.5
+    assert base.manifest.rows.dropped == {
+        **dict.fromkeys(Cause, 0),
+        Cause.CONFLICT: 4,
+        Cause.COPY: 3,
+    }
+
+
+def test_no_image_is_in_two_splits(base) -> None:
+    splits = defaultdict(set)
+    for row in base.rows:
+        splits[row["image_hash"]].add(row["split"])
+
+    assert all(len(found) == 1 for found in splits.values())
+    assert len(splits) == sum(SIZES) - 2
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_partitions_and_the_order_of_rows_change_nothing(
+    prepare, lines, base, tmp_path, partitions
+) -> None:
+    _write(tmp_path / "a.csv", np.random.default_rng(partitions).permutation(lines).tolist())
+
+    made = prepare(tmp_path / "a.csv", output={"partitions": partitions}, **MADE)
+
+    assert made.manifest.checksum == base.manifest.checksum
+    assert _content(made) == _content(base)
+    assert made.manifest.sources[0].fingerprint == base.manifest.sources[0].fingerprint
+
+
+def test_how_many_files_hold_the_rows_changes_nothing(prepare, lines, base, tmp_path) -> None:
+    for part in range(3):
+        _write(tmp_path / f"{part}.csv", lines[part::3])
+
+    made = prepare(tmp_path, output={"partitions": 3}, **MADE)
+
+    assert made.manifest.checksum == base.manifest.checksum
+    assert _content(made) == _content(base)
+
+
+def test_another_seed_draws_another_split(prepare, lines, base, tmp_path) -> None:
+    _write(tmp_path / "a.csv", lines)
+
+    made = prepare(tmp_path / "a.csv", seed=1, **MADE)
+
+    def drawn(found):
+        return {row["image_hash"] for row in found.rows if row["split"] == "test"}
+
+    assert made.manifest.rows == base.manifest.rows
+    assert made.manifest.checksum != base.manifest.checksum
+    # Of 15 % drawn twice, 2 % of all are drawn both times.
+    assert len(drawn(made) & drawn(base)) < len(drawn(base)) / 2
+
+
+def test_usages_mean_what_the_configuration_says(prepare, csv_file, picture, line, stored) -> None:
+    usages = ["Training", "publictest", "PrivateTest", " TRAIN ", "val", "Holdout", "extra"]
+    file = csv_file("a.csv", [line(n, picture(n), usage) for n, usage in enumerate(usages)])
+
+    made = prepare(
+        file,
+        split={"usage": {"PublicTest": "test", "PrivateTest": None, "Extra": "validation"}},
+        input={"max_bad_fraction": 0.2},
+    )
+
+    splits = {0: "train", 1: "test", 3: "train", 4: "validation", 6: "validation"}
+    assert made.rows == [stored(file, n, n, picture(n), split) for n, split in splits.items()]
+    assert made.manifest.rows.dropped["usage not selected"] == 1
+    assert [(row["record"], row["detail"]) for row in made.quarantine] == [(5, "usage 'Holdout'")]
+
+
+def test_validation_is_drawn_from_training_alone(prepare, csv_file, picture, line) -> None:
+    """The split of the shared data: PublicTest is test, validation a part of Training."""
+    rows = [line(n % 2, picture(n)) for n in range(40)]
+    rows += [line(n % 2, picture(n), "PublicTest") for n in range(36, 50)]
+    rows += [line(n % 2, picture(n), "PrivateTest") for n in range(50, 60)]
+    file = csv_file("a.csv", rows)
+    usage = {"Training": "train", "PublicTest": "test", "PrivateTest": None}
+
+    made = prepare(file, split={"usage": usage, "validation": 0.25})
+
+    where = {row["record"]: row["split"] for row in made.rows}
+    assert {record for record, split in where.items() if split == "test"} == set(range(40, 54))
+    # Four of the forty are copies of test images; of 18 of a class, 4.5 are 5.
+    for label in range(2):
+        of_label = [where[n] for n in range(label, 36, 2)]
+        assert Counter(of_label) == {"train": 13, "validation": 5}
+    assert made.manifest.rows.dropped[Cause.COPY_OF_EVALUATION] == 4
+    assert made.manifest.rows.dropped[Cause.USAGE] == 10
+
+
+# An image, its label and usage; and why it is dropped, or the split that it is in.
+COPIES = [
+    ("A", 0, "PrivateTest", "test"),
+    ("A", 0, "Training", Cause.COPY_OF_EVALUATION),
+    ("B", 0, "Training", Cause.CONFLICT),
+    ("B", 1, "Training", Cause.CONFLICT),
+    ("C", 2, "Training", "train"),
+    ("C", 2, "Training", Cause.COPY),
+    ("C", 2, "Training", Cause.COPY),
+    # All three would apply: the first of them is the cause.
+    ("D", 0, "Training", Cause.COPY_OF_EVALUATION),
+    ("D", 1, "Training", Cause.COPY_OF_EVALUATION),
+    ("D", 1, "Training", Cause.COPY_OF_EVALUATION),
+    ("D", 3, "PublicTest", "validation"),
+    ("E", 0, "Training", Cause.CONFLICT),
+    ("E", 0, "Training", Cause.CONFLICT),
+    ("E", 1, "Training", Cause.CONFLICT),
+    # Evaluation keeps its own copies.
+    ("F", 4, "PublicTest", "validation"),
+    ("F", 4, "PublicTest", "validation"),
+    # A row that is left out for its class or usage has no say.
+    ("G", 0, "Training", "train"),
+    ("G", 6, "Training", Cause.CLASS),
+    ("H", 1, "Training", "train"),
+    ("H", 0, "Unused", Cause.USAGE),
+    ("I", 6, "Unused", Cause.CLASS),
+    ("J", 3, "Training", "train"),
+    ("J", 6, "PrivateTest", Cause.CLASS),
+]
+CLASSES = ("angry", "disgust", "fear", "happy", "sad")
+RULES = {"classes": CLASSES, "split": {"usage": {"Unused": None}}}
+
+
+@pytest.fixture
+def copies(csv_file, picture, line):
+    """The file of COPIES; and its images."""
+    shown = [picture(ord(name)) for name, *_ in COPIES]
+    rows = [
+        line(label, image, usage) for image, (_, label, usage, _) in zip(shown, COPIES, strict=True)
+    ]
+    return csv_file("a.csv", rows), shown
+
+
+def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, stored) -> None:
+    file, shown = copies
+
+    made = prepare(file, **RULES)
+
+    assert made.rows == [
+        stored(file, record, label, shown[record], where)
+        for record, (_, label, _, where) in enumerate(COPIES)
+        if not isinstance(where, Cause)
+    ]
+    causes = Counter(where for *_, where in COPIES)
+    assert made.manifest.rows.dropped == {cause: causes[cause] for cause in Cause}
+
+
+def test_without_deduplication_all_copies_stay(prepare, copies, stored) -> None:
+    file, shown = copies
+    split = {"deduplicate": False, **RULES["split"]}
+
+    made = prepare(file, classes=CLASSES, split=split)
+
+    usages = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+    assert made.rows == [
+        stored(file, record, label, shown[record], usages[usage])
+        for record, (_, label, usage, where) in enumerate(COPIES)
+        if where not in (Cause.CLASS, Cause.USAGE)
+    ]
+    assert sum(made.manifest.rows.dropped.values()) == 4
+
+
+def test_without_deduplication_copies_are_drawn_together(prepare, csv_file, picture, line) -> None:
+    shown = [n for n in range(40) for _ in range(1 + (n % 4 == 0) * 2)]
+    rows = [line(n % 2, picture(n)) for n in shown]
+    conflict = [line(0, picture(99)), line(1, picture(99))]
+    file = csv_file("a.csv", rows + conflict)
+
+    made = prepare(file, split={**DRAWN, "validation": 0.3, "deduplicate": False})
+
+    assert len(made.rows) == len(rows) + 2
+    splits = defaultdict(set)
+    for row in made.rows:
+        splits[row["image_hash"]].add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    # Copies under two labels belong to no class that they could be drawn for.
+    assert [row["split"] for row in made.rows[-2:]] == ["train", "train"]
+    for name in ("angry", "disgust"):
+        of_class = [made.manifest.counts[split][name] for split in ("train", "validation", "test")]
+        assert abs(of_class[1] - 0.3 * sum(of_class)) <= 3
+        assert abs(of_class[2] - 0.15 * sum(of_class)) <= 3
+
+
+def test_nothing_left_to_train_on(prepare, csv_file, picture, line, tmp_path) -> None:
+    file = csv_file("a.csv", [line(n, picture(n), "PrivateTest") for n in range(3)])
+
+    with pytest.raises(DatasetError, match="no training rows are left of 3 records"):
+        prepare(file, to=tmp_path / "out")
+
+    assert not (tmp_path / "out" / "manifest.json").exists()

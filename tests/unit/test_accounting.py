@@ -1,0 +1,30 @@
+from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS
+
+
+def test_splits_are_the_folders_that_readers_know():
+    assert [str(split) for split in Split] == ["train", "validation", "test"]
+
+
+def test_each_way_to_the_quarantine_has_its_own_text():
+    assert [str(reason) for reason in Reason] == [
+        "wrong number of pixels",
+        "value outside 0..255",
+        "not a number",
+        "unknown emotion",
+        "unknown usage",
+        "empty field",
+        "broken line",
+        "undecodable image",
+    ]
+
+
+def test_causes_stand_in_the_order_in_which_they_are_tried():
+    assert list(Cause)[-3:] == [Cause.COPY_OF_EVALUATION, Cause.CONFLICT, Cause.COPY]
+
+
+def test_codes_of_splits_and_outcomes_are_distinct_and_fit_a_byte():
+    assert [SPLITS.index(split) for split in Split] == [0, 1, 2]
+    assert sorted(OUTCOMES.index(why) for why in (*Reason, *Cause)) == list(range(len(OUTCOMES)))
+    assert len({str(why) for why in OUTCOMES}) == len(OUTCOMES) < 128
+    assert KEPT not in range(len(OUTCOMES))

@@ -1,0 +1,391 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fer_pipeline.accounting import Split
+from fer_pipeline.config import Config, load
+from fer_pipeline.emotions import FER2013
+from fer_pipeline.errors import ConfigError, StorageError
+
+CONF = Path(__file__).parents[2] / "conf"
+USAGE = {
+    "Training": Split.TRAIN,
+    "PublicTest": Split.VALIDATION,
+    "PrivateTest": Split.TEST,
+    "train": Split.TRAIN,
+    "validation": Split.VALIDATION,
+    "val": Split.VALIDATION,
+    "test": Split.TEST,
+}
+
+
+def refused(*overrides: str, path: Path | None = None) -> list[str]:
+    """The problems that an error names."""
+    with pytest.raises(ConfigError) as raised:
+        load(path, overrides)
+    message = str(raised.value).removeprefix(f"{path or 'configuration'}: ")
+    return re.split(r"; (?!keep one)", message)
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_defaults_are_those_of_fer2013():
+    found = load(None)
+    assert found == Config()
+    assert found.class_names == list(FER2013)
+    assert found.input.emotions == {str(code): name for code, name in enumerate(FER2013)}
+    assert found.image.model_dump() == {
+        "size": 48,
+        "normalization": "centered",
+        "dtype": "uint8",
+    }
+    assert found.split.model_dump() == {
+        "kind": "usage",
+        "usage": USAGE,
+        "validation": 0.0,
+        "test": 0.0,
+        "deduplicate": True,
+    }
+    assert found.input.max_bad_fraction == 0.01
+    assert (found.training.epochs, found.training.steps) == (10, None)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_that_comes_along_loads(path):
+    assert load(path).dump() != {}
+
+
+def test_a_file_is_read_and_the_last_override_of_a_key_wins(file):
+    path = file("seed: 3\nimage: {size: 28, dtype: float32}\n")
+    found = load(path, ["image.size=64", "seed=4", "image.size=32"])
+    assert (found.seed, found.image.size, found.image.dtype) == (4, 32, "float32")
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}\n"])
+def test_an_empty_file_is_the_defaults(file, text):
+    assert load(file(text)) == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("image.size=28", {"image": {"size": 28}}),
+        (" image . size = 28", {"image": {"size": 28}}),
+        ("image={size: 28, dtype: float32}", {"image": {"size": 28, "dtype": "float32"}}),
+        ("classes=[anger, sad]", {"classes": ["angry", "sad"]}),
+        ("oversample.Disgusted=4", {"oversample": {"disgust": 4}}),
+        ("oversample={disgust: 4, joy: 1.5}", {"oversample": {"disgust": 4, "happy": 1.5}}),
+        ("augmentation.rotations=[10, -7.5]", {"augmentation": {"rotations": [10, -7.5]}}),
+        ("balance=true", {"balance": True}),
+        ("training.learning_rate=1e-2", {"training": {"learning_rate": 0.01}}),
+        ("training.steps=16001", {"training": {"steps": 16001}}),
+        ("output.partitions=null", {"output": {"partitions": None}}),
+        ("output.partitions=", {"output": {"partitions": None}}),
+        ("split.validation=null", {}),
+        ("model.options.hidden=64", {"model": {"options": {"hidden": 64}}}),
+        ("model.options={name: a=b}", {"model": {"options": {"name": "a=b"}}}),
+        ("split.usage.PrivateTest=null", {"split": {"usage": {"PrivateTest": None}}}),
+        ("input.max_bad_fraction=0", {"input": {"max_bad_fraction": 0}}),
+    ],
+)
+def test_an_override_is_a_dotted_key_and_a_yaml_value(override, expected):
+    assert load(None, [override]) == Config.model_validate(expected)
+
+
+def test_overrides_build_the_sections_that_a_file_leaves_empty(file):
+    path = file("image:\nmodel:\n  options:\nsplit: {usage: }\n")
+    overrides = ["image.size=28", "model.options.hidden=64", "split.usage.Training=test"]
+    found = load(path, [*overrides, "training.steps=5"])
+    assert found.image.size == 28
+    assert found.model.options == {"hidden": 64}
+    assert found.split.usage == {**USAGE, "Training": Split.TEST}
+    assert (found.training.steps, found.training.epochs) == (5, None)
+
+
+def test_overrides_leave_the_other_keys_of_a_section(file):
+    path = file("split: {usage: {PublicTest: test}, validation: 0.2}\noversample: {sad: 2}\n")
+    found = load(path, ["split.usage.PrivateTest=null", "oversample.fear=3"])
+    assert found.split.usage == {**USAGE, "PublicTest": Split.TEST, "PrivateTest": None}
+    assert found.split.validation == 0.2
+    assert found.oversample == {"sad": 2, "fear": 3}
+
+
+@pytest.mark.parametrize("override", ["seed", "", "=3", "image.=3", ".size=3", "image..size=3"])
+def test_an_override_without_key_or_value_is_refused(override):
+    assert refused(override) == [f"--set {override}: expected key=value, such as image.size=28"]
+
+
+def test_an_override_that_is_no_yaml_is_refused():
+    assert refused("classes=[sad") == ["--set classes=[sad: '[sad' is no YAML value"]
+
+
+@pytest.mark.parametrize("text", ["2024-02-30", "0x_", "!!int x"])
+def test_yaml_that_stands_for_no_value_is_the_users_error(file, text):
+    assert refused(f"seed={text}") == [f"--set seed={text}: {text!r} is no YAML value"]
+    with pytest.raises(ConfigError, match=r"config\.yaml: is no YAML"):
+        load(file(f"seed: {text}\n"))
+
+
+@pytest.mark.parametrize("text", ["image: [", "a: b: c", "\t- x", "'", "a: !!python/name:os x"])
+def test_a_file_that_is_no_yaml_is_refused_in_one_line(file, text):
+    with pytest.raises(ConfigError, match=r"config\.yaml: is no YAML: ") as raised:
+        load(file(text))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[1, 2]", "list"), ("hello", "str"), ("7", "int")])
+def test_a_file_without_keys_is_refused(file, text, kind):
+    assert refused(path=file(text)) == [f"expected sections with keys, got {kind}"]
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(StorageError, match="no such file"):
+        load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("imag.size=3", "imag: unknown key, did you mean image?"),
+        ("image.sise=3", "image.sise: unknown key, did you mean size?"),
+        (
+            "image.normalisation=unit",
+            "image.normalisation: unknown key, did you mean normalization?",
+        ),
+        ("training.epoch=3", "training.epoch: unknown key, did you mean epochs?"),
+        (
+            "image.colour=1",
+            "image.colour: unknown key, known here: size, normalization, dtype",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(override, problem):
+    assert refused(override) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("image.size=7", "image.size: "),
+        ("image.size=513", "image.size: "),
+        ("image.size=48.5", "image.size: "),
+        ("image.size=large", "image.size: "),
+        ("image.dtype=uint16", "image.dtype: "),
+        ("image.normalization=centred", "image.normalization: "),
+        ("input.format=cvs", "input.format: "),
+        ("input.max_bad_fraction=1.01", "input.max_bad_fraction: "),
+        ("input.max_bad_fraction=-0.1", "input.max_bad_fraction: "),
+        ("input.max_bad_fraction=.nan", "input.max_bad_fraction: "),
+        ("input.emotions={0: angry, 1: foo}", "input.emotions.1: "),
+        ("classes=sad", "classes: "),
+        ("classes=[sad, foo]", "classes.1: "),
+        ("split.kind=random", "split.kind: "),
+        ("split.validation=1", "split.validation: "),
+        ("split.validation=-0.1", "split.validation: "),
+        ("split.test=.inf", "split.test: "),
+        ("split.usage.Training=training", "split.usage.Training: "),
+        ("oversample.disgust=0.5", "oversample.disgust: "),
+        ("oversample.foo=2", "oversample.foo"),
+        ("augmentation.rotations=10", "augmentation.rotations: "),
+        ("augmentation.rotations=[360]", "augmentation.rotations.0: "),
+        ("augmentation.rotations=[.nan]", "augmentation.rotations.0: "),
+        ("augmentation.rotations=[10, 10.0]", "augmentation.rotations: names an angle twice"),
+        ("augmentation.rotations=[0]", "augmentation.rotations: an angle of 0 is the image itself"),
+        ("augmentation.border=wrap", "augmentation.border: "),
+        ("output.partitions=0", "output.partitions: "),
+        ("output.compression=gzip", "output.compression: "),
+        ("training.learning_rate=0", "training.learning_rate: "),
+        ("training.learning_rate=.inf", "training.learning_rate: "),
+        ("training.steps=0", "training.steps: "),
+        ("training.validate_every=-1", "training.validate_every: "),
+        ("feed.batch_size=0", "feed.batch_size: "),
+        ("seed=-1", "seed: "),
+        ("seed=2147483648", "seed: "),
+        ("seed=", "seed: "),
+        ("image=28", "image: "),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(override, start):
+    (problem,) = refused(override)
+    assert problem.startswith(start)
+
+
+def test_a_wrong_emotion_is_refused_with_the_nearest_and_what_was_got():
+    assert refused("classes=[sad, hapy]") == [
+        "classes.1: unknown emotion 'hapy': did you mean 'happy'?, got 'hapy'"
+    ]
+
+
+def test_all_wrong_keys_and_values_are_named_at_once(file):
+    path = file(
+        "sed: 1\n"
+        "image: {size: 4, sise: 3}\n"
+        "split: {kind: random, validation: 2}\n"
+        "classes: [sad, foo]\n"
+        "training: {epochs: 3, steps: 2}\n"
+        "augmentation: {rotations: [10, 10]}\n"
+    )
+    found = refused("oversample.disgust=0.5", path=path)
+    assert sorted(problem.split(": ")[0] for problem in found) == [
+        "augmentation.rotations",
+        "classes.1",
+        "image.sise",
+        "image.size",
+        "oversample.disgust",
+        "sed",
+        "split.kind",
+        "split.validation",
+        "training",
+    ]
+
+
+def test_what_contradicts_itself_is_named_beside_wrong_values():
+    assert sorted(refused("balance=true", "oversample.sad=2", "image.size=4")) == [
+        "balance and oversample are both given; keep one",
+        "image.size: Input should be greater than or equal to 8, got 4",
+    ]
+
+
+def test_all_contradictions_are_named_at_once():
+    assert sorted(refused("balance=true", "oversample.fear=2", "classes=[sad, sad, contempt]")) == [
+        "balance and oversample are both given; keep one",
+        "classes names contempt, not among input.emotions",
+        "classes names sad twice",
+        "oversample names fear, not among the classes",
+    ]
+
+
+def test_all_wrong_overrides_are_named_at_once():
+    message = "; ".join(refused("seed", "image.size=4", "classes=[sad"))
+    for part in ("--set seed:", "image.size: ", "--set classes=[sad:"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["classes=[sad, sadness]"], "classes names sad twice"),
+        (["classes=[sad]"], "classes needs at least two emotions"),
+        (["input.emotions={}"], "classes needs at least two emotions"),
+        (["input.emotions=[joy, happy]"], "classes needs at least two emotions"),
+        (["classes=[sad, contempt]"], "classes names contempt, not among input.emotions"),
+        (
+            ["classes=[sad, fear]", "oversample.disgust=4"],
+            "oversample names disgust, not among the classes",
+        ),
+        (
+            ["split.validation=0.6", "split.test=0.4"],
+            "split: validation + test = 1 leaves nothing to train on",
+        ),
+        (
+            ["split.kind=stratified", "split.validation=0", "split.test=0"],
+            "split: kind: stratified needs a validation or test fraction above 0",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(overrides, problem):
+    assert refused(*overrides) == [problem]
+
+
+def test_balance_and_oversample_exclude_each_other():
+    assert refused("balance=true", "oversample.sad=2") == [
+        "balance and oversample are both given; keep one"
+    ]
+
+
+def test_epochs_and_steps_exclude_each_other():
+    assert refused("training.epochs=1", "training.steps=2") == [
+        "training: epochs and steps are both given; keep one"
+    ]
+
+
+@pytest.mark.parametrize("text", ["{anger: 2, angry: 3}", "{happy: 2, joy: 2}"])
+def test_one_emotion_under_two_names_is_refused(text):
+    (problem,) = refused(f"oversample={text}")
+    assert problem.startswith("oversample")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "validation", "test"),
+    [
+        ([], 0.0, 0.0),
+        (["split.kind=usage", "split.validation=0.1"], 0.1, 0.0),
+        (["split.kind=stratified"], 0.1, 0.1),
+        (["split.kind=stratified", "split.validation=0.2"], 0.2, 0.1),
+        (["split.kind=stratified", "split.validation=0"], 0.0, 0.1),
+        (["split.kind=stratified", "split.validation=null", "split.test=0"], 0.1, 0.0),
+    ],
+)
+def test_fractions_default_by_the_kind_of_split(overrides, validation, test):
+    found = load(None, overrides).split
+    assert (found.validation, found.test) == (validation, test)
+
+
+@pytest.mark.parametrize(
+    "text", ["[anger, disgust, sadness]", "{0: angry, 1: Disgust, 2: sad}", "[ANGRY, disgust, sad]"]
+)
+def test_codes_are_a_list_or_a_table(text):
+    found = load(None, [f"input.emotions={text}"])
+    assert found.input.emotions == {"0": "angry", "1": "disgust", "2": "sad"}
+    assert found.class_names == ["angry", "disgust", "sad"]
+
+
+def test_several_codes_may_mean_one_emotion():
+    found = load(None, ["input.emotions={a: sad, b: happy, c: sadness}"])
+    assert found.input.emotions == {"a": "sad", "b": "happy", "c": "sad"}
+    assert found.class_names == ["sad", "happy"]
+
+
+def test_classes_keep_their_own_order():
+    chosen = "classes=[anger, disgust, sad, surprise, happiness]"
+    expected = ["angry", "disgust", "sad", "surprise", "happy"]
+    assert load(None, [chosen]).class_names == expected
+
+
+@pytest.mark.parametrize("name", ["publictest", "PUBLICTEST", "PublicTest"])
+def test_a_usage_replaces_its_default_in_any_case(name):
+    expected = {key: split for key, split in USAGE.items() if key != "PublicTest"}
+    found = load(None, [f"split.usage.{name}=test"])
+    assert found.split.usage == {**expected, name: Split.TEST}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["split.kind=stratified", "split.test=0", "image.normalization=standard"],
+        ["training.steps=16001", "training.validate_every=2000", "image.dtype=float32"],
+        ["classes=[anger, sad]", "oversample={anger: 1.7, sad: 4}", "seed=7"],
+        ["balance=true", "augmentation={flip: true, rotations: [10, -7.5], border: reflect}"],
+        ["input.emotions=[angry, disgust, sad, surprise, happy]", "input.format=csv"],
+        ["split.usage={Training: train, PublicTest: test, PrivateTest: null}"],
+        ["model={name: other, options: {hidden: 64, rates: [0.30000000000000004], more: null}}"],
+        ["output={partitions: 3, row_group_rows: 100, compression: none}", "feed.cache=memory"],
+        ["training.learning_rate=0.1", "split.validation=0.30000000000000004"],
+    ],
+)
+def test_what_is_written_loads_as_what_it_was(tmp_path, overrides):
+    made = load(None, overrides)
+    path = tmp_path / "out" / "config.yaml"
+    made.write(path)
+    assert load(path) == made
+    assert load(path).dump() == made.dump() == yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert Config.model_validate(made.dump()) == made
+
+
+def test_a_configuration_cannot_be_changed():
+    made = load(None)
+    with pytest.raises(ValueError, match="frozen"):
+        made.seed = 1
+    with pytest.raises(ValueError, match="frozen"):
+        made.image.size = 28

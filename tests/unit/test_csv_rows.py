@@ -1,0 +1,320 @@
+import csv
+import io
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_pipeline.accounting import Reason
+from fer_pipeline.csv_rows import (
+    Layout,
+    is_blank,
+    parse_rows,
+    read_header,
+    split_fields,
+    with_pixel_count,
+)
+from fer_pipeline.errors import InputError
+from fer_pipeline.rows import Fault
+
+BOM = b"\xef\xbb\xbf"
+ORDINARY = Layout(3, pixels=1, emotion=0, usage=2)
+ORDINARY_64 = Layout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
+
+
+def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> Layout:
+    return read_header(line, "faces.csv", labelled=labelled, usage=usage)
+
+
+def image(seed: int, side: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side), np.uint8)
+
+
+def pixels(array: np.ndarray) -> bytes:
+    return " ".join(map(str, array.ravel().tolist())).encode()
+
+
+def parsed(lines: list[bytes], layout: Layout = ORDINARY_64) -> list[tuple]:
+    """What stands in each record, with the image as lists."""
+    return [
+        (
+            raw.emotion,
+            raw.usage,
+            raw.text,
+            None if raw.image is None else raw.image.tolist(),
+            raw.fault,
+        )
+        for raw in parse_rows(lines, layout)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"emotion,pixels,Usage", Layout(3, 1, 0, 2)),
+        (b"emotion, pixels, Usage", Layout(3, 1, 0, 2)),
+        (b"emotion,Usage,pixels", Layout(3, 2, 0, 1)),
+        (b"pixels,EMOTION,usage", Layout(3, 0, 1, 2)),
+        (b" Pixels ,\tEmotion,uSAGE\r", Layout(3, 0, 1, 2)),
+        (b"emotion,pixels,Usage\r\n", Layout(3, 1, 0, 2)),
+        (BOM + b"emotion,pixels,Usage\r", Layout(3, 1, 0, 2)),
+        (BOM + b'"emotion","pixels","Usage"\r', Layout(3, 1, 0, 2)),
+        (b'"emotion", "pixels", "Usage"', Layout(3, 1, 0, 2)),
+        (b'emotion,"pixels",Usage', Layout(3, 1, 0, 2)),
+        (b"id,emotion,name,pixels,Usage,", Layout(6, 3, 1, 4)),
+        (b'"a,b",emotion,pixels,Usage', Layout(4, 2, 1, 3)),
+        (b"\xff\xfe\xe9,emotion,pixels,usage", Layout(4, 2, 1, 3)),
+    ],
+)
+def test_a_header_is_read_in_any_of_its_forms(line, expected):
+    assert header(line) == expected
+
+
+def test_a_column_that_is_not_needed_may_be_missing():
+    assert header(b"pixels,emotion", usage=False) == Layout(2, 0, 1, None)
+    assert header(b"pixels,usage", labelled=False) == Layout(2, 0, None, 1)
+    assert header(b"pixels", labelled=False, usage=False) == Layout(1, 0, None, None)
+    assert header(b"emotion,pixels,Usage", labelled=False, usage=False) == Layout(3, 1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            b"emotion,Usage",
+            "faces.csv: no column pixels in its first line (got: emotion, usage)",
+        ),
+        (
+            b"pixels,Usage",
+            "faces.csv: no column emotion in its first line (got: pixels, usage)",
+        ),
+        (
+            b"emotion,pixels",
+            "faces.csv: no column usage in its first line (got: emotion, pixels);"
+            " split.kind=stratified needs none",
+        ),
+        (
+            b"emotion,pixels,Usage,Pixels",
+            "faces.csv: the header names pixels twice: emotion, pixels, usage, pixels",
+        ),
+        (
+            b"emotion, EMOTION,pixels,Usage",
+            "faces.csv: the header names emotion twice: emotion, emotion, pixels, usage",
+        ),
+        (b"", "faces.csv: no column pixels in its first line (got: )"),
+        (b'"emotion,pixels,Usage', "faces.csv: no column pixels in its first line (got: )"),
+        # A file without a header: its first row is shown, in part.
+        (
+            b"0," + b"70 80 " * 1000 + b",Training",
+            "faces.csv: no column pixels in its first line"
+            " (got: 0, 70 80 70 80 70 80 70, training)",
+        ),
+    ],
+)
+def test_a_header_that_lacks_or_repeats_a_column_is_refused(line, message):
+    with pytest.raises(InputError) as raised:
+        header(line)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (b"a,b,c", [b"a", b"b", b"c"]),
+        (b"", [b""]),
+        (b",", [b"", b""]),
+        (b'"a","b,c",d', [b"a", b"b,c", b"d"]),
+        (b'"a ""b""",c', [b'a "b"', b"c"]),
+        (b'a, "b"', [b"a", b"b"]),
+        (b'""', [b""]),
+        (b'"a"\r', [b"a"]),
+        (b'"a",b\r', [b"a", b"b"]),
+        (b'a"b,c', [b'a"b', b"c"]),
+        (b'"\xe9\x00\xff",c', [b"\xe9\x00\xff", b"c"]),
+        (b'"a', None),
+        (b'a,"b,c', None),
+        (b'"a"b,c', None),
+    ],
+)
+def test_a_line_splits_at_its_commas_but_not_within_quotes(line, fields):
+    assert split_fields(line) == fields
+
+
+def test_a_field_may_hold_the_largest_image():
+    text = b"255 " * 512 * 512
+    assert split_fields(b'0,"' + text + b'",Training') == [b"0", text, b"Training"]
+
+
+@pytest.mark.parametrize("line", [b"", b"\r", b" \t", BOM, BOM + b"\r\n"])
+def test_blank_lines_are_blank(line):
+    assert is_blank(line)
+
+
+@pytest.mark.parametrize("line", [b"0", b",", b'""', BOM + b"a", b" x "])
+def test_other_lines_are_not(line):
+    assert not is_blank(line)
+
+
+def row(seed: int, side: int = 8, usage: bytes = b"Training") -> bytes:
+    return b"%d,%s,%s" % (seed % 7, pixels(image(seed, side)), usage)
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ([row(0, 8), row(1, 8)], 64),
+        ([row(0, 48)], 2304),
+        ([row(0, 100)], 10_000),
+        # Too small, not square, broken, or of other fields: none of them says anything.
+        ([row(0, 7), b"0,1 2 3,Training", b'0,"1 2,Training', row(0, 9)[2:], row(0, 28)], 784),
+        ([b"0,,Training", row(0, 48)], 2304),
+        ([b'"0","%s","Training"\r' % pixels(image(0))], 64),
+        ([b"0,1 2 3,Training", b""], None),
+        ([], None),
+    ],
+)
+def test_the_first_square_image_tells_the_size(lines, count):
+    found = with_pixel_count(ORDINARY, lines)
+    assert found == Layout(3, 1, 0, 2, count)
+
+
+def test_sound_rows_give_their_texts_and_their_image():
+    lines = [row(number) for number in range(70)]
+    assert parsed(lines) == [
+        (str(number % 7), "Training", line, image(number).tolist(), None)
+        for number, line in enumerate(lines)
+    ]
+
+
+@pytest.mark.parametrize("side", [8, 28, 48, 64])
+def test_rows_of_any_square_size_give_that_square(side):
+    (raw,) = parse_rows([row(3, side)], with_pixel_count(ORDINARY, [row(3, side)]))
+    np.testing.assert_array_equal(raw.image, image(3, side))
+
+
+def test_each_bad_row_says_why_and_spares_its_neighbours():
+    good = row(5)
+    first, rest = pixels(image(5)).split(b" ", 1)
+    bad = {
+        b"0,1 2 3,Training": Fault(Reason.PIXEL_COUNT, "3 pixels, expected 64"),
+        b"0," + b"1 " * 65 + b",Training": Fault(Reason.PIXEL_COUNT, "65 pixels, expected 64"),
+        b"0," + b"1 " * 63 + b"256,Training": Fault(Reason.PIXEL_RANGE, "values from 1 to 256"),
+        b"0,-1 " + rest + b",Training": Reason.PIXEL_RANGE,
+        b"0,1.5 " + rest + b",Training": Fault(Reason.PIXEL_TOKEN, "a pixel is not a whole number"),
+        b"0,,Training": Fault(Reason.EMPTY, "no pixels"),
+        b"0,  ,Training": Fault(Reason.EMPTY, "no pixels"),
+        b"0," + first: Fault(Reason.BROKEN, "2 fields, expected 3 fields"),
+        good + b",": Fault(Reason.BROKEN, "4 fields, expected 3 fields"),
+        b"garbage": Fault(Reason.BROKEN, "1 fields, expected 3 fields"),
+        b'0,"' + rest: Fault(Reason.BROKEN, "a quote that does not close, expected 3 fields"),
+    }
+    lines = list(itertools.chain.from_iterable((line, good) for line in bad))
+    found = parsed(lines)
+    assert found[1::2] == [("5", "Training", good, image(5).tolist(), None)] * len(bad)
+    for (_, _, text, pixels_, fault), (line, expected) in zip(found[::2], bad.items(), strict=True):
+        assert (text, pixels_) == (line, None)
+        assert expected in (fault, fault.reason)
+
+
+def test_a_bad_image_keeps_its_label_and_usage():
+    (raw,) = parse_rows([b" 3 ,1 2 3,PublicTest\r"], ORDINARY_64)
+    assert (raw.emotion, raw.usage) == (" 3 ", "PublicTest\r")
+
+
+def test_no_lines_are_no_records():
+    assert parse_rows([], ORDINARY_64) == []
+    assert parse_rows([], ORDINARY) == []
+
+
+def test_only_broken_lines_are_only_faults():
+    assert [raw.fault.reason for raw in parse_rows([b"a", b"b"], ORDINARY_64)] == [
+        Reason.BROKEN,
+        Reason.BROKEN,
+    ]
+
+
+def test_where_no_row_shows_a_size_each_has_its_own_reason():
+    lines = [b"0,1 2 3,Training", b"0,,Training", b"0,1 x,Training", b"0,256,Training", b"0"]
+    assert with_pixel_count(ORDINARY, lines) == ORDINARY
+    assert [raw.fault for raw in parse_rows(lines, ORDINARY)] == [
+        Fault(Reason.PIXEL_COUNT, "3 pixels are no square image"),
+        Fault(Reason.EMPTY, "no pixels"),
+        Fault(Reason.PIXEL_TOKEN, "a pixel is not a whole number"),
+        Fault(Reason.PIXEL_RANGE, "values from 256 to 256"),
+        Fault(Reason.BROKEN, "1 fields, expected 3 fields"),
+    ]
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_windows_line_ends_are_no_part_of_any_field(position):
+    names = [b"emotion", b"Usage"]
+    names.insert(position, b"pixels")
+    fields = {b"emotion": b"3", b"Usage": b"Training", b"pixels": pixels(image(1))}
+    for quote in (b"", b'"'):
+        line = b",".join(quote + fields[name] + quote for name in names) + b"\r"
+        layout = with_pixel_count(header(b",".join(names) + b"\r"), [line])
+        (raw,) = parse_rows([line], layout)
+        assert raw.fault is None
+        assert (raw.emotion.strip(), raw.usage.strip()) == ("3", "Training")
+        np.testing.assert_array_equal(raw.image, image(1))
+
+
+def test_columns_that_a_file_lacks_are_none():
+    layout = header(b"pixels", labelled=False, usage=False)
+    lines = [pixels(image(1))]
+    (raw,) = parse_rows(lines, with_pixel_count(layout, lines))
+    assert (raw.emotion, raw.usage) == (None, None)
+    np.testing.assert_array_equal(raw.image, image(1))
+
+
+def test_texts_in_another_encoding_do_no_harm():
+    (raw,) = parse_rows([b"\xe9," + pixels(image(1)) + b",\xff"], ORDINARY_64)
+    assert (raw.emotion, raw.usage) == ("\N{REPLACEMENT CHARACTER}",) * 2
+    np.testing.assert_array_equal(raw.image, image(1))
+
+
+text = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), max_size=8)
+
+
+@given(
+    st.permutations(["emotion", "pixels", "usage", "extra, one", "other"]),
+    st.lists(st.tuples(text, text, text), min_size=1, max_size=5),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    st.sampled_from(["\r\n", "\n"]),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_what_a_csv_writer_wrote_comes_back(names, said, quoting, end, bom):
+    rows = [
+        {
+            "emotion": emotion,
+            "usage": usage,
+            "other": other,
+            "extra, one": "",
+            "pixels": pixels(image(number)).decode(),
+        }
+        for number, (emotion, usage, other) in enumerate(said)
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, quoting=quoting, lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    first, *lines = (BOM * bom + file.getvalue().encode()).removesuffix(b"\n").split(b"\n")
+    layout = with_pixel_count(header(first), lines)
+    for number, (raw, (emotion, usage, _)) in enumerate(
+        zip(parse_rows(lines, layout), said, strict=True)
+    ):
+        assert raw.fault is None
+        assert (raw.emotion.removesuffix("\r"), raw.usage.removesuffix("\r")) == (emotion, usage)
+        np.testing.assert_array_equal(raw.image, image(number))
+
+
+@given(st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), max_size=5))
+@settings(deadline=None)
+def test_every_line_becomes_one_record_that_is_sound_or_says_why_not(lines):
+    for layout in (ORDINARY_64, ORDINARY):
+        found = parse_rows(lines, layout)
+        assert [raw.text for raw in found] == lines
+        assert all((raw.image is None) == (raw.fault is not None) for raw in found)

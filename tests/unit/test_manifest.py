@@ -1,0 +1,231 @@
+import json
+
+import pytest
+
+from fer_pipeline import manifest
+from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.manifest import DataFile, Image, Manifest, Rows, SourceFile
+from fer_pipeline.pixels import Normalization
+
+FILES = [
+    DataFile(path="split=train/part-a.parquet", split=Split.TRAIN, rows=3, bytes=5),
+    DataFile(path="split=train/part-b.parquet", split=Split.TRAIN, rows=4, bytes=6),
+    DataFile(path="split=test/part-c.parquet", split=Split.TEST, rows=2, bytes=7),
+]
+
+
+def made(**changes: object) -> Manifest:
+    values = {
+        "created": "2024-05-06T07:08:09+00:00",
+        "image": Image(size=48, dtype="uint8", normalization=Normalization.standard(9, 700, 99999)),
+        "classes": ["angry", "sad"],
+        "files": FILES,
+        "counts": {"train": {"angry": 3, "sad": 4}, "test": {"angry": 2, "sad": 0}},
+        "rows": Rows(
+            read=12,
+            kept={"train": {"angry": 3, "sad": 4}, "test": {"angry": 2, "sad": 0}},
+            dropped={Cause.COPY: 2},
+            quarantined={Reason.EMPTY: 1},
+            written=9,
+        ),
+        "quarantine": ["quarantine/part-d.parquet"],
+        "sources": [
+            SourceFile(path="/d/gr\u00fcn.csv", records=12, quarantined=1, fingerprint="0a")
+        ],
+        "checksum": "0123456789abcdef",
+        "versions": {"numpy": "1.26.4"},
+        "config": {"seed": 0, "split": {"usage": {"PrivateTest": None}}},
+    }
+    return Manifest(**{**values, **changes})
+
+
+def dataset(folder):
+    """A folder with the files that the manifest names."""
+    for file in FILES:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(file.bytes))
+    made().write(folder)
+    return folder
+
+
+def text_of(folder) -> str:
+    return (folder / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_what_is_written_is_read(tmp_path):
+    made().write(tmp_path)
+    assert manifest.read(tmp_path) == made()
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        Normalization.centered(),
+        Normalization.unit(),
+        Normalization.standard(9, 700, 99999),
+        Normalization.standard(1000, 1, 1),
+        Normalization.standard(7, 7, 7),
+    ],
+    ids=str,
+)
+def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
+    made(image=Image(size=8, dtype="float32", normalization=normalization)).write(tmp_path)
+    found = manifest.read(tmp_path).image.normalization
+    assert found == normalization
+    assert found.table().tobytes() == normalization.table().tobytes()
+
+
+def test_it_is_plain_json_that_others_can_read(tmp_path):
+    made().write(tmp_path)
+    found = json.loads(text_of(tmp_path))
+    assert (found["format"], found["format_version"]) == ("fer_pipeline dataset", 1)
+    assert found["files"][0] == {
+        "path": "split=train/part-a.parquet",
+        "split": "train",
+        "rows": 3,
+        "bytes": 5,
+    }
+    assert found["rows"]["dropped"] == {"further copy with the same label": 2}
+    assert found["config"] == {"seed": 0, "split": {"usage": {"PrivateTest": None}}}
+
+
+def test_a_second_one_takes_the_place_of_the_first(tmp_path):
+    made().write(tmp_path)
+    made(checksum="f" * 16).write(tmp_path)
+    assert manifest.read(tmp_path).checksum == "f" * 16
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_files_and_rows_are_counted_by_split():
+    assert made().files_of(Split.TRAIN) == FILES[:2]
+    assert made().files_of(Split.TEST) == FILES[2:]
+    assert {split: made().rows_of(split) for split in Split} == {
+        Split.TRAIN: 7,
+        Split.VALIDATION: 0,
+        Split.TEST: 2,
+    }
+
+
+def test_a_folder_is_a_dataset_exactly_with_a_manifest(tmp_path):
+    assert not manifest.exists(tmp_path)
+    assert not manifest.exists(tmp_path / "none")
+    made().write(tmp_path)
+    assert manifest.exists(tmp_path)
+
+
+def test_a_folder_without_one_is_no_dataset(tmp_path):
+    message = "holds no dataset (no manifest.json); make one with the preprocess job"
+    with pytest.raises(DatasetError) as raised:
+        manifest.read(tmp_path)
+    assert str(raised.value) == f"{tmp_path}: {message}"
+
+
+def test_a_folder_that_is_not_there_is_no_dataset(tmp_path):
+    with pytest.raises(DatasetError) as raised:
+        manifest.read(tmp_path / "none")
+    folder = tmp_path / "none"
+    assert str(raised.value) == f"{folder}: no such folder; make one with the preprocess job"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("", "the file"),
+        ("{", "the file"),
+        ("[]", "the file"),
+        ("null", "the file"),
+        ('{"name": "some web application"}', "created"),
+    ],
+)
+def test_a_broken_one_is_refused(tmp_path, text, key):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DatasetError) as raised:
+        manifest.read(tmp_path)
+    expected = f"{tmp_path / 'manifest.json'}: is no manifest: {key}: "
+    assert str(raised.value).startswith(expected)
+
+
+def test_every_cut_of_one_is_refused(tmp_path):
+    made().write(tmp_path)
+    text = text_of(tmp_path).rstrip()
+    for end in range(0, len(text), 97):
+        (tmp_path / "manifest.json").write_text(text[:end], encoding="utf-8")
+        with pytest.raises(DatasetError, match="is no manifest"):
+            manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", "other dataset"),
+        ("counts", {"training": {}}),
+        ("files", [{"path": "a", "split": "train", "rows": "many", "bytes": 1}]),
+        ("image", {"size": 48, "dtype": "uint16", "normalization": {}}),
+    ],
+)
+def test_one_with_a_wrong_value_is_refused_by_its_key(tmp_path, key, value):
+    made().write(tmp_path)
+    changed = {**json.loads(text_of(tmp_path)), key: value}
+    (tmp_path / "manifest.json").write_text(json.dumps(changed))
+    with pytest.raises(DatasetError, match=f"is no manifest: {key}"):
+        manifest.read(tmp_path)
+
+
+def newer(tmp_path, **changes: object) -> str:
+    """The message about a dataset of a later version."""
+    made().write(tmp_path)
+    later = {**json.loads(text_of(tmp_path)), "format_version": 2, **changes}
+    (tmp_path / "manifest.json").write_text(json.dumps(later))
+    with pytest.raises(DatasetError) as raised:
+        manifest.read(tmp_path)
+    return str(raised.value)
+
+
+def test_a_newer_format_is_refused_by_its_version(tmp_path):
+    assert "reads up to 1; update fer_pipeline" in newer(tmp_path)
+
+
+def test_a_newer_format_is_so_even_where_its_keys_changed(tmp_path):
+    message = newer(tmp_path, image={"sides": [48, 48], "dtype": "float16"})
+    assert "reads up to 1; update fer_pipeline" in message
+
+
+def test_a_required_split_gives_its_files(tmp_path):
+    dataset(tmp_path)
+    found = manifest.read(tmp_path)
+    assert manifest.require(tmp_path, found, Split.TRAIN) == FILES[:2]
+    assert manifest.require(tmp_path, found, Split.TEST) == FILES[2:]
+
+
+def test_a_required_split_that_is_empty_is_an_error(tmp_path):
+    dataset(tmp_path)
+    with pytest.raises(DatasetError) as raised:
+        manifest.require(tmp_path, manifest.read(tmp_path), Split.VALIDATION)
+    assert str(raised.value) == (
+        f"{tmp_path}: the validation split is empty;"
+        " rows per split: train (7), validation (0), test (2)"
+    )
+
+
+def test_a_data_file_that_is_missing_is_an_error(tmp_path):
+    dataset(tmp_path)
+    path = tmp_path / FILES[1].path
+    path.unlink()
+    with pytest.raises(DatasetError) as raised:
+        manifest.require(tmp_path, manifest.read(tmp_path), Split.TRAIN)
+    expected = f"{path}: is missing, the manifest says 6 bytes; run preprocess again"
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize("length", [0, 4, 6])
+def test_a_data_file_of_another_length_is_an_error(tmp_path, length):
+    dataset(tmp_path)
+    path = tmp_path / FILES[0].path
+    path.write_bytes(bytes(length))
+    with pytest.raises(DatasetError) as raised:
+        manifest.require(tmp_path, manifest.read(tmp_path), Split.TRAIN)
+    expected = f"{path}: has {length} bytes, the manifest says 5 bytes; run preprocess again"
+    assert str(raised.value) == expected

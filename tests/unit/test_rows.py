@@ -1,0 +1,123 @@
+import pytest
+
+from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.emotions import FER2013, Labels
+from fer_pipeline.rows import EXCERPT, Fault, Judge, Verdict, excerpt
+
+CODES = {str(code): name for code, name in enumerate(FER2013)}
+USAGE = {
+    "Training": Split.TRAIN,
+    "PublicTest": Split.VALIDATION,
+    "PrivateTest": Split.TEST,
+    "Spare": None,
+}
+
+
+def judge(classes: tuple[str, ...] = FER2013, usage: dict | None = USAGE) -> Judge:
+    return Judge(Labels(CODES, classes), usage)
+
+
+@pytest.mark.parametrize(
+    ("emotion", "usage", "expected"),
+    [
+        ("3", "Training", Verdict(3, Split.TRAIN, 3)),
+        ("6", "PublicTest", Verdict(6, Split.VALIDATION, 6)),
+        ("0", "PrivateTest", Verdict(0, Split.TEST, 0)),
+        (" 3 ", "Training\r", Verdict(3, Split.TRAIN, 3)),
+        ("3", " trAINing ", Verdict(3, Split.TRAIN, 3)),
+        ("happiness", "Training", Verdict(3, Split.TRAIN)),
+        (" Anger", "Training", Verdict(0, Split.TRAIN)),
+        ("3", "Spare", Verdict(3, None, 3, cause=Cause.USAGE)),
+        ("3", "spare", Verdict(3, None, 3, cause=Cause.USAGE)),
+        ("7", "Training", Verdict(fault=Fault(Reason.EMOTION, "emotion '7'"))),
+        ("contempt", "Training", Verdict(None, Split.TRAIN, cause=Cause.CLASS)),
+        ("3", "Test", Verdict(fault=Fault(Reason.USAGE, "usage 'Test'"))),
+        ("", "Training", Verdict(fault=Fault(Reason.EMPTY, "no emotion"))),
+        (" \t", "Training", Verdict(fault=Fault(Reason.EMPTY, "no emotion"))),
+        (None, "Training", Verdict(fault=Fault(Reason.EMPTY, "no emotion"))),
+        ("3", "", Verdict(fault=Fault(Reason.EMPTY, "no usage"))),
+        ("3", "\r", Verdict(fault=Fault(Reason.EMPTY, "no usage"))),
+        ("3", None, Verdict(fault=Fault(Reason.EMPTY, "no usage"))),
+        # The label is looked at first.
+        ("", "", Verdict(fault=Fault(Reason.EMPTY, "no emotion"))),
+        ("x", "Spare", Verdict(fault=Fault(Reason.EMOTION, "emotion 'x'"))),
+        ("3.0", "Training", Verdict(fault=Fault(Reason.EMOTION, "emotion '3.0'"))),
+    ],
+)
+def test_a_label_and_a_usage_have_one_verdict(emotion, usage, expected):
+    made = judge()
+    assert made(emotion, usage) == expected
+    # Known by now, and still the same.
+    assert made(emotion, usage) == expected
+
+
+@pytest.mark.parametrize(
+    ("emotion", "expected"),
+    [
+        ("5", Verdict(0, Split.TRAIN, 5)),
+        ("Anger", Verdict(1, Split.TRAIN)),
+        ("3", Verdict(None, Split.TRAIN, 3, cause=Cause.CLASS)),
+        ("fear", Verdict(None, Split.TRAIN, cause=Cause.CLASS)),
+        ("7", Verdict(fault=Fault(Reason.EMOTION, "emotion '7'"))),
+    ],
+)
+def test_a_subset_renumbers_its_classes_and_drops_the_others(emotion, expected):
+    assert judge(("surprise", "angry"))(emotion, "Training") == expected
+
+
+def test_a_row_that_is_out_twice_is_out_by_its_class():
+    assert judge(("angry", "sad"))("3", "Spare").cause is Cause.CLASS
+
+
+@pytest.mark.parametrize("usage", [None, "", "Training", "whatever"])
+def test_where_usage_decides_nothing_every_row_is_training(usage):
+    assert judge(usage=None)("3", usage) == Verdict(3, Split.TRAIN, 3)
+
+
+@pytest.mark.parametrize("emotion", [None, "", "3", "no emotion at all"])
+def test_where_no_label_is_needed_none_is_looked_at(emotion):
+    made = Judge(Labels(CODES, FER2013), None, labelled=False)
+    assert made(emotion, None) == Verdict()
+
+
+def test_codes_go_by_the_source_and_are_told_as_they_stand_there():
+    reference_e = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
+    made = Judge(Labels(reference_e, ["happy", "sad"]), None)
+    assert [made(code, None) for code in "024"] == [
+        Verdict(None, Split.TRAIN, 0, cause=Cause.CLASS),
+        Verdict(1, Split.TRAIN, 2),
+        Verdict(0, Split.TRAIN, 4),
+    ]
+
+
+def test_endless_different_labels_do_not_fill_the_memory():
+    made = judge()
+    for number in range(25_000):
+        assert made(f"x{number}", "Training").fault.reason is Reason.EMOTION
+    assert len(made._known) <= 10_001
+    assert made("3", "Training") == Verdict(3, Split.TRAIN, 3)
+
+
+def test_a_fault_shows_a_long_text_in_part():
+    for verdict in (judge()("x" * 10_000, "Training"), judge()("3", "x" * 10_000)):
+        assert len(verdict.fault.detail) < 100
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"", ""),
+        (b"0,1 2 3,Training", "0,1 2 3,Training"),
+        (b"0\t1\r\n\0\x1b[31m", "0?1????[31m"),
+        ("gr\u00fc\u00dfe".encode(), "gr\u00fc\u00dfe"),
+        (b"\xff\xfe", "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"),
+        (b"x" * EXCERPT, "x" * EXCERPT),
+        (
+            b"0," + b"12 " * 2304 + b",PrivateTest",
+            "0," + "12 " * 17 + "12 ... 2 12 12 ,PrivateTest",
+        ),
+    ],
+)
+def test_an_excerpt_is_short_and_printable(line, shown):
+    assert excerpt(line) == shown
+    assert len(excerpt(line)) <= EXCERPT

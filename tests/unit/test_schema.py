@@ -1,0 +1,32 @@
+import pytest
+
+from fer_pipeline.schema import ORIGIN, QUARANTINE, dataset_columns, ddl
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("uint8", "binary"), ("float32", "array<float>")])
+def test_a_dataset_has_an_image_a_label_and_an_origin(dtype, stored):
+    assert dataset_columns(dtype) == {
+        "image": stored,
+        "label": "int",
+        "emotion": "string",
+        "source": "string",
+        "record": "bigint",
+        "image_hash": "string",
+        "variant": "string",
+        "copy": "int",
+    }
+
+
+def test_columns_are_written_as_spark_reads_them():
+    assert ddl(QUARANTINE) == (
+        "source string, record bigint, reason string, detail string, excerpt string"
+    )
+    assert ddl({}) == ""
+
+
+def test_the_columns_cannot_be_changed_from_outside():
+    for columns in (ORIGIN, QUARANTINE):
+        with pytest.raises(TypeError):
+            columns["more"] = "int"
+    dataset_columns("uint8").clear()
+    assert "label" in dataset_columns("uint8")

@@ -1,0 +1,183 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline.errors import StorageError
+from fer_pipeline.storage import local_path, parquet_file, read_text, replacing, write_text
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("/a/b", "/a/b"),
+        ("a/b", "a/b"),
+        ("/a b/c%20d", "/a b/c%20d"),
+        ("a/b:c", "a/b:c"),
+        ("file:/a/b", "/a/b"),
+        ("file:///a/b", "/a/b"),
+        ("FILE:///a/b", "/a/b"),
+        ("file://localhost/a/b", "/a/b"),
+        ("file:///a%20b/%C3%A9", "/a b/\u00e9"),
+        (Path("/a/b"), "/a/b"),
+        (Path("file:///a/b"), "/a/b"),
+    ],
+)
+def test_a_path_or_a_file_url_is_a_local_path(said, meant):
+    assert local_path(said) == Path(meant)
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert local_path("~/data") == Path("/home/someone/data")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://bucket/key", "s3a://b/k", "hdfs://host/x", "https://x/y", "file://host/a", "gs://b"],
+)
+def test_other_urls_are_refused_with_what_is_possible(url):
+    with pytest.raises(StorageError) as raised:
+        local_path(url)
+    assert str(raised.value).startswith(f"{url}: ")
+    assert "local paths or file: URLs" in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["file:///data/set#2", "file:///data/set?2", "file:/data/a;b#c"])
+def test_no_part_of_a_url_is_lost_in_silence(url):
+    """Or a dataset would land in another folder, such as /data/set."""
+    try:
+        found = str(local_path(url))
+    except StorageError:
+        return
+    assert found == url.removeprefix("file:").replace("///", "/")
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_text_is_written_whole_with_its_folders(tmp_path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "gr\u00fcn\n")
+    assert content(tmp_path) == {"a/b/c.txt": "gr\u00fcn\n"}
+    assert read_text(tmp_path / "a" / "b" / "c.txt") == "gr\u00fcn\n"
+
+
+def test_a_second_text_takes_the_place_of_the_first(tmp_path):
+    write_text(tmp_path / "c.txt", "first")
+    write_text(tmp_path / "c.txt", "second")
+    assert content(tmp_path) == {"c.txt": "second"}
+
+
+def test_until_the_block_ends_the_old_file_is_there(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".keras"
+        assert temporary.name.startswith(".")
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        temporary.write_text("new")
+    assert content(tmp_path) == {"model.keras": "new"}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("before", [{}, {"c.txt": "old"}])
+def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path, error, before):
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+
+    def fail() -> None:
+        with replacing(tmp_path / "c.txt") as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert content(tmp_path) == before
+
+
+def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail() -> None:
+        with replacing(tmp_path / "c.txt") as temporary:
+            temporary.write_text("half")
+            raise full
+
+    with pytest.raises(StorageError) as raised:
+        fail()
+    expected = f"{tmp_path / 'c.txt'}: cannot be written: No space left on device"
+    assert str(raised.value) == expected
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_permissions_of_any_other(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "ours.txt", "x")
+        (tmp_path / "others.txt").write_text("x")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"ours.txt": 0o666 & ~umask, "others.txt": 0o666 & ~umask}
+
+
+def test_a_folder_in_the_way_is_the_users_error(tmp_path):
+    (tmp_path / "c.txt").mkdir()
+    with pytest.raises(StorageError, match=r"c\.txt: cannot be written: Is a directory"):
+        write_text(tmp_path / "c.txt", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_the_users_error(tmp_path):
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_text(tmp_path / "f" / "c.txt", "x")
+    with pytest.raises(StorageError, match="cannot be written"), parquet_file(tmp_path / "f" / "c"):
+        pass
+    assert content(tmp_path) == {"f": "x"}
+
+
+def test_a_missing_file_is_the_users_error(tmp_path):
+    with pytest.raises(StorageError) as raised:
+        read_text(tmp_path / "none")
+    assert str(raised.value) == f"{tmp_path / 'none'}: no such file"
+
+
+def test_a_folder_or_bytes_that_are_no_text_are_the_users_error(tmp_path):
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path, tmp_path / "bytes"):
+        with pytest.raises(StorageError, match="cannot be read"):
+            read_text(path)
+
+
+def test_a_parquet_file_goes_where_it_is_asked_for(tmp_path):
+    path = tmp_path / "split=train" / "part-a.parquet"
+    with parquet_file(path) as sink:
+        assert sink == str(path)
+        Path(sink).write_text("rows")
+    assert content(tmp_path) == {"split=train/part-a.parquet": "rows"}
+
+
+def test_a_parquet_file_that_fills_the_disk_is_deleted(tmp_path):
+    path = tmp_path / "part-a.parquet"
+
+    def fail() -> None:
+        with parquet_file(path) as sink:
+            Path(sink).write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError) as raised:
+        fail()
+    assert str(raised.value) == f"{path}: cannot be written: No space left on device"
+    assert content(tmp_path) == {}
