@@ -190,7 +190,9 @@ class Training(_Section):
     """How it is trained."""
 
     learning_rate: PositiveFloat = Field(0.05, description="of plain gradient descent")
-    epochs: PositiveInt | None = Field(None, description="passes over the training split; default 10")
+    epochs: PositiveInt | None = Field(
+        None, description="passes over the training split; default 10"
+    )
     steps: PositiveInt | None = Field(None, description="or batches, in place of epochs")
     validate_every: PositiveInt | None = Field(
         None, description="steps between validations; default once an epoch"

@@ -174,7 +174,8 @@ class Normalization:
             ValueError: A value is not one of the table's.
         """
         table = self.table()
-        pixels = np.searchsorted(table, values).clip(0, 255).astype(np.uint8)
+        guess = np.rint((values - np.float32(self.offset)) / np.float32(self.scale))
+        pixels = guess.clip(0, 255).astype(np.uint8)
         if not np.array_equal(table[pixels], values):
             raise ValueError("values that this normalisation cannot have produced")
         return pixels

@@ -9,7 +9,7 @@ IMAGE, LABEL = "image", "label"
 
 ORIGIN: Mapping[str, str] = MappingProxyType(
     {
-        "source": "string",  # the file that the image came from, as a URL
+        "source": "string",  # the file that the image came from: its plain path where it is local
         "record": "bigint",  # its 0-based number there; blank lines and the header do not count
         "image_hash": "string",  # 32 hexadecimal digits, see `splits.image_hash`
         "variant": "string",  # see `augmentation.Variant`

@@ -94,5 +94,6 @@ def parquet_file(path: Path) -> Iterator[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield str(path)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error

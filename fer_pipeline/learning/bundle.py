@@ -1,4 +1,4 @@
-"""What a finished training run is: a model that takes raw pixels, and what has to be known of it."""
+"""What a finished training run is: a model that takes raw pixels, and what is known of it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ callbacks and metrics: what lies between two validations is a round, and a callb
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,7 +197,7 @@ class Trainer:
         return {**logs, **{f"val_{name}": value for name, value in measured.items()}}
 
 
-def _batches(train: Feed) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(train: Feed) -> Generator[tuple[Tensor, Tensor], None, None]:
     """The batches of one epoch after the other, without an end."""
     epoch = 0
     while True:

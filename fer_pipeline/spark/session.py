@@ -19,6 +19,8 @@ from fer_pipeline.spark.java import find_java_home
 SMALLEST_SPLIT = 1 << 20
 """A file of up to this many bytes is always read by one task."""
 
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
 _SETTINGS = {
     # The default counts every small file as 4 MB, which makes a task of 32 images.
     "spark.sql.files.openCostInBytes": str(SMALLEST_SPLIT),
@@ -68,6 +70,14 @@ def rows_per_batch(session: SparkSession, count: int) -> None:
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(count))
 
 
+def largest_split(session: SparkSession) -> int:
+    """The bytes of a file that one task reads at most, as the user may have set it."""
+    text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
+    found = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
+    # Another form than Spark's own documentation has: assume the worst, that every file is cut.
+    return int(found[1]) << _UNITS[found[2]] if found else 0
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turns Spark's errors into ours where a user can mend their cause."""
@@ -85,12 +95,12 @@ def _user_error(text: str) -> FerError | None:
     ours = re.search(r"fer_pipeline\.errors\.(\w+): (.+)", text)
     if ours:
         return getattr(errors, ours[1])(ours[2].strip())
-    missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (\S+?)\.?(?:\s|$)", text)
+    missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (.+?)\.?(?: SQLSTATE|\n|$)", text)
     if missing:
         return InputError(f"{missing[1]}: no such file or folder")
     if "No space left on device" in text:
         return StorageError("the disk is full; nothing was published")
-    denied = re.search(r"(\S+) \(Permission denied\)", text)
+    denied = re.search(r"(/.+?) \(Permission denied\)", text)
     if denied:
         return StorageError(f"{denied[1]}: permission denied")
     return None

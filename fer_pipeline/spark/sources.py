@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +23,7 @@ from fer_pipeline.spark.records import (
     image_records,
     source_name,
 )
-from fer_pipeline.spark.session import SMALLEST_SPLIT, rows_per_batch
+from fer_pipeline.spark.session import SMALLEST_SPLIT, largest_split, rows_per_batch
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,6 @@ _IMAGES_PER_BATCH = 64
 _PEEK_LINES = 20
 
 _URL = "_metadata.file_path AS url"
-# Files that Spark may cut into blocks, so that several tasks read them.
-_SHARED = f"length > {SMALLEST_SPLIT} AND NOT lower(url) LIKE '%.gz'"
 
 
 class Sources:
@@ -65,24 +65,27 @@ class Sources:
         self._spark, self._paths = spark, list(paths)
         name = F.col("path")
         by_name = F.when(name.rlike(_CSV_NAME), "csv").when(name.rlike(_IMAGE_NAME), "images")
-        files = self._read("binaryFile").selectExpr("path", "length", _URL)
+        self._listed = self._read("binaryFile")
+        files = self._listed.selectExpr("path", "length", _URL)
         self._files = files.withColumn("kind", by_name.otherwise("other"))
         totals = self._files.groupBy("kind").agg(
             F.count("*").alias("n"), F.sum("length").alias("b")
         )
         found = {row.kind: row for row in totals.collect()}
-        counts = {name: row.n for name, row in found.items()}
+        self._empty = self._empty_files(sum(row.n for row in found.values()))
+        counts = Counter({name: row.n for name, row in found.items()})
+        counts.update(_kind_of(source_name(url)) for url in self._empty)
         self.kind = kind if kind != "auto" else _kind(", ".join(paths), counts)
         # In a folder of CSV files other files are no input; in a folder of images every file is,
         # or one with a strange name would be lost in silence.
-        self._only_named = self.kind == "csv" and "csv" in found
+        self._only_named = self.kind == "csv" and "csv" in counts
         if self._only_named:
             others = sum(counts.values()) - counts["csv"]
             if others:
                 log.warning("%d files that are not named .csv are not read", others)
-            found = {"csv": found["csv"]}
+            found = {name: row for name, row in found.items() if name == "csv"}
             self._files = self._files.where("kind = 'csv'")
-        self.files = sum(row.n for row in found.values())
+        self.files = counts["csv"] if self._only_named else sum(counts.values())
         self.bytes = sum(row.b for row in found.values())
 
     def reader(self, reading: Reading) -> tuple[DataFrame, Callable[[Batches], Batches]]:
@@ -92,14 +95,20 @@ class Sources:
             What the files hold, and the function for `mapInArrow` that reads `records.RECORDS`.
         """
         if self.kind == "images":
+            files = self._listed.selectExpr("content", _URL)
+            if self._empty:
+                empty = [(bytearray(), url) for url in self._empty]
+                files = files.union(
+                    self._spark.createDataFrame(empty, "content binary, url string")
+                )
             rows_per_batch(self._spark, _IMAGES_PER_BATCH)
-            return self._read("binaryFile").selectExpr("content", _URL), image_records(reading)
+            return files, image_records(reading)
         layouts = self._layouts(reading)
         return self._lines(), csv_records(reading, layouts)
 
     def offsets(self) -> dict[tuple[str, int], int]:
         """The number of the first record of each block of a file, where it is not 0."""
-        if self.kind == "images" or self._files.where(_SHARED).isEmpty():
+        if self.kind == "images" or self._files.where(self._shared()).isEmpty():
             return {}
         counted = self._lines().mapInArrow(csv_counts, "source string, block bigint, n bigint")
         totals = counted.groupBy("source", "block").sum("n").collect()
@@ -113,19 +122,32 @@ class Sources:
             "cast(value AS binary)", _URL, "_metadata.file_block_start AS block"
         )
 
+    def _empty_files(self, listed: int) -> list[str]:
+        """Files without a byte, which Spark passes over when it reads: they are rows of ours."""
+        every = self._listed.inputFiles()
+        if len(every) == listed:
+            return []
+        known = {row.url for row in self._files.select("url").collect()}
+        return sorted(set(every) - known)
+
     def _read(self, source: str) -> DataFrame:
         reader = self._spark.read.format(source).option("recursiveFileLookup", "true")
         if source == "text" and self._only_named:
             reader = reader.option("pathGlobFilter", _CSV_GLOB)
         return reader.load(self._paths)
 
+    def _shared(self) -> str:
+        """Which files Spark may cut into blocks, so that several tasks read them."""
+        block = min(SMALLEST_SPLIT, largest_split(self._spark))
+        return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
+
     def _layouts(self, reading: Reading) -> dict[str, Layout]:
         """The layouts of the files that several tasks may share: one of them sees the header."""
-        urls = [row.url for row in self._files.where(_SHARED).select("url").collect()]
+        urls = [row.url for row in self._files.where(self._shared()).select("url").collect()]
 
         def layout(url: str) -> Layout:
             name = source_name(url)
-            lines = self._spark.read.text(name).select(F.col("value").cast("binary"))
+            lines = self._spark.read.text(_literally(name)).select(F.col("value").cast("binary"))
             head = [bytes(row.value) for row in lines.head(_PEEK_LINES)]
             rows = [line for line in head if not csv_rows.is_blank(line)] or [b""]
             header = csv_rows.read_header(
@@ -135,6 +157,17 @@ class Sources:
 
         with ThreadPoolExecutor(max_workers=8) as pool:
             return dict(zip(urls, pool.map(layout, urls), strict=True))
+
+
+def _kind_of(name: str) -> str:
+    if re.search(_CSV_NAME, name):
+        return "csv"
+    return "images" if re.search(_IMAGE_NAME, name) else "other"
+
+
+def _literally(path: str) -> str:
+    """A path as a pattern that matches nothing else."""
+    return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 
 
 def _kind(named: str, files: dict[str, int]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark import TaskContext
 
 from fer_pipeline import schema, selection
 from fer_pipeline.accounting import Split
@@ -152,7 +153,10 @@ def _write_partition(partition: Partition, recipe: Recipe) -> Iterator[dict[str,
         variants = recipe.variants if name is Split.TRAIN else recipe.variants[:1]
         rows = _Rows(partition, recipe, name, variants, here, copies[here], image_of)
         rows.shuffle(np.random.default_rng([recipe.seed, lowest % 2**32]))
-        path = f"split={name}/part-{uuid.uuid4()}.parquet"
+        # Readers take the files in the order of their names: for a seed it is always the same.
+        task = TaskContext.get()
+        number = task.partitionId() if task else 0
+        path = f"split={name}/part-{number:05d}-{uuid.uuid4()}.parquet"
         size = rows.write(recipe.folder / path)
         labels = partition.candidates.label
         classes = len(recipe.classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import platform
@@ -181,11 +180,10 @@ def _table(
 
 
 def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -> dict[str, Any]:
-    weights = run / bundle.MODEL
     return {
         "model": {
             "path": str(run.resolve()),
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "sha256": info.sha256,
             "dataset_checksum": info.dataset_checksum,
         },
         "dataset": {"path": str(data.resolve()), "checksum": made.checksum},

@@ -153,7 +153,7 @@ def _recipe(
     # Only the size of row groups hangs on these numbers, so they need not be exact.
     pool, split = sum(books.pool.values()), config.split
     expected = {
-        Split.TRAIN: pool * len(made),
+        Split.TRAIN: int(pool * (1 - (split.validation or 0) - (split.test or 0))) * len(made),
         Split.VALIDATION: books.evaluation[Split.VALIDATION] + int(pool * (split.validation or 0)),
         Split.TEST: books.evaluation[Split.TEST] + int(pool * (split.test or 0)),
     }

@@ -13,8 +13,8 @@ from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.learning import bundle, networks, training_plots
 from fer_pipeline.learning.bundle import RunInfo
-from fer_pipeline.learning.feed import Feed
 from fer_pipeline.learning.callbacks import BestModel, Report
+from fer_pipeline.learning.feed import Feed
 from fer_pipeline.learning.history import History
 from fer_pipeline.learning.training import Length, Trainer, make_repeatable
 from fer_pipeline.manifest import Manifest
@@ -96,7 +96,9 @@ def _publish(
     made: Manifest,
     config: Config,
 ) -> RunInfo:
-    title = f"{config.model.name} on {len(made.classes)} classes, {made.image.size}x{made.image.size}"
+    title = (
+        f"{config.model.name} on {len(made.classes)} classes, {made.image.size}x{made.image.size}"
+    )
     training_plots.accuracy(history.rounds, title, folder / ACCURACY)
     training_plots.loss(history.rounds, title, folder / LOSS)
     (folder / _HISTORY_SO_FAR).replace(folder / HISTORY)
@@ -104,7 +106,7 @@ def _publish(
     best.path.replace(folder / bundle.MODEL)
     info = RunInfo(
         classes=made.classes,
-        size=made.image.size,
+        size=size,
         normalization=made.image.normalization,
         dataset_checksum=made.checksum,
         network=config.model.name,

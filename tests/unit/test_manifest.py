@@ -210,6 +210,12 @@ def test_a_required_split_that_is_empty_is_an_error(tmp_path):
     )
 
 
+def test_a_split_of_files_without_rows_is_empty_too(tmp_path):
+    nothing = DataFile(path="split=validation/part-e.parquet", split="validation", rows=0, bytes=9)
+    with pytest.raises(DatasetError, match="the validation split is empty"):
+        manifest.require(tmp_path, made(files=[*FILES, nothing]), Split.VALIDATION)
+
+
 def test_a_data_file_that_is_missing_is_an_error(tmp_path):
     dataset(tmp_path)
     path = tmp_path / FILES[1].path

@@ -1,6 +1,6 @@
 """Tests of the procedural stand-in for FER2013."""
 
-# ruff: noqa: D103 (the names of the tests say what they check)
+
 
 from __future__ import annotations
 

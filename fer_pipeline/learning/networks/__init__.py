@@ -1,7 +1,7 @@
 """The networks, one module each: plain Keras 3, from normalised pixels to logits.
 
-A module's `build(size, classes, **options)` makes its network; `model.name` in the configuration names
-the module and `model.options` gives the options.
+A module's `build(size, classes, **options)` makes its network; `model.name` in the configuration
+names the module and `model.options` gives the options.
 """
 
 from __future__ import annotations
@@ -54,4 +54,6 @@ def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> ker
         return make(size, classes, **options)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"model.options: {name} cannot be built for {size}x{size}: {reason}") from error
+        raise ConfigError(
+            f"model.options: {name} cannot be built for {size}x{size}: {reason}"
+        ) from error

@@ -1,0 +1,114 @@
+"""Rows that cannot be read as labelled images."""
+
+from __future__ import annotations
+
+import pytest
+
+from fer_pipeline.accounting import Reason
+from fer_pipeline.errors import TooManyBadRowsError
+
+# Bad rows: what stands in the file, and what the quarantine says of it.
+PIXELS = " ".join(["7"] * 64)
+BAD = {
+    "too few pixels": ("0,1 2 3,Training", Reason.PIXEL_COUNT, "3 pixels, expected 64"),
+    "too many pixels": (
+        f"0,{PIXELS} 1,Training",
+        Reason.PIXEL_COUNT,
+        "65 pixels, expected 64",
+    ),
+    "256": (f"0,256 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from 7 to 256"),
+    "300": (f"0,300 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from 7 to 300"),
+    "999": (f"0,{PIXELS[2:]} 999,Training", Reason.PIXEL_RANGE, "values from 7 to 999"),
+    "1000": (f"0,{PIXELS[2:]} 1000,Training", Reason.PIXEL_RANGE, "values from 7 to 1000"),
+    "below zero": (f"0,-1 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from -1 to 7"),
+    "a word": (
+        f"0,grey {PIXELS[2:]},Training",
+        Reason.PIXEL_TOKEN,
+        "a pixel is not a whole number",
+    ),
+    "a fraction": (
+        f"0,1.5 {PIXELS[2:]},Training",
+        Reason.PIXEL_TOKEN,
+        "a pixel is not a whole number",
+    ),
+    "another code": (f"7,{PIXELS},Training", Reason.EMOTION, "emotion '7'"),
+    "another name": (f"bored,{PIXELS},Training", Reason.EMOTION, "emotion 'bored'"),
+    "another usage": (f"0,{PIXELS},Holdout", Reason.USAGE, "usage 'Holdout'"),
+    "no emotion": (f",{PIXELS},Training", Reason.EMPTY, "no emotion"),
+    "no pixels": ("0, ,Training", Reason.EMPTY, "no pixels"),
+    "no usage": (f"0,{PIXELS},", Reason.EMPTY, "no usage"),
+    "too few fields": ("0", Reason.BROKEN, "1 fields, expected 3 fields"),
+    "too many fields": (f"0,{PIXELS},Training,9", Reason.BROKEN, "4 fields, expected 3 fields"),
+    "an open quote": (
+        f'0,"{PIXELS},Training',
+        Reason.BROKEN,
+        "a quote that does not close, expected 3 fields",
+    ),
+    "no text at all": ("\x00\x07ü", Reason.BROKEN, "1 fields, expected 3 fields"),
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory, prepare, picture, line):
+    """A sound row before and after each bad one, and blank lines between."""
+    path = tmp_path_factory.mktemp("broken") / "bad.csv"
+    lines = ["emotion,pixels,Usage", line(3, picture(0))]
+    for number, (text, _, _) in enumerate(BAD.values(), 1):
+        lines += ["", text, line(3, picture(number))]
+    path.write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
+    return path, prepare(path, input={"max_bad_fraction": len(BAD) / (2 * len(BAD) + 1)})
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_goes_to_the_quarantine(broken, name) -> None:
+    path, made = broken
+    record = 1 + 2 * list(BAD).index(name)
+    text, reason, detail = BAD[name]
+    shown = text if len(text) <= 80 else f"{text[:55]} ... {text[-20:]}"
+
+    assert [row for row in made.quarantine if row["record"] == record] == [
+        {
+            "source": str(path),
+            "record": record,
+            "reason": str(reason),
+            "detail": detail,
+            "excerpt": "".join(c if c.isprintable() else "?" for c in shown),
+        }
+    ]
+
+
+def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, stored) -> None:
+    path, made = broken
+    reasons = [reason for _, reason, _ in BAD.values()]
+
+    assert made.rows == [
+        stored(path, 2 * number, 3, picture(number)) for number in range(len(BAD) + 1)
+    ]
+    assert made.manifest.rows.read == 2 * len(BAD) + 1
+    assert made.manifest.rows.quarantined == {r: reasons.count(r) for r in Reason}
+    assert [(s.path, s.records, s.quarantined) for s in made.manifest.sources] == [
+        (str(path), 2 * len(BAD) + 1, len(BAD))
+    ]
+
+
+def test_exactly_as_many_bad_rows_as_allowed(prepare, csv_file, picture, line) -> None:
+    rows = [line(row % 7, picture(row)) for row in range(98)]
+    file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken"])
+
+    assert len(prepare(file, input={"max_bad_fraction": 0.02}).quarantine) == 2
+
+
+def test_more_bad_rows_than_allowed_publish_nothing(
+    prepare, csv_file, picture, line, tmp_path
+) -> None:
+    rows = [line(row % 7, picture(row)) for row in range(97)]
+    file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken", "fields"])
+
+    with pytest.raises(TooManyBadRowsError) as caught:
+        prepare(file, to=tmp_path / "out", input={"max_bad_fraction": 0.02})
+
+    assert str(caught.value).startswith(
+        "3 of 100 records are bad, more than input.max_bad_fraction 0.02 allows"
+        " (broken line: 2, unknown emotion: 1)"
+    )
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*"))
