@@ -49,7 +49,7 @@ def variants(flip: bool, rotations: Sequence[float], border: str, size: int) -> 
     found = [Variant("original", lambda images: images)]
     if flip:
         found.append(Variant("flip", flip_horizontally()))
-    found += [Variant(f"rotate{angle:+g}", rotate(angle, border, size)) for angle in rotations]
+    found += [Variant(f"rotate{angle:+.12g}", rotate(angle, border, size)) for angle in rotations]
     return found
 
 

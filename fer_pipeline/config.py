@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,23 @@ Size = Annotated[int, Field(ge=8, le=512)]
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_default(cls, value: Any) -> Any:
+        # YAML reads a section of which every key is commented out as null.
+        return {} if value is None else value
+
+
+def _renamed(mapping: dict[Any, Any], rename: Callable[[Any], str], what: str) -> dict[str, Any]:
+    """The mapping under other keys; two that become one would contradict each other unseen."""
+    renamed: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = rename(key)
+        if name in renamed:
+            raise ValueError(f"names the {what} {name} twice")
+        renamed[name] = value
+    return renamed
+
 
 class Input(_Section):
     """What the sources are."""
@@ -56,7 +74,7 @@ class Input(_Section):
         if isinstance(value, list | tuple):
             value = dict(enumerate(value))
         if isinstance(value, dict):
-            return {str(code): name for code, name in value.items()}
+            return _renamed(value, lambda code: str(code).strip(), "code")
         return value
 
 
@@ -108,7 +126,7 @@ class Splits(_Section):
     @field_validator("usage", mode="after")
     @classmethod
     def _over_defaults(cls, value: dict[str, Split | None]) -> dict[str, Split | None]:
-        lower = {name.lower() for name in value}
+        lower = _renamed(value, str.lower, "usage")
         defaults = cls.model_fields["usage"].default
         return {**{k: v for k, v in defaults.items() if k.lower() not in lower}, **value}
 
@@ -239,21 +257,35 @@ class Config(_Section):
     training: Training = Field(default=Training(), validate_default=True)
     inference: Inference = Inference()
 
+    @field_validator("oversample", mode="before")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        def name(key: Any) -> str:
+            try:
+                return emotions.canonical(str(key))
+            except ValueError:
+                return str(key)
+
+        return _renamed(value, name, "emotion") if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}
         if repeated:
-            raise ValueError(f"classes names {', '.join(sorted(repeated))} twice")
+            problems.append(f"classes names {', '.join(sorted(repeated))} twice")
         absent = [name for name in self.oversample if name not in self.class_names]
         if absent:
-            raise ValueError(f"oversample names {', '.join(absent)}, not among the classes")
+            problems.append(f"oversample names {', '.join(absent)}, not among the classes")
         missing = [n for n in self.classes if n not in self.input.emotions.values()]
         if missing:
-            raise ValueError(f"classes names {', '.join(missing)}, not among input.emotions")
+            problems.append(f"classes names {', '.join(missing)}, not among input.emotions")
         if self.balance and self.oversample:
-            raise ValueError("balance and oversample are both given; keep one")
+            problems.append("balance and oversample are both given; keep one")
         if len(self.class_names) < 2:
-            raise ValueError("classes needs at least two emotions")
+            problems.append("classes needs at least two emotions")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property
@@ -284,28 +316,58 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     if path is not None:
         try:
             tree = yaml.safe_load(storage.read_text(path)) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: expected sections with keys, got {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        problems = "; ".join(_problem(detail) for detail in error.errors())
-        raise ConfigError(f"{path or 'configuration'}: {problems}") from None
+    problems = [said for override in overrides if (said := _override(tree, override))]
+    found, invalid = _validate(tree)
+    problems += invalid
+    if found is None or problems:
+        raise ConfigError(f"{path or 'configuration'}: {'; '.join(problems)}")
+    return found
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
+    """The configuration, or every problem that it has."""
+    problems: list[str] = []
+    while True:
+        try:
+            return Config.model_validate(tree), problems
+        except ValidationError as error:
+            found = error.errors()
+        problems += [_problem(detail) for detail in found]
+        # What hangs on several keys is only checked once each of them is valid: so again, without
+        # those that are not.
+        rest = copy.deepcopy(tree)
+        if not all(_without(rest, detail["loc"]) for detail in found):
+            return None, problems
+        tree = rest
+
+
+def _without(tree: Any, location: Sequence[str | int]) -> bool:
+    """Takes the key at a location, or the nearest around it, out of the tree."""
+    branch, last = None, None
+    for part in location:
+        if not isinstance(tree, dict) or part not in tree:
+            break
+        branch, last, tree = tree, part, tree[part]
+    if branch is None:
+        return False
+    branch.pop(last, None)
+    return True
+
+
+def _override(tree: dict[str, Any], override: str) -> str | None:
+    """Puts one override into the tree; says what is wrong with it, if anything is."""
     key, equals, text = override.partition("=")
     path = [part.strip() for part in key.split(".")]
     if not equals or not all(path):
-        raise ConfigError(f"--set {override}: expected key=value, such as image.size=28")
+        return f"--set {override}: expected key=value, such as image.size=28"
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {text!r} is no YAML value") from None
+    except (yaml.YAMLError, ValueError):
+        return f"--set {override}: {text!r} is no YAML value"
     for part in path[:-1]:
         branch = tree.setdefault(part, {})
         if not isinstance(branch, dict):
@@ -313,6 +375,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             branch = tree[part] = {}
         tree = branch
     tree[path[-1]] = value
+    return None
 
 
 def _problem(detail: Any) -> str:

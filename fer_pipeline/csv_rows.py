@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from fer_pipeline.pixels import PixelError, parse_pixel_rows, parse_pixels, squa
 from fer_pipeline.rows import Fault, Raw
 
 _BOM = b"\xef\xbb\xbf"
+_ROWS_FOR_SIZE = 20
 
 # A field holds a whole image: 512x512 pixels take up to a megabyte.
 csv.field_size_limit(1 << 24)
@@ -87,15 +89,14 @@ def is_blank(line: bytes) -> bool:
 
 
 def with_pixel_count(layout: Layout, lines: Sequence[bytes]) -> Layout:
-    """Learns the images' size from the first of these rows whose pixel count is a square's."""
-    for line in lines:
+    """Learns the images' size from what most of the first rows have, if that is a square's."""
+    counts = Counter[int]()
+    for line in lines[:_ROWS_FOR_SIZE]:
         fields = split_fields(line)
-        if fields is None or len(fields) != layout.fields:
-            continue
-        count = len(fields[layout.pixels].split())
-        if square_side(count):
-            return replace(layout, pixel_count=count)
-    return layout
+        if fields is not None and len(fields) == layout.fields:
+            counts[len(fields[layout.pixels].split())] += 1
+    squares = [count for count, _ in counts.most_common() if square_side(count)]
+    return replace(layout, pixel_count=squares[0]) if squares else layout
 
 
 def parse_rows(lines: Sequence[bytes], layout: Layout) -> list[Raw]:

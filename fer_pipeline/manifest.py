@@ -119,18 +119,14 @@ def read(folder: Path) -> Manifest:
     if not exists(folder):
         what = "holds no dataset (no manifest.json)" if folder.is_dir() else "no such folder"
         raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
+    text = storage.read_text(folder / NAME)
+    storage.require_format(folder, text, FORMAT_VERSION, DatasetError)
     try:
-        manifest = Manifest.model_validate_json(storage.read_text(folder / NAME))
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise DatasetError(f"{folder / NAME}: is no manifest: {key}: {first['msg']}") from error
-    if manifest.format_version > FORMAT_VERSION:
-        raise DatasetError(
-            f"{folder}: its format is {manifest.format_version}, this version reads up to"
-            f" {FORMAT_VERSION}; update fer_pipeline"
-        )
-    return manifest
 
 
 def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:

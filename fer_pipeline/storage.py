@@ -6,6 +6,7 @@ A path is a local path or a `file:` URL. Whatever is written here appears whole 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from fer_pipeline.errors import StorageError
+from fer_pipeline.errors import DatasetError, RunError, StorageError
 
 
 def local_path(path: str | Path) -> Path:
@@ -30,7 +31,15 @@ def local_path(path: str | Path) -> Path:
         raise StorageError(
             f"{text}: outputs, datasets and runs are local paths or file: URLs so far"
         )
-    return Path(unquote(url.path))
+    # In a path, "?" and "#" are letters like any other.
+    tail = text.partition(url.path)[2] if url.path else ""
+    return Path(unquote(url.path + tail))
+
+
+def temporary_pattern(name: str) -> re.Pattern[str]:
+    """What the temporary file of a file of this name is called, see `replacing`."""
+    path = Path(name)
+    return re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
 
 
 @contextlib.contextmanager
@@ -67,6 +76,28 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file in one step."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def require_format(
+    folder: Path, text: str, newest: int, error: type[DatasetError] | type[RunError]
+) -> None:
+    """Refuses what a later version of this package has written.
+
+    Args:
+        folder: Where it stands, for the message.
+        text: JSON with a key `format_version`.
+        newest: The newest version of the format that is understood.
+        error: What is raised.
+    """
+    try:
+        found = json.loads(text).get("format_version", 0)
+    except (ValueError, AttributeError):
+        return
+    if isinstance(found, int) and found > newest:
+        raise error(
+            f"{folder}: its format is {found}, this version reads up to {newest};"
+            " update fer_pipeline"
+        )
 
 
 def read_text(path: Path) -> str:

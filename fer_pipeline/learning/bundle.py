@@ -100,18 +100,14 @@ def read(folder: Path) -> RunInfo:
             begun = (folder / "unfinished.csv").exists()
             what = "its training has not finished" if begun else "holds no trained model"
         raise RunError(f"{folder}: {what} (no {INFO}); make one with the train job")
+    text = storage.read_text(folder / INFO)
+    storage.require_format(folder, text, FORMAT_VERSION, RunError)
     try:
-        info = RunInfo.model_validate_json(storage.read_text(folder / INFO))
+        return RunInfo.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise RunError(f"{folder / INFO}: is damaged: {key}: {first['msg']}") from error
-    if info.format_version > FORMAT_VERSION:
-        raise RunError(
-            f"{folder}: its format is {info.format_version}, this version reads up to"
-            f" {FORMAT_VERSION}; update fer_pipeline"
-        )
-    return info
 
 
 def read_model(folder: Path) -> tuple[RunInfo, bytes]:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure  # without pyplot: no global state, no disp
 from matplotlib.ticker import MaxNLocator
 
 from fer_pipeline import storage
-from fer_pipeline.metrics import Metrics, percent
+from fer_pipeline.metrics import Metrics
+from fer_pipeline.report import percent
 
 _DPI = 120
 _CHARACTERS_PER_INCH = 9  # of the title

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,9 +12,11 @@ import pyarrow.parquet as pq
 from fer_pipeline import schema
 from fer_pipeline.accounting import Reason
 from fer_pipeline.arrow import arrow_schema
+from fer_pipeline.publication import unique_name
 from fer_pipeline.selection import OUTCOMES
 from fer_pipeline.spark.passes import Gathered, Partition
 from fer_pipeline.spark.records import Batches
+from fer_pipeline.spark.session import task_number
 from fer_pipeline.storage import parquet_file
 
 
@@ -54,7 +55,7 @@ def write_quarantine(
     def write(batches: Batches) -> Batches:
         rows = pa.Table.from_batches(list(batches), columns)
         rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-        path = f"quarantine/part-{uuid.uuid4()}.parquet"
+        path = f"quarantine/{unique_name(task_number())}"
         with parquet_file(folder / path) as sink:
             pq.write_table(rows, sink)
         yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

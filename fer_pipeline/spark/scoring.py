@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,10 @@ from pyspark.sql import DataFrame, SparkSession
 from fer_pipeline import images, schema
 from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.manifest import Manifest
+from fer_pipeline.publication import unique_name
 from fer_pipeline.selection import KEPT, OUTCOMES
 from fer_pipeline.spark.records import Batches
-from fer_pipeline.spark.session import rows_per_batch
+from fer_pipeline.spark.session import rows_per_batch, task_number
 
 Pixels = npt.NDArray[np.uint8]
 Crops = Iterator[tuple[pa.Table, Pixels]]
@@ -43,7 +44,7 @@ class Scored:
         reasons: How many could not be scored, by reason.
     """
 
-    files: list[dict[str, object]]
+    files: list[dict[str, Any]]
     emotions: Counter[str]
     reasons: Counter[str]
 
@@ -137,7 +138,7 @@ def score(
 
     def run(batches: Batches) -> Batches:
         emotions, reasons, rows = Counter[str](), Counter[str](), 0
-        path = f"part-{uuid.uuid4()}.parquet"
+        path = unique_name(task_number())
         writer = None
         try:
             for origin, pixels in crops(batches):

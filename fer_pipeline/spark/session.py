@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from py4j.protocol import Py4JJavaError
+from pyspark import TaskContext
 from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import SparkSession as SparkSession
 
@@ -68,6 +69,12 @@ def _open(job: str) -> SparkSession:
 def rows_per_batch(session: SparkSession, count: int) -> None:
     """Sets how many rows a Python worker gets at once, in the plans that are made from here on."""
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(count))
+
+
+def task_number() -> int:
+    """In a Python worker, which of its stage's tasks this is, from 0."""
+    task = TaskContext.get()
+    return task.partitionId() if task else 0
 
 
 def largest_split(session: SparkSession) -> int:

@@ -127,8 +127,8 @@ class Sources:
         every = self._listed.inputFiles()
         if len(every) == listed:
             return []
-        known = {row.url for row in self._files.select("url").collect()}
-        return sorted(set(every) - known)
+        known = {source_name(row.url) for row in self._files.select("url").collect()}
+        return sorted(url for url in every if source_name(url) not in known)
 
     def _read(self, source: str) -> DataFrame:
         reader = self._spark.read.format(source).option("recursiveFileLookup", "true")

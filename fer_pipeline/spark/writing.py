@@ -8,7 +8,6 @@ nothing to commit and nothing to rename.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark import TaskContext
 
 from fer_pipeline import schema, selection
 from fer_pipeline.accounting import Split
@@ -25,8 +23,10 @@ from fer_pipeline.arrow import arrow_schema, binary_column
 from fer_pipeline.augmentation import Variant
 from fer_pipeline.manifest import DataFile
 from fer_pipeline.pixels import Normalization
+from fer_pipeline.publication import unique_name
 from fer_pipeline.selection import SPLITS, Cuts
 from fer_pipeline.spark.passes import Gathered, Partition
+from fer_pipeline.spark.session import task_number
 from fer_pipeline.storage import parquet_file
 
 READERS = 64
@@ -154,9 +154,7 @@ def _write_partition(partition: Partition, recipe: Recipe) -> Iterator[dict[str,
         rows = _Rows(partition, recipe, name, variants, here, copies[here], image_of)
         rows.shuffle(np.random.default_rng([recipe.seed, lowest % 2**32]))
         # Readers take the files in the order of their names: for a seed it is always the same.
-        task = TaskContext.get()
-        number = task.partitionId() if task else 0
-        path = f"split={name}/part-{number:05d}-{uuid.uuid4()}.parquet"
+        path = f"split={name}/{unique_name(task_number())}"
         size = rows.write(recipe.folder / path)
         labels = partition.candidates.label
         classes = len(recipe.classes)

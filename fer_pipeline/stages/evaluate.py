@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fer_pipeline import __version__, manifest, metrics, publication, schema, storage
+from fer_pipeline import __version__, manifest, metrics, publication, report, schema, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.config import Config
@@ -26,17 +26,19 @@ from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.learning.feed import Feed
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
-from fer_pipeline.publication import Kind
+from fer_pipeline.publication import CONFIG, EVALUATION
 
 log = logging.getLogger(__name__)
 
-METRICS, PREDICTIONS, CONFIG = "metrics.json", "predictions.parquet", "config.yaml"
-CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
-OUTPUTS = (PREDICTIONS, CONFUSION_MATRIX, CLASSES, CONFIG, METRICS)
+PREDICTIONS, CONFUSION_MATRIX, CLASSES = EVALUATION.names
+OUTPUTS = (*EVALUATION.names, EVALUATION.mark, CONFIG)
 """What an evaluation consists of, in the order in which it is written."""
-EVALUATION = Kind("an evaluation", METRICS, names=OUTPUTS[:-1])
 
+# TensorFlow comes as the one or the other.
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 _VERSIONS = ("keras", "numpy", "scikit-learn", "pyarrow", "petastorm")
+
+_Columns = Mapping[str, npt.NDArray[Any]]
 
 
 def evaluate(
@@ -49,8 +51,8 @@ def evaluate(
 ) -> Metrics:
     """Evaluates a trained run on one split of a dataset.
 
-    `metrics.json` is written last and, in an overwrite, taken away before anything else is
-    replaced: a folder that has one holds a whole evaluation, and all of it is of one model.
+    `metrics.json` is written after all that it speaks of and, in an overwrite, taken away before
+    any of that is replaced: a folder that has one holds a whole evaluation of one model.
 
     Args:
         model: The run's folder.
@@ -73,16 +75,24 @@ def evaluate(
     network, info = bundle.load(run)
     _fits(run, info, data, made)
     _warn_of_leakage(info, made, split)
+    probabilities, rows = _predict(network, data, made, split, config.inference.batch_size)
+    try:
+        result = metrics.measure(rows[schema.LABEL], probabilities, made.classes)
+    except ValueError as error:
+        raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
     with storage.replacing(folder / PREDICTIONS) as temporary:
-        result = _predict(network, data, made, split, config.inference.batch_size, temporary)
-        (folder / METRICS).unlink(missing_ok=True)
+        table = _table(probabilities, rows, made.classes)
+        pq.write_table(table, temporary, compression="zstd")
+        # Here an older evaluation ends. Without its mark, its configuration would not be ours.
+        for name in (CONFIG, EVALUATION.mark):
+            (folder / name).unlink(missing_ok=True)
     title = f"model {run.resolve().name} on the {split} split of {data.resolve().name}"
     evaluation_plots.confusion_matrix(result, title, folder / CONFUSION_MATRIX)
     evaluation_plots.class_bars(result, title, folder / CLASSES)
-    config.write(folder / CONFIG)
     about = _about(run, info, data, made, split)
     text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
-    storage.write_text(folder / METRICS, text + "\n")
+    storage.write_text(folder / EVALUATION.mark, text + "\n")
+    config.write(folder / CONFIG)
     publication.clean(folder, EVALUATION, keep=())
     return result
 
@@ -117,49 +127,45 @@ def _warn_of_leakage(info: RunInfo, made: Manifest, split: Split) -> None:
 
 
 def _predict(
-    network: Any, data: Path, made: Manifest, split: Split, batch_size: int, path: Path
-) -> Metrics:
-    """Runs the model over a split and writes what it says of each image.
+    network: Any, data: Path, made: Manifest, split: Split, batch_size: int
+) -> tuple[npt.NDArray[np.float32], _Columns]:
+    """Runs the model over a split.
+
+    Returns:
+        Its probabilities, of shape (rows, classes), and the label and origin of each row, all in
+        the order in which the rows are stored.
 
     Raises:
-        RunError: It does not give probabilities.
         DatasetError: The images are not those that the manifest counts.
     """
     feed = Feed(data, split, batch_size, shuffle=False, seed=0)
-    columns = [schema.LABEL, *schema.ORIGIN]
-    batches = []
+    columns = (schema.LABEL, *schema.ORIGIN)
+    given, parts = [], []
     with tqdm(total=feed.rows, unit=" images", desc="evaluate", disable=None) as progress:
-        for images, origin in feed.raw(columns):
-            batches.append((network.predict_on_batch(images[..., np.newaxis]), origin))
+        for images, part in feed.raw(columns):
+            given.append(network.predict_on_batch(images[..., np.newaxis]))
+            parts.append(part)
             progress.update(len(images))
-    probabilities = np.concatenate([given for given, _ in batches])
-    origins = {name: np.concatenate([origin[name] for _, origin in batches]) for name in columns}
-    labels = origins[schema.LABEL]
-    found = np.bincount(labels, minlength=len(made.classes)).tolist()
-    counts = dict(zip(made.classes, found, strict=True))
-    if counts != made.counts[split]:
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in columns}
+    # The feed has counted the rows; this counts each class.
+    labels = rows[schema.LABEL]
+    found = {name: int((labels == label).sum()) for label, name in enumerate(made.classes)}
+    if found != made.counts[split]:
         raise DatasetError(
-            f"{data}: the {split} split holds {counts}, its manifest says {made.counts[split]};"
+            f"{data}: the {split} split holds {found}, its manifest says {made.counts[split]};"
             " run preprocess again"
         )
-    try:
-        result = metrics.measure(labels, probabilities, made.classes)
-    except ValueError as error:
-        raise RunError(f"the model cannot be evaluated: {error}") from error
-    pq.write_table(_table(probabilities, origins, made.classes), path, compression="zstd")
-    return result
+    return np.concatenate(given), rows
 
 
 def _table(
-    probabilities: npt.NDArray[np.float32],
-    origins: Mapping[str, npt.NDArray[Any]],
-    classes: Sequence[str],
+    probabilities: npt.NDArray[np.float32], rows: _Columns, classes: Sequence[str]
 ) -> pa.Table:
     """What the model says of each image: one row per image, in the order of the dataset."""
-    labels, guesses = origins[schema.LABEL], metrics.predictions(probabilities)
+    labels, guesses = rows[schema.LABEL], metrics.predictions(probabilities)
     names = pa.array(classes, pa.string())
     columns = {
-        **{name: origins[name] for name in schema.ORIGIN},
+        **{name: rows[name] for name in schema.ORIGIN},
         schema.LABEL: labels,
         "emotion": names.take(pa.array(labels)),
         "predicted": names.take(pa.array(guesses)),
@@ -181,6 +187,7 @@ def _table(
 
 def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -> dict[str, Any]:
     return {
+        "format": EVALUATION.format,
         "model": {
             "path": str(run.resolve()),
             "sha256": info.sha256,
@@ -191,6 +198,7 @@ def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -
         "versions": {
             "fer_pipeline": __version__,
             "python": platform.python_version(),
+            "tensorflow": next(d.version for n in _TENSORFLOW for d in distributions(name=n)),
             **{name: version(name) for name in _VERSIONS},
         },
     }
@@ -199,19 +207,13 @@ def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -
 def summary(result: Metrics, output: str | Path) -> str:
     """The result of the job for a terminal: both tables, the overall numbers, what was written."""
     folder = storage.local_path(output)
-    numbers = (
-        ("accuracy", f"{metrics.percent(result.accuracy)} of {result.rows:,} images"),
-        ("mean per-class accuracy", metrics.percent(result.mean_class_accuracy)),
-        ("top-2 accuracy", metrics.percent(result.top2_accuracy)),
-        ("loss", f"{result.loss:.4f} (mean cross-entropy, in nats)"),
-    )
     return "\n".join(
         [
-            metrics.class_table(result),
+            report.class_table(result),
             "",
-            *(f"{name:<25}{value}" for name, value in numbers),
+            report.overall(result),
             "",
-            metrics.confusion_table(result),
+            report.confusion_table(result),
             "",
             *(f"wrote {folder / name}" for name in OUTPUTS),
         ]

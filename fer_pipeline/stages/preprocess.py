@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from fer_pipeline import __version__, manifest, publication, splits, storage
+from fer_pipeline import manifest, provenance, publication, splits, storage
 from fer_pipeline.accounting import Cause, Reason, Split
 from fer_pipeline.augmentation import variants
 from fer_pipeline.books import Books, checksum
@@ -30,9 +27,10 @@ from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_splits
 
 log = logging.getLogger(__name__)
 
+_NOTHING_LEFT = "no training rows are left after validation and test were drawn"
 _BYTES_PER_PARTITION = 64 << 20
 _FEWEST_PARTITIONS = 8
-_VERSIONS = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
+_PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
 
 
 def preprocess(
@@ -138,7 +136,10 @@ def _normalization(gathered: Gathered, cuts: Mapping[int, Cuts], config: Config)
         case "unit":
             return Normalization.unit()
         case "standard":
-            return Normalization.standard(*moments(gathered, cuts))
+            count, total, squares = moments(gathered, cuts)
+            if not count:
+                raise DatasetError(_NOTHING_LEFT)
+            return Normalization.standard(count, total, squares)
 
 
 def _recipe(
@@ -183,13 +184,13 @@ def _manifest(
     if books.read != left:
         raise RuntimeError(f"{books.read} records were read, {left} are accounted for")
     if not written[Split.TRAIN].files:
-        raise DatasetError("no training rows are left after validation and test were drawn")
+        raise DatasetError(_NOTHING_LEFT)
     for split, part in written.items():
         missing = [name for name, n in zip(classes, part.originals, strict=True) if not n]
         if part.files and missing:
             log.warning("the %s split has no image of: %s", split, ", ".join(missing))
     return Manifest(
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=provenance.now(),
         image=manifest.Image(
             size=config.image.size, dtype=config.image.dtype, normalization=normalization
         ),
@@ -206,11 +207,7 @@ def _manifest(
         quarantine=quarantine,
         sources=books.sources,
         checksum=checksum(sum(part.checksum for part in written.values())),
-        versions={
-            "fer_pipeline": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in _VERSIONS},
-        },
+        versions=provenance.versions(*_PACKAGES),
         config=config.dump(),
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fer_pipeline import __version__, manifest, publication, storage
+from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
 from fer_pipeline.errors import InputError
@@ -27,21 +26,23 @@ class Scores:
     """What a run of the job made.
 
     Attributes:
+        format: What this is.
         found: How many images were found, readable or not.
         scored: How many of them have an emotion.
         emotions: How many images show each emotion.
         unscored: How many have none, by reason.
         files: Path, rows and bytes of each file.
         model: Which model it was: its run's folder and the checksum of its file.
-        versions: Of the package.
+        versions: Of what made the scores.
         created: When.
     """
 
+    format: str
     found: int
     scored: int
     emotions: dict[str, int]
     unscored: dict[str, int]
-    files: list[dict[str, object]]
+    files: list[dict[str, Any]]
     model: dict[str, Any]
     versions: dict[str, str]
     created: str
@@ -82,20 +83,21 @@ def score(
         spark, inputs, folder, config, info.classes, size, _loader(spark, content, size, config)
     )
     scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
-    found = sum(int(str(file["rows"])) for file in made.files)
+    found = sum(file["rows"] for file in made.files)
     if scored + unscored != found or (known is not None and known != found):
         raise RuntimeError(f"{known} found, {found} written, {scored} + {unscored} accounted for")
     if not found:
         raise InputError(f"{', '.join(inputs)}: holds no image")
     result = Scores(
+        format=SCORES.format,
         found=found,
         scored=scored,
         emotions={name: made.emotions[name] for name in info.classes},
         unscored=dict(made.reasons),
         files=made.files,
         model={"run": str(run.absolute()), "sha256": info.sha256},
-        versions={"fer_pipeline": __version__},
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=provenance.versions("tensorflow", "tensorflow-cpu", "keras", "pyspark"),
+        created=provenance.now(),
     )
     storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
     config.write(folder / "config.yaml")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fer_pipeline import __version__, manifest, publication, storage
+from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.learning import bundle, networks, training_plots
@@ -25,7 +23,7 @@ log = logging.getLogger(__name__)
 HISTORY, ACCURACY, LOSS = "history.csv", "accuracy.png", "loss.png"
 # Under these names until the run has ended, so that a run that is replaced stays whole till then.
 _BEST_SO_FAR, _HISTORY_SO_FAR = "unfinished.keras", "unfinished.csv"
-_VERSIONS = ("tensorflow-cpu", "keras", "numpy", "petastorm")
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "petastorm")
 
 
 def train(dataset: str, output: str, config: Config, *, overwrite: bool = False) -> RunInfo:
@@ -96,13 +94,11 @@ def _publish(
     made: Manifest,
     config: Config,
 ) -> RunInfo:
-    title = (
-        f"{config.model.name} on {len(made.classes)} classes, {made.image.size}x{made.image.size}"
-    )
+    size = made.image.size
+    title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
     training_plots.accuracy(history.rounds, title, folder / ACCURACY)
     training_plots.loss(history.rounds, title, folder / LOSS)
     (folder / _HISTORY_SO_FAR).replace(folder / HISTORY)
-    config.write(folder / "config.yaml")
     best.path.replace(folder / bundle.MODEL)
     info = RunInfo(
         classes=made.classes,
@@ -116,13 +112,10 @@ def _publish(
         best_accuracy=best.accuracy,
         seed=config.seed,
         sha256=bundle.digest(folder / bundle.MODEL),
-        versions={
-            "fer_pipeline": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in _VERSIONS},
-        },
+        versions=provenance.versions(*_PACKAGES),
     )
     storage.write_text(folder / bundle.INFO, info.model_dump_json(indent=2) + "\n")
+    config.write(folder / "config.yaml")
     publication.clean(folder, RUN, keep=())
     return info
 

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, top_k_accuracy_score
 
 from fer_pipeline.emotions import FER2013
-from fer_pipeline.metrics import (
-    ClassMetrics,
-    Metrics,
-    Scores,
-    class_table,
-    confusion_table,
-    measure,
-    predictions,
-)
+from fer_pipeline.metrics import ClassMetrics, Metrics, Scores, measure, predictions
+from fer_pipeline.report import class_table, confusion_table, overall
 
 # Of reference system A, as its authors report it: An, Dis, Fe, Ha, Sa, Sup, Neu.
 ACTUAL = (910, 94, 910, 1721, 1136, 653, 1152)
@@ -284,6 +277,7 @@ class TestInvariants:
             found = measure(labels, probabilities, names(probabilities))
             assert class_table(found)
             assert confusion_table(found)
+            assert overall(found)
         found_dict = found.to_dict()
         assert json.loads(json.dumps(found_dict, allow_nan=False)) == found_dict
         assert all(type(leaf) in (int, float, type(None)) for leaf in numbers(found_dict))
@@ -299,6 +293,17 @@ class TestConfusionTable:
             "       angry   fear",
             "angry      0  1,200",
             "fear       1      2",
+        ]
+
+
+class TestOverall:
+    def test_names_each_number(self):
+        found = measure([0, 1], [[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]], ["angry", "fear", "sad"])
+        assert overall(found).splitlines() == [
+            "accuracy                 50.0 % of 2 images",
+            "mean per-class accuracy  50.0 %",
+            "top-2 accuracy           100.0 %",
+            "loss                     1.0397 (mean cross-entropy, in nats)",
         ]
 
 

@@ -119,10 +119,10 @@ def test_every_value_parses_beside_every_other():
     assert parse(texts, 256) == [numbers[k:] + numbers[:k] for k in range(256)]
 
 
-@pytest.mark.parametrize("before", [0, 1, 2, 3, 9, 10, 12, 25, 26, 99, 100, 199, 200, 255])
+@pytest.mark.parametrize("before", [0, 2, 9, 12, 99, 100, 255])
 def test_a_number_takes_no_digit_from_the_one_before(before):
     # One row at a time: where a single row is odd, those around it are parsed slowly as well.
-    for value in range(300):
+    for value in range(1000):
         text = b"%d %d" % (before, value)
         assert parse([text], 2) == [slowly(text, 2)]
 

@@ -14,13 +14,13 @@ OTHER = "9d0c7a52-11aa-4b3e-8f6d-0123456789ab"
 # What a run of ours leaves that was stopped before it wrote its mark.
 TORN = {
     DATASET.name: [
-        f"split=train/part-{ID}.parquet",
-        f"split=validation/part-{ID}.parquet",
-        f"split=test/part-{ID}.parquet",
-        f"quarantine/part-{ID}.parquet",
+        f"split=train/part-00000-{ID}.parquet",
+        f"split=validation/part-00000-{ID}.parquet",
+        f"split=test/part-00000-{ID}.parquet",
+        f"quarantine/part-00000-{ID}.parquet",
         ".manifest-a1b2c3_d.json",
     ],
-    SCORES.name: [f"part-{ID}.parquet", ".scores-a1b2c3_d.json"],
+    SCORES.name: [f"part-00000-{ID}.parquet", ".scores-a1b2c3_d.json"],
 }
 KINDS = pytest.mark.parametrize("kind", [DATASET, SCORES], ids=lambda kind: kind.mark)
 
@@ -56,7 +56,7 @@ def test_a_new_or_empty_folder_may_be_written(tmp_path, kind, overwrite):
 def write_mark(folder: Path, kind: Kind) -> None:
     """What a finished job writes last: here, of nothing."""
     if kind is SCORES:
-        made = {"found": 0, "scored": 0, "emotions": {}, "unscored": {}, "files": []}
+        made = {"format": SCORES.format, "found": 0, "scored": 0, "emotions": {}, "unscored": {}, "files": []}
         more = {"model": {}, "versions": {}, "created": ""}
         (folder / "scores.json").write_text(json.dumps(made | more))
         return
@@ -133,7 +133,7 @@ def test_the_manifest_of_something_else_is_not_replaced(tmp_path):
 
 
 def test_cleaning_keeps_the_dataset_and_deletes_older_files_and_torn_runs(tmp_path):
-    keep = [f"split=train/part-{OTHER}.parquet", f"quarantine/part-{OTHER}.parquet"]
+    keep = [f"split=train/part-00001-{OTHER}.parquet", f"quarantine/part-00001-{OTHER}.parquet"]
     fill(tmp_path, ["manifest.json", "config.yaml", *keep, *TORN[DATASET.name]])
     clean(tmp_path, DATASET, keep)
     assert files(tmp_path) == sorted(["manifest.json", "config.yaml", *keep])
@@ -142,7 +142,7 @@ def test_cleaning_keeps_the_dataset_and_deletes_older_files_and_torn_runs(tmp_pa
 
 
 def test_cleaning_scores_keeps_theirs(tmp_path):
-    keep = [f"part-{OTHER}.parquet"]
+    keep = [f"part-00001-{OTHER}.parquet"]
     fill(tmp_path, ["scores.json", "config.yaml", *keep, *TORN[SCORES.name]])
     clean(tmp_path, SCORES, keep)
     assert files(tmp_path) == sorted(["scores.json", "config.yaml", *keep])
@@ -203,7 +203,7 @@ def test_parquet_files_of_another_spark_job_are_never_deleted(tmp_path, kind):
 
 
 def test_the_two_kinds_do_not_take_each_others_folders(tmp_path):
-    fill(tmp_path / "a", ["scores.json", "config.yaml", f"part-{ID}.parquet"])
+    fill(tmp_path / "a", ["scores.json", "config.yaml", f"part-00000-{ID}.parquet"])
     refusal(tmp_path / "a", DATASET, overwrite=True)
-    fill(tmp_path / "b", ["manifest.json", "config.yaml", f"split=train/part-{ID}.parquet"])
+    fill(tmp_path / "b", ["manifest.json", "config.yaml", f"split=train/part-00000-{ID}.parquet"])
     refusal(tmp_path / "b", SCORES, overwrite=True)
