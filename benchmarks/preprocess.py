@@ -38,7 +38,7 @@ def run() -> list[tuple[str, str, str]]:
         ours, limit = [], []
         for _ in range(_ROUNDS[repeat]):
             limit.append(_yardstick(source, cores))
-            seconds, peak = _preprocess(source, dataset(repeat), cores)
+            seconds, peak = measure(source, dataset(repeat))
             ours.append(seconds)
             memory[repeat] = max(peak, memory.get(repeat, 0))
         per_row[repeat] = min(ours) / repeat
@@ -66,13 +66,22 @@ def _yardstick(source: Path, cores: int) -> float:
     return seconds
 
 
-def _preprocess(source: Path, target: Path, cores: int) -> tuple[float, int]:
-    """The seconds that a run took, and the largest resident set of any Python worker."""
+def measure(source: Path, target: Path, *settings: str) -> tuple[float, int]:
+    """Runs the job.
+
+    Args:
+        source: The CSV.
+        target: The dataset's folder; what is there is replaced.
+        settings: Further `--set` values.
+
+    Returns:
+        The seconds that it took, and the largest resident set of any Python worker in bytes.
+    """
     command = [
         str(data.ROOT / "spark-submit.sh"),
-        *("--master", f"local[{cores}]", "--driver-memory", "512m"),
+        *("--master", f"local[{os.cpu_count()}]", "--driver-memory", "512m"),
         *("preprocess", "--input", str(source), "--output", str(target), "--overwrite"),
-        *(part for setting in _SETTINGS for part in ("--set", setting)),
+        *(part for setting in (*_SETTINGS, *settings) for part in ("--set", setting)),
     ]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:

@@ -7,7 +7,7 @@ callbacks and metrics: what lies between two validations is a round, and a callb
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from fer_pipeline.learning.history import History, Round
 Tensor = Any
 
 _STEPS_BETWEEN_REPORTS = 50
+# As Keras's steps_per_execution: callbacks hear of batches so many at a time.
+_STEPS_AT_ONCE = 10
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,17 @@ class Trainer:
                 "accuracy": keras.metrics.SparseCategoricalAccuracy(),
             }
             self.optimizer.build(network.trainable_variables)
-        # The logits of the last batch of an epoch have another shape: traced once for any.
-        self._train_step = tf.function(self._replicated(self._train_on), reduce_retracing=True)
-        self._test_step = tf.function(self._replicated(self._test_on), reduce_retracing=True)
+        self.train_steps = tf.function(self._repeated(self._train_on))
+        self._test_steps = tf.function(self._repeated(self._test_on))
 
-    def _replicated(self, step: Callable[..., None]) -> Callable[..., None]:
-        return lambda images, labels: self._strategy.run(step, (images, labels))
+    def _repeated(self, step: Callable[..., None]) -> Callable[..., None]:
+        """A number of steps at once: for a small network Python's part of a step counts."""
+
+        def steps(batches: Tensor, count: Tensor) -> None:
+            for _ in tf.range(count):
+                self._strategy.run(step, next(batches))
+
+        return steps
 
     def _train_on(self, images: Tensor, labels: Tensor) -> None:
         with tf.GradientTape() as tape:
@@ -99,8 +106,10 @@ class Trainer:
 
     def evaluate(self, feed: Feed) -> dict[str, float]:
         """Loss and accuracy on a split."""
-        for images, labels in feed.epoch(0):
-            self._test_step(images, labels)
+        epoch = feed.open(0)
+        with epoch.errors():
+            self._test_steps(epoch.iterator, tf.constant(feed.steps))
+        epoch.finish()
         return self._results()
 
     def fit(
@@ -131,7 +140,7 @@ class Trainer:
         self.model.stop_training = False
         driven.on_train_begin()
         self._validate(validation, length, history, {})
-        batches = _batches(train)
+        batches = _Batches(train)
         with tqdm(total=length.steps, unit=" steps", desc="train", disable=None) as progress:
             for index in range(rounds):
                 driven.on_epoch_begin(index)
@@ -140,24 +149,24 @@ class Trainer:
                 driven.on_epoch_end(index, logs)
                 if self.model.stop_training:
                     break
-        batches.close()
         driven.on_train_end()
 
     def _train_round(
         self,
-        batches: Iterator[tuple[Tensor, Tensor]],
+        batches: _Batches,
         length: Length,
         driven: keras.callbacks.CallbackList,
         progress: tqdm,
     ) -> dict[str, float]:
-        for index in range(min(length.validate_every, length.steps - self.step)):
-            driven.on_train_batch_begin(index)
-            self._train_step(*next(batches))
-            self.step += 1
-            driven.on_train_batch_end(index)
-            progress.update()
+        end = min(self.step + length.validate_every, length.steps)
+        while self.step < end:
+            driven.on_train_batch_begin(self.step)
+            count = batches.run(self.train_steps, min(_STEPS_AT_ONCE, end - self.step))
+            self.step += count
+            driven.on_train_batch_end(self.step - 1)
+            progress.update(count)
             # Reading a metric waits for the step, so the bar is told now and then.
-            if self.step % _STEPS_BETWEEN_REPORTS == 0:
+            if self.step % _STEPS_BETWEEN_REPORTS < count:
                 self._report(progress)
         results = self._results()
         self._require_finite(results["loss"])
@@ -197,9 +206,21 @@ class Trainer:
         return {**logs, **{f"val_{name}": value for name, value in measured.items()}}
 
 
-def _batches(train: Feed) -> Generator[tuple[Tensor, Tensor], None, None]:
+class _Batches:
     """The batches of one epoch after the other, without an end."""
-    epoch = 0
-    while True:
-        yield from train.epoch(epoch)
-        epoch += 1
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed, self._number = feed, 0
+        self._epoch, self._left = feed.open(0), feed.steps
+
+    def run(self, steps: Callable[[Any, Tensor], None], wanted: int) -> int:
+        """Runs up to so many steps, fewer at the end of an epoch, and says how many."""
+        if not self._left:
+            self._epoch.finish()
+            self._number += 1
+            self._epoch, self._left = self._feed.open(self._number), self._feed.steps
+        count = min(wanted, self._left)
+        with self._epoch.errors():
+            steps(self._epoch.iterator, tf.constant(count))
+        self._left -= count
+        return count

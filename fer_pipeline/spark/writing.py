@@ -145,16 +145,16 @@ def _write_partition(partition: Partition, recipe: Recipe) -> Iterator[dict[str,
     # Records without an image have none in `images` either.
     has_image = partition.facts.column("image_hash").is_valid().to_numpy()
     image_of = np.cumsum(has_image) - 1
-    lowest = int(partition.candidates.key[0])
+    number = task_number()
     for code, name in enumerate(SPLITS):
         here = np.flatnonzero(split == code)
         if not len(here):
             continue
         variants = recipe.variants if name is Split.TRAIN else recipe.variants[:1]
         rows = _Rows(partition, recipe, name, variants, here, copies[here], image_of)
-        rows.shuffle(np.random.default_rng([recipe.seed, lowest % 2**32]))
+        rows.shuffle(np.random.default_rng([recipe.seed, number]))
         # Readers take the files in the order of their names: for a seed it is always the same.
-        path = f"split={name}/{unique_name(task_number())}"
+        path = f"split={name}/{unique_name(number)}"
         size = rows.write(recipe.folder / path)
         labels = partition.candidates.label
         classes = len(recipe.classes)

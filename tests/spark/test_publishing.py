@@ -79,8 +79,8 @@ def test_what_a_torn_run_left_is_cleaned_up(prepare, files, tmp_path) -> None:
         "split=train/part-1.parquet",
         "split=test/part-2.parquet",
         "quarantine/part-3.parquet",
-        ".manifest-x.json",
-        ".config-x.yaml",
+        ".manifest-a1b2c3_d.json",
+        ".config-a1b2c3_d.yaml",
     )
     for name in torn:
         path = tmp_path / "out" / name

@@ -1,0 +1,68 @@
+"""Training steps a second from the feed, against the same steps from arrays in memory.
+
+System A's network, batch 32, at 28x28: the fastest network there is here, and so the one for which
+the feed matters most. The rounds of the two alternate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import data, preprocess
+from fer_pipeline import manifest
+from fer_pipeline.accounting import Split
+from fer_pipeline.learning import bundle, networks
+from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.training import Trainer
+
+_BATCH, _STEPS, _AT_ONCE, _WARM_UP, _ROUNDS = 32, 1500, 10, 100, 3
+
+
+def run() -> list[tuple[str, str, str]]:
+    """Measures; returns (what, measured, goal) for each figure."""
+    folder = data.WORK / "dataset-28"
+    if not folder.exists():
+        preprocess.measure(data.csv(1), folder, "image.size=28")
+    made = manifest.read(folder)
+    network = networks.build("system_a", made.image.size, len(made.classes), {})
+    model = bundle.servable(network, made.image.size, made.image.normalization)
+    trainer = Trainer(network, model, 0.05)
+    feed: dict[str, list[float]] = {"none": [], "memory": []}
+    limit = []
+    for number in range(_ROUNDS):
+        for cache, found in feed.items():
+            found.append(_from_feed(trainer, folder, cache, number))
+        limit.append(_from_arrays(trainer, folder))
+    rows = []
+    for cache, found in feed.items():
+        shown = f"{max(found) / max(limit):.3f} ({max(found):,.0f} / {max(limit):,.0f} steps/s)"
+        rows.append((f"training, feed (cache: {cache}) / arrays", shown, "at least 0.97"))
+    return rows
+
+
+def _from_feed(trainer: Trainer, folder: Path, cache: str, number: int) -> float:
+    feed = Feed(folder, Split.TRAIN, _BATCH, shuffle=True, seed=number, cache=cache)
+    epoch = feed.open(0)
+    return _timed(lambda count: trainer.train_steps(epoch.iterator, tf.constant(count)))
+
+
+def _from_arrays(trainer: Trainer, folder: Path) -> float:
+    """The same steps on arrays that hold the normalised images, through `tf.data` as well."""
+    feed = Feed(folder, Split.TRAIN, _BATCH, shuffle=True, seed=0)
+    parts = [(images.numpy(), labels.numpy()) for images, labels in feed.epoch(0)]
+    arrays = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    batches = iter(tf.data.Dataset.from_tensor_slices(arrays).batch(_BATCH).repeat().prefetch(8))
+    return _timed(lambda count: trainer.train_steps(batches, tf.constant(count)))
+
+
+def _timed(run: Callable[[int], None]) -> float:
+    run(_WARM_UP)
+    began = time.perf_counter()
+    for _ in range(_STEPS // _AT_ONCE):
+        run(_AT_ONCE)
+    return _STEPS / (time.perf_counter() - began)

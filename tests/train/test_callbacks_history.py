@@ -1,0 +1,132 @@
+import csv
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from fer_pipeline.errors import StorageError
+from fer_pipeline.learning import training_plots
+from fer_pipeline.learning.callbacks import BestModel, Report
+from fer_pipeline.learning.history import History, Round
+
+HEADER = [
+    *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
+    *("validation_loss", "validation_accuracy"),
+]
+DRAWN = Round(0, 0, None, None, 1.25, 0.125)
+FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5)
+UNVALIDATED = Round(14, 2, 0.25, 0.75, None, None)
+
+
+class TestHistory:
+    def test_is_on_disk_after_each_round(self, tmp_path):
+        path = tmp_path / "run" / "history.csv"
+        history = History(path)
+        assert list(csv.reader(path.open())) == [HEADER]
+        for count, made in enumerate([DRAWN, FIRST, UNVALIDATED], 1):
+            history.add(made)
+            assert len(list(csv.reader(path.open()))) == 1 + count
+        assert history.rounds == [DRAWN, FIRST, UNVALIDATED]
+        assert list(csv.reader(path.open())) == [
+            HEADER,
+            ["0", "0", "", "", "1.25", "0.125"],
+            # Every digit, so that it can be read back.
+            ["7", "1", repr(0.1 + 0.2), repr(1 / 3), "1.5", "0.5"],
+            ["14", "2", "0.25", "0.75", "", ""],
+        ]
+        assert b"\r" not in path.read_bytes()
+
+    def test_begins_anew(self, tmp_path):
+        path = tmp_path / "history.csv"
+        History(path).add(FIRST)
+        History(path)
+        assert list(csv.reader(path.open())) == [HEADER]
+
+    def test_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StorageError, match="cannot be written"):
+            History(tmp_path / "file" / "history.csv")
+        history = History(tmp_path / "history.csv")
+        (tmp_path / "history.csv").unlink()
+        (tmp_path / "history.csv").mkdir()
+        with pytest.raises(StorageError, match=r"history\.csv: cannot be written: Is a directory"):
+            history.add(FIRST)
+
+
+def one_weight():
+    """A model of one number, and a way to set it."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    return model, lambda value: model.set_weights([np.array([[value]], np.float32)])
+
+
+def kept(best):
+    return keras.models.load_model(best.path).get_weights()[0].item()
+
+
+class TestBestModel:
+    def run(self, best, accuracies):
+        model, become = one_weight()
+        best.set_model(model)
+        best.on_train_begin()
+        for index, accuracy in enumerate(accuracies):
+            become(index + 1.0)
+            logs = {"loss": 1.0}
+            best.on_epoch_end(index, logs if accuracy is None else {**logs, "val_accuracy": accuracy})
+        best.on_train_end()
+
+    @pytest.mark.parametrize(
+        ("accuracies", "round_"),
+        [
+            ([0.2, 0.5, 0.4, 0.3], 2),
+            ([0.5, 0.4], 1),
+            ([0.1, 0.2, 0.3], 3),
+            ([0.0, 0.0], 1),
+            ([0.3, 0.5, 0.5], 2),  # of equals the first
+        ],
+    )
+    def test_keeps_the_model_that_validates_best(self, tmp_path, accuracies, round_):
+        best = BestModel(tmp_path / "best.keras", validated=True)
+        self.run(best, accuracies)
+        assert (best.round, best.accuracy) == (round_, max(accuracies))
+        assert kept(best) == round_
+        assert [path.name for path in tmp_path.iterdir()] == ["best.keras"]
+
+    def test_keeps_the_last_one_without_validation(self, tmp_path):
+        best = BestModel(tmp_path / "best.keras", validated=False)
+        self.run(best, [None, None, None])
+        assert (best.round, best.accuracy) == (3, None)
+        assert kept(best) == 3
+
+
+class TestReport:
+    @pytest.mark.parametrize(
+        ("made", "line"),
+        [
+            (
+                Round(16_001, 12, 0.12345, 0.98765, 1.5, 0.488),
+                "step 16,001, epoch 12; minibatch loss 0.1235, accuracy 98.77%;"
+                " validation loss 1.5000, accuracy 48.80%",
+            ),
+            (UNVALIDATED, "step 14, epoch 2; minibatch loss 0.2500, accuracy 75.00%"),
+        ],
+    )
+    def test_tells_the_round(self, tmp_path, caplog, made, line):
+        history = History(tmp_path / "history.csv")
+        history.add(DRAWN)
+        history.add(made)
+        with caplog.at_level("INFO"):
+            Report(history).on_epoch_end(0, {})
+        assert caplog.messages == [line]
+
+
+class TestPlots:
+    @pytest.mark.parametrize("draw", [training_plots.accuracy, training_plots.loss])
+    @pytest.mark.parametrize(
+        "rounds", [[DRAWN, FIRST], [DRAWN], [UNVALIDATED], []], ids=["all", "one", "train", "none"]
+    )
+    def test_can_be_seen(self, tmp_path, draw, rounds):
+        draw(rounds, "a run", tmp_path / "a.png")
+        picture = cv2.imread(str(tmp_path / "a.png"))
+        assert min(picture.shape[:2]) > 300
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20

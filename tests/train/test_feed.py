@@ -1,0 +1,583 @@
+import functools
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from fer_pipeline import schema
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.learning.feed import Feed
+from fer_pipeline.pixels import Normalization
+
+SIZE, ROWS = 16, 115
+NORMALIZATIONS = {
+    "centered": Normalization.centered(),
+    "unit": Normalization.unit(),
+    # The sums of FER2013's 28,709 training images, near enough.
+    "standard": Normalization.standard(66_145_536, 8_561_000_000, 1_388_000_000_000),
+}
+TABLE = NORMALIZATIONS["centered"].table()
+
+
+def feed_of(folder, batch_size=16, *, split="train", shuffle=True, seed=0, **options):
+    return Feed(folder, split, batch_size, shuffle=shuffle, seed=seed, **options)
+
+
+def batches(feed, number=0):
+    return [(images.numpy(), labels.numpy()) for images, labels in feed.epoch(number)]
+
+
+def joined(feed, number=0):
+    parts = batches(feed, number)
+    return np.concatenate([p for p, _ in parts]), np.concatenate([n for _, n in parts])
+
+
+def counted(images, labels):
+    """Whole rows, each with how often it comes."""
+    return Counter((i.tobytes(), int(n)) for i, n in zip(images, labels, strict=True))
+
+
+def expected(rows, table=TABLE):
+    return counted(table[rows.pixels][..., None], rows.labels)
+
+
+def order_of(rows, images, table=TABLE):
+    """The stored position of each image that was delivered."""
+    position = {table[face].tobytes(): row for row, face in enumerate(rows.pixels)}
+    return [position[image.tobytes()] for image in images]
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def dataset(rows, write_dataset, tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("uint8"), {"train": rows})
+
+
+@pytest.fixture(scope="module")
+def float_dataset(rows, write_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("float32")
+    return write_dataset(folder, {"train": rows}, dtype="float32")
+
+
+@pytest.fixture(params=["uint8", "float32"])
+def either(request, dataset, float_dataset):
+    return {"uint8": dataset, "float32": float_dataset}[request.param]
+
+
+# All the ways to read: an epoch is the same rows in each.
+WAYS = [
+    pytest.param({}, id="by default"),
+    pytest.param({"shuffle": False}, id="in stored order"),
+    pytest.param({"shuffle_buffer": 20}, id="small buffer"),
+    pytest.param({"shuffle_buffer": 1}, id="buffer smaller than a batch"),
+    pytest.param({"shuffle_buffer": ROWS}, id="buffer of the split"),
+    pytest.param({"batch_size": ROWS}, id="batch of the split"),
+    pytest.param({"batch_size": 1000}, id="batch larger than the split"),
+    pytest.param({"batch_size": 1, "shuffle_buffer": 1}, id="batch of one"),
+    pytest.param({"batch_size": 23}, id="batches without a rest"),
+    pytest.param({"deterministic": False}, id="not deterministic"),
+    pytest.param({"deterministic": False, "shuffle_buffer": 20}, id="not deterministic, small"),
+    pytest.param({"cache": "memory"}, id="in memory"),
+    pytest.param({"cache": "memory", "shuffle": False}, id="in memory, in stored order"),
+]
+
+
+class TestRows:
+    @pytest.mark.parametrize("options", WAYS)
+    def test_each_epoch_delivers_each_row_once(self, either, rows, options):
+        feed = feed_of(either, **options)
+        size = options.get("batch_size", 16)
+        for number in range(3):
+            found = batches(feed, number)
+            assert sum((counted(*batch) for batch in found), Counter()) == expected(rows)
+            full, rest = divmod(ROWS, size)
+            assert [len(n) for _, n in found] == [size] * full + [rest] * (rest > 0)
+            assert feed.steps == len(found)
+            assert feed.rows == ROWS
+            for images, labels in found:
+                assert images.dtype == np.float32
+                assert images.shape == (len(labels), SIZE, SIZE, 1)
+                assert labels.dtype == np.int32
+
+    @pytest.mark.parametrize("cache", ["none", "memory"])
+    def test_without_shuffling_the_order_is_the_stored_one(self, either, rows, cache):
+        feed = feed_of(either, 9, shuffle=False, cache=cache)
+        for number in (0, 1):
+            images, labels = joined(feed, number)
+            np.testing.assert_array_equal(images, TABLE[rows.pixels][..., None])
+            np.testing.assert_array_equal(labels, rows.labels)
+
+    def test_dataset_is_the_same_pass(self, dataset):
+        feed = feed_of(dataset)
+        found = [(i.numpy(), n.numpy()) for i, n in feed.dataset(3)]
+        for one, other in zip(found, batches(feed, 3), strict=True):
+            np.testing.assert_array_equal(one[0], other[0])
+            np.testing.assert_array_equal(one[1], other[1])
+        images, labels = feed.dataset(0).element_spec
+        assert (images.shape.as_list(), images.dtype) == ([None, SIZE, SIZE, 1], tf.float32)
+        assert (labels.shape.as_list(), labels.dtype) == ([None], tf.int32)
+
+    def test_each_split_has_its_own_rows(self, rows, write_dataset, tmp_path):
+        parts = {
+            "train": type(rows)(rows.pixels[:60], rows.labels[:60]),
+            "validation": type(rows)(rows.pixels[60:90], rows.labels[60:90]),
+            "test": type(rows)(rows.pixels[90:], rows.labels[90:]),
+        }
+        folder = write_dataset(tmp_path, parts)
+        for split, part in parts.items():
+            feed = feed_of(folder, split=split)
+            assert counted(*joined(feed)) == expected(part)
+            assert feed.rows == len(part.labels)
+
+    def test_files_that_the_manifest_does_not_name_are_ignored(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows})
+        inside = folder / "split=train"
+        first = min(inside.iterdir())
+        (inside / "part-00000-1.parquet").write_bytes(first.read_bytes())
+        (inside / "part-99999-1.parquet").write_bytes(b"PAR1 a torn file")
+        (inside / "_common_metadata").write_bytes(b"none")
+        (inside / "_metadata").write_bytes(b"none")
+        (folder / "extra.parquet").write_bytes(first.read_bytes())
+        for shards in (1, 2):
+            parts = [feed_of(folder, shard=shard, shards=shards) for shard in range(shards)]
+            found = sum((counted(*joined(feed)) for feed in parts), Counter())
+            assert found == expected(rows)
+
+    @pytest.mark.parametrize(
+        "name", ["with space", "50% off %41", "a#b", "what?", "a+b=c&d", "a:b", "für"]
+    )
+    def test_a_folder_may_have_any_name(self, rows, write_dataset, tmp_path, name):
+        folder = write_dataset(tmp_path / name, {"train": rows})
+        assert counted(*joined(feed_of(folder))) == expected(rows)
+        assert feed_of(folder, shards=3, shard=2).rows < ROWS
+
+    def test_a_relative_folder(self, dataset, rows, monkeypatch):
+        monkeypatch.chdir(dataset.parent)
+        feed = feed_of(Path(dataset.name))
+        monkeypatch.chdir("/")
+        assert counted(*joined(feed)) == expected(rows)
+
+
+class TestOrder:
+    @pytest.mark.parametrize("cache", ["none", "memory"])
+    @pytest.mark.parametrize("buffer", [20, 16384])
+    def test_follows_from_seed_and_epoch(self, dataset, cache, buffer):
+        make = functools.partial(feed_of, dataset, cache=cache, shuffle_buffer=buffer)
+        feed = make(seed=5)
+        first, second = joined(feed, 0), joined(feed, 1)
+        # Whatever was read before, and in whatever feed.
+        for again in (joined(feed, 0), joined(make(seed=5), 0)):
+            np.testing.assert_array_equal(again[0], first[0])
+            np.testing.assert_array_equal(again[1], first[1])
+        np.testing.assert_array_equal(joined(make(seed=5), 1)[0], second[0])
+        others = [second[0], joined(make(seed=6), 0)[0], joined(make(seed=6), 1)[0]]
+        orders = {images.tobytes() for images in [first[0], *others]}
+        assert len(orders) == 4
+
+    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"deterministic": False}])
+    def test_is_far_from_the_stored_one(self, dataset, rows, options):
+        for number in range(3):
+            order = np.array(order_of(rows, joined(feed_of(dataset, **options), number)[0]))
+            # A random permutation of n moves a row by n / 3 on average: here 38.
+            assert np.abs(order - np.arange(ROWS)).mean() > 25
+            neighbours = np.abs(np.diff(order)) == 1
+            assert neighbours.mean() < 0.1
+            assert abs(np.corrcoef(order, np.arange(ROWS))[0, 1]) < 0.4
+
+    def test_a_small_buffer_mixes_row_groups(self, dataset, rows):
+        images, _ = joined(feed_of(dataset, shuffle_buffer=48))
+        order = np.array(order_of(rows, images))
+        group = np.repeat(np.arange(9), [16, 16, 7, 16, 16, 16, 3, 16, 9])[order]
+        in_batch = [len(set(group[i : i + 16])) for i in range(0, ROWS - 16, 16)]
+        assert min(in_batch) >= 2
+        assert (np.abs(np.diff(order)) == 1).mean() < 0.15
+
+    def test_row_groups_come_in_another_order_each_epoch(self, dataset, rows):
+        # A buffer of a batch mixes within the batch alone: what is left is the order of groups.
+        feed = feed_of(dataset, 1, shuffle_buffer=1)
+        firsts = {order_of(rows, joined(feed, number)[0])[0] for number in range(6)}
+        assert len(firsts) > 1
+
+    def test_not_shuffled_takes_no_seed(self, dataset):
+        one = joined(feed_of(dataset, shuffle=False, seed=1), 0)[0]
+        np.testing.assert_array_equal(one, joined(feed_of(dataset, shuffle=False, seed=2), 1)[0])
+
+
+class TestPixels:
+    @pytest.mark.parametrize("kind", NORMALIZATIONS)
+    def test_are_those_of_the_table_whatever_the_dtype(self, rows, write_dataset, tmp_path, kind):
+        assert len(np.unique(rows.pixels)) == 256
+        table = NORMALIZATIONS[kind].table()
+        found = {}
+        for dtype in ("uint8", "float32"):
+            folder = write_dataset(
+                tmp_path / dtype, {"train": rows}, dtype=dtype, normalization=NORMALIZATIONS[kind]
+            )
+            images, labels = joined(feed_of(folder, shuffle=False))
+            # Bits, not values: -0.0 is not 0.0.
+            np.testing.assert_array_equal(
+                images.view(np.uint32), table[rows.pixels][..., None].view(np.uint32)
+            )
+            np.testing.assert_array_equal(labels, rows.labels)
+            found[dtype] = batches(feed_of(folder, seed=3), 2)
+            raw = np.concatenate([pixels for pixels, _ in feed_of(folder).raw([])])
+            np.testing.assert_array_equal(raw, rows.pixels)
+        for one, other in zip(found["uint8"], found["float32"], strict=True):
+            assert one[0].tobytes() == other[0].tobytes()
+            np.testing.assert_array_equal(one[1], other[1])
+
+    @pytest.mark.parametrize("batch_size", [5, 16, 1000])
+    def test_raw_is_stored_order_with_origins(self, either, rows, batch_size):
+        names = [schema.LABEL, "emotion", *schema.ORIGIN]
+        pixels, columns = [], {name: [] for name in names}
+        # It neither shuffles nor leaves out, whatever the feed was made for.
+        for part, others in feed_of(either, batch_size, deterministic=False).raw(names):
+            assert part.dtype == np.uint8
+            assert part.shape[1:] == (SIZE, SIZE)
+            assert 0 < len(part) <= batch_size
+            assert list(others) == names
+            pixels.append(part)
+            for name in names:
+                assert len(others[name]) == len(part)
+                columns[name] += others[name].tolist()
+        np.testing.assert_array_equal(np.concatenate(pixels), rows.pixels)
+        classes = ("angry", "happy", "sad")
+        assert columns.pop(schema.LABEL) == rows.labels.tolist()
+        assert columns.pop("emotion") == [classes[label] for label in rows.labels]
+        origins = [rows.origin(row) for row in range(ROWS)]
+        assert columns == {name: [o[name] for o in origins] for name in schema.ORIGIN}
+
+    def test_raw_without_columns(self, dataset, rows):
+        found = list(feed_of(dataset).raw([]))
+        assert all(columns == {} for _, columns in found)
+        np.testing.assert_array_equal(np.concatenate([p for p, _ in found]), rows.pixels)
+
+
+class TestShards:
+    @pytest.mark.parametrize("shards", [2, 4, 9])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"shuffle": False}, {"deterministic": False}, {"cache": "memory"}],
+        ids=str,
+    )
+    def test_are_disjoint_and_together_complete(self, dataset, rows, shards, options):
+        feeds = [feed_of(dataset, shard=s, shards=shards, **options) for s in range(shards)]
+        assert sum(feed.rows for feed in feeds) == ROWS
+        for number in (0, 1):
+            parts = [batches(feed, number) for feed in feeds]
+            for feed, part in zip(feeds, parts, strict=True):
+                assert sum(len(labels) for _, labels in part) == feed.rows
+                assert feed.steps == len(part)
+            found = sum((counted(*batch) for part in parts for batch in part), Counter())
+            assert found == expected(rows)
+
+    def test_a_shard_has_the_same_rows_each_epoch(self, dataset):
+        feed = feed_of(dataset, shard=1, shards=4)
+        assert counted(*joined(feed, 0)) == counted(*joined(feed, 1))
+
+    def test_raw_of_a_shard(self, dataset, rows):
+        found = Counter()
+        for shard in range(2):
+            for pixels, others in feed_of(dataset, shard=shard, shards=2).raw([schema.LABEL]):
+                found += counted(TABLE[pixels], others[schema.LABEL])
+        assert found == expected(rows)
+
+    def test_many_files(self, rows, write_dataset, tmp_path):
+        # Twelve files: the tenth stands after the ninth, not after the first.
+        layout = [[10 - number % 2] for number in range(12)] + [[10]]
+        folder = write_dataset(tmp_path, {"train": rows}, layout=layout)
+        feeds = [feed_of(folder, shard=s, shards=5, shuffle=False) for s in range(5)]
+        assert sum(map(lambda feed: counted(*joined(feed)), feeds), Counter()) == expected(rows)
+        np.testing.assert_array_equal(
+            joined(feed_of(folder, shuffle=False))[0], TABLE[rows.pixels][..., None]
+        )
+
+    def test_more_than_row_groups(self, dataset):
+        with pytest.raises(DatasetError) as error:
+            feed_of(dataset, shard=3, shards=10)
+        assert one_line(error) == (
+            f"{dataset}: the train split has 9 row groups for 10 readers;"
+            " make more with output.row_group_rows"
+        )
+
+
+class TestCache:
+    def test_needs_the_files_for_the_first_pass_alone(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows})
+        feed = feed_of(folder, cache="memory")
+        first = joined(feed, 0)
+        for path in (folder / "split=train").iterdir():
+            path.unlink()
+        assert counted(*joined(feed, 1)) == expected(rows)
+        np.testing.assert_array_equal(joined(feed, 0)[0], first[0])
+
+    def test_a_pass_that_was_abandoned_leaves_no_torn_cache(self, dataset, rows):
+        feed = feed_of(dataset, 4, cache="memory")
+        passing = feed.epoch(0)
+        next(passing)
+        passing.close()
+        assert counted(*joined(feed, 0)) == expected(rows)
+
+    def test_a_pass_that_failed_is_not_kept(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
+        feed = feed_of(folder, cache="memory")
+        for number in (0, 1):
+            with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
+                joined(feed, number)
+
+
+def claim(more):
+    """A manifest that counts some rows more in the second file than it has."""
+
+    def change(file):
+        second = "part-00001" in file.path
+        return file.model_copy(update={"rows": file.rows + more * second})
+
+    return change
+
+
+READS = {
+    "epoch": lambda feed: list(feed.epoch(0)),
+    "dataset": lambda feed: list(feed.dataset(0)),
+    "raw": lambda feed: list(feed.raw([schema.LABEL])),
+}
+
+
+class TestDamage:
+    @pytest.mark.parametrize("read", READS)
+    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"deterministic": False}])
+    @pytest.mark.parametrize("more", [1, -1])
+    def test_another_number_of_rows(self, rows, write_dataset, tmp_path, more, options, read):
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(more))
+        feed = feed_of(folder, **options)
+        message = (
+            f"{folder}: an epoch of the train split delivered 115 rows,"
+            f" the manifest says {115 + more}; run preprocess again"
+        )
+        if read == "dataset":
+            with pytest.raises(tf.errors.OpError) as error:
+                READS[read](feed)
+            assert message in str(error.value)
+        else:
+            with pytest.raises(DatasetError) as error:
+                READS[read](feed)
+            assert one_line(error) == message
+
+    def test_another_number_of_rows_shows_when_the_epoch_ends(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
+        found = Counter()
+        with pytest.raises(DatasetError):
+            for images, labels in feed_of(folder, 23, shuffle=False).epoch(0):
+                found += counted(images.numpy(), labels.numpy())
+        assert found == expected(rows)
+
+    def test_a_file_that_is_missing(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows})
+        path = sorted((folder / "split=train").iterdir())[1]
+        size = path.stat().st_size
+        path.unlink()
+        with pytest.raises(DatasetError) as error:
+            feed_of(folder)
+        assert one_line(error) == (
+            f"{path}: is missing, the manifest says {size} bytes; run preprocess again"
+        )
+
+    def test_a_file_of_another_length(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows})
+        path = sorted((folder / "split=train").iterdir())[1]
+        size = path.stat().st_size
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(DatasetError) as error:
+            feed_of(folder)
+        assert one_line(error) == (
+            f"{path}: has {size - 1} bytes, the manifest says {size} bytes; run preprocess again"
+        )
+
+    @pytest.mark.parametrize("read", ["epoch", "raw"])
+    @pytest.mark.parametrize("deterministic", [True, False])
+    def test_a_file_that_goes_away_while_it_is_read(
+        self, rows, write_dataset, tmp_path, deterministic, read
+    ):
+        folder = write_dataset(tmp_path, {"train": rows})
+        feed = feed_of(folder, deterministic=deterministic)
+        path = sorted((folder / "split=train").iterdir())[1]
+        path.unlink()
+        with pytest.raises(DatasetError) as error:
+            READS[read](feed)
+        assert str(folder) in one_line(error)
+
+    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"shards": 2}])
+    @pytest.mark.parametrize("place", ["pages", "footer", "magic"])
+    def test_a_file_that_is_no_parquet_any_more(
+        self, rows, write_dataset, tmp_path, place, options
+    ):
+        folder = write_dataset(tmp_path, {"train": rows})
+        path = sorted((folder / "split=train").iterdir())[1]
+        content = bytearray(path.read_bytes())
+        footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+        here = {
+            "pages": slice(4, footer),
+            "footer": slice(footer, len(content) - 8),
+            "magic": slice(len(content) - 4, len(content)),
+        }[place]
+        content[here] = bytes(byte ^ 0x5A for byte in content[here])
+        path.write_bytes(content)
+
+        def read():
+            for shard in range(options.get("shards", 1)):
+                list(feed_of(folder, **options, shard=shard).epoch(0))
+
+        with pytest.raises(DatasetError) as error:
+            read()
+        assert str(folder) in one_line(error)
+
+    @pytest.mark.parametrize("read", ["epoch", "raw"])
+    @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+    @pytest.mark.parametrize(
+        "damage", ["one shorter", "one longer", "one longer, one shorter", "all double", "one null"]
+    )
+    def test_pixel_rows_of_another_length(
+        self, rows, write_dataset, tmp_path, damage, dtype, read
+    ):
+        def change(stored, number):
+            if number != 4:
+                return stored
+            values = stored.to_pylist()
+            if damage == "one shorter":
+                values[3] = values[3][:-1]
+            elif damage == "one longer":
+                values[3] = values[3] + values[3][:1]
+            elif damage == "one longer, one shorter":
+                values[3], values[4] = values[3] + values[4][:1], values[4][1:]
+            elif damage == "all double":
+                values = [value + value for value in values]
+            else:
+                values[3] = None
+            return pa.array(values, stored.type)
+
+        folder = write_dataset(tmp_path, {"train": rows}, dtype=dtype, images=change)
+        with pytest.raises(DatasetError) as error:
+            READS[read](feed_of(folder))
+        message = one_line(error)
+        assert message.startswith(
+            f"{folder}: an image of the train split is not what the manifest says"
+        )
+
+    def test_values_that_the_normalisation_does_not_have(self, rows, write_dataset, tmp_path):
+        def change(stored, number):
+            values = np.stack(stored.to_pylist())
+            values[0, 7] += 0.001
+            return pa.array(list(values), stored.type) if number == 4 else stored
+
+        folder = write_dataset(tmp_path, {"train": rows}, dtype="float32", images=change)
+        for read in ("epoch", "raw"):
+            with pytest.raises(DatasetError) as error:
+                READS[read](feed_of(folder))
+            assert one_line(error) == (
+                f"{folder}: an image of the train split is not what the manifest says:"
+                " values that this normalisation cannot have produced"
+            )
+
+    def test_images_of_another_size_than_the_manifest_says(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows}, size=8)
+        with pytest.raises(DatasetError, match="not what the manifest says"):
+            READS["epoch"](feed_of(folder))
+
+    def test_an_empty_split(self, dataset):
+        with pytest.raises(DatasetError) as error:
+            feed_of(dataset, split="validation")
+        assert one_line(error) == (
+            f"{dataset}: the validation split is empty;"
+            " rows per split: train (115), validation (0), test (0)"
+        )
+
+    def test_no_dataset(self, tmp_path):
+        with pytest.raises(DatasetError, match=r"holds no dataset \(no manifest\.json\)"):
+            feed_of(tmp_path)
+
+
+def running():
+    """The threads that Python started; those of TensorFlow that pass through it stay known."""
+    dummy = threading._DummyThread
+    return {thread for thread in threading.enumerate() if not isinstance(thread, dummy)}
+
+
+def none_left(before):
+    """Whether, before long, no other threads run than before."""
+    for _ in range(100):
+        if running() <= before:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+class TestThreads:
+    @pytest.fixture(scope="class")
+    def long_dataset(self, rows, write_dataset, tmp_path_factory):
+        """More row groups than all queues hold."""
+        folder = tmp_path_factory.mktemp("long")
+        return write_dataset(folder, {"train": rows}, layout=[[1] * 60, [1] * 60])
+
+    @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"cache": "memory"}])
+    @pytest.mark.parametrize("read", ["epoch", "dataset", "raw"])
+    def test_an_abandoned_pass_leaves_none(self, long_dataset, read, options):
+        feed = feed_of(long_dataset, 1, shuffle_buffer=4, **options)
+        before = running()
+        passes = {
+            "epoch": lambda: feed.epoch(0),
+            "dataset": lambda: iter(feed.dataset(0)),
+            "raw": lambda: feed.raw([]),
+        }
+        for _ in range(2):
+            passing = passes[read]()
+            next(passing)
+            next(passing)
+            del passing
+            assert none_left(before)
+
+    @pytest.mark.parametrize("deterministic", [True, False])
+    def test_a_whole_pass_leaves_none(self, dataset, deterministic):
+        feed = feed_of(dataset, deterministic=deterministic)
+        before = running()
+        joined(feed)
+        assert none_left(before)
+
+    def test_a_pass_that_failed_leaves_none(self, rows, write_dataset, tmp_path):
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
+        before = running()
+        with pytest.raises(DatasetError):
+            joined(feed_of(folder))
+        assert none_left(before)
+
+    def test_many_passes_leave_no_open_files(self, dataset):
+        feed = feed_of(dataset)
+        joined(feed)
+        before = descriptors()
+        for number in range(5):
+            joined(feed, number)
+        assert descriptors() <= before + 2
+
+
+def test_the_layout_is_what_these_tests_say(dataset, rows):
+    groups = [
+        [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        for footer in map(pq.read_metadata, sorted((dataset / "split=train").iterdir()))
+    ]
+    assert groups == [[16, 16, 7], [16, 16, 16, 3], [16, 9]]
+    assert len(rows.labels) == ROWS
