@@ -173,7 +173,7 @@ def expect_scored(rows: list[dict[str, Any]], run: Run, pictures: list[np.ndarra
     assert {(row["reason"], row["detail"]) for row in rows} == {(None, None)}
     # A model that says one thing of all images would hide a mistake.
     assert len({row["emotion"] for row in rows}) > 1
-    assert np.ptp(given, axis=0).min() > 0.1
+    assert np.ptp(given, axis=0).min() > 0.03
 
 
 def expect_unscored(row: Mapping[str, Any], reason: str, detail: str) -> None:
@@ -223,7 +223,7 @@ class Folder:
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory, picture) -> Folder:
     """Files of every kind, in folders whose names mean nothing here."""
-    root = tmp_path_factory.mktemp("földer with [crops]")
+    root = tmp_path_factory.mktemp("crops") / "földer with [crops]"
     noise = np.random.default_rng(5)
     colour = noise.integers(0, 256, (31, 19, 3), np.uint8)
     alpha = noise.integers(0, 256, (9, 14, 4), np.uint8)
@@ -331,7 +331,7 @@ class TestFolder:
     @pytest.mark.usefixtures("small_tasks")
     def test_tasks_and_batches_change_nothing(self, crops, run, of_crops, scored, spark) -> None:
         again = scored(
-            run, crops.root.parent / "f*lder with*", settings=("inference.batch_size=3",)
+            run, crops.root.parent / "f*lder with *", settings=("inference.batch_size=3",)
         )
 
         assert len(again.about["files"]) > len(of_crops.about["files"])
@@ -492,34 +492,59 @@ def faces(tmp_path_factory, picture, line) -> tuple[Path, list[np.ndarray]]:
     return path, pictures
 
 
+@pytest.fixture(scope="module")
+def dataset(prepare, faces):
+    """The images as they are."""
+    return prepare(faces[0], image={"size": SIZE})
+
+
+@pytest.fixture(scope="module")
+def of_dataset(scored, run, dataset) -> Found:
+    return scored(run, dataset.folder)
+
+
+@pytest.fixture
+def copied(dataset, tmp_path) -> Callable[..., Path]:
+    """Puts the dataset elsewhere."""
+
+    def copy(name: str = "data") -> Path:
+        return shutil.copytree(dataset.folder, tmp_path / name / "data")
+
+    return copy
+
+
 class TestDataset:
-    @pytest.mark.parametrize("kind", ["centered", "standard"])
-    def test_both_dtypes_get_the_same_probabilities(self, prepare, scored, run, faces, kind):
-        image = {"size": SIZE, "normalization": kind}
-        both = [
-            scored(run, prepare(faces[0], image={**image, "dtype": dtype}).folder)
-            for dtype in ("uint8", "float32")
+    def test_every_row_is_one_row(self, run, faces, of_dataset) -> None:
+        expect_books(of_dataset)
+        assert [(row["source"], row["record"]) for row in of_dataset.rows] == [
+            (str(faces[0]), n) for n in range(30)
         ]
+        assert [row["image_hash"] for row in of_dataset.rows] == list(map(image_hash, faces[1]))
+        expect_scored(of_dataset.rows, run, faces[1])
 
-        for found in both:
-            expect_books(found)
-            assert [(row["source"], row["record"]) for row in found.rows] == [
-                (str(faces[0]), n) for n in range(30)
-            ]
-            assert [row["image_hash"] for row in found.rows] == list(map(image_hash, faces[1]))
-            expect_scored(found.rows, run, faces[1])
-        assert _rounded(both[0].rows) == _rounded(both[1].rows)
+    @pytest.mark.parametrize("kind", ["centered", "standard"])
+    def test_float32_gets_the_same_probabilities(
+        self, prepare, scored, run, faces, of_dataset, kind
+    ) -> None:
+        """Whatever the dataset's normalisation: the model has its own."""
+        image = {"size": SIZE, "dtype": "float32", "normalization": kind}
 
-    @pytest.mark.parametrize("size", [8, 20])
-    @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-    def test_images_of_another_size_are_resized(self, prepare, scored, run, faces, size, dtype):
+        found = scored(run, prepare(faces[0], image=image).folder)
+
+        expect_books(found)
+        assert _rounded(found.rows) == _rounded(of_dataset.rows)
+
+    @pytest.mark.parametrize(("size", "dtype"), [(8, "uint8"), (20, "float32")])
+    def test_images_of_another_size_are_resized(
+        self, prepare, scored, run, faces, size, dtype
+    ) -> None:
         made = prepare(faces[0], image={"size": size, "dtype": dtype})
 
         found = scored(run, made.folder)
 
         expect_scored(found.rows, run, [images.resize(image, size) for image in faces[1]])
 
-    def test_variants_and_copies_are_rows_of_their_own(self, prepare, scored, run, faces):
+    def test_variants_and_copies_are_rows_of_their_own(self, prepare, scored, run, faces) -> None:
         made = prepare(
             faces[0],
             image={"size": SIZE},
@@ -529,7 +554,7 @@ class TestDataset:
 
         found = scored(run, made.folder)
 
-        def place(row):
+        def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
             return row["source"], row["record"], row["variant"], row["copy"]
 
         expect_books(found)
@@ -539,51 +564,47 @@ class TestDataset:
         stored = [np.frombuffer(row["image"], np.uint8).reshape(SIZE, SIZE) for row in made.rows]
         expect_scored(rows, run, stored)
 
-    def test_other_files_in_it_are_not_read(self, prepare, scored, run, faces, tmp_path):
-        made = prepare(faces[0], to=tmp_path / "data", image={"size": SIZE})
-        orphan = made.folder / "split=train" / "part-00000-orphan.parquet"
-        shutil.copy(made.folder / made.manifest.files[0].path, orphan)
-        (made.folder / "face.png").write_bytes(b"")
+    def test_other_files_in_it_are_not_read(self, dataset, copied, scored, run) -> None:
+        folder = copied()
+        stray = folder / "split=train" / "part-00000-stray.parquet"
+        shutil.copy(folder / dataset.manifest.files[0].path, stray)
+        (folder / "face.png").write_bytes(b"")
 
-        assert len(scored(run, made.folder).rows) == 30
+        assert len(scored(run, folder).rows) == 30
 
-    @pytest.mark.parametrize("name", ["100%25 ä", "copy=3", "new [1]", "a {b,c} *"])
-    def test_it_may_have_any_name(self, prepare, scored, run, faces, tmp_path, name):
-        made = prepare(faces[0], to=tmp_path / name / "data", image={"size": SIZE})
+    @pytest.mark.parametrize("name", ["100%25 ä", "copy=3", "new [1]", "a {b,c}", "all *"])
+    def test_it_may_have_any_name(self, copied, scored, run, of_dataset, name) -> None:
+        found = scored(run, copied(name))
 
-        found = scored(run, made.folder)
+        assert _rounded(found.rows) == _rounded(of_dataset.rows)
 
-        assert [(row["source"], row["record"]) for row in found.rows] == [
-            (str(faces[0]), n) for n in range(30)
-        ]
-
-    def test_without_a_manifest_it_is_none(self, prepare, scored, run, faces, tmp_path):
-        made = prepare(faces[0], to=tmp_path / "data", image={"size": SIZE})
-        (made.folder / "manifest.json").unlink()
+    def test_without_a_manifest_it_is_none(self, copied, scored, run, tmp_path) -> None:
+        folder = copied()
+        (folder / "manifest.json").unlink()
 
         with pytest.raises((InputError, DatasetError)) as why:
-            scored(run, made.folder, to=tmp_path / "out")
+            scored(run, folder, to=tmp_path / "out")
 
-        assert str(why.value).startswith(f"{made.folder}: ")
+        assert str(why.value).startswith(f"{folder}: ")
         assert "\n" not in str(why.value)
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("damage", ["missing", "cut short", "of another dataset"])
+    @pytest.mark.parametrize("damage", ["missing", "cut short", "other rows"])
     def test_a_damaged_one_is_one_clear_error(
-        self, prepare, scored, run, faces, tmp_path, damage
+        self, dataset, copied, scored, run, tmp_path, damage
     ) -> None:
-        made = prepare(faces[0], to=tmp_path / "data", image={"size": SIZE})
-        file = made.folder / made.manifest.files[0].path
-        if damage == "missing":
-            file.unlink()
-        elif damage == "cut short":
-            file.write_bytes(file.read_bytes()[:-100])
-        else:
-            other = pq.ParquetFile(file).read().slice(1)
-            pq.write_table(other, file)
+        folder = copied()
+        file = folder / dataset.manifest.files[0].path
+        match damage:
+            case "missing":
+                file.unlink()
+            case "cut short":
+                file.write_bytes(file.read_bytes()[:-100])
+            case "other rows":
+                pq.write_table(pq.ParquetFile(file).read().slice(1), file)
 
         with pytest.raises((InputError, DatasetError)) as why:
-            scored(run, made.folder, to=tmp_path / "out")
+            scored(run, folder, to=tmp_path / "out")
 
         assert str(file) in str(why.value)
         assert "\n" not in str(why.value)
@@ -661,16 +682,6 @@ class TestOutput:
         assert str(two[1] / "out") in str(why.value)
         assert "\n" not in str(why.value)
 
-    def test_scores_beside_their_images_are_not_scored_the_next_time(
-        self, run, scored, picture, tmp_path
-    ) -> None:
-        (tmp_path / "face.png").write_bytes(_encoded(".png", picture(1)))
-        scored(run, tmp_path, to=tmp_path / "scores")
-
-        again = scored(run, tmp_path, to=tmp_path / "scores", overwrite=True)
-
-        assert [row["source"] for row in again.rows] == [str(tmp_path / "face.png")]
-
 
 # --- What a user can get wrong.
 
@@ -691,7 +702,7 @@ class TestErrors:
 
     def test_images_and_csv_are_not_told_apart(self, run, scored, two, crops, tmp_path) -> None:
         with pytest.raises(InputError, match=r"holds both CSV files \(1\) and images"):
-            scored(run, two[0], tmp_path.parent / "f*lder*", to=tmp_path / "out")
+            scored(run, two[0], str(crops.root).replace("[crops]", "*"), to=tmp_path / "out")
 
     @pytest.mark.parametrize(
         ("state", "says"),
@@ -757,7 +768,7 @@ def test_a_worker_loads_a_model_once(spark, scored, crops, tmp_path) -> None:
             )
 
     def ask() -> dict[int, tuple[int, int]]:
-        asked = spark.range(0, 2, 1, 2).mapInArrow(loads, "pid int, loads int, uses int")
+        asked = spark.range(0, 2, 1, 2).mapInArrow(loads, "pid bigint, loads bigint, uses bigint")
         return {row.pid: (row.loads, row.uses) for row in asked.collect()}
 
     before = ask()

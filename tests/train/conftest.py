@@ -112,9 +112,7 @@ def write(
                     start, number = part.stop, number + 1
             relative = str(path.relative_to(folder))
             files.append(
-                DataFile(
-                    path=relative, split=split, rows=start - begin, bytes=path.stat().st_size
-                )
+                DataFile(path=relative, split=split, rows=start - begin, bytes=path.stat().st_size)
             )
         assert start == len(rows.labels), "the layout is too small"
     counts = {

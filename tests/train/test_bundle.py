@@ -91,7 +91,7 @@ class TestModel:
         model = keras.models.load_model(tmp_path / "model.keras")
         layer = model.get_layer("normalization")
         table = normalization.table().view(np.uint32)
-        part = keras.Model(model.inputs, layer.output)
+        part = keras.Model(model.inputs[0], layer.output)
         traced = tf.function(part, input_signature=[tf.TensorSpec((None, SIZE, SIZE, 1))])
         values = ALL_VALUES.astype(np.float32)
         ways = {
@@ -115,7 +115,9 @@ class TestModel:
         model, _ = bundle.load(tmp_path)
         all_at_once = model(PIXELS).numpy()
         for count in (1, 2, 36):
-            np.testing.assert_allclose(model(PIXELS[:count]).numpy(), all_at_once[:count], atol=1e-6)
+            np.testing.assert_allclose(
+                model(PIXELS[:count]).numpy(), all_at_once[:count], atol=1e-6
+            )
 
     def test_probabilities_are_float32_whatever_the_network_computes_in(self):
         before = keras.config.dtype_policy()
@@ -200,9 +202,7 @@ class TestRefusals:
 
     def test_no_model(self, run):
         (run / "model.keras").unlink()
-        assert refused(run) == (
-            f"{run / 'model.keras'}: cannot be read: No such file or directory"
-        )
+        assert refused(run) == (f"{run / 'model.keras'}: cannot be read: No such file or directory")
 
     def test_a_newer_format(self, run):
         path = run / "model.json"

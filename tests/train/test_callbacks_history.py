@@ -19,16 +19,21 @@ FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5)
 UNVALIDATED = Round(14, 2, 0.25, 0.75, None, None)
 
 
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
 class TestHistory:
     def test_is_on_disk_after_each_round(self, tmp_path):
         path = tmp_path / "run" / "history.csv"
         history = History(path)
-        assert list(csv.reader(path.open())) == [HEADER]
+        assert table(path) == [HEADER]
         for count, made in enumerate([DRAWN, FIRST, UNVALIDATED], 1):
             history.add(made)
-            assert len(list(csv.reader(path.open()))) == 1 + count
+            assert len(table(path)) == 1 + count
         assert history.rounds == [DRAWN, FIRST, UNVALIDATED]
-        assert list(csv.reader(path.open())) == [
+        assert table(path) == [
             HEADER,
             ["0", "0", "", "", "1.25", "0.125"],
             # Every digit, so that it can be read back.
@@ -41,7 +46,7 @@ class TestHistory:
         path = tmp_path / "history.csv"
         History(path).add(FIRST)
         History(path)
-        assert list(csv.reader(path.open())) == [HEADER]
+        assert table(path) == [HEADER]
 
     def test_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
@@ -72,7 +77,9 @@ class TestBestModel:
         for index, accuracy in enumerate(accuracies):
             become(index + 1.0)
             logs = {"loss": 1.0}
-            best.on_epoch_end(index, logs if accuracy is None else {**logs, "val_accuracy": accuracy})
+            best.on_epoch_end(
+                index, logs if accuracy is None else {**logs, "val_accuracy": accuracy}
+            )
         best.on_train_end()
 
     @pytest.mark.parametrize(

@@ -448,9 +448,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         "damage", ["one shorter", "one longer", "one longer, one shorter", "all double", "one null"]
     )
-    def test_pixel_rows_of_another_length(
-        self, rows, write_dataset, tmp_path, damage, dtype, read
-    ):
+    def test_pixel_rows_of_another_length(self, rows, write_dataset, tmp_path, damage, dtype, read):
         def change(stored, number):
             if number != 4:
                 return stored
