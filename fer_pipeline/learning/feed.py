@@ -16,6 +16,7 @@ import tensorflow as tf
 from fer_pipeline import manifest, schema
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import DatasetError
+from fer_pipeline.learning.mixing import Labels, Pixels, mixed
 from fer_pipeline.pixels import Normalization
 
 # petastorm 0.12 is written for an older pyarrow, which says so at every turn, in its threads too.
@@ -23,9 +24,6 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
-
-Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
 
 _FAST_WORKERS = 4
 _RAW_QUEUE = 16
@@ -240,7 +238,7 @@ class Feed:
             (pixels, others[schema.LABEL])
             for pixels, others in self._chunks([schema.LABEL], order=order)
         )
-        yield from _mixed(chunks, self._buffer, step, rng) if self._shuffle else chunks
+        yield from mixed(chunks, self._buffer, step, rng) if self._shuffle else chunks
 
     def _in_memory(self) -> tuple[Pixels, Labels]:
         if self._kept is None:
@@ -314,41 +312,3 @@ def _require_table(normalization: Normalization) -> None:
     values = _values(tf.range(256), normalization).numpy()
     if not np.array_equal(values, normalization.table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")
-
-
-def _mixed(
-    chunks: Iterator[tuple[Pixels, Labels]],
-    capacity: int,
-    step: int,
-    rng: np.random.Generator,
-) -> Iterator[tuple[Pixels, Labels]]:
-    """Rows mixed in a buffer that is always full: what goes out makes room for what comes in.
-
-    Args:
-        chunks: Flat pixels and labels.
-        capacity: How many rows the buffer holds.
-        step: How many go out at once, unless the buffer is smaller.
-        rng: Chooses them.
-    """
-    step = min(step, capacity)
-    pixels, labels, free = None, np.empty(capacity, np.int32), np.arange(capacity)
-    for new_pixels, new_labels in chunks:
-        if pixels is None:
-            pixels = np.empty((capacity, new_pixels.shape[1]), np.uint8)
-        taken = 0
-        while taken < len(new_labels):
-            places = free[: len(new_labels) - taken]
-            free = free[len(places) :]
-            pixels[places] = new_pixels[taken : taken + len(places)]
-            labels[places] = new_labels[taken : taken + len(places)]
-            taken += len(places)
-            if not len(free):
-                free = rng.choice(capacity, step, replace=False)
-                yield pixels[free], labels[free]
-    if pixels is None:
-        return
-    left = np.setdiff1d(np.arange(capacity), free)
-    rng.shuffle(left)
-    for start in range(0, len(left), step):
-        part = left[start : start + step]
-        yield pixels[part], labels[part]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fer_pipeline import __version__, manifest, metrics, publication, report, schema, storage
+from fer_pipeline import manifest, metrics, provenance, publication, report, schema, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.config import Config
@@ -34,9 +32,7 @@ PREDICTIONS, CONFUSION_MATRIX, CLASSES = EVALUATION.names
 OUTPUTS = (*EVALUATION.names, EVALUATION.mark, CONFIG)
 """What an evaluation consists of, in the order in which it is written."""
 
-# TensorFlow comes as the one or the other.
-_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
-_VERSIONS = ("keras", "numpy", "scikit-learn", "pyarrow", "petastorm")
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "scikit-learn", "petastorm")
 
 _Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -195,12 +191,7 @@ def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -
         },
         "dataset": {"path": str(data.resolve()), "checksum": made.checksum},
         "split": str(split),
-        "versions": {
-            "fer_pipeline": __version__,
-            "python": platform.python_version(),
-            "tensorflow": next(d.version for n in _TENSORFLOW for d in distributions(name=n)),
-            **{name: version(name) for name in _VERSIONS},
-        },
+        "versions": provenance.versions(*_PACKAGES),
     }
 
 

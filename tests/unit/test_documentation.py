@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from fer_pipeline import config
-from fer_pipeline.config_reference import reference
+from fer_pipeline.config.reference import reference
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

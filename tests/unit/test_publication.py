@@ -56,7 +56,14 @@ def test_a_new_or_empty_folder_may_be_written(tmp_path, kind, overwrite):
 def write_mark(folder: Path, kind: Kind) -> None:
     """What a finished job writes last: here, of nothing."""
     if kind is SCORES:
-        made = {"format": SCORES.format, "found": 0, "scored": 0, "emotions": {}, "unscored": {}, "files": []}
+        made = {
+            "format": SCORES.format,
+            "found": 0,
+            "scored": 0,
+            "emotions": {},
+            "unscored": {},
+            "files": [],
+        }
         more = {"model": {}, "versions": {}, "created": ""}
         (folder / "scores.json").write_text(json.dumps(made | more))
         return

@@ -1,7 +1,5 @@
 """Tests of the procedural stand-in for FER2013."""
 
-
-
 from __future__ import annotations
 
 import csv
@@ -13,7 +11,8 @@ import numpy as np
 import pytest
 
 from fer_pipeline import synthetic
-from fer_pipeline.synthetic import BROKEN_KINDS, EMOTIONS, USAGES, draw_face, main, write_csv
+from fer_pipeline.synthetic import BROKEN_KINDS, EMOTIONS, USAGES, draw_face, write_csv
+from fer_pipeline.synthetic.__main__ import main
 
 PIXELS = 48 * 48
 

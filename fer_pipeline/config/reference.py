@@ -1,4 +1,4 @@
-"""The configuration's keys as a table: `python -m fer_pipeline.config_reference` prints it."""
+"""The configuration's keys as a table: `python -m fer_pipeline.config.reference` prints it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fer_pipeline.config import Config
+from fer_pipeline.config.keys import Config
 
 
 def reference() -> str:

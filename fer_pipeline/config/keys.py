@@ -1,10 +1,8 @@
-"""The configuration: one typed tree for all jobs, from a YAML file and `--set key=value`."""
+"""The configuration's keys, their types, ranges, defaults and meanings."""
 
 from __future__ import annotations
 
-import copy
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,14 +15,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from fer_pipeline import emotions, storage
 from fer_pipeline.accounting import Split
-from fer_pipeline.errors import ConfigError
 
 Emotion = Annotated[str, BeforeValidator(lambda name: emotions.canonical(str(name)))]
 Angle = Annotated[float, Field(gt=-360, lt=360)]
@@ -300,99 +296,3 @@ class Config(_Section):
     def write(self, path: Path) -> None:
         """Writes the resolved configuration as YAML; `load` reads it back."""
         storage.write_text(path, yaml.safe_dump(self.dump(), sort_keys=False))
-
-
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Reads and validates a configuration.
-
-    Args:
-        path: A YAML file; None for the defaults alone.
-        overrides: `key=value` with a dotted key and a YAML value; the last one of a key wins.
-
-    Raises:
-        ConfigError: Names every problem at once, and the nearest key for each unknown one.
-    """
-    tree: Any = {}
-    if path is not None:
-        try:
-            tree = yaml.safe_load(storage.read_text(path)) or {}
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{path}: expected sections with keys, got {type(tree).__name__}")
-    problems = [said for override in overrides if (said := _override(tree, override))]
-    found, invalid = _validate(tree)
-    problems += invalid
-    if found is None or problems:
-        raise ConfigError(f"{path or 'configuration'}: {'; '.join(problems)}")
-    return found
-
-
-def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
-    """The configuration, or every problem that it has."""
-    problems: list[str] = []
-    while True:
-        try:
-            return Config.model_validate(tree), problems
-        except ValidationError as error:
-            found = error.errors()
-        problems += [_problem(detail) for detail in found]
-        # What hangs on several keys is only checked once each of them is valid: so again, without
-        # those that are not.
-        rest = copy.deepcopy(tree)
-        if not all(_without(rest, detail["loc"]) for detail in found):
-            return None, problems
-        tree = rest
-
-
-def _without(tree: Any, location: Sequence[str | int]) -> bool:
-    """Takes the key at a location, or the nearest around it, out of the tree."""
-    branch, last = None, None
-    for part in location:
-        if not isinstance(tree, dict) or part not in tree:
-            break
-        branch, last, tree = tree, part, tree[part]
-    if branch is None:
-        return False
-    branch.pop(last, None)
-    return True
-
-
-def _override(tree: dict[str, Any], override: str) -> str | None:
-    """Puts one override into the tree; says what is wrong with it, if anything is."""
-    key, equals, text = override.partition("=")
-    path = [part.strip() for part in key.split(".")]
-    if not equals or not all(path):
-        return f"--set {override}: expected key=value, such as image.size=28"
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        return f"--set {override}: {text!r} is no YAML value"
-    for part in path[:-1]:
-        branch = tree.setdefault(part, {})
-        if not isinstance(branch, dict):
-            # A null section in the file, or a list: the override makes its own.
-            branch = tree[part] = {}
-        tree = branch
-    tree[path[-1]] = value
-    return None
-
-
-def _problem(detail: Any) -> str:
-    location = detail["loc"]
-    key = ".".join(map(str, location))
-    if detail["type"] == "extra_forbidden":
-        known = _keys_beside(location)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{key}: unknown key, {hint}"
-    message = detail["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
-    return f"{key}: {message}{got}" if key else message
-
-
-def _keys_beside(location: Sequence[str | int]) -> list[str]:
-    section: Any = Config
-    for part in location[:-1]:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)

@@ -1,0 +1,149 @@
+"""Jobs that are killed, at the worst moments, and jobs that a user stops."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Many small files, so that there is a while in which only some of them are there.
+PREPROCESS = (
+    *("--master", "local[2]", "preprocess", "--config", "small.yaml", "--input", "faces.csv"),
+    *("--set", "output.partitions=40"),
+)
+TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
+STOPPED = "error: interrupted; what was there before is as it was"
+
+
+def parts(folder: Path, under: str = ".") -> set[Path]:
+    return set((folder / under).rglob("part-*.parquet"))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class TestPreprocess:
+    def test_a_killed_run_leaves_no_dataset(self, jobs, dataset, tmp_path, on_disk, named) -> None:
+        out = tmp_path / "out"
+        command = (*PREPROCESS, "--output", str(out))
+        moments: tuple[Callable[[], bool], ...] = (
+            lambda: bool(parts(out)),
+            # The quarantine is the last that is written before the manifest.
+            lambda: bool(parts(out, "quarantine")),
+        )
+        for moment in moments:
+            running = jobs.start(*command, cwd=dataset.home)
+            running.until(moment)
+            killed = running.send(signal.SIGKILL)
+
+            assert killed.status == -signal.SIGKILL
+            assert parts(out)
+            assert not (out / "manifest.json").exists()
+            # The next moment is one of the next run.
+            shutil.rmtree(out / "quarantine", ignore_errors=True)
+        torn = parts(out)
+
+        jobs.run(*command, cwd=dataset.home).expect_success()
+
+        assert (
+            json.loads((out / "manifest.json").read_text())["checksum"]
+            == (dataset.manifest["checksum"])
+        )
+        assert set(on_disk(out)) == named(out)
+        assert not torn & parts(out)
+
+    def test_a_killed_overwrite_leaves_one_whole_dataset(
+        self, jobs, dataset, tmp_path, on_disk, named
+    ) -> None:
+        out = shutil.copytree(dataset.folder, tmp_path / "out")
+        before, old = on_disk(out), parts(out)
+        command = (*PREPROCESS, "--output", str(out), "--overwrite", "--set", "seed=4")
+
+        running = jobs.start(*command, cwd=dataset.home)
+        running.until(lambda: bool(parts(out) - old))
+        running.send(signal.SIGKILL)
+
+        assert before.items() <= on_disk(out).items()
+        assert set(before) == named(out)
+
+        manifest = out / "manifest.json"
+        running = jobs.start(*command, cwd=dataset.home)
+        running.until(lambda: manifest.read_bytes() != before["manifest.json"])
+        running.send(signal.SIGKILL)
+
+        # The new one, whole, whatever is left of the old one.
+        files = named(out)
+        assert not files & {str(path.relative_to(out)) for path in old}
+        assert json.loads(manifest.read_text())["config"]["seed"] == 4
+        checksum = json.loads(manifest.read_text())["checksum"]
+
+        jobs.run(*command, cwd=dataset.home).expect_success()
+
+        assert json.loads(manifest.read_text())["checksum"] == checksum
+        assert set(on_disk(out)) == named(out)
+
+    @pytest.mark.parametrize("moment", ["while Spark starts", "while it writes"])
+    def test_a_stopped_one_says_so_in_a_line(self, jobs, dataset, tmp_path, moment) -> None:
+        out = tmp_path / "out"
+        running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
+        if moment == "while Spark starts":
+            running.until(lambda: "java" in running.programs().values())
+        else:
+            running.until(lambda: bool(parts(out)))
+
+        stopped = running.send(signal.SIGINT)
+
+        stopped.expect_error(STOPPED, status=130)
+        assert not (out / "manifest.json").exists()
+
+
+class TestTrain:
+    def test_a_killed_run_is_none(self, jobs, dataset, tmp_path, on_disk) -> None:
+        out = tmp_path / "run"
+        endless = (*TRAIN, "--output", str(out), "--set", "training.steps=1000000")
+        short = (*TRAIN, "--output", str(out), "--set", "training.steps=20")
+
+        def midway() -> bool:
+            history = out / "unfinished.csv"
+            return history.is_file() and history.read_text().count("\n") > 3
+
+        # Stopped by its user.
+        running = jobs.start(*endless, cwd=dataset.home)
+        running.until(midway)
+        running.send(signal.SIGINT).expect_error(STOPPED, status=130)
+        assert not (out / "model.json").exists()
+
+        # Killed.
+        shutil.rmtree(out)
+        running = jobs.start(*endless, cwd=dataset.home)
+        running.until(midway)
+        assert running.send(signal.SIGKILL).status == -signal.SIGKILL
+        assert {"unfinished.csv", "unfinished.keras"} <= set(on_disk(out))
+
+        report = tmp_path / "report"
+        refused = jobs.run(
+            *("evaluate", "--model", str(out), "--dataset", "data", "--output", str(report)),
+            cwd=dataset.home,
+        )
+        refused.expect_error(f"error: {out}: its training has not finished (no model.json)")
+        assert not report.exists()
+
+        jobs.run(*short, cwd=dataset.home).expect_success()
+        before = on_disk(out)
+        assert set(before) == {
+            *("model.keras", "model.json", "history.csv", "accuracy.png", "loss.png"),
+            "config.yaml",
+        }
+
+        # An overwrite that is killed midway has not touched the finished run.
+        running = jobs.start(*endless, "--overwrite", cwd=dataset.home)
+        running.until(midway)
+        running.send(signal.SIGKILL)
+        assert before.items() <= on_disk(out).items()
+        assert json.loads(before["model.json"])["sha256"] == digest(out / "model.keras")
