@@ -29,6 +29,8 @@ def binary_column(
         valid: Which of them are not null; None for all.
     """
     count, width = rows.shape
+    if count * width >= 2**31:
+        raise ValueError(f"{count} images of {width} bytes are too many for one column of Arrow")
     offsets = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * width)
     mask = None
     if valid is not None and not valid.all():

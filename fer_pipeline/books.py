@@ -45,11 +45,12 @@ class Books:
     codes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tallies: Iterable[Mapping[str, Any]]) -> Books:
+    def of(cls, tallies: Iterable[Mapping[str, Any]], by_folder: bool = False) -> Books:
         """Adds up what was counted.
 
         Args:
             tallies: See `spark.passes.tally`.
+            by_folder: Whether a source is a folder of images: its label is one of many.
         """
         books = cls()
         by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -57,7 +58,8 @@ class Books:
             by_source[row["source"]].append(row)
             books._enter(row)
         for name, rows in sorted(by_source.items()):
-            books.codes[name] = max(row["code"] for row in rows)
+            of = "the folders of images" if by_folder else name
+            books.codes[of] = max(books.codes.get(of, -1), *(row["code"] for row in rows))
             books.sources.append(_source(name, rows))
         books.offsets = block_offsets(
             (name, row["block"], row["n"]) for name, rows in by_source.items() for row in rows

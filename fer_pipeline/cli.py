@@ -65,7 +65,7 @@ def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace
         print(f"error: {message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted; what was there before is as it was", file=sys.stderr)
+        print("error: interrupted", file=sys.stderr)
         return 130
     print(result, flush=True)
     return 0

@@ -92,6 +92,10 @@ class Manifest(_Part):
         """How many rows a split has."""
         return sum(file.rows for file in self.files_of(split))
 
+    def all_files(self) -> list[str]:
+        """The paths of all files that belong to the dataset, relative to its folder."""
+        return [*(file.path for file in self.files), *self.quarantine]
+
     def write(self, folder: Path) -> None:
         """Publishes the dataset: from here on the folder is what this manifest says."""
         storage.write_text(folder / NAME, self.model_dump_json(indent=2) + "\n")
@@ -140,11 +144,30 @@ def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:
         filled = ", ".join(f"{part} ({manifest.rows_of(part)})" for part in Split)
         raise DatasetError(f"{folder}: the {split} split is empty; rows per split: {filled}")
     for file in files:
-        path = folder / file.path
-        found = path.stat().st_size if path.is_file() else None
-        if found != file.bytes:
-            state = "is missing" if found is None else f"has {found} bytes"
-            raise DatasetError(
-                f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
-            )
+        _require_file(folder, file)
     return files
+
+
+def require_files(folder: Path, manifest: Manifest) -> None:
+    """Makes sure, before it is published, that what the tasks wrote is there for its readers.
+
+    Raises:
+        DatasetError: A file is missing: the tasks wrote to a disk of their own.
+    """
+    for file in manifest.files:
+        if not (folder / file.path).is_file():
+            raise DatasetError(
+                f"{folder}: the tasks wrote files that are not there ({file.path}); on a cluster"
+                " the output must be a folder that all machines share"
+            )
+        _require_file(folder, file)
+
+
+def _require_file(folder: Path, file: DataFile) -> None:
+    path = folder / file.path
+    found = path.stat().st_size if path.is_file() else None
+    if found != file.bytes:
+        state = "is missing" if found is None else f"has {found} bytes"
+        raise DatasetError(
+            f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
+        )

@@ -17,13 +17,11 @@ from fer_pipeline import storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import StorageError
 
-_UNIQUE = re.compile(r"part-\d{5}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.parquet")
 CONFIG = "config.yaml"
+BEGUN = ".unfinished"
+"""Stands in a folder from a job's first write to its end: until then our names are ours there."""
 
-
-def unique_name(number: int) -> str:
-    """A name for a data file that nothing else has; files stand in the order of their numbers."""
-    return f"part-{number:05d}-{uuid.uuid4()}.parquet"
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Kind:
         mark: The file that makes it whole; the configuration is written after it.
         names: The other names in its folder.
         data: The folders, within it, of files with unique names.
+        prefix: With what these names begin.
     """
 
     name: str
@@ -43,21 +42,33 @@ class Kind:
     mark: str
     names: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def unique_name(self, number: int) -> str:
+        """A name that no other file has; files stand in the order of their numbers."""
+        return f"{self.prefix}-{number:05d}-{uuid.uuid4()}.parquet"
+
+    def is_data(self, path: Path) -> bool:
+        """Whether this is a data file of ours."""
+        pattern = rf"{self.prefix}-\d{{5}}-{_UUID}\.parquet"
+        return bool(self.prefix) and re.fullmatch(pattern, path.name) is not None
 
     def is_ours(self, path: Path) -> bool:
         """Whether a job of ours wrote this, before its mark."""
         if path.is_dir():
-            inside = all(_UNIQUE.fullmatch(file.name) for file in path.iterdir())
-            return path.name in self.data and inside
-        return path.name in self.names or self.is_temporary(path) or self._is_data(path)
+            return path.name in self.data and all(self.is_data(file) for file in path.iterdir())
+        begun = (path.parent / BEGUN).exists()
+        return (
+            path.name == BEGUN
+            or (begun and path.name in (*self.names, CONFIG))
+            or ("." in self.data and self.is_data(path))
+            or self.is_temporary(path)
+        )
 
     def is_temporary(self, path: Path) -> bool:
         """Whether this is what an interrupted write of ours left."""
         written = map(storage.temporary_pattern, (self.mark, CONFIG, *self.names))
         return path.is_file() and any(pattern.fullmatch(path.name) for pattern in written)
-
-    def _is_data(self, path: Path) -> bool:
-        return "." in self.data and _UNIQUE.fullmatch(path.name) is not None
 
 
 DATASET = Kind(
@@ -65,6 +76,7 @@ DATASET = Kind(
     "fer_pipeline dataset",
     "manifest.json",
     data=(*(f"split={split}" for split in Split), "quarantine"),
+    prefix="part",
 )
 RUN = Kind(
     "a finished training run",
@@ -81,7 +93,7 @@ EVALUATION = Kind(
     "metrics.json",
     names=("predictions.parquet", "confusion_matrix.png", "classes.png"),
 )
-SCORES = Kind("scores", "fer_pipeline scores", "scores.json", data=(".",))
+SCORES = Kind("scores", "fer_pipeline scores", "scores.json", data=(".",), prefix="scores")
 
 
 def claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:
@@ -113,6 +125,15 @@ def claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:
         raise StorageError(f"{folder}: is a file; choose a folder")
 
 
+def begin(folder: Path) -> None:
+    """Before a job's first write: what is written until its end is known to be ours.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    storage.write_text(folder / BEGUN, "")
+
+
 def _says(mark: Path, form: str) -> bool:
     try:
         return json.loads(storage.read_text(mark)).get("format") == form
@@ -121,7 +142,7 @@ def _says(mark: Path, form: str) -> bool:
 
 
 def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
-    """Deletes the data files that the mark does not name: an older output's, a torn run's.
+    """Ends a job: deletes data files that the mark does not name, an older or a torn run's.
 
     Args:
         folder: The output's folder.
@@ -133,10 +154,11 @@ def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
         if not place.is_dir():
             continue
         for path in place.iterdir():
-            if _UNIQUE.fullmatch(path.name) and path not in kept:
+            if kind.is_data(path) and path not in kept:
                 path.unlink(missing_ok=True)
         if not any(place.iterdir()):
             place.rmdir()
     for path in folder.iterdir() if folder.is_dir() else ():
         if kind.is_temporary(path):
             path.unlink(missing_ok=True)
+    (folder / BEGUN).unlink(missing_ok=True)

@@ -81,7 +81,7 @@ class Judge:
             labelled: Whether a record must have a label at all.
         """
         self._labels = labels
-        self._usage = None if usage is None else {k.lower(): v for k, v in usage.items()}
+        self._usage = None if usage is None else {k.strip().lower(): v for k, v in usage.items()}
         self._labelled = labelled
         # Millions of rows hold a few dozen pairs of label and usage.
         self._known: dict[tuple[str | None, str | None], Verdict] = {}

@@ -53,7 +53,8 @@ def settle(
     Args:
         candidates: Records; all copies of an image are among them.
         deduplicate: Whether to drop from training, in this order: copies of test and validation
-            images, rows whose copies carry different labels, further copies with the same label.
+            images (and of those whose usage is left out), rows whose copies carry different
+            labels, further copies with the same label.
 
     Returns:
         The outcomes, int8, now also naming copies that are dropped; and which records may be drawn
@@ -61,9 +62,11 @@ def settle(
     """
     sound = candidates.outcome == KEPT
     pool = sound & (candidates.split == _TRAIN)
+    # Rows whose usage is left out are kept back for something: training on copies would cheat.
+    kept_back = candidates.outcome == OUTCOMES.index(Cause.USAGE)
     _, group = np.unique(candidates.content, axis=0, return_inverse=True)
     groups = int(group.max(initial=-1)) + 1
-    in_evaluation = np.bincount(group[sound & ~pool], minlength=groups)[group] > 0
+    in_evaluation = np.bincount(group[(sound & ~pool) | kept_back], minlength=groups)[group] > 0
     lowest = np.full(groups, np.iinfo(np.int32).max, np.int32)
     highest = np.full(groups, -1, np.int32)
     first = np.full(groups, np.iinfo(np.int64).max)

@@ -124,7 +124,9 @@ def parquet_file(path: Path) -> Iterator[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield str(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             path.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error

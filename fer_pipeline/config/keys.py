@@ -39,6 +39,10 @@ class _Section(BaseModel):
         return {} if value is None else value
 
 
+def _usage_name(text: str) -> str:
+    return text.strip().lower()
+
+
 def _renamed(mapping: dict[Any, Any], rename: Callable[[Any], str], what: str) -> dict[str, Any]:
     """The mapping under other keys; two that become one would contradict each other unseen."""
     renamed: dict[str, Any] = {}
@@ -122,7 +126,7 @@ class Splits(_Section):
     @field_validator("usage", mode="after")
     @classmethod
     def _over_defaults(cls, value: dict[str, Split | None]) -> dict[str, Split | None]:
-        lower = _renamed(value, str.lower, "usage")
+        lower = _renamed(value, _usage_name, "usage")
         defaults = cls.model_fields["usage"].default
         return {**{k: v for k, v in defaults.items() if k.lower() not in lower}, **value}
 

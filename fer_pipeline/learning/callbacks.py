@@ -22,30 +22,43 @@ class BestModel(keras.callbacks.Callback):
     Attributes:
         path: Where the model is kept.
         accuracy: Its validation accuracy; None without validation.
-        round: Its round, counted from 1; the last one without validation.
+        step: After how many steps it stood so.
     """
 
-    def __init__(self, path: Path, *, validated: bool) -> None:
-        """Takes where the model goes, and whether there is a validation split."""
+    def __init__(
+        self, exported: keras.Model, path: Path, history: History, *, validated: bool
+    ) -> None:
+        """Takes what is kept.
+
+        Args:
+            exported: The model to save.
+            path: Where.
+            history: Of the run.
+            validated: Whether there is a validation split.
+        """
         super().__init__()
-        self.path, self.accuracy, self.round = path, None, 0
-        self._validated = validated
+        self.path, self.step = path, 0
+        self.accuracy: float | None = None
+        self._exported, self._history, self._validated = exported, history, validated
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the model if it is the best so far."""
         if not self._validated:
-            self.round = epoch + 1
             return
         found = (logs or {})["val_accuracy"]
         if self.accuracy is None or found > self.accuracy:
-            self.accuracy, self.round = found, epoch + 1
-            bundle.save(self.model, self.path)
+            self.accuracy = found
+            self._save()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Saves the last model where none could be the best."""
         if not self._validated:
             log.info("there is no validation split: the model is the last one")
-            bundle.save(self.model, self.path)
+            self._save()
+
+    def _save(self) -> None:
+        self.step = self._history.rounds[-1].step
+        bundle.save(self._exported, self.path)
 
 
 class Report(keras.callbacks.Callback):

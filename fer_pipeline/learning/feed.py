@@ -115,6 +115,9 @@ class Feed:
         files = manifest.require(folder, self._manifest, split)
         self._folder, self._split = folder, split
         paths = sorted(str((folder / file.path).absolute()) for file in files)
+        odd = [letter for letter in "#?" if any(letter in path for path in paths)]
+        if odd:
+            raise DatasetError(f"{folder}: petastorm reads no path with a {odd[0]}; rename it")
         self._urls = [f"file://{path}" for path in paths]
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._workers = 1 if deterministic else _FAST_WORKERS
@@ -309,6 +312,6 @@ def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:
 
 def _require_table(normalization: Normalization) -> None:
     """Makes sure that this machine's arithmetic gives the very bits of the table."""
-    values = _values(tf.range(256), normalization).numpy()
+    values = tf.function(_values)(tf.range(256), normalization).numpy()
     if not np.array_equal(values, normalization.table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")

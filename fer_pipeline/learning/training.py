@@ -48,14 +48,19 @@ def make_repeatable(seed: int) -> None:
 
 
 class Trainer:
-    """Trains a network; what it holds is all of a run's state."""
+    """Trains a network, step by step.
+
+    Attributes:
+        step: How many steps were made.
+        optimizer: Applies the gradients.
+    """
 
     def __init__(self, network: keras.Model, model: keras.Model, learning_rate: float) -> None:
         """Takes what is trained.
 
         Args:
             network: From normalised pixels to logits.
-            model: The servable model around the network, which the callbacks see and save.
+            model: A model around the network, which the callbacks see; it gets compiled.
             learning_rate: Of plain gradient descent.
         """
         self.network, self.model = network, model
@@ -69,6 +74,8 @@ class Trainer:
                 "accuracy": keras.metrics.SparseCategoricalAccuracy(),
             }
             self.optimizer.build(network.trainable_variables)
+            # Callbacks look for the optimizer and for what is measured at the model.
+            model.compile(optimizer=self.optimizer, metrics=["accuracy"])
         self.train_steps = tf.function(self._repeated(self._train_on))
         self._test_steps = tf.function(self._repeated(self._test_on))
 
@@ -139,7 +146,7 @@ class Trainer:
         )
         self.model.stop_training = False
         driven.on_train_begin()
-        self._validate(validation, length, history, {})
+        logs = self._validate(validation, length, history, {})
         batches = _Batches(train)
         with tqdm(total=length.steps, unit=" steps", desc="train", disable=None) as progress:
             for index in range(rounds):
@@ -149,7 +156,7 @@ class Trainer:
                 driven.on_epoch_end(index, logs)
                 if self.model.stop_training:
                     break
-        driven.on_train_end()
+        driven.on_train_end(logs)
 
     def _train_round(
         self,
@@ -159,7 +166,7 @@ class Trainer:
         progress: tqdm,
     ) -> dict[str, float]:
         end = min(self.step + length.validate_every, length.steps)
-        while self.step < end:
+        while self.step < end and not self.model.stop_training:
             driven.on_train_batch_begin(self.step)
             count = batches.run(self.train_steps, min(_STEPS_AT_ONCE, end - self.step))
             self.step += count

@@ -23,7 +23,7 @@ PACK = "slot int, facts binary, images binary"
 
 _PACK_SCHEMA = pa.schema([("slot", pa.int32()), ("facts", pa.binary()), ("images", pa.binary())])
 _ROWS_PER_PACK = 64
-_FEWEST_ROWS, _MOST_ROWS = 2048, 16384
+_FEWEST_ROWS, _MOST_BYTES = 2048, 32 << 20
 
 
 def slots(spark: SparkSession, partitions: int) -> list[int]:
@@ -37,16 +37,17 @@ def slots(spark: SparkSession, partitions: int) -> list[int]:
 
 
 def packer(
-    read: Callable[[Batches], Batches], chosen: Sequence[int]
+    read: Callable[[Batches], Batches], chosen: Sequence[int], size: int
 ) -> Callable[[Batches], Batches]:
     """The function that reads records and packs them.
 
     Args:
         read: From batches of a source to records.
         chosen: What `slots` gives.
+        size: The side of the images, in pixels.
     """
     numbers = np.array(chosen, np.int32)
-    enough = max(_FEWEST_ROWS, min(_MOST_ROWS, _ROWS_PER_PACK * len(chosen)))
+    enough = min(max(_FEWEST_ROWS, _ROWS_PER_PACK * len(chosen)), _MOST_BYTES // size**2)
 
     def packed(batches: Batches) -> Batches:
         waiting: list[pa.RecordBatch] = []

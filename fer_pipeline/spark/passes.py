@@ -83,7 +83,12 @@ class Gathered:
 
     @classmethod
     def read(
-        cls, spark: SparkSession, sources: Sources, reading: Reading, partitions: int, dedup: bool
+        cls,
+        spark: SparkSession,
+        sources: Sources,
+        reading: Reading,
+        partitions: int,
+        deduplicate: bool,
     ) -> Gathered:
         """Reads the sources; the work is done by the first pass.
 
@@ -92,12 +97,12 @@ class Gathered:
             sources: The files.
             reading: How they are read.
             partitions: How many tasks share the records.
-            dedup: See `selection.settle`.
+            deduplicate: See `selection.settle`.
         """
         found, read = sources.reader(reading)
-        packs = found.mapInArrow(packer(read, slots(spark, partitions)), PACK)
+        packs = found.mapInArrow(packer(read, slots(spark, partitions), reading.size), PACK)
         gathered = packs.repartition(partitions, "slot").persist(StorageLevel.DISK_ONLY)
-        return cls(gathered, reading.size, dedup, spark)
+        return cls(gathered, reading.size, deduplicate, spark)
 
     def close(self) -> None:
         """Lets go of the disk."""

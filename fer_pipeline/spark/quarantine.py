@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline import schema
-from fer_pipeline.accounting import Reason
 from fer_pipeline.arrow import arrow_schema
-from fer_pipeline.publication import unique_name
+from fer_pipeline.publication import DATASET
 from fer_pipeline.selection import OUTCOMES
 from fer_pipeline.spark.passes import Gathered, Partition
 from fer_pipeline.spark.records import Batches
@@ -39,8 +38,7 @@ def write_quarantine(
     columns = arrow_schema(schema.QUARANTINE)
 
     def bad(partition: Partition) -> pa.Table:
-        facts = partition.facts.filter(pa.array(partition.outcome < len(Reason)))
-        facts = facts.filter(facts.column("image_hash").is_null())
+        facts = partition.facts.filter(partition.facts.column("image_hash").is_null())
         sources, blocks = facts.column("source").to_pylist(), facts.column("block").to_pylist()
         first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
         values = {
@@ -55,7 +53,7 @@ def write_quarantine(
     def write(batches: Batches) -> Batches:
         rows = pa.Table.from_batches(list(batches), columns)
         rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-        path = f"quarantine/{unique_name(task_number())}"
+        path = f"quarantine/{DATASET.unique_name(task_number())}"
         with parquet_file(folder / path) as sink:
             pq.write_table(rows, sink)
         yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from pyspark.sql import DataFrame, SparkSession
 
 from fer_pipeline import images, schema
 from fer_pipeline.arrow import arrow_schema
+from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.manifest import Manifest
-from fer_pipeline.publication import unique_name
+from fer_pipeline.publication import SCORES
 from fer_pipeline.selection import KEPT, OUTCOMES
 from fer_pipeline.spark.records import Batches
 from fer_pipeline.spark.session import rows_per_batch, task_number
+from fer_pipeline.spark.sources import literally
+from fer_pipeline.storage import parquet_file
 
 Pixels = npt.NDArray[np.uint8]
 Crops = Iterator[tuple[pa.Table, Pixels]]
@@ -87,7 +91,7 @@ def dataset_rows(spark: SparkSession, folder: Path, made: Manifest) -> DataFrame
     """The rows of a prepared dataset: the files that its manifest names and no others."""
     rows_per_batch(spark, _IMAGES_PER_BATCH)
     # Hadoop decodes nothing in a path's text, so this is no URL: as_uri would quote the "=".
-    paths = [f"file:{folder.absolute() / file.path}" for file in made.files]
+    paths = [f"file:{literally(str(folder.absolute() / file.path))}" for file in made.files]
     return spark.read.parquet(*paths).select("image", *schema.ORIGIN)
 
 
@@ -103,12 +107,15 @@ def crops_of_dataset(made: Manifest, size: int) -> Callable[[Batches], Crops]:
     def crops(batches: Batches) -> Crops:
         for batch in batches:
             image = batch.column("image")
-            if made.image.dtype == "uint8":
-                pixels = np.frombuffer(b"".join(image.to_pylist()), np.uint8)
-            else:
-                values = image.flatten().to_numpy(zero_copy_only=False)
-                pixels = made.image.normalization.restore(values)
-            pixels = pixels.reshape(-1, side, side)
+            try:
+                if made.image.dtype == "uint8":
+                    pixels = np.frombuffer(b"".join(image.to_pylist()), np.uint8)
+                else:
+                    values = image.flatten().to_numpy(zero_copy_only=False)
+                    pixels = made.image.normalization.restore(values)
+                pixels = pixels.reshape(len(batch), side, side)
+            except ValueError as error:
+                raise DatasetError(f"an image is not what the manifest says: {error}") from error
             if side != size:
                 pixels = np.stack([images.resize(one, size) for one in pixels])
             origin = pa.table({name: batch.column(name) for name in schema.ORIGIN})
@@ -138,36 +145,28 @@ def score(
 
     def run(batches: Batches) -> Batches:
         emotions, reasons, rows = Counter[str](), Counter[str](), 0
-        path = unique_name(task_number())
-        writer = None
-        try:
+        path = folder / SCORES.unique_name(task_number())
+        with contextlib.ExitStack() as open_files:
+            writer = None
             for origin, pixels in crops(batches):
                 if writer is None:
-                    sink = str(folder / path)
-                    folder.mkdir(parents=True, exist_ok=True)
+                    sink = open_files.enter_context(parquet_file(path))
                     writer = pq.ParquetWriter(sink, columns, compression="zstd")
+                    open_files.enter_context(writer)
                 scored = _scored(origin, pixels, load, classes, columns)
                 writer.write_table(scored)
                 rows += len(scored)
                 emotions.update(scored.column("emotion").drop_null().to_pylist())
                 reasons.update(scored.column("reason").drop_null().to_pylist())
-        finally:
-            if writer is not None:
-                writer.close()
         if rows:
-            size = (folder / path).stat().st_size
-            yield pa.RecordBatch.from_pylist(
-                [
-                    {
-                        "path": path,
-                        "rows": rows,
-                        "bytes": size,
-                        "emotions": list(emotions.items()),
-                        "reasons": list(reasons.items()),
-                    }
-                ],
-                _RESULT_SCHEMA,
-            )
+            said = {
+                "path": path.name,
+                "rows": rows,
+                "bytes": path.stat().st_size,
+                "emotions": list(emotions.items()),
+                "reasons": list(reasons.items()),
+            }
+            yield pa.RecordBatch.from_pylist([said], _RESULT_SCHEMA)
 
     written = sorted(source.mapInArrow(run, _RESULT).collect())
     return Scored(
@@ -201,6 +200,8 @@ def _scored(
     there = origin.column("reason").is_null().to_numpy()
     # A batch without an image needs no model: loading one takes seconds.
     made = load()(pixels) if len(pixels) else np.empty((0, len(classes)), np.float32)
+    if not np.isfinite(made).all():
+        raise RunError("the model gives probabilities that are no numbers; train it again")
     probabilities = np.zeros((count, len(classes)), np.float32)
     probabilities[there] = made
     best = probabilities.argmax(axis=1)

@@ -22,6 +22,14 @@ SMALLEST_SPLIT = 1 << 20
 
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
+_UNREADABLE = (
+    (r"(EOFException|ZipException|incorrect data check)[^\n]*", "a compressed file is damaged"),
+    (r"No FileSystem for scheme[^\n]*", "Spark has no filesystem of this kind"),
+    (r"ClassNotFoundException: Class org.apache.hadoop.fs[^\n]*", "Spark lacks this filesystem"),
+    (r"(ConnectException|UnknownHostException)[^\n]*", "its filesystem does not answer"),
+)
+"""What Spark says of inputs that it cannot read, and what that means."""
+
 _SETTINGS = {
     # The default counts every small file as 4 MB, which makes a task of 32 images.
     "spark.sql.files.openCostInBytes": str(SMALLEST_SPLIT),
@@ -67,7 +75,10 @@ def _open(job: str) -> SparkSession:
 
 
 def rows_per_batch(session: SparkSession, count: int) -> None:
-    """Sets how many rows a Python worker gets at once, in the plans that are made from here on."""
+    """Sets how many rows a Python worker gets at once, in what is executed from here on.
+
+    A plan that is persisted keeps what was set then.
+    """
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(count))
 
 
@@ -107,6 +118,13 @@ def _user_error(text: str) -> FerError | None:
         return InputError(f"{missing[1]}: no such file or folder")
     if "No space left on device" in text:
         return StorageError("the disk is full; nothing was published")
+    gone = re.search(r"FileNotFoundException: (?:File )?(\S+) does not exist", text)
+    if gone:
+        return InputError(f"{gone[1]}: went away while it was read")
+    for pattern, meaning in _UNREADABLE:
+        found = re.search(pattern, text)
+        if found:
+            return InputError(f"the input cannot be read: {meaning} ({found[0].strip()[:160]})")
     denied = re.search(r"(/.+?) \(Permission denied\)", text)
     if denied:
         return StorageError(f"{denied[1]}: permission denied")

@@ -28,7 +28,8 @@ from fer_pipeline.spark.session import SMALLEST_SPLIT, largest_split, rows_per_b
 log = logging.getLogger(__name__)
 
 _CSV_NAME = r"(?i)\.csv(\.gz|\.bz2)?$"
-_CSV_GLOB = "*.[cC][sS][vV]*"
+_PACKED_NAME = r"(?i)\.(gz|bz2)$"
+_CSV_GLOB = "*.{[cC][sS][vV],[cC][sS][vV].[gG][zZ],[cC][sS][vV].[bB][zZ]2}"
 _IMAGE_NAME = r"(?i)\.(jpe?g|png|bmp|pgm|ppm|pnm|tiff?|webp|jp2|gif)$"
 
 # About 4 MB of text, which stay in the processor's cache; a batch of images is one of whole files,
@@ -47,6 +48,7 @@ class Sources:
         kind: `csv` or `images`.
         files: How many there are.
         bytes: The size of all of them.
+        compressed_bytes: The size of those of them that are compressed CSV files.
     """
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
@@ -68,8 +70,9 @@ class Sources:
         self._listed = self._read("binaryFile")
         files = self._listed.selectExpr("path", "length", _URL)
         self._files = files.withColumn("kind", by_name.otherwise("other"))
+        packed = F.when(name.rlike(_PACKED_NAME), F.col("length")).otherwise(0)
         totals = self._files.groupBy("kind").agg(
-            F.count("*").alias("n"), F.sum("length").alias("b")
+            F.count("*").alias("n"), F.sum("length").alias("b"), F.sum(packed).alias("packed")
         )
         found = {row.kind: row for row in totals.collect()}
         self._empty = self._empty_files(sum(row.n for row in found.values()))
@@ -87,6 +90,7 @@ class Sources:
             self._files = self._files.where("kind = 'csv'")
         self.files = counts["csv"] if self._only_named else sum(counts.values())
         self.bytes = sum(row.b for row in found.values())
+        self.compressed_bytes = sum(row.packed for row in found.values())
 
     def reader(self, reading: Reading) -> tuple[DataFrame, Callable[[Batches], Batches]]:
         """What makes records of the files.
@@ -106,14 +110,22 @@ class Sources:
         layouts = self._layouts(reading)
         return self._lines(), csv_records(reading, layouts)
 
-    def offsets(self) -> dict[tuple[str, int], int]:
-        """The number of the first record of each block of a file, where it is not 0."""
-        if self.kind == "images" or self._files.where(self._shared()).isEmpty():
-            return {}
+    def offsets(self) -> tuple[dict[tuple[str, int], int], int | None]:
+        """Where blocks of files begin.
+
+        Returns:
+            The number of the first record of each block, where it is not 0; and how many records
+            there are, where they had to be counted for that.
+        """
+        if self.kind == "images":
+            return {}, self.files
+        if self._files.where(self._shared()).isEmpty():
+            return {}, None
         counted = self._lines().mapInArrow(csv_counts, "source string, block bigint, n bigint")
         totals = counted.groupBy("source", "block").sum("n").collect()
         # The header is no record.
-        return block_offsets((source, block, n - (block == 0)) for source, block, n in totals)
+        counts = [(source, block, n - (block == 0)) for source, block, n in totals]
+        return block_offsets(counts), sum(n for _, _, n in counts)
 
     def _lines(self) -> DataFrame:
         rows_per_batch(self._spark, _LINES_PER_BATCH)
@@ -147,7 +159,7 @@ class Sources:
 
         def layout(url: str) -> Layout:
             name = source_name(url)
-            lines = self._spark.read.text(_literally(name)).select(F.col("value").cast("binary"))
+            lines = self._spark.read.text(literally(name)).select(F.col("value").cast("binary"))
             head = [bytes(row.value) for row in lines.head(_PEEK_LINES)]
             rows = [line for line in head if not csv_rows.is_blank(line)] or [b""]
             header = csv_rows.read_header(
@@ -165,7 +177,7 @@ def _kind_of(name: str) -> str:
     return "images" if re.search(_IMAGE_NAME, name) else "other"
 
 
-def _literally(path: str) -> str:
+def literally(path: str) -> str:
     """A path as a pattern that matches nothing else."""
     return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 

@@ -23,7 +23,7 @@ from fer_pipeline.arrow import arrow_schema, binary_column
 from fer_pipeline.augmentation import Variant
 from fer_pipeline.manifest import DataFile
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import unique_name
+from fer_pipeline.publication import DATASET
 from fer_pipeline.selection import SPLITS, Cuts
 from fer_pipeline.spark.passes import Gathered, Partition
 from fer_pipeline.spark.session import task_number
@@ -32,7 +32,7 @@ from fer_pipeline.storage import parquet_file
 READERS = 64
 """As many readers can share a split, where it has so many rows."""
 
-_MOST_ROWS, _FEWEST_ROWS = 4096, 32
+_MOST_ROWS, _FEWEST_ROWS, _MOST_PIXELS = 4096, 32, 32 << 20
 # Level 1: pixels hardly compress further, and level 3 takes twice the time.
 _ZSTD_LEVEL = 1
 
@@ -103,9 +103,15 @@ class Written:
     checksum: int
 
 
-def group_rows(expected: int) -> int:
-    """How many rows make a row group, so that `READERS` can share about so many rows."""
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, expected // READERS))
+def group_rows(expected: int, size: int) -> int:
+    """How many rows make a row group.
+
+    Args:
+        expected: About how many rows the split has; `READERS` shall be able to share them.
+        size: The side of the images, in pixels.
+    """
+    most = min(_MOST_ROWS, _MOST_PIXELS // size**2)
+    return max(1, min(most, max(_FEWEST_ROWS, expected // READERS)))
 
 
 def write_splits(gathered: Gathered, recipe: Recipe) -> dict[Split, Written]:
@@ -154,7 +160,7 @@ def _write_partition(partition: Partition, recipe: Recipe) -> Iterator[dict[str,
         rows = _Rows(partition, recipe, name, variants, here, copies[here], image_of)
         rows.shuffle(np.random.default_rng([recipe.seed, number]))
         # Readers take the files in the order of their names: for a seed it is always the same.
-        path = f"split={name}/{unique_name(number)}"
+        path = f"split={name}/{DATASET.unique_name(number)}"
         size = rows.write(recipe.folder / path)
         labels = partition.candidates.label
         classes = len(recipe.classes)

@@ -76,6 +76,7 @@ def evaluate(
         result = metrics.measure(rows[schema.LABEL], probabilities, made.classes)
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
+    publication.begin(folder)
     with storage.replacing(folder / PREDICTIONS) as temporary:
         table = _table(probabilities, rows, made.classes)
         pq.write_table(table, temporary, compression="zstd")

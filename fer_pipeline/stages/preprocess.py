@@ -28,8 +28,11 @@ from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_splits
 log = logging.getLogger(__name__)
 
 _NOTHING_LEFT = "no training rows are left after validation and test were drawn"
-_BYTES_PER_PARTITION = 64 << 20
+# A partition is held in the memory of a Python worker: at most so many images or bytes of pixels.
+_IMAGES_PER_PARTITION, _PIXELS_PER_PARTITION = 8192, 24 << 20
 _FEWEST_PARTITIONS = 8
+# A row of FER2013 as text, and how far compression shrinks it.
+_BYTES_PER_ROW, _COMPRESSION = 8300, 4
 _PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
 
 
@@ -61,25 +64,51 @@ def preprocess(
     folder = storage.local_path(output).absolute()
     publication.claim(folder, DATASET, overwrite=overwrite)
     sources = Sources(spark, inputs, config.input.format)
-    partitions = config.output.partitions or max(
-        _FEWEST_PARTITIONS, sources.bytes // _BYTES_PER_PARTITION
+    partitions = config.output.partitions or _partitions(sources, config.image.size)
+    gathered = Gathered.read(
+        spark, sources, _reading(config), partitions, deduplicate=config.split.deduplicate
     )
-    gathered = Gathered.read(spark, sources, _reading(config), partitions, config.split.deduplicate)
     try:
-        books = Books.of(tally(gathered, by_folder=sources.kind == "images"))
-        books.check(config)
-        cuts = _cuts(gathered, config, books.pool)
-        normalization = _normalization(gathered, cuts, config)
-        written = write_splits(gathered, _recipe(folder, cuts, books, normalization, config))
-        bad = sum(books.quarantined.values())
-        quarantine = write_quarantine(gathered, folder, books.offsets, bad)
+        result = _write(gathered, folder, config, by_folder=sources.kind == "images")
+        # Somebody else may have published here meanwhile.
+        publication.claim(folder, DATASET, overwrite=overwrite)
+    except BaseException:
+        there = manifest.read(folder).all_files() if manifest.exists(folder) else []
+        publication.clean(folder, DATASET, there)
+        raise
     finally:
         gathered.close()
-    result = _manifest(config, books, normalization, written, quarantine)
     result.write(folder)
-    config.write(folder / "config.yaml")
-    publication.clean(folder, DATASET, [*(file.path for file in result.files), *quarantine])
+    config.write(folder / publication.CONFIG)
+    publication.clean(folder, DATASET, result.all_files())
     return result
+
+
+def _write(gathered: Gathered, folder: Path, config: Config, *, by_folder: bool) -> Manifest:
+    """Decides and writes everything but the manifest, which it returns."""
+    books = Books.of(tally(gathered, by_folder=by_folder), by_folder)
+    books.check(config)
+    cuts = _cuts(gathered, config, books.pool)
+    normalization = _normalization(gathered, cuts, config)
+    publication.begin(folder)
+    written = write_splits(gathered, _recipe(folder, cuts, books, normalization, config))
+    bad = sum(books.quarantined.values())
+    quarantine = write_quarantine(gathered, folder, books.offsets, bad)
+    made = _manifest(config, books, normalization, written, quarantine)
+    manifest.require_files(folder, made)
+    return made
+
+
+def _partitions(sources: Sources, size: int) -> int:
+    """How many tasks share the images; the same on every machine, and so the files are too."""
+    if sources.kind == "images":
+        images = sources.files
+    else:
+        packed = sources.compressed_bytes
+        images = (sources.bytes - packed + packed * _COMPRESSION) // _BYTES_PER_ROW
+    by_count = images // _IMAGES_PER_PARTITION
+    by_size = images * size**2 // _PIXELS_PER_PARTITION
+    return max(_FEWEST_PARTITIONS, by_count, by_size)
 
 
 def _reading(config: Config) -> Reading:
@@ -165,7 +194,10 @@ def _recipe(
         variants=made,
         classes=config.class_names,
         normalization=normalization if config.image.dtype == "float32" else None,
-        group_rows={s: output.row_group_rows or group_rows(n) for s, n in expected.items()},
+        group_rows={
+            s: output.row_group_rows or group_rows(n, config.image.size)
+            for s, n in expected.items()
+        },
         compression=output.compression,
         seed=config.seed,
     )

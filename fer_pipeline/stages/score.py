@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import InputError, StorageError
 from fer_pipeline.learning import bundle
 from fer_pipeline.publication import SCORES
 from fer_pipeline.rows import Judge
@@ -78,6 +79,7 @@ def score(
     publication.claim(folder, SCORES, overwrite=overwrite)
     run = storage.local_path(model)
     info, content = bundle.read_model(run)
+    publication.begin(folder)
     size = info.size
     made, known = _scored(
         spark, inputs, folder, config, info.classes, size, _loader(spark, content, size, config)
@@ -99,6 +101,12 @@ def score(
         versions=provenance.versions("tensorflow", "tensorflow-cpu", "keras", "pyspark"),
         created=provenance.now(),
     )
+    missing = [file["path"] for file in made.files if not (folder / file["path"]).is_file()]
+    if missing:
+        raise StorageError(
+            f"{folder}: the tasks wrote files that are not there ({missing[0]}); on a cluster the"
+            " output must be a folder that all machines share"
+        )
     storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
     config.write(folder / "config.yaml")
     publication.clean(folder, SCORES, [str(file["path"]) for file in made.files])
@@ -124,7 +132,7 @@ def _loader(
 def _scored(
     spark: SparkSession,
     inputs: Sequence[str],
-    folder: Any,
+    folder: Path,
     config: Config,
     classes: Sequence[str],
     size: int,
@@ -134,16 +142,16 @@ def _scored(
     if len(inputs) == 1 and "*" not in inputs[0] and manifest.exists_at(inputs[0]):
         path = storage.local_path(inputs[0])
         dataset = manifest.read(path)
+        manifest.require_files(path, dataset)
         rows = scoring.dataset_rows(spark, path, dataset)
         crops = scoring.crops_of_dataset(dataset, size)
         return scoring.score(rows, crops, load, classes, folder), dataset.rows.written
     sources = Sources(spark, inputs, config.input.format)
     judge = Judge(Labels({}, ()), None, labelled=False)
     reading = Reading(judge, size, config.seed, labelled=False, usage=False)
-    offsets = sources.offsets()
+    offsets, known = sources.offsets()
     found, read = sources.reader(reading)
     crops = scoring.crops_of_records(read, offsets, size)
-    known = sources.files if sources.kind == "images" else None
     return scoring.score(found, crops, load, classes, folder), known
 
 

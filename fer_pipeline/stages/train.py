@@ -54,13 +54,16 @@ def train(dataset: str, output: str, config: Config, *, overwrite: bool = False)
     make_repeatable(config.seed)
     size, classes = made.image.size, made.classes
     network = networks.build(config.model.name, size, len(classes), config.model.options)
-    model = bundle.servable(network, size, made.image.normalization)
+    driven = bundle.servable(network, size, made.image.normalization)
     log.info("%s has %s parameters", config.model.name, f"{network.count_params():,}")
 
+    publication.begin(folder)
     history = History(folder / _HISTORY_SO_FAR)
-    best = BestModel(folder / _BEST_SO_FAR, validated=validation is not None)
+    # A wrapper of its own: what the callbacks drive is compiled, what is saved is not.
+    exported = bundle.servable(network, size, made.image.normalization)
+    best = BestModel(exported, folder / _BEST_SO_FAR, history, validated=validation is not None)
     length = _length(config, train_feed.steps)
-    trainer = Trainer(network, model, config.training.learning_rate)
+    trainer = Trainer(network, driven, config.training.learning_rate)
     trainer.fit(train_feed, validation, length, history, [best, Report(history)])
     return _publish(folder, best, history, network, made, config)
 
@@ -96,6 +99,9 @@ def _publish(
 ) -> RunInfo:
     size = made.image.size
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
+    # From here on the old run is gone, until the new one's mark stands.
+    (folder / RUN.mark).unlink(missing_ok=True)
+    (folder / publication.CONFIG).unlink(missing_ok=True)
     training_plots.accuracy(history.rounds, title, folder / ACCURACY)
     training_plots.loss(history.rounds, title, folder / LOSS)
     (folder / _HISTORY_SO_FAR).replace(folder / HISTORY)
@@ -108,14 +114,14 @@ def _publish(
         network=config.model.name,
         options=config.model.options,
         parameters=network.count_params(),
-        best_step=history.rounds[best.round].step,
+        best_step=best.step,
         best_accuracy=best.accuracy,
         seed=config.seed,
         sha256=bundle.digest(folder / bundle.MODEL),
         versions=provenance.versions(*_PACKAGES),
     )
     storage.write_text(folder / bundle.INFO, info.model_dump_json(indent=2) + "\n")
-    config.write(folder / "config.yaml")
+    config.write(folder / publication.CONFIG)
     publication.clean(folder, RUN, keep=())
     return info
 

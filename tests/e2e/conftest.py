@@ -88,10 +88,9 @@ class Running:
         found = {}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
-                name, _, rest = (entry / "stat").read_text().rpartition(")")
-                state, _, _, session = rest.split()[:4]
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
                 if int(session) == self._process.pid and state != "Z":
-                    found[int(entry.name)] = name.partition("(")[2]
+                    found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
         return found
 
     def send(self, number: int) -> Done:

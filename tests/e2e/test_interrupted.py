@@ -14,7 +14,7 @@ import pytest
 # Many small files, so that there is a while in which only some of them are there.
 PREPROCESS = (
     *("--master", "local[2]", "preprocess", "--config", "small.yaml", "--input", "faces.csv"),
-    *("--set", "output.partitions=40"),
+    *("--set", "output.partitions=12"),
 )
 TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
 STOPPED = "error: interrupted; what was there before is as it was"
@@ -93,7 +93,9 @@ class TestPreprocess:
         out = tmp_path / "out"
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
         if moment == "while Spark starts":
-            running.until(lambda: "java" in running.programs().values())
+            running.until(
+                lambda: any("SparkSubmit" in line for line in running.programs().values())
+            )
         else:
             running.until(lambda: bool(parts(out)))
 

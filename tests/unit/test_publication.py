@@ -20,7 +20,7 @@ TORN = {
         f"quarantine/part-00000-{ID}.parquet",
         ".manifest-a1b2c3_d.json",
     ],
-    SCORES.name: [f"part-00000-{ID}.parquet", ".scores-a1b2c3_d.json"],
+    SCORES.name: [f"scores-00000-{ID}.parquet", ".scores-a1b2c3_d.json"],
 }
 KINDS = pytest.mark.parametrize("kind", [DATASET, SCORES], ids=lambda kind: kind.mark)
 

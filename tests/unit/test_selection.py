@@ -89,7 +89,10 @@ def slow_fates(
         pool = [copy for copy in copies if copy.split == TRAIN]
         outcome, drawable = record.outcome, False
         if outcome is None and record.split == TRAIN:
-            in_evaluation = len(copies) > len(pool)
+            kept_back = any(
+                copy.content == record.content and copy.outcome is Cause.USAGE for copy in records
+            )
+            in_evaluation = len(copies) > len(pool) or kept_back
             conflict = len({copy.label for copy in pool}) > 1
             further = record.order > min(copy.order for copy in pool)
             drawable = not in_evaluation and not conflict

@@ -157,7 +157,7 @@ def test_interrupted_csv_leaves_the_old_file_and_no_temporary_one(
 
     target = tmp_path / "faces.csv"
     target.write_text("old")
-    monkeypatch.setattr(synthetic, "draw_face", fail)
+    monkeypatch.setattr(synthetic.files, "draw_face", fail)
     with pytest.raises(KeyboardInterrupt):
         write_csv(target, rows=3)
     assert target.read_text() == "old"

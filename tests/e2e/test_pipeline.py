@@ -1,0 +1,425 @@
+"""The four jobs, one after the other, as a user runs them: arguments in, files and streams out.
+
+Jobs that need nothing of each other run at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pyarrow.parquet as pq
+import pytest
+
+from fer_pipeline import config
+from fer_pipeline.spark.java import find_java_home
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = ("preprocess", "train", "evaluate", "score")
+SETTINGS = ("--config", "small.yaml")
+READ = ("--config", "small.yaml", "--input", "faces.csv")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a job said, and the folder that it made."""
+
+    done: Any
+    folder: Path
+
+    @property
+    def lines(self) -> list[str]:
+        return self.done.out.splitlines()
+
+    def json(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def again(jobs, home, dataset) -> Ran:
+    """The same dataset by Spark's own spark-submit, with one task at a time and other files."""
+    submit = Path(sys.executable).with_name("spark-submit")
+    command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
+    command += [str(ROOT / "jobs" / "preprocess.py"), *READ, "--output", "again"]
+    command += ["--set", "output.partitions=7"]
+    java = str(find_java_home())
+    return Ran(jobs.start_command(command, home, JAVA_HOME=java).wait(), home / "again")
+
+
+@pytest.fixture(scope="module")
+def runs(jobs, dataset) -> tuple[Ran, Ran]:
+    """Two runs with one seed, in each other's way."""
+
+    def train(name: str) -> Ran:
+        options = ("--dataset", "data", "--output", name)
+        return Ran(jobs.run("train", *SETTINGS, *options, cwd=dataset.home), dataset.home / name)
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(train, ("run", "run again"))
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def uses(jobs, dataset, runs) -> tuple[Ran, Ran]:
+    """An evaluation on the test split, and scores of the CSV."""
+    evaluate = ("evaluate", *SETTINGS, "--model", "run", "--dataset", "data", "--output", "report")
+    score = ("--master", "local[2]", "score", *READ, "--model", "run", "--output", "scores")
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(lambda options: jobs.run(*options, cwd=dataset.home), (evaluate, score))
+    return tuple(map(Ran, done, (dataset.home / "report", dataset.home / "scores")))
+
+
+@pytest.fixture(scope="module")
+def report(uses) -> Ran:
+    return uses[0]
+
+
+@pytest.fixture(scope="module")
+def scores(uses) -> Ran:
+    return uses[1]
+
+
+def rows_of(folder: Path, files: list[str]) -> list[dict[str, Any]]:
+    # A ParquetFile, not a dataset: that would make a column of a folder `split=train`.
+    return [row for name in files for row in pq.ParquetFile(folder / name).read().to_pylist()]
+
+
+# --- What the jobs make, and what they say.
+
+
+def test_preprocess(dataset, on_disk, named) -> None:
+    dataset.done.expect_success()
+    made = dataset.manifest
+    counts, rows = made["counts"], made["rows"]
+    kept = sum(sum(split.values()) for split in rows["kept"].values())
+    dropped, bad = sum(rows["dropped"].values()), sum(rows["quarantined"].values())
+    splits = ("train", "validation", "test")
+
+    assert rows["read"] == 1200 == kept + dropped + bad
+    assert (bad, dropped > 0) == (12, True)
+    assert set(on_disk(dataset.folder)) == named(dataset.folder)
+    for split in splits:
+        files = [file["path"] for file in made["files"] if file["split"] == split]
+        stored = Counter(row["emotion"] for row in rows_of(dataset.folder, files))
+        assert stored == Counter(counts[split])
+    # On stdout nothing but the result.
+    said = [line.split() for line in dataset.done.out.splitlines()]
+    assert said[:9] == [
+        list(splits),
+        *([name, *(f"{counts[split][name]:,}" for split in splits)] for name in made["classes"]),
+        ["all", *(f"{sum(counts[split].values()):,}" for split in splits)],
+    ]
+    books = [f"  dropped, {cause}: {n}" for cause, n in rows["dropped"].items() if n]
+    books += [f"  quarantined, {reason}: {n}" for reason, n in rows["quarantined"].items() if n]
+    assert dataset.done.out.splitlines()[9:] == [
+        "",
+        f"1,200 records read = {kept:,} kept + {dropped} dropped + {bad} quarantined;"
+        f" {rows['written']:,} rows written",
+        *books,
+        f"checksum {made['checksum']}",
+        "dataset data",
+    ]
+
+
+def test_preprocess_runs_under_plain_spark_submit(again, on_disk, named) -> None:
+    assert again.done.status == 0, again.done.err
+    assert set(on_disk(again.folder)) == named(again.folder)
+    assert again.lines[-1] == "dataset again"
+
+
+def test_other_partitions_make_the_same_dataset(dataset, again) -> None:
+    first, second = dataset.manifest, again.json("manifest.json")
+
+    assert len(first["files"]) != len(second["files"])
+    assert first["checksum"] == second["checksum"]
+    for key in ("counts", "rows", "sources", "image", "classes"):
+        assert first[key] == second[key]
+
+
+def test_train(runs, dataset, on_disk) -> None:
+    run = runs[0]
+    run.done.expect_success()
+    info = run.json("model.json")
+    history = [line.split(",") for line in (run.folder / "history.csv").read_text().splitlines()]
+
+    assert set(on_disk(run.folder)) == {
+        *("model.keras", "model.json", "history.csv", "accuracy.png", "loss.png"),
+        "config.yaml",
+    }
+    assert info["dataset_checksum"] == dataset.manifest["checksum"]
+    assert info["classes"] == dataset.manifest["classes"]
+    sha256 = hashlib.sha256((run.folder / "model.keras").read_bytes()).hexdigest()
+    assert info["sha256"] == sha256
+    assert [row[0] for row in history] == ["step", "0", "20", "40", "60"]
+    best = max(history[2:], key=lambda row: float(row[-1]))
+    assert (str(info["best_step"]), f"{info['best_accuracy']}") == (best[0], best[-1])
+    # On stdout nothing but the result.
+    assert len(run.lines) == 8
+    assert run.lines[0].split() == history[0]
+    assert [line.split()[0] for line in run.lines[1:5]] == ["0", "20", "40", "60"]
+    assert run.lines[5:] == [
+        "",
+        f"system_a, {info['parameters']:,} parameters; kept: step {info['best_step']},"
+        f" validation accuracy {info['best_accuracy']:.2%}",
+        "model run/model.keras",
+    ]
+    # On stderr the log.
+    assert " INFO step 60, epoch " in run.done.err
+
+
+def weights(run: Ran) -> dict[str, str]:
+    """The SHA-256 of each array of weights in a run's model."""
+    found = {}
+    model = shutil.unpack_archive(run.folder / "model.keras", run.folder.parent / "unpacked", "zip")
+    assert model is None
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = hashlib.sha256(item[()].tobytes()).hexdigest()
+
+    with h5py.File(run.folder.parent / "unpacked" / "model.weights.h5") as file:
+        file.visititems(note)
+    return found
+
+
+def test_one_seed_gives_the_same_weights(runs) -> None:
+    first, second = map(weights, runs)
+
+    assert len(first) == 8
+    assert first == second
+    histories = {(run.folder / "history.csv").read_bytes() for run in runs}
+    assert len(histories) == 1
+
+
+def test_evaluate(report, dataset, on_disk) -> None:
+    report.done.expect_success()
+    metrics = report.json("metrics.json")
+    rows = rows_of(report.folder, ["predictions.parquet"])
+    counts = dataset.manifest["counts"]["test"]
+
+    assert Counter(row["emotion"] for row in rows) == Counter(counts)
+    assert metrics["dataset"]["checksum"] == dataset.manifest["checksum"]
+    right = sum(row["correct"] for row in rows) / len(rows)
+    assert metrics["accuracy"] == pytest.approx(right)
+    # On stdout nothing but the result.
+    files = [
+        *("predictions.parquet", "confusion_matrix.png", "classes.png", "metrics.json"),
+        "config.yaml",
+    ]
+    assert set(on_disk(report.folder)) == set(files)
+    assert report.lines[0].split()[:3] == ["actual", "predicted", "true"]
+    assert [line.split()[:2] for line in report.lines[1:8]] == [
+        [name, str(n)] for name, n in counts.items()
+    ]
+    assert report.lines[-6:] == ["", *(f"wrote report/{name}" for name in files)]
+
+
+def test_score(scores, dataset, on_disk) -> None:
+    scores.done.expect_success()
+    about = scores.json("scores.json")
+    files = [file["path"] for file in about["files"]]
+    rows = rows_of(scores.folder, files)
+
+    assert set(on_disk(scores.folder)) == {"scores.json", "config.yaml", *files}
+    assert sorted((row["source"], row["record"]) for row in rows) == [
+        (str(dataset.home / "faces.csv"), record) for record in range(1200)
+    ]
+    shown = Counter(row["emotion"] for row in rows if row["emotion"])
+    assert about["emotions"] == {name: shown[name] for name in dataset.manifest["classes"]}
+    # A label or a usage that is bad is no hindrance here: nine of the twelve have bad pixels.
+    bad = Counter(row["reason"] for row in rows if row["reason"])
+    assert (bad.total(), bad) == (9, about["unscored"])
+    # On stdout nothing but the result.
+    assert [line.split() for line in scores.lines[:7]] == [
+        [name, f"{shown[name]:,}"] for name in dataset.manifest["classes"]
+    ]
+    assert scores.lines[7:] == [
+        "",
+        "1,200 images found = 1,191 scored + 9 not scored",
+        *(f"  not scored, {reason}: {n}" for reason, n in about["unscored"].items()),
+        "scores scores",
+    ]
+
+
+def test_evaluate_and_score_say_the_same_of_an_image(report, scores) -> None:
+    """One goes by the dataset and the feed, the other by the CSV and Spark's workers."""
+    files = [file["path"] for file in scores.json("scores.json")["files"]]
+    scored = {row["record"]: row for row in rows_of(scores.folder, files)}
+
+    for row in rows_of(report.folder, ["predictions.parquet"]):
+        same = scored[row["record"]]
+        assert row["image_hash"] == same["image_hash"]
+        names = [name for name in row if name.startswith("p_")]
+        assert [row[name] for name in names] == pytest.approx([same[n] for n in names], abs=1e-5)
+
+
+def test_each_output_has_its_configuration(dataset, again, runs, report, scores) -> None:
+    chosen = config.load(dataset.home / "small.yaml")
+    more = config.load(dataset.home / "small.yaml", ["output.partitions=7"])
+
+    for folder in (dataset.folder, *(ran.folder for ran in (*runs, report, scores))):
+        assert config.load(folder / "config.yaml") == chosen
+    assert config.load(again.folder / "config.yaml") == more
+
+
+def test_nothing_else_is_left_in_the_users_folder(dataset, again, runs, report, scores) -> None:
+    names = {path.name for path in dataset.home.iterdir()} - {"unpacked"}
+
+    assert names == {
+        *("faces.csv", "small.yaml", "data", "again", "run", "run again", "report", "scores")
+    }
+
+
+# --- What a user can get wrong.
+
+
+def _changed(dataset: Path, copy: Path, **changes: Any) -> None:
+    """Copies a dataset and makes its manifest say something else."""
+    shutil.copytree(dataset, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for key, value in changes.items():
+        manifest[key] = {**manifest[key], **value} if isinstance(value, dict) else value
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+
+
+MISTAKES: dict[str, tuple[str, str]] = {
+    "preprocess: no such input": (
+        "preprocess --input nothing.csv --output {out}",
+        "/nothing.csv: no such file or folder",
+    ),
+    "preprocess: no such column": (
+        "preprocess --input headless.csv --output {out}",
+        "/headless.csv: no column pixels in its first line (got: 0, 1 2 3, training)",
+    ),
+    "preprocess: too many bad rows": (
+        "preprocess --input faces.csv --output {out} --set input.max_bad_fraction=0.001",
+        "12 of 1200 records are bad, more than input.max_bad_fraction 0.001 allows",
+    ),
+    "preprocess: an unknown key": (
+        "preprocess --input faces.csv --output {out} --set image.sizes=28",
+        "image.sizes: unknown key, did you mean size?",
+    ),
+    "preprocess: no such configuration": (
+        "preprocess --config nothing.yaml --input faces.csv --output {out}",
+        "nothing.yaml: no such file",
+    ),
+    "preprocess: an output that is there": (
+        "preprocess --input faces.csv --output data",
+        "/data: holds a dataset already; --overwrite replaces it",
+    ),
+    "train: no such dataset": (
+        "train --dataset nothing --output {out}",
+        "nothing: no such folder; make one with the preprocess job",
+    ),
+    "train: two unknown keys": (
+        "train --dataset data --output {out} --set trainin.steps=2 --set feed.batchsize=2",
+        "trainin: unknown key, did you mean training?; feed.batchsize: unknown key, did you mean"
+        " batch_size?",
+    ),
+    "train: an output that is there": (
+        "train --dataset data --output run",
+        "run: holds a finished training run already; --overwrite replaces it",
+    ),
+    "evaluate: no such run": (
+        "evaluate --model nothing --dataset data --output {out}",
+        "nothing: no such folder (no model.json); make one with the train job",
+    ),
+    "evaluate: other classes": (
+        "evaluate --model run --dataset five --output {out}",
+        "five: its classes are angry, disgust, sad, happy, surprise, the model of run was trained"
+        " for angry, disgust, fear, happy, sad, surprise, neutral;",
+    ),
+    "evaluate: another size": (
+        "evaluate --model run --dataset large --output {out}",
+        "large: its images are 48x48, the model of run takes 28x28; run preprocess with"
+        " image.size=28",
+    ),
+    "evaluate: an output that is there": (
+        "evaluate --model run --dataset data --output report",
+        "report: holds an evaluation already; --overwrite replaces it",
+    ),
+    "score: no such run": (
+        "score --model nothing --input faces.csv --output {out}",
+        "nothing: no such folder (no model.json); make one with the train job",
+    ),
+    "score: an output that is there": (
+        "score --model run --input faces.csv --output scores",
+        "/scores: holds scores already; --overwrite replaces it",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def mistakes(jobs, dataset, runs, report, scores, on_disk) -> dict[str, Any]:
+    """What each mistake ends in, and what the user's folder holds before and after all of them."""
+    five = ["angry", "disgust", "sad", "happy", "surprise"]
+    _changed(dataset.folder, dataset.home / "five", classes=five)
+    _changed(dataset.folder, dataset.home / "large", image={"size": 48})
+    (dataset.home / "headless.csv").write_text("0,1 2 3,Training\n" * 5)
+    before = on_disk(dataset.home)
+
+    def make(number: int, command: str) -> Any:
+        return jobs.run(*command.format(out=f"made-by-{number}").split(" "), cwd=dataset.home)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = pool.map(make, range(len(MISTAKES)), (command for command, _ in MISTAKES.values()))
+        return {**dict(zip(MISTAKES, done, strict=True)), "files": (before, on_disk(dataset.home))}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(mistakes, mistake) -> None:
+    mistakes[mistake].expect_error(MISTAKES[mistake][1])
+
+
+def test_a_mistake_changes_nothing(mistakes) -> None:
+    before, after = mistakes["files"]
+
+    assert after == before
+
+
+def test_there_is_no_such_job(jobs, home) -> None:
+    done = jobs.run("preproces", "--input", "faces.csv", cwd=home)
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err == (
+        "spark-submit.sh: there is no job 'preproces';"
+        " the jobs are: evaluate preprocess score train\n"
+    )
+
+
+# --- Help.
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_is_there_at_once(jobs, home, job) -> None:
+    taken = []
+    for _ in range(3):
+        begin = time.monotonic()
+        done = jobs.run(job, "--help", cwd=home)
+        taken.append(time.monotonic() - begin)
+        assert (done.status, done.err) == (0, "")
+        assert done.out.startswith(f"usage: spark-submit.sh {job} ")
+        for option in ("--output", "--overwrite", "--config", "--set", "--log-level"):
+            assert option in done.out
+
+    # The machine may have other things to do for a moment.
+    assert min(taken) < 2
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_imports_neither_spark_nor_tensorflow(jobs, home, job) -> None:
+    done = jobs.run(job, "--help", cwd=home, PYTHONPROFILEIMPORTTIME="1")
+
+    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert {"argparse", "fer_pipeline.cli"} <= imported
+    heavy = {"pyspark", "py4j", "tensorflow", "keras", "petastorm", "pyarrow", "matplotlib"}
+    assert not {name.partition(".")[0] for name in imported} & heavy
