@@ -78,6 +78,34 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _as_ours(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def move(source: Path, target: Path) -> None:
+    """Puts a file in the place of another, in one step.
+
+    Raises:
+        StorageError: The place cannot be written.
+    """
+    with _as_ours(target):
+        source.replace(target)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, if it is there.
+
+    Raises:
+        StorageError: It cannot be deleted.
+    """
+    with _as_ours(path):
+        path.unlink(missing_ok=True)
+
+
 def require_format(
     folder: Path, text: str, newest: int, error: type[DatasetError] | type[RunError]
 ) -> None:

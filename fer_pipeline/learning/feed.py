@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -64,11 +65,11 @@ class Epoch:
             DatasetError: Not exactly the rows of the manifest were delivered.
         """
         with self.errors():
-            left = next(self.iterator, None)
+            # Where there is more than the manifest says, all of it has to come to be counted.
+            for _ in self.iterator:
+                pass
         if self._failures:
             raise self._failures[0]
-        if left is not None:
-            raise RuntimeError("an epoch was finished before its last batch")
 
 
 class Feed:
@@ -132,11 +133,18 @@ class Feed:
         self.steps = -(-self.rows // batch_size)
 
     def _rows_of_shard(self, paths: Sequence[str]) -> int:
-        groups = [
-            footer.row_group(index).num_rows
-            for footer in map(pq.read_metadata, paths)
-            for index in range(footer.num_row_groups)
-        ]
+        try:
+            groups = [
+                footer.row_group(index).num_rows
+                for footer in map(pq.read_metadata, paths)
+                for index in range(footer.num_row_groups)
+            ]
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(
+                f"{self._folder}: a file of the {self._split} split is damaged ({reason});"
+                " run preprocess again"
+            ) from error
         if len(groups) < self._shards:
             raise DatasetError(
                 f"{self._folder}: the {self._split} split has {len(groups)} row groups for"
@@ -262,14 +270,35 @@ class Feed:
         self, columns: Sequence[str], order: int | None
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
         """One row group after the other: flat pixels and other columns. Counts what it delivers."""
-        area = self._manifest.image.size**2
-        workers = self._workers if order is not None else 1
+        delivered = 0
+        try:
+            for chunk in self._row_groups(columns, order):
+                pixels = self._pixels(getattr(chunk, schema.IMAGE))
+                delivered += len(pixels)
+                yield pixels, {name: getattr(chunk, name) for name in columns}
+        except DatasetError:
+            raise
+        except Exception as error:
+            # petastorm raises whatever its threads came upon, under any name.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DatasetError(
+                f"{self._folder}: the {self._split} split cannot be read ({reason[:300]});"
+                " run preprocess again"
+            ) from error
+        if delivered != self.rows:
+            raise DatasetError(
+                f"{self._folder}: an epoch of the {self._split} split delivered {delivered} rows,"
+                f" the manifest says {self.rows}; run preprocess again"
+            )
+
+    def _row_groups(self, columns: Sequence[str], order: int | None) -> Iterator[Any]:
+        """What petastorm makes of each row group: a named tuple of columns."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader = make_batch_reader(
                 self._urls,
                 schema_fields=[f"^{name}$" for name in (schema.IMAGE, *columns)],
-                workers_count=workers,
+                workers_count=self._workers if order is not None else 1,
                 results_queue_size=_RAW_QUEUE,
                 shuffle_row_groups=order is not None,
                 seed=order,
@@ -277,31 +306,24 @@ class Feed:
                 cur_shard=self._shard if self._shards > 1 else None,
                 shard_count=self._shards if self._shards > 1 else None,
             )
-        delivered = 0
         try:
-            for chunk in reader:
-                pixels = self._pixels(getattr(chunk, schema.IMAGE), area)
-                delivered += len(pixels)
-                yield pixels, {name: getattr(chunk, name) for name in columns}
+            yield from reader
         finally:
             reader.stop()
             reader.join()
-        if delivered != self.rows:
-            raise DatasetError(
-                f"{self._folder}: an epoch of the {self._split} split delivered {delivered} rows,"
-                f" the manifest says {self.rows}; run preprocess again"
-            )
 
-    def _pixels(self, column: npt.NDArray[Any], area: int) -> Pixels:
-        try:
-            if self._manifest.image.dtype == "float32":
-                return self._manifest.image.normalization.restore(column)
-            return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
-        except ValueError as error:
+    def _pixels(self, column: npt.NDArray[Any]) -> Pixels:
+        image = self._manifest.image
+        area = image.size**2
+        lengths = {None if value is None else len(value) for value in column}
+        if lengths != {area}:
             raise DatasetError(
                 f"{self._folder}: an image of the {self._split} split is not what the manifest"
-                f" says: {error}"
-            ) from error
+                f" says: {area} pixels; run preprocess again"
+            )
+        if image.dtype == "float32":
+            return image.normalization.restore(column)
+        return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
 
 
 def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:

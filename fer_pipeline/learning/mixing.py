@@ -22,10 +22,10 @@ def mixed(
     Args:
         chunks: Flat pixels and labels.
         capacity: How many rows the buffer holds.
-        step: How many go out at once, unless the buffer is smaller.
+        step: How many go out at once; at most half of the buffer, or nothing would be mixed.
         rng: Chooses them.
     """
-    step = min(step, capacity)
+    step = max(1, min(step, capacity // 2))
     pixels, labels, free = None, np.empty(capacity, np.int32), np.arange(capacity)
     for new_pixels, new_labels in chunks:
         if pixels is None:

@@ -156,6 +156,7 @@ class Trainer:
                 driven.on_epoch_end(index, logs)
                 if self.model.stop_training:
                     break
+        batches.close()
         driven.on_train_end(logs)
 
     def _train_round(
@@ -200,6 +201,7 @@ class Trainer:
     ) -> dict[str, float]:
         """Validates, writes the round down and returns its logs under Keras's names."""
         measured = {} if validation is None else self.evaluate(validation)
+        self._require_finite(measured.get("loss", 0.0))
         history.add(
             Round(
                 step=self.step,
@@ -219,6 +221,11 @@ class _Batches:
     def __init__(self, feed: Feed) -> None:
         self._feed, self._number = feed, 0
         self._epoch, self._left = feed.open(0), feed.steps
+
+    def close(self) -> None:
+        """At the end: where that is the end of an epoch too, makes sure that it was whole."""
+        if not self._left:
+            self._epoch.finish()
 
     def run(self, steps: Callable[[Any, Tensor], None], wanted: int) -> int:
         """Runs up to so many steps, fewer at the end of an epoch, and says how many."""

@@ -100,12 +100,12 @@ def _publish(
     size = made.image.size
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
     # From here on the old run is gone, until the new one's mark stands.
-    (folder / RUN.mark).unlink(missing_ok=True)
-    (folder / publication.CONFIG).unlink(missing_ok=True)
+    storage.remove(folder / RUN.mark)
+    storage.remove(folder / publication.CONFIG)
     training_plots.accuracy(history.rounds, title, folder / ACCURACY)
     training_plots.loss(history.rounds, title, folder / LOSS)
-    (folder / _HISTORY_SO_FAR).replace(folder / HISTORY)
-    best.path.replace(folder / bundle.MODEL)
+    storage.move(folder / _HISTORY_SO_FAR, folder / HISTORY)
+    storage.move(best.path, folder / bundle.MODEL)
     info = RunInfo(
         classes=made.classes,
         size=size,

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS, BROKEN = 1200, 12
 
 # No job of these tests takes longer, not even on a busy machine.
-_LIMIT = 150.0
+_LIMIT = 90.0
 
 # A quarter of the images that the network of the demo sees, and a few steps.
 CONFIG = """\
@@ -106,7 +106,12 @@ class Running:
             end = time.monotonic() + 20
             while self.programs() and time.monotonic() < end:
                 time.sleep(0.02)
-            assert not self.programs()
+            assert not self.programs(), "it left processes behind"
+        except subprocess.TimeoutExpired:
+            left = "\n".join(self.programs().values())
+            self.stop()
+            _, err = self._process.communicate()
+            pytest.fail(f"it does not end; still there:\n{left}\nit said:\n{err}")
         finally:
             self.stop()
         return Done(self._process.returncode, out, err)

@@ -17,7 +17,7 @@ PREPROCESS = (
     *("--set", "output.partitions=12"),
 )
 TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
-STOPPED = "error: interrupted; what was there before is as it was"
+STOPPED = "error: interrupted"
 
 
 def parts(folder: Path, under: str = ".") -> set[Path]:

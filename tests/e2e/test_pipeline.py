@@ -322,8 +322,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "train: two unknown keys": (
         "train --dataset data --output {out} --set trainin.steps=2 --set feed.batchsize=2",
-        "trainin: unknown key, did you mean training?; feed.batchsize: unknown key, did you mean"
-        " batch_size?",
+        "feed.batchsize: unknown key, did you mean batch_size?; trainin: unknown key, did you mean"
+        " training?",
     ),
     "train: an output that is there": (
         "train --dataset data --output run",

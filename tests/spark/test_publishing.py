@@ -9,6 +9,7 @@ import pytest
 
 from fer_pipeline import manifest
 from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
+from fer_pipeline.publication import DATASET
 
 
 @pytest.fixture
@@ -76,9 +77,9 @@ def test_a_failed_overwrite_leaves_the_old_dataset_whole(
 
 def test_what_a_torn_run_left_is_cleaned_up(prepare, files, tmp_path) -> None:
     torn = (
-        "split=train/part-1.parquet",
-        "split=test/part-2.parquet",
-        "quarantine/part-3.parquet",
+        f"split=train/{DATASET.unique_name(1)}",
+        f"split=test/{DATASET.unique_name(2)}",
+        f"quarantine/{DATASET.unique_name(3)}",
         ".manifest-a1b2c3_d.json",
         ".config-a1b2c3_d.yaml",
     )

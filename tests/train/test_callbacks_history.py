@@ -59,31 +59,29 @@ class TestHistory:
             history.add(FIRST)
 
 
-def one_weight():
-    """A model of one number, and a way to set it."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    return model, lambda value: model.set_weights([np.array([[value]], np.float32)])
-
-
-def kept(best):
-    return keras.models.load_model(best.path).get_weights()[0].item()
-
-
 class TestBestModel:
-    def run(self, best, accuracies):
-        model, become = one_weight()
+    def run(self, folder, accuracies):
+        """A round for each accuracy, seven steps each; the model is the number of the round."""
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        history = History(folder / "history.csv")
+        history.add(DRAWN)
+        validated = accuracies[0] is not None
+        best = BestModel(model, folder / "best.keras", history, validated=validated)
         best.set_model(model)
         best.on_train_begin()
         for index, accuracy in enumerate(accuracies):
-            become(index + 1.0)
-            logs = {"loss": 1.0}
+            model.set_weights([np.array([[index + 1]], np.float32)])
+            history.add(Round(7 * (index + 1), 1, 1.0, 0.5, None, accuracy))
             best.on_epoch_end(
-                index, logs if accuracy is None else {**logs, "val_accuracy": accuracy}
+                index, {"loss": 1.0, **({"val_accuracy": accuracy} if validated else {})}
             )
         best.on_train_end()
+        assert {path.name for path in folder.iterdir()} == {"best.keras", "history.csv"}
+        kept = keras.models.load_model(best.path).get_weights()[0].item()
+        return best, kept
 
     @pytest.mark.parametrize(
-        ("accuracies", "round_"),
+        ("accuracies", "number"),
         [
             ([0.2, 0.5, 0.4, 0.3], 2),
             ([0.5, 0.4], 1),
@@ -92,18 +90,13 @@ class TestBestModel:
             ([0.3, 0.5, 0.5], 2),  # of equals the first
         ],
     )
-    def test_keeps_the_model_that_validates_best(self, tmp_path, accuracies, round_):
-        best = BestModel(tmp_path / "best.keras", validated=True)
-        self.run(best, accuracies)
-        assert (best.round, best.accuracy) == (round_, max(accuracies))
-        assert kept(best) == round_
-        assert [path.name for path in tmp_path.iterdir()] == ["best.keras"]
+    def test_keeps_the_model_that_validates_best(self, tmp_path, accuracies, number):
+        best, kept = self.run(tmp_path, accuracies)
+        assert (best.step, best.accuracy, kept) == (7 * number, max(accuracies), number)
 
     def test_keeps_the_last_one_without_validation(self, tmp_path):
-        best = BestModel(tmp_path / "best.keras", validated=False)
-        self.run(best, [None, None, None])
-        assert (best.round, best.accuracy) == (3, None)
-        assert kept(best) == 3
+        best, kept = self.run(tmp_path, [None, None, None])
+        assert (best.step, best.accuracy, kept) == (21, None, 3)
 
 
 class TestReport:

@@ -189,7 +189,8 @@ class TestOutputs:
             **result.to_dict(),
         }
         assert found["rows"] == 110
-        assert {"fer_pipeline", "python", "tensorflow", "keras"} <= set(versions)
+        assert {"fer_pipeline", "python", "keras"} <= set(versions)
+        assert {"tensorflow", "tensorflow-cpu"} & set(versions)
 
     def test_the_folder_holds_the_outputs_and_nothing_else(self, evaluated):
         _, out = evaluated
