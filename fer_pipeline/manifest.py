@@ -34,7 +34,7 @@ class DataFile(_Part):
 
 
 class SourceFile(_Part):
-    """One file that was read."""
+    """One file that was read, or one folder of images."""
 
     path: str
     records: int

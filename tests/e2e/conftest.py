@@ -96,12 +96,12 @@ class Running:
     def send(self, number: int) -> Done:
         """Sends a signal to the whole group, as a terminal does, and waits for the end."""
         os.killpg(self._process.pid, number)
-        return self.wait()
+        return self.wait(limit=30)
 
-    def wait(self) -> Done:
+    def wait(self, limit: float = _LIMIT) -> Done:
         """Waits for the end of it and of all that it started."""
         try:
-            out, err = self._process.communicate(timeout=_LIMIT)
+            out, err = self._process.communicate(timeout=limit)
             # Spark's Python workers are no members of the group; they notice that Spark is gone.
             end = time.monotonic() + 20
             while self.programs() and time.monotonic() < end:
