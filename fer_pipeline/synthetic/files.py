@@ -123,8 +123,7 @@ def write_folder(
         per_class: Number of crops per emotion.
         seed: Equal seeds give equal files.
         broken: Whether to add ``empty.png`` (no bytes), ``text.jpg`` (plain text) and
-            ``truncated.jpg`` (half a JPEG, of which OpenCV decodes the upper part with no more
-            than a warning) at the top of the folder.
+            ``truncated.jpg`` (half a JPEG) at the top of the folder.
         flat: Whether to put all crops at the top instead of in one sub folder per emotion.
     """
     root, rng = Path(path), np.random.default_rng(seed)
