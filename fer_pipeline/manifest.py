@@ -149,17 +149,12 @@ def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:
 
 
 def require_files(folder: Path, manifest: Manifest) -> None:
-    """Makes sure, before it is published, that what the tasks wrote is there for its readers.
+    """Makes sure that all files are there.
 
     Raises:
-        DatasetError: A file is missing: the tasks wrote to a disk of their own.
+        DatasetError: A file is missing or of another length.
     """
     for file in manifest.files:
-        if not (folder / file.path).is_file():
-            raise DatasetError(
-                f"{folder}: the tasks wrote files that are not there ({file.path}); on a cluster"
-                " the output must be a folder that all machines share"
-            )
         _require_file(folder, file)
 
 

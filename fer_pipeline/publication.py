@@ -134,6 +134,24 @@ def begin(folder: Path) -> None:
     storage.write_text(folder / BEGUN, "")
 
 
+def require_shared(folder: Path, written: Iterable[str]) -> None:
+    """Makes sure, before a mark names them, that the driver sees what the tasks wrote.
+
+    Args:
+        folder: The output's folder.
+        written: Data files, relative to it.
+
+    Raises:
+        StorageError: The tasks wrote to a disk of their own.
+    """
+    missing = [name for name in written if not (folder / name).is_file()]
+    if missing:
+        raise StorageError(
+            f"{folder}: the tasks wrote files that are not there ({missing[0]}); on a cluster the"
+            " output must be a folder that all machines share"
+        )
+
+
 def _says(mark: Path, form: str) -> bool:
     try:
         return json.loads(storage.read_text(mark)).get("format") == form

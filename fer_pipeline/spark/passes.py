@@ -5,6 +5,7 @@ A pass runs a plain function on each partition's records and lets Spark add up w
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as all of Spark's users call it
@@ -106,7 +108,9 @@ class Gathered:
 
     def close(self) -> None:
         """Lets go of the disk."""
-        self.packs.unpersist()
+        # After an interrupt the JVM may be gone, and the disk's files with it.
+        with contextlib.suppress(Py4JError, OSError):
+            self.packs.unpersist()
 
     def each(
         self, function: Callable[[Partition], pa.Table], schema: str, *, images: bool = False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
@@ -20,6 +23,7 @@ from fer_pipeline.spark.java import find_java_home
 SMALLEST_SPLIT = 1 << 20
 """A file of up to this many bytes is always read by one task."""
 
+_SECONDS_TO_STOP = 10
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 _UNREADABLE = (
@@ -49,14 +53,86 @@ def spark_session(job: str) -> Iterator[SparkSession]:
     Raises:
         FerError: In place of Spark's own errors, where a user can mend what caused them.
     """
-    session = _open(job)
-    for key, value in _SETTINGS.items():
-        session.conf.set(key, value)
+    with _interruptible() as stop:
+        session = _open(job)
+        for key, value in _SETTINGS.items():
+            session.conf.set(key, value)
+        stop.watch(session)
+        try:
+            with user_errors():
+                yield session
+        finally:
+            stop.session()
+
+
+class _Stop:
+    """How Ctrl-C ends a session: with a KeyboardInterrupt, whatever the JVM is doing.
+
+    Spark's own handler calls the JVM from within another call to it, which then fails.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._session: SparkSession | None = None
+
+    def hold(self, *_: object) -> None:
+        """Handles the signal while the JVM starts: one that is left alone then stays forever."""
+        self.came = True
+
+    def watch(self, session: SparkSession) -> None:
+        """Handles the signal from here on."""
+        self._session = session
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._interrupt)
+        if self.came:
+            self.session()
+            raise KeyboardInterrupt
+
+    def _interrupt(self, *_: object) -> None:
+        if not self.came:
+            self.came = True
+            # py4j tells of every call that breaks off; they all do.
+            logging.disable(logging.CRITICAL)
+            self._apart(self._quiet)
+            raise KeyboardInterrupt
+
+    def _quiet(self) -> None:
+        if self._session is not None:
+            self._session.sparkContext.setLogLevel("OFF")
+            self._session.sparkContext.cancelAllJobs()
+
+    def session(self) -> None:
+        """Stops the session."""
+        if self._session is None:
+            return
+        if self.came:
+            self._apart(self._session.stop)
+        else:
+            self._session.stop()
+
+    @staticmethod
+    def _apart(call: Callable[[], None]) -> None:
+        """Calls the JVM from another thread, which has a connection of its own."""
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join(_SECONDS_TO_STOP)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[_Stop]:
+    stop = _Stop()
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop.hold) if main else None
     try:
-        with user_errors():
-            yield session
+        yield stop
+    except BaseException:
+        if stop.came:
+            # Whatever else broke off, this is why.
+            raise KeyboardInterrupt from None
+        raise
     finally:
-        session.stop()
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _open(job: str) -> SparkSession:

@@ -95,7 +95,7 @@ def _write(gathered: Gathered, folder: Path, config: Config, *, by_folder: bool)
     bad = sum(books.quarantined.values())
     quarantine = write_quarantine(gathered, folder, books.offsets, bad)
     made = _manifest(config, books, normalization, written, quarantine)
-    manifest.require_files(folder, made)
+    publication.require_shared(folder, made.all_files())
     return made
 
 

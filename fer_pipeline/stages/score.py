@@ -11,7 +11,7 @@ from typing import Any
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
-from fer_pipeline.errors import InputError, StorageError
+from fer_pipeline.errors import InputError
 from fer_pipeline.learning import bundle
 from fer_pipeline.publication import SCORES
 from fer_pipeline.rows import Judge
@@ -79,17 +79,19 @@ def score(
     publication.claim(folder, SCORES, overwrite=overwrite)
     run = storage.local_path(model)
     info, content = bundle.read_model(run)
-    publication.begin(folder)
-    size = info.size
-    made, known = _scored(
-        spark, inputs, folder, config, info.classes, size, _loader(spark, content, size, config)
-    )
-    scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
-    found = sum(file["rows"] for file in made.files)
-    if scored + unscored != found or (known is not None and known != found):
-        raise RuntimeError(f"{known} found, {found} written, {scored} + {unscored} accounted for")
-    if not found:
-        raise InputError(f"{', '.join(inputs)}: holds no image")
+    load = _loader(spark, content, info.size, config)
+    try:
+        made, known = _scored(spark, inputs, folder, config, info.classes, info.size, load)
+        scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
+        found = sum(file["rows"] for file in made.files)
+        if scored + unscored != found or (known is not None and known != found):
+            raise RuntimeError(f"{known} found, {found} written, {scored + unscored} accounted for")
+        if not found:
+            raise InputError(f"{', '.join(inputs)}: holds no image")
+        publication.require_shared(folder, [file["path"] for file in made.files])
+    except BaseException:
+        publication.clean(folder, SCORES, _files_there(folder))
+        raise
     result = Scores(
         format=SCORES.format,
         found=found,
@@ -101,16 +103,18 @@ def score(
         versions=provenance.versions("tensorflow", "tensorflow-cpu", "keras", "pyspark"),
         created=provenance.now(),
     )
-    missing = [file["path"] for file in made.files if not (folder / file["path"]).is_file()]
-    if missing:
-        raise StorageError(
-            f"{folder}: the tasks wrote files that are not there ({missing[0]}); on a cluster the"
-            " output must be a folder that all machines share"
-        )
     storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
     config.write(folder / "config.yaml")
     publication.clean(folder, SCORES, [str(file["path"]) for file in made.files])
     return result
+
+
+def _files_there(folder: Path) -> list[str]:
+    """The files of the scores that the folder holds, if any."""
+    mark = folder / SCORES.mark
+    return (
+        [f["path"] for f in json.loads(storage.read_text(mark))["files"]] if mark.exists() else []
+    )
 
 
 def _loader(
@@ -139,7 +143,7 @@ def _scored(
     load: Callable[[], Callable[[Pixels], Any]],
 ) -> tuple[Scored, int | None]:
     """Scores whatever the inputs are; also how many images there must be, where that is known."""
-    if len(inputs) == 1 and "*" not in inputs[0] and manifest.exists_at(inputs[0]):
+    if len(inputs) == 1 and manifest.exists_at(inputs[0]):
         path = storage.local_path(inputs[0])
         dataset = manifest.read(path)
         manifest.require_files(path, dataset)
