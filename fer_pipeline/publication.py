@@ -167,6 +167,8 @@ def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
         kind: What it holds.
         keep: The data files that the mark names, relative to the folder.
     """
+    if not folder.is_dir():
+        return
     kept = {folder / name for name in keep}
     for place in (folder / name for name in kind.data):
         if not place.is_dir():
@@ -176,7 +178,7 @@ def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
                 path.unlink(missing_ok=True)
         if not any(place.iterdir()):
             place.rmdir()
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in folder.iterdir():
         if kind.is_temporary(path):
             path.unlink(missing_ok=True)
     (folder / BEGUN).unlink(missing_ok=True)
