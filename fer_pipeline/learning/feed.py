@@ -322,7 +322,13 @@ class Feed:
                 f" says: {area} pixels; run preprocess again"
             )
         if image.dtype == "float32":
-            return image.normalization.restore(column)
+            try:
+                return image.normalization.restore(column)
+            except ValueError as error:
+                raise DatasetError(
+                    f"{self._folder}: an image of the {self._split} split is not what the manifest"
+                    f" says: {error}"
+                ) from error
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
 
 

@@ -167,10 +167,10 @@ COPIES = [
     # Evaluation keeps its own copies.
     ("F", 4, "PublicTest", "validation"),
     ("F", 4, "PublicTest", "validation"),
-    # A row that is left out for its class or usage has no say.
+    # A row that is left out for its class has no say; one whose usage is left out is kept back.
     ("G", 0, "Training", "train"),
     ("G", 6, "Training", Cause.CLASS),
-    ("H", 1, "Training", "train"),
+    ("H", 1, "Training", Cause.COPY_OF_EVALUATION),
     ("H", 0, "Unused", Cause.USAGE),
     ("I", 6, "Unused", Cause.CLASS),
     ("J", 3, "Training", "train"),
