@@ -235,7 +235,7 @@ def test_spark_options_end_where_the_job_begins(tree: Path, given: list[str]) ->
 def test_a_local_master_of_the_users_stays_local(tree: Path, given: list[str]) -> None:
     told = tell(tree, *given, "tell")
 
-    assert spark_options(told) == [*DEFAULTS[:4], *given]
+    assert spark_options(told) == [*DEFAULTS[:6], *given]
     assert told["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
 
 
