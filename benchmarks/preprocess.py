@@ -6,6 +6,7 @@ Spark with a heap of 512 MB, and as many processes for the yardstick as Spark ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -106,12 +107,15 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(0.2):
-            try:
+            with contextlib.suppress(psutil.Error):
                 for child in self._process.children(recursive=True):
-                    if "pyspark.daemon" in " ".join(child.cmdline()):
-                        self.peak = max(self.peak, child.memory_info().rss)
-            except psutil.Error:
-                continue
+                    self._look_at(child)
+
+    def _look_at(self, child: psutil.Process) -> None:
+        # Workers end while they are looked at; the others still count.
+        with contextlib.suppress(psutil.Error):
+            if "pyspark.daemon" in " ".join(child.cmdline()):
+                self.peak = max(self.peak, child.memory_info().rss)
 
     def stop(self) -> None:
         self._done.set()

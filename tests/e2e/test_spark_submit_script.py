@@ -86,7 +86,7 @@ def spark_options(told: dict) -> list[str]:
 
 DEFAULTS = [
     *("--conf", "spark.ui.showConsoleProgress=false"),
-    *("--conf", "spark.driver.extraJavaOptions=-XX:+UseParallelGC"),
+    *("--conf", "spark.driver.extraJavaOptions=-XX:+UseParallelGC -XX:TieredStopAtLevel=1"),
     *("--conf", "spark.ui.enabled=false"),
     *("--master", "local[*]"),
 ]
