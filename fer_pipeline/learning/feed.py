@@ -340,6 +340,6 @@ def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:
 
 def _require_table(normalization: Normalization) -> None:
     """Makes sure that this machine's arithmetic gives the very bits of the table."""
-    values = tf.function(_values)(tf.range(256), normalization).numpy()
+    values = _values(tf.range(256), normalization).numpy()
     if not np.array_equal(values, normalization.table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")
