@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,7 +13,7 @@ from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.publication import DATASET
 from fer_pipeline.selection import OUTCOMES
 from fer_pipeline.spark.passes import Gathered, Partition
-from fer_pipeline.spark.records import Batches
+from fer_pipeline.spark.records import Batches, record_numbers
 from fer_pipeline.spark.session import task_number
 from fer_pipeline.storage import parquet_file
 
@@ -39,11 +38,9 @@ def write_quarantine(
 
     def bad(partition: Partition) -> pa.Table:
         facts = partition.facts.filter(partition.facts.column("image_hash").is_null())
-        sources, blocks = facts.column("source").to_pylist(), facts.column("block").to_pylist()
-        first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
         values = {
-            "source": sources,
-            "record": np.array(first, np.int64) + facts.column("position").to_numpy(),
+            "source": facts.column("source"),
+            "record": record_numbers(facts, offsets),
             "reason": [str(OUTCOMES[code]) for code in facts.column("outcome").to_pylist()],
             "detail": facts.column("detail"),
             "excerpt": facts.column("excerpt"),

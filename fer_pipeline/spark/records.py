@@ -106,6 +106,20 @@ def csv_records(reading: Reading, layouts: Mapping[str, Layout]) -> Callable[[Ba
     return read
 
 
+def record_numbers(
+    facts: pa.Table | pa.RecordBatch, offsets: Mapping[tuple[str, int], int]
+) -> npt.NDArray[np.int64]:
+    """The number of each record in its file.
+
+    Args:
+        facts: The columns `source`, `block` and `position`.
+        offsets: The number of a block's first record, where it is not 0.
+    """
+    sources, blocks = facts.column("source").to_pylist(), facts.column("block").to_pylist()
+    first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
+    return np.array(first, np.int64) + facts.column("position").to_numpy()
+
+
 def csv_counts(batches: Batches) -> Batches:
     """Counts the lines of CSV files that are not blank, for `mapInArrow`.
 

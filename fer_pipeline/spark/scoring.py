@@ -21,7 +21,7 @@ from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.publication import SCORES
 from fer_pipeline.selection import KEPT, OUTCOMES
-from fer_pipeline.spark.records import Batches
+from fer_pipeline.spark.records import Batches, record_numbers
 from fer_pipeline.spark.session import rows_per_batch, task_number
 from fer_pipeline.spark.sources import literally
 from fer_pipeline.storage import parquet_file
@@ -67,13 +67,11 @@ def crops_of_records(
     def crops(batches: Batches) -> Crops:
         for batch in read(batches):
             outcome = batch.column("outcome").to_pylist()
-            sources, blocks = batch.column("source").to_pylist(), batch.column("block").to_pylist()
-            first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
             hashes = batch.column("image_hash").to_pylist()
             origin = pa.table(
                 {
                     "source": batch.column("source"),
-                    "record": np.array(first, np.int64) + batch.column("position").to_numpy(),
+                    "record": record_numbers(batch, offsets),
                     "image_hash": [content and content.hex() for content in hashes],
                     "variant": ["original"] * len(batch),
                     "copy": np.zeros(len(batch), np.int32),

@@ -26,6 +26,7 @@ from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import DATASET
 from fer_pipeline.selection import SPLITS, Cuts
 from fer_pipeline.spark.passes import Gathered, Partition
+from fer_pipeline.spark.records import record_numbers
 from fer_pipeline.spark.session import task_number
 from fer_pipeline.storage import parquet_file
 
@@ -229,9 +230,6 @@ class _Rows:
         pixels = self._pixels(origin, variant)
         hashes = facts.column("image_hash").to_pylist()
         self._add_checksum(pixels, hashes, self._partition.candidates.label[origin], variant, copy)
-        offsets, blocks = self._recipe.offsets, facts.column("block").to_pylist()
-        sources = facts.column("source").to_pylist()
-        first = [offsets.get(place, 0) for place in zip(sources, blocks, strict=True)]
         names = pa.array([made.name for made in self._variants])
         label = facts.column("label")
         columns = {
@@ -239,7 +237,7 @@ class _Rows:
             "label": label,
             "emotion": pa.array(self._recipe.classes).take(label.combine_chunks()),
             "source": facts.column("source"),
-            "record": np.array(first) + facts.column("position").to_numpy(),
+            "record": record_numbers(facts, self._recipe.offsets),
             "image_hash": [content.hex() for content in hashes],
             "variant": names.take(pa.array(variant)),
             "copy": copy.astype(np.int32),
