@@ -176,7 +176,7 @@ def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
         for path in place.iterdir():
             if kind.is_data(path) and path not in kept:
                 path.unlink(missing_ok=True)
-        if not any(place.iterdir()):
+        if place != folder and not any(place.iterdir()):
             place.rmdir()
     for path in folder.iterdir():
         if kind.is_temporary(path):
