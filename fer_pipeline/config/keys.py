@@ -8,12 +8,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
@@ -21,22 +17,12 @@ from pydantic import (
 
 from fer_pipeline import emotions, storage
 from fer_pipeline.accounting import Split
+from fer_pipeline.config.learning import Model, Training
+from fer_pipeline.config.section import Emotion, Fraction, Section
 
-Emotion = Annotated[str, BeforeValidator(lambda name: emotions.canonical(str(name)))]
 Angle = Annotated[float, Field(gt=-360, lt=360)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 # Above this a single row group of a batch would not fit the memory of an ordinary worker.
 Size = Annotated[int, Field(ge=8, le=512)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_default(cls, value: Any) -> Any:
-        # YAML reads a section of which every key is commented out as null.
-        return {} if value is None else value
 
 
 def _usage_name(text: str) -> str:
@@ -54,7 +40,7 @@ def _renamed(mapping: dict[Any, Any], rename: Callable[[Any], str], what: str) -
     return renamed
 
 
-class Input(_Section):
+class Input(Section):
     """What the sources are."""
 
     format: Literal["auto", "csv", "images"] = Field(
@@ -78,7 +64,7 @@ class Input(_Section):
         return value
 
 
-class Image(_Section):
+class Image(Section):
     """What every image becomes."""
 
     size: Size = Field(48, description="side in pixels; 28 and 48 are the usual ones")
@@ -92,7 +78,7 @@ class Image(_Section):
     )
 
 
-class Splits(_Section):
+class Splits(Section):
     """Which image goes where."""
 
     kind: Literal["usage", "stratified"] = Field(
@@ -151,7 +137,7 @@ class Splits(_Section):
         return self
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """The variants of each training image that are written beside it."""
 
     flip: bool = Field(False, description="its mirror image")
@@ -172,7 +158,7 @@ class Augmentation(_Section):
         return value
 
 
-class Output(_Section):
+class Output(Section):
     """How the dataset is laid out."""
 
     partitions: PositiveInt | None = Field(
@@ -184,7 +170,7 @@ class Output(_Section):
     compression: Literal["zstd", "snappy", "none"] = Field("zstd", description="of the files")
 
 
-class Feed(_Section):
+class Feed(Section):
     """How training reads the dataset."""
 
     batch_size: PositiveInt = Field(32, description="images per training step")
@@ -197,46 +183,13 @@ class Feed(_Section):
     )
 
 
-class Model(_Section):
-    """Which network is trained."""
-
-    name: str = Field("system_a", description="a module of fer_pipeline.learning.networks")
-    options: dict[str, Any] = Field({}, description="arguments of its build function")
-
-
-class Training(_Section):
-    """How it is trained."""
-
-    learning_rate: PositiveFloat = Field(0.05, description="of plain gradient descent")
-    epochs: PositiveInt | None = Field(
-        None, description="passes over the training split; default 10"
-    )
-    steps: PositiveInt | None = Field(None, description="or batches, in place of epochs")
-    validate_every: PositiveInt | None = Field(
-        None, description="steps between validations; default once an epoch"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _length(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("epochs") is None and value.get("steps") is None:
-            return {**value, "epochs": 10}
-        return value
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Training:
-        if self.epochs and self.steps:
-            raise ValueError("epochs and steps are both given; keep one")
-        return self
-
-
-class Inference(_Section):
+class Inference(Section):
     """How evaluate and score run the network."""
 
     batch_size: PositiveInt = Field(256, description="images that go through at once")
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration."""
 
     seed: NonNegativeInt = Field(0, le=2**31 - 1, description="of every random choice")

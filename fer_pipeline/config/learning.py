@@ -1,0 +1,154 @@
+"""The keys of the network and its training, their types, ranges, defaults and meanings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from fer_pipeline.config.section import Emotion, Fraction, Section
+
+Metric = Literal["loss", "accuracy", "val_loss", "val_accuracy", "val_mean_class_accuracy"]
+
+
+class Model(Section):
+    """Which network is trained."""
+
+    name: str = Field(
+        "system_a",
+        description="a module of fer_pipeline.learning.networks, or the dotted name of a module or"
+        " function of your own",
+    )
+    options: dict[str, Any] = Field({}, description="arguments of its build function")
+
+
+class Optimizer(Section):
+    """What makes a step of a gradient."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = Field("sgd", description="of Keras")
+    learning_rate: PositiveFloat = Field(0.05, description="at its height, after any warm-up")
+    momentum: Fraction = Field(0.0, description="of sgd and rmsprop")
+    nesterov: bool = Field(False, description="Nesterov's form of sgd's momentum")
+    weight_decay: NonNegativeFloat = Field(
+        0.0,
+        description="decoupled: each step takes learning rate * this off the kernels, not off"
+        " biases and BatchNormalization",
+    )
+    clip_norm: PositiveFloat | None = Field(
+        None, description="longest gradient, as the norm of all variables' together"
+    )
+
+    @model_validator(mode="after")
+    def _momentum_has_a_place(self) -> Optimizer:
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs name: sgd and a momentum above 0")
+        if self.momentum and self.name not in ("sgd", "rmsprop"):
+            raise ValueError(f"momentum is not an argument of {self.name}; leave it out")
+        return self
+
+
+class Schedule(Section):
+    """How the learning rate changes."""
+
+    kind: Literal["constant", "cosine", "plateau"] = Field(
+        "constant",
+        description="cosine falls to final at the last step; plateau multiplies by factor after"
+        " patience validations without improvement",
+    )
+    warmup_epochs: NonNegativeFloat = Field(
+        0.0, description="epochs of a linear rise from 0, of constant and cosine"
+    )
+    final: NonNegativeFloat = Field(0.0, description="the last rate of cosine")
+    monitor: Metric = Field("val_loss", description="what plateau watches")
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="of plateau")
+    patience: PositiveInt = Field(10, description="of plateau, in validations")
+    min_delta: NonNegativeFloat = Field(0.0001, description="less is no improvement to plateau")
+    minimum: NonNegativeFloat = Field(0.0, description="plateau goes no lower")
+
+
+class EarlyStopping(Section):
+    """When training ends before its length."""
+
+    monitor: Metric | None = Field(None, description="what is watched; off where not given")
+    patience: PositiveInt = Field(10, description="validations without improvement")
+    min_delta: NonNegativeFloat = Field(0.0, description="less is no improvement")
+
+
+class TrainingAugmentation(Section):
+    """What each image of a batch is changed by, drawn anew each time it is seen."""
+
+    flip: bool = Field(False, description="mirror every second image")
+    rotation: float = Field(0.0, ge=0, le=180, description="up to so many degrees, either way")
+    shift: float = Field(
+        0.0, ge=0, le=0.5, description="up to this part of the side, along each axis, either way"
+    )
+    zoom: float = Field(0.0, ge=0, lt=1, description="scale between 1 - this and 1 + this")
+    shear: float = Field(
+        0.0, ge=0, le=1, description="horizontal shear factor, up to this, either way"
+    )
+    border: Literal["constant", "replicate", "reflect"] = Field(
+        "constant", description="what these leave empty: black, nearest pixel, mirror image"
+    )
+    brightness: float = Field(
+        0.0, ge=0, le=1, description="added, up to this part of 255, either way"
+    )
+    contrast: float = Field(
+        0.0, ge=0, lt=1, description="factor about the image's mean, between 1 - this and 1 + this"
+    )
+    erasing: float = Field(
+        0.0, ge=0, le=1, description="side of an erased square, up to this part of the side"
+    )
+
+
+class Training(Section):
+    """How it is trained."""
+
+    epochs: PositiveInt | None = Field(
+        None, description="passes over the training split; default 10"
+    )
+    steps: PositiveInt | None = Field(None, description="or batches, in place of epochs")
+    validate_every: PositiveInt | None = Field(
+        None, description="steps between validations; default once an epoch"
+    )
+    checkpoint_every: PositiveInt | None = Field(
+        None, description="steps between checkpoints, beside the one at the end of each epoch"
+    )
+    trials: PositiveInt = Field(
+        1, description="runs with the samples in different orders; the best on validation is kept"
+    )
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    early_stopping: EarlyStopping = EarlyStopping()
+    best: Metric = Field("val_accuracy", description="what decides which weights are kept")
+    label_smoothing: Fraction = Field(
+        0.0, description="part of each target that is shared among all classes"
+    )
+    class_weights: Literal["balanced"] | dict[Emotion, NonNegativeFloat] | None = Field(
+        None,
+        description="of each class in the loss, 1 where not given; balanced: rows / (classes * rows"
+        " of the class), from the manifest",
+    )
+    mixup: NonNegativeFloat = Field(
+        0.0, description="alpha of the Beta distribution that mixes pairs of images; 0 is off"
+    )
+    average: Fraction = Field(
+        0.0, description="decay of the moving average of the weights that is kept; 0 is off"
+    )
+    augmentation: TrainingAugmentation = TrainingAugmentation()
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
+        "float32",
+        description="of the computation; auto: mixed_bfloat16 where the processor has it",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("epochs") is None and value.get("steps") is None:
+            return {**value, "epochs": 10}
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if self.epochs and self.steps:
+            raise ValueError("epochs and steps are both given; keep one")
+        return self
