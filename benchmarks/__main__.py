@@ -1,11 +1,11 @@
-"""Runs the benchmarks: `make bench`, or `python -m benchmarks [preprocess] [feed] [training]`."""
+"""Runs the benchmarks: `make bench`, or some of them: `python -m benchmarks feed networks`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-_ALL = ("preprocess", "feed", "training")
+_ALL = ("preprocess", "feed", "training", "networks")
 
 
 def main(names: list[str]) -> None:

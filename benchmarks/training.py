@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,7 +19,8 @@ from fer_pipeline import manifest
 from fer_pipeline.accounting import Split
 from fer_pipeline.learning import bundle, networks
 from fer_pipeline.learning.feed import Feed
-from fer_pipeline.learning.training import Trainer
+from fer_pipeline.learning.objective import Objective
+from fer_pipeline.learning.trainer import Trainer
 
 _BATCH, _STEPS, _AT_ONCE, _WARM_UP, _ROUNDS = 32, 1500, 10, 100, 3
 
@@ -31,7 +33,7 @@ def run() -> list[tuple[str, str, str]]:
     made = manifest.read(folder)
     network = networks.build("system_a", made.image.size, len(made.classes), {})
     model = bundle.servable(network, made.image.size, made.image.normalization)
-    trainer = Trainer(network, model, 0.05)
+    trainer = Trainer(network, model, keras.optimizers.SGD(0.05), Objective(len(made.classes)))
     feed: dict[str, list[float]] = {"none": [], "memory": []}
     limit = []
     for number in range(_ROUNDS):

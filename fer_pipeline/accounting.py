@@ -32,6 +32,9 @@ class Cause(StrEnum):
 
     CLASS = "class not selected"
     USAGE = "usage not selected"
+    NO_FACE = "voted as no face"
+    NO_VOTES = "no votes for any class"
+    TIE = "votes tied between other classes"
     COPY_OF_EVALUATION = "copy of a test or validation image"
     CONFLICT = "copies with different labels"
     COPY = "further copy with the same label"

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_pipeline import storage
 from fer_pipeline.accounting import Split
+from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.pixels import Normalization
 
@@ -48,6 +49,24 @@ class Image(_Part):
     size: int
     dtype: Literal["uint8", "float32"]
     normalization: Normalization
+    enhancement: Enhancement = Enhancement()
+
+
+class Labels(_Part):
+    """Where the labels come from.
+
+    Attributes:
+        votes: The file of the votes; None where the labels are the source's own.
+        form: With `distribution`, a column `schema.VOTES` stands beside the label.
+    """
+
+    votes: str | None = None
+    form: Literal["majority", "distribution"] = "majority"
+
+    @property
+    def distribution(self) -> bool:
+        """Whether the dataset holds a distribution over the classes beside each label."""
+        return self.votes is not None and self.form == "distribution"
 
 
 class Rows(_Part):
@@ -66,14 +85,15 @@ class Manifest(_Part):
     Attributes:
         classes: The emotions; the position of one is its label.
         counts: Rows written, by split and class.
-        checksum: Of the content (split, label, image, pixels, variant, copy), whatever the
-            partitioning; 16 hexadecimal digits.
+        checksum: Of the content (split, label, image, pixels, variant, copy, and the distribution
+            where there is one), whatever the partitioning; 16 hexadecimal digits.
     """
 
     format: Literal["fer_pipeline dataset"] = "fer_pipeline dataset"
     format_version: int = FORMAT_VERSION
     created: str
     image: Image
+    labels: Labels = Labels()
     classes: list[str]
     files: list[DataFile]
     counts: dict[Split, dict[str, int]]
@@ -156,6 +176,25 @@ def require_files(folder: Path, manifest: Manifest) -> None:
     """
     for file in manifest.files:
         _require_file(folder, file)
+
+
+def require_enhancement(folder: Path, manifest: Manifest, enhancement: Enhancement) -> None:
+    """Makes sure that a dataset's images are enhanced as those that a model learned from.
+
+    Args:
+        folder: The dataset's folder.
+        manifest: Its manifest.
+        enhancement: That of the model.
+
+    Raises:
+        DatasetError: They are enhanced otherwise.
+    """
+    found = manifest.image.enhancement
+    if found != enhancement:
+        raise DatasetError(
+            f"{folder}: its images are enhanced by {found}, the model learned from images enhanced"
+            f" by {enhancement}; prepare the dataset with the model's image.enhancement"
+        )
 
 
 def _require_file(folder: Path, file: DataFile) -> None:

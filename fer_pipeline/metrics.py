@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,23 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """A class that is taken for another one.
+
+    Attributes:
+        true: The class.
+        predicted: What it is taken for.
+        images: How many of its images are.
+        share: The part of its images that these are, in 0..1.
+    """
+
+    true: str
+    predicted: str
+    images: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Metrics:
     """All numbers of an evaluation.
 
@@ -88,6 +105,17 @@ class Metrics:
         present = [one for one in self.classes if one.actual]
         return sum(one.true_positives / one.actual for one in present) / len(present)
 
+    @property
+    def confused(self) -> list[Confusion]:
+        """The pairs that are confused, by their share, then their images; the largest first."""
+        found = [
+            Confusion(one.name, other.name, images, images / one.actual)
+            for one, row in zip(self.classes, self.confusion, strict=True)
+            for other, images in zip(self.classes, row, strict=True)
+            if images and other is not one
+        ]
+        return sorted(found, key=lambda pair: (-pair.share, -pair.images))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without NaN; what does not exist is None."""
         return {
@@ -108,6 +136,7 @@ class Metrics:
             "macro_average": _scores(self.macro, self.rows),
             "weighted_average": _scores(self.weighted, self.rows),
             "confusion_matrix": [list(row) for row in self.confusion],
+            "confused_pairs": [asdict(pair) for pair in self.confused],
         }
 
 

@@ -35,6 +35,7 @@ class Kind:
         names: The other names in its folder.
         data: The folders, within it, of files with unique names.
         prefix: With what these names begin.
+        folders: The folders, within it, that are ours with all that they hold.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Kind:
     names: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     prefix: str = ""
+    folders: tuple[str, ...] = ()
 
     def unique_name(self, number: int) -> str:
         """A name that no other file has; files stand in the order of their numbers."""
@@ -55,9 +57,11 @@ class Kind:
 
     def is_ours(self, path: Path) -> bool:
         """Whether a job of ours wrote this, before its mark."""
-        if path.is_dir():
-            return path.name in self.data and all(self.is_data(file) for file in path.iterdir())
         begun = (path.parent / BEGUN).exists()
+        if path.is_dir():
+            if path.name in self.folders:
+                return begun
+            return path.name in self.data and all(self.is_data(file) for file in path.iterdir())
         return (
             path.name == BEGUN
             or (begun and path.name in (*self.names, CONFIG))
@@ -83,17 +87,30 @@ RUN = Kind(
     "fer_pipeline run",
     "model.json",
     names=(
-        *("model.keras", "history.csv", "accuracy.png", "loss.png"),
-        *("unfinished.keras", "unfinished.csv"),
+        *("model.keras", "model.weights.h5", "architecture.json", "history.csv"),
+        *("accuracy.png", "loss.png", "mlflow.json", "unfinished.csv", "checkpoint.npz"),
     ),
+    folders=("tensorboard",),
 )
 EVALUATION = Kind(
     "an evaluation",
     "fer_pipeline evaluation",
     "metrics.json",
-    names=("predictions.parquet", "confusion_matrix.png", "classes.png"),
+    names=(
+        *("predictions.parquet", "confusion_matrix.png", "classes.png", "examples.png"),
+        *("mistakes.png", "mistakes.csv", "feature_maps.png", "class_activation.png"),
+    ),
 )
 SCORES = Kind("scores", "fer_pipeline scores", "scores.json", data=(".",), prefix="scores")
+EXPORT = Kind(
+    "an export",
+    "fer_pipeline export",
+    "export.json",
+    names=("model.tflite",),
+    folders=("saved_model",),
+)
+EXPORTED = {"saved_model": "saved_model", "litert": "model.tflite"}
+"""The forms in which a model can be exported, and the folder or file that each becomes."""
 
 
 def claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:

@@ -43,6 +43,20 @@ def confusion_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
+def confused_table(metrics: Metrics, pairs: int = 5) -> str:
+    """The pairs most confused for a terminal: how many images, and what part of the true class."""
+    shown = metrics.confused[:pairs]
+    if not shown:
+        return "nothing is confused"
+    first = max(len(pair.true) for pair in shown)
+    width = max(len("most confused"), *(first + 11 + len(pair.predicted) for pair in shown))
+    lines = [f"{'most confused':<{width}}{'images':>9}{'of the true class':>20}"]
+    for pair in shown:
+        words = f"{pair.true:<{first}} taken for {pair.predicted}"
+        lines.append(f"{words:<{width}}{pair.images:>9,}{percent(pair.share):>20}")
+    return "\n".join(lines)
+
+
 def overall(metrics: Metrics) -> str:
     """The numbers over all classes for a terminal, one a line."""
     numbers = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fer_pipeline.accounting import Cause, Reason, Split
 from fer_pipeline.emotions import Labels
+from fer_pipeline.votes import Votes
 
 EXCERPT = 80
 """How many characters of a bad row the quarantine keeps."""
@@ -116,6 +117,37 @@ class Judge:
         cause = Cause.CLASS if label is None else Cause.USAGE if split is None else None
         code = int(text) if text.isdecimal() and len(text) < 6 else None
         return Verdict(label, split, code, cause=cause)
+
+
+def by_votes(
+    records: Sequence[Raw], verdicts: Sequence[Verdict], votes: Votes, first: int, source: str
+) -> list[Verdict]:
+    """What becomes of records whose labels are voted on.
+
+    What cannot be read stays so, and so does a usage that is left out. Whether the source's own
+    label is among the classes matters no longer.
+
+    Args:
+        records: Records that follow each other in their file.
+        verdicts: What the judge says of them.
+        votes: For all records of the file.
+        first: The number of the first of the records in the file.
+        source: The file, for messages.
+
+    Raises:
+        InputError: The votes are not those of these images.
+    """
+    given = np.array([-1 if v.label is None else v.label for v in verdicts], np.int32)
+    labels, causes = votes.decide(np.arange(first, first + len(records)), given)
+    made = []
+    for row, (raw, verdict) in enumerate(zip(records, verdicts, strict=True)):
+        if verdict.fault is None:
+            votes.require_usage(first + row, raw.usage, source)
+            label = None if causes[row] else int(labels[row])
+            cause = Cause.USAGE if verdict.split is None else causes[row]
+            verdict = replace(verdict, label=label, cause=cause)
+        made.append(verdict)
+    return made
 
 
 def excerpt(line: bytes) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 IMAGE, LABEL = "image", "label"
+VOTES = "votes"  # the distribution over the classes in the order of their labels; it sums to 1
 
 ORIGIN: Mapping[str, str] = MappingProxyType(
     {
@@ -33,9 +34,15 @@ PIXEL_TYPES: Mapping[str, str] = MappingProxyType({"uint8": "binary", "float32":
 """How the pixels of an image are stored, row by row: bytes, or normalised values."""
 
 
-def dataset_columns(dtype: str) -> dict[str, str]:
-    """The columns of a dataset whose pixels are of this dtype: name to Spark's type."""
-    return {IMAGE: PIXEL_TYPES[dtype], LABEL: "int", "emotion": "string", **ORIGIN}
+def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
+    """The columns of a dataset: name to Spark's type.
+
+    Args:
+        dtype: Of its pixels.
+        votes: Whether it holds a distribution over the classes beside each label.
+    """
+    distribution = {VOTES: "array<float>"} if votes else {}
+    return {IMAGE: PIXEL_TYPES[dtype], LABEL: "int", "emotion": "string", **distribution, **ORIGIN}
 
 
 def score_columns(classes: Sequence[str]) -> dict[str, str]:

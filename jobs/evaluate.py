@@ -23,6 +23,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an evaluation that is there"
     )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="draw the feature maps of these layers; default: convolutions and poolings",
+    )
+    parser.add_argument(
+        "--image",
+        type=int,
+        metavar="ROW",
+        help="draw them for this row of the split, from 0; default: the one best recognised",
+    )
     return cli.run(_run, parser.parse_args(argv))
 
 
@@ -37,6 +50,8 @@ def _run(arguments) -> str:  # type: ignore[no-untyped-def]
         arguments.output,
         config.load(arguments.config, arguments.set),
         overwrite=arguments.overwrite,
+        layers=arguments.layers,
+        image=arguments.image,
     )
     return summary(result, arguments.output)
 

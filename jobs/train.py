@@ -1,7 +1,11 @@
-"""A dataset to a trained network: the model that validates best, its history and curves."""
+"""A dataset to a trained network: the best weights, the history and its curves.
+
+With --summary or --preview it shows what would be trained, and trains nothing.
+"""
 
 import argparse
 import sys
+from pathlib import Path
 
 from fer_pipeline import cli, config
 
@@ -16,18 +20,66 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     parser = cli.parser("train", __doc__ or "")
-    parser.add_argument("--dataset", required=True, metavar="DIR", help="what preprocess made")
-    parser.add_argument("--output", required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
-    return cli.run(_run, parser.parse_args(argv))
+    parser.add_argument("--dataset", metavar="DIR", help="what preprocess made")
+    parser.add_argument("--output", metavar="RUN", help="the run's folder")
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    begun.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an unfinished run that is there, with its configuration",
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--summary",
+        nargs="?",
+        const=Path("network.png"),
+        type=Path,
+        metavar="PNG",
+        help="print the network's layers and, where graphviz is there, draw its graph"
+        " (default: network.png)",
+    )
+    shown.add_argument(
+        "--preview",
+        nargs="?",
+        const=Path("preview.png"),
+        type=Path,
+        metavar="PNG",
+        help="draw training images and what augmentation makes of them (default: preview.png)",
+    )
+    arguments = parser.parse_args(argv)
+    if not arguments.summary:
+        needed = ("dataset",) if arguments.preview else ("dataset", "output")
+        missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
+        if missing:
+            parser.error(f"the following arguments are required: {', '.join(missing)}")
+    return cli.run(_show if arguments.summary or arguments.preview else _run, arguments)
+
+
+def _show(arguments: argparse.Namespace) -> str:
+    chosen = config.load(arguments.config, arguments.set)
+    if arguments.summary:
+        from fer_pipeline.stages.networks import summarize
+
+        return summarize(chosen, arguments.dataset, arguments.summary)
+    from fer_pipeline.stages.preview import preview
+
+    return preview(arguments.dataset, chosen, arguments.preview)
 
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.stages.train import summary, train
 
-    chosen = config.load(arguments.config, arguments.set)
-    info = train(arguments.dataset, arguments.output, chosen, overwrite=arguments.overwrite)
+    known = arguments.resume and not (arguments.config or arguments.set)
+    chosen = None if known else config.load(arguments.config, arguments.set)
+    info = train(
+        arguments.dataset,
+        arguments.output,
+        chosen,
+        overwrite=arguments.overwrite,
+        resume=arguments.resume,
+    )
     return summary(info, arguments.output)
 
 

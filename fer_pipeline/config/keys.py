@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -17,8 +18,9 @@ from pydantic import (
 
 from fer_pipeline import emotions, storage
 from fer_pipeline.accounting import Split
-from fer_pipeline.config.learning import Model, Training
+from fer_pipeline.config.learning import Model, Tracking, Training
 from fer_pipeline.config.section import Emotion, Fraction, Section
+from fer_pipeline.enhancement import Enhancement
 
 Angle = Annotated[float, Field(gt=-360, lt=360)]
 # Above this a single row group of a batch would not fit the memory of an ordinary worker.
@@ -64,6 +66,24 @@ class Input(Section):
         return value
 
 
+class Labels(Section):
+    """Where the labels come from, if not from the source itself."""
+
+    votes: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="CSV of votes in FER+'s form, row by row those for the one input CSV"
+    )
+    form: Literal["majority", "distribution"] = Field(
+        "majority",
+        description="the class with most votes; distribution stores the parts of the votes as well",
+    )
+
+    @model_validator(mode="after")
+    def _distribution_of_something(self) -> Labels:
+        if self.form == "distribution" and self.votes is None:
+            raise ValueError("form: distribution needs votes, the path of a CSV")
+        return self
+
+
 class Image(Section):
     """What every image becomes."""
 
@@ -76,6 +96,9 @@ class Image(Section):
     dtype: Literal["uint8", "float32"] = Field(
         "uint8", description="store pixels, or the normalised values themselves"
     )
+    enhancement: Annotated[
+        Enhancement, BeforeValidator(lambda value: {} if value is None else value)
+    ] = Enhancement()
 
 
 class Splits(Section):
@@ -197,6 +220,7 @@ class Config(Section):
         default=[], description="emotions to keep, in the order of their labels; default: all"
     )
     input: Input = Input()
+    labels: Labels = Labels()
     image: Image = Image()
     split: Splits = Field(default=Splits(), validate_default=True)
     oversample: dict[Emotion, Annotated[float, Field(ge=1, le=1000)]] = Field(
@@ -208,6 +232,7 @@ class Config(Section):
     feed: Feed = Feed()
     model: Model = Model()
     training: Training = Field(default=Training(), validate_default=True)
+    tracking: Tracking = Tracking()
     inference: Inference = Inference()
 
     @field_validator("oversample", mode="before")
@@ -230,7 +255,9 @@ class Config(Section):
         absent = [name for name in self.oversample if name not in self.class_names]
         if absent:
             problems.append(f"oversample names {', '.join(absent)}, not among the classes")
-        missing = [n for n in self.classes if n not in self.input.emotions.values()]
+        # Votes may name emotions that the source does not: contempt is one of FER+.
+        named = emotions.KNOWN if self.labels.votes else self.input.emotions.values()
+        missing = [name for name in self.classes if name not in named]
         if missing:
             problems.append(f"classes names {', '.join(missing)}, not among input.emotions")
         if self.balance and self.oversample:

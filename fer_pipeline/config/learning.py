@@ -77,17 +77,21 @@ class EarlyStopping(Section):
 class TrainingAugmentation(Section):
     """What each image of a batch is changed by, drawn anew each time it is seen."""
 
-    flip: bool = Field(False, description="mirror every second image")
+    flip: bool = Field(False, description="mirror every second image, on average")
     rotation: float = Field(0.0, ge=0, le=180, description="up to so many degrees, either way")
     shift: float = Field(
         0.0, ge=0, le=0.5, description="up to this part of the side, along each axis, either way"
     )
-    zoom: float = Field(0.0, ge=0, lt=1, description="scale between 1 - this and 1 + this")
+    zoom: float = Field(
+        0.0, ge=0, le=0.9, description="scale of both axes, between 1 - this and 1 + this"
+    )
     shear: float = Field(
         0.0, ge=0, le=1, description="horizontal shear factor, up to this, either way"
     )
     border: Literal["constant", "replicate", "reflect"] = Field(
-        "constant", description="what these leave empty: black, nearest pixel, mirror image"
+        "constant",
+        description="what rotation, shift, zoom and shear leave empty: black, nearest pixel,"
+        " mirror image",
     )
     brightness: float = Field(
         0.0, ge=0, le=1, description="added, up to this part of 255, either way"
@@ -96,7 +100,10 @@ class TrainingAugmentation(Section):
         0.0, ge=0, lt=1, description="factor about the image's mean, between 1 - this and 1 + this"
     )
     erasing: float = Field(
-        0.0, ge=0, le=1, description="side of an erased square, up to this part of the side"
+        0.0,
+        ge=0,
+        le=1,
+        description="side of a square that gets the image's mean, up to this part of the side",
     )
 
 
@@ -152,3 +159,16 @@ class Training(Section):
         if self.epochs and self.steps:
             raise ValueError("epochs and steps are both given; keep one")
         return self
+
+
+class Tracking(Section):
+    """Where else the history of a run is written, beside its `history.csv`."""
+
+    tensorboard: bool = Field(True, description="to the run's folder tensorboard")
+    mlflow: bool = Field(False, description="to MLflow, which the extra mlflow installs")
+    uri: str | None = Field(
+        None, description="of MLflow's store; default its own, sqlite:///mlflow.db"
+    )
+    experiment: Annotated[str, Field(min_length=1)] = Field(
+        "fer_pipeline", description="of MLflow, made where there is none"
+    )

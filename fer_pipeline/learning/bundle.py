@@ -10,7 +10,8 @@ from typing import Any, Literal
 import keras
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fer_pipeline import storage
+from fer_pipeline import publication, storage
+from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import RunError
 from fer_pipeline.pixels import Normalization
 
@@ -25,12 +26,16 @@ class RunInfo(BaseModel):
         classes: The emotions in the order of the model's outputs.
         size: The side of the images that it takes, in pixels.
         normalization: What the network sees of a pixel; the model itself applies it.
+        enhancement: What images went through before; the model does not apply it.
         dataset_checksum: Of the dataset that it was trained on.
         network: Its name in the configuration.
         options: Its options there.
         parameters: How many it has.
-        best_step: The step after which it validated best, or the last one.
+        precision: In which it was trained, `float32` or `mixed_bfloat16`.
+        best_step: The step after which it was best, or the last one.
+        best_trial: In which of several trials, from 0.
         best_accuracy: Its validation accuracy then; None without a validation split.
+        best_class_accuracies: The same of each class; empty without a validation split.
         seed: Of every random choice.
         sha256: Of the file `model.keras`.
         versions: Of the packages that made it.
@@ -43,12 +48,16 @@ class RunInfo(BaseModel):
     classes: list[str]
     size: int
     normalization: Normalization
+    enhancement: Enhancement = Enhancement()
     dataset_checksum: str
     network: str
     options: dict[str, Any]
     parameters: int
+    precision: str = "float32"
     best_step: int
+    best_trial: int = 0
     best_accuracy: float | None
+    best_class_accuracies: dict[str, float | None] = {}
     seed: int
     sha256: str
     versions: dict[str, str]
@@ -97,7 +106,7 @@ def read(folder: Path) -> RunInfo:
     if not (folder / INFO).is_file():
         what = "no such folder"
         if folder.is_dir():
-            begun = (folder / "unfinished.csv").exists()
+            begun = (folder / publication.BEGUN).exists()
             what = "its training has not finished" if begun else "holds no trained model"
         raise RunError(f"{folder}: {what} (no {INFO}); make one with the train job")
     text = storage.read_text(folder / INFO)

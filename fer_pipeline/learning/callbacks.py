@@ -3,62 +3,96 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
-from fer_pipeline.learning import bundle
 from fer_pipeline.learning.history import History, Round
+from fer_pipeline.learning.optimization import better
 
 log = logging.getLogger(__name__)
 
 
-class BestModel(keras.callbacks.Callback):
-    """Keeps the model that validates best; without validation, the last one.
-
-    Keras's ModelCheckpoint writes in place: killed meanwhile, it leaves half a model.
+@dataclass(frozen=True)
+class Kept:
+    """Weights that are kept, and what is known of them.
 
     Attributes:
-        path: Where the model is kept.
-        accuracy: Its validation accuracy; None without validation.
-        step: After how many steps it stood so.
+        value: Of the metric that decides; None without validation.
+        made: The round after which they stood so.
+        confusion: On validation, how many of each class were taken for each; None without.
+        weights: In the order of the model's.
+    """
+
+    value: float | None
+    made: Round
+    confusion: list[list[int]] | None
+    weights: list[npt.NDArray[Any]]
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Keeps the weights that are best by a metric; without validation, the last ones.
+
+    They stay in memory and go into the checkpoint: Keras's ModelCheckpoint writes in place, and
+    killed meanwhile leaves half a model.
+
+    Attributes:
+        kept: The weights; None before the first round.
     """
 
     def __init__(
-        self, exported: keras.Model, path: Path, history: History, *, validated: bool
+        self,
+        metric: str,
+        history: History,
+        confusion: Callable[[], npt.NDArray[np.int64] | None],
+        *,
+        validated: bool,
     ) -> None:
-        """Takes what is kept.
+        """Takes what decides.
 
         Args:
-            exported: The model to save.
-            path: Where.
+            metric: Its name in the logs of a round.
             history: Of the run.
+            confusion: What the last validation found.
             validated: Whether there is a validation split.
         """
         super().__init__()
-        self.path, self.step = path, 0
-        self.accuracy: float | None = None
-        self._exported, self._history, self._validated = exported, history, validated
+        self.kept: Kept | None = None
+        self._metric, self._history, self._confusion = metric, history, confusion
+        self._decides = validated or not metric.startswith("val_")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves the model if it is the best so far."""
-        if not self._validated:
+        """Keeps the weights if they are the best so far."""
+        if not self._decides:
             return
-        found = (logs or {})["val_accuracy"]
-        if self.accuracy is None or found > self.accuracy:
-            self.accuracy = found
-            self._save()
+        value = (logs or {})[self._metric]
+        # A metric of nothing, such as the accuracy of no images, is no better than anything.
+        if self.kept is None or self._is_better(value, self.kept.value):
+            self._keep(value)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Saves the last model where none could be the best."""
-        if not self._validated:
+        """Keeps the last weights where none could be the best."""
+        if not self._decides:
             log.info("there is no validation split: the model is the last one")
-            self._save()
+            self._keep(None)
 
-    def _save(self) -> None:
-        self.step = self._history.rounds[-1].step
-        bundle.save(self._exported, self.path)
+    def _is_better(self, value: float, old: float | None) -> bool:
+        if old is None:
+            return True
+        return value < old if better(self._metric) == "min" else value > old
+
+    def _keep(self, value: float | None) -> None:
+        found = self._confusion()
+        self.kept = Kept(
+            value=value,
+            made=self._history.rounds[-1],
+            confusion=None if found is None else found.tolist(),
+            weights=self.model.get_weights(),
+        )
 
 
 class Report(keras.callbacks.Callback):
@@ -76,6 +110,8 @@ class Report(keras.callbacks.Callback):
 
 def _line(made: Round) -> str:
     parts = [f"step {made.step:,}, epoch {made.epoch}"]
+    if made.trial:
+        parts[0] = f"trial {made.trial + 1}, {parts[0]}"
     for name in ("minibatch", "validation"):
         loss, accuracy = getattr(made, f"{name}_loss"), getattr(made, f"{name}_accuracy")
         if accuracy is not None:

@@ -1,28 +1,24 @@
-"""The pictures of an evaluation."""
+"""The pictures of an evaluation's numbers."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # without pyplot: no global state, no display is asked for
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fer_pipeline import storage
+from fer_pipeline.learning.figures import BLUE, GREEN, ORANGE, save, title
 from fer_pipeline.metrics import Metrics
 from fer_pipeline.report import percent
 
-_DPI = 120
-_CHARACTERS_PER_INCH = 9  # of the title
-# Blue, orange and green of a palette that the colour-blind can tell apart (Okabe and Ito, 2008).
-_SERIES = {"actual": "#0072B2", "predicted": "#E69F00", "true positives": "#009E73"}
+_SERIES = {"actual": BLUE, "predicted": ORANGE, "true positives": GREEN}
 # From this part of a row on, dark text on the colour map's blue cannot be read.
 _DARK = 0.55
 
 
-def confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
+def confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
     """Draws the confusion matrix: rows are true classes, columns predicted ones.
 
     Each cell holds its number of images and its part of the row, which is also its colour; the
@@ -30,7 +26,7 @@ def confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
 
     Args:
         metrics: The evaluation.
-        title: What was evaluated on what.
+        about: What was evaluated on what.
         path: The PNG.
 
     Raises:
@@ -70,16 +66,16 @@ def confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class (images)")
     figure.colorbar(colours, ax=axes, shrink=0.8, label="part of the true class's images")
-    _title(figure, title, metrics)
-    _save(figure, path)
+    title(figure, about, _numbers(metrics))
+    save(figure, path)
 
 
-def class_bars(metrics: Metrics, title: str, path: Path) -> None:
+def class_bars(metrics: Metrics, about: str, path: Path) -> None:
     """Draws bars of actual, predicted and true positives for each class.
 
     Args:
         metrics: The evaluation.
-        title: What was evaluated on what.
+        about: What was evaluated on what.
         path: The PNG.
 
     Raises:
@@ -111,8 +107,8 @@ def class_bars(metrics: Metrics, title: str, path: Path) -> None:
     axes.margins(x=0.02, y=0.1)
     _plain(axes)
     figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
-    _title(figure, title, metrics)
-    _save(figure, path)
+    title(figure, about, _numbers(metrics))
+    save(figure, path)
 
 
 def _plain(axes: Axes) -> None:
@@ -124,20 +120,8 @@ def _plain(axes: Axes) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _title(figure: Figure, title: str, metrics: Metrics) -> None:
-    numbers = (
+def _numbers(metrics: Metrics) -> str:
+    return (
         f"accuracy {percent(metrics.accuracy)} of {metrics.rows:,} images,"
         f" mean per class {percent(metrics.mean_class_accuracy)}"
     )
-    columns = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
-    figure.suptitle(
-        "\n".join(textwrap.fill(line, columns) for line in (title, numbers)),
-        fontsize=11,
-        # A folder's name may hold a "$", which is no formula.
-        parse_math=False,
-    )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with storage.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI)

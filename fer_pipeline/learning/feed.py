@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
+
+Transform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""From images, float32 0..255 of shape (n, size, size, 1), labels (or distributions) and a seed,
+int64 of shape (2,), to images and labels: the seed is all its randomness."""
 
 _FAST_WORKERS = 4
 _RAW_QUEUE = 16
@@ -93,6 +97,8 @@ class Feed:
         shuffle_buffer: int = 16384,
         shard: int = 0,
         shards: int = 1,
+        soft: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         """Opens a split.
 
@@ -107,6 +113,9 @@ class Feed:
             shuffle_buffer: Images that are mixed at a time; with a cache all are.
             shard: Which part of the rows this feed delivers, 0..shards - 1.
             shards: How many such parts there are: row groups are shared out in turn.
+            soft: Whether to deliver the distributions over the classes, where the dataset has
+                them, in place of labels.
+            transform: What each batch is changed by before it is normalised.
 
         Raises:
             DatasetError: The folder is no dataset, the split is empty, a file is missing or of
@@ -124,6 +133,8 @@ class Feed:
         self._workers = 1 if deterministic else _FAST_WORKERS
         self._buffer = shuffle_buffer
         self._shard, self._shards = shard, shards
+        self._transform = transform
+        self._target = schema.VOTES if soft and self._manifest.labels.distribution else schema.LABEL
         _require_table(self._manifest.image.normalization)
         self._keep = cache == "memory"
         self._kept: tuple[Pixels, Labels] | None = None
@@ -160,7 +171,8 @@ class Feed:
 
         Yields:
             Images, float32 of shape (n, size, size, 1), normalised, and labels, int32 of shape
-            (n,); n is the batch size but for the last batch.
+            (n,), or distributions, float32 of shape (n, classes); n is the batch size but for the
+            last batch.
 
         Raises:
             DatasetError: Not exactly the rows of the manifest were delivered, or what was read is
@@ -171,14 +183,15 @@ class Feed:
             yield from epoch.iterator
         epoch.finish()
 
-    def open(self, number: int) -> Epoch:
+    def open(self, number: int, skip: int = 0) -> Epoch:
         """Begins a pass over the rows, for a loop that takes its batches within TensorFlow.
 
         Args:
             number: Which one, from 0: each has an order of its own.
+            skip: How many batches to leave out, because they were taken before.
         """
         failures: list[Exception] = []
-        return Epoch(self._dataset(number, failures), failures)
+        return Epoch(self._dataset(number, failures, skip), failures)
 
     def dataset(self, number: int) -> tf.data.Dataset:
         """The same pass as a `tf.data.Dataset`.
@@ -190,9 +203,7 @@ class Feed:
         """
         return self._dataset(number, [])
 
-    def _dataset(self, number: int, failures: list[Exception]) -> tf.data.Dataset:
-        area = self._manifest.image.size**2
-
+    def _dataset(self, number: int, failures: list[Exception], skip: int = 0) -> tf.data.Dataset:
         def chunks() -> Iterator[tuple[Pixels, Labels]]:
             try:
                 yield from self._ordered(number)
@@ -200,17 +211,30 @@ class Feed:
                 failures.append(error)
                 raise
 
-        signature = (tf.TensorSpec((None, area), tf.uint8), tf.TensorSpec((None,), tf.int32))
-        made = tf.data.Dataset.from_generator(chunks, output_signature=signature)
+        made = tf.data.Dataset.from_generator(chunks, output_signature=self._signature())
         # Rows come from Python many at a time, because each time costs as much as a small batch;
         # and as bytes, because floats are four times as much to move.
-        normalized = made.rebatch(self._batch_size).map(self._normalized)
-        return normalized.prefetch(_PREFETCH)
+        batches = made.rebatch(self._batch_size).enumerate().skip(skip)
+        seed = tf.constant(self._epoch_seed(number), tf.int64)
+        finished = batches.map(
+            lambda index, rows: self._finished(rows[0], rows[1], tf.stack([seed, index]))
+        )
+        return finished.prefetch(_PREFETCH)
 
-    def _normalized(self, pixels: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        labels = tf.TensorSpec((None,), tf.int32)
+        if self._target == schema.VOTES:
+            labels = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
+        return tf.TensorSpec((None, self._manifest.image.size**2), tf.uint8), labels
+
+    def _finished(
+        self, pixels: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         size = self._manifest.image.size
-        values = _values(pixels, self._manifest.image.normalization)
-        return tf.reshape(values, (-1, size, size, 1)), labels
+        images = tf.cast(tf.reshape(pixels, (-1, size, size, 1)), tf.float32)
+        if self._transform:
+            images, labels = self._transform(images, labels, seed)
+        return _values(images, self._manifest.image.normalization), labels
 
     def raw(self, columns: Sequence[str]) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
         """All rows in the order in which they are stored, as pixels.
@@ -245,23 +269,23 @@ class Feed:
                 part = rows[start : start + step]
                 yield pixels[part], labels[part]
             return
-        chunks = (
-            (pixels, others[schema.LABEL])
-            for pixels, others in self._chunks([schema.LABEL], order=order)
-        )
+        chunks = self._targets(order)
         yield from mixed(chunks, self._buffer, step, rng) if self._shuffle else chunks
 
     def _in_memory(self) -> tuple[Pixels, Labels]:
         if self._kept is None:
-            parts = [
-                (pixels, others[schema.LABEL])
-                for pixels, others in self._chunks([schema.LABEL], order=None)
-            ]
+            parts = list(self._targets(order=None))
             self._kept = (
                 np.concatenate([pixels for pixels, _ in parts]),
                 np.concatenate([labels for _, labels in parts]),
             )
         return self._kept
+
+    def _targets(self, order: int | None) -> Iterator[tuple[Pixels, Labels]]:
+        """One row group after the other: flat pixels, and labels or distributions."""
+        for pixels, others in self._chunks([self._target], order=order):
+            column = others[self._target]
+            yield pixels, column if self._target == schema.LABEL else np.stack(column.tolist())
 
     def _epoch_seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
@@ -333,13 +357,12 @@ class Feed:
 
 
 def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:
-    """The normalised values of pixels; five times as fast as a lookup in the table."""
-    scale, offset = np.float32(normalization.scale), np.float32(normalization.offset)
-    return tf.cast(pixels, tf.float32) * scale + offset
+    """The normalised values of pixels, float32; five times as fast as a lookup in the table."""
+    return pixels * np.float32(normalization.scale) + np.float32(normalization.offset)
 
 
 def _require_table(normalization: Normalization) -> None:
     """Makes sure that this machine's arithmetic gives the very bits of the table."""
-    values = _values(tf.range(256), normalization).numpy()
+    values = _values(tf.range(256.0), normalization).numpy()
     if not np.array_equal(values, normalization.table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")

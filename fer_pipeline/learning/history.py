@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from fer_pipeline import storage
 from fer_pipeline.errors import StorageError
@@ -17,10 +20,15 @@ class Round:
     Attributes:
         step: Batches trained on so far; 0 is the network as it was drawn.
         epoch: Passes over the training split that were begun.
-        minibatch_loss: The mean cross-entropy of the round's training batches, in nats.
+        minibatch_loss: The mean loss of the round's training batches, in nats: what is minimised,
+            with its smoothing and weights.
         minibatch_accuracy: Their accuracy, 0..1.
-        validation_loss: The mean cross-entropy on validation; None without such a split.
+        validation_loss: The mean cross-entropy on validation, neither smoothed nor weighted; None
+            without such a split.
         validation_accuracy: The accuracy there, 0..1.
+        validation_mean_class_accuracy: The mean of the classes' accuracies there, 0..1.
+        learning_rate: Of the next step.
+        trial: Which of several runs, from 0.
     """
 
     step: int
@@ -29,23 +37,28 @@ class Round:
     minibatch_accuracy: float | None
     validation_loss: float | None
     validation_accuracy: float | None
+    validation_mean_class_accuracy: float | None = None
+    learning_rate: float | None = None
+    trial: int = 0
 
 
 class History:
     """A history in a CSV file, one line for each round."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rounds: Sequence[Round] = ()) -> None:
         """Begins a new file.
 
         Args:
             path: The file.
+            rounds: What is in it already: those of a run that is resumed.
 
         Raises:
             StorageError: It cannot be written.
         """
         self._path = path
-        self.rounds: list[Round] = []
-        storage.write_text(path, ",".join(field.name for field in fields(Round)) + "\n")
+        self.rounds: list[Round] = list(rounds)
+        header = ",".join(field.name for field in fields(Round)) + "\n"
+        storage.write_text(path, header + "".join(map(_line, self.rounds)))
 
     def add(self, made: Round) -> None:
         """Adds a round.
@@ -54,9 +67,58 @@ class History:
             StorageError: The file cannot be written.
         """
         self.rounds.append(made)
-        values = ["" if value is None else value for value in asdict(made).values()]
         try:
             with self._path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerow(values)
+                file.write(_line(made))
         except OSError as error:
             raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+def read(path: Path) -> list[Round]:
+    """The rounds in a history's file.
+
+    Raises:
+        StorageError: It is not there or cannot be read.
+    """
+    found = []
+    for row in csv.DictReader(io.StringIO(storage.read_text(path))):
+        values: dict[str, Any] = {k: float(text) if text else None for k, text in row.items()}
+        values |= {name: int(row[name]) for name in ("step", "epoch", "trial")}
+        found.append(Round(**values))
+    return found
+
+
+_COLUMNS = {
+    "trial": ("trial", "{:d}"),
+    "step": ("step", "{:,}"),
+    "epoch": ("epoch", "{:d}"),
+    "loss": ("minibatch_loss", "{:.4f}"),
+    "accuracy": ("minibatch_accuracy", "{:.2%}"),
+    "val loss": ("validation_loss", "{:.4f}"),
+    "val accuracy": ("validation_accuracy", "{:.2%}"),
+    "mean class": ("validation_mean_class_accuracy", "{:.2%}"),
+    "rate": ("learning_rate", "{:.2g}"),
+}
+
+
+def table(rounds: Sequence[Round]) -> str:
+    """The rounds as a table for a terminal; the trials have a column where there are several."""
+    columns = dict(_COLUMNS)
+    if not any(made.trial for made in rounds):
+        del columns["trial"]
+    rows = [list(columns)]
+    for made in rounds:
+        values = [(getattr(made, field), form) for field, form in columns.values()]
+        rows.append(["-" if value is None else form.format(value) for value, form in values])
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
+def _line(made: Round) -> str:
+    text = io.StringIO()
+    values = ["" if value is None else value for value in asdict(made).values()]
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

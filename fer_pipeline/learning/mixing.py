@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
+Labels = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
 
 def mixed(
@@ -20,16 +20,17 @@ def mixed(
     """Rows mixed in a buffer that is always full: what goes out makes room for what comes in.
 
     Args:
-        chunks: Flat pixels and labels.
+        chunks: Flat pixels, and labels or distributions.
         capacity: How many rows the buffer holds.
         step: How many go out at once; at most half of the buffer, or nothing would be mixed.
         rng: Chooses them.
     """
     step = max(1, min(step, capacity // 2))
-    pixels, labels, free = None, np.empty(capacity, np.int32), np.arange(capacity)
+    pixels, labels, free = None, None, np.arange(capacity)
     for new_pixels, new_labels in chunks:
-        if pixels is None:
+        if pixels is None or labels is None:
             pixels = np.empty((capacity, new_pixels.shape[1]), np.uint8)
+            labels = np.empty((capacity, *new_labels.shape[1:]), new_labels.dtype)
         taken = 0
         while taken < len(new_labels):
             places = free[: len(new_labels) - taken]
@@ -40,7 +41,7 @@ def mixed(
             if not len(free):
                 free = rng.choice(capacity, step, replace=False)
                 yield pixels[free], labels[free]
-    if pixels is None:
+    if pixels is None or labels is None:
         return
     left = np.setdiff1d(np.arange(capacity), free)
     rng.shuffle(left)

@@ -1,25 +1,23 @@
-"""The training loop: one step after the other, on as many devices as the strategy has.
+"""The training loop: rounds of steps, each with a validation at its end.
 
-`Model.fit` cannot run on several workers with Keras 3, so the loop is ours. It drives Keras's own
-callbacks and metrics: what lies between two validations is a round, and a callback's epoch.
+It drives Keras's own callbacks: what lies between two validations is a round, and their epoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from fer_pipeline.errors import RunError
-from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning import optimization
+from fer_pipeline.learning.feed import Epoch, Feed
 from fer_pipeline.learning.history import History, Round
-
-Tensor = Any
+from fer_pipeline.learning.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
 # As Keras's steps_per_execution: callbacks hear of batches so many at a time.
@@ -34,182 +32,155 @@ class Length:
         steps: Batches in all.
         steps_per_epoch: Batches of one pass over the training split.
         validate_every: Batches between two validations.
+        checkpoint_every: Batches between two checkpoints, beside those at the end of each epoch
+            and after each validation; None for no others.
     """
 
     steps: int
     steps_per_epoch: int
     validate_every: int
+    checkpoint_every: int | None = None
+
+    def until_checkpoint(self, step: int) -> int:
+        """How many batches are left after so many to the next one's end with a checkpoint."""
+        periods = (self.steps_per_epoch, self.checkpoint_every or self.steps_per_epoch)
+        return min(period - step % period for period in periods)
 
 
-def make_repeatable(seed: int) -> None:
-    """Seeds Python, NumPy and TensorFlow, and has TensorFlow do the same steps to the last bit."""
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+class Keeper(Protocol):
+    """Keeps a run, so that another process can go on with it."""
+
+    def begin(self) -> None:
+        """Gives the callbacks their state back, once they have begun."""
+
+    def save(self) -> None:
+        """Keeps the run as it is."""
 
 
-class Trainer:
-    """Trains a network, step by step.
+def fit(
+    trainer: Trainer,
+    train: Feed,
+    validation: Feed | None,
+    length: Length,
+    history: History,
+    callbacks: Sequence[keras.callbacks.Callback],
+    keeper: Keeper | None = None,
+    trial: int = 0,
+) -> None:
+    """Trains from the step that the trainer has reached to the end.
 
-    Attributes:
-        step: How many steps were made.
-        optimizer: Applies the gradients.
+    Args:
+        trainer: What is trained.
+        train: The training split.
+        validation: The validation split, where there is one.
+        length: How long.
+        history: Where each round is written.
+        callbacks: Keras's callbacks; a round is their epoch.
+        keeper: Is told when to keep the run.
+        trial: Which of several runs this is, from 0.
+
+    Raises:
+        RunError: The loss is no number any more.
+        DatasetError: An epoch did not deliver the rows of the manifest.
     """
+    rounds = math.ceil(length.steps / length.validate_every)
+    driven = keras.callbacks.CallbackList(
+        list(callbacks), model=trainer.model, epochs=rounds, steps=length.validate_every
+    )
+    loop = _Loop(trainer, train, validation, length, history, driven, keeper, trial)
+    loop.run()
 
-    def __init__(self, network: keras.Model, model: keras.Model, learning_rate: float) -> None:
-        """Takes what is trained.
 
-        Args:
-            network: From normalised pixels to logits.
-            model: A model around the network, which the callbacks see; it gets compiled.
-            learning_rate: Of plain gradient descent.
-        """
-        self.network, self.model = network, model
-        self.optimizer = keras.optimizers.SGD(learning_rate)
-        self.step = 0
-        self._strategy = tf.distribute.get_strategy()
-        self._loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
-        with self._strategy.scope():
-            self._metrics = {
-                "loss": keras.metrics.Mean(),
-                "accuracy": keras.metrics.SparseCategoricalAccuracy(),
-            }
-            self.optimizer.build(network.trainable_variables)
-            # Callbacks look for the optimizer and for what is measured at the model.
-            model.compile(optimizer=self.optimizer, metrics=["accuracy"])
-        self.train_steps = tf.function(self._repeated(self._train_on))
-        self._test_steps = tf.function(self._repeated(self._test_on))
+@dataclass
+class _Loop:
+    """One call of `fit`."""
 
-    def _repeated(self, step: Callable[..., None]) -> Callable[..., None]:
-        """A number of steps at once: for a small network Python's part of a step counts."""
+    trainer: Trainer
+    train: Feed
+    validation: Feed | None
+    length: Length
+    history: History
+    driven: keras.callbacks.CallbackList
+    keeper: Keeper | None
+    trial: int
 
-        def steps(batches: Tensor, count: Tensor) -> None:
-            for _ in tf.range(count):
-                self._strategy.run(step, next(batches))
-
-        return steps
-
-    def _train_on(self, images: Tensor, labels: Tensor) -> None:
-        with tf.GradientTape() as tape:
-            logits = self.network(images, training=True)
-            losses = self._loss(labels, logits)
-            loss = tf.reduce_mean(losses)
-        variables = self.network.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        self._measure(losses, labels, logits)
-
-    def _test_on(self, images: Tensor, labels: Tensor) -> None:
-        logits = self.network(images, training=False)
-        self._measure(self._loss(labels, logits), labels, logits)
-
-    def _measure(self, losses: Tensor, labels: Tensor, logits: Tensor) -> None:
-        self._metrics["loss"].update_state(losses)
-        self._metrics["accuracy"].update_state(labels, logits)
-
-    def _results(self) -> dict[str, float]:
-        results = {name: float(metric.result()) for name, metric in self._metrics.items()}
-        for metric in self._metrics.values():
-            metric.reset_state()
-        return results
-
-    def evaluate(self, feed: Feed) -> dict[str, float]:
-        """Loss and accuracy on a split."""
-        epoch = feed.open(0)
-        with epoch.errors():
-            self._test_steps(epoch.iterator, tf.constant(feed.steps))
-        epoch.finish()
-        return self._results()
-
-    def fit(
-        self,
-        train: Feed,
-        validation: Feed | None,
-        length: Length,
-        history: History,
-        callbacks: Sequence[keras.callbacks.Callback],
-    ) -> None:
-        """Trains to the end.
-
-        Args:
-            train: The training split.
-            validation: The validation split, where there is one.
-            length: How long.
-            history: Where each round is written.
-            callbacks: Keras's callbacks; a round is their epoch.
-
-        Raises:
-            RunError: The loss is no number any more.
-            DatasetError: An epoch did not deliver the rows of the manifest.
-        """
-        rounds = math.ceil(length.steps / length.validate_every)
-        driven = keras.callbacks.CallbackList(
-            list(callbacks), model=self.model, epochs=rounds, steps=length.validate_every
-        )
-        self.model.stop_training = False
-        driven.on_train_begin()
-        logs = self._validate(validation, length, history, {})
-        batches = _Batches(train)
-        with tqdm(total=length.steps, unit=" steps", desc="train", disable=None) as progress:
-            for index in range(rounds):
-                driven.on_epoch_begin(index)
-                logs = self._train_round(batches, length, driven, progress)
-                logs = self._validate(validation, length, history, logs)
-                driven.on_epoch_end(index, logs)
-                if self.model.stop_training:
-                    break
+    def run(self) -> None:
+        trainer, model = self.trainer, self.trainer.model
+        model.stop_training = False
+        self.driven.on_train_begin()
+        if self.keeper:
+            self.keeper.begin()
+        logs: dict[str, float] = {}
+        if not trainer.step:
+            self._validate({})
+        batches = _Batches(self.train, trainer.step)
+        with tqdm(
+            total=self.length.steps,
+            initial=trainer.step,
+            unit=" steps",
+            desc="train",
+            disable=None,
+        ) as progress:
+            while trainer.step < self.length.steps and not model.stop_training:
+                index = trainer.step // self.length.validate_every
+                self.driven.on_epoch_begin(index)
+                logs = self._train_round(batches, progress)
+                with trainer.average.applied():
+                    logs = self._validate(logs)
+                    self.driven.on_epoch_end(index, logs)
+                self._save()
         batches.close()
-        driven.on_train_end(logs)
+        with trainer.average.applied():
+            self.driven.on_train_end(logs)
 
-    def _train_round(
-        self,
-        batches: _Batches,
-        length: Length,
-        driven: keras.callbacks.CallbackList,
-        progress: tqdm,
-    ) -> dict[str, float]:
-        end = min(self.step + length.validate_every, length.steps)
-        while self.step < end and not self.model.stop_training:
-            driven.on_train_batch_begin(self.step)
-            count = batches.run(self.train_steps, min(_STEPS_AT_ONCE, end - self.step))
-            self.step += count
-            driven.on_train_batch_end(self.step - 1)
+    def _save(self) -> None:
+        if self.keeper:
+            self.keeper.save()
+
+    def _train_round(self, batches: _Batches, progress: tqdm) -> dict[str, float]:
+        trainer, length = self.trainer, self.length
+        # From the start of the round, which a resumed run may have behind it.
+        begun = trainer.step - trainer.step % length.validate_every
+        end = min(begun + length.validate_every, length.steps)
+        while trainer.step < end and not trainer.model.stop_training:
+            self.driven.on_train_batch_begin(trainer.step)
+            left = length.until_checkpoint(trainer.step)
+            count = batches.run(trainer, min(_STEPS_AT_ONCE, end - trainer.step, left))
+            self.driven.on_train_batch_end(trainer.step - 1)
             progress.update(count)
             # Reading a metric waits for the step, so the bar is told now and then.
-            if self.step % _STEPS_BETWEEN_REPORTS < count:
+            if trainer.step % _STEPS_BETWEEN_REPORTS < count:
                 self._report(progress)
-        results = self._results()
+            if count == left and trainer.step < end:
+                self._save()
+        results = trainer.results()
         self._require_finite(results["loss"])
         return results
 
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the loss is {loss} after {self.step} steps; a lower training.learning_rate than"
-                f" {float(self.optimizer.learning_rate):g} may help"
-            )
-
     def _report(self, progress: tqdm) -> None:
-        values = {name: float(metric.result()) for name, metric in self._metrics.items()}
+        values = self.trainer.measured()
         self._require_finite(values["loss"])
         progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
 
-    def _validate(
-        self,
-        validation: Feed | None,
-        length: Length,
-        history: History,
-        logs: dict[str, float],
-    ) -> dict[str, float]:
+    def _require_finite(self, loss: float) -> None:
+        self.trainer.require_finite(loss, self.length.steps_per_epoch)
+
+    def _validate(self, logs: dict[str, float]) -> dict[str, float]:
         """Validates, writes the round down and returns its logs under Keras's names."""
-        measured = {} if validation is None else self.evaluate(validation)
+        measured = {} if self.validation is None else self.trainer.evaluate(self.validation)
         self._require_finite(measured.get("loss", 0.0))
-        history.add(
+        step = self.trainer.step
+        self.history.add(
             Round(
-                step=self.step,
-                epoch=math.ceil(self.step / length.steps_per_epoch),
+                step=step,
+                epoch=math.ceil(step / self.length.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
                 minibatch_accuracy=logs.get("accuracy"),
                 validation_loss=measured.get("loss"),
                 validation_accuracy=measured.get("accuracy"),
+                validation_mean_class_accuracy=measured.get("mean_class_accuracy"),
+                learning_rate=optimization.learning_rate(self.trainer.optimizer),
+                trial=self.trial,
             )
         )
         return {**logs, **{f"val_{name}": value for name, value in measured.items()}}
@@ -218,23 +189,27 @@ class Trainer:
 class _Batches:
     """The batches of one epoch after the other, without an end."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed, self._number = feed, 0
-        self._epoch, self._left = feed.open(0), feed.steps
+    def __init__(self, feed: Feed, step: int) -> None:
+        """Begins after so many batches."""
+        self._feed = feed
+        self._number, self._done = divmod(step, feed.steps)
+        self._epoch: Epoch | None = None
 
     def close(self) -> None:
         """At the end: where that is the end of an epoch too, makes sure that it was whole."""
-        if not self._left:
+        if self._epoch and self._done == self._feed.steps:
             self._epoch.finish()
 
-    def run(self, steps: Callable[[Any, Tensor], None], wanted: int) -> int:
-        """Runs up to so many steps, fewer at the end of an epoch, and says how many."""
-        if not self._left:
+    def run(self, trainer: Trainer, wanted: int) -> int:
+        """Trains on up to so many batches, fewer at the end of an epoch, and says how many."""
+        if self._epoch and self._done == self._feed.steps:
             self._epoch.finish()
-            self._number += 1
-            self._epoch, self._left = self._feed.open(self._number), self._feed.steps
-        count = min(wanted, self._left)
+            self._number, self._done, self._epoch = self._number + 1, 0, None
+        if self._epoch is None:
+            self._epoch = self._feed.open(self._number, skip=self._done)
+        count = min(wanted, self._feed.steps - self._done)
         with self._epoch.errors():
-            steps(self._epoch.iterator, tf.constant(count))
-        self._left -= count
+            trainer.train_steps(self._epoch.iterator, tf.constant(count))
+        self._done += count
+        trainer.step += count
         return count

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from urllib.parse import unquote
 
@@ -20,7 +20,9 @@ from fer_pipeline import csv_rows, images, selection, splits
 from fer_pipeline.accounting import Reason, Split
 from fer_pipeline.arrow import binary_column
 from fer_pipeline.csv_rows import Layout
-from fer_pipeline.rows import Fault, Judge, Raw, Verdict, excerpt
+from fer_pipeline.enhancement import Enhancement, enhance
+from fer_pipeline.rows import Fault, Judge, Raw, Verdict, by_votes, excerpt
+from fer_pipeline.votes import Votes
 
 FACTS = pa.schema(
     [
@@ -64,6 +66,10 @@ class Reading:
         labelled: Whether a source must have labels.
         usage: Whether a source must have usages.
         moments: Whether to sum up the pixels, for the mean and deviation of a set.
+        enhancement: What is done to an image before it is scaled.
+        votes: On the labels, where the source's own do not count; Spark broadcasts many by itself.
+        offsets: The number in its file of a block's first record, where it is not 0 and there are
+            votes.
     """
 
     judge: Judge
@@ -72,6 +78,9 @@ class Reading:
     labelled: bool = True
     usage: bool = True
     moments: bool = False
+    enhancement: Enhancement = field(default_factory=Enhancement)
+    votes: Votes | None = None
+    offsets: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 def source_name(url: str) -> str:
@@ -216,6 +225,9 @@ def _table(
     """One row for each record."""
     count = len(records)
     verdicts = [reading.judge(raw.emotion, raw.usage) for raw in records]
+    if reading.votes is not None:
+        number = reading.offsets.get((source, block), 0) + first
+        verdicts = by_votes(records, verdicts, reading.votes, number, source)
     faults = [
         # A broken line has no label to judge; otherwise the label is read before the pixels.
         raw.fault if raw.fault and raw.fault.reason is Reason.BROKEN else verdict.fault or raw.fault
@@ -225,7 +237,7 @@ def _table(
         None if fault or raw.image is None else splits.image_hash(raw.image)
         for raw, fault in zip(records, faults, strict=True)
     ]
-    pixels = _resized(records, reading.size)
+    pixels = _prepared(records, reading)
     flat = pixels.reshape(count, -1)
     sound = np.array([content is not None for content in hashes])
     nothing = pa.nulls(count, pa.int64())
@@ -276,9 +288,11 @@ def _fingerprint(raw: Raw, content: bytes | None) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _resized(records: Sequence[Raw], size: int) -> npt.NDArray[np.uint8]:
+def _prepared(records: Sequence[Raw], reading: Reading) -> npt.NDArray[np.uint8]:
+    """The pixels of each image, enhanced and brought to its size."""
+    size = reading.size
     pixels = np.zeros((len(records), size, size), np.uint8)
     for raw, into in zip(records, pixels, strict=True):
         if raw.image is not None:
-            into[:] = images.resize(raw.image, size)
+            into[:] = images.resize(enhance(raw.image, reading.enhancement), size)
     return pixels

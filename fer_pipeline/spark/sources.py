@@ -110,8 +110,11 @@ class Sources:
         layouts = self._layouts(reading)
         return self._lines(), csv_records(reading, layouts)
 
-    def offsets(self) -> tuple[dict[tuple[str, int], int], int | None]:
+    def offsets(self, *, count: bool = False) -> tuple[dict[tuple[str, int], int], int | None]:
         """Where blocks of files begin.
+
+        Args:
+            count: Whether to count the records even where no file has more than one block.
 
         Returns:
             The number of the first record of each block, where it is not 0; and how many records
@@ -119,7 +122,7 @@ class Sources:
         """
         if self.kind == "images":
             return {}, self.files
-        if self._files.where(self._shared()).isEmpty():
+        if not count and self._files.where(self._shared()).isEmpty():
             return {}, None
         counted = self._lines().mapInArrow(csv_counts, "source string, block bigint, n bigint")
         totals = counted.groupBy("source", "block").sum("n").collect()

@@ -8,7 +8,7 @@ nothing to commit and nothing to rename.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,17 @@ import pyarrow.parquet as pq
 
 from fer_pipeline import schema, selection
 from fer_pipeline.accounting import Split
-from fer_pipeline.arrow import arrow_schema, binary_column
+from fer_pipeline.arrow import binary_column
 from fer_pipeline.augmentation import Variant
 from fer_pipeline.manifest import DataFile
-from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import DATASET
-from fer_pipeline.selection import SPLITS, Cuts
+from fer_pipeline.selection import SPLITS
 from fer_pipeline.spark.passes import Gathered, Partition
+from fer_pipeline.spark.recipe import Recipe
 from fer_pipeline.spark.records import record_numbers
 from fer_pipeline.spark.session import task_number
 from fer_pipeline.storage import parquet_file
 
-READERS = 64
-"""As many readers can share a split, where it has so many rows."""
-
-_MOST_ROWS, _FEWEST_ROWS, _MOST_PIXELS = 4096, 32, 32 << 20
 # Level 1: pixels hardly compress further, and level 3 takes twice the time.
 _ZSTD_LEVEL = 1
 
@@ -55,39 +51,6 @@ _RESULT_DDL = (
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is written of the records; travels to the workers.
-
-    Attributes:
-        folder: The dataset's folder.
-        cuts: Where each class is cut into splits.
-        offsets: The number in its file of a block's first record, where it is not 0.
-        variants: What is written of each training image.
-        classes: The emotions by label.
-        normalization: Given where normalised values are stored, and not pixels.
-        group_rows: Rows in a row group, by split.
-        compression: `zstd`, `snappy` or `none`.
-        seed: Of the order of rows.
-    """
-
-    folder: Path
-    cuts: Mapping[int, Cuts]
-    offsets: Mapping[tuple[str, int], int]
-    variants: Sequence[Variant]
-    classes: Sequence[str]
-    normalization: Normalization | None
-    group_rows: Mapping[Split, int]
-    compression: str
-    seed: int
-
-    @property
-    def columns(self) -> pa.Schema:
-        """The dataset's columns."""
-        dtype = "uint8" if self.normalization is None else "float32"
-        return arrow_schema(schema.dataset_columns(dtype))
-
-
-@dataclass(frozen=True)
 class Written:
     """What was written of one split.
 
@@ -102,17 +65,6 @@ class Written:
     counts: list[int]
     originals: list[int]
     checksum: int
-
-
-def group_rows(expected: int, size: int) -> int:
-    """How many rows make a row group.
-
-    Args:
-        expected: About how many rows the split has; `READERS` shall be able to share them.
-        size: The side of the images, in pixels.
-    """
-    most = min(_MOST_ROWS, _MOST_PIXELS // size**2)
-    return max(1, min(most, max(_FEWEST_ROWS, expected // READERS)))
 
 
 def write_splits(gathered: Gathered, recipe: Recipe) -> dict[Split, Written]:
@@ -216,7 +168,10 @@ class _Rows:
                 compression=recipe.compression,
                 compression_level=_ZSTD_LEVEL if recipe.compression == "zstd" else None,
                 # Pixels and hashes hardly ever repeat; a dictionary of them is built in vain.
-                use_dictionary=["image.list.element", "emotion", "source", "variant", "label"],
+                use_dictionary=[
+                    *("image.list.element", "emotion", "source", "variant", "label"),
+                    f"{schema.VOTES}.list.element",
+                ],
                 write_statistics=["label", "record", "source"],
             ) as writer,
         ):
@@ -229,7 +184,12 @@ class _Rows:
         facts = self._partition.facts.take(pa.array(origin))
         pixels = self._pixels(origin, variant)
         hashes = facts.column("image_hash").to_pylist()
-        self._add_checksum(pixels, hashes, self._partition.candidates.label[origin], variant, copy)
+        record = record_numbers(facts, self._recipe.offsets)
+        votes = self._recipe.votes
+        shares = None if votes is None else votes.distribution(record)
+        content = pixels if shares is None else np.hstack([pixels, shares.view(np.uint8)])
+        labels = self._partition.candidates.label[origin]
+        self._add_checksum(content, hashes, labels, variant, copy)
         names = pa.array([made.name for made in self._variants])
         label = facts.column("label")
         columns = {
@@ -237,11 +197,13 @@ class _Rows:
             "label": label,
             "emotion": pa.array(self._recipe.classes).take(label.combine_chunks()),
             "source": facts.column("source"),
-            "record": record_numbers(facts, self._recipe.offsets),
-            "image_hash": [content.hex() for content in hashes],
+            "record": record,
+            "image_hash": [value.hex() for value in hashes],
             "variant": names.take(pa.array(variant)),
             "copy": copy.astype(np.int32),
         }
+        if shares is not None:
+            columns[schema.VOTES] = _lists(shares)
         return pa.table(columns, schema=self._recipe.columns)
 
     def _pixels(
@@ -257,23 +219,27 @@ class _Rows:
     def _stored(self, pixels: npt.NDArray[np.uint8]) -> pa.Array:
         if self._recipe.normalization is None:
             return binary_column(pixels)
-        values = self._recipe.normalization.table()[pixels]
-        ends = np.arange(len(pixels) + 1, dtype=np.int32) * pixels.shape[1]
-        return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))
+        return _lists(self._recipe.normalization.table()[pixels])
 
     def _add_checksum(
         self,
-        pixels: npt.NDArray[np.uint8],
+        content: npt.NDArray[np.uint8],
         hashes: Sequence[bytes],
         labels: npt.NDArray[np.int32],
         variant: npt.NDArray[np.int64],
         copy: npt.NDArray[np.int64],
     ) -> None:
         names = [made.name for made in self._variants]
-        for row, content in enumerate(hashes):
+        for row, image_hash in enumerate(hashes):
             said = f"{self._split} {labels[row]} {names[variant[row]]} {copy[row]} ".encode()
-            digest = hashlib.blake2b(said + content, digest_size=8)
-            digest.update(pixels[row])
+            digest = hashlib.blake2b(said + image_hash, digest_size=8)
+            digest.update(content[row])
             self.checksum += int.from_bytes(digest.digest(), "little")
         # Kept to 64 bits, as a signed number for Spark.
         self.checksum = (self.checksum + 2**63) % 2**64 - 2**63
+
+
+def _lists(values: npt.NDArray[np.float32]) -> pa.Array:
+    """A column of equally long lists, from an array of shape (n, length)."""
+    ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))

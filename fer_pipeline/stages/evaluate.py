@@ -19,18 +19,24 @@ from fer_pipeline.accounting import Split
 from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.config import Config
 from fer_pipeline.errors import DatasetError, RunError
-from fer_pipeline.learning import bundle, evaluation_plots
+from fer_pipeline.gallery import Faces, Gallery
+from fer_pipeline.learning import bundle
 from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.inspection import Inspection
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
 from fer_pipeline.publication import CONFIG, EVALUATION
+from fer_pipeline.stages import pictures
 
 log = logging.getLogger(__name__)
 
-PREDICTIONS, CONFUSION_MATRIX, CLASSES = EVALUATION.names
+PREDICTIONS = EVALUATION.names[0]
 OUTPUTS = (*EVALUATION.names, EVALUATION.mark, CONFIG)
-"""What an evaluation consists of, in the order in which it is written."""
+"""What an evaluation consists of, in the order in which it is written.
+
+The last two pictures are of a network with convolutions only.
+"""
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "scikit-learn", "petastorm")
 
@@ -44,6 +50,8 @@ def evaluate(
     output: str | Path,
     config: Config,
     overwrite: bool = False,
+    layers: Sequence[str] = (),
+    image: int | None = None,
 ) -> Metrics:
     """Evaluates a trained run on one split of a dataset.
 
@@ -57,11 +65,15 @@ def evaluate(
         output: The folder for the evaluation.
         config: The configuration.
         overwrite: Whether an evaluation that is there may be replaced.
+        layers: Whose outputs are drawn; by default those of `Inspection.chosen`.
+        image: The row of the split for which they are drawn, from 0; by default the one that is
+            recognised with the highest probability.
 
     Raises:
-        RunError: The folder is no finished run, or its model does not give probabilities.
-        DatasetError: It is no dataset, or has other classes or another size of image than the
-            model, or its split is empty or broken.
+        RunError: The folder is no finished run, its network has no such layer, or its model does
+            not give probabilities.
+        DatasetError: It is no dataset, or has other classes, another size of image or another
+            enhancement than the model, or its split is empty, broken or has no such row.
         StorageError: There is an evaluation already, or the folder holds what is not ours.
     """
     run, data, folder = (storage.local_path(path) for path in (model, dataset, output))
@@ -70,8 +82,13 @@ def evaluate(
     manifest.require(data, made, split)
     network, info = bundle.load(run)
     _fits(run, info, data, made)
+    inspection = Inspection(network)
+    drawn = inspection.chosen(layers)
+    _require_row(data, made, split, image)
     _warn_of_leakage(info, made, split)
-    probabilities, rows = _predict(network, data, made, split, config.inference.batch_size)
+    gallery = Gallery(len(made.classes), config.seed, image)
+    batch_size = config.inference.batch_size
+    probabilities, rows = _predict(network, data, made, split, batch_size, gallery)
     try:
         result = metrics.measure(rows[schema.LABEL], probabilities, made.classes)
     except ValueError as error:
@@ -84,8 +101,8 @@ def evaluate(
         for name in (CONFIG, EVALUATION.mark):
             (folder / name).unlink(missing_ok=True)
     title = f"model {run.resolve().name} on the {split} split of {data.resolve().name}"
-    evaluation_plots.confusion_matrix(result, title, folder / CONFUSION_MATRIX)
-    evaluation_plots.class_bars(result, title, folder / CLASSES)
+    pictures.of_numbers(result, title, folder)
+    pictures.of_images(inspection, drawn, gallery, made.classes, title, folder)
     about = _about(run, info, data, made, split)
     text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
     storage.write_text(folder / EVALUATION.mark, text + "\n")
@@ -106,6 +123,16 @@ def _fits(run: Path, info: RunInfo, data: Path, made: Manifest) -> None:
             f"{data}: its images are {made.image.size}x{made.image.size}, the model of {run} takes"
             f" {info.size}x{info.size}; run preprocess with image.size={info.size}"
         )
+    manifest.require_enhancement(data, made, info.enhancement)
+
+
+def _require_row(data: Path, made: Manifest, split: Split, image: int | None) -> None:
+    rows = sum(made.counts[split].values())
+    if image is not None and not 0 <= image < rows:
+        raise DatasetError(
+            f"--image {image}: the {split} split of {data} has {rows:,} rows; choose one of"
+            f" 0..{rows - 1}"
+        )
 
 
 def _warn_of_leakage(info: RunInfo, made: Manifest, split: Split) -> None:
@@ -124,9 +151,9 @@ def _warn_of_leakage(info: RunInfo, made: Manifest, split: Split) -> None:
 
 
 def _predict(
-    network: Any, data: Path, made: Manifest, split: Split, batch_size: int
+    network: Any, data: Path, made: Manifest, split: Split, batch_size: int, gallery: Gallery
 ) -> tuple[npt.NDArray[np.float32], _Columns]:
-    """Runs the model over a split.
+    """Runs the model over a split, and shows the gallery every image.
 
     Returns:
         Its probabilities, of shape (rows, classes), and the label and origin of each row, all in
@@ -137,11 +164,13 @@ def _predict(
     """
     feed = Feed(data, split, batch_size, shuffle=False, seed=0)
     columns = (schema.LABEL, *schema.ORIGIN)
-    given, parts = [], []
+    given, parts, first = [], [], 0
     with tqdm(total=feed.rows, unit=" images", desc="evaluate", disable=None) as progress:
         for images, part in feed.raw(columns):
             given.append(network.predict_on_batch(images[..., np.newaxis]))
             parts.append(part)
+            gallery.offer(Faces.of_batch(first, images, given[-1], part))
+            first += len(images)
             progress.update(len(images))
     rows = {name: np.concatenate([part[name] for part in parts]) for name in columns}
     # The feed has counted the rows; this counts each class.
@@ -207,6 +236,8 @@ def summary(result: Metrics, output: str | Path) -> str:
             "",
             report.confusion_table(result),
             "",
-            *(f"wrote {folder / name}" for name in OUTPUTS),
+            report.confused_table(result),
+            "",
+            *(f"wrote {folder / name}" for name in OUTPUTS if (folder / name).exists()),
         ]
     )

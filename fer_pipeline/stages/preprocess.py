@@ -20,10 +20,13 @@ from fer_pipeline.rows import Judge
 from fer_pipeline.selection import Cuts
 from fer_pipeline.spark.passes import Gathered, keys_of_ranks, moments, tally
 from fer_pipeline.spark.quarantine import write_quarantine
+from fer_pipeline.spark.recipe import Recipe, group_rows
 from fer_pipeline.spark.records import Reading
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.sources import Sources
-from fer_pipeline.spark.writing import Recipe, Written, group_rows, write_splits
+from fer_pipeline.spark.voting import votes_on
+from fer_pipeline.spark.writing import Written, write_splits
+from fer_pipeline.votes import Votes
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,8 @@ def preprocess(
         The manifest, as it was published.
 
     Raises:
-        InputError: A source is missing or is not what it should be, or too many rows are bad.
+        InputError: A source is missing or is not what it should be, too many rows are bad, or the
+            votes are not those of the source.
         StorageError: There is a dataset already, or the folder holds something else.
         DatasetError: Nothing is left to train on.
     """
@@ -65,11 +69,13 @@ def preprocess(
     publication.claim(folder, DATASET, overwrite=overwrite)
     sources = Sources(spark, inputs, config.input.format)
     partitions = config.output.partitions or _partitions(sources, config.image.size)
+    reading = _reading(config, sources)
     gathered = Gathered.read(
-        spark, sources, _reading(config), partitions, deduplicate=config.split.deduplicate
+        spark, sources, reading, partitions, deduplicate=config.split.deduplicate
     )
     try:
-        result = _write(gathered, folder, config, by_folder=sources.kind == "images")
+        by_folder = sources.kind == "images"
+        result = _write(gathered, folder, config, reading.votes, by_folder=by_folder)
         # Somebody else may have published here meanwhile.
         publication.claim(folder, DATASET, overwrite=overwrite)
     except BaseException:
@@ -84,14 +90,16 @@ def preprocess(
     return result
 
 
-def _write(gathered: Gathered, folder: Path, config: Config, *, by_folder: bool) -> Manifest:
+def _write(
+    gathered: Gathered, folder: Path, config: Config, voted: Votes | None, *, by_folder: bool
+) -> Manifest:
     """Decides and writes everything but the manifest, which it returns."""
     books = Books.of(tally(gathered, by_folder=by_folder), by_folder)
     books.check(config)
     cuts = _cuts(gathered, config, books.pool)
     normalization = _normalization(gathered, cuts, config)
     publication.begin(folder)
-    written = write_splits(gathered, _recipe(folder, cuts, books, normalization, config))
+    written = write_splits(gathered, _recipe(folder, cuts, books, normalization, voted, config))
     bad = sum(books.quarantined.values())
     quarantine = write_quarantine(gathered, folder, books.offsets, bad)
     made = _manifest(config, books, normalization, written, quarantine)
@@ -111,7 +119,9 @@ def _partitions(sources: Sources, size: int) -> int:
     return max(_FEWEST_PARTITIONS, by_count, by_size)
 
 
-def _reading(config: Config) -> Reading:
+def _reading(config: Config, sources: Sources) -> Reading:
+    path = config.labels.votes
+    voted, offsets = votes_on(sources, path, config.class_names) if path else (None, {})
     by_usage = config.split.kind == "usage"
     labels = Labels(config.input.emotions, config.class_names)
     return Reading(
@@ -120,6 +130,9 @@ def _reading(config: Config) -> Reading:
         seed=config.seed,
         usage=by_usage,
         moments=config.image.normalization == "standard",
+        enhancement=config.image.enhancement,
+        votes=voted,
+        offsets=offsets,
     )
 
 
@@ -176,6 +189,7 @@ def _recipe(
     cuts: Mapping[int, Cuts],
     books: Books,
     normalization: Normalization,
+    voted: Votes | None,
     config: Config,
 ) -> Recipe:
     chosen, output = config.augmentation, config.output
@@ -200,6 +214,7 @@ def _recipe(
         },
         compression=output.compression,
         seed=config.seed,
+        votes=voted if config.labels.form == "distribution" else None,
     )
 
 
@@ -224,8 +239,12 @@ def _manifest(
     return Manifest(
         created=provenance.now(),
         image=manifest.Image(
-            size=config.image.size, dtype=config.image.dtype, normalization=normalization
+            size=config.image.size,
+            dtype=config.image.dtype,
+            normalization=normalization,
+            enhancement=config.image.enhancement,
         ),
+        labels=_labels(config),
         classes=classes,
         files=[file for part in written.values() for file in part.files],
         counts={s: dict(zip(classes, w.counts, strict=True)) for s, w in written.items()},
@@ -242,6 +261,12 @@ def _manifest(
         versions=provenance.versions(*_PACKAGES),
         config=config.dump(),
     )
+
+
+def _labels(config: Config) -> manifest.Labels:
+    path = config.labels.votes
+    name = None if path is None else storage.local_path(path).name
+    return manifest.Labels(votes=name, form=config.labels.form)
 
 
 def summary(made: Manifest, output: str) -> str:

@@ -73,6 +73,7 @@ def score(
     Raises:
         RunError: The model's folder is no finished run.
         InputError: A source is missing or is not what it should be.
+        DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
         StorageError: There are scores already, or the folder holds something else.
     """
     folder = storage.local_path(output).absolute()
@@ -81,7 +82,7 @@ def score(
     info, content = bundle.read_model(run)
     load = _loader(spark, content, info.size, config)
     try:
-        made, known = _scored(spark, inputs, folder, config, info.classes, info.size, load)
+        made, known = _scored(spark, inputs, folder, config, info, load)
         scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
         found = sum(file["rows"] for file in made.files)
         if scored + unscored != found or (known is not None and known != found):
@@ -138,8 +139,7 @@ def _scored(
     inputs: Sequence[str],
     folder: Path,
     config: Config,
-    classes: Sequence[str],
-    size: int,
+    info: bundle.RunInfo,
     load: Callable[[], Callable[[Pixels], Any]],
 ) -> tuple[Scored, int | None]:
     """Scores whatever the inputs are; also how many images there must be, where that is known."""
@@ -147,16 +147,24 @@ def _scored(
         path = storage.local_path(inputs[0])
         dataset = manifest.read(path)
         manifest.require_files(path, dataset)
+        manifest.require_enhancement(path, dataset, info.enhancement)
         rows = scoring.dataset_rows(spark, path, dataset)
-        crops = scoring.crops_of_dataset(dataset, size)
-        return scoring.score(rows, crops, load, classes, folder), dataset.rows.written
+        crops = scoring.crops_of_dataset(dataset, info.size)
+        return scoring.score(rows, crops, load, info.classes, folder), dataset.rows.written
     sources = Sources(spark, inputs, config.input.format)
     judge = Judge(Labels({}, ()), None, labelled=False)
-    reading = Reading(judge, size, config.seed, labelled=False, usage=False)
+    reading = Reading(
+        judge,
+        info.size,
+        config.seed,
+        labelled=False,
+        usage=False,
+        enhancement=info.enhancement,
+    )
     offsets, known = sources.offsets()
     found, read = sources.reader(reading)
-    crops = scoring.crops_of_records(read, offsets, size)
-    return scoring.score(found, crops, load, classes, folder), known
+    crops = scoring.crops_of_records(read, offsets, info.size)
+    return scoring.score(found, crops, load, info.classes, folder), known
 
 
 def summary(made: Scores, output: str) -> str:

@@ -115,6 +115,11 @@ class TestTrain:
             history = out / "unfinished.csv"
             return history.is_file() and history.read_text().count("\n") > 3
 
+        def outputs(folder: Path) -> dict[str, bytes]:
+            # TensorBoard is told of the newest training, finished or not.
+            found = on_disk(folder).items()
+            return {name: data for name, data in found if not name.startswith("tensorboard/")}
+
         # Stopped by its user.
         running = jobs.start(*endless, cwd=dataset.home)
         running.until(midway)
@@ -126,7 +131,7 @@ class TestTrain:
         running = jobs.start(*endless, cwd=dataset.home)
         running.until(midway)
         assert running.send(signal.SIGKILL).status == -signal.SIGKILL
-        assert {"unfinished.csv", "unfinished.keras"} <= set(on_disk(out))
+        assert {"unfinished.csv", "checkpoint.npz"} <= set(on_disk(out))
 
         report = tmp_path / "report"
         refused = jobs.run(
@@ -136,16 +141,21 @@ class TestTrain:
         refused.expect_error(f"error: {out}: its training has not finished (no model.json)")
         assert not report.exists()
 
-        jobs.run(*short, cwd=dataset.home).expect_success()
-        before = on_disk(out)
+        refused = jobs.run(*short, cwd=dataset.home)
+        refused.expect_error(
+            f"error: {out}: holds an unfinished run; --resume continues it, --overwrite begins anew"
+        )
+
+        jobs.run(*short, "--overwrite", cwd=dataset.home).expect_success()
+        before = outputs(out)
         assert set(before) == {
-            *("model.keras", "model.json", "history.csv", "accuracy.png", "loss.png"),
-            "config.yaml",
+            *("model.keras", "model.weights.h5", "architecture.json", "model.json"),
+            *("history.csv", "accuracy.png", "loss.png", "config.yaml"),
         }
 
         # An overwrite that is killed midway has not touched the finished run.
         running = jobs.start(*endless, "--overwrite", cwd=dataset.home)
         running.until(midway)
         running.send(signal.SIGKILL)
-        assert before.items() <= on_disk(out).items()
+        assert before.items() <= outputs(out).items()
         assert json.loads(before["model.json"])["sha256"] == digest(out / "model.keras")

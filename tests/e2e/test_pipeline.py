@@ -1,4 +1,4 @@
-"""The four jobs, one after the other, as a user runs them: arguments in, files and streams out.
+"""The jobs, one after the other, as a user runs them: arguments in, files and streams out.
 
 Jobs that need nothing of each other run at the same time.
 """
@@ -24,7 +24,7 @@ from fer_pipeline import config
 from fer_pipeline.spark.java import find_java_home
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = ("preprocess", "train", "evaluate", "score")
+JOBS = ("preprocess", "train", "evaluate", "score", "export")
 SETTINGS = ("--config", "small.yaml")
 READ = ("--config", "small.yaml", "--input", "faces.csv")
 
@@ -86,6 +86,13 @@ def report(uses) -> Ran:
 @pytest.fixture(scope="module")
 def scores(uses) -> Ran:
     return uses[1]
+
+
+@pytest.fixture(scope="module")
+def exported(jobs, dataset, runs) -> Ran:
+    """The run's model in every form."""
+    options = ("--model", "run", "--output", "exported")
+    return Ran(jobs.run("export", *SETTINGS, *options, cwd=dataset.home), dataset.home / "exported")
 
 
 def rows_of(folder: Path, files: list[str]) -> list[dict[str, Any]]:
@@ -212,15 +219,16 @@ def test_evaluate(report, dataset, on_disk) -> None:
     assert metrics["accuracy"] == pytest.approx(right)
     # On stdout nothing but the result.
     files = [
-        *("predictions.parquet", "confusion_matrix.png", "classes.png", "metrics.json"),
-        "config.yaml",
+        *("predictions.parquet", "confusion_matrix.png", "classes.png", "examples.png"),
+        *("mistakes.png", "mistakes.csv", "feature_maps.png", "class_activation.png"),
+        *("metrics.json", "config.yaml"),
     ]
     assert set(on_disk(report.folder)) == set(files)
     assert report.lines[0].split()[:3] == ["actual", "predicted", "true"]
     assert [line.split()[:2] for line in report.lines[1:8]] == [
         [name, str(n)] for name, n in counts.items()
     ]
-    assert report.lines[-6:] == ["", *(f"wrote report/{name}" for name in files)]
+    assert report.lines[-11:] == ["", *(f"wrote report/{name}" for name in files)]
 
 
 def test_score(scores, dataset, on_disk) -> None:
@@ -262,20 +270,42 @@ def test_evaluate_and_score_say_the_same_of_an_image(report, scores) -> None:
         assert [row[name] for name in names] == pytest.approx([same[n] for n in names], abs=1e-5)
 
 
-def test_each_output_has_its_configuration(dataset, again, runs, report, scores) -> None:
+def test_export(exported, dataset, runs, on_disk) -> None:
+    exported.done.expect_success()
+    about = exported.json("export.json")
+    sha256 = {name: digest for one in about["exports"] for name, digest in one["sha256"].items()}
+    files = on_disk(exported.folder)
+
+    assert set(files) == {"export.json", "config.yaml", *sha256}
+    assert sha256 == {name: hashlib.sha256(files[name]).hexdigest() for name in sha256}
+    assert about["model"]["sha256"] == runs[0].json("model.json")["sha256"]
+    assert about["classes"] == dataset.manifest["classes"]
+    # On stdout nothing but the result.
+    assert [line.split()[:2] for line in exported.lines[:3]] == [
+        ["bytes", "difference"],
+        ["saved_model", "exported/saved_model"],
+        ["litert", "exported/model.tflite"],
+    ]
+    assert exported.lines[-2:] == ["", "export exported/export.json"]
+
+
+def test_each_output_has_its_configuration(dataset, again, runs, report, scores, exported) -> None:
     chosen = config.load(dataset.home / "small.yaml")
     more = config.load(dataset.home / "small.yaml", ["output.partitions=7"])
 
-    for folder in (dataset.folder, *(ran.folder for ran in (*runs, report, scores))):
+    for folder in (dataset.folder, *(ran.folder for ran in (*runs, report, scores, exported))):
         assert config.load(folder / "config.yaml") == chosen
     assert config.load(again.folder / "config.yaml") == more
 
 
-def test_nothing_else_is_left_in_the_users_folder(dataset, again, runs, report, scores) -> None:
+def test_nothing_else_is_left_in_the_users_folder(
+    dataset, again, runs, report, scores, exported
+) -> None:
     names = {path.name for path in dataset.home.iterdir()} - {"unpacked"}
 
     assert names == {
-        *("faces.csv", "small.yaml", "data", "again", "run", "run again", "report", "scores")
+        *("faces.csv", "small.yaml", "data", "again", "run", "run again", "report", "scores"),
+        "exported",
     }
 
 
@@ -355,11 +385,19 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "score --model run --input faces.csv --output scores",
         "/scores: holds scores already; --overwrite replaces it",
     ),
+    "export: no such run": (
+        "export --model nothing --output {out}",
+        "nothing: no such folder (no model.json); make one with the train job",
+    ),
+    "export: an output that is there": (
+        "export --model run --output exported",
+        "exported: holds an export already; --overwrite replaces it",
+    ),
 }
 
 
 @pytest.fixture(scope="module")
-def mistakes(jobs, dataset, runs, report, scores, on_disk) -> dict[str, Any]:
+def mistakes(jobs, dataset, runs, report, scores, exported, on_disk) -> dict[str, Any]:
     """What each mistake ends in, and what the user's folder holds before and after all of them."""
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _changed(dataset.folder, dataset.home / "five", classes=five)
@@ -392,7 +430,7 @@ def test_there_is_no_such_job(jobs, home) -> None:
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         "spark-submit.sh: there is no job 'preproces';"
-        " the jobs are: evaluate preprocess score train\n"
+        " the jobs are: evaluate export preprocess score train\n"
     )
 
 

@@ -26,10 +26,12 @@ import pytest
 
 from fer_pipeline import config, images, synthetic
 from fer_pipeline.config import Config
+from fer_pipeline.enhancement import Enhancement, enhance
 from fer_pipeline.errors import DatasetError, InputError, RunError, StorageError
 from fer_pipeline.learning import bundle
 from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.pixels import Normalization
+from fer_pipeline.publication import BEGUN
 from fer_pipeline.spark.session import user_errors
 from fer_pipeline.stages.score import Scores, score, summary
 
@@ -53,14 +55,16 @@ class Run:
 
     folder: Path
     model: keras.Model
+    enhancement: Enhancement
 
     def says(self, pictures: list[np.ndarray]) -> np.ndarray:
         """Its probabilities for grey images of any size."""
-        pixels = np.stack([images.resize(picture, SIZE) for picture in pictures])
+        better = [enhance(picture, self.enhancement) for picture in pictures]
+        pixels = np.stack([images.resize(picture, SIZE) for picture in better])
         return self.model.predict(pixels[..., None].astype(np.float32), verbose=0)
 
 
-def make_run(folder: Path, seed: int = 0) -> Run:
+def make_run(folder: Path, seed: int = 0, enhancement: Enhancement | None = None) -> Run:
     """A small network with large random weights: a pixel that is off by a few is seen."""
     keras.utils.set_random_seed(seed)
     network = keras.Sequential(
@@ -72,12 +76,14 @@ def make_run(folder: Path, seed: int = 0) -> Run:
         ]
     )
     normalization = Normalization.centered()
+    enhancement = enhancement or Enhancement()
     model = bundle.servable(network, SIZE, normalization)
     bundle.save(model, folder / bundle.MODEL)
     info = RunInfo(
         classes=list(CLASSES),
         size=SIZE,
         normalization=normalization,
+        enhancement=enhancement,
         dataset_checksum="0123456789abcdef",
         network="small",
         options={},
@@ -89,7 +95,7 @@ def make_run(folder: Path, seed: int = 0) -> Run:
         versions={},
     )
     (folder / bundle.INFO).write_text(info.model_dump_json(indent=2) + "\n")
-    return Run(folder, model)
+    return Run(folder, model, enhancement)
 
 
 @pytest.fixture(scope="module")
@@ -611,6 +617,53 @@ class TestDataset:
         assert not (tmp_path / "out" / "scores.json").exists()
 
 
+# --- Models of enhanced images.
+
+
+ENHANCEMENT = Enhancement(denoise=5, equalize=True, local_contrast=True)
+
+
+@pytest.fixture(scope="module")
+def enhancing_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("enhancing"), enhancement=ENHANCEMENT)
+
+
+class TestEnhancement:
+    def test_what_was_not_prepared_is_enhanced_as_the_model_saw_it(
+        self, enhancing_run, crops, faces, scored
+    ) -> None:
+        of_folder = scored(enhancing_run, str(crops.root).replace("[crops]", "?crops?"))
+        rows = {row["source"]: row for row in of_folder.rows}
+        names = [str(crops.root / name) for name in crops.sound]
+        expect_scored([rows[name] for name in names], enhancing_run, list(crops.sound.values()))
+        of_csv = scored(enhancing_run, faces[0])
+        expect_scored(of_csv.rows, enhancing_run, faces[1])
+        # Whose images the files hold does not hang on it.
+        assert [row["image_hash"] for row in of_csv.rows] == list(map(image_hash, faces[1]))
+
+    def test_a_dataset_that_is_enhanced_already_is_left_as_it_is(
+        self, enhancing_run, prepare, faces, scored
+    ) -> None:
+        made = prepare(faces[0], image={"size": SIZE, "enhancement": ENHANCEMENT.model_dump()})
+        expect_scored(scored(enhancing_run, made.folder).rows, enhancing_run, faces[1])
+
+    def test_a_dataset_enhanced_otherwise_is_refused(
+        self, enhancing_run, run, prepare, dataset, faces, scored
+    ) -> None:
+        other = prepare(faces[0], image={"size": SIZE, "enhancement": {"equalize": True}})
+        for model, folder, found, wanted in (
+            (enhancing_run, dataset.folder, "nothing", ENHANCEMENT),
+            (enhancing_run, other.folder, "equalize", ENHANCEMENT),
+            (run, other.folder, "equalize", "nothing"),
+        ):
+            with pytest.raises(DatasetError) as raised:
+                scored(model, folder)
+            assert str(raised.value) == (
+                f"{folder}: its images are enhanced by {found}, the model learned from images"
+                f" enhanced by {wanted}; prepare the dataset with the model's image.enhancement"
+            )
+
+
 # --- The output's folder.
 
 
@@ -728,7 +781,7 @@ class TestErrors:
                 info.unlink()
             case "unfinished":
                 model.rename(folder / "unfinished.keras")
-                info.rename(folder / "unfinished.csv")
+                info.rename(folder / BEGUN)
             case "no model":
                 model.unlink()
             case "damaged":

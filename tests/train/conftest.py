@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline import arrow, schema, synthetic
-from fer_pipeline.manifest import DataFile, Image, Manifest, Rows
+from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows
 from fer_pipeline.pixels import Normalization
 
 SIZE = 16
@@ -29,6 +29,7 @@ class Rowset:
 
     pixels: npt.NDArray[np.uint8]  # (n, size, size)
     labels: npt.NDArray[np.int32]
+    votes: npt.NDArray[np.float32] | None = None  # (n, classes): stored where it is given
 
     def origin(self, row: int) -> dict[str, Any]:
         """Where a row comes from; nothing of it can be guessed from its place."""
@@ -84,7 +85,8 @@ def write(
         claimed: Changes what the manifest says of a file.
     """
     normalization = normalization or Normalization.centered()
-    columns = arrow.arrow_schema(schema.dataset_columns(dtype))
+    soft = any(rows.votes is not None for rows in splits.values())
+    columns = arrow.arrow_schema(schema.dataset_columns(dtype, votes=soft))
     files = []
     for split, rows in splits.items():
         start = number = 0
@@ -108,6 +110,8 @@ def write(
                         "emotion": [CLASSES[label] for label in labels],
                         **{name: [row[name] for row in origins] for name in schema.ORIGIN},
                     }
+                    if soft:
+                        table[schema.VOTES] = list(rows.votes[part])
                     writer.write_table(pa.table(table, schema=columns))
                     start, number = part.stop, number + 1
             relative = str(path.relative_to(folder))
@@ -126,6 +130,7 @@ def write(
     Manifest(
         created="2024-05-06T07:08:09+00:00",
         image=Image(size=size, dtype=dtype, normalization=normalization),
+        labels=Labels(votes="votes.csv", form="distribution") if soft else Labels(),
         classes=list(CLASSES),
         files=[claimed(file) for file in files],
         counts=counts,

@@ -9,7 +9,7 @@ import tensorflow as tf
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning import bundle, networks
 from fer_pipeline.learning.bundle import RunInfo
-from fer_pipeline.learning.training import make_repeatable
+from fer_pipeline.learning.trainer import make_repeatable
 from fer_pipeline.pixels import Normalization
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
@@ -172,7 +172,7 @@ class TestRefusals:
 
     def test_a_run_that_has_not_finished(self, run):
         (run / "model.json").unlink()
-        (run / "unfinished.csv").write_text("step\n")
+        (run / ".unfinished").write_text("")
         assert refused(run) == (
             f"{run}: its training has not finished (no model.json); make one with the train job"
         )

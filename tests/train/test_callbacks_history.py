@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from fer_pipeline.errors import StorageError
+from fer_pipeline.learning import history as histories
 from fer_pipeline.learning import training_plots
-from fer_pipeline.learning.callbacks import BestModel, Report
+from fer_pipeline.learning.callbacks import BestWeights, Report
 from fer_pipeline.learning.history import History, Round
 
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
-    *("validation_loss", "validation_accuracy"),
+    *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
+    *("learning_rate", "trial"),
 ]
 DRAWN = Round(0, 0, None, None, 1.25, 0.125)
-FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5)
+FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1)
 UNVALIDATED = Round(14, 2, 0.25, 0.75, None, None)
 
 
@@ -35,12 +37,29 @@ class TestHistory:
         assert history.rounds == [DRAWN, FIRST, UNVALIDATED]
         assert table(path) == [
             HEADER,
-            ["0", "0", "", "", "1.25", "0.125"],
+            ["0", "0", "", "", "1.25", "0.125", "", "", "0"],
             # Every digit, so that it can be read back.
-            ["7", "1", repr(0.1 + 0.2), repr(1 / 3), "1.5", "0.5"],
-            ["14", "2", "0.25", "0.75", "", ""],
+            ["7", "1", repr(0.1 + 0.2), repr(1 / 3), "1.5", "0.5", "0.25", "0.05", "1"],
+            ["14", "2", "0.25", "0.75", "", "", "", "", "0"],
         ]
         assert b"\r" not in path.read_bytes()
+        assert histories.read(path) == history.rounds
+
+    def test_goes_on(self, tmp_path):
+        path = tmp_path / "history.csv"
+        History(path, [DRAWN, FIRST]).add(UNVALIDATED)
+        assert histories.read(path) == [DRAWN, FIRST, UNVALIDATED]
+
+    def test_as_a_table(self):
+        assert histories.table([DRAWN, UNVALIDATED]).splitlines() == [
+            "step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
+            "   0      0       -         -    1.2500        12.50%           -     -",
+            "  14      2  0.2500    75.00%         -             -           -     -",
+        ]
+        assert histories.table([FIRST]).splitlines() == [
+            "trial  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
+            "    1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
+        ]
 
     def test_begins_anew(self, tmp_path):
         path = tmp_path / "history.csv"
@@ -59,29 +78,28 @@ class TestHistory:
             history.add(FIRST)
 
 
-class TestBestModel:
-    def run(self, folder, accuracies):
-        """A round for each accuracy, seven steps each; the model is the number of the round."""
+class TestBestWeights:
+    def run(self, folder, values, metric="val_accuracy"):
+        """A round for each value, seven steps each; the weight is the number of the round."""
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
         history = History(folder / "history.csv")
         history.add(DRAWN)
-        validated = accuracies[0] is not None
-        best = BestModel(model, folder / "best.keras", history, validated=validated)
+        validated = values[0] is not None
+        confusion = np.eye(2, dtype=np.int64)
+        best = BestWeights(
+            metric, history, lambda: confusion if validated else None, validated=validated
+        )
         best.set_model(model)
         best.on_train_begin()
-        for index, accuracy in enumerate(accuracies):
+        for index, value in enumerate(values):
             model.set_weights([np.array([[index + 1]], np.float32)])
-            history.add(Round(7 * (index + 1), 1, 1.0, 0.5, None, accuracy))
-            best.on_epoch_end(
-                index, {"loss": 1.0, **({"val_accuracy": accuracy} if validated else {})}
-            )
+            history.add(Round(7 * (index + 1), 1, 1.0, 0.5, None, value))
+            best.on_epoch_end(index, {"accuracy": 0.5, **({metric: value} if validated else {})})
         best.on_train_end()
-        assert {path.name for path in folder.iterdir()} == {"best.keras", "history.csv"}
-        kept = keras.models.load_model(best.path).get_weights()[0].item()
-        return best, kept
+        return best.kept
 
     @pytest.mark.parametrize(
-        ("accuracies", "number"),
+        ("values", "number"),
         [
             ([0.2, 0.5, 0.4, 0.3], 2),
             ([0.5, 0.4], 1),
@@ -90,13 +108,20 @@ class TestBestModel:
             ([0.3, 0.5, 0.5], 2),  # of equals the first
         ],
     )
-    def test_keeps_the_model_that_validates_best(self, tmp_path, accuracies, number):
-        best, kept = self.run(tmp_path, accuracies)
-        assert (best.step, best.accuracy, kept) == (7 * number, max(accuracies), number)
+    def test_keeps_those_that_validate_best(self, tmp_path, values, number):
+        kept = self.run(tmp_path, values)
+        assert (kept.made.step, kept.value) == (7 * number, max(values))
+        assert kept.weights[0].item() == number
+        assert kept.confusion == [[1, 0], [0, 1]]
 
-    def test_keeps_the_last_one_without_validation(self, tmp_path):
-        best, kept = self.run(tmp_path, [None, None, None])
-        assert (best.step, best.accuracy, kept) == (21, None, 3)
+    def test_of_a_loss_the_least(self, tmp_path):
+        kept = self.run(tmp_path, [0.2, 0.1, 0.4], "val_loss")
+        assert (kept.made.step, kept.value, kept.weights[0].item()) == (14, 0.1, 2)
+
+    def test_keeps_the_last_ones_without_validation(self, tmp_path):
+        kept = self.run(tmp_path, [None, None, None])
+        assert (kept.made.step, kept.value, kept.confusion) == (21, None, None)
+        assert kept.weights[0].item() == 3
 
 
 class TestReport:

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import logging
@@ -20,6 +21,7 @@ import pytest
 from fer_pipeline import config, manifest, metrics, report
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
+from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning import bundle
 from fer_pipeline.learning.bundle import RunInfo
@@ -66,10 +68,17 @@ def make_dataset(splits: dict[str, Any], write_dataset: Callable[..., Path]) -> 
     return make
 
 
-def make_run(folder: Path, *, bias: float = 0.0) -> Path:
+def make_run(folder: Path, *, bias: float = 0.0, convolution: bool = True) -> Path:
     """Writes a finished run of a model that goes by brightness alone."""
+    # A convolution with the one weight 1 gives what it takes.
+    same = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="same")
     network = keras.Sequential(
-        [keras.Input((SIZE, SIZE, 1)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+        [
+            keras.Input((SIZE, SIZE, 1)),
+            *([same] if convolution else []),
+            keras.layers.GlobalAveragePooling2D(name="average"),
+            keras.layers.Dense(3, name="logits"),
+        ]
     )
     # The nearest level has the largest 2 * level * mean - level ** 2.
     kernel = SHARPNESS * 2 * LEVELS[None, :]
@@ -82,7 +91,7 @@ def make_run(folder: Path, *, bias: float = 0.0) -> Path:
         dataset_checksum=CHECKSUM,
         network="brightness",
         options={},
-        parameters=6,
+        parameters=network.count_params(),
         best_step=1,
         best_accuracy=None,
         seed=0,
@@ -198,10 +207,12 @@ class TestOutputs:
         assert config.load(out / "config.yaml") == chosen()
 
     def test_the_pictures_can_be_seen(self, evaluated):
-        for name in ("confusion_matrix.png", "classes.png"):
+        pictures = [name for name in OUTPUTS if name.endswith(".png")]
+        assert len(pictures) == 6
+        for name in pictures:
             picture = cv2.imread(str(evaluated[1] / name))
             assert min(picture.shape[:2]) > 300
-            assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+            assert len(np.unique(picture.astype(np.int32) @ [1, 256, 65536])) > 20
 
     def test_the_size_of_the_batches_changes_nothing(self, run, dataset, evaluated, tmp_path):
         evaluate(run, dataset, Split.TEST, tmp_path, chosen(256))
@@ -226,7 +237,88 @@ class TestOutputs:
         assert report.class_table(result) in "\n".join(lines)
         assert report.confusion_table(result) in "\n".join(lines)
         assert f"accuracy                 {100 * right:.1f} % of 110 images" in lines
-        assert lines[-5:] == [f"wrote {out / name}" for name in OUTPUTS]
+        assert report.confused_table(result) in "\n".join(lines)
+        assert lines[-11:] == ["", *(f"wrote {out / name}" for name in OUTPUTS)]
+
+    def test_the_worst_mistakes_can_be_found_again(self, splits, evaluated):
+        rows = splits["test"]
+        given = expected_probabilities(rows.pixels)
+        guesses, confidence = given.argmax(axis=1), given.max(axis=1)
+        (wrong,) = np.nonzero(guesses != rows.labels)
+        worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:25]
+        with (evaluated[1] / "mistakes.csv").open(newline="") as file:
+            found = list(csv.DictReader(file))
+        assert 20 < len(found) == len(worst)
+        assert found == [
+            {
+                "row": str(row),
+                **{name: str(rows.origin(row)[name]) for name in ("source", "record", "variant")},
+                "emotion": CLASSES[rows.labels[row]],
+                "predicted": CLASSES[guesses[row]],
+                "confidence": one["confidence"],
+                "p_true": one["p_true"],
+            }
+            for row, one in zip(worst, found, strict=True)
+        ]
+        assert [float(one["confidence"]) for one in found] == pytest.approx(
+            confidence[worst], abs=1e-5
+        )
+        assert [float(one["p_true"]) for one in found] == pytest.approx(
+            given[worst, rows.labels[worst]], abs=1e-5
+        )
+
+
+class TestPictures:
+    def drawn(self, run: Path, data: Path, out: Path, **options: Any) -> bytes:
+        evaluate(run, data, Split.TEST, out, chosen(), **options)
+        return (out / "feature_maps.png").read_bytes()
+
+    def test_feature_maps_are_of_the_layers_and_the_image_that_are_asked_for(
+        self, run, dataset, evaluated, tmp_path
+    ):
+        usual = (evaluated[1] / "feature_maps.png").read_bytes()
+        same = self.drawn(run, dataset, tmp_path / "same", layers=["same"])
+        third = self.drawn(run, dataset, tmp_path / "third", image=3)
+        logits = self.drawn(run, dataset, tmp_path / "both", layers=["same", "logits"])
+        assert same == usual
+        assert len({usual, third, logits}) == 3
+
+    def test_the_last_row_of_the_split_can_be_asked_for(self, run, dataset, tmp_path):
+        assert self.drawn(run, dataset, tmp_path / "out", image=109)
+
+    def test_a_layer_that_is_not_there(self, run, dataset, tmp_path):
+        with pytest.raises(RunError) as caught:
+            self.drawn(run, dataset, tmp_path / "out", layers=["sane"])
+        assert str(caught.value) == (
+            "--layers: the network has no layer 'sane' that can be drawn; did you mean same?"
+            " it has same, average, logits"
+        )
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("image", [-1, 110])
+    def test_an_image_that_is_not_there(self, run, dataset, tmp_path, image):
+        with pytest.raises(DatasetError) as caught:
+            self.drawn(run, dataset, tmp_path / "out", image=image)
+        assert str(caught.value) == (
+            f"--image {image}: the test split of {dataset} has 110 rows; choose one of 0..109"
+        )
+        assert not (tmp_path / "out").exists()
+
+    def test_a_network_without_convolutions_has_fewer_and_keeps_none_of_another(
+        self, run, dataset, tmp_path
+    ):
+        flat = make_run(tmp_path / "flat", convolution=False)
+        out = tmp_path / "out"
+        evaluate(run, dataset, Split.TEST, out, chosen())
+        result = evaluate(flat, dataset, Split.TEST, out, chosen(), overwrite=True)
+        left = [
+            name for name in OUTPUTS if name not in ("feature_maps.png", "class_activation.png")
+        ]
+        assert {path.name for path in out.iterdir()} == set(left)
+        assert summary(result, out).splitlines()[-8:] == [f"wrote {out / name}" for name in left]
+        # Asked for, what its layers give is drawn.
+        evaluate(flat, dataset, Split.TEST, out, chosen(), overwrite=True, layers=["average"])
+        assert (out / "feature_maps.png").is_file()
 
 
 class TestRefusals:
@@ -252,6 +344,13 @@ class TestRefusals:
             f"{data}: its images are 9x9, the model of {run} takes 16x16;"
             " run preprocess with image.size=16"
         )
+
+    def test_another_enhancement(self, run, make_dataset, tmp_path):
+        enhanced = Enhancement(equalize=True)
+        image = Image(size=SIZE, dtype="uint8", normalization=NORMALIZATION, enhancement=enhanced)
+        data = make_dataset(tmp_path / "data", image=image)
+        message = self.refused(DatasetError, run, data, tmp_path / "out")
+        assert message.startswith(f"{data}: its images are enhanced by {enhanced}, the model")
 
     def test_an_empty_split(self, run, dataset, tmp_path):
         with pytest.raises(DatasetError, match="the validation split is empty"):
@@ -365,10 +464,12 @@ class TestJob:
     def test_in_a_process_of_its_own(self, run, dataset, tmp_path):
         command = [JOB, "--model", run, "--dataset", dataset, "--split", "test"]
         command += ["--output", tmp_path / "out", "--set", "inference.batch_size=5"]
+        command += ["--layers", "logits", "same", "--image", 7]
         done = python(*command)
         assert done.returncode == 0, done.stderr
         # What the process prints is what the same evaluation gives here.
-        result = evaluate(run, dataset, Split.TEST, tmp_path / "here", chosen(5))
+        options: dict[str, Any] = {"layers": ["logits", "same"], "image": 7}
+        result = evaluate(run, dataset, Split.TEST, tmp_path / "here", chosen(5), **options)
         assert done.stdout == summary(result, tmp_path / "out") + "\n"
         assert contents(tmp_path / "out") == contents(tmp_path / "here")
         again = python(*command)

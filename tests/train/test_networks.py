@@ -1,14 +1,43 @@
+import os
+import subprocess
+import sys
+
+import keras
 import numpy as np
 import pytest
 
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.training import make_repeatable
+from fer_pipeline.learning.trainer import make_repeatable
+
+# Each network at the size and for the number of classes of its original.
+ORIGINALS = {
+    "system_a": (28, 7),
+    "system_b": (48, 7),
+    "system_c": (48, 7),
+    "system_d": (48, 7),
+    "system_e": (48, 5),
+    "mini_xception": (64, 7),
+}
+# The smallest images that each takes, where there is such a limit.
+SMALLEST = {
+    "system_b": 16,
+    "system_c": 16,
+    "system_d": 18,
+    "system_e": 31,
+    "mini_xception": 5,
+}
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     make_repeatable(0)
+
+
+@pytest.fixture(scope="module")
+def originals():
+    make_repeatable(0)
+    return {name: networks.build(name, *of, {}) for name, of in ORIGINALS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +122,259 @@ class TestSystemA:
         assert network.output_shape == (None, 7)
 
 
+def kinds(network):
+    """The layers as (type, shape of one output), without the input."""
+    return [
+        (type(layer).__name__, tuple(layer.output.shape[1:]))
+        for layer in network.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+
+
+def block(convolution, pool):
+    """A block of systems B and C."""
+    normal = [(kind, convolution) for kind in ("Conv2D", "BatchNormalization", "ReLU")]
+    return [*normal, ("MaxPooling2D", pool), ("Dropout", pool)]
+
+
+FOUR_BLOCKS = [
+    *block((48, 48, 64), (24, 24, 64)),
+    *block((24, 24, 128), (12, 12, 128)),
+    *block((12, 12, 512), (6, 6, 512)),
+    *block((6, 6, 512), (3, 3, 512)),
+    ("Flatten", (4608,)),
+]
+
+
+def convolutions(network):
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+class TestOriginals:
+    @pytest.mark.parametrize(
+        ("name", "total", "not_trainable"),
+        [
+            ("system_a", 57_527, 0),
+            ("system_b", 3_192_839, 2_432),
+            ("system_c", 4_478_727, 3_968),
+            ("system_d", 5_905_863, 3_712),
+            ("system_e", 1_174_021, 8_576),
+            ("mini_xception", 58_423, 1_472),
+        ],
+    )
+    def test_parameters(self, originals, name, total, not_trainable):
+        network = originals[name]
+        assert network.count_params() == total
+        assert sum(v.numpy().size for v in network.non_trainable_weights) == not_trainable
+
+    def test_all_of_them(self):
+        assert networks.names() == sorted(ORIGINALS)
+
+    @pytest.mark.parametrize("name", ORIGINALS)
+    def test_names_do_not_depend_on_what_was_built_before(self, originals, name):
+        again = networks.build(name, *ORIGINALS[name], {})
+        assert [v.path for v in again.weights] == [v.path for v in originals[name].weights]
+        assert again.name == name
+
+    def test_system_b(self, originals):
+        network = originals["system_b"]
+        assert kinds(network) == [*FOUR_BLOCKS, ("Dense", (7,))]
+        assert [layer.kernel_size for layer in convolutions(network)] == [
+            *((3, 3), (5, 5)),
+            *((3, 3), (3, 3)),
+        ]
+        assert dropouts(network) == [0.25] * 4
+
+    def test_system_c(self, originals):
+        network = originals["system_c"]
+        head = [
+            (kind, (units,))
+            for units in (256, 512)
+            for kind in ("Dense", "BatchNormalization", "ReLU", "Dropout")
+        ]
+        assert kinds(network) == [*FOUR_BLOCKS, *head, ("Dense", (7,))]
+        assert dropouts(network) == [0.25] * 6
+
+    @pytest.mark.parametrize("name", ["system_b", "system_c"])
+    def test_dropout_is_an_option(self, name):
+        assert set(dropouts(networks.build(name, 16, 7, {"dropout": 0.5}))) == {0.5}
+
+    def test_system_d(self, originals):
+        network = originals["system_d"]
+        shapes = [(46, 46, 64), (23, 23, 128), (11, 11, 256), (5, 5, 512)]
+        ends = [(23, 23, 64), (11, 11, 128), (5, 5, 256), (2, 2, 512)]
+        expected = []
+        for shape, end in zip(shapes, ends, strict=True):
+            expected += [("Conv2D", shape), ("BatchNormalization", shape)] * 2
+            expected += [("MaxPooling2D", end), ("Dropout", end)]
+        del expected[1]  # the first convolution alone has no BatchNorm
+        expected.append(("Flatten", (2048,)))
+        for units in (512, 256, 128):
+            expected += [("Dense", (units,)), ("Dropout", (units,))]
+        assert kinds(network) == [*expected, ("Dense", (7,))]
+        assert [layer.padding for layer in convolutions(network)] == ["valid", *["same"] * 7]
+        assert dropouts(network) == [0.5, 0.5, 0.5, 0.5, 0.4, 0.4, 0.5]
+        relus = [layer.activation is keras.activations.relu for layer in network.layers[:1]]
+        dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+        relus += [layer.activation is keras.activations.relu for layer in dense]
+        assert relus == [True, True, True, True, False]
+
+    def test_system_e(self, originals):
+        network = originals["system_e"]
+        assert all(layer.use_bias for layer in convolutions(network))
+        assert kinds(network)[:5] == [
+            ("ZeroPadding2D", (54, 54, 1)),
+            ("Conv2D", (24, 24, 64)),
+            ("BatchNormalization", (24, 24, 64)),
+            ("ReLU", (24, 24, 64)),
+            ("MaxPooling2D", (12, 12, 64)),
+        ]
+        assert kinds(network)[-3:] == [
+            ("AveragePooling2D", (1, 1, 512)),
+            ("Flatten", (512,)),
+            ("Dense", (5,)),
+        ]
+        counted = [kind for kind, _ in kinds(network)]
+        assert counted.count("Add") == 6
+        assert counted.count("Conv2D") == 1 + 2 * (4 + 3 + 3)
+        assert counted.count("MaxPooling2D") == 1 + 2 * 2
+        # The pooling of a projection stands between its convolution and its BatchNorm.
+        for name in ("stage_1_projection_a", "stage_2_projection_shortcut"):
+            pool = network.get_layer(f"{name}_pool")
+            assert pool.input is network.get_layer(name).output
+            assert network.get_layer(f"{name}_batch_norm").input is pool.output
+        # An identity block adds what it was given.
+        given = network.get_layer("stage_1_projection_relu").output
+        added = network.get_layer("stage_1_identity_1_sum").input
+        assert any(one is given for one in added)
+
+    def test_system_e_draws_as_he_does(self, originals):
+        kernel = originals["system_e"].get_layer("stage_2_identity_1_b").kernel.numpy()
+        assert kernel.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 128)), rel=0.02)
+
+    def test_mini_xception(self, originals):
+        network = originals["mini_xception"]
+        biased = [
+            layer.name
+            for layer in network.layers
+            if isinstance(layer, keras.layers.Conv2D | keras.layers.SeparableConv2D)
+            if layer.use_bias
+        ]
+        assert biased == ["class_maps"]
+        sums = [shape for kind, shape in kinds(network) if kind == "Add"]
+        assert sums == [(30, 30, 16), (15, 15, 32), (8, 8, 64), (4, 4, 128)]
+        assert kinds(network)[-2:] == [("Conv2D", (4, 4, 7)), ("GlobalAveragePooling2D", (7,))]
+        # Two separable convolutions a module, ReLU between them and none at its end.
+        module = [layer.name for layer in network.layers if layer.name.startswith("module_3")]
+        assert sorted(module) == sorted(
+            [
+                *("module_3_a", "module_3_a_batch_norm", "module_3_a_relu"),
+                *("module_3_b", "module_3_b_batch_norm", "module_3_pool"),
+                *("module_3_shortcut", "module_3_shortcut_batch_norm", "module_3_sum"),
+            ]
+        )
+
+    @pytest.mark.parametrize("name", ["system_b", "system_c", "system_d", "mini_xception"])
+    def test_28x28(self, name):
+        assert networks.build(name, 28, 7, {}).output_shape == (None, 7)
+
+    @pytest.mark.parametrize("name", ORIGINALS)
+    def test_logits(self, name):
+        network = networks.build(name, 48, 3, {})
+        images = np.random.default_rng(0).uniform(-1, 1, (3, 48, 48, 1)).astype(np.float32)
+        logits = network(images, training=False).numpy()
+        assert logits.shape == (3, 3)
+        assert logits.dtype == np.float32
+        assert np.isfinite(logits).all()
+        assert not np.allclose(logits.sum(axis=1), 1)
+        assert len(np.unique(logits, axis=0)) == 3
+
+
+def dropouts(network):
+    return [layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)]
+
+
+# Runs in this process on TensorFlow, and in another one on NumPy.
+LOGITS = """
+import numpy as np
+from fer_pipeline.learning import networks
+
+def logits(name, size, classes):
+    network = networks.build(name, size, classes, {})
+    draw = np.random.default_rng(size)
+    for variable in network.weights:
+        # Moving means and variances other than 0 and 1: BatchNorm has to use them.
+        if variable.path.endswith("variance"):
+            values = draw.uniform(0.5, 1.5, variable.shape)
+        else:
+            values = draw.normal(0, 1.4 / np.prod(variable.shape[:-1]) ** 0.5, variable.shape)
+        variable.assign(values.astype(np.float32))
+    images = draw.uniform(-1, 1, (2, size, size, 1)).astype(np.float32)
+    return np.asarray(network(images, training=False))
+"""
+ON_NUMPY = """
+import sys
+import keras
+for name, (size, classes) in originals.items():
+    print(name, *logits(name, size, classes).ravel())
+print("backend", keras.backend.backend(), "tensorflow" in sys.modules)
+"""
+
+
+class TestBackends:
+    def test_every_network_gives_the_same_logits_on_numpy_without_tensorflow(self):
+        ran = subprocess.run(
+            [sys.executable, "-c", f"{LOGITS}\noriginals = {ORIGINALS!r}\n{ON_NUMPY}"],
+            env={**os.environ, "KERAS_BACKEND": "numpy"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        *lines, last = ran.stdout.splitlines()
+        assert last == "backend numpy False"
+        found = {name: [*map(float, values)] for name, *values in map(str.split, lines)}
+        assert list(found) == list(ORIGINALS)
+        here = {}
+        exec(LOGITS, here)
+        for name, (size, classes) in ORIGINALS.items():
+            expected = here["logits"](name, size, classes).ravel()
+            assert np.abs(expected).max() > 1e-3
+            tolerance = 1e-4 * np.abs(expected).max()
+            np.testing.assert_allclose(found[name], expected, rtol=0, atol=tolerance)
+
+
 class TestRefusals:
+    @pytest.mark.parametrize("name", SMALLEST)
+    def test_images_that_are_too_small(self, name):
+        least = SMALLEST[name]
+        assert networks.build(name, least, 7, {}).output_shape == (None, 7)
+        assert refused(name, {}, least - 1) == (
+            f"model.name: {name} cannot be built for {least - 1}x{least - 1}: it needs at least"
+            f" {least}x{least} pixels; run preprocess with image.size={least} or more, or take"
+            " another network"
+        )
+
+    def test_system_e_does_not_take_28x28(self):
+        assert "it needs at least 31x31 pixels" in refused("system_e", {}, 28)
+
+    @pytest.mark.parametrize("value", [-0.1, 1.5, "many", None, [0.1]])
+    @pytest.mark.parametrize("name", ["system_b", "system_c"])
+    def test_a_bad_dropout(self, name, value):
+        message = refused(name, {"dropout": value})
+        assert message.startswith(f"model.options: {name} cannot be built for 28x28: ")
+        assert "\x1b" not in message
+
+    def test_a_network_without_options(self):
+        message = "model.options: system_d has no option hidden; it has none"
+        assert refused("system_d", {"hidden": 3}) == message
+
     def test_an_unknown_name_near_a_known_one(self):
         assert refused("sytem_a", {}) == (
             "model.name: no network 'sytem_a', did you mean system_a?"
         )
 
-    @pytest.mark.parametrize("name", ["vgg", "", "__init__", "networks.system_a", "..bundle"])
+    @pytest.mark.parametrize("name", ["vgg", "", "__init__", "_blocks", "_own"])
     def test_an_unknown_name(self, name):
         message = refused(name, {})
         assert message.startswith(f"model.name: no network {name!r}, ")

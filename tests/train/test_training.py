@@ -16,11 +16,13 @@ import tensorflow as tf
 
 from fer_pipeline import config, provenance
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning import bundle, networks
-from fer_pipeline.learning.callbacks import BestModel
+from fer_pipeline.learning import bundle, networks, training
+from fer_pipeline.learning.callbacks import BestWeights
 from fer_pipeline.learning.feed import Feed
 from fer_pipeline.learning.history import History
-from fer_pipeline.learning.training import Length, Trainer, make_repeatable
+from fer_pipeline.learning.objective import Objective
+from fer_pipeline.learning.trainer import Trainer, make_repeatable
+from fer_pipeline.learning.training import Length
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.stages.train import summary, train
@@ -30,7 +32,10 @@ JOB = ROOT / "jobs" / "train.py"
 SIZE, CLASSES = 16, ["angry", "happy", "sad"]
 TRAIN, VALIDATION = 115, 40  # rows of the easy dataset
 CHECKSUM = "fedcba9876543210"
-OUTPUTS = {"model.keras", "model.json", "history.csv", "accuracy.png", "loss.png", "config.yaml"}
+OUTPUTS = {
+    *("model.keras", "model.weights.h5", "architecture.json", "model.json", "history.csv"),
+    *("accuracy.png", "loss.png", "config.yaml"),
+}
 
 
 def chosen(*overrides, seed=0, batch_size=23, steps=10):
@@ -42,7 +47,7 @@ def chosen(*overrides, seed=0, batch_size=23, steps=10):
             f"seed={seed}",
             f"feed.batch_size={batch_size}",
             "model.options.hidden=8",
-            "training.learning_rate=0.02",
+            "training.optimizer.learning_rate=0.02",
             *length,
             *overrides,
         ],
@@ -57,13 +62,13 @@ def make_trainer(learning_rate=0.02, seed=0):
     make_repeatable(seed)
     network = networks.build("system_a", SIZE, len(CLASSES), {"hidden": 8})
     model = bundle.servable(network, SIZE, Normalization.centered())
-    return Trainer(network, model, learning_rate)
+    return Trainer(network, model, keras.optimizers.SGD(learning_rate), Objective(len(CLASSES)))
 
 
 def fit(trainer, folder, dataset, length, callbacks=(), *, validation="validation", **options):
     history = History(folder / "history.csv")
     validated = feed_of(dataset, validation) if validation else None
-    trainer.fit(feed_of(dataset, **options), validated, length, history, callbacks)
+    training.fit(trainer, feed_of(dataset, **options), validated, length, history, callbacks)
     return history.rounds
 
 
@@ -73,7 +78,8 @@ def table(path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files; the folder of TensorBoard is told apart, see `test_tracking`."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def weights_of(folder):
@@ -82,6 +88,10 @@ def weights_of(folder):
 
 def same(one, other):
     return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+def network_guesses(trainer, images):
+    return trainer.network(images).numpy().argmax(axis=1)
 
 
 class Logs(keras.callbacks.Callback):
@@ -153,11 +163,22 @@ class TestStep:
         _, loss, accuracy = self.by_hand(weights, images, labels.numpy(), 0)
         # 40 images in batches of 23: the mean is that of the images, not of the batches.
         found = trainer.evaluate(feed_of(easy_dataset, "validation"))
-        assert found == {"loss": pytest.approx(loss, rel=1e-5), "accuracy": pytest.approx(accuracy)}
+        right = network_guesses(trainer, images) == labels.numpy()
+        by_class = [right[labels.numpy() == label].mean() for label in range(len(CLASSES))]
+        assert found == {
+            "loss": pytest.approx(loss, rel=1e-5),
+            "accuracy": pytest.approx(accuracy),
+            "mean_class_accuracy": pytest.approx(np.mean(by_class)),
+        }
         assert trainer.evaluate(feed_of(easy_dataset, "validation")) == found
         assert same(trainer.network.get_weights(), weights)
         rounds = fit(trainer, tmp_path, easy_dataset, Length(1, 5, 1))
-        assert (rounds[0].validation_loss, rounds[0].validation_accuracy) == tuple(found.values())
+        first = rounds[0]
+        assert (
+            first.validation_loss,
+            first.validation_accuracy,
+            first.validation_mean_class_accuracy,
+        ) == tuple(found.values())
 
     def test_the_first_round_is_not_counted_into_the_second(self, easy_dataset, tmp_path):
         # A rate that changes nothing: both rounds measure the same rows.
@@ -279,19 +300,18 @@ class TestWhatIsKept:
                     last.set_weights([0 * kernel, 0 * bias - [0, 1000, 2000]])
 
         trainer, seen = make_trainer(), Logs()
-        exported = bundle.servable(trainer.network, SIZE, Normalization.centered())
         history = History(tmp_path / "history.csv")
-        best = BestModel(exported, tmp_path / "best.keras", history, validated=True)
+        best = BestWeights("val_accuracy", history, lambda: trainer.confusion, validated=True)
         train_feed, validation = feed_of(easy_dataset), feed_of(easy_dataset, "validation")
-        trainer.fit(train_feed, validation, Length(150, 5, 30), history, [Spoil(), best, seen])
+        callbacks = [Spoil(), best, seen]
+        training.fit(trainer, train_feed, validation, Length(150, 5, 30), history, callbacks)
         accuracies = [made.validation_accuracy for made in history.rounds[1:]]
         assert max(accuracies[3:]) < max(accuracies[:3])
-        assert best.accuracy == max(accuracies)
+        assert best.kept.value == max(accuracies)
         number = accuracies.index(max(accuracies))
-        assert best.step == 30 * (number + 1) <= 90
-        kept = keras.models.load_model(best.path).get_weights()
-        assert same(kept, seen.weights[number])
-        assert not same(kept, trainer.network.get_weights())
+        assert best.kept.made.step == 30 * (number + 1) <= 90
+        assert same(best.kept.weights, seen.weights[number])
+        assert not same(best.kept.weights, trainer.network.get_weights())
 
     def test_the_last_model_without_a_validation_split(
         self, bright_and_dark, write_dataset, tmp_path, caplog
@@ -325,6 +345,7 @@ class TestCallbacks:
                 "accuracy": made.minibatch_accuracy,
                 "val_loss": made.validation_loss,
                 "val_accuracy": made.validation_accuracy,
+                "val_mean_class_accuracy": made.validation_mean_class_accuracy,
             }
             for made in rounds[1:]
         ]
@@ -386,24 +407,37 @@ def one_line(error):
     return message
 
 
+MAY_HELP = (
+    "; a lower training.optimizer.learning_rate than 1e+30, or training.optimizer.clip_norm, may"
+    " help"
+)
+
+
 class TestNoNumber:
     @pytest.mark.parametrize(
-        ("steps", "every", "by"), [(6, 3, 3), (120, 120, 60)], ids=["a round", "within a round"]
+        ("steps", "every"), [(6, 3), (120, 120)], ids=["a round", "within a round"]
     )
-    def test_the_loss(self, easy_dataset, tmp_path, steps, every, by):
+    def test_the_loss(self, easy_dataset, tmp_path, steps, every):
         length = Length(steps, 5, every)
         with pytest.raises(RunError) as error:
             fit(make_trainer(1e30), tmp_path, easy_dataset, length, shuffle=True)
         message = one_line(error)
         assert message.startswith("the loss is nan after ")
-        assert message.endswith("; a lower training.learning_rate than 1e+30 may help")
-        assert 0 < int(message.split()[5]) <= by
+        assert message.endswith(MAY_HELP)
+        # The first step was sound and ruined the weights; the very next one is named.
+        step = int(message.split()[5])
+        assert step in (2, 3)
+        assert f"(batch {step} of epoch 1)" in message
+        assert "; the last finite one was " in message
+        assert " of 8 weight arrays are not finite;" in message
 
     def test_the_validation_loss_after_the_last_step(self, easy_dataset, tmp_path):
         # The loss of a batch is that before its step: the last step can ruin the network unseen.
         with pytest.raises(RunError) as error:
             fit(make_trainer(1e30), tmp_path, easy_dataset, Length(1, 5, 1), shuffle=True)
-        assert "a lower training.learning_rate than 1e+30 may help" in one_line(error)
+        message = one_line(error)
+        assert message.startswith("the loss is nan after 1 steps (batch 1 of epoch 1);")
+        assert message.endswith(MAY_HELP)
 
 
 def change_rows(by):
@@ -497,7 +531,7 @@ def trained(easy_dataset, tmp_path_factory):
 class TestTrain:
     def test_the_folder_holds_the_outputs_and_nothing_else(self, trained):
         folder, _ = trained
-        assert set(contents(folder)) == OUTPUTS
+        assert {path.name for path in folder.iterdir()} == {*OUTPUTS, "tensorboard"}
 
     def test_model_json_tells_the_truth(self, trained, easy_dataset):
         folder, info = trained
@@ -515,12 +549,16 @@ class TestTrain:
             "classes": CLASSES,
             "size": SIZE,
             "normalization": {"kind": "centered", "scale": 1 / 128, "offset": -1.0},
+            "enhancement": {"denoise": 0.0, "equalize": False, "local_contrast": False},
             "dataset_checksum": CHECKSUM,
             "network": "system_a",
             "options": {"hidden": 8},
             "parameters": network.count_params(),
+            "precision": "float32",
             "best_step": int(rows[best]["step"]),
+            "best_trial": 0,
             "best_accuracy": accuracies[best],
+            "best_class_accuracies": info.best_class_accuracies,
             "seed": 0,
             "sha256": bundle.digest(folder / "model.keras"),
             "versions": versions,
@@ -529,11 +567,13 @@ class TestTrain:
         assert any(name.startswith("tensorflow") for name in versions)
         # The model that is kept is as good as it says.
         model, _ = bundle.load(folder)
-        right = sum(
-            int((model(pixels[..., None]).numpy().argmax(axis=1) == others["label"]).sum())
-            for pixels, others in feed_of(easy_dataset, "validation").raw(["label"])
-        )
-        assert right / VALIDATION == pytest.approx(info.best_accuracy)
+        pixels, others = zip(*feed_of(easy_dataset, "validation").raw(["label"]), strict=True)
+        labels = np.concatenate([part["label"] for part in others])
+        right = model(np.concatenate(pixels)[..., None]).numpy().argmax(axis=1) == labels
+        assert right.mean() == pytest.approx(info.best_accuracy)
+        assert info.best_class_accuracies == {
+            name: pytest.approx(right[labels == label].mean()) for label, name in enumerate(CLASSES)
+        }
 
     def test_the_configuration_can_be_used_again(self, trained):
         folder, _ = trained
@@ -549,14 +589,16 @@ class TestTrain:
         folder, info = trained
         lines = summary(info, str(folder)).splitlines()
         assert lines[0].split() == [
-            *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
-            *("validation_loss", "validation_accuracy"),
+            *("step", "epoch", "loss", "accuracy"),
+            *("val", "loss", "val", "accuracy", "mean", "class", "rate"),
         ]
         rows = table(folder / "history.csv")
         assert lines[1].split() == [
             *("0", "0", "-", "-"),
             f"{float(rows[0]['validation_loss']):.4f}",
             f"{float(rows[0]['validation_accuracy']):.2%}",
+            f"{float(rows[0]['validation_mean_class_accuracy']):.2%}",
+            "0.02",
         ]
         assert [line.split()[0] for line in lines[1:4]] == ["0", "5", "10"]
         assert len({len(line) for line in lines[:4]}) == 1
@@ -648,9 +690,9 @@ class TestRefusals:
     def test_a_network_that_there_is_not(self, easy_dataset, trained, tmp_path, overwrite):
         folder = trained[0] if overwrite else tmp_path / "run"
         message = self.refused(
-            ConfigError, easy_dataset, folder, chosen("model.name=system_b"), overwrite=overwrite
+            ConfigError, easy_dataset, folder, chosen("model.name=system_aa"), overwrite=overwrite
         )
-        assert message == "model.name: no network 'system_b', did you mean system_a?"
+        assert message == "model.name: no network 'system_aa', did you mean system_a?"
 
 
 class TestOverwrite:
@@ -674,12 +716,12 @@ class TestOverwrite:
         before = contents(run)
         weights = weights_of(run)
         # It validates, and so keeps a model, before it fails.
-        bad = chosen("training.learning_rate=1e30", "training.validate_every=1")
+        bad = chosen("training.optimizer.learning_rate=1e30", "training.validate_every=1")
         with pytest.raises(RunError, match="the loss is nan"):
             train(str(easy_dataset), str(run), bad, overwrite=True)
         after = contents(run)
         assert {name: after[name] for name in OUTPUTS} == before
-        assert set(after) - OUTPUTS <= {".unfinished", "unfinished.csv", "unfinished.keras"}
+        assert set(after) - OUTPUTS <= {".unfinished", "unfinished.csv", "checkpoint.npz"}
         assert same(weights_of(run), weights)
         # And can be tried again.
         train(str(easy_dataset), str(run), chosen(steps=6), overwrite=True)
@@ -714,7 +756,7 @@ class TestOverwrite:
     def test_a_first_run_that_fails_is_no_run(self, easy_dataset, tmp_path):
         out = tmp_path / "run"
         with pytest.raises(RunError, match="the loss is nan"):
-            train(str(easy_dataset), str(out), chosen("training.learning_rate=1e30"))
+            train(str(easy_dataset), str(out), chosen("training.optimizer.learning_rate=1e30"))
         with pytest.raises(RunError, match="its training has not finished"):
             bundle.load(out)
         # What it left is ours, and is replaced without being asked.
@@ -750,12 +792,44 @@ class TestJob:
 
     def test_that_fails(self, easy_dataset, tmp_path):
         command = [JOB, "--dataset", easy_dataset, "--output", tmp_path / "run"]
-        command += ["--set", "training.learning_rate=1e30", "--set", "model.options.hidden=8"]
+        command += [
+            "--set",
+            "training.optimizer.learning_rate=1e30",
+            "--set",
+            "model.options.hidden=8",
+        ]
         failed = python(*command, "--set", "feed.batch_size=16")
         assert failed.returncode == 1
         assert failed.stdout == ""
         assert failed.stderr.splitlines()[-1].startswith("error: the loss is nan after ")
         assert "Traceback" not in failed.stderr
+
+    def test_that_has_nothing_to_train_on(self):
+        for missing, given in (("--output", ["--dataset", "x"]), ("--dataset", ["--output", "x"])):
+            refused = python(JOB, *given)
+            assert refused.returncode == 2
+            assert refused.stderr.splitlines()[-1] == (
+                "spark-submit.sh train: error: the following arguments are required: " + missing
+            )
+
+    def test_that_only_shows(self, easy_dataset, tmp_path):
+        """Neither trains nor needs a place for a run."""
+        picture = tmp_path / "grid.png"
+        shown = python(
+            JOB,
+            "--dataset",
+            easy_dataset,
+            "--preview",
+            picture,
+            "--set",
+            "training.augmentation.rotation=20",
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert str(picture) in shown.stdout
+        assert min(cv2.imread(str(picture)).shape[:2]) > 100
+        shown = python(JOB, "--summary", tmp_path / "net.png", "--set", "image.size=28")
+        assert shown.returncode == 0, shown.stderr
+        assert "57,527 parameters" in shown.stdout
 
     def test_its_help_needs_no_tensorflow(self):
         code = (

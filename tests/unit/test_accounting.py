@@ -19,6 +19,19 @@ def test_each_way_to_the_quarantine_has_its_own_text():
     ]
 
 
+def test_each_cause_has_its_own_text():
+    assert [str(cause) for cause in Cause] == [
+        "class not selected",
+        "usage not selected",
+        "voted as no face",
+        "no votes for any class",
+        "votes tied between other classes",
+        "copy of a test or validation image",
+        "copies with different labels",
+        "further copy with the same label",
+    ]
+
+
 def test_causes_stand_in_the_order_in_which_they_are_tried():
     assert list(Cause)[-3:] == [Cause.COPY_OF_EVALUATION, Cause.CONFLICT, Cause.COPY]
 

@@ -48,7 +48,9 @@ def test_the_defaults_are_those_of_fer2013():
         "size": 48,
         "normalization": "centered",
         "dtype": "uint8",
+        "enhancement": {"denoise": 0.0, "equalize": False, "local_contrast": False},
     }
+    assert found.labels.model_dump() == {"votes": None, "form": "majority"}
     assert found.split.model_dump() == {
         "kind": "usage",
         "usage": USAGE,
@@ -87,7 +89,10 @@ def test_an_empty_file_is_the_defaults(file, text):
         ("oversample={disgust: 4, joy: 1.5}", {"oversample": {"disgust": 4, "happy": 1.5}}),
         ("augmentation.rotations=[10, -7.5]", {"augmentation": {"rotations": [10, -7.5]}}),
         ("balance=true", {"balance": True}),
-        ("training.learning_rate=1e-2", {"training": {"learning_rate": 0.01}}),
+        (
+            "training.optimizer.learning_rate=1e-2",
+            {"training": {"optimizer": {"learning_rate": 0.01}}},
+        ),
         ("training.steps=16001", {"training": {"steps": 16001}}),
         ("output.partitions=null", {"output": {"partitions": None}}),
         ("output.partitions=", {"output": {"partitions": None}}),
@@ -165,7 +170,7 @@ def test_a_missing_file_is_refused(tmp_path):
         ("training.epoch=3", "training.epoch: unknown key, did you mean epochs?"),
         (
             "image.colour=1",
-            "image.colour: unknown key, known here: size, normalization, dtype",
+            "image.colour: unknown key, known here: size, normalization, dtype, enhancement",
         ),
     ],
 )
@@ -182,6 +187,15 @@ def test_an_unknown_key_is_refused_with_the_nearest(override, problem):
         ("image.size=large", "image.size: "),
         ("image.dtype=uint16", "image.dtype: "),
         ("image.normalization=centred", "image.normalization: "),
+        ("image.enhancement.denoise=-1", "image.enhancement.denoise: "),
+        ("image.enhancement.denoise=.nan", "image.enhancement.denoise: "),
+        ("image.enhancement.denoise=.inf", "image.enhancement.denoise: "),
+        ("image.enhancement.denoise=true please", "image.enhancement.denoise: "),
+        ("image.enhancement.equalize=2", "image.enhancement.equalize: "),
+        ("image.enhancement=local_contrast", "image.enhancement: "),
+        ("labels.form=soft", "labels.form: "),
+        ("labels.votes=''", "labels.votes: "),
+        ("labels.votes=[a.csv]", "labels.votes: "),
         ("input.format=cvs", "input.format: "),
         ("input.max_bad_fraction=1.01", "input.max_bad_fraction: "),
         ("input.max_bad_fraction=-0.1", "input.max_bad_fraction: "),
@@ -204,8 +218,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(override, problem):
         ("augmentation.border=wrap", "augmentation.border: "),
         ("output.partitions=0", "output.partitions: "),
         ("output.compression=gzip", "output.compression: "),
-        ("training.learning_rate=0", "training.learning_rate: "),
-        ("training.learning_rate=.inf", "training.learning_rate: "),
+        ("training.optimizer.learning_rate=0", "training.optimizer.learning_rate: "),
+        ("training.optimizer.learning_rate=.inf", "training.optimizer.learning_rate: "),
         ("training.steps=0", "training.steps: "),
         ("training.validate_every=-1", "training.validate_every: "),
         ("feed.batch_size=0", "feed.batch_size: "),
@@ -280,6 +294,10 @@ def test_all_wrong_overrides_are_named_at_once():
         (["input.emotions=[joy, happy]"], "classes needs at least two emotions"),
         (["classes=[sad, contempt]"], "classes names contempt, not among input.emotions"),
         (
+            ["labels.form=distribution"],
+            "labels: form: distribution needs votes, the path of a CSV",
+        ),
+        (
             ["classes=[sad, fear]", "oversample.disgust=4"],
             "oversample names disgust, not among the classes",
         ),
@@ -295,6 +313,23 @@ def test_all_wrong_overrides_are_named_at_once():
 )
 def test_what_contradicts_itself_is_refused(overrides, problem):
     assert refused(*overrides) == [problem]
+
+
+def test_votes_may_name_a_class_that_the_source_does_not():
+    found = load(None, ["labels.votes=v.csv", "classes=[sad, contempt]", "oversample.contempt=9"])
+    assert found.class_names == ["sad", "contempt"]
+    # Not by default: nobody who asks for other labels asks for other classes too.
+    assert load(None, ["labels.votes=v.csv"]).class_names == list(FER2013)
+
+
+def test_a_misspelt_enhancement_is_refused_with_the_nearest():
+    assert refused("image.enhancement.equalise=true") == [
+        "image.enhancement.equalise: unknown key, did you mean equalize?"
+    ]
+
+
+def test_an_empty_enhancement_is_none(file):
+    assert load(file("image:\n  enhancement:\n")) == Config()
 
 
 def test_balance_and_oversample_exclude_each_other():
@@ -371,7 +406,7 @@ def test_a_usage_replaces_its_default_in_any_case(name):
         ["split.usage={Training: train, PublicTest: test, PrivateTest: null}"],
         ["model={name: other, options: {hidden: 64, rates: [0.30000000000000004], more: null}}"],
         ["output={partitions: 3, row_group_rows: 100, compression: none}", "feed.cache=memory"],
-        ["training.learning_rate=0.1", "split.validation=0.30000000000000004"],
+        ["training.optimizer.learning_rate=0.1", "split.validation=0.30000000000000004"],
     ],
 )
 def test_what_is_written_loads_as_what_it_was(tmp_path, overrides):

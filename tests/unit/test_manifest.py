@@ -4,8 +4,9 @@ import pytest
 
 from fer_pipeline import manifest
 from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.manifest import DataFile, Image, Manifest, Rows, SourceFile
+from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows, SourceFile
 from fer_pipeline.pixels import Normalization
 
 FILES = [
@@ -90,6 +91,44 @@ def test_it_is_plain_json_that_others_can_read(tmp_path):
     }
     assert found["rows"]["dropped"] == {"further copy with the same label": 2}
     assert found["config"] == {"seed": 0, "split": {"usage": {"PrivateTest": None}}}
+
+
+def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_path):
+    made().write(tmp_path)
+    old = json.loads(text_of(tmp_path))
+    del old["labels"], old["image"]["enhancement"]
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+
+    assert manifest.read(tmp_path) == made(labels=Labels(votes=None, form="majority"))
+    assert manifest.read(tmp_path).image.enhancement == Enhancement()
+
+
+@pytest.mark.parametrize(
+    ("labels", "soft"),
+    [
+        (Labels(), False),
+        (Labels(votes="v.csv"), False),
+        (Labels(votes="v.csv", form="distribution"), True),
+    ],
+)
+def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_path, labels, soft):
+    made(labels=labels).write(tmp_path)
+    found = manifest.read(tmp_path)
+    assert found.labels == labels
+    assert found.labels.distribution is soft
+
+
+def test_images_enhanced_otherwise_are_refused(tmp_path):
+    equalized = Enhancement(equalize=True)
+    image = Image(size=8, dtype="uint8", normalization=Normalization.unit(), enhancement=equalized)
+    manifest.require_enhancement(tmp_path, made(), Enhancement())
+    manifest.require_enhancement(tmp_path, made(image=image), equalized)
+    with pytest.raises(DatasetError) as raised:
+        manifest.require_enhancement(tmp_path, made(image=image), Enhancement(denoise=3))
+    assert str(raised.value) == (
+        f"{tmp_path}: its images are enhanced by equalize, the model learned from images enhanced"
+        " by denoise=3; prepare the dataset with the model's image.enhancement"
+    )
 
 
 def test_a_second_one_takes_the_place_of_the_first(tmp_path):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, top_k_accuracy_score
 
 from fer_pipeline.emotions import FER2013
-from fer_pipeline.metrics import ClassMetrics, Metrics, Scores, measure, predictions
-from fer_pipeline.report import class_table, confusion_table, overall
+from fer_pipeline.metrics import ClassMetrics, Confusion, Metrics, Scores, measure, predictions
+from fer_pipeline.report import class_table, confused_table, confusion_table, overall
 
 # Of reference system A, as its authors report it: An, Dis, Fe, Ha, Sa, Sup, Neu.
 ACTUAL = (910, 94, 910, 1721, 1136, 653, 1152)
@@ -56,12 +56,12 @@ def names(probabilities: np.ndarray) -> list[str]:
     return [f"class {label}" for label in range(probabilities.shape[1])]
 
 
-def numbers(tree: object) -> list[object]:
+def leaves(tree: object) -> list[object]:
     """All leaves."""
     if isinstance(tree, dict):
-        return [leaf for branch in tree.values() for leaf in numbers(branch)]
+        return [leaf for branch in tree.values() for leaf in leaves(branch)]
     if isinstance(tree, list):
-        return [leaf for branch in tree for leaf in numbers(branch)]
+        return [leaf for branch in tree for leaf in leaves(branch)]
     return [tree]
 
 
@@ -110,6 +110,7 @@ class TestByHand:
             "macro_average",
             "weighted_average",
             "confusion_matrix",
+            "confused_pairs",
         ]
         assert list(found["classes"]) == ["angry", "happy", "sad"]
         assert found["classes"]["happy"] == {
@@ -123,6 +124,10 @@ class TestByHand:
             "support": 1,
         }
         assert found["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+        assert found["confused_pairs"] == [
+            {"true": "sad", "predicted": "angry", "images": 1, "share": 1.0},
+            {"true": "angry", "predicted": "happy", "images": 1, "share": 1 / 3},
+        ]
 
     def test_a_probability_of_zero_has_a_finite_loss(self):
         found = measure([0], [[0.0, 1.0]], ["angry", "happy"])
@@ -277,10 +282,11 @@ class TestInvariants:
             found = measure(labels, probabilities, names(probabilities))
             assert class_table(found)
             assert confusion_table(found)
+            assert confused_table(found)
             assert overall(found)
         found_dict = found.to_dict()
         assert json.loads(json.dumps(found_dict, allow_nan=False)) == found_dict
-        assert all(type(leaf) in (int, float, type(None)) for leaf in numbers(found_dict))
+        assert all(type(leaf) in (int, float, str, type(None)) for leaf in leaves(found_dict))
 
 
 class TestConfusionTable:
@@ -294,6 +300,49 @@ class TestConfusionTable:
             "angry      0  1,200",
             "fear       1      2",
         ]
+
+
+class TestConfusedPairs:
+    # Of 4 angry, 2 fear, 2 sad and no neutral image.
+    labels = (0, 0, 0, 0, 1, 1, 2, 2)
+    guesses = (0, 2, 2, 1, 0, 2, 3, 2)
+    classes = ("angry", "fear", "sad", "neutral")
+
+    def found(self) -> Metrics:
+        return measure(self.labels, sure(np.array(self.guesses), 4), self.classes)
+
+    def test_are_sorted_by_their_share_then_their_images_then_their_classes(self):
+        assert self.found().confused == [
+            Confusion("angry", "sad", 2, 0.5),
+            Confusion("fear", "angry", 1, 0.5),
+            Confusion("fear", "sad", 1, 0.5),
+            Confusion("sad", "neutral", 1, 0.5),
+            Confusion("angry", "fear", 1, 0.25),
+        ]
+
+    def test_the_largest_are_in_the_terminal(self):
+        assert confused_table(self.found(), pairs=3).splitlines() == [
+            "most confused           images   of the true class",
+            "angry taken for sad          2              50.0 %",
+            "fear  taken for angry        1              50.0 %",
+            "fear  taken for sad          1              50.0 %",
+        ]
+
+    def test_there_may_be_none(self):
+        found = measure([0, 1], sure(np.array([0, 1]), 2), ["angry", "fear"])
+        assert found.confused == found.to_dict()["confused_pairs"] == []
+        assert confused_table(found) == "nothing is confused"
+
+    @fast
+    @given(outcomes())
+    def test_are_all_mistakes(self, outcome):
+        labels, probabilities = outcome
+        found = measure(labels, probabilities, names(probabilities))
+        pairs = found.confused
+        wrong = int((predictions(probabilities) != labels).sum())
+        assert sum(pair.images for pair in pairs) == wrong
+        assert all(0 < pair.share <= 1 for pair in pairs)
+        assert pairs == sorted(pairs, key=lambda pair: pair.share, reverse=True)
 
 
 class TestOverall:

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 
 from fer_pipeline.accounting import Cause, Reason, Split
 from fer_pipeline.emotions import FER2013, Labels
-from fer_pipeline.rows import EXCERPT, Fault, Judge, Verdict, excerpt
+from fer_pipeline.errors import InputError
+from fer_pipeline.rows import EXCERPT, Fault, Judge, Raw, Verdict, by_votes, excerpt
+from fer_pipeline.votes import Votes
 
 CODES = {str(code): name for code, name in enumerate(FER2013)}
 USAGE = {
@@ -101,6 +104,52 @@ def test_endless_different_labels_do_not_fill_the_memory():
 def test_a_fault_shows_a_long_text_in_part():
     for verdict in (judge()("x" * 10_000, "Training"), judge()("3", "x" * 10_000)):
         assert len(verdict.fault.detail) < 100
+
+
+# Of happy and sad, after two records of which nothing is asked.
+VOTES = Votes(
+    path="v.csv",
+    counts=np.array([[9, 0], [9, 0], [1, 3], [2, 2], [0, 0], [5, 4], [0, 7]], np.uint8),
+    no_face=np.array([False, False, False, False, False, True, False]),
+    usage=np.array([0, 0, 1, 1, 1, 1, 0], np.uint8),
+    usages=("privatetest", "training"),
+)
+SPLITS = {"Training": Split.TRAIN, "PrivateTest": None}
+
+
+def voted(*said: tuple[str | None, str | None], first: int = 2) -> list[Verdict]:
+    raw = [Raw(emotion, usage, b"", None) for emotion, usage in said]
+    made = Judge(Labels(CODES, ["happy", "sad"]), SPLITS)
+    return by_votes(raw, [made(r.emotion, r.usage) for r in raw], VOTES, first, "a.csv")
+
+
+def test_votes_replace_the_label_and_whether_it_is_a_class():
+    assert voted(("3", "Training"), ("4", "Training"), ("3", "training"), ("3", "Training")) == [
+        Verdict(1, Split.TRAIN, 3),
+        Verdict(1, Split.TRAIN, 4),
+        Verdict(None, Split.TRAIN, 3, cause=Cause.NO_VOTES),
+        Verdict(None, Split.TRAIN, 3, cause=Cause.NO_FACE),
+    ]
+    # The source says fear, which is no class.
+    assert voted(("2", "Training"), ("2", "Training")) == [
+        Verdict(1, Split.TRAIN, 2),
+        Verdict(None, Split.TRAIN, 2, cause=Cause.TIE),
+    ]
+
+
+def test_votes_do_not_mend_a_row_nor_bring_back_a_usage():
+    assert voted(("9", "Training"), (None, None)) == [
+        Verdict(fault=Fault(Reason.EMOTION, "emotion '9'")),
+        Verdict(fault=Fault(Reason.EMPTY, "no emotion")),
+    ]
+    assert voted(("2", "PrivateTest"), first=6) == [
+        Verdict(1, None, 2, cause=Cause.USAGE),
+    ]
+
+
+def test_votes_for_other_images_are_refused():
+    with pytest.raises(InputError, match=r"record 3 .* 'training', in a\.csv it has 'privatetest'"):
+        voted(("3", "Training"), ("3", "PrivateTest"))
 
 
 @pytest.mark.parametrize(

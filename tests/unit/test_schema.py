@@ -1,6 +1,6 @@
 import pytest
 
-from fer_pipeline.schema import ORIGIN, QUARANTINE, dataset_columns, ddl
+from fer_pipeline.schema import ORIGIN, QUARANTINE, VOTES, dataset_columns, ddl
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("uint8", "binary"), ("float32", "array<float>")])
@@ -15,6 +15,12 @@ def test_a_dataset_has_an_image_a_label_and_an_origin(dtype, stored):
         "variant": "string",
         "copy": "int",
     }
+
+
+def test_a_distribution_stands_beside_the_label():
+    columns = dataset_columns("uint8", votes=True)
+    assert columns.pop(VOTES) == "array<float>"
+    assert columns == dataset_columns("uint8")
 
 
 def test_columns_are_written_as_spark_reads_them():

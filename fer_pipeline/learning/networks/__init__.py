@@ -1,59 +1,66 @@
 """The networks, one module each: plain Keras 3, from normalised pixels to logits.
 
 A module's `build(size, classes, **options)` makes its network; `model.name` in the configuration
-names the module and `model.options` gives the options.
+names the module and `model.options` gives the options. They build on any backend of Keras. A name
+with a dot is a network of the user's own.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fer_pipeline.errors import ConfigError
+from fer_pipeline.learning.networks import _calls, _own
 
 if TYPE_CHECKING:
     import keras
 
 
 def names() -> list[str]:
-    """The networks that there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The networks that there are; a module with an underscore in front is none."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> keras.Model:
     """Builds a network.
 
     Args:
-        name: One of `names`.
+        name: One of `names`, or the dotted name of a module with a function `build`, or of a
+            function.
         size: The side of the images, in pixels.
         classes: How many emotions there are.
-        options: Further arguments of the module's `build`.
+        options: Further arguments of the network's `build`.
 
     Returns:
         A model from float32 of shape (n, size, size, 1) to logits of shape (n, classes).
 
     Raises:
-        ConfigError: There is no such network, it has no such option, or it refuses a value.
+        ConfigError: There is no such network, it has no such option, it refuses a value or the
+            size; what the user's own function returns is no such model.
     """
+    if "." in name:
+        return _own.build(name, size, classes, options)
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names())}"
         raise ConfigError(f"model.name: no network {name!r}, {hint}")
-    make = importlib.import_module(f"{__name__}.{name}").build
-    known = list(inspect.signature(make).parameters)[2:]
-    unknown = [option for option in options if option not in known]
-    if unknown:
+    module = importlib.import_module(f"{__name__}.{name}")
+    _calls.require_options(name, module.build, options)
+    smallest = getattr(module, "SMALLEST", 1)
+    if size < smallest:
         raise ConfigError(
-            f"model.options: {name} has no option {', '.join(unknown)}; it has {', '.join(known)}"
+            f"model.name: {name} cannot be built for {size}x{size}: it needs at least"
+            f" {smallest}x{smallest} pixels; run preprocess with image.size={smallest} or more, or"
+            " take another network"
         )
     try:
-        return make(size, classes, **options)
+        return module.build(size, classes, **options)
     except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"model.options: {name} cannot be built for {size}x{size}: {reason}"
+            f"model.options: {name} cannot be built for {size}x{size}: {_calls.reason(error)}"
         ) from error

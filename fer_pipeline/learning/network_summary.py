@@ -1,0 +1,233 @@
+"""What a network consists of: layers, parameters and multiply-adds, as text and as a picture."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from fer_pipeline import storage
+from fer_pipeline.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+PICTURES = (".pdf", ".png", ".svg")
+"""The forms in which `draw` draws."""
+
+_FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    Attributes:
+        name: Its name; within a nested model, behind that model's and a slash.
+        kind: The layer's class.
+        output_shape: Of one image, without the batch; None where Keras does not know it, in a model
+            that is no graph of layers.
+        parameters: How many it has, trainable or not.
+        multiply_adds: For one image, see `describe`; None where the output's shape is not known.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...] | None
+    parameters: int
+    multiply_adds: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network.
+
+    Attributes:
+        name: Its name.
+        rows: Its layers, in order.
+        trainable: Parameters that training changes.
+        not_trainable: Those that it does not, such as BatchNorm's moving statistics.
+        multiply_adds: For one image; None where those of a layer are not known.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    trainable: int
+    not_trainable: int
+    multiply_adds: int | None
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.trainable + self.not_trainable
+
+    @property
+    def megabytes(self) -> float:
+        """The size of the parameters as float32, in units of 10^6 bytes."""
+        return _FLOAT32 * self.parameters / 1e6
+
+
+def describe(network: keras.Model) -> Summary:
+    """Describes a network layer by layer, those of nested models in their places.
+
+    One multiply-add is a product and its addition to a sum. Those of convolutions and dense layers
+    are counted, each for one image and as the textbook's loops over the whole kernel do, so the
+    products with the zeros of a border count too:
+
+    - `Conv2D`: height * width of the output * kernel height * width * input channels (per group)
+      * filters;
+    - `DepthwiseConv2D`: the same with the depth multiplier in place of the filters;
+    - `SeparableConv2D`: a depthwise one, and a `Conv2D` of 1x1 over its outputs;
+    - `Dense`: inputs * units, for each position where there are several.
+
+    Biases, BatchNorm, activations, poolings and every other layer count as 0. A layer that is used
+    several times has one row and is counted once.
+
+    Args:
+        network: A built model.
+    """
+    rows = tuple(_rows(network, ""))
+    counts = [row.multiply_adds for row in rows]
+    known = [count for count in counts if count is not None]
+    return Summary(
+        name=network.name,
+        rows=rows,
+        trainable=_size(network.trainable_weights),
+        not_trainable=_size(network.non_trainable_weights),
+        multiply_adds=sum(known) if len(known) == len(counts) else None,
+    )
+
+
+def _rows(network: keras.Model, prefix: str) -> Iterator[Row]:
+    for layer in network.layers:
+        name = prefix + layer.name
+        if isinstance(layer, keras.Model):
+            yield from _rows(layer, f"{name}/")
+        elif not isinstance(layer, keras.layers.InputLayer):
+            shape = _output_shape(layer)
+            yield Row(
+                name,
+                type(layer).__name__,
+                shape,
+                _size(layer.weights),
+                _multiply_adds(layer, shape),
+            )
+
+
+def _output_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
+    try:
+        return tuple(layer.output.shape[1:])
+    except (AttributeError, ValueError):
+        # It was never called on a symbolic tensor, or has several outputs.
+        return None
+
+
+def _multiply_adds(layer: keras.Layer, shape: tuple[int | None, ...] | None) -> int | None:
+    """Of one image: every element of a kernel is used once at each position of the output."""
+    known = keras.layers
+    if isinstance(layer, known.SeparableConv2D):
+        kernels, channels = [layer.depthwise_kernel, layer.pointwise_kernel], layer.filters
+    elif isinstance(layer, known.DepthwiseConv2D):
+        # Of shape (height, width, channels, depth multiplier).
+        kernels, channels = [layer.kernel], math.prod(layer.kernel.shape[2:])
+    elif isinstance(layer, known.Conv2D):
+        kernels, channels = [layer.kernel], layer.filters
+    elif isinstance(layer, known.Dense):
+        kernels, channels = [layer.kernel], layer.units
+    else:
+        return 0
+    if shape is None or None in shape:
+        return None
+    # Wherever the channels stand among the axes.
+    positions = math.prod(side for side in shape if side is not None) // channels
+    return positions * _size(kernels)
+
+
+def _size(variables: Sequence[keras.Variable]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def table(summary: Summary) -> str:
+    """The layers and the totals for a terminal."""
+    cells = [("layer", "type", "output", "parameters", "multiply-adds")]
+    cells += [
+        (
+            row.name,
+            row.kind,
+            _shape(row.output_shape),
+            _count(row.parameters),
+            _count(row.multiply_adds),
+        )
+        for row in summary.rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = "<<<>>"
+    lines = [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(*parts, strict=True)
+        ).rstrip()
+        for parts in ((row, aligned, widths) for row in cells)
+    ]
+    count = summary.multiply_adds
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{summary.name}: {summary.parameters:,} parameters ({summary.trainable:,} trainable,"
+            f" {summary.not_trainable:,} not), {summary.megabytes:.2f} MB as float32",
+            f"multiply-adds per image: {'not known' if count is None else f'{count:,}'} (of"
+            " convolutions and dense layers)",
+        ]
+    )
+
+
+def _count(number: int | None) -> str:
+    if number is None:
+        return "?"
+    return f"{number:,}" if number else ""
+
+
+def _shape(shape: tuple[int | None, ...] | None) -> str:
+    if shape is None:
+        return "?"
+    return " x ".join("?" if side is None else str(side) for side in shape)
+
+
+def draw(network: keras.Model, path: Path) -> bool:
+    """Draws the graph of the layers with the shapes of their outputs.
+
+    Graphviz, the program `dot`, does the drawing, and pydot speaks to it. Without them nothing is
+    drawn, and the log says so.
+
+    Args:
+        network: A built model.
+        path: The file, in one of the forms of `PICTURES`.
+
+    Returns:
+        Whether it was drawn.
+
+    Raises:
+        StorageError: The file's name does not end like a picture's, or it cannot be written.
+    """
+    if path.suffix not in PICTURES:
+        raise StorageError(
+            f"{path}: a network is drawn as {', '.join(PICTURES)}; name a file that ends so"
+        )
+    try:
+        # Keras asks whether dot is there before it writes anything.
+        with storage.replacing(path) as temporary:
+            keras.utils.plot_model(
+                network,
+                to_file=temporary,
+                show_shapes=True,
+                show_layer_names=True,
+                expand_nested=True,
+                dpi=64,
+            )
+    except ImportError:
+        log.warning("%s: not drawn: graphviz's dot is not on this machine", path)
+        return False
+    return True

@@ -1,0 +1,168 @@
+"""From the configuration to a run that is ready to begin, or to go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fer_pipeline.accounting import Split
+from fer_pipeline.config import Config
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.learning import bundle, checkpoint, networks, objective, optimization, precision
+from fer_pipeline.learning.callbacks import BestWeights, Report
+from fer_pipeline.learning.checkpoint import Checkpoint
+from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.history import History, Round
+from fer_pipeline.learning.objective import Objective
+from fer_pipeline.learning.resuming import RunKeeper
+from fer_pipeline.learning.trainer import Trainer, make_repeatable
+from fer_pipeline.learning.training import Length, fit
+from fer_pipeline.learning.transform import transform
+from fer_pipeline.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+HISTORY_SO_FAR = "unfinished.csv"
+"""The history's name until the run has ended: one that is replaced stays whole till then."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, set up.
+
+    Attributes:
+        data: The dataset's folder.
+        folder: The run's.
+        made: The dataset's manifest.
+        config: The configuration.
+        precision: In which the network computes.
+        network: From normalised pixels to logits.
+        trainer: Trains it.
+        validation: The validation split, where there is one.
+    """
+
+    data: Path
+    folder: Path
+    made: Manifest
+    config: Config
+    precision: str
+    network: keras.Model
+    trainer: Trainer
+    validation: Feed | None
+
+    @classmethod
+    def make(
+        cls, data: Path, folder: Path, made: Manifest, config: Config, found: Checkpoint | None
+    ) -> Plan:
+        """Builds the network and all that trains it.
+
+        Raises:
+            DatasetError: The dataset is damaged, or not that of the run that is resumed.
+            ConfigError: There is no such network or option, or a key needs what is not there.
+        """
+        if found and found.notes["dataset"] != made.checksum:
+            raise DatasetError(
+                f"{data}: is not the dataset that the run in {folder} was begun on (checksum"
+                f" {made.checksum}, begun on {found.notes['dataset']})"
+            )
+        chosen = config.training
+        steps_per_epoch = _feed(data, Split.TRAIN, made, config).steps
+        validated = made.rows_of(Split.VALIDATION) > 0
+        if not validated:
+            optimization.require_validation(chosen)
+        weights = objective.class_weights(chosen.class_weights, made.counts[Split.TRAIN])
+        make_repeatable(config.seed)
+        computed = found.notes["precision"] if found else precision.resolve(chosen.precision)
+        size, classes = made.image.size, len(made.classes)
+        with precision.policy(computed):
+            network = networks.build(config.model.name, size, classes, config.model.options)
+        log.info(
+            "%s has %s parameters and computes in %s",
+            config.model.name,
+            f"{network.count_params():,}",
+            computed,
+        )
+        length = _length(config, steps_per_epoch)
+        trainer = Trainer(
+            network,
+            bundle.servable(network, size, made.image.normalization),
+            optimization.make_optimizer(
+                chosen.optimizer, chosen.schedule, length.steps, steps_per_epoch
+            ),
+            Objective(classes, chosen.label_smoothing, weights),
+            chosen.average,
+        )
+        validation = _feed(data, Split.VALIDATION, made, config) if validated else None
+        return cls(data, folder, made, config, computed, network, trainer, validation)
+
+    def keeper(self, found: Checkpoint | None) -> RunKeeper:
+        """What writes checkpoints, the history and the best weights, as they were left."""
+        rounds = [Round(**made) for made in found.notes["rounds"]] if found else []
+        made = History(self.folder / HISTORY_SO_FAR, rounds)
+        best = BestWeights(
+            self.config.training.best,
+            made,
+            lambda: self.trainer.confusion,
+            validated=self.validation is not None,
+        )
+        identity = {
+            "config": self.config.dump(),
+            "dataset": self.made.checksum,
+            "precision": self.precision,
+        }
+        keeper = RunKeeper(self.folder / checkpoint.NAME, self.trainer, made, best, identity)
+        if found:
+            keeper.restore(found)
+            log.info("goes on after step %s", f"{self.trainer.step:,}")
+        return keeper
+
+    def run(
+        self, keeper: RunKeeper, trial: int, trackers: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        """Trains one trial from where it stands to its end."""
+        train = _feed(self.data, Split.TRAIN, self.made, self.config, trial)
+        keeper.trial, keeper.watching = trial, optimization.watchers(self.config.training)
+        fit(
+            self.trainer,
+            train,
+            self.validation,
+            _length(self.config, train.steps),
+            keeper.history,
+            [*keeper.watching, keeper.best, Report(keeper.history), *trackers],
+            keeper,
+            trial,
+        )
+
+
+def _feed(data: Path, split: Split, made: Manifest, config: Config, trial: int = 0) -> Feed:
+    chosen, train = config.feed, split is Split.TRAIN
+    change = transform(config.training, made.image.size, len(made.classes)) if train else None
+    return Feed(
+        data,
+        split,
+        chosen.batch_size if train else config.inference.batch_size,
+        shuffle=train,
+        seed=_order(config.seed, trial),
+        deterministic=chosen.deterministic,
+        cache=chosen.cache,
+        shuffle_buffer=chosen.shuffle_buffer,
+        soft=train,
+        transform=change,
+    )
+
+
+def _order(seed: int, trial: int) -> int:
+    """The seed of a trial's order of samples."""
+    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0]) if trial else seed
+
+
+def _length(config: Config, steps_per_epoch: int) -> Length:
+    chosen = config.training
+    steps = chosen.steps or (chosen.epochs or 1) * steps_per_epoch
+    every = min(chosen.validate_every or steps_per_epoch, steps)
+    return Length(steps, steps_per_epoch, every, chosen.checkpoint_every)

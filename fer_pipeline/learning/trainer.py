@@ -1,0 +1,187 @@
+"""One step of training after the other, and one validation: on as many devices as there are.
+
+`Model.fit` cannot run on several workers with Keras 3, so the step is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from fer_pipeline.errors import RunError
+from fer_pipeline.learning import optimization
+from fer_pipeline.learning.averaging import MovingAverage
+from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.measures import Measures, mean_class_accuracy
+from fer_pipeline.learning.objective import Objective
+
+Tensor = Any
+
+
+def make_repeatable(seed: int) -> None:
+    """Seeds Python, NumPy and TensorFlow, and has TensorFlow do the same steps to the last bit."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+class Trainer:
+    """Trains a network, step by step.
+
+    Attributes:
+        network: From normalised pixels to logits.
+        model: What the callbacks see.
+        optimizer: Applies the gradients.
+        average: Of the weights.
+        step: How many steps were made.
+        confusion: What the last validation took each class for; None before.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        objective: Objective,
+        average: float = 0.0,
+    ) -> None:
+        """Takes what is trained.
+
+        Args:
+            network: From normalised pixels to logits.
+            model: A model around the network, which the callbacks see; it gets compiled.
+            optimizer: Not yet built.
+            objective: What is minimised.
+            average: The decay of the moving average of the weights; 0 for none.
+        """
+        self.network, self.model, self.optimizer = network, model, optimizer
+        self.step = 0
+        self.confusion: npt.NDArray[np.int64] | None = None
+        classes = network.output_shape[-1]
+        self._objective, self._cross_entropy = objective, Objective(classes)
+        self._strategy = tf.distribute.get_strategy()
+        with self._strategy.scope():
+            optimization.build(optimizer, network)
+            self.average = MovingAverage(network.weights, average)
+            self._measures = Measures(classes)
+            # The step after which the loss was no number for the first time, and the last that was.
+            self._broken_at = tf.Variable(-1, dtype=tf.int64)
+            self._last_loss = tf.Variable(math.nan)
+            # Callbacks look for the optimizer and for what is measured at the model.
+            model.compile(optimizer=optimizer, metrics=["accuracy"])
+        self.train_steps = tf.function(self._repeated(self._train_on))
+        self._test_steps = tf.function(self._repeated(self._test_on))
+
+    def _repeated(self, step: Callable[..., None]) -> Callable[..., None]:
+        """A number of steps at once: for a small network Python's part of a step counts."""
+
+        def steps(batches: Tensor, count: Tensor) -> None:
+            for _ in tf.range(count):
+                self._strategy.run(step, next(batches))
+
+        return steps
+
+    def _train_on(self, images: Tensor, labels: Tensor) -> None:
+        with tf.GradientTape() as tape:
+            logits = self.network(images, training=True)
+            losses = self._objective(labels, logits)
+            # A network of a user's own may regularise its weights.
+            loss = tf.add_n([tf.reduce_mean(losses), *self.network.losses])
+        variables = self.network.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.average.update(self.optimizer.iterations)
+        self._measures.update(losses, labels, logits)
+        self._watch(loss)
+
+    def _watch(self, loss: Tensor) -> None:
+        sound = self._broken_at < 0
+        finite = tf.math.is_finite(loss)
+        self._last_loss.assign(tf.where(sound & finite, loss, self._last_loss))
+        made = tf.cast(self.optimizer.iterations, tf.int64)
+        self._broken_at.assign(tf.where(sound & ~finite, made, self._broken_at))
+
+    def _test_on(self, images: Tensor, labels: Tensor) -> None:
+        logits = self.network(images, training=False)
+        self._measures.update(self._cross_entropy(labels, logits), labels, logits)
+
+    def state(self) -> dict[str, list[npt.NDArray[Any]]]:
+        """All that changes from step to step, by group, as copies."""
+        return {
+            name: [np.array(variable) for variable in members]
+            for name, members in self._variables().items()
+        }
+
+    def restore(self, arrays: Mapping[str, list[npt.NDArray[Any]]], step: int) -> None:
+        """Goes back, or on, to a state.
+
+        Args:
+            arrays: What `state` gave.
+            step: After how many steps.
+
+        Raises:
+            RunError: It is that of another network or optimizer.
+        """
+        for name, members in self._variables().items():
+            found = arrays.get(name, [])
+            if [array.shape for array in found] != [tuple(v.shape) for v in members]:
+                raise RunError(
+                    f"the checkpoint's {name} is not that of this network and configuration;"
+                    " --overwrite begins anew"
+                )
+            for variable, array in zip(members, found, strict=True):
+                variable.assign(array)
+        self.step = step
+
+    def _variables(self) -> dict[str, list[keras.Variable]]:
+        return {
+            # Beside the weights these are the states of the network's random generators.
+            "network": self.network.variables,
+            "optimizer": self.optimizer.variables,
+            "average": self.average.shadows,
+            "measures": self._measures.variables,
+        }
+
+    def evaluate(self, feed: Feed) -> dict[str, float]:
+        """Loss, accuracy and mean accuracy of the classes on a split."""
+        epoch = feed.open(0)
+        with epoch.errors():
+            self._test_steps(epoch.iterator, tf.constant(feed.steps))
+        epoch.finish()
+        self.confusion = self._measures.confusion()
+        return {**self.results(), "mean_class_accuracy": mean_class_accuracy(self.confusion)}
+
+    def results(self) -> dict[str, float]:
+        """Loss and accuracy of the round, which ends here."""
+        results = self._measures.results()
+        self._measures.reset()
+        return results
+
+    def require_finite(self, loss: float, steps_per_epoch: int) -> None:
+        """Stops a run whose loss is no number.
+
+        Raises:
+            RunError: It is none; tells what led to it.
+        """
+        if math.isfinite(loss):
+            return
+        found = int(self._broken_at)
+        step = self.step if found < 0 else found
+        weights = self.network.weights
+        broken = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
+        raise RunError(
+            f"the loss is {loss} after {step} steps (batch {(step - 1) % steps_per_epoch + 1} of"
+            f" epoch {math.ceil(step / steps_per_epoch)}); the last finite one was"
+            f" {float(self._last_loss):.4g}; {broken} of {len(weights)} weight arrays are not"
+            " finite; a lower training.optimizer.learning_rate than"
+            f" {optimization.learning_rate(self.optimizer):g}, or training.optimizer.clip_norm,"
+            " may help"
+        )
+
+    def measured(self) -> dict[str, float]:
+        """Loss and accuracy of the round so far."""
+        return self._measures.results()

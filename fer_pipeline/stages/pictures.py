@@ -1,0 +1,96 @@
+"""What an evaluation shows of its images: the pictures, and where the worst mistakes stand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer_pipeline import storage
+from fer_pipeline.gallery import Gallery
+from fer_pipeline.learning import (
+    class_activation_plots,
+    evaluation_plots,
+    face_plots,
+    feature_map_plots,
+)
+from fer_pipeline.learning.inspection import Inspection
+from fer_pipeline.metrics import Metrics
+
+CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
+EXAMPLES, WORST, WORST_LIST = "examples.png", "mistakes.png", "mistakes.csv"
+FEATURE_MAPS, CLASS_ACTIVATION = "feature_maps.png", "class_activation.png"
+
+
+def of_numbers(result: Metrics, about: str, folder: Path) -> None:
+    """Draws the confusion matrix and the bars per class.
+
+    Args:
+        result: The evaluation.
+        about: What was evaluated on what.
+        folder: The evaluation's folder.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    evaluation_plots.confusion_matrix(result, about, folder / CONFUSION_MATRIX)
+    evaluation_plots.class_bars(result, about, folder / CLASSES)
+
+
+def of_images(
+    inspection: Inspection,
+    layers: Sequence[str],
+    gallery: Gallery,
+    classes: Sequence[str],
+    about: str,
+    folder: Path,
+) -> None:
+    """Draws examples, mistakes, feature maps and class activations.
+
+    A network without convolutions has no class activations, and by default no feature maps; then
+    no older picture of them stays either.
+
+    Args:
+        inspection: A look into the model.
+        layers: Whose outputs are drawn, perhaps none.
+        gallery: The images.
+        classes: The names of the classes.
+        about: What was evaluated on what.
+        folder: The evaluation's folder.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    face_plots.examples(gallery.examples, classes, about, gallery.seed, folder / EXAMPLES)
+    face_plots.mistakes(gallery.mistakes, classes, about, folder / WORST)
+    storage.write_text(folder / WORST_LIST, mistakes_table(gallery, classes))
+    storage.remove(folder / FEATURE_MAPS)
+    if layers:
+        subject = gallery.subject
+        outputs = inspection.outputs(subject.pixels, layers)
+        shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
+        feature_map_plots.draw(subject, shown, classes, about, folder / FEATURE_MAPS)
+    storage.remove(folder / CLASS_ACTIVATION)
+    if inspection.evidence is not None:
+        path = folder / CLASS_ACTIVATION
+        class_activation_plots.draw(inspection, gallery, classes, about, path)
+
+
+def mistakes_table(gallery: Gallery, classes: Sequence[str]) -> str:
+    """The worst mistakes as CSV, the worst first.
+
+    `row` is what `--image` takes; `source` and `record` say where the image came from; `p_true` is
+    the probability that the model gives to the true class.
+    """
+    faces = gallery.mistakes
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["row", "source", "record", "variant", "emotion", "predicted", "confidence", "p_true"]
+    )
+    for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
+        origin = (faces.row[place], faces.source[place], faces.record[place], faces.variant[place])
+        given = (faces.confidence[place], faces.probabilities[place, label])
+        writer.writerow([*origin, classes[label], classes[predicted], *(f"{p:.6f}" for p in given)])
+    return text.getvalue()

@@ -1,0 +1,162 @@
+"""What the pictures of an evaluation show, read back from their pixels."""
+
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+from matplotlib import colors
+
+from fer_pipeline.errors import StorageError
+from fer_pipeline.gallery import Faces, Gallery
+from fer_pipeline.learning import (
+    bundle,
+    class_activation_plots,
+    face_plots,
+    feature_map_plots,
+)
+from fer_pipeline.learning.figures import VERMILION
+from fer_pipeline.learning.inspection import Inspection
+from fer_pipeline.pixels import Normalization
+
+CLASSES = ("angry", "happy", "sad")
+SIZE = 8
+
+
+def faces(labels: list[int], predicted: list[int], level: int = 100) -> Faces:
+    """Plain images of one grey level, each predicted with 0.8."""
+    rows = len(labels)
+    probabilities = np.full((rows, 3), 0.1, np.float32)
+    probabilities[np.arange(rows), predicted] = 0.8
+    return Faces.of_batch(
+        0,
+        np.full((rows, SIZE, SIZE), level, np.uint8),
+        probabilities,
+        {
+            "label": np.array(labels, np.int32),
+            "source": np.array(["/data/a_very_long_name_of_a_$source$_file.csv"] * rows, object),
+            "record": np.arange(rows) * 1000,
+            "variant": np.array(["original"] * rows, object),
+        },
+    )
+
+
+def read(path: Path) -> npt.NDArray[np.uint8]:
+    """A picture, RGB."""
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def areas(picture: npt.NDArray[np.uint8], colour: object, least: int) -> int:
+    """How many connected areas of a colour with at least so many pixels there are."""
+    wanted = np.round(255 * np.array(colors.to_rgb(colour)))
+    mask = (abs(picture - wanted) <= 1).all(axis=-1).astype(np.uint8)
+    _, _, found, _ = cv2.connectedComponentsWithStats(mask)
+    return int((found[1:, cv2.CC_STAT_AREA] >= least).sum())
+
+
+GREY = "#646464"  # of level 100
+
+
+class TestFaces:
+    def test_examples_frame_exactly_the_wrong_ones(self, tmp_path):
+        shown = faces([0, 1, 2, 1, 0, 2, 2], [0, 1, 0, 2, 0, 2, 1])
+        face_plots.examples(shown, CLASSES, "about", 0, tmp_path / "examples.png")
+        picture = read(tmp_path / "examples.png")
+        assert areas(picture, GREY, 10000) == 7
+        # A frame is of more pixels than any letter.
+        assert areas(picture, VERMILION, 1000) == 3
+
+    @pytest.mark.parametrize("count", [1, 5, 6, 25])
+    def test_mistakes_are_all_there(self, tmp_path, count):
+        shown = faces([0] * count, [1] * count)
+        face_plots.mistakes(shown, CLASSES, "about $x", tmp_path / "mistakes.png")
+        picture = read(tmp_path / "mistakes.png")
+        assert areas(picture, GREY, 10000) == count
+
+    def test_none_is_no_error(self, tmp_path):
+        none = faces([0], [0]).take(np.arange(0))
+        face_plots.mistakes(none, CLASSES, "about", tmp_path / "mistakes.png")
+        # Its title is there.
+        assert (read(tmp_path / "mistakes.png") < 60).all(axis=-1).sum() > 300
+
+    def test_a_place_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StorageError, match=r"file/mistakes\.png: cannot be written"):
+            face_plots.mistakes(faces([0], [1]), CLASSES, "", tmp_path / "file" / "mistakes.png")
+
+
+class TestFeatureMaps:
+    def drawn(self, tmp_path: Path, **outputs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        arrays = {name: np.array(values, np.float32) for name, values in outputs.items()}
+        feature_map_plots.draw(faces([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png")
+        return read(tmp_path / "maps.png")
+
+    def test_each_map_is_drawn_in_the_scale_of_its_layer(self, tmp_path):
+        least, largest = "#440154", "#fde725"  # the ends of viridis
+        maps = np.zeros((4, 4, 3))
+        maps[:, :, 1] = 5.0
+        picture = self.drawn(tmp_path, layer=maps)
+        assert areas(picture, least, 1000) == 2
+        assert areas(picture, largest, 1000) == 1
+
+    def test_values_below_zero_have_colours_of_their_own(self, tmp_path):
+        maps = np.zeros((4, 4, 3))
+        maps[:, :, 1], maps[:, :, 2] = -5.0, 5.0
+        picture = self.drawn(tmp_path, layer=maps)
+        assert areas(picture, "#2d004b", 1000) == 1  # the ends of PuOr
+        assert areas(picture, "#7f3b08", 1000) == 1
+
+    def test_a_layer_that_is_all_zero_and_units_are_drawn(self, tmp_path):
+        few = self.drawn(tmp_path, dead=np.zeros((2, 2, 5)), units=np.arange(7))
+        many = self.drawn(tmp_path, dead=np.zeros((2, 2, 5)), units=np.arange(3136))
+        assert areas(few, "#440154", 1000) == 5
+        assert len(few) < len(many) < 1200
+
+    def test_of_many_maps_those_that_vary_most_are_shown_in_their_order(self):
+        maps = np.zeros((2, 2, 40), np.float32)
+        varied = [*range(1, 20), *range(27, 40)]
+        maps[0, 0, varied] = 1 + np.arange(32)
+        shown, note = feature_map_plots.most_varied(maps)
+        assert np.array_equal(shown, maps[:, :, varied])
+        assert note == "40 maps of 2x2, 8 all 0; the 32 that vary most"
+        few, note = feature_map_plots.most_varied(maps[:, :, 1:4])
+        assert np.array_equal(few, maps[:, :, 1:4])
+        assert note == "3 maps of 2x2"
+
+
+class TestClassActivation:
+    def inspection(self, sign: float) -> Inspection:
+        """Of a network in which every pixel speaks for (1) or against (-1) every class."""
+        network = keras.Sequential(
+            [
+                keras.Input((SIZE, SIZE, 1)),
+                keras.layers.Conv2D(1, 1, activation="relu", bias_initializer="ones"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(3),
+            ]
+        )
+        network.layers[-1].set_weights([np.full((1, 3), sign), np.zeros(3)])
+        network.layers[0].set_weights([np.zeros((1, 1, 1, 1)), np.ones(1)])
+        return Inspection(bundle.servable(network, SIZE, Normalization.centered()))
+
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_is_drawn_where_something_speaks_for_the_class(self, tmp_path, sign):
+        gallery = Gallery(3, 0)
+        # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
+        gallery.offer(faces([0, 1, 1], [0, 1, 2]))
+        path = tmp_path / "activation.png"
+        class_activation_plots.draw(self.inspection(sign), gallery, CLASSES, "about", path)
+        picture = read(path)
+        # Images: two recognised, one mistake; four maps, transparent where they are all 0.
+        assert areas(picture, GREY, 10000) == (3 if sign > 0 else 7)
+        brightest = 0.55 * np.array(colors.to_rgb("#fcffa4")) + 0.45 * 100 / 255
+        assert areas(picture, tuple(brightest), 10000) == (4 if sign > 0 else 0)
+
+    def test_where_nothing_is_recognised(self, tmp_path):
+        gallery = Gallery(3, 0)
+        gallery.offer(faces([0], [1]))
+        path = tmp_path / "activation.png"
+        class_activation_plots.draw(self.inspection(1.0), gallery, CLASSES, "about", path)
+        assert areas(read(path), GREY, 10000) == 1

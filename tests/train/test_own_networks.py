@@ -1,0 +1,269 @@
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_pipeline.errors import ConfigError
+from fer_pipeline.learning import networks
+
+
+def refused(name, options):
+    with pytest.raises(ConfigError) as error:
+        networks.build(name, 28, 7, options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+GOOD = """
+import keras
+
+def build(size, classes, width=4):
+    return keras.Sequential([
+        keras.layers.Input((size, size, 1)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(width),
+        keras.layers.Dense(classes),
+    ])
+
+def wide(size, classes, **options):
+    assert set(options) <= {"width"}
+    return build(size, classes, options.get("width", 9))
+
+NOT_CALLABLE = 3
+"""
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a module in the current folder and says by what name it is known there."""
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+
+    def write(text):
+        # Python imports a name once.
+        package = tmp_path / f"own_{next(_numbers)}"
+        package.mkdir()
+        (package / "nets.py").write_text(text)
+        return f"{package.name}.nets"
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+class TestOwnNetworks:
+    def test_a_module_with_a_function_build(self, own):
+        network = networks.build(own(GOOD), 12, 3, {})
+        assert network.count_params() == 145 * 4 + 5 * 3
+        assert network.output_shape == (None, 3)
+
+    def test_a_function_by_its_own_name(self, own):
+        assert networks.build(f"{own(GOOD)}.wide", 12, 3, {}).layers[1].units == 9
+
+    def test_options(self, own):
+        module = own(GOOD)
+        assert networks.build(module, 12, 3, {"width": 2}).layers[1].units == 2
+        assert networks.build(f"{module}.wide", 12, 3, {"width": 2}).layers[1].units == 2
+
+    def test_a_package_with_a_function(self, own, tmp_path):
+        module = own("")
+        package = module.removesuffix(".nets")
+        (tmp_path / package / "__init__.py").write_text(GOOD)
+        assert networks.build(f"{package}.build", 12, 3, {}).output_shape == (None, 3)
+
+    def test_one_of_ours_by_its_whole_name(self):
+        network = networks.build("fer_pipeline.learning.networks.system_a", 28, 7, {"hidden": 8})
+        assert network.name == "system_a"
+
+    def test_the_path_is_left_as_it_was(self, own):
+        before = list(sys.path)
+        networks.build(own(GOOD), 12, 3, {})
+        refused(own("1 / 0"), {})
+        assert sys.path == before
+
+    def test_a_file_here_does_not_take_the_place_of_an_installed_module(
+        self, own, tmp_path, monkeypatch
+    ):
+        own(GOOD)
+        (tmp_path / "colorsys.py").write_text(GOOD)
+        # As if nobody had imported it yet.
+        monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+        assert refused("colorsys.build", {}).startswith("model.name: colorsys (/")
+        assert sys.modules["colorsys"].__file__ != str(tmp_path / "colorsys.py")
+
+    def test_for_a_job_that_runs_in_another_folder(self, own, tmp_path):
+        # As spark-submit does it: Python looks first where the job's file is, not where it runs.
+        job = tmp_path / "jobs" / "job.py"
+        job.parent.mkdir()
+        job.write_text(
+            "import sys\n"
+            "from fer_pipeline.learning import networks\n"
+            "print(networks.build(sys.argv[1], 12, 3, {}).output_shape)\n"
+        )
+
+        def run(folder):
+            return subprocess.run(
+                [sys.executable, job, name],
+                cwd=folder,
+                env={**os.environ, "KERAS_BACKEND": "numpy"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        name = own(GOOD)
+        there = run(tmp_path)
+        assert (there.stdout, there.returncode) == ("(None, 3)\n", 0), there.stderr
+        elsewhere = run(job.parent)
+        assert elsewhere.returncode == 1
+        assert f"model.name: there is no module {name.split('.')[0]}" in elsewhere.stderr
+
+
+class TestOwnNetworksRefused:
+    @pytest.mark.parametrize("name", ["..bundle", "a..b", ".", "a.", "a.b-c", "a/b.py", "a.1b"])
+    def test_no_dotted_name(self, name):
+        assert refused(name, {}) == (
+            f"model.name: {name!r} is no dotted name; expected package.module or"
+            " package.module.function"
+        )
+
+    def test_no_such_module(self):
+        assert refused("no_such.nets.build", {}) == (
+            "model.name: there is no module no_such.nets for no_such.nets.build; put the folder"
+            " that holds it on PYTHONPATH, or run the job there"
+        )
+
+    def test_no_such_module_in_a_package(self, own):
+        package = own(GOOD).removesuffix(".nets")
+        message = refused(f"{package}.nits.build", {})
+        assert message.startswith(f"model.name: there is no module {package}.nits for ")
+        assert refused(f"{package}.nits", {}) == (
+            f"model.name: {package} (a folder of modules) has no function nits; expected"
+            " nits(size, classes, **options), which returns a keras.Model"
+        )
+
+    @pytest.mark.parametrize("function", ["NOT_CALLABLE", "none", "build.wide"])
+    def test_no_such_function(self, own, function, tmp_path):
+        module = own(GOOD)
+        message = refused(f"{module}.{function}", {})
+        if function == "build.wide":
+            assert message.startswith(f"model.name: there is no module {module}.build for ")
+        else:
+            file = tmp_path / Path(*module.split(".")).with_suffix(".py")
+            assert message == (
+                f"model.name: {module} ({file}) has no function {function}; expected"
+                f" {function}(size, classes, **options), which returns a keras.Model"
+            )
+
+    def test_a_module_without_build(self, own):
+        message = refused(own("import keras"), {})
+        assert "has no function build; expected build(size, classes, **options)" in message
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("x = 1\n1 / 0", "ZeroDivisionError: division by zero (FILE, line 2)"),
+            ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+            ("from keras import layer", "ImportError: cannot import name 'layer' from 'keras'"),
+            ("def build(:", "SyntaxError: invalid syntax (nets.py, line 1)"),
+        ],
+    )
+    def test_an_import_that_fails(self, own, text, said, tmp_path):
+        module = own(text)
+        file = str(tmp_path / Path(*module.split(".")).with_suffix(".py"))
+        message = refused(module, {})
+        assert message.startswith(
+            f"model.name: importing {module} failed: {said.replace('FILE', file)}"
+        )
+
+    def test_an_unknown_option(self, own):
+        module = own(GOOD)
+        message = f"model.options: {module} has no option height; it has width"
+        assert refused(module, {"height": 3}) == message
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ("return undefined", "NameError: name 'undefined' is not defined (FILE, line 2)"),
+            ("raise ValueError('too\\nsmall')", "ValueError: too small (FILE, line 2)"),
+        ],
+    )
+    def test_a_function_that_fails(self, own, body, said, tmp_path):
+        module = own(f"def build(size, classes):\n    {body}\n")
+        file = str(tmp_path / Path(*module.split(".")).with_suffix(".py"))
+        assert refused(module, {}) == (
+            f"model.name: {module} failed for 28x28 and 7 classes: {said.replace('FILE', file)}"
+        )
+
+    def test_a_function_of_other_arguments(self, own):
+        message = refused(own("def build(size):\n    return size"), {})
+        assert "TypeError: build() takes 1 positional argument but 2 were given" in message
+
+    @pytest.mark.parametrize(("value", "kind"), [("None", "NoneType"), ("size", "int")])
+    def test_no_model(self, own, value, kind):
+        module = own(f"def build(size, classes):\n    return {value}\n")
+        assert refused(module, {}) == (
+            f"model.name: {module} returned {kind}, expected a keras.Model"
+        )
+
+    @pytest.mark.parametrize(
+        ("call", "said"),
+        [
+            ("build(size, classes - 1)", "gives (None, 6), expected logits of shape (None, 7)"),
+            ("build(size, 1)", "gives (None, 1), expected logits of shape (None, 7)"),
+            ("maps(size)", "gives (None, 28, 28, 7), expected logits of shape (None, 7)"),
+            ("two(size, classes)", "gives list, expected logits of shape (None, 7)"),
+            ("build(48, classes)", "does not take images of shape (None, 28, 28, 1): "),
+            (
+                "ending(build(size, classes), keras.layers.Softmax(name='last'))",
+                "ends in a softmax (last); leave it out: a network gives logits, the run adds"
+                " the softmax",
+            ),
+            (
+                "ending(build(size, classes), keras.layers.Dense(7, 'softmax', name='last'))",
+                "ends in a softmax (last); ",
+            ),
+            (
+                "keras.Sequential([keras.layers.Input((size, size, 1)),"
+                "ending(build(size, classes), keras.layers.Activation('softmax', name='last'))])",
+                "ends in a softmax (last); ",
+            ),
+        ],
+    )
+    def test_a_model_of_another_shape(self, own, call, said):
+        module = own(
+            f"{GOOD}\n"
+            "def maps(size):\n"
+            "    pixels = keras.Input((size, size, 1))\n"
+            "    return keras.Model(pixels, keras.layers.Conv2D(7, 3, padding='same')(pixels))\n"
+            "def two(size, classes):\n"
+            "    pixels = keras.Input((size, size, 1))\n"
+            "    flat = keras.layers.Flatten()(pixels)\n"
+            "    return keras.Model(pixels, [flat, keras.layers.Dense(classes)(flat)])\n"
+            "def ending(network, layer):\n"
+            "    network.add(layer)\n"
+            "    return network\n"
+            f"def tried(size, classes):\n    return {call}\n"
+        )
+        message = refused(f"{module}.tried", {})
+        assert message.startswith(f"model.name: the model of {module}.tried {said}")
+
+    def test_a_model_that_is_no_graph_of_layers(self, own):
+        module = own(
+            "import keras\n"
+            "class build(keras.Model):\n"
+            "    def __init__(self, size, classes):\n"
+            "        super().__init__()\n"
+            "        self.logits = keras.layers.Dense(classes)\n"
+            "    def call(self, images):\n"
+            "        return self.logits(keras.ops.reshape(images, (-1, 28 * 28)))\n"
+        )
+        network = networks.build(module, 28, 7, {})
+        assert network(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 7)

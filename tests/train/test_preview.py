@@ -1,0 +1,214 @@
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fer_pipeline import config, manifest
+from fer_pipeline.errors import ConfigError, DatasetError, StorageError
+from fer_pipeline.learning import examples
+from fer_pipeline.learning.augmentation import augmenter, mixup
+from fer_pipeline.stages.preview import preview
+
+CLASSES = ("angry", "happy", "sad")
+SIZE = 16
+SCALE = 5  # of the picture: the least that makes 80 pixels of an image
+EVERYTHING = (
+    "flip=true",
+    "rotation=15",
+    "shift=0.125",
+    "zoom=0.1",
+    "shear=0.25",
+    "contrast=0.3",
+    "brightness=0.2",
+    "erasing=0.25",
+)
+
+
+def chosen(*keys, **others):
+    return config.load(
+        None,
+        [f"training.augmentation.{key}" for key in keys]
+        + [f"{key.replace('__', '.')}={value}" for key, value in others.items()],
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(rows, write_dataset, tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("dataset"), {"train": rows})
+
+
+@pytest.fixture
+def images(rows):
+    """One of each class, as pixel values."""
+    first = [int(np.flatnonzero(rows.labels == label)[0]) for label in range(3)]
+    return rows.pixels[first].astype(np.float32)
+
+
+def shown(picture, faces):
+    """Which of the faces stand in the picture, pixel by pixel, and where: index to places."""
+    sheet = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
+    found = {}
+    for index, face in enumerate(faces):
+        large = np.ascontiguousarray(face.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
+        distance = cv2.matchTemplate(sheet, large, cv2.TM_SQDIFF)
+        for y, x in np.argwhere(distance < 1000):
+            if np.array_equal(sheet[y : y + len(large), x : x + len(large)], large):
+                found.setdefault(index, []).append((int(x), int(y)))
+    return found
+
+
+def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        preview(str(tmp_path / "none"), chosen("border=reflect"), tmp_path / "it.png")
+    assert str(error.value) == (
+        "nothing to preview: training changes no image; set one of training.augmentation (flip,"
+        " rotation, shift, zoom, shear, contrast, brightness, erasing) or training.mixup"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_dataset_is_one_line(tmp_path):
+    with pytest.raises(DatasetError, match=r"none: no such folder; make one with the preprocess"):
+        preview(str(tmp_path / "none"), chosen("flip=true"), tmp_path / "it.png")
+
+
+def test_a_dataset_without_training_rows_is_one_line(rows, write_dataset, tmp_path):
+    write_dataset(tmp_path / "d", {"test": rows})
+    with pytest.raises(DatasetError, match="the train split is empty"):
+        preview(str(tmp_path / "d"), chosen("flip=true"), tmp_path / "it.png")
+
+
+def test_a_folder_is_no_place_for_the_picture(dataset, tmp_path):
+    with pytest.raises(StorageError, match="cannot be written"):
+        preview(str(dataset), chosen("flip=true"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_picture_shows_one_original_of_each_class_and_what_a_flip_makes_of_it(
+    dataset, rows, tmp_path
+):
+    picture = tmp_path / "new" / "it.png"
+    said = preview(f"file://{dataset}", chosen("flip=true"), picture)
+    assert said == f"flip on 3 images: {picture}"
+    originals = shown(picture, rows.pixels)
+    assert sorted(rows.labels[index] for index in originals) == [0, 1, 2]
+    mirrored = shown(picture, rows.pixels[:, :, ::-1])
+    assert set(mirrored) == set(originals)
+    tops = []
+    for index, places in originals.items():
+        columns = sorted(x for x, _ in [*places, *mirrored[index]])
+        assert len(columns) == 6  # the original, the flip, four draws
+        assert len({y for _, y in [*places, *mirrored[index]]}) == 1, "one row"
+        assert (columns[0], places[0][1]) in places, "the original stands first"
+        assert (columns[1], places[0][1]) in mirrored[index], "then the flip"
+        tops.append((places[0][1], rows.labels[index]))
+    assert [label for _, label in sorted(tops)] == [0, 1, 2], "the rows are in the classes' order"
+
+
+def test_the_seed_alone_chooses_the_images(dataset, rows, tmp_path):
+    def made(name, **others):
+        preview(str(dataset), chosen("flip=true", **others), tmp_path / name)
+        return (tmp_path / name).read_bytes()
+
+    first = made("first.png")
+    assert made("again.png") == first
+    assert made("batch.png", inference__batch_size=7) == first
+    assert made("training.png", feed__batch_size=7) == first
+    seen = set()
+    for seed in range(1, 6):
+        made("other.png", seed=seed)
+        seen |= set(shown(tmp_path / "other.png", rows.pixels))
+    assert len(seen) > 8, "of at most 15 that five seeds can choose"
+
+
+def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path):
+    kept = rows.labels != 1
+    some = dataclasses.replace(rows, pixels=rows.pixels[kept], labels=rows.labels[kept])
+    write_dataset(tmp_path / "d", {"train": some})
+    assert manifest.read(tmp_path / "d").classes == list(CLASSES)
+    said = preview(str(tmp_path / "d"), chosen(training__mixup=0.4), tmp_path / "it.png")
+    assert said.startswith("mixup on 2 images: ")
+
+
+def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
+    groups = examples.alone(images, chosen(*EVERYTHING).training.augmentation, seed=1)
+    assert [(g.title, g.range, [c.label for c in g.columns]) for g in groups] == [
+        ("flip", "every second", ["mirrored"]),
+        ("rotation", "±15°", ["−15°", "+15°"]),  # noqa: RUF001
+        ("shift", "±12.5 % of the side", ["left, up", "right, down"]),
+        ("zoom", "×0.9 to ×1.1", ["×0.9", "×1.1"]),  # noqa: RUF001
+        ("shear", "±0.25", ["−0.25", "+0.25"]),  # noqa: RUF001
+        ("contrast", "×0.7 to ×1.3", ["×0.7", "×1.3"]),  # noqa: RUF001
+        ("brightness", "±51 of 255", ["−51", "+51"]),  # noqa: RUF001
+        ("erasing", "a square of up to 4 px", ["4 px", "4 px"]),
+    ]
+    made = {group.title: [column.images for column in group.columns] for group in groups}
+    np.testing.assert_array_equal(made["flip"][0], images[:, :, ::-1])
+    left, right = np.zeros_like(images), np.zeros_like(images)
+    left[:, :-2, :-2], right[:, 2:, 2:] = images[:, 2:, 2:], images[:, :-2, :-2]
+    np.testing.assert_array_equal(made["shift"], [left, right])
+    tones = [(images + tone).clip(0, 255) for tone in (-51, 51)]
+    np.testing.assert_allclose(made["brightness"], tones, atol=1e-3)
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    flat, steep = ((mean + factor * (images - mean)).clip(0, 255) for factor in (0.7, 1.3))
+    np.testing.assert_allclose(made["contrast"], [flat, steep], atol=1e-3)
+    for angle, turned in zip((-15, 15), made["rotation"], strict=True):
+        matrix = cv2.getRotationMatrix2D((7.5, 7.5), angle, 1)
+        for image, found in zip(images, turned, strict=True):
+            expected = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+            assert np.abs(found - expected).max() < 255 / 16  # OpenCV's 1/32 pixel, along x and y
+    for number, erased in enumerate(made["erasing"]):
+        assert ((erased != images).sum(axis=(1, 2)) <= 16).all()
+        assert (erased != images).any(axis=(1, 2)).all()
+        assert not np.array_equal(erased, made["erasing"][1 - number])
+    rim, smaller, larger = images[:, 0].mean(), *(zoomed[:, 0].mean() for zoomed in made["zoom"])
+    assert smaller < rim / 2 < larger, "a smaller image leaves a black rim, a larger one none"
+
+
+def test_all_together_is_what_training_makes(images):
+    training = chosen(*EVERYTHING).training
+    (group,) = examples.together(images, np.arange(3), CLASSES, training, seed=7)
+    assert (group.title, len(group.columns)) == ("as training sees them", 4)
+    augment = augmenter(training.augmentation, SIZE)
+    for number, column in enumerate(group.columns):
+        expected = augment(tf.constant(images[..., None]), tf.constant((7, number)))
+        np.testing.assert_array_equal(column.images, expected.numpy()[..., 0])
+        assert column.captions == ()
+
+
+def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
+    training = chosen(*EVERYTHING, training__mixup=0.6).training
+    before, after = examples.together(images, np.array([2, 0, 1]), CLASSES, training, 7, 12)
+    assert (before.title, after.title) == ("before mixup", "as training sees them")
+    assert after.range == "with mixup, alpha 0.6"
+    assert (len(before.columns), len(after.columns)) == (6, 6)
+    for number, (plain, mixed) in enumerate(zip(before.columns, after.columns, strict=True)):
+        targets = tf.one_hot([2, 0, 1], 3)
+        batch = tf.constant(plain.images[..., None])
+        expected, shares = mixup(0.6)(batch, targets, tf.constant((7, number)))
+        np.testing.assert_array_equal(mixed.images, expected.numpy()[..., 0])
+        for caption, row in zip(mixed.captions, shares.numpy(), strict=True):
+            parts = dict(reversed(line.split(" % ")) for line in caption.split("\n"))
+            for name, share in zip(CLASSES, row, strict=True):
+                assert abs(float(parts.get(name, 0)) - 100 * share) <= 0.51
+
+
+def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
+    heights = {}
+    for name, keys in (("few", EVERYTHING[:4]), ("many", EVERYTHING)):
+        preview(str(dataset), chosen(*keys), tmp_path / f"{name}.png")
+        height, width = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_GRAYSCALE).shape
+        heights[name] = height
+        assert width < 1700
+    assert heights["many"] > 1.7 * heights["few"]
+
+
+def test_a_long_name_and_a_dollar_sign_do_no_harm(rows, write_dataset, tmp_path: Path):
+    folder = write_dataset(tmp_path / ("a $very__long$ name " * 6).strip(), {"train": rows})
+    preview(str(folder), chosen("flip=true"), tmp_path / "it.png")
+    sheet = cv2.imread(str(tmp_path / "it.png"), cv2.IMREAD_GRAYSCALE)
+    assert (sheet[:, -10:] == 255).all(), "the title is cut off"
+    assert sheet[:40, 700:].min() < 100, "the title is not there"
