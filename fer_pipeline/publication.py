@@ -71,7 +71,7 @@ class Kind:
 
     def is_temporary(self, path: Path) -> bool:
         """Whether this is what an interrupted write of ours left."""
-        written = map(storage.temporary_pattern, (self.mark, CONFIG, *self.names))
+        written = map(storage.temporary_pattern, (self.mark, CONFIG, BEGUN, *self.names))
         return path.is_file() and any(pattern.fullmatch(path.name) for pattern in written)
 
 
@@ -88,7 +88,8 @@ RUN = Kind(
     "model.json",
     names=(
         *("model.keras", "model.weights.h5", "architecture.json", "history.csv"),
-        *("accuracy.png", "loss.png", "mlflow.json", "unfinished.csv", "checkpoint.npz"),
+        *("accuracy.png", "loss.png", "mlflow.json"),
+        *("unfinished.csv", "unfinished.yaml", "checkpoint.npz"),
     ),
     folders=("tensorboard",),
 )

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,17 @@ def remove(path: Path) -> None:
     """
     with _as_ours(path):
         path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder with all that it holds, if it is there.
+
+    Raises:
+        StorageError: It cannot be deleted.
+    """
+    if path.is_dir():
+        with _as_ours(path):
+            shutil.rmtree(path)
 
 
 def require_format(

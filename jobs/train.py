@@ -69,10 +69,11 @@ def _show(arguments: argparse.Namespace) -> str:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.stages.train import summary, train
+    from fer_pipeline.stages.train import configuration, summary, train
 
-    known = arguments.resume and not (arguments.config or arguments.set)
-    chosen = None if known else config.load(arguments.config, arguments.set)
+    chosen = configuration(
+        arguments.output, arguments.config, arguments.set, resume=arguments.resume
+    )
     info = train(
         arguments.dataset,
         arguments.output,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from pydantic import (
 from fer_pipeline import emotions, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.config.learning import Model, Tracking, Training
-from fer_pipeline.config.section import Emotion, Fraction, Section
+from fer_pipeline.config.section import Emotion, Fraction, Section, renamed
 from fer_pipeline.enhancement import Enhancement
 
 Angle = Annotated[float, Field(gt=-360, lt=360)]
@@ -29,17 +28,6 @@ Size = Annotated[int, Field(ge=8, le=512)]
 
 def _usage_name(text: str) -> str:
     return text.strip().lower()
-
-
-def _renamed(mapping: dict[Any, Any], rename: Callable[[Any], str], what: str) -> dict[str, Any]:
-    """The mapping under other keys; two that become one would contradict each other unseen."""
-    renamed: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = rename(key)
-        if name in renamed:
-            raise ValueError(f"names the {what} {name} twice")
-        renamed[name] = value
-    return renamed
 
 
 class Input(Section):
@@ -62,7 +50,7 @@ class Input(Section):
         if isinstance(value, list | tuple):
             value = dict(enumerate(value))
         if isinstance(value, dict):
-            return _renamed(value, lambda code: str(code).strip(), "code")
+            return renamed(value, lambda code: str(code).strip(), "code")
         return value
 
 
@@ -135,7 +123,7 @@ class Splits(Section):
     @field_validator("usage", mode="after")
     @classmethod
     def _over_defaults(cls, value: dict[str, Split | None]) -> dict[str, Split | None]:
-        lower = _renamed(value, _usage_name, "usage")
+        lower = renamed(value, _usage_name, "usage")
         defaults = cls.model_fields["usage"].default
         return {**{k: v for k, v in defaults.items() if k.lower() not in lower}, **value}
 
@@ -244,7 +232,7 @@ class Config(Section):
             except ValueError:
                 return str(key)
 
-        return _renamed(value, name, "emotion") if isinstance(value, dict) else value
+        return renamed(value, name, "emotion") if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

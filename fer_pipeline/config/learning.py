@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from fer_pipeline.config.section import Emotion, Fraction, Section
+from fer_pipeline import emotions
+from fer_pipeline.config.section import Emotion, Fraction, Section, renamed
 
 Metric = Literal["loss", "accuracy", "val_loss", "val_accuracy", "val_mean_class_accuracy"]
 
@@ -39,11 +48,13 @@ class Optimizer(Section):
     )
 
     @model_validator(mode="after")
-    def _momentum_has_a_place(self) -> Optimizer:
+    def _nothing_is_ignored(self) -> Optimizer:
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise ValueError("nesterov needs name: sgd and a momentum above 0")
         if self.momentum and self.name not in ("sgd", "rmsprop"):
             raise ValueError(f"momentum is not an argument of {self.name}; leave it out")
+        if self.name == "adamw" and not self.weight_decay:
+            raise ValueError("adamw without a weight_decay is adam; give one, or take adam")
         return self
 
 
@@ -64,6 +75,12 @@ class Schedule(Section):
     patience: PositiveInt = Field(10, description="of plateau, in validations")
     min_delta: NonNegativeFloat = Field(0.0001, description="less is no improvement to plateau")
     minimum: NonNegativeFloat = Field(0.0, description="plateau goes no lower")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Schedule:
+        if self.kind == "plateau" and self.warmup_epochs:
+            raise ValueError("plateau has no warm-up; take constant or cosine")
+        return self
 
 
 class EarlyStopping(Section):
@@ -154,10 +171,33 @@ class Training(Section):
             return {**value, "epochs": 10}
         return value
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weight_of_each(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            if value not in (None, "balanced"):
+                raise ValueError("expected balanced, or a weight for each emotion")
+            return value
+        named = renamed(value, lambda name: emotions.canonical(str(name)), "emotion")
+        for name, weight in named.items():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"{name}: expected a weight of 0 or more, got {weight!r}")
+        if not any(named.values()):
+            raise ValueError("expected a weight above 0")
+        return named
+
     @model_validator(mode="after")
-    def _one_length(self) -> Training:
+    def _consistent(self) -> Training:
         if self.epochs and self.steps:
             raise ValueError("epochs and steps are both given; keep one")
+        rate, schedule = self.optimizer.learning_rate, self.schedule
+        if schedule.kind == "cosine" and schedule.final > rate:
+            raise ValueError(f"schedule.final is above the learning rate of {rate:g}")
+        if schedule.kind == "plateau" and schedule.minimum >= rate:
+            raise ValueError(
+                f"schedule.minimum is not below the learning rate of {rate:g}: plateau could never"
+                " act"
+            )
         return self
 
 

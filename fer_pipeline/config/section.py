@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -22,3 +23,14 @@ class Section(BaseModel):
     def _empty_means_default(cls, value: Any) -> Any:
         # YAML reads a section of which every key is commented out as null.
         return {} if value is None else value
+
+
+def renamed(mapping: dict[Any, Any], rename: Callable[[Any], str], what: str) -> dict[str, Any]:
+    """The mapping under other keys; two that become one would contradict each other unseen."""
+    renamed: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = rename(key)
+        if name in renamed:
+            raise ValueError(f"names the {what} {name} twice")
+        renamed[name] = value
+    return renamed

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -28,9 +29,11 @@ class MovingAverage:
             decay: The part of the average that a step leaves, 0..1; 0 averages nothing.
         """
         self._decay = decay
-        self._variables = list(variables) if decay else []
+        floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
+        self._variables = floats if decay else []
+        # From the value: from a variable Keras would make another name for the same memory.
         self.shadows = [
-            keras.Variable(variable.value, trainable=False, name=f"{variable.name}_average")
+            keras.Variable(np.array(variable), trainable=False, name=f"{variable.name}_average")
             for variable in self._variables
         ]
 

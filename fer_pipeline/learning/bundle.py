@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_pipeline import publication, storage
 from fer_pipeline.enhancement import Enhancement
-from fer_pipeline.errors import RunError
+from fer_pipeline.errors import RunError, StorageError
+from fer_pipeline.learning import networks
 from fer_pipeline.pixels import Normalization
 
 MODEL, INFO = "model.keras", "model.json"
@@ -142,13 +145,53 @@ def load(folder: Path) -> tuple[keras.Model, RunInfo]:
         RunError: The folder is no finished run, or is damaged.
     """
     info, content = read_model(folder)
-    return from_bytes(content), info
+    return from_bytes(content, info.network), info
 
 
-def from_bytes(content: bytes) -> keras.Model:
-    """The model in the content of a `model.keras`."""
-    # Keras loads from a path alone.
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / MODEL
+def from_bytes(content: bytes, network: str) -> keras.Model:
+    """The model in the content of a `model.keras`.
+
+    Args:
+        content: The content.
+        network: The network's name in the configuration: where it is the user's own, it may have
+            layers of its own too.
+
+    Raises:
+        RunError: Keras cannot load it.
+        ConfigError: The user's module cannot be imported.
+    """
+    networks.import_layers(network)
+    with _scratch() as path:
         path.write_bytes(content)
-        return keras.models.load_model(path, compile=False)
+        try:
+            return keras.models.load_model(path, compile=False)
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"the model of {network} cannot be loaded: {' '.join(str(error).split())[:200]};"
+                " its own layers need keras.saving.register_keras_serializable and get_config, and"
+                " no Lambda"
+            ) from error
+
+
+def require_loadable(model: keras.Model, network: str) -> None:
+    """Makes sure, before it is trained, that a model can be loaded once it is saved.
+
+    Raises:
+        RunError: It cannot.
+    """
+    with _scratch() as path:
+        model.save(path)
+        from_bytes(path.read_bytes(), network)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A path for a model that is gone afterwards: Keras saves to and loads from a path alone."""
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary) / MODEL
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; TMPDIR names another"
+            " folder"
+        ) from error

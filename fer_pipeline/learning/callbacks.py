@@ -111,7 +111,7 @@ class Report(keras.callbacks.Callback):
 def _line(made: Round) -> str:
     parts = [f"step {made.step:,}, epoch {made.epoch}"]
     if made.trial:
-        parts[0] = f"trial {made.trial + 1}, {parts[0]}"
+        parts[0] = f"trial {made.trial}, {parts[0]}"
     for name in ("minibatch", "validation"):
         loss, accuracy = getattr(made, f"{name}_loss"), getattr(made, f"{name}_accuracy")
         if accuracy is not None:

@@ -20,14 +20,14 @@ class Round:
     Attributes:
         step: Batches trained on so far; 0 is the network as it was drawn.
         epoch: Passes over the training split that were begun.
-        minibatch_loss: The mean loss of the round's training batches, in nats: what is minimised,
-            with its smoothing and weights.
+        minibatch_loss: The mean loss of the round's training batches, in nats, smoothed and
+            weighted as it is minimised, but without a penalty that a network puts on its weights.
         minibatch_accuracy: Their accuracy, 0..1.
         validation_loss: The mean cross-entropy on validation, neither smoothed nor weighted; None
             without such a split.
         validation_accuracy: The accuracy there, 0..1.
         validation_mean_class_accuracy: The mean of the classes' accuracies there, 0..1.
-        learning_rate: Of the next step.
+        learning_rate: Of the round's last step.
         trial: Which of several runs, from 0.
     """
 

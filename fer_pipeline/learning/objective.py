@@ -19,6 +19,9 @@ class Objective:
     The smoothed target is (1 - s) * target + s / classes (Szegedy et al. 2016, section 7). Weights
     follow Keras's `class_weight`: the loss of an image is multiplied by its class's weight, and the
     loss of a batch is the sum of these, divided by the number of its images.
+
+    Attributes:
+        classes: How many there are.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class Objective:
             label_smoothing: The part s of each target that is shared among all classes, 0..1.
             weights: Of each class; None for 1.
         """
-        self._classes, self._smoothing = classes, label_smoothing
+        self.classes, self._smoothing = classes, label_smoothing
         self._weights = None if weights is None else tf.constant(weights, tf.float32)
 
     def __call__(self, labels: Tensor, logits: Tensor) -> Tensor:
@@ -47,14 +50,14 @@ class Objective:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         else:
             losses = keras.losses.categorical_crossentropy(
-                targets(labels, self._classes),
+                targets(labels, self.classes),
                 logits,
                 from_logits=True,
                 label_smoothing=self._smoothing,
             )
         if self._weights is None:
             return losses
-        return losses * tf.linalg.matvec(targets(labels, self._classes), self._weights)
+        return losses * tf.linalg.matvec(targets(labels, self.classes), self._weights)
 
 
 def targets(labels: Tensor, classes: int) -> Tensor:

@@ -18,6 +18,9 @@ def make_optimizer(
         schedule: How its rate changes.
         steps: Batches in all.
         steps_per_epoch: Batches of one pass over the training split.
+
+    Raises:
+        ConfigError: The warm-up does not end.
     """
     rate = _rate(chosen.learning_rate, schedule, steps, steps_per_epoch)
     shared = {"weight_decay": chosen.weight_decay or None, "global_clipnorm": chosen.clip_norm}
@@ -37,7 +40,12 @@ def make_optimizer(
 def _rate(
     height: float, schedule: Schedule, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), steps - 1)
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    if warmup >= steps:
+        raise ConfigError(
+            f"training.schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs are {warmup}"
+            f" steps, and the run has {steps}; shorten it"
+        )
     if schedule.kind != "cosine" and not warmup:
         return height
     # A cosine that ends where it began is constant.
@@ -61,11 +69,6 @@ def build(optimizer: keras.optimizers.Optimizer, network: keras.Model) -> None:
         [variable for variable in network.trainable_variables if len(variable.shape) < 2]
     )
     optimizer.build(network.trainable_variables)
-
-
-def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The rate of the next step."""
-    return float(optimizer.learning_rate)
 
 
 def watchers(chosen: Training) -> list[keras.callbacks.Callback]:

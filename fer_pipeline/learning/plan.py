@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
-from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning import bundle, checkpoint, networks, objective, optimization, precision
 from fer_pipeline.learning.callbacks import BestWeights, Report
 from fer_pipeline.learning.checkpoint import Checkpoint
 from fer_pipeline.learning.feed import Feed
 from fer_pipeline.learning.history import History, Round
 from fer_pipeline.learning.objective import Objective
-from fer_pipeline.learning.resuming import RunKeeper
+from fer_pipeline.learning.resuming import RunKeeper, identity
 from fer_pipeline.learning.trainer import Trainer, make_repeatable
 from fer_pipeline.learning.training import Length, fit
 from fer_pipeline.learning.transform import transform
@@ -27,8 +28,8 @@ from fer_pipeline.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-HISTORY_SO_FAR = "unfinished.csv"
-"""The history's name until the run has ended: one that is replaced stays whole till then."""
+HISTORY_SO_FAR, CONFIG_SO_FAR = "unfinished.csv", "unfinished.yaml"
+"""Their names until the run has ended: the model that is replaced stays whole till then."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Plan:
         network: From normalised pixels to logits.
         trainer: Trains it.
         validation: The validation split, where there is one.
+        initial: The state before the first step, where several trials begin with it.
     """
 
     data: Path
@@ -54,6 +56,7 @@ class Plan:
     network: keras.Model
     trainer: Trainer
     validation: Feed | None
+    initial: Mapping[str, list[npt.NDArray[Any]]]
 
     @classmethod
     def make(
@@ -62,14 +65,10 @@ class Plan:
         """Builds the network and all that trains it.
 
         Raises:
-            DatasetError: The dataset is damaged, or not that of the run that is resumed.
+            DatasetError: The dataset is damaged.
             ConfigError: There is no such network or option, or a key needs what is not there.
+            RunError: The network could not be loaded once it is saved.
         """
-        if found and found.notes["dataset"] != made.checksum:
-            raise DatasetError(
-                f"{data}: is not the dataset that the run in {folder} was begun on (checksum"
-                f" {made.checksum}, begun on {found.notes['dataset']})"
-            )
         chosen = config.training
         steps_per_epoch = _feed(data, Split.TRAIN, made, config).steps
         validated = made.rows_of(Split.VALIDATION) > 0
@@ -88,9 +87,12 @@ class Plan:
             computed,
         )
         length = _length(config, steps_per_epoch)
+        servable = bundle.servable(network, size, made.image.normalization)
+        if networks.is_own(config.model.name):
+            bundle.require_loadable(servable, config.model.name)
         trainer = Trainer(
             network,
-            bundle.servable(network, size, made.image.normalization),
+            servable,
             optimization.make_optimizer(
                 chosen.optimizer, chosen.schedule, length.steps, steps_per_epoch
             ),
@@ -98,7 +100,8 @@ class Plan:
             chosen.average,
         )
         validation = _feed(data, Split.VALIDATION, made, config) if validated else None
-        return cls(data, folder, made, config, computed, network, trainer, validation)
+        initial = trainer.state() if chosen.trials > 1 else {}
+        return cls(data, folder, made, config, computed, network, trainer, validation, initial)
 
     def keeper(self, found: Checkpoint | None) -> RunKeeper:
         """What writes checkpoints, the history and the best weights, as they were left."""
@@ -110,16 +113,20 @@ class Plan:
             lambda: self.trainer.confusion,
             validated=self.validation is not None,
         )
-        identity = {
+        begun = {
             "config": self.config.dump(),
-            "dataset": self.made.checksum,
+            "dataset": identity(self.made),
             "precision": self.precision,
         }
-        keeper = RunKeeper(self.folder / checkpoint.NAME, self.trainer, made, best, identity)
+        keeper = RunKeeper(self.folder / checkpoint.NAME, self.trainer, made, best, begun)
         if found:
             keeper.restore(found)
             log.info("goes on after step %s", f"{self.trainer.step:,}")
         return keeper
+
+    def begin_again(self) -> None:
+        """Makes the network and its optimiser what they were before the first step."""
+        self.trainer.restore(self.initial, 0)
 
     def run(
         self, keeper: RunKeeper, trial: int, trackers: Sequence[keras.callbacks.Callback]

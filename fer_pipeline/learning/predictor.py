@@ -13,11 +13,12 @@ Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 @functools.lru_cache(maxsize=1)
-def predictor(model: bytes, size: int, batch_size: int, threads: int) -> Predict:
+def predictor(model: bytes, network: str, size: int, batch_size: int, threads: int) -> Predict:
     """Loads a model; the same arguments give the model that is loaded already.
 
     Args:
         model: The content of a `model.keras`.
+        network: Its network's name in the configuration.
         size: The side of its images, in pixels.
         batch_size: How many images go through the network at once.
         threads: How many processor threads it may use.
@@ -29,13 +30,13 @@ def predictor(model: bytes, size: int, batch_size: int, threads: int) -> Predict
     # There is one worker for each core: more threads would only compete.
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    network = bundle.from_bytes(model)
+    loaded = bundle.from_bytes(model, network)
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, size, size), tf.uint8)], reduce_retracing=True
     )
     def forward(pixels: tf.Tensor) -> tf.Tensor:
-        return network(tf.cast(pixels[..., None], tf.float32), training=False)
+        return loaded(tf.cast(pixels[..., None], tf.float32), training=False)
 
     def predict(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         chunks = [

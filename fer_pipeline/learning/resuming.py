@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from fer_pipeline.config import Config
+from fer_pipeline.errors import ConfigError, DatasetError
 from fer_pipeline.learning import checkpoint
 from fer_pipeline.learning.callbacks import BestWeights, Kept
 from fer_pipeline.learning.checkpoint import Checkpoint
 from fer_pipeline.learning.history import History, Round
 from fer_pipeline.learning.trainer import Trainer
+from fer_pipeline.manifest import Manifest
 
 # What Keras's callbacks remember from one epoch to the next. They offer no way to ask for it.
 _MEMORY: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
@@ -31,7 +34,7 @@ class RunKeeper:
         trainer: What is trained.
         history: Of the run.
         best: Keeps the best weights of all trials.
-        identity: What a run is continued with, see `stages.train`.
+        begun: What the run is made of, which stays: `config`, `dataset` and `precision`.
         watching: Keras's callbacks of this trial.
         trial: Which one it is, from 0.
     """
@@ -40,7 +43,7 @@ class RunKeeper:
     trainer: Trainer
     history: History
     best: BestWeights
-    identity: dict[str, Any]
+    begun: dict[str, Any]
     watching: Sequence[keras.callbacks.Callback] = ()
     trial: int = 0
     _found: dict[str, Any] | None = None
@@ -77,7 +80,7 @@ class RunKeeper:
         """
         kept = self.best.kept
         notes = {
-            **self.identity,
+            **self.begun,
             "step": self.trainer.step,
             "trial": self.trial,
             "stopped": self.trainer.model.stop_training,
@@ -95,3 +98,66 @@ class RunKeeper:
         }
         arrays = {**self.trainer.state(), "best": kept.weights if kept else []}
         checkpoint.write(self.path, Checkpoint(arrays, notes))
+
+
+# What may change when a run is resumed: it bears on neither the weights nor the history.
+_FREE = ("tracking", "inference", "training.checkpoint_every")
+
+
+def require_same(
+    folder: Path, found: Checkpoint, config: Config, data: Path, made: Manifest
+) -> None:
+    """Makes sure that a run goes on with what it was begun with.
+
+    Args:
+        folder: The run's folder.
+        found: Its checkpoint.
+        config: The configuration now.
+        data: The dataset's folder.
+        made: Its manifest now.
+
+    Raises:
+        ConfigError: The configuration is another.
+        DatasetError: The dataset is another, or is laid out otherwise: rows would come in another
+            order, and some of the epoch under way never.
+    """
+    require_same_config(folder, found.notes["config"], config)
+    begun = found.notes["dataset"]
+    other = [name for name, value in identity(made).items() if begun.get(name) != value]
+    if other:
+        raise DatasetError(
+            f"{data}: is not the dataset that the run in {folder} was begun on (it differs in"
+            f" {', '.join(other)}); begin anew with --overwrite"
+        )
+
+
+def require_same_config(folder: Path, begun: Mapping[str, Any], config: Config) -> None:
+    """Refuses a configuration that would change a run that is resumed.
+
+    Raises:
+        ConfigError: It differs in a key that bears on the weights.
+    """
+    differing = [key for key in _differing(begun, config.dump()) if not key.startswith(_FREE)]
+    if differing:
+        raise ConfigError(
+            f"{folder}: the run was begun with another {', '.join(differing)}; resume it without"
+            " --config and --set, or begin anew with --overwrite"
+        )
+
+
+def identity(made: Manifest) -> dict[str, Any]:
+    """What of a dataset bears on a run: its content, its meaning and its layout."""
+    plain = made.model_dump(mode="json", include={"checksum", "classes", "image", "labels"})
+    # A file's name is another each time that the same dataset is written.
+    files = sorted(made.files, key=lambda file: file.path)
+    return {**plain, "files": [[str(file.split), file.rows, file.bytes] for file in files]}
+
+
+def _differing(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys under which two configurations differ, in alphabetical order."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        if one != other:
+            yield prefix
+        return
+    for key in sorted({*one, *other}):
+        yield from _differing(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else key)

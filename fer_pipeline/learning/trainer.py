@@ -62,16 +62,16 @@ class Trainer:
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
         self.confusion: npt.NDArray[np.int64] | None = None
-        classes = network.output_shape[-1]
-        self._objective, self._cross_entropy = objective, Objective(classes)
+        self._objective, self._cross_entropy = objective, Objective(objective.classes)
         self._strategy = tf.distribute.get_strategy()
         with self._strategy.scope():
             optimization.build(optimizer, network)
             self.average = MovingAverage(network.weights, average)
-            self._measures = Measures(classes)
-            # The step after which the loss was no number for the first time, and the last that was.
-            self._broken_at = tf.Variable(-1, dtype=tf.int64)
-            self._last_loss = tf.Variable(math.nan)
+            self._measures = Measures(objective.classes)
+            # Of the last step that was made. The first step without a finite loss, 0 for none.
+            self._rate = keras.Variable(0.0, trainable=False)
+            self._last_loss = keras.Variable(math.nan, trainable=False)
+            self._broken_at = keras.Variable(0, dtype="int64", trainable=False)
             # Callbacks look for the optimizer and for what is measured at the model.
             model.compile(optimizer=optimizer, metrics=["accuracy"])
         self.train_steps = tf.function(self._repeated(self._train_on))
@@ -91,19 +91,21 @@ class Trainer:
             logits = self.network(images, training=True)
             losses = self._objective(labels, logits)
             # A network of a user's own may regularise its weights.
-            loss = tf.add_n([tf.reduce_mean(losses), *self.network.losses])
+            penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
+            loss = tf.add_n([tf.reduce_mean(losses), *penalties])
         variables = self.network.trainable_variables
+        self._rate.assign(self.optimizer.learning_rate)
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         self.average.update(self.optimizer.iterations)
         self._measures.update(losses, labels, logits)
         self._watch(loss)
 
     def _watch(self, loss: Tensor) -> None:
-        sound = self._broken_at < 0
+        sound = self._broken_at.value == 0
         finite = tf.math.is_finite(loss)
-        self._last_loss.assign(tf.where(sound & finite, loss, self._last_loss))
+        self._last_loss.assign(tf.where(sound & finite, loss, self._last_loss.value))
         made = tf.cast(self.optimizer.iterations, tf.int64)
-        self._broken_at.assign(tf.where(sound & ~finite, made, self._broken_at))
+        self._broken_at.assign(tf.where(sound & ~finite, made, self._broken_at.value))
 
     def _test_on(self, images: Tensor, labels: Tensor) -> None:
         logits = self.network(images, training=False)
@@ -143,7 +145,7 @@ class Trainer:
             "network": self.network.variables,
             "optimizer": self.optimizer.variables,
             "average": self.average.shadows,
-            "measures": self._measures.variables,
+            "measures": [*self._measures.variables, self._rate, self._last_loss, self._broken_at],
         }
 
     def evaluate(self, feed: Feed) -> dict[str, float]:
@@ -169,18 +171,22 @@ class Trainer:
         """
         if math.isfinite(loss):
             return
-        found = int(self._broken_at)
-        step = self.step if found < 0 else found
+        step = int(self._broken_at.value) or self.step
         weights = self.network.weights
         broken = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
         raise RunError(
             f"the loss is {loss} after {step} steps (batch {(step - 1) % steps_per_epoch + 1} of"
             f" epoch {math.ceil(step / steps_per_epoch)}); the last finite one was"
-            f" {float(self._last_loss):.4g}; {broken} of {len(weights)} weight arrays are not"
+            f" {float(self._last_loss.value):.4g}; {broken} of {len(weights)} weight arrays are not"
             " finite; a lower training.optimizer.learning_rate than"
-            f" {optimization.learning_rate(self.optimizer):g}, or training.optimizer.clip_norm,"
+            f" {self.learning_rate:g}, or training.optimizer.clip_norm,"
             " may help"
         )
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step that was made, 0 before the first."""
+        return float(self._rate.value)
 
     def measured(self) -> dict[str, float]:
         """Loss and accuracy of the round so far."""

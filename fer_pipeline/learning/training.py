@@ -14,7 +14,6 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from fer_pipeline.learning import optimization
 from fer_pipeline.learning.feed import Epoch, Feed
 from fer_pipeline.learning.history import History, Round
 from fer_pipeline.learning.trainer import Trainer
@@ -152,6 +151,8 @@ class _Loop:
             if trainer.step % _STEPS_BETWEEN_REPORTS < count:
                 self._report(progress)
             if count == left and trainer.step < end:
+                # A checkpoint of a broken run could only go on being broken.
+                self._require_finite(trainer.measured()["loss"])
                 self._save()
         results = trainer.results()
         self._require_finite(results["loss"])
@@ -179,7 +180,7 @@ class _Loop:
                 validation_loss=measured.get("loss"),
                 validation_accuracy=measured.get("accuracy"),
                 validation_mean_class_accuracy=measured.get("mean_class_accuracy"),
-                learning_rate=optimization.learning_rate(self.trainer.optimizer),
+                learning_rate=self.trainer.learning_rate if step else None,
                 trial=self.trial,
             )
         )

@@ -53,10 +53,13 @@ def _figure(title: str, unit: str) -> tuple[Figure, Axes]:
 def _line(
     axes: Axes, rounds: Sequence[Round], name: str, label: str, color: str, factor: float
 ) -> None:
-    points = [(made.step, getattr(made, name)) for made in rounds]
-    known = [(step, factor * value) for step, value in points if value is not None]
-    if known:
-        axes.plot(*zip(*known, strict=True), marker="o", markersize=3, label=label, color=color)
+    for trial in sorted({made.trial for made in rounds}):
+        points = [(made.step, getattr(made, name)) for made in rounds if made.trial == trial]
+        known = [(step, factor * value) for step, value in points if value is not None]
+        if known:
+            # A label with an underscore stays out of the legend, which names each line once.
+            said = label if not trial else f"_trial {trial}"
+            axes.plot(*zip(*known, strict=True), marker="o", markersize=3, label=said, color=color)
 
 
 def _save(figure: Figure, axes: Axes, path: Path) -> None:

@@ -13,6 +13,7 @@ from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
 from fer_pipeline.errors import InputError
 from fer_pipeline.learning import bundle
+from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.publication import SCORES
 from fer_pipeline.rows import Judge
 from fer_pipeline.spark import scoring
@@ -80,7 +81,7 @@ def score(
     publication.claim(folder, SCORES, overwrite=overwrite)
     run = storage.local_path(model)
     info, content = bundle.read_model(run)
-    load = _loader(spark, content, info.size, config)
+    load = _loader(spark, content, info, config)
     try:
         made, known = _scored(spark, inputs, folder, config, info, load)
         scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
@@ -119,17 +120,17 @@ def _files_there(folder: Path) -> list[str]:
 
 
 def _loader(
-    spark: SparkSession, content: bytes, size: int, config: Config
+    spark: SparkSession, content: bytes, info: RunInfo, config: Config
 ) -> Callable[[], Callable[[Pixels], Any]]:
     """The function by which a worker gets the model: it travels there, so no path is shared."""
     shared = spark.sparkContext.broadcast(content)
-    batch_size = config.inference.batch_size
+    network, size, batch_size = info.network, info.size, config.inference.batch_size
     threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
 
     def load() -> Callable[[Pixels], Any]:
         from fer_pipeline.learning.predictor import predictor
 
-        return predictor(shared.value, size, batch_size, threads)
+        return predictor(shared.value, network, size, batch_size, threads)
 
     return load
 

@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 
 from fer_pipeline import manifest, provenance, publication, storage
-from fer_pipeline.config import Config
-from fer_pipeline.errors import ConfigError, RunError, StorageError
+from fer_pipeline.config import Config, load
+from fer_pipeline.errors import DatasetError, RunError, StorageError
 from fer_pipeline.learning import (
     bundle,
     checkpoint,
     exporting,
     history,
     measures,
+    resuming,
     training_plots,
 )
 from fer_pipeline.learning.bundle import RunInfo
 from fer_pipeline.learning.callbacks import Kept
 from fer_pipeline.learning.checkpoint import Checkpoint
 from fer_pipeline.learning.history import History
-from fer_pipeline.learning.plan import HISTORY_SO_FAR, Plan
+from fer_pipeline.learning.plan import CONFIG_SO_FAR, HISTORY_SO_FAR, Plan
 from fer_pipeline.learning.resuming import RunKeeper
 from fer_pipeline.learning.tensorboard import TensorBoard
 from fer_pipeline.learning.tracking import MLflow
+from fer_pipeline.manifest import Manifest
 from fer_pipeline.publication import RUN
 
 log = logging.getLogger(__name__)
@@ -39,13 +41,32 @@ _TRACKED = (bundle.MODEL, bundle.INFO, publication.CONFIG, HISTORY, ACCURACY, LO
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "petastorm")
 
 
+def configuration(
+    output: str, path: Path | None, overrides: Sequence[str], *, resume: bool
+) -> Config:
+    """The configuration of a run: for one that is resumed, its own, unless a file is given.
+
+    Args:
+        output: The run's folder.
+        path: A YAML file.
+        overrides: See `config.load`.
+        resume: Whether the run is resumed.
+
+    Raises:
+        ConfigError: It is not valid.
+        RunError: There is no run to resume, and no file to begin one with.
+    """
+    if resume and path is None:
+        folder = storage.local_path(output)
+        found = [folder / name for name in (CONFIG_SO_FAR, publication.CONFIG)]
+        path = next((file for file in found if file.is_file()), None)
+        if path is None:
+            raise RunError(f"{folder}: there is no run to resume; begin one without --resume")
+    return load(path, overrides)
+
+
 def train(
-    dataset: str,
-    output: str,
-    config: Config | None,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
+    dataset: str, output: str, config: Config, *, overwrite: bool = False, resume: bool = False
 ) -> RunInfo:
     """Trains a network.
 
@@ -54,7 +75,7 @@ def train(
     Args:
         dataset: The dataset's folder.
         output: The run's folder.
-        config: The configuration; None for that of the run that is resumed.
+        config: The configuration.
         overwrite: Whether a run that is there, finished or not, may be replaced.
         resume: Whether to go on with an unfinished run that is there. A finished one is left as it
             is, and one that has no checkpoint yet is begun again.
@@ -71,34 +92,65 @@ def train(
         StorageError: There is a run already, or the folder holds something else.
     """
     data, folder = storage.local_path(dataset), storage.local_path(output)
-    found = _checkpoint(folder, resume=resume, overwrite=overwrite)
-    if found is None and resume and _finished(folder):
-        log.info("%s: is finished already", folder)
-        return bundle.read(folder)
-    if found is None:
-        publication.claim(folder, RUN, overwrite=overwrite)
-    config = _continued(folder, config, found)
     made = manifest.read(data)
+    if resume and _is_finished(folder):
+        _require_that_of(folder, config, made)
+        log.info("%s: is finished already", folder)
+        # All that one which was killed at its very end may have left.
+        storage.remove(folder / checkpoint.NAME)
+        return bundle.read(folder)
+    found = _checkpoint(folder, resume=resume, overwrite=overwrite)
+    if found:
+        resuming.require_same(folder, found, config, data, made)
     plan = Plan.make(data, folder, made, config, found)
+    if not found:
+        # From here on there is nothing to go back to of a run that is replaced.
+        storage.remove(folder / checkpoint.NAME)
     publication.begin(folder)
-    initial = plan.trainer.state()
+    config.write(folder / CONFIG_SO_FAR)
     keeper = plan.keeper(found)
     with _mlflow(plan, keeper.history, resumed=resume) as mlflow:
-        trackers: list[Any] = [mlflow] if mlflow else []
-        if config.tracking.tensorboard:
-            trackers.append(TensorBoard(folder / RUN.folders[0], keeper.history))
-        try:
-            for trial in range(keeper.trial, config.training.trials):
-                if trial > keeper.trial:
-                    plan.trainer.restore(initial, 0)
-                plan.run(keeper, trial, trackers)
-        except KeyboardInterrupt:
-            log.info("stopped; --resume goes on from the last checkpoint")
-            raise
+        _run(plan, keeper, [mlflow] if mlflow else [])
         info = _publish(plan, keeper)
         if mlflow:
             mlflow.finish(info.best_class_accuracies, [folder / name for name in _TRACKED])
     return info
+
+
+def _run(plan: Plan, keeper: RunKeeper, trackers: list[Any]) -> None:
+    """Trains all trials that are not yet done."""
+    chosen = plan.config
+    if chosen.tracking.tensorboard:
+        trackers = [*trackers, TensorBoard(plan.folder / RUN.folders[0], keeper.history)]
+    try:
+        for trial in range(keeper.trial, chosen.training.trials):
+            if trial > keeper.trial:
+                plan.begin_again()
+            plan.run(keeper, trial, trackers)
+    except KeyboardInterrupt:
+        log.info("stopped; --resume goes on with it")
+        raise
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether there is a finished run that nothing has begun to replace."""
+    return (folder / RUN.mark).is_file() and not (folder / publication.BEGUN).exists()
+
+
+def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
+    """Makes sure that a finished run is the one that is meant.
+
+    Raises:
+        ConfigError: It had another configuration.
+        DatasetError: It had another dataset.
+    """
+    resuming.require_same_config(folder, load(folder / publication.CONFIG).dump(), config)
+    info = bundle.read(folder)
+    if info.dataset_checksum != made.checksum:
+        raise DatasetError(
+            f"{folder}: was trained on another dataset (checksum {info.dataset_checksum}, this one"
+            f" has {made.checksum})"
+        )
 
 
 @contextlib.contextmanager
@@ -126,62 +178,41 @@ def _checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | 
     """What to go on from; None to begin.
 
     Raises:
-        StorageError: There is something to go on from, and nothing says what to do with it.
+        RunError: It is damaged.
+        StorageError: There is a run already, or something to go on from and nothing says what to do
+            with it.
     """
     path = folder / checkpoint.NAME
-    if not path.is_file() or (_finished(folder) and not resume):
-        return None
-    if resume:
+    if resume and path.is_file():
         return checkpoint.read(path)
-    if not overwrite:
+    if path.is_file() and not overwrite and not (folder / RUN.mark).is_file():
         raise StorageError(
             f"{folder}: holds an unfinished run; --resume continues it, --overwrite begins anew"
         )
+    # One that had begun to replace another was allowed to.
+    begun = resume and (folder / publication.BEGUN).exists()
+    publication.claim(folder, RUN, overwrite=overwrite or begun)
     return None
-
-
-def _continued(folder: Path, config: Config | None, found: Checkpoint | None) -> Config:
-    """The configuration of a run, which stays the same when it is resumed.
-
-    Raises:
-        ConfigError: It is another than the run was begun with.
-    """
-    if found is None:
-        return config or Config()
-    begun = found.notes["config"]
-    if config is not None:
-        differing = sorted(_differing(begun, config.dump()))
-        if differing:
-            raise ConfigError(
-                f"{folder}: the run was begun with another {', '.join(differing)}; resume it"
-                " without --config and --set, or begin anew with --overwrite"
-            )
-    return Config.model_validate(begun)
-
-
-def _differing(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted keys under which two configurations differ."""
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        if one != other:
-            yield prefix
-        return
-    for key in sorted({*one, *other}):
-        yield from _differing(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else key)
-
-
-def _finished(folder: Path) -> bool:
-    return (folder / RUN.mark).is_file()
 
 
 def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
     folder, made, config, kept = plan.folder, plan.made, plan.config, keeper.best.kept
     if kept is None:
         raise RunError("not one round of training was finished; nothing is kept")
+    if not all(np.isfinite(weights).all() for weights in kept.weights):
+        raise RunError(
+            "the weights are not finite after the last step; a lower"
+            " training.optimizer.learning_rate, or training.optimizer.clip_norm, may help"
+        )
     size, rounds = made.image.size, keeper.history.rounds
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
     # A wrapper of its own: what the callbacks drive is compiled, what is saved is not.
     model = bundle.servable(plan.network, size, made.image.normalization)
     model.set_weights(kept.weights)
+    if not config.tracking.mlflow:
+        storage.remove(folder / _MLFLOW)
+    if not config.tracking.tensorboard:
+        storage.remove_folder(folder / RUN.folders[0])
     # From here on the old run is gone, until the new one's mark stands.
     storage.remove(folder / RUN.mark)
     storage.remove(folder / publication.CONFIG)
@@ -210,8 +241,9 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
     )
     storage.write_text(folder / bundle.INFO, info.model_dump_json(indent=2) + "\n")
     config.write(folder / publication.CONFIG)
-    storage.remove(folder / checkpoint.NAME)
+    storage.remove(folder / CONFIG_SO_FAR)
     publication.clean(folder, RUN, keep=())
+    storage.remove(folder / checkpoint.NAME)
     return info
 
 
@@ -225,12 +257,16 @@ def _by_class(kept: Kept, classes: Sequence[str]) -> dict[str, float | None]:
 def summary(info: RunInfo, output: str) -> str:
     """The result of the job for a terminal: the history, the best model, and where it is."""
     folder = storage.local_path(output)
+    rounds = history.read(folder / HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
+    kept = f"step {info.best_step:,}"
+    if any(made.trial for made in rounds):
+        kept = f"trial {info.best_trial}, {kept}"
     return "\n".join(
         [
-            history.table(history.read(folder / HISTORY)),
+            history.table(rounds),
             "",
-            f"{info.network}, {info.parameters:,} parameters; kept: step {info.best_step:,},"
+            f"{info.network}, {info.parameters:,} parameters; kept: {kept},"
             f" validation accuracy {found}",
             f"model {folder / bundle.MODEL}",
         ]

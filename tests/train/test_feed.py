@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import os
 import threading
@@ -598,3 +599,76 @@ def test_the_layout_is_what_these_tests_say(dataset, rows):
     ]
     assert groups == [[16, 16, 7], [16, 16, 16, 3], [16, 9]]
     assert len(rows.labels) == ROWS
+
+
+class TestSoftLabels:
+    @pytest.fixture(scope="class")
+    def votes(self, rows):
+        parts = np.random.default_rng(3).random((ROWS, 3)).astype(np.float32)
+        return parts / parts.sum(axis=1, keepdims=True)
+
+    @pytest.fixture(scope="class")
+    def voted(self, rows, votes, write_dataset, tmp_path_factory):
+        with_votes = dataclasses.replace(rows, votes=votes)
+        return write_dataset(tmp_path_factory.mktemp("voted"), {"train": with_votes})
+
+    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"deterministic": False}])
+    def test_come_with_their_images(self, rows, voted, votes, options):
+        images, given = joined(feed_of(voted, soft=True, **options))
+        order = order_of(rows, images)
+        assert sorted(order) == list(range(ROWS))
+        assert given.dtype == np.float32
+        assert np.array_equal(given, votes[order])
+
+    def test_only_where_they_are_asked_for(self, rows, voted, dataset):
+        images, labels = joined(feed_of(voted))
+        assert counted(images, labels) == expected(rows)
+        images, labels = joined(feed_of(dataset, soft=True))
+        assert counted(images, labels) == expected(rows)
+
+
+class TestSkip:
+    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"shuffle": False}])
+    @pytest.mark.parametrize("skip", [0, 1, 3, 7])
+    def test_goes_on_where_another_pass_stopped(self, dataset, options, skip):
+        whole = batches(feed_of(dataset, **options), 2)
+        epoch = feed_of(dataset, **options).open(2, skip=skip)
+        rest = [(images.numpy(), labels.numpy()) for images, labels in epoch.iterator]
+        epoch.finish()
+        assert len(whole) == 8
+        assert [i.tobytes() for i, _ in rest] == [i.tobytes() for i, _ in whole[skip:]]
+        assert [n.tolist() for _, n in rest] == [n.tolist() for _, n in whole[skip:]]
+
+
+class TestTransform:
+    """A change that writes down what it was given."""
+
+    def feed(self, dataset, seed=0):
+        def change(images, labels, seed):
+            return images / 2, tf.stack(
+                [
+                    tf.cast(labels, tf.int64),
+                    seed[0] + 0 * tf.cast(labels, tf.int64),
+                    seed[1] + 0 * tf.cast(labels, tf.int64),
+                ],
+                axis=1,
+            )
+
+        return feed_of(dataset, transform=change, seed=seed)
+
+    def test_sees_pixels_and_is_normalised_afterwards(self, rows, dataset):
+        images, changed = joined(self.feed(dataset))
+        plain, labels = joined(feed_of(dataset))
+        # Normalised: (x - 128) / 128.
+        np.testing.assert_allclose(images, ((plain * 128 + 128) / 2 - 128) / 128, atol=1e-6)
+        assert changed[:, 0].tolist() == labels.tolist()
+
+    def test_has_a_seed_for_each_batch_and_epoch_that_does_not_hang_on_where_one_begins(
+        self, dataset
+    ):
+        def seeds(number, skip=0, seed=0):
+            epoch = self.feed(dataset, seed).open(number, skip=skip)
+            return [tuple(labels[0, 1:].numpy().tolist()) for _, labels in epoch.iterator]
+
+        assert len(set(seeds(0) + seeds(1) + seeds(0, seed=1))) == 24
+        assert seeds(1, skip=3) == seeds(1)[3:]

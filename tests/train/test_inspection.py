@@ -35,7 +35,7 @@ def bfloat16() -> Iterator[None]:
 def loaded(network: keras.Model, folder: Path) -> keras.Model:
     """The model that a later job sees."""
     bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / bundle.MODEL)
-    return bundle.from_bytes((folder / bundle.MODEL).read_bytes())
+    return bundle.from_bytes((folder / bundle.MODEL).read_bytes(), "system_a")
 
 
 def looked_into(network: keras.Model, size: int = SIZE) -> Inspection:
@@ -63,7 +63,9 @@ class TestOutputs:
         assert inspection.names == (*names, "hidden", "logits")
         found = inspection.outputs(PIXELS, names)
         # The layers themselves, called by hand.
-        network = bundle.from_bytes((tmp_path / bundle.MODEL).read_bytes()).get_layer("system_a")
+        network = bundle.from_bytes((tmp_path / bundle.MODEL).read_bytes(), "system_a").get_layer(
+            "system_a"
+        )
         expected, value = [], VALUES
         for name in names:
             value = network.get_layer(name)(value)

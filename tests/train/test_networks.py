@@ -270,7 +270,8 @@ class TestOriginals:
             [
                 *("module_3_a", "module_3_a_batch_norm", "module_3_a_relu"),
                 *("module_3_b", "module_3_b_batch_norm", "module_3_pool"),
-                *("module_3_shortcut", "module_3_shortcut_batch_norm", "module_3_sum"),
+                *("module_3_shortcut_stride", "module_3_shortcut"),
+                *("module_3_shortcut_batch_norm", "module_3_sum"),
             ]
         )
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_pipeline.errors import ConfigError
+from fer_pipeline import config
+from fer_pipeline.errors import ConfigError, RunError
 from fer_pipeline.learning import networks
+from fer_pipeline.stages.train import train
 
 
 def refused(name, options):
@@ -267,3 +269,66 @@ class TestOwnNetworksRefused:
         )
         network = networks.build(module, 28, 7, {})
         assert network(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 7)
+
+
+LAYERS = """
+import keras
+
+class Plain(keras.layers.Layer):
+    def call(self, values):
+        return 2 * values
+
+@keras.saving.register_keras_serializable("own")
+class Registered(Plain):
+    pass
+
+def build(size, classes, layer="Registered"):
+    made = {"Registered": Registered, "Plain": Plain}.get(layer)
+    doubled = made() if made else keras.layers.Lambda(lambda values: 2 * values)
+    return keras.Sequential([
+        keras.Input((size, size, 1)), keras.layers.Flatten(), doubled, keras.layers.Dense(classes)
+    ])
+"""
+
+
+class TestLayersOfOnesOwn:
+    def settings(self, name, *more):
+        return config.load(None, [f"model.name={name}", "training.steps=2", *more])
+
+    def test_are_found_by_whoever_loads_the_model(self, own, easy_dataset, tmp_path):
+        info = train(str(easy_dataset), str(tmp_path / "run"), self.settings(own(LAYERS)))
+        code = (
+            "import sys, numpy as np\n"
+            "from pathlib import Path\n"
+            "from fer_pipeline.learning import bundle\n"
+            "model, info = bundle.load(Path('run'))\n"
+            "print(info.network, float(model(np.ones((1, 16, 16, 1), np.float32)).numpy().sum()))\n"
+        )
+        root = Path(__file__).resolve().parents[2]
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        network, total = found.stdout.split()
+        assert (network, float(total)) == (info.network, pytest.approx(1, abs=1e-5))
+
+    @pytest.mark.parametrize("layer", ["Plain", "Lambda"])
+    def test_that_could_not_be_loaded_are_refused_before_they_are_trained(
+        self, own, easy_dataset, tmp_path, layer
+    ):
+        name = own(LAYERS)
+        chosen = self.settings(name, f"model.options.layer={layer}")
+        with pytest.raises(RunError) as error:
+            train(str(easy_dataset), str(tmp_path / "run"), chosen)
+        message = str(error.value)
+        assert message.startswith(f"the model of {name} cannot be loaded: ")
+        assert message.endswith(
+            "; its own layers need keras.saving.register_keras_serializable and get_config, and no"
+            " Lambda"
+        )
+        assert "\n" not in message
+        assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config
+from fer_pipeline import config, storage
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning import bundle, checkpoint
-from fer_pipeline.stages.train import train
+from fer_pipeline.learning import bundle, checkpoint, precision
+from fer_pipeline.learning.plan import Plan
+from fer_pipeline.stages.train import configuration, train
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "train.py"
@@ -79,6 +81,11 @@ def whole(easy_dataset, tmp_path_factory, network):
     return folder, train(str(easy_dataset), str(folder), chosen())
 
 
+def own(run):
+    """The configuration that a run is resumed with where none is given."""
+    return configuration(str(run), None, [], resume=True)
+
+
 def outputs(folder):
     """What two equal runs have in common, to the last bit; a .keras file holds the time."""
     names = ("history.csv", "model.weights.h5", "accuracy.png", "config.yaml")
@@ -110,6 +117,19 @@ def killed(after):
             yield
 
 
+@contextlib.contextmanager
+def beginning_fails():
+    """Ends what is run within before its first step."""
+
+    def end(*arguments, **options):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Plan, "run", end)
+        with contextlib.suppress(Killed):
+            yield
+
+
 class TestResumed:
     def test_after_each_of_the_checkpoints(self, easy_dataset, tmp_path, whole):
         folder, _ = whole
@@ -132,7 +152,7 @@ class TestResumed:
         for after in (2, 6, 7):
             with killed(after):
                 train(str(easy_dataset), str(run), settings, resume=run.exists())
-        found = train(str(easy_dataset), str(run), None, resume=True)
+        found = train(str(easy_dataset), str(run), own(run), resume=True)
         assert outputs(run) == outputs(tmp_path / "whole")
         assert found.best_trial == whole.best_trial
         rows = (run / "history.csv").read_text().splitlines()[1:]
@@ -150,16 +170,64 @@ class TestResumed:
         train(str(easy_dataset), str(run), early, resume=True)
         assert outputs(run) == outputs(tmp_path / "whole")
 
-    def test_in_bfloat16(self, easy_dataset, tmp_path):
-        mixed = chosen("training.precision=mixed_bfloat16", "training.epochs=2")
+    def test_in_a_precision_that_auto_would_not_choose_here(
+        self, easy_dataset, tmp_path, monkeypatch
+    ):
+        mixed = chosen("training.precision=auto", "training.epochs=2")
+        monkeypatch.setattr(precision, "_has_bfloat16", lambda: True)
         whole = train(str(easy_dataset), str(tmp_path / "whole"), mixed)
         assert whole.precision == "mixed_bfloat16"
         run = tmp_path / "run"
         with killed(after=2):
             train(str(easy_dataset), str(run), mixed)
-        train(str(easy_dataset), str(run), None, resume=True)
+        # As on another machine.
+        monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
+        train(str(easy_dataset), str(run), own(run), resume=True)
         assert outputs(run) == outputs(tmp_path / "whole")
         assert keras.config.dtype_policy().name == "float32"
+
+    def test_with_a_cache_and_a_schedule_by_step(self, easy_dataset, tmp_path):
+        settings = chosen(
+            *("feed.cache=memory", "training.schedule.kind=cosine", "training.epochs=3"),
+            "training.schedule.warmup_epochs=1",
+        )
+        train(str(easy_dataset), str(tmp_path / "whole"), settings)
+        run = tmp_path / "run"
+        for after in (2, 3):
+            with killed(after):
+                train(str(easy_dataset), str(run), settings, resume=run.exists())
+        train(str(easy_dataset), str(run), own(run), resume=True)
+        assert outputs(run) == outputs(tmp_path / "whole")
+
+    def test_from_anywhere_in_its_publication(self, easy_dataset, tmp_path, whole):
+        """A process that ends at any of the writes, and one that goes on from there."""
+        short = chosen("training.epochs=null", "training.steps=1")
+        writes = ("remove", "remove_folder", "move", "write_text")
+        for number in range(40):
+            run = tmp_path / str(number)
+            with pytest.MonkeyPatch.context() as patch:
+                left = [number]
+                for name in writes:
+                    patch.setattr(storage, name, self.counted(getattr(storage, name), left))
+                try:
+                    train(str(easy_dataset), str(run), short)
+                except Killed:
+                    pass
+                else:
+                    break
+            train(str(easy_dataset), str(run), short, resume=True)
+            first = outputs(tmp_path / "0")
+            assert outputs(run) == first
+        assert number > 8
+
+    def counted(self, write, left):
+        def counting(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return write(*arguments, **options)
+
+        return counting
 
 
 def resume(*arguments, cwd):
@@ -243,21 +311,53 @@ class TestRefusals:
             " anew with --overwrite"
         )
 
-    def test_another_dataset(self, unfinished, write_dataset, bright_and_dark, tmp_path):
-        data = write_dataset(tmp_path / "other", {"train": bright_and_dark(50, 3)})
+    @pytest.mark.parametrize(
+        ("change", "differs"),
+        [
+            (lambda text: text.replace("fedcba9876543210", "0" * 16), "checksum"),
+            (lambda text: text.replace('"angry"', '"fear"'), "classes"),
+            (lambda text: text.replace('"centered"', '"unit"'), "image"),
+            (lambda text: text.replace('"equalize": false', '"equalize": true'), "image"),
+        ],
+        ids=["content", "classes", "normalisation", "enhancement"],
+    )
+    def test_another_dataset(self, easy_dataset, unfinished, tmp_path, change, differs):
+        data = tmp_path / "other"
+        shutil.copytree(easy_dataset, data)
         manifest = data / "manifest.json"
-        manifest.write_text(manifest.read_text().replace("fedcba9876543210", "0" * 16))
-        message = self.refused(DatasetError, data, unfinished, None, resume=True)
+        manifest.write_text(change(manifest.read_text()))
+        message = self.refused(DatasetError, data, unfinished, own(unfinished), resume=True)
         assert message == (
-            f"{data}: is not the dataset that the run in {unfinished} was begun on (checksum"
-            f" {'0' * 16}, begun on fedcba9876543210)"
+            f"{data}: is not the dataset that the run in {unfinished} was begun on (it differs in"
+            f" {differs}); begin anew with --overwrite"
         )
+
+    def test_the_same_rows_in_other_row_groups(
+        self, unfinished, write_dataset, bright_and_dark, tmp_path
+    ):
+        # As the easy dataset, but for the layout: its epoch under way would lose rows.
+        sizes = {"train": 115, "validation": 40, "test": 20}
+        splits = {name: bright_and_dark(n, 10 + n) for name, n in sizes.items()}
+        data = write_dataset(tmp_path / "other", splits, layout=((50,), (65,)))
+        message = self.refused(DatasetError, data, unfinished, own(unfinished), resume=True)
+        assert "(it differs in files)" in message
+
+    def test_what_has_no_bearing_on_the_result_may_change(self, easy_dataset, unfinished, whole):
+        other = chosen(
+            *("inference.batch_size=7", "training.checkpoint_every=2"),
+            "tracking.tensorboard=false",
+        )
+        train(str(easy_dataset), str(unfinished), other, resume=True)
+        files, weights, info, _ = outputs(unfinished)
+        expected, same, about, _ = outputs(whole[0])
+        assert (files | {"tensorboard"}, weights, info) == (expected, same, about)
+        assert not (unfinished / "tensorboard").exists()
 
     @pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
     def test_a_torn_checkpoint(self, easy_dataset, unfinished, length):
         path = unfinished / checkpoint.NAME
         path.write_bytes(path.read_bytes()[:length])
-        message = self.refused(RunError, easy_dataset, unfinished, None, resume=True)
+        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.startswith(f"{path}: is no whole checkpoint (")
         assert message.endswith("; --overwrite begins anew")
 
@@ -266,20 +366,76 @@ class TestRefusals:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        message = self.refused(RunError, easy_dataset, unfinished, None, resume=True)
+        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.startswith(f"{path}: is no whole checkpoint (")
 
     def test_a_finished_run_is_left_as_it_is(self, easy_dataset, whole, caplog):
         folder, info = whole
         before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
         with caplog.at_level("INFO"):
-            assert train(str(easy_dataset), str(folder), None, resume=True) == info
+            assert train(str(easy_dataset), str(folder), own(folder), resume=True) == info
         assert caplog.messages == [f"{folder}: is finished already"]
         assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
-    def test_what_has_no_checkpoint_yet_begins(self, easy_dataset, whole, tmp_path):
-        train(str(easy_dataset), str(tmp_path / "run"), chosen(), resume=True)
-        assert outputs(tmp_path / "run") == outputs(whole[0])
+    @pytest.mark.parametrize(
+        ("options", "kind", "differs"),
+        [
+            (["seed=6"], ConfigError, "the run was begun with another seed;"),
+            (["inference.batch_size=3"], None, ""),
+        ],
+    )
+    def test_a_finished_run_is_the_one_that_is_meant(
+        self, easy_dataset, whole, options, kind, differs
+    ):
+        if kind is None:
+            assert (
+                train(str(easy_dataset), str(whole[0]), chosen(*options), resume=True) == whole[1]
+            )
+            return
+        message = self.refused(kind, easy_dataset, whole[0], chosen(*options), resume=True)
+        assert differs in message
+
+    def test_nothing_to_resume(self, tmp_path):
+        with pytest.raises(RunError) as error:
+            configuration(str(tmp_path / "typo"), None, ["seed=3"], resume=True)
+        assert str(error.value) == (
+            f"{tmp_path / 'typo'}: there is no run to resume; begin one without --resume"
+        )
+
+    def test_what_has_no_checkpoint_yet_begins_again_as_it_was(self, easy_dataset, whole, tmp_path):
+        run = tmp_path / "run"
+        with beginning_fails():
+            train(str(easy_dataset), str(run), chosen())
+        assert not (run / checkpoint.NAME).exists()
+        train(str(easy_dataset), str(run), own(run), resume=True)
+        assert outputs(run) == outputs(whole[0])
+
+    def test_an_overwrite_that_was_killed_at_once_is_what_is_resumed(
+        self, easy_dataset, unfinished, whole, tmp_path
+    ):
+        other = chosen("seed=77", "training.epochs=2")
+        train(str(easy_dataset), str(tmp_path / "other"), other)
+        finished = tmp_path / "finished"
+        shutil.copytree(whole[0], finished)
+        for run in (unfinished, finished):
+            with beginning_fails():
+                train(str(easy_dataset), str(run), other, overwrite=True)
+            train(str(easy_dataset), str(run), own(run), resume=True)
+            assert outputs(run) == outputs(tmp_path / "other")
+
+    def test_a_loss_that_is_no_number_is_not_kept(self, easy_dataset, tmp_path):
+        run = tmp_path / "run"
+        bad = chosen(
+            *("training.optimizer.name=sgd", "training.optimizer.weight_decay=0"),
+            *("training.optimizer.clip_norm=null", "training.optimizer.learning_rate=1e30"),
+            *("training.validate_every=30", "training.checkpoint_every=1"),
+        )
+        with pytest.raises(RunError, match=r"^the loss is nan after \d steps") as error:
+            train(str(easy_dataset), str(run), bad)
+        # Resumed, it says the same of the same step.
+        with pytest.raises(RunError) as again:
+            train(str(easy_dataset), str(run), own(run), resume=True)
+        assert str(again.value) == str(error.value)
 
 
 class TestFullDisk:
@@ -293,7 +449,7 @@ class TestFullDisk:
         )
         places = ["--dataset", str(easy_dataset), "--output", str(tmp_path / "run")]
         done = subprocess.run(
-            [sys.executable, "-c", code, *places, *arguments()],
+            [sys.executable, "-c", code, *places, *arguments("model.name=system_a")],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(network)])},
             capture_output=True,
             text=True,

@@ -26,6 +26,24 @@ def names() -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
+def is_own(name: str) -> bool:
+    """Whether a name stands for a network of the user's own."""
+    return "." in name
+
+
+def import_layers(name: str) -> None:
+    """Imports what a saved network needs to be loaded: the user's own layers, where it has some.
+
+    Args:
+        name: As for `build`.
+
+    Raises:
+        ConfigError: The module cannot be imported.
+    """
+    if is_own(name):
+        _own.function(name)
+
+
 def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> keras.Model:
     """Builds a network.
 
@@ -43,7 +61,7 @@ def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> ker
         ConfigError: There is no such network, it has no such option, it refuses a value or the
             size; what the user's own function returns is no such model.
     """
-    if "." in name:
+    if is_own(name):
         return _own.build(name, size, classes, options)
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)

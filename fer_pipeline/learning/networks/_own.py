@@ -45,7 +45,7 @@ def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> ker
             " package.module.function"
         )
     with _current_folder_importable():
-        make = _function(name)
+        make = function(name)
         _calls.require_options(name, make, options)
         try:
             network = make(size, classes, **options)
@@ -70,23 +70,27 @@ def _current_folder_importable() -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _function(name: str) -> Callable[..., Any]:
-    """What the dotted name means: a module's `build`, or else a function by its own name."""
-    module, function = _module(name, name), "build"
+def function(name: str) -> Callable[..., Any]:
+    """What the dotted name means: a module's `build`, or else a function by its own name.
+
+    Raises:
+        ConfigError: There is no such module or function.
+    """
+    module, called = _module(name, name), "build"
     if module is None:
-        parent, _, function = name.rpartition(".")
+        parent, _, called = name.rpartition(".")
         module = _module(parent, name)
         if module is None:
             raise ConfigError(
                 f"model.name: there is no module {parent} for {name}; put the folder that holds"
                 " it on PYTHONPATH, or run the job there"
             )
-    make = getattr(module, function, None)
+    make = getattr(module, called, None)
     if not callable(make):
         where = getattr(module, "__file__", None) or "a folder of modules"
         raise ConfigError(
-            f"model.name: {module.__name__} ({where}) has no function {function}; expected"
-            f" {function}(size, classes, **options), which returns a keras.Model"
+            f"model.name: {module.__name__} ({where}) has no function {called}; expected"
+            f" {called}(size, classes, **options), which returns a keras.Model"
         )
     return make
 
@@ -94,7 +98,8 @@ def _function(name: str) -> Callable[..., Any]:
 def _module(path: str, name: str) -> ModuleType | None:
     """Imports a module; None where it, or a package around it, is not there."""
     try:
-        return importlib.import_module(path)
+        with _current_folder_importable():
+            return importlib.import_module(path)
     except Exception as error:
         # A module that is there may itself import one that is not.
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
