@@ -1,37 +1,26 @@
-"""From a dataset on disk to batches in TensorFlow. The one module that imports petastorm."""
+"""From a dataset on disk to batches in TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
 
-from fer_pipeline import manifest, schema
+from fer_pipeline import schema
 from fer_pipeline.accounting import Split
-from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.mixing import Labels, Pixels, mixed
+from fer_pipeline.learning.reading import Reader
 from fer_pipeline.pixels import Normalization
-
-# petastorm 0.12 is written for an older pyarrow, which says so at every turn, in its threads too.
-warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from petastorm import make_batch_reader
 
 Transform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """From images, float32 0..255 of shape (n, size, size, 1), labels (or distributions) and a seed,
 int64 of shape (2,), to images and labels: the seed is all its randomness."""
 
-_FAST_WORKERS = 4
-_RAW_QUEUE = 16
 _PREFETCH = 8
 _ROWS_AT_ONCE = 1024
 
@@ -121,47 +110,18 @@ class Feed:
             DatasetError: The folder is no dataset, the split is empty, a file is missing or of
                 another length, or there are fewer row groups than shards.
         """
-        self._manifest = manifest.read(folder)
-        files = manifest.require(folder, self._manifest, split)
-        self._folder, self._split = folder, split
-        paths = sorted(str((folder / file.path).absolute()) for file in files)
-        odd = [letter for letter in "#?" if any(letter in path for path in paths)]
-        if odd:
-            raise DatasetError(f"{folder}: petastorm reads no path with a {odd[0]}; rename it")
-        self._urls = [f"file://{path}" for path in paths]
+        self._reader = Reader(
+            folder, split, deterministic=deterministic, shard=shard, shards=shards
+        )
+        self._manifest, self.rows = self._reader.manifest, self._reader.rows
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
-        self._workers = 1 if deterministic else _FAST_WORKERS
         self._buffer = shuffle_buffer
-        self._shard, self._shards = shard, shards
         self._transform = transform
         self._target = schema.VOTES if soft and self._manifest.labels.distribution else schema.LABEL
         _require_table(self._manifest.image.normalization)
         self._keep = cache == "memory"
         self._kept: tuple[Pixels, Labels] | None = None
-        self.rows = sum(file.rows for file in files)
-        if shards > 1:
-            self.rows = self._rows_of_shard(paths)
         self.steps = -(-self.rows // batch_size)
-
-    def _rows_of_shard(self, paths: Sequence[str]) -> int:
-        try:
-            groups = [
-                footer.row_group(index).num_rows
-                for footer in map(pq.read_metadata, paths)
-                for index in range(footer.num_row_groups)
-            ]
-        except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
-            raise DatasetError(
-                f"{self._folder}: a file of the {self._split} split is damaged ({reason});"
-                " run preprocess again"
-            ) from error
-        if len(groups) < self._shards:
-            raise DatasetError(
-                f"{self._folder}: the {self._split} split has {len(groups)} row groups for"
-                f" {self._shards} readers; make more with output.row_group_rows"
-            )
-        return sum(groups[self._shard :: self._shards])
 
     def epoch(self, number: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """One pass over the rows.
@@ -249,7 +209,7 @@ class Feed:
             DatasetError: As in `epoch`.
         """
         size = self._manifest.image.size
-        for pixels, others in self._chunks(columns, order=None):
+        for pixels, others in self._reader.chunks(columns, order=None):
             for start in range(0, len(pixels), self._batch_size):
                 part = slice(start, start + self._batch_size)
                 yield (
@@ -283,77 +243,12 @@ class Feed:
 
     def _targets(self, order: int | None) -> Iterator[tuple[Pixels, Labels]]:
         """One row group after the other: flat pixels, and labels or distributions."""
-        for pixels, others in self._chunks([self._target], order=order):
+        for pixels, others in self._reader.chunks([self._target], order=order):
             column = others[self._target]
             yield pixels, column if self._target == schema.LABEL else np.stack(column.tolist())
 
     def _epoch_seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-
-    def _chunks(
-        self, columns: Sequence[str], order: int | None
-    ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """One row group after the other: flat pixels and other columns. Counts what it delivers."""
-        delivered = 0
-        try:
-            for chunk in self._row_groups(columns, order):
-                pixels = self._pixels(getattr(chunk, schema.IMAGE))
-                delivered += len(pixels)
-                yield pixels, {name: getattr(chunk, name) for name in columns}
-        except DatasetError:
-            raise
-        except Exception as error:
-            # petastorm raises whatever its threads came upon, under any name.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise DatasetError(
-                f"{self._folder}: the {self._split} split cannot be read ({reason[:300]});"
-                " run preprocess again"
-            ) from error
-        if delivered != self.rows:
-            raise DatasetError(
-                f"{self._folder}: an epoch of the {self._split} split delivered {delivered} rows,"
-                f" the manifest says {self.rows}; run preprocess again"
-            )
-
-    def _row_groups(self, columns: Sequence[str], order: int | None) -> Iterator[Any]:
-        """What petastorm makes of each row group: a named tuple of columns."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reader = make_batch_reader(
-                self._urls,
-                schema_fields=[f"^{name}$" for name in (schema.IMAGE, *columns)],
-                workers_count=self._workers if order is not None else 1,
-                results_queue_size=_RAW_QUEUE,
-                shuffle_row_groups=order is not None,
-                seed=order,
-                num_epochs=1,
-                cur_shard=self._shard if self._shards > 1 else None,
-                shard_count=self._shards if self._shards > 1 else None,
-            )
-        try:
-            yield from reader
-        finally:
-            reader.stop()
-            reader.join()
-
-    def _pixels(self, column: npt.NDArray[Any]) -> Pixels:
-        image = self._manifest.image
-        area = image.size**2
-        lengths = {None if value is None else len(value) for value in column}
-        if lengths != {area}:
-            raise DatasetError(
-                f"{self._folder}: an image of the {self._split} split is not what the manifest"
-                f" says: {area} pixels; run preprocess again"
-            )
-        if image.dtype == "float32":
-            try:
-                return image.normalization.restore(column)
-            except ValueError as error:
-                raise DatasetError(
-                    f"{self._folder}: an image of the {self._split} split is not what the manifest"
-                    f" says: {error}"
-                ) from error
-        return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
 
 
 def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:

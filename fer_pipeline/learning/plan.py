@@ -122,6 +122,11 @@ class Plan:
         if found:
             keeper.restore(found)
             log.info("goes on after step %s", f"{self.trainer.step:,}")
+            if not self.config.feed.deterministic:
+                log.warning(
+                    "with feed.deterministic: false, what is left of this epoch is not exactly what"
+                    " was not yet trained on"
+                )
         return keeper
 
     def begin_again(self) -> None:
