@@ -8,10 +8,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fer_pipeline import storage
+from fer_pipeline.learning import figures
 from fer_pipeline.learning.history import Round
 
-_TRAIN, _VALIDATION = "tab:blue", "tab:orange"
+_TRAIN, _VALIDATION = figures.BLUE, figures.ORANGE
 
 
 def accuracy(rounds: Sequence[Round], title: str, path: Path) -> None:
@@ -39,6 +39,16 @@ def loss(rounds: Sequence[Round], title: str, path: Path) -> None:
     figure, axes = _figure(title, "cross-entropy (nats)")
     _line(axes, rounds, "minibatch_loss", "minibatch, mean of the round", _TRAIN, 1)
     _line(axes, rounds, "validation_loss", "validation", _VALIDATION, 1)
+    trained = [
+        value
+        for made in rounds
+        if made.step
+        for value in (made.minibatch_loss, made.validation_loss)
+        if value is not None
+    ]
+    # What the network says before its first step can be so wrong that all else would lie flat.
+    if trained and axes.get_ylim()[1] > 2 * max(trained):
+        axes.set_ylim(top=1.1 * max(trained))
     _save(figure, axes, path)
 
 
@@ -65,5 +75,4 @@ def _line(
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    with storage.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    figures.save(figure, path)
