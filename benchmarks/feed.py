@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import data, preprocess
 from fer_pipeline.accounting import Split
-from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.data.feed import Feed
 
 _BATCH, _ROUNDS = 128, 3
 _REPEAT = 4

@@ -16,9 +16,12 @@ import tensorflow as tf
 
 from fer_pipeline.config.learning import Optimizer, Schedule
 from fer_pipeline.emotions import FER2013
-from fer_pipeline.learning import bundle, network_summary, networks, optimization, precision
-from fer_pipeline.learning.objective import Objective
-from fer_pipeline.learning.trainer import Trainer
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model import summary as network_summary
+from fer_pipeline.learning.training import optimization, precision
+from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.learning.training.trainer import Trainer
 from fer_pipeline.pixels import Normalization
 
 _SIZES = {"system_a": 28, "mini_xception": 64}

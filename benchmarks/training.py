@@ -17,10 +17,11 @@ import tensorflow as tf
 from benchmarks import data, preprocess
 from fer_pipeline import manifest
 from fer_pipeline.accounting import Split
-from fer_pipeline.learning import bundle, networks
-from fer_pipeline.learning.feed import Feed
-from fer_pipeline.learning.objective import Objective
-from fer_pipeline.learning.trainer import Trainer
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.learning.training.trainer import Trainer
 
 _BATCH, _STEPS, _AT_ONCE, _WARM_UP, _ROUNDS = 32, 1500, 10, 100, 3
 

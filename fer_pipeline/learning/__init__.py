@@ -1,4 +1,4 @@
-"""The TensorFlow side: feed, networks, training, evaluation."""
+"""The TensorFlow side: data and networks, models, training and evaluation; see `pyproject.toml`."""
 
 import os
 

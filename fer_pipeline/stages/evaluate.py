@@ -20,10 +20,10 @@ from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.config import Config
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.gallery import Faces, Gallery
-from fer_pipeline.learning import bundle
-from fer_pipeline.learning.bundle import RunInfo
-from fer_pipeline.learning.feed import Feed
-from fer_pipeline.learning.inspection import Inspection
+from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.learning.evaluation.inspection import Inspection
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
 from fer_pipeline.publication import CONFIG, EVALUATION

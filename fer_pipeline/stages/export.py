@@ -14,8 +14,8 @@ from typing import Any
 from fer_pipeline import provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.errors import RunError, StorageError
-from fer_pipeline.learning import bundle, exporting
-from fer_pipeline.learning.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, exporting
+from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.publication import CONFIG, EXPORT, EXPORTED
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fer_pipeline import manifest, storage
 from fer_pipeline.config import Config
-from fer_pipeline.learning import network_summary, networks
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import summary as network_summary
 
 
 def summarize(config: Config, dataset: str | None, picture: Path) -> str:

@@ -9,13 +9,9 @@ from pathlib import Path
 
 from fer_pipeline import storage
 from fer_pipeline.gallery import Gallery
-from fer_pipeline.learning import (
-    class_activation_plots,
-    evaluation_plots,
-    face_plots,
-    feature_map_plots,
-)
-from fer_pipeline.learning.inspection import Inspection
+from fer_pipeline.learning.evaluation import class_activation_plots, face_plots, feature_map_plots
+from fer_pipeline.learning.evaluation import number_plots as evaluation_plots
+from fer_pipeline.learning.evaluation.inspection import Inspection
 from fer_pipeline.metrics import Metrics
 
 CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"

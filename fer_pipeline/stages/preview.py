@@ -12,10 +12,10 @@ from fer_pipeline import manifest, schema, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning import examples
-from fer_pipeline.learning import preview as drawing
-from fer_pipeline.learning.augmentation import GEOMETRIC, OPERATIONS, active
-from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.data import examples
+from fer_pipeline.learning.data import preview as drawing
+from fer_pipeline.learning.data.augmentation import GEOMETRIC, OPERATIONS, active
+from fer_pipeline.learning.data.feed import Feed
 
 
 def preview(dataset: str, config: Config, picture: Path) -> str:

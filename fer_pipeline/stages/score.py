@@ -12,8 +12,8 @@ from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
 from fer_pipeline.errors import InputError
-from fer_pipeline.learning import bundle
-from fer_pipeline.learning.bundle import RunInfo
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.publication import SCORES
 from fer_pipeline.rows import Judge
 from fer_pipeline.spark import scoring
@@ -128,7 +128,7 @@ def _loader(
     threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
 
     def load() -> Callable[[Pixels], Any]:
-        from fer_pipeline.learning.predictor import predictor
+        from fer_pipeline.learning.model.predictor import predictor
 
         return predictor(shared.value, network, size, batch_size, threads)
 

@@ -13,23 +13,17 @@ import numpy as np
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config, load
 from fer_pipeline.errors import DatasetError, RunError, StorageError
-from fer_pipeline.learning import (
-    bundle,
-    checkpoint,
-    exporting,
-    history,
-    measures,
-    resuming,
-    training_plots,
-)
-from fer_pipeline.learning.bundle import RunInfo
-from fer_pipeline.learning.callbacks import Kept
-from fer_pipeline.learning.checkpoint import Checkpoint
-from fer_pipeline.learning.history import History
-from fer_pipeline.learning.plan import CONFIG_SO_FAR, HISTORY_SO_FAR, Plan
-from fer_pipeline.learning.resuming import RunKeeper
-from fer_pipeline.learning.tensorboard import TensorBoard
-from fer_pipeline.learning.tracking import MLflow
+from fer_pipeline.learning.model import bundle, exporting
+from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.training import checkpoint, history, measures, resuming
+from fer_pipeline.learning.training import plots as training_plots
+from fer_pipeline.learning.training.callbacks import Kept
+from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.history import History
+from fer_pipeline.learning.training.plan import CONFIG_SO_FAR, HISTORY_SO_FAR, Plan
+from fer_pipeline.learning.training.resuming import RunKeeper
+from fer_pipeline.learning.training.tensorboard import TensorBoard
+from fer_pipeline.learning.training.tracking import MLflow
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.publication import RUN
 

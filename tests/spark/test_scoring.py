@@ -28,8 +28,8 @@ from fer_pipeline import config, images, synthetic
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement, enhance
 from fer_pipeline.errors import DatasetError, InputError, RunError, StorageError
-from fer_pipeline.learning import bundle
-from fer_pipeline.learning.bundle import RunInfo
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN
 from fer_pipeline.spark.session import user_errors
@@ -810,7 +810,7 @@ def test_a_worker_loads_a_model_once(spark, scored, crops, tmp_path) -> None:
     another = make_run(tmp_path / "run", seed=7)
 
     def loads(batches):
-        from fer_pipeline.learning.predictor import predictor
+        from fer_pipeline.learning.model.predictor import predictor
 
         for _ in batches:
             # So that one worker does not take the tasks of both.

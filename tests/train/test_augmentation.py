@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fer_pipeline.config.learning import TrainingAugmentation
-from fer_pipeline.learning.augmentation import (
+from fer_pipeline.learning.data.augmentation import (
     OPERATIONS,
     Draws,
     active,

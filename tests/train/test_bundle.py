@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning import bundle, networks
-from fer_pipeline.learning.bundle import RunInfo
-from fer_pipeline.learning.trainer import make_repeatable
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.training.trainer import make_repeatable
 from fer_pipeline.pixels import Normalization
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fer_pipeline.errors import StorageError
-from fer_pipeline.learning import history as histories
-from fer_pipeline.learning import training_plots
-from fer_pipeline.learning.callbacks import BestWeights, Report
-from fer_pipeline.learning.history import History, Round
+from fer_pipeline.learning.training import history as histories
+from fer_pipeline.learning.training import plots as training_plots
+from fer_pipeline.learning.training.callbacks import BestWeights, Report
+from fer_pipeline.learning.training.history import History, Round
 
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),

@@ -23,8 +23,8 @@ from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.learning import bundle
-from fer_pipeline.learning.bundle import RunInfo
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.manifest import Image
 from fer_pipeline.metrics import Metrics
 from fer_pipeline.pixels import Normalization

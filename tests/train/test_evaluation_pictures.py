@@ -11,14 +11,10 @@ from matplotlib import colors
 
 from fer_pipeline.errors import StorageError
 from fer_pipeline.gallery import Faces, Gallery
-from fer_pipeline.learning import (
-    bundle,
-    class_activation_plots,
-    face_plots,
-    feature_map_plots,
-)
+from fer_pipeline.learning.evaluation import class_activation_plots, face_plots, feature_map_plots
+from fer_pipeline.learning.evaluation.inspection import Inspection
 from fer_pipeline.learning.figures import VERMILION
-from fer_pipeline.learning.inspection import Inspection
+from fer_pipeline.learning.model import bundle
 from fer_pipeline.pixels import Normalization
 
 CLASSES = ("angry", "happy", "sad")

@@ -15,9 +15,15 @@ import tensorflow as tf
 
 from fer_pipeline import config, publication
 from fer_pipeline.errors import FerError, RunError, StorageError
-from fer_pipeline.learning import bundle, exporting, networks
-from fer_pipeline.learning.bundle import RunInfo
-from fer_pipeline.learning.exporting import FORMS, in_float32, largest_difference, write_weights
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import bundle, exporting
+from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model.exporting import (
+    FORMS,
+    in_float32,
+    largest_difference,
+    write_weights,
+)
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import EXPORTED
 from fer_pipeline.stages.export import export, summary

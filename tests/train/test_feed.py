@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from fer_pipeline import schema
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.feed import Feed
+from fer_pipeline.learning.data.feed import Feed
 from fer_pipeline.pixels import Normalization
 
 SIZE, ROWS = 16, 115

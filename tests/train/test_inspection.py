@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras import layers
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning import bundle, networks
-from fer_pipeline.learning.inspection import Inspection
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.evaluation.inspection import Inspection
+from fer_pipeline.learning.model import bundle
 from fer_pipeline.pixels import Normalization
 
 SIZE = 12

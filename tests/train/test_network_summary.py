@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
-from fer_pipeline.learning import network_summary, networks
-from fer_pipeline.learning.network_summary import Row, describe, draw, table
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import summary as network_summary
+from fer_pipeline.learning.model.summary import Row, describe, draw, table
 from fer_pipeline.stages.networks import summarize
 
 SYSTEM_A = (

@@ -8,7 +8,7 @@ import pytest
 
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.trainer import make_repeatable
+from fer_pipeline.learning.training.trainer import make_repeatable
 
 # Each network at the size and for the number of classes of its original.
 ORIGINALS = {

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from fer_pipeline import config, manifest
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
-from fer_pipeline.learning import examples
-from fer_pipeline.learning.augmentation import augmenter, mixup
+from fer_pipeline.learning.data import examples
+from fer_pipeline.learning.data.augmentation import augmenter, mixup
 from fer_pipeline.stages.preview import preview
 
 CLASSES = ("angry", "happy", "sad")

@@ -14,11 +14,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from fer_pipeline import config
 from fer_pipeline.config.learning import Optimizer, Schedule, Training
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning import optimization, precision
-from fer_pipeline.learning.averaging import MovingAverage
-from fer_pipeline.learning.measures import Measures, class_accuracies, mean_class_accuracy
-from fer_pipeline.learning.objective import Objective, class_weights, targets
-from fer_pipeline.learning.transform import transform
+from fer_pipeline.learning.training import optimization, precision
+from fer_pipeline.learning.training.averaging import MovingAverage
+from fer_pipeline.learning.training.measures import Measures, class_accuracies, mean_class_accuracy
+from fer_pipeline.learning.training.objective import Objective, class_weights, targets
+from fer_pipeline.learning.training.transform import transform
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, 1.0]], np.float32)
 LABELS = np.array([0, 2, 2], np.int32)

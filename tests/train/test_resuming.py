@@ -15,8 +15,9 @@ import pytest
 
 from fer_pipeline import config, storage
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning import bundle, checkpoint, precision
-from fer_pipeline.learning.plan import Plan
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.training import checkpoint, precision
+from fer_pipeline.learning.training.plan import Plan
 from fer_pipeline.stages.train import configuration, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, StorageError
-from fer_pipeline.learning.history import History, Round
-from fer_pipeline.learning.tensorboard import TensorBoard
-from fer_pipeline.learning.tracking import MLflow
+from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.learning.training.tensorboard import TensorBoard
+from fer_pipeline.learning.training.tracking import MLflow
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWN = Round(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
@@ -344,8 +344,8 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "seen = []\n"
         "sys.addaudithook(lambda event, _: event in asked and seen.append(event))\n"
         "from fer_pipeline import config\n"
-        "from fer_pipeline.learning.history import History, Round\n"
-        "from fer_pipeline.learning.tracking import MLflow\n"
+        "from fer_pipeline.learning.training.history import History, Round\n"
+        "from fer_pipeline.learning.training.tracking import MLflow\n"
         "history = History(Path('history.csv'))\n"
         "chosen = config.load(None, ['tracking.mlflow=true'])\n"
         "made = MLflow(Path('mlflow.json'), history, chosen, name='a', dataset_checksum='b',"

@@ -16,13 +16,15 @@ import tensorflow as tf
 
 from fer_pipeline import config, provenance
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning import bundle, networks, training
-from fer_pipeline.learning.callbacks import BestWeights
-from fer_pipeline.learning.feed import Feed
-from fer_pipeline.learning.history import History
-from fer_pipeline.learning.objective import Objective
-from fer_pipeline.learning.trainer import Trainer, make_repeatable
-from fer_pipeline.learning.training import Length
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.training import loop as training
+from fer_pipeline.learning.training.callbacks import BestWeights
+from fer_pipeline.learning.training.history import History
+from fer_pipeline.learning.training.loop import Length
+from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.learning.training.trainer import Trainer, make_repeatable
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.stages.train import summary, train

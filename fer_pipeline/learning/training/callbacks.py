@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.learning.history import History, Round
-from fer_pipeline.learning.optimization import better
+from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.learning.training.optimization import better
 
 log = logging.getLogger(__name__)
 

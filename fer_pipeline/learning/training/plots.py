@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_pipeline.learning import figures
-from fer_pipeline.learning.history import Round
+from fer_pipeline.learning.training.history import Round
 
 _TRAIN, _VALIDATION = figures.BLUE, figures.ORANGE
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fer_pipeline import manifest, schema
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.mixing import Pixels
+from fer_pipeline.learning.data.mixing import Pixels
 
 # petastorm 0.12 is written for an older pyarrow, which says so at every turn, in its threads too.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")

@@ -11,11 +11,11 @@ import keras
 
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, DatasetError
-from fer_pipeline.learning import checkpoint
-from fer_pipeline.learning.callbacks import BestWeights, Kept
-from fer_pipeline.learning.checkpoint import Checkpoint
-from fer_pipeline.learning.history import History, Round
-from fer_pipeline.learning.trainer import Trainer
+from fer_pipeline.learning.training import checkpoint
+from fer_pipeline.learning.training.callbacks import BestWeights, Kept
+from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.learning.training.trainer import Trainer
 from fer_pipeline.manifest import Manifest
 
 # What Keras's callbacks remember from one epoch to the next. They offer no way to ask for it.

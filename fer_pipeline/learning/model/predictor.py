@@ -25,7 +25,7 @@ def predictor(model: bytes, network: str, size: int, batch_size: int, threads: i
     """
     import tensorflow as tf
 
-    from fer_pipeline.learning import bundle
+    from fer_pipeline.learning.model import bundle
 
     # There is one worker for each core: more threads would only compete.
     tf.config.threading.set_intra_op_parallelism_threads(threads)

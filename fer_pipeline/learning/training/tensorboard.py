@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fer_pipeline import storage
 from fer_pipeline.errors import StorageError
-from fer_pipeline.learning.history import History, Round
+from fer_pipeline.learning.training.history import History, Round
 
 _PLACES = {"minibatch": "train", "validation": "validation"}
 # How TensorBoard knows a scalar: tf.summary.scalar writes the same, but needs its package.

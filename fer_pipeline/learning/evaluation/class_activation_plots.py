@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.gallery import Faces, Gallery
+from fer_pipeline.learning.evaluation.inspection import Inspection
 from fer_pipeline.learning.figures import VERMILION, Sheet, save
-from fer_pipeline.learning.inspection import Inspection
 from fer_pipeline.report import percent
 
 _HEADERS = ("recognised", "its evidence", "worst mistake", "for the prediction", "for the truth")

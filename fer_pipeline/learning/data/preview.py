@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_pipeline import storage
-from fer_pipeline.learning.examples import Column, Group, Images
+from fer_pipeline.learning.data.examples import Column, Group, Images
 
 _BESIDE = 10  # so many columns of single operations leave room for others beside them
 # In pixels of the picture, so that each pixel of an image is a whole number of them.

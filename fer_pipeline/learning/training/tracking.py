@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from fer_pipeline import storage
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, StorageError
-from fer_pipeline.learning.history import History
+from fer_pipeline.learning.training.history import History
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning import optimization
-from fer_pipeline.learning.averaging import MovingAverage
-from fer_pipeline.learning.feed import Feed
-from fer_pipeline.learning.measures import Measures, mean_class_accuracy
-from fer_pipeline.learning.objective import Objective
+from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.learning.training import optimization
+from fer_pipeline.learning.training.averaging import MovingAverage
+from fer_pipeline.learning.training.measures import Measures, mean_class_accuracy
+from fer_pipeline.learning.training.objective import Objective
 
 Tensor = Any
 

@@ -14,16 +14,18 @@ import numpy.typing as npt
 
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
-from fer_pipeline.learning import bundle, checkpoint, networks, objective, optimization, precision
-from fer_pipeline.learning.callbacks import BestWeights, Report
-from fer_pipeline.learning.checkpoint import Checkpoint
-from fer_pipeline.learning.feed import Feed
-from fer_pipeline.learning.history import History, Round
-from fer_pipeline.learning.objective import Objective
-from fer_pipeline.learning.resuming import RunKeeper, identity
-from fer_pipeline.learning.trainer import Trainer, make_repeatable
-from fer_pipeline.learning.training import Length, fit
-from fer_pipeline.learning.transform import transform
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.training import checkpoint, objective, optimization, precision
+from fer_pipeline.learning.training.callbacks import BestWeights, Report
+from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.learning.training.loop import Length, fit
+from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.learning.training.resuming import RunKeeper, identity
+from fer_pipeline.learning.training.trainer import Trainer, make_repeatable
+from fer_pipeline.learning.training.transform import transform
 from fer_pipeline.manifest import Manifest
 
 log = logging.getLogger(__name__)

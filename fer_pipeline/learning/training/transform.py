@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fer_pipeline.config.learning import Training
-from fer_pipeline.learning.augmentation import augmenter, mixup
-from fer_pipeline.learning.feed import Transform
-from fer_pipeline.learning.objective import targets
+from fer_pipeline.learning.data.augmentation import augmenter, mixup
+from fer_pipeline.learning.data.feed import Transform
+from fer_pipeline.learning.training.objective import targets
 
 Tensor = Any
 

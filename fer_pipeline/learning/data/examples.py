@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.config.learning import Training, TrainingAugmentation
-from fer_pipeline.learning.augmentation import (
+from fer_pipeline.learning.data.augmentation import (
     Draws,
     active,
     augmenter,

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from fer_pipeline import schema
 from fer_pipeline.accounting import Split
-from fer_pipeline.learning.mixing import Labels, Pixels, mixed
-from fer_pipeline.learning.reading import Reader
+from fer_pipeline.learning.data.mixing import Labels, Pixels, mixed
+from fer_pipeline.learning.data.reading import Reader
 from fer_pipeline.pixels import Normalization
 
 Transform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

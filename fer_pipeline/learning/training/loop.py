@@ -14,9 +14,9 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from fer_pipeline.learning.feed import Epoch, Feed
-from fer_pipeline.learning.history import History, Round
-from fer_pipeline.learning.trainer import Trainer
+from fer_pipeline.learning.data.feed import Epoch, Feed
+from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.learning.training.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
 # As Keras's steps_per_execution: callbacks hear of batches so many at a time.

@@ -1,0 +1,1 @@
+"""A trained model: on disk, in other forms, at work."""
