@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fer_pipeline import manifest, schema, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
-from fer_pipeline.errors import ConfigError
+from fer_pipeline.errors import ConfigError, StorageError
 from fer_pipeline.learning.data import examples
 from fer_pipeline.learning.data import preview as drawing
 from fer_pipeline.learning.data.augmentation import GEOMETRIC, OPERATIONS, active
@@ -35,7 +35,7 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
     Raises:
         ConfigError: Nothing is on.
         DatasetError: The dataset is none, is damaged, or has no training rows.
-        StorageError: The picture cannot be written.
+        StorageError: The file's name does not end in .png, or it cannot be written.
     """
     training, seed = config.training, config.seed
     on = active(training.augmentation) + (["mixup"] if training.mixup else [])
@@ -45,6 +45,8 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
             f" ({', '.join(OPERATIONS)}) or training.mixup"
         )
     folder, path = storage.local_path(dataset), storage.local_path(picture)
+    if path.suffix != ".png":
+        raise StorageError(f"{path}: a preview is drawn as .png; name a file that ends so")
     made = manifest.read(folder)
     pixels, labels = _one_per_class(folder, len(made.classes), config)
     images = pixels.astype(np.float32)

@@ -82,8 +82,17 @@ def test_a_dataset_without_training_rows_is_one_line(rows, write_dataset, tmp_pa
 
 
 def test_a_folder_is_no_place_for_the_picture(dataset, tmp_path):
+    (tmp_path / "folder.png").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
-        preview(str(dataset), chosen("flip=true"), tmp_path)
+        preview(str(dataset), chosen("flip=true"), tmp_path / "folder.png")
+
+
+def test_a_picture_of_another_kind_is_refused(dataset, tmp_path):
+    with pytest.raises(StorageError) as error:
+        preview(str(dataset), chosen("flip=true"), tmp_path / "it.xyz")
+    assert str(error.value) == (
+        f"{tmp_path / 'it.xyz'}: a preview is drawn as .png; name a file that ends so"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
