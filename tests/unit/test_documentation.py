@@ -36,5 +36,8 @@ def test_every_shipped_configuration_is_valid_and_opens_with_its_command_time_an
         config.load(file)
         opening = file.read_text().split("\n\n")[:3]
         assert all(line.startswith("#") for line in opening[0].splitlines())
-        assert "command" in "\n".join(opening), file.name
+        said = re.findall(r"^#   (command|time|result) +(\S+)", "\n".join(opening), re.MULTILINE)
+        assert [key for key, _ in said] == ["command", "time", "result"], file.name
+        # A number or a command, and no placeholder.
+        assert not [value for _, value in said if value.isupper()], file.name
         assert isinstance(yaml.safe_load(file.read_text()), dict)
