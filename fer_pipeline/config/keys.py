@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     Field,
     NonNegativeInt,
@@ -260,6 +261,17 @@ class Config(Section):
     def class_names(self) -> list[str]:
         """The classes in the order of their labels."""
         return self.classes or list(dict.fromkeys(self.input.emotions.values()))
+
+    def gives(self, key: str) -> bool:
+        """Whether a dotted key was given, and is not only there by default."""
+        section: Any = self
+        for part in key.split("."):
+            if not isinstance(section, BaseModel):
+                return True
+            if part not in section.model_fields_set:
+                return False
+            section = getattr(section, part)
+        return True
 
     def dump(self) -> dict[str, Any]:
         """The resolved configuration as plain values."""

@@ -189,7 +189,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Training:
         if self.epochs and self.steps:
-            raise ValueError("epochs and steps are both given; keep one")
+            raise ValueError("epochs and steps are both given; keep one, and set the other to null")
         rate, schedule = self.optimizer.learning_rate, self.schedule
         if schedule.kind == "cosine" and schedule.final > rate:
             raise ValueError(f"schedule.final is above the learning rate of {rate:g}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -23,7 +24,16 @@ def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]
         if isinstance(value, BaseModel):
             yield from _keys(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _shown(section, name), field.description or ""
+            meaning = "; ".join(filter(None, [field.description, _choices(field.annotation)]))
+            yield f"{prefix}{name}", _shown(section, name), meaning
+
+
+def _choices(annotation: Any) -> str:
+    """The values that a key may have, where they are a few words."""
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
+    others = [one for one in get_args(annotation) if one is not type(None)]
+    return _choices(others[0]) if isinstance(annotation, UnionType) and len(others) == 1 else ""
 
 
 def _shown(section: BaseModel, name: str) -> str:

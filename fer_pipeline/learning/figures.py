@@ -19,7 +19,7 @@ from fer_pipeline import storage
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 _DPI = 120
-_CHARACTERS_PER_INCH = 9  # of the title
+_CHARACTERS_PER_INCH = 9  # of a title
 
 
 def title(figure: Figure, *lines: str, **place: Any) -> None:

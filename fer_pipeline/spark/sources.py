@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as all of Spark's users call it
 
-from fer_pipeline import csv_rows
+from fer_pipeline import csv_rows, storage
 from fer_pipeline.books import block_offsets
 from fer_pipeline.csv_rows import Layout
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import InputError, StorageError
 from fer_pipeline.spark.records import (
     Batches,
     Reading,
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _CSV_NAME = r"(?i)\.csv(\.gz|\.bz2)?$"
 _PACKED_NAME = r"(?i)\.(gz|bz2)$"
 _CSV_GLOB = "*.{[cC][sS][vV],[cC][sS][vV].[gG][zZ],[cC][sS][vV].[bB][zZ]2}"
+_GLOB = re.compile(r"[\\{}\[\]*?]")
 _IMAGE_NAME = r"(?i)\.(jpe?g|png|bmp|pgm|ppm|pnm|tiff?|webp|jp2|gif)$"
 
 # About 4 MB of text, which stay in the processor's cache; a batch of images is one of whole files,
@@ -149,7 +150,7 @@ class Sources:
         reader = self._spark.read.format(source).option("recursiveFileLookup", "true")
         if source == "text" and self._only_named:
             reader = reader.option("pathGlobFilter", _CSV_GLOB)
-        return reader.load(self._paths)
+        return reader.load([_literal(path) for path in self._paths])
 
     def _shared(self) -> str:
         """Which files Spark may cut into blocks, so that several tasks read them."""
@@ -199,3 +200,14 @@ def _kind(named: str, files: dict[str, int]) -> str:
         f"{named}: none of its {files['other']} files is named like a CSV or an image;"
         " say what they are with input.format: csv or images"
     )
+
+
+def _literal(path: str) -> str:
+    """A path that is there under this very name is no glob, whatever letters it has."""
+    if not _GLOB.search(path):
+        return path
+    try:
+        there = storage.local_path(path).exists()
+    except StorageError:
+        return path
+    return _GLOB.sub(r"\\\g<0>", path) if there else path

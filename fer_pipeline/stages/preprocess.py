@@ -30,6 +30,11 @@ from fer_pipeline.votes import Votes
 
 log = logging.getLogger(__name__)
 
+_NEEDED = {
+    Split.VALIDATION: "training will keep its last weights, not its best",
+    Split.TEST: "there is nothing to evaluate on that training has not seen",
+}
+
 _NOTHING_LEFT = "no training rows are left after validation and test were drawn"
 # A partition is held in the memory of a Python worker: at most so many images or bytes of pixels.
 _IMAGES_PER_PARTITION, _PIXELS_PER_PARTITION = 8192, 24 << 20
@@ -236,6 +241,9 @@ def _manifest(
         missing = [name for name, n in zip(classes, part.originals, strict=True) if not n]
         if part.files and missing:
             log.warning("the %s split has no image of: %s", split, ", ".join(missing))
+    for split, needs in _NEEDED.items():
+        if not written[split].files:
+            log.warning("the %s split is empty: %s; split.%s draws one", split, needs, split)
     return Manifest(
         created=provenance.now(),
         image=manifest.Image(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config, load
@@ -32,6 +33,12 @@ log = logging.getLogger(__name__)
 HISTORY, ACCURACY, LOSS = "history.csv", "accuracy.png", "loss.png"
 _MLFLOW = "mlflow.json"
 _TRACKED = (bundle.MODEL, bundle.INFO, publication.CONFIG, HISTORY, ACCURACY, LOSS)
+# What a dataset was made by, and what of it a network sees.
+_OF_DATA = (
+    *("classes", "input", "image", "labels", "split", "oversample", "balance", "augmentation"),
+    "output",
+)
+_SEEN_BY_NETWORK = ("classes", "image", "labels")
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "petastorm")
 
 
@@ -87,6 +94,7 @@ def train(
     """
     data, folder = storage.local_path(dataset), storage.local_path(output)
     made = manifest.read(data)
+    config = _of_dataset(config, made)
     if resume and _is_finished(folder):
         _require_that_of(folder, config, made)
         log.info("%s: is finished already", folder)
@@ -124,6 +132,27 @@ def _run(plan: Plan, keeper: RunKeeper, trackers: list[Any]) -> None:
     except KeyboardInterrupt:
         log.info("stopped; --resume goes on with it")
         raise
+
+
+def _of_dataset(config: Config, made: Manifest) -> Config:
+    """The configuration with what it says of the data as the dataset was made."""
+    kept = {name: made.config[name] for name in _OF_DATA if name in made.config}
+    try:
+        found = Config.model_validate({**config.dump(), **kept})
+    except ValidationError:
+        # A dataset of another version: its manifest says all that training needs.
+        return config
+    differing = [
+        key
+        for key in resuming.differing(found.dump(), config.dump())
+        if key.startswith(_SEEN_BY_NETWORK) and config.gives(key)
+    ]
+    if differing:
+        log.warning(
+            "the dataset was made with another %s than is configured: the dataset's counts",
+            ", ".join(differing),
+        )
+    return found
 
 
 def _is_finished(folder: Path) -> bool:

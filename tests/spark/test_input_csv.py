@@ -271,3 +271,25 @@ def test_a_file_of_any_name_can_be_called_a_csv(prepare, csv_file, picture, line
     made = prepare(file, input={"format": "csv"})
 
     assert made.rows == [stored(file, n, n, picture(n)) for n in range(2)]
+
+
+def test_a_name_that_reads_as_a_glob_is_a_name_where_it_is_there(
+    prepare, csv_file, picture, line, stored
+) -> None:
+    lines = [line(0, picture(n), usage) for n, usage in enumerate(USAGES)]
+    plain = prepare(csv_file("plain.csv", lines))
+    odd = prepare(csv_file("my [x] faces{1}, ümlaut*.csv", lines))
+    assert odd.manifest.checksum == plain.manifest.checksum
+    assert odd.manifest.rows.read == 3
+
+
+def test_a_dataset_without_a_split_says_so(prepare, csv_file, picture, line, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        prepare(csv_file("train.csv", [line(0, picture(n), "Training") for n in range(3)]))
+    said = [message for message in caplog.messages if "split is empty" in message]
+    assert said == [
+        "the validation split is empty: training will keep its last weights, not its best;"
+        " split.validation draws one",
+        "the test split is empty: there is nothing to evaluate on that training has not seen;"
+        " split.test draws one",
+    ]

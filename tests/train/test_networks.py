@@ -372,7 +372,8 @@ class TestRefusals:
 
     def test_an_unknown_name_near_a_known_one(self):
         assert refused("sytem_a", {}) == (
-            "model.name: no network 'sytem_a', did you mean system_a?"
+            "model.name: no network 'sytem_a', perhaps system_a; one of your own has a dot in its"
+            " name, as in my_module.build"
         )
 
     @pytest.mark.parametrize("name", ["vgg", "", "__init__", "_blocks", "_own"])

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -581,6 +582,25 @@ class TestTrain:
         folder, _ = trained
         assert config.load(folder / "config.yaml") == chosen()
 
+    def test_says_of_the_data_what_the_dataset_says(self, easy_dataset, tmp_path, caplog):
+        data = tmp_path / "data"
+        shutil.copytree(easy_dataset, data)
+        manifest = json.loads((data / "manifest.json").read_text())
+        made = ["classes=[angry, happy, sad]", "image.size=16", "split.validation=0.3"]
+        manifest["config"] = config.load(None, made).dump()
+        (data / "manifest.json").write_text(json.dumps(manifest))
+        with caplog.at_level("WARNING"):
+            train(str(data), str(tmp_path / "one"), chosen(steps=1))
+            assert caplog.messages == []
+            given = chosen("image.size=48", "image.normalization=centered", steps=1)
+            train(str(data), str(tmp_path / "two"), given)
+        assert caplog.messages == [
+            "the dataset was made with another image.size than is configured: the dataset's counts"
+        ]
+        expected = chosen(*made, steps=1)
+        for run in ("one", "two"):
+            assert config.load(tmp_path / run / "config.yaml") == expected
+
     def test_the_pictures_can_be_seen(self, trained):
         for name in ("accuracy.png", "loss.png"):
             picture = cv2.imread(str(trained[0] / name))
@@ -695,7 +715,10 @@ class TestRefusals:
         message = self.refused(
             ConfigError, easy_dataset, folder, chosen("model.name=system_aa"), overwrite=overwrite
         )
-        assert message == "model.name: no network 'system_aa', did you mean system_a?"
+        assert message == (
+            "model.name: no network 'system_aa', perhaps system_a; one of your own has a dot"
+            " in its name, as in my_module.build"
+        )
 
 
 class TestOverwrite:

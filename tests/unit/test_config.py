@@ -340,7 +340,7 @@ def test_balance_and_oversample_exclude_each_other():
 
 def test_epochs_and_steps_exclude_each_other():
     assert refused("training.epochs=1", "training.steps=2") == [
-        "training: epochs and steps are both given; keep one"
+        "training: epochs and steps are both given; keep one, and set the other to null"
     ]
 
 

@@ -107,7 +107,7 @@ def read(folder: Path) -> RunInfo:
         RunError: The folder is no finished run, or what it says is damaged.
     """
     if not (folder / INFO).is_file():
-        what = "no such folder"
+        what = "is a file, not a run's folder" if folder.is_file() else "no such folder"
         if folder.is_dir():
             begun = (folder / publication.BEGUN).exists()
             what = "its training has not finished" if begun else "holds no trained model"
@@ -163,14 +163,8 @@ def from_bytes(content: bytes, network: str) -> keras.Model:
     networks.import_layers(network)
     with _scratch() as path:
         path.write_bytes(content)
-        try:
+        with _unserializable(network, "loaded"):
             return keras.models.load_model(path, compile=False)
-        except (TypeError, ValueError) as error:
-            raise RunError(
-                f"the model of {network} cannot be loaded: {' '.join(str(error).split())[:200]};"
-                " its own layers need keras.saving.register_keras_serializable and get_config, and"
-                " no Lambda"
-            ) from error
 
 
 def require_loadable(model: keras.Model, network: str) -> None:
@@ -180,8 +174,22 @@ def require_loadable(model: keras.Model, network: str) -> None:
         RunError: It cannot.
     """
     with _scratch() as path:
-        model.save(path)
+        with _unserializable(network, "saved"):
+            model.save(path)
         from_bytes(path.read_bytes(), network)
+
+
+@contextlib.contextmanager
+def _unserializable(network: str, done: str) -> Iterator[None]:
+    """Keras says at length, and in several ways, what it cannot write down or make again."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise RunError(
+            f"the model of {network} cannot be {done}: {' '.join(str(error).split())[:200]};"
+            " its own layers need keras.saving.register_keras_serializable and get_config, and"
+            " no Lambda"
+        ) from error
 
 
 @contextlib.contextmanager

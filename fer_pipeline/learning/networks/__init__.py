@@ -65,8 +65,11 @@ def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> ker
         return _own.build(name, size, classes, options)
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names())}"
-        raise ConfigError(f"model.name: no network {name!r}, {hint}")
+        hint = f"perhaps {near[0]}" if near else f"there are: {', '.join(names())}"
+        raise ConfigError(
+            f"model.name: no network {name!r}, {hint}; one of your own has a dot in its name, as in"
+            " my_module.build"
+        )
     module = importlib.import_module(f"{__name__}.{name}")
     _calls.require_options(name, module.build, options)
     smallest = getattr(module, "SMALLEST", 1)

@@ -137,10 +137,10 @@ def require_same_config(folder: Path, begun: Mapping[str, Any], config: Config) 
     Raises:
         ConfigError: It differs in a key that bears on the weights.
     """
-    differing = [key for key in _differing(begun, config.dump()) if not key.startswith(_FREE)]
-    if differing:
+    others = [key for key in differing(begun, config.dump()) if not key.startswith(_FREE)]
+    if others:
         raise ConfigError(
-            f"{folder}: the run was begun with another {', '.join(differing)}; resume it without"
+            f"{folder}: the run was begun with another {', '.join(others)}; resume it without"
             " --config and --set, or begin anew with --overwrite"
         )
 
@@ -153,11 +153,11 @@ def identity(made: Manifest) -> dict[str, Any]:
     return {**plain, "files": [[str(file.split), file.rows, file.bytes] for file in files]}
 
 
-def _differing(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
+def differing(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
     """The dotted keys under which two configurations differ, in alphabetical order."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         if one != other:
             yield prefix
         return
     for key in sorted({*one, *other}):
-        yield from _differing(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else key)
+        yield from differing(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else key)
