@@ -257,6 +257,18 @@ class TestOwnNetworksRefused:
         message = refused(f"{module}.tried", {})
         assert message.startswith(f"model.name: the model of {module}.tried {said}")
 
+    def test_a_model_for_colour(self, own):
+        name = own(
+            "import keras\n"
+            "def build(size, classes):\n"
+            "    layers = [keras.layers.Flatten(), keras.layers.Dense(classes)]\n"
+            "    return keras.Sequential([keras.Input((size, size, 3)), *layers])\n"
+        )
+        message = refused(name, {})
+        assert message.startswith(
+            f"model.name: the model of {name} does not take images of shape (None, 28, 28, 1): "
+        )
+
     def test_a_model_that_is_no_graph_of_layers(self, own):
         module = own(
             "import keras\n"
@@ -300,7 +312,7 @@ class TestLayersOfOnesOwn:
         code = (
             "import sys, numpy as np\n"
             "from pathlib import Path\n"
-            "from fer_pipeline.learning import bundle\n"
+            "from fer_pipeline.learning.model import bundle\n"
             "model, info = bundle.load(Path('run'))\n"
             "print(info.network, float(model(np.ones((1, 16, 16, 1), np.float32)).numpy().sum()))\n"
         )

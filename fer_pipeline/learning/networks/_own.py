@@ -129,6 +129,8 @@ def _require_network(name: str, network: Any, size: int, classes: int) -> None:
         raise ConfigError(f"model.name: {name} returned {kind}, expected a keras.Model")
     try:
         logits = network(keras.Input((size, size, 1)))
+        # One for three channels lets a symbolic image pass, and fails at the first real one.
+        network(keras.ops.zeros((1, size, size, 1)))
     except Exception as error:
         raise ConfigError(
             f"model.name: the model of {name} does not take images of shape"
