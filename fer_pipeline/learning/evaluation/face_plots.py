@@ -33,7 +33,7 @@ def examples(faces: Faces, classes: Sequence[str], about: str, seed: int, path: 
     """
     wrong = int(faces.wrong.sum())
     count = f"{len(faces)} images drawn with seed {seed}: {len(faces) - wrong} ✓, {wrong} ✗"
-    sheet = _sheet(len(faces), 2, about, f"{count}; below each: said, true")
+    sheet = _sheet(len(faces), 2, about, count)
     for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
         x, y = _corner(place, 2)
         sheet.face(faces.pixels[place], x, y, _SIDE)
