@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from fer_pipeline import storage
 from fer_pipeline.accounting import Split
@@ -143,14 +143,9 @@ def read(folder: Path) -> Manifest:
     if not exists(folder):
         what = "holds no dataset (no manifest.json)" if folder.is_dir() else "no such folder"
         raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
-    text = storage.read_text(folder / NAME)
-    storage.require_format(folder, text, FORMAT_VERSION, DatasetError)
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise DatasetError(f"{folder / NAME}: is no manifest: {key}: {first['msg']}") from error
+    return storage.read_described(
+        folder / NAME, Manifest, FORMAT_VERSION, DatasetError, "is no manifest"
+    )
 
 
 def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:

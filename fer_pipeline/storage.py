@@ -13,9 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlparse
 
+from pydantic import BaseModel, ValidationError
+
 from fer_pipeline.errors import DatasetError, RunError, StorageError
+
+Description = TypeVar("Description", bound=BaseModel)
 
 
 def local_path(path: str | Path) -> Path:
@@ -116,9 +121,12 @@ def remove_folder(path: Path) -> None:
     Raises:
         StorageError: It cannot be deleted.
     """
-    if path.is_dir():
-        with _as_ours(path):
-            shutil.rmtree(path)
+    if not path.is_dir():
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be deleted: {error.strerror or error}") from error
 
 
 def require_format(
@@ -141,6 +149,35 @@ def require_format(
             f"{folder}: its format is {found}, this version reads up to {newest};"
             " update fer_pipeline"
         )
+
+
+def read_described(
+    path: Path,
+    kind: type[Description],
+    newest: int,
+    error: type[DatasetError] | type[RunError],
+    damaged: str,
+) -> Description:
+    """Reads the JSON that says what its folder holds.
+
+    Args:
+        path: The file.
+        kind: What it has to be.
+        newest: The newest version of the format that is understood.
+        error: What is raised where it is not.
+        damaged: What the message says of it then.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    text = read_text(path)
+    require_format(path.parent, text, newest, error)
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise error(f"{path}: {damaged}: {key}: {first['msg']}") from invalid
 
 
 def read_text(path: Path) -> str:

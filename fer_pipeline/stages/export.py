@@ -182,13 +182,10 @@ def _publish(result: Export, scratch: Path, folder: Path, config: Config) -> Non
 
 def _delete(path: Path) -> None:
     """Deletes a file or a folder, if it is there."""
-    if not path.is_dir():
+    if path.is_dir():
+        storage.remove_folder(path)
+    else:
         storage.remove(path)
-        return
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be deleted: {error.strerror or error}") from error
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from fer_pipeline import publication, storage
 from fer_pipeline.enhancement import Enhancement
@@ -112,14 +112,7 @@ def read(folder: Path) -> RunInfo:
             begun = (folder / publication.BEGUN).exists()
             what = "its training has not finished" if begun else "holds no trained model"
         raise RunError(f"{folder}: {what} (no {INFO}); make one with the train job")
-    text = storage.read_text(folder / INFO)
-    storage.require_format(folder, text, FORMAT_VERSION, RunError)
-    try:
-        return RunInfo.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise RunError(f"{folder / INFO}: is damaged: {key}: {first['msg']}") from error
+    return storage.read_described(folder / INFO, RunInfo, FORMAT_VERSION, RunError, "is damaged")
 
 
 def read_model(folder: Path) -> tuple[RunInfo, bytes]:
