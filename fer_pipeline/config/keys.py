@@ -199,6 +199,17 @@ class Inference(Section):
     """How evaluate and score run the network."""
 
     batch_size: PositiveInt = Field(256, description="images that go through at once")
+    flip: bool = Field(
+        False, description="average the probabilities of each image and of its mirror image"
+    )
+    min_confidence: Fraction = Field(
+        0.0, description="a lower probability of the most probable emotion scores as uncertain"
+    )
+    runtime: Literal["auto", "keras", "litert"] = Field(
+        "auto",
+        description="what scores: litert is the model's export, beside it in the folder export;"
+        " auto takes that where it is faster at equal answers",
+    )
 
 
 class Config(Section):

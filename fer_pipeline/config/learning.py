@@ -29,6 +29,11 @@ class Model(Section):
         " function of your own",
     )
     options: dict[str, Any] = Field({}, description="arguments of its build function")
+    temperature: PositiveFloat | None = Field(
+        None,
+        description="what its logits are divided by before the softmax of the finished model;"
+        " default: fitted on the validation split, 1 where there is none",
+    )
 
 
 class Optimizer(Section):
@@ -143,7 +148,10 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping = EarlyStopping()
-    best: Metric = Field("val_accuracy", description="what decides which weights are kept")
+    best: Metric | Literal["last"] = Field(
+        "val_accuracy",
+        description="what decides which weights are kept; last: those after the last step",
+    )
     label_smoothing: Fraction = Field(
         0.0, description="part of each target that is shared among all classes"
     )
@@ -188,6 +196,8 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
+        if self.best == "last" and self.trials > 1:
+            raise ValueError("best: last cannot choose among several trials; name a metric")
         if self.epochs and self.steps:
             raise ValueError("epochs and steps are both given; keep one, and set the other to null")
         rate, schedule = self.optimizer.learning_rate, self.schedule

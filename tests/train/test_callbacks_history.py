@@ -118,6 +118,11 @@ class TestBestWeights:
         kept = self.run(tmp_path, [0.2, 0.1, 0.4], "val_loss")
         assert (kept.made.step, kept.value, kept.weights[0].item()) == (14, 0.1, 2)
 
+    def test_keeps_the_last_ones_where_that_is_asked_for(self, tmp_path):
+        kept = self.run(tmp_path, [0.2, 0.5, 0.4], "last")
+        assert (kept.made.step, kept.value, kept.weights[0].item()) == (21, None, 3)
+        assert kept.confusion == [[1, 0], [0, 1]]
+
     def test_keeps_the_last_ones_without_validation(self, tmp_path):
         kept = self.run(tmp_path, [None, None, None])
         assert (kept.made.step, kept.value, kept.confusion) == (21, None, None)

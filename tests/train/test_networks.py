@@ -8,6 +8,7 @@ import pytest
 
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning import networks
+from fer_pipeline.learning.training import precision
 from fer_pipeline.learning.training.trainer import make_repeatable
 
 # Each network at the size and for the number of classes of its original.
@@ -18,6 +19,7 @@ ORIGINALS = {
     "system_d": (48, 7),
     "system_e": (48, 5),
     "mini_xception": (64, 7),
+    "compact": (48, 7),
 }
 # The smallest images that each takes, where there is such a limit.
 SMALLEST = {
@@ -26,6 +28,7 @@ SMALLEST = {
     "system_d": 18,
     "system_e": 31,
     "mini_xception": 5,
+    "compact": 8,
 }
 
 
@@ -160,6 +163,7 @@ class TestOriginals:
             ("system_d", 5_905_863, 3_712),
             ("system_e", 1_174_021, 8_576),
             ("mini_xception", 58_423, 1_472),
+            ("compact", 991_431, 1_728),
         ],
     )
     def test_parameters(self, originals, name, total, not_trainable):
@@ -275,7 +279,53 @@ class TestOriginals:
             ]
         )
 
-    @pytest.mark.parametrize("name", ["system_b", "system_c", "system_d", "mini_xception"])
+    def test_compact(self, originals):
+        network = originals["compact"]
+        assert [tuple(layer.output.shape[1:]) for layer in convolutions(network)] == [
+            (48, 48, 32),
+            *[(24, 24, 64)] * 2,
+            *[(12, 12, 128)] * 2,
+            *[(6, 6, 224)] * 2,
+        ]
+        assert {layer.kernel_size for layer in convolutions(network)} == {(3, 3)}
+        assert not any(layer.use_bias for layer in convolutions(network))
+        # A shortcut leads around the second convolution of a stage.
+        for stage in (1, 2, 3):
+            given = network.get_layer(f"stage_{stage}_b").input
+            assert any(one is given for one in network.get_layer(f"stage_{stage}_sum").input)
+        assert dropouts(network) == [0.3]
+        assert kinds(network)[-3:] == [
+            ("GlobalAveragePooling2D", (224,)),
+            ("Dropout", (224,)),
+            ("Dense", (7,)),
+        ]
+
+    def test_compact_costs_at_most_a_million_parameters_and_100_million_multiply_adds(
+        self, originals
+    ):
+        network = originals["compact"]
+        multiplied = sum(
+            layer.kernel.numpy().size * layer.output.shape[1] * layer.output.shape[2]
+            for layer in convolutions(network)
+        )
+        assert network.count_params() <= 1_000_000
+        assert 80e6 < multiplied + 224 * 7 <= 100e6
+
+    def test_compact_has_options(self):
+        network = networks.build("compact", 28, 5, {"stem": 4, "stages": [6, 8], "dropout": 0.5})
+        filters = [layer.filters for layer in convolutions(network)]
+        assert (filters, dropouts(network)) == ([4, 6, 6, 8, 8], [0.5])
+        assert network.output_shape == (None, 5)
+
+    def test_compact_gives_logits_in_float32_whatever_it_computes_in(self):
+        with precision.policy("mixed_bfloat16"):
+            network = networks.build("compact", 48, 7, {})
+        assert network.get_layer("stage_1_a").compute_dtype == "bfloat16"
+        assert network.output.dtype == "float32"
+
+    @pytest.mark.parametrize(
+        "name", ["system_b", "system_c", "system_d", "mini_xception", "compact"]
+    )
     def test_28x28(self, name):
         assert networks.build(name, 28, 7, {}).output_shape == (None, 7)
 

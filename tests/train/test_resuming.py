@@ -354,6 +354,15 @@ class TestRefusals:
         assert (files | {"tensorboard"}, weights, info) == (expected, same, about)
         assert not (unfinished / "tensorboard").exists()
 
+    def test_a_temperature_that_is_known_by_then(self, easy_dataset, unfinished, whole):
+        info = train(
+            str(easy_dataset), str(unfinished), chosen("model.temperature=1.5"), resume=True
+        )
+        assert info.temperature == 1.5 != whole[1].temperature
+        files, weights, _, _ = outputs(unfinished)
+        expected, same, _, _ = outputs(whole[0])
+        assert (set(files), weights) == (set(expected), same)
+
     @pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
     def test_a_torn_checkpoint(self, easy_dataset, unfinished, length):
         path = unfinished / checkpoint.NAME
@@ -382,6 +391,7 @@ class TestRefusals:
         ("options", "kind", "differs"),
         [
             (["seed=6"], ConfigError, "the run was begun with another seed;"),
+            (["model.temperature=9"], ConfigError, "is finished, with a temperature of "),
             (["inference.batch_size=3"], None, ""),
         ],
     )

@@ -333,6 +333,54 @@ class TestWhatIsKept:
         assert "validation accuracy not validated" in summary(info, str(tmp_path / "run"))
 
 
+class TestTemperature:
+    """What the finished model divides its logits by."""
+
+    def logits(self, model, pixels):
+        given = model.get_layer("normalization")(pixels[..., None].astype(np.float32))
+        (network,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+        return network(given).numpy()
+
+    def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
+        info = train(str(easy_dataset), str(tmp_path), chosen("training.best=last"))
+        model, _ = bundle.load(tmp_path)
+        rows = feed_of(easy_dataset, "validation").raw(["label"])
+        pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
+        logits = self.logits(model, pixels)
+
+        def loss(temperature):
+            return float(
+                keras.losses.sparse_categorical_crossentropy(
+                    labels, logits / temperature, from_logits=True
+                )
+                .numpy()
+                .mean()
+            )
+
+        assert info.temperature != 1
+        best = loss(info.temperature)
+        assert best < min(loss(info.temperature * 0.9), loss(info.temperature * 1.1), loss(1.0))
+        probabilities = model(pixels[..., None].astype(np.float32)).numpy()
+        expected = tf.nn.softmax(logits / info.temperature).numpy()
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+    def test_can_be_given(self, easy_dataset, tmp_path):
+        info = train(str(easy_dataset), str(tmp_path), chosen("model.temperature=2.5"))
+        model, _ = bundle.load(tmp_path)
+        assert info.temperature == 2.5
+        pixels = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), np.uint8)
+        expected = tf.nn.softmax(self.logits(model, pixels) / 2.5).numpy()
+        given = model(pixels[..., None].astype(np.float32)).numpy()
+        np.testing.assert_allclose(given, expected, atol=1e-6)
+
+    def test_is_1_without_validation(self, bright_and_dark, write_dataset, tmp_path):
+        data = write_dataset(tmp_path / "data", {"train": bright_and_dark(TRAIN, 5)})
+        info = train(str(data), str(tmp_path / "run"), chosen())
+        model, _ = bundle.load(tmp_path / "run")
+        assert info.temperature == 1
+        assert "temperature" not in [layer.name for layer in model.layers]
+
+
 class TestCallbacks:
     def test_hear_of_each_round(self, easy_dataset, tmp_path):
         logs = Logs()

@@ -18,8 +18,11 @@ from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.pixels import Normalization
 
-MODEL, INFO = "model.keras", "model.json"
+MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
 FORMAT_VERSION = 1
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained"
+"""The folder of the models that come with the package: the finished run of each, by its name."""
 
 
 class RunInfo(BaseModel):
@@ -39,6 +42,7 @@ class RunInfo(BaseModel):
         best_trial: In which of several trials, from 0.
         best_accuracy: Its validation accuracy then; None without a validation split.
         best_class_accuracies: The same of each class; empty without a validation split.
+        temperature: What the model divides its logits by (Guo et al. 2017, arXiv:1706.04599).
         seed: Of every random choice.
         sha256: Of the file `model.keras`.
         versions: Of the packages that made it.
@@ -61,12 +65,27 @@ class RunInfo(BaseModel):
     best_trial: int = 0
     best_accuracy: float | None
     best_class_accuracies: dict[str, float | None] = {}
+    temperature: float = 1.0
     seed: int
     sha256: str
     versions: dict[str, str]
 
 
-def servable(network: keras.Model, size: int, normalization: Normalization) -> keras.Model:
+def located(model: str | Path) -> Path:
+    """The folder of a finished run: the model's own, or that of a model which is shipped.
+
+    Args:
+        model: The run's folder, or the name of a model of the package. A folder that is there goes
+            before a name.
+    """
+    folder = storage.local_path(model)
+    shipped = PRETRAINED / str(model)
+    return shipped if not folder.exists() and (shipped / INFO).is_file() else folder
+
+
+def servable(
+    network: keras.Model, size: int, normalization: Normalization, temperature: float = 1.0
+) -> keras.Model:
     """The model that is saved: the network between one normalisation layer and a softmax.
 
     Args:
@@ -74,6 +93,8 @@ def servable(network: keras.Model, size: int, normalization: Normalization) -> k
         size: The side of the images, in pixels.
         normalization: What the network sees of a pixel: the layer gives the very bits of its table,
             because both multiply and add in float32.
+        temperature: What the logits are divided by, above 0. It moves no prediction, only how sure
+            the model is of it.
 
     Returns:
         A model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities of shape
@@ -83,9 +104,13 @@ def servable(network: keras.Model, size: int, normalization: Normalization) -> k
     rescale = keras.layers.Rescaling(
         normalization.scale, normalization.offset, name="normalization"
     )
+    logits = network(rescale(pixels))
     # Whatever precision the network computes in, probabilities are float32.
+    if temperature != 1:
+        calibrate = keras.layers.Rescaling(1 / temperature, name="temperature", dtype="float32")
+        logits = calibrate(logits)
     softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
-    return keras.Model(pixels, softmax(network(rescale(pixels))), name="fer_pipeline")
+    return keras.Model(pixels, softmax(logits), name="fer_pipeline")
 
 
 def save(model: keras.Model, path: Path) -> None:

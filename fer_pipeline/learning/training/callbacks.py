@@ -35,7 +35,7 @@ class Kept:
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights that are best by a metric; without validation, the last ones.
+    """Keeps the weights that are best by a metric; without validation or a metric, the last ones.
 
     They stay in memory and go into the checkpoint: Keras's ModelCheckpoint writes in place, and
     killed meanwhile leaves half a model.
@@ -55,7 +55,7 @@ class BestWeights(keras.callbacks.Callback):
         """Takes what decides.
 
         Args:
-            metric: Its name in the logs of a round.
+            metric: Its name in the logs of a round, or `last`.
             history: Of the run.
             confusion: What the last validation found.
             validated: Whether there is a validation split.
@@ -63,7 +63,8 @@ class BestWeights(keras.callbacks.Callback):
         super().__init__()
         self.kept: Kept | None = None
         self._metric, self._history, self._confusion = metric, history, confusion
-        self._decides = validated or not metric.startswith("val_")
+        self._decides = metric != "last" and (validated or not metric.startswith("val_"))
+        self._validated = validated
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the weights if they are the best so far."""
@@ -77,7 +78,8 @@ class BestWeights(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Keeps the last weights where none could be the best."""
         if not self._decides:
-            log.info("there is no validation split: the model is the last one")
+            if not self._validated:
+                log.info("there is no validation split: the model is the last one")
             self._keep(None)
 
     def _is_better(self, value: float, old: float | None) -> bool:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from fer_pipeline import calibration
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.learning import networks
@@ -130,6 +131,18 @@ class Plan:
                     " was not yet trained on"
                 )
         return keeper
+
+    def temperature(self) -> float:
+        """What the logits of the network, as it stands, are to be divided by."""
+        chosen = self.config.model.temperature
+        if chosen or self.validation is None:
+            return chosen or 1.0
+        answers = [
+            (self.network.predict_on_batch(images), labels)
+            for images, labels in self.validation.epoch(0)
+        ]
+        logits, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return calibration.fit_temperature(logits.astype(np.float64), labels)
 
     def begin_again(self) -> None:
         """Makes the network and its optimiser what they were before the first step."""

@@ -101,7 +101,7 @@ class RunKeeper:
 
 
 # What may change when a run is resumed: it bears on neither the weights nor the history.
-_FREE = ("tracking", "inference", "training.checkpoint_every")
+_FREE = ("tracking", "inference", "training.checkpoint_every", "model.temperature")
 
 
 def require_same(

@@ -1,0 +1,195 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+from fer_pipeline.calibration import (
+    COVERAGES,
+    TEMPERATURES,
+    Bin,
+    Covered,
+    calibration,
+    coverage,
+    curve,
+    fit_temperature,
+)
+
+
+def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels, often with equal logits, and with all right or all wrong."""
+    n, classes = draw(st.integers(1, 12)), draw(st.integers(2, 5))
+    logit = st.sampled_from([-8.0, -1.0, -0.5, 0.0, 0.0, 0.25, 1.0, 30.0])
+    row = st.lists(logit, min_size=classes, max_size=classes)
+    logits = np.array(draw(st.lists(row, min_size=n, max_size=n)), np.float32)
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    kind = draw(st.sampled_from(["any", "right", "wrong"]))
+    if kind != "any":
+        labels = (logits.argmax if kind == "right" else logits.argmin)(axis=1)
+    return logits, np.array(labels)
+
+
+class TestTemperature:
+    @pytest.mark.parametrize(
+        ("logits", "labels", "said"),
+        [
+            ([], [], r"got \(0,\) and \(0,\)"),
+            ([[1.0, 2.0]], [0, 1], r"got \(2,\) and \(1, 2\)"),
+            ([[1.0, 2.0]], [[0]], r"got \(1, 1\) and \(1, 2\)"),
+            ([[1.0, 2.0]], [2], r"whole numbers in 0\.\.1"),
+            ([[1.0, 2.0]], [-1], r"whole numbers in 0\.\.1"),
+            ([[1.0, 2.0]], [0.0], r"whole numbers in 0\.\.1"),
+            ([[1.0, np.nan]], [0], "expected logits, got values that are not finite"),
+            ([[1.0, np.inf]], [0], "expected logits, got values that are not finite"),
+        ],
+    )
+    def test_what_is_no_evaluation_is_refused(self, logits, labels, said):
+        with pytest.raises(ValueError, match=said):
+            fit_temperature(logits, np.array(labels))
+
+    @pytest.mark.parametrize("truth", [0.3, 1.0, 2.5])
+    def test_the_temperature_of_scaled_logits_comes_out(self, truth):
+        random = np.random.default_rng(3)
+        logits = 2 * random.standard_normal((60_000, 7))
+        odds = softmax(logits, axis=1).cumsum(axis=1)
+        labels = (random.random((len(logits), 1)) > odds).sum(axis=1)
+        assert fit_temperature(truth * logits, labels) == pytest.approx(truth, rel=0.03)
+
+    def test_two_images_by_hand(self):
+        # 3 of 4 are right, all by a margin of 2: sigmoid(2 / T) = 3 / 4.
+        logits = np.array([[0, 2], [0, 2], [2, 0], [2, 0]], np.float32)
+        assert fit_temperature(logits, np.array([1, 1, 0, 1])) == pytest.approx(2 / np.log(3))
+
+    @pytest.mark.parametrize(
+        ("logits", "labels", "temperature"),
+        [
+            ([[0, 1], [1, 0]], [1, 0], TEMPERATURES[0]),  # all right
+            ([[0, 1000], [1000, 0]], [1, 0], TEMPERATURES[0]),  # at any T the loss is 0
+            ([[0, 1]], [1], TEMPERATURES[0]),
+            ([[0, 1]], [0], TEMPERATURES[1]),  # all wrong
+            ([[0, 1], [0, 1]], [0, 1], TEMPERATURES[1]),  # right by chance
+            ([[5, 5, 5], [0, 0, 0]], [2, 1], 1.0),
+            ([[5]], [0], 1.0),
+        ],
+    )
+    def test_without_a_least_loss_it_is_still_within_bounds(self, logits, labels, temperature):
+        assert fit_temperature(logits, np.array(labels)) == pytest.approx(temperature)
+
+    @settings(max_examples=150, deadline=None)
+    @given(scored())
+    def test_none_is_better(self, case):
+        logits, labels = case
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = fit_temperature(logits, labels)
+        assert TEMPERATURES[0] <= found <= TEMPERATURES[1]
+        others = np.geomspace(*TEMPERATURES, 200)
+        least = min(loss(logits, labels, other) for other in others)
+        assert loss(logits, labels, found) <= least + 1e-9
+
+
+def answers(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities over three classes with these confidences."""
+    sure = np.array(confidence)
+    given = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1)
+    return np.where(right, 0, 2), given
+
+
+@st.composite
+def judged(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and float32 probabilities, often of equal confidence."""
+    n, classes = draw(st.integers(1, 25)), draw(st.integers(2, 5))
+    weight = st.lists(st.sampled_from([0, 1, 1, 2, 7]), min_size=classes, max_size=classes)
+    weights = np.array(draw(st.lists(weight.filter(any), min_size=n, max_size=n)), np.float32)
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    return np.array(labels), weights / weights.sum(axis=1, keepdims=True)
+
+
+class TestCalibration:
+    def test_what_is_no_evaluation_is_refused(self):
+        with pytest.raises(ValueError, match="rows that do not add up to 1"):
+            calibration(np.array([0]), [[2.0, 3.0]])
+        with pytest.raises(ValueError, match=r"got \(0,\) and \(0, 2\)"):
+            calibration([], np.zeros((0, 2)))
+
+    def test_by_hand(self):
+        # 0.6 = 9/15 is in the bin that it ends; one of two is right there.
+        found = calibration(*answers([0.6, 0.55, 0.95], [True, False, True]))
+        assert found.error == pytest.approx((abs(1 - 1.15) + abs(1 - 0.95)) / 3)
+        assert found.confidence == pytest.approx(0.7)
+        filled = {8: (2, 0.575, 0.5), 14: (1, 0.95, 1.0)}
+        assert found.bins == tuple(
+            Bin(i / 15, (i + 1) / 15, *filled.get(i, (0, None, None))) for i in range(15)
+        )
+
+    def test_a_confidence_above_one_by_rounding_is_in_the_last_bin(self):
+        found = calibration([0], [[1.004, 0.0]])
+        assert found.bins[-1].images == 1
+
+    @settings(max_examples=60, deadline=None)
+    @given(judged())
+    def test_the_bins_hold_every_image(self, case):
+        labels, given = case
+        found = calibration(labels, given)
+        confidence = given.max(axis=1).astype(np.float64)
+        right = given.argmax(axis=1) == labels
+        error = 0.0
+        for one in found.bins:
+            inside = (confidence > one.low) & (confidence <= one.high)
+            assert one.images == inside.sum()
+            if one.images:
+                assert one.accuracy == pytest.approx(right[inside].mean())
+                assert one.confidence == pytest.approx(confidence[inside].mean())
+                error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+        assert sum(one.images for one in found.bins) == len(labels)
+        assert found.error == pytest.approx(error)
+        assert abs(right.mean() - found.confidence) <= found.error + 1e-12
+
+    def test_as_sure_as_right_has_no_error(self):
+        random = np.random.default_rng(0)
+        given = random.dirichlet(np.ones(5), 100_000)
+        labels = (random.random((len(given), 1)) > given.cumsum(axis=1)).sum(axis=1)
+        assert calibration(labels, given).error < 0.01
+
+
+class TestCoverage:
+    def test_by_hand(self):
+        # The two of 0.75 count together, whatever their order.
+        found = curve(*answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True]))
+        assert found.confidence.tolist() == [0.875, 0.75, 0.5]
+        assert found.images.tolist() == [1, 3, 4]
+        assert found.accuracy.tolist() == [1.0, 2 / 3, 0.5]
+        assert coverage(found) == (
+            Covered(1.0, 1.0, 4, 0.5, 0.5),
+            Covered(0.9, 1.0, 4, 0.5, 0.5),
+            Covered(0.8, 1.0, 4, 0.5, 0.5),
+            Covered(0.7, 0.75, 3, 0.75, 2 / 3),
+            Covered(0.5, 0.75, 3, 0.75, 2 / 3),
+        )
+
+    def test_a_part_that_is_a_whole_number_of_images_is_not_rounded_up(self):
+        sure = np.linspace(0.5, 0.9, 100)
+        found = coverage(curve(*answers(sure.tolist(), [True] * 100)))
+        assert [one.images for one in found] == [100, 90, 80, 70, 50]
+
+    @settings(max_examples=80, deadline=None)
+    @given(judged())
+    def test_the_least_confidence_gives_what_is_said(self, case):
+        labels, given = case
+        confidence, right = given.max(axis=1), given.argmax(axis=1) == labels
+        found = coverage(curve(labels, given))
+        assert tuple(one.asked for one in found) == COVERAGES
+        for one in found:
+            left = confidence >= np.float32(one.min_confidence)
+            assert one.images == left.sum()
+            assert one.coverage == left.mean() >= one.asked - 1e-9
+            assert one.accuracy == pytest.approx(right[left].mean())
+            # With the next higher confidence, fewer than asked for are left.
+            assert (confidence > np.float32(one.min_confidence)).mean() < one.asked
