@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline import metrics, schema
+from fer_pipeline import answers, schema
 
 SHOWN = 25
 """How many images a picture of examples or of mistakes holds at most: reference system E's 5x5."""
@@ -58,7 +58,7 @@ class Faces:
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
         """The predicted classes."""
-        return metrics.predictions(self.probabilities)
+        return answers.predictions(self.probabilities)
 
     @property
     def confidence(self) -> npt.NDArray[np.float32]:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-# A softmax in bfloat16 misses a sum of 1 by up to 0.4 %; logits miss it by far more.
-_SUM_TOLERANCE = 0.01
+from fer_pipeline.answers import checked_probabilities, predictions
+from fer_pipeline.calibration import Calibration, Covered, calibration, coverage, curve
+from fer_pipeline.intervals import LEVEL, RESAMPLES, Interval, Intervals, bootstrap
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class Metrics:
         top2_accuracy: The part of the images whose class is among the two most probable ones.
         loss: The mean cross-entropy, in nats.
         confusion: Images by true class (rows) and predicted class (columns).
+        intervals: Of the accuracies.
+        calibration: How far confidence and accuracy agree.
+        coverage: What the most confident parts of the images give.
     """
 
     classes: tuple[ClassMetrics, ...]
@@ -88,6 +92,9 @@ class Metrics:
     top2_accuracy: float
     loss: float
     confusion: tuple[tuple[int, ...], ...]
+    intervals: Intervals
+    calibration: Calibration
+    coverage: tuple[Covered, ...]
 
     @property
     def rows(self) -> int:
@@ -119,25 +126,50 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without NaN; what does not exist is None."""
         return {
-            "rows": self.rows,
-            "accuracy": self.accuracy,
-            "mean_class_accuracy": self.mean_class_accuracy,
+            **self.accuracies(),
             "top2_accuracy": self.top2_accuracy,
             "loss": self.loss,
+            "intervals": {
+                "method": "percentile bootstrap over images",
+                "level": LEVEL,
+                "resamples": RESAMPLES,
+                "seed": self.intervals.seed,
+            },
             "classes": {
                 one.name: {
                     "actual": one.actual,
                     "predicted": one.predicted,
                     "true_positives": one.true_positives,
                     **_scores(one.scores, one.actual),
+                    "accuracy_interval": _ends(interval),
                 }
-                for one in self.classes
+                for one, interval in zip(self.classes, self.intervals.classes, strict=True)
             },
             "macro_average": _scores(self.macro, self.rows),
             "weighted_average": _scores(self.weighted, self.rows),
             "confusion_matrix": [list(row) for row in self.confusion],
             "confused_pairs": [asdict(pair) for pair in self.confused],
+            "calibration": {
+                "expected_calibration_error": self.calibration.error,
+                "mean_confidence": self.calibration.confidence,
+                "bins": [asdict(one) for one in self.calibration.bins],
+            },
+            "coverage": [asdict(one) for one in self.coverage],
         }
+
+    def accuracies(self) -> dict[str, Any]:
+        """Of `to_dict`, how many images there are and both accuracies with their intervals."""
+        return {
+            "rows": self.rows,
+            "accuracy": self.accuracy,
+            "accuracy_interval": _ends(self.intervals.accuracy),
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "mean_class_accuracy_interval": _ends(self.intervals.mean_class_accuracy),
+        }
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
 
 
 def _scores(scores: Scores, support: int) -> dict[str, Any]:
@@ -150,7 +182,9 @@ def _scores(scores: Scores, support: int) -> dict[str, Any]:
     }
 
 
-def measure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[str]) -> Metrics:
+def measure(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[str], seed: int = 0
+) -> Metrics:
     """Compares what is true with what a model says.
 
     Args:
@@ -158,12 +192,15 @@ def measure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequen
         probabilities: The model's, of shape (n, classes), each row adding up to 1. The most
             probable class is the prediction, the first of equally probable ones.
         classes: The names of the classes, at least two, in the order of their labels.
+        seed: Of the intervals.
 
     Raises:
         ValueError: The arrays are empty, do not fit each other or the classes, or hold labels or
             probabilities that are none.
     """
-    truth, given = _checked(labels, probabilities, len(classes))
+    if len(classes) < 2:
+        raise ValueError(f"expected at least two classes, got {len(classes)}")
+    truth, given = checked_probabilities(labels, probabilities, len(classes))
     guesses = predictions(given)
     every = np.arange(len(classes))
     confusion = confusion_matrix(truth, guesses, labels=every)
@@ -193,32 +230,10 @@ def measure(labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequen
         # In float64 it takes 2.2e-16, a loss of 36, for the least probability.
         loss=float(log_loss(truth, given / given.sum(axis=1, keepdims=True), labels=every)),
         confusion=tuple(tuple(map(int, row)) for row in confusion),
+        intervals=bootstrap(actual.tolist(), confusion.diagonal().tolist(), seed),
+        calibration=calibration(truth, given),
+        coverage=coverage(curve(truth, given)),
     )
-
-
-def predictions(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The most probable class of each row, the first of equals: int64 of shape (n,)."""
-    return np.argmax(probabilities, axis=1)
-
-
-def _checked(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    truth, given = np.asarray(labels), np.asarray(probabilities, np.float64)
-    if classes < 2:
-        raise ValueError(f"expected at least two classes, got {classes}")
-    if truth.ndim != 1 or not len(truth) or given.shape != (len(truth), classes):
-        raise ValueError(
-            f"expected labels of shape (n,), n > 0, and probabilities of shape (n, {classes}),"
-            f" got {truth.shape} and {given.shape}"
-        )
-    if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= classes:
-        raise ValueError(f"expected labels that are whole numbers in 0..{classes - 1}")
-    if not np.isfinite(given).all():
-        raise ValueError("expected probabilities, got values that are not finite")
-    if (given < 0).any() or (abs(given.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
-        raise ValueError("expected probabilities, got rows that do not add up to 1")
-    return truth.astype(np.int64), given
 
 
 def _ranks(truth: npt.NDArray[np.int64], given: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

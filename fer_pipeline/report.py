@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import math
+
+from fer_pipeline.copies import Copies
+from fer_pipeline.intervals import LEVEL, Interval
 from fer_pipeline.metrics import Metrics, Scores
+
+_INTERVAL = f"{100 * LEVEL:g} % interval"
 
 
 def class_table(metrics: Metrics) -> str:
-    """The table per class for a terminal: reference system A's, and accuracy, precision and F1."""
+    """The table per class for a terminal: reference system A's, and accuracy, precision and F1.
+
+    Each accuracy has its interval beside it; that of the macro average is the mean per class.
+    """
     width = max(len(name) for name in [*(c.name for c in metrics.classes), "weighted average"])
     lines = [
         f"{'':<{width}}{'actual':>10}{'predicted':>11}{'true positives':>16}"
-        f"{'accuracy':>10}{'precision':>11}{'F1':>9}"
+        f"{'accuracy':>10}{_INTERVAL:>17}{'precision':>11}{'F1':>9}"
     ]
-    rows = [(c.name, c.actual, c.predicted, c.true_positives, c.scores) for c in metrics.classes]
     right = sum(c.true_positives for c in metrics.classes)
-    for name, actual, predicted, true, scores in rows:
-        lines.append(f"{name:<{width}}{actual:>10,}{predicted:>11,}{true:>16,}{_percents(scores)}")
-    for name, scores in (("macro average", metrics.macro), ("weighted average", metrics.weighted)):
-        lines.append(f"{name:<{width}}{'':>37}{_percents(scores)}")
+    intervals = metrics.intervals
+    for c, interval in zip(metrics.classes, intervals.classes, strict=True):
+        lines.append(
+            f"{c.name:<{width}}{c.actual:>10,}{c.predicted:>11,}{c.true_positives:>16,}"
+            f"{_percents(c.scores, interval)}"
+        )
+    for name, scores, interval in (
+        ("macro average", metrics.macro, intervals.mean_class_accuracy),
+        ("weighted average", metrics.weighted, intervals.accuracy),
+    ):
+        lines.append(f"{name:<{width}}{'':>37}{_percents(scores, interval)}")
     lines.append(
         f"{'all':<{width}}{metrics.rows:>10,}{metrics.rows:>11,}{right:>16,}"
-        f"{percent(metrics.accuracy):>10}"
+        f"{percent(metrics.accuracy):>10}{percents(intervals.accuracy):>17}"
     )
     lines.append("(actual: the support; accuracy of a class: its recall; -: it has no image)")
     return "\n".join(lines)
@@ -59,13 +74,67 @@ def confused_table(metrics: Metrics, pairs: int = 5) -> str:
 
 def overall(metrics: Metrics) -> str:
     """The numbers over all classes for a terminal, one a line."""
+    intervals, calibration = metrics.intervals, metrics.calibration
     numbers = (
-        ("accuracy", f"{percent(metrics.accuracy)} of {metrics.rows:,} images"),
-        ("mean per-class accuracy", percent(metrics.mean_class_accuracy)),
+        (
+            "accuracy",
+            f"{percent(metrics.accuracy)} of {metrics.rows:,} images"
+            f" ({_INTERVAL} {percents(intervals.accuracy)})",
+        ),
+        (
+            "mean per-class accuracy",
+            f"{percent(metrics.mean_class_accuracy)}"
+            f" ({_INTERVAL} {percents(intervals.mean_class_accuracy)})",
+        ),
         ("top-2 accuracy", percent(metrics.top2_accuracy)),
         ("loss", f"{metrics.loss:.4f} (mean cross-entropy, in nats)"),
+        (
+            "calibration error",
+            f"{percent(calibration.error)} (expected, {len(calibration.bins)} bins; mean confidence"
+            f" {percent(calibration.confidence)})",
+        ),
     )
     return "\n".join(f"{name:<25}{value}" for name, value in numbers)
+
+
+def coverage_table(metrics: Metrics) -> str:
+    """Accuracy against coverage for a terminal: what only confident predictions would give.
+
+    The least confidence is rounded down, so that it leaves no fewer images.
+    """
+    lines = [f"{'coverage':>8}{'images':>10}{'least confidence':>18}{'accuracy':>10}"]
+    for one in metrics.coverage:
+        least = math.floor(one.min_confidence * 10_000) / 10_000
+        lines.append(
+            f"{percent(one.coverage):>8}{one.images:>10,}{least:>18.4f}{percent(one.accuracy):>10}"
+        )
+    return "\n".join(lines)
+
+
+def copies_table(copies: Copies) -> str:
+    """The accuracies with and without copies in training for a terminal, or why there is no table.
+
+    Where no image has a copy, one line says so.
+    """
+    if not copies.count:
+        why = " (split.deduplicate)" if copies.prevented else ""
+        return f"no image has an exact copy in the train split{why}"
+    lines = [
+        f"{'exact copies in training':<25}{'images':>8}{'accuracy':>10}{_INTERVAL:>17}"
+        f"{'mean per class':>16}{_INTERVAL:>17}"
+    ]
+    without = f"without {copies.count:,}"
+    for name, found in (("all images", copies.every), (without, copies.rest)):
+        if found is None:
+            lines.append(f"{name:<25}{0:>8}{'-':>10}{'-':>17}{'-':>16}{'-':>17}")
+            continue
+        lines.append(
+            f"{name:<25}{found.rows:>8,}{percent(found.accuracy):>10}"
+            f"{percents(found.intervals.accuracy):>17}"
+            f"{percent(found.mean_class_accuracy):>16}"
+            f"{percents(found.intervals.mean_class_accuracy):>17}"
+        )
+    return "\n".join(lines)
 
 
 def percent(fraction: float | None) -> str:
@@ -73,5 +142,13 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def _percents(scores: Scores) -> str:
-    return f"{percent(scores.accuracy):>10}{percent(scores.precision):>11}{percent(scores.f1):>9}"
+def percents(interval: Interval | None) -> str:
+    """An interval as per cent with one decimal; "-" for None."""
+    return "-" if interval is None else f"{100 * interval.low:.1f}..{100 * interval.high:.1f} %"
+
+
+def _percents(scores: Scores, interval: Interval | None) -> str:
+    return (
+        f"{percent(scores.accuracy):>10}{percents(interval):>17}{percent(scores.precision):>11}"
+        f"{percent(scores.f1):>9}"
+    )

@@ -1,15 +1,29 @@
 """A trained run and a split of a dataset to a report: per class, overall, and per image."""
 
+import argparse
 import sys
 
 from fer_pipeline import cli, config
 from fer_pipeline.accounting import Split
+from fer_pipeline.publication import SHIPPED
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job; returns its exit status."""
     parser = cli.parser("evaluate", __doc__ or "")
-    parser.add_argument("--model", required=True, metavar="RUN", help="the folder of a train job")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument(
+        "--model",
+        default=SHIPPED,
+        metavar="RUN",
+        help="the folder of a train job, or a model of the package; default: %(default)s",
+    )
+    models.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="RUN",
+        help="or two and more of them: one table of all, and whether they differ by chance",
+    )
     parser.add_argument(
         "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
     )
@@ -24,6 +38,11 @@ def main(argv: list[str] | None = None) -> int:
         "--overwrite", action="store_true", help="replace an evaluation that is there"
     )
     parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="average over each image and its mirror image: --set inference.flip=true",
+    )
+    parser.add_argument(
         "--layers",
         nargs="+",
         default=[],
@@ -36,10 +55,36 @@ def main(argv: list[str] | None = None) -> int:
         metavar="ROW",
         help="draw them for this row of the split, from 0; default: the one best recognised",
     )
-    return cli.run(_run, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    if arguments.compare is not None:
+        if len(arguments.compare) < 2:
+            parser.error("argument --compare: expected at least two runs")
+        for name, value in (("layers", arguments.layers), ("image", arguments.image)):
+            if value not in ([], None):
+                parser.error(f"argument --{name}: not allowed with argument --compare")
+    return cli.run(_run if arguments.compare is None else _compare, arguments)
 
 
-def _run(arguments) -> str:  # type: ignore[no-untyped-def]
+def _compare(arguments: argparse.Namespace) -> str:
+    from fer_pipeline.stages.compare import compare, summary
+
+    found = compare(
+        arguments.compare,
+        arguments.dataset,
+        Split(arguments.split),
+        arguments.output,
+        _configuration(arguments),
+        overwrite=arguments.overwrite,
+    )
+    return summary(found, arguments.output)
+
+
+def _configuration(arguments: argparse.Namespace) -> config.Config:
+    settings = [*arguments.set, *(["inference.flip=true"] if arguments.flip else [])]
+    return config.load(arguments.config, settings)
+
+
+def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.stages.evaluate import evaluate, summary
 
@@ -48,7 +93,7 @@ def _run(arguments) -> str:  # type: ignore[no-untyped-def]
         arguments.dataset,
         Split(arguments.split),
         arguments.output,
-        config.load(arguments.config, arguments.set),
+        _configuration(arguments),
         overwrite=arguments.overwrite,
         layers=arguments.layers,
         image=arguments.image,

@@ -8,22 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer_pipeline import storage
+from fer_pipeline.calibration import Curve
 from fer_pipeline.gallery import Gallery
-from fer_pipeline.learning.evaluation import class_activation_plots, face_plots, feature_map_plots
+from fer_pipeline.learning.evaluation import (
+    calibration_plots,
+    class_activation_plots,
+    face_plots,
+    feature_map_plots,
+)
 from fer_pipeline.learning.evaluation import number_plots as evaluation_plots
 from fer_pipeline.learning.evaluation.inspection import Inspection
 from fer_pipeline.metrics import Metrics
 
 CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
+RELIABILITY, COVERAGE = "reliability.png", "coverage.png"
 EXAMPLES, WORST, WORST_LIST = "examples.png", "mistakes.png", "mistakes.csv"
 FEATURE_MAPS, CLASS_ACTIVATION = "feature_maps.png", "class_activation.png"
 
 
-def of_numbers(result: Metrics, about: str, folder: Path) -> None:
-    """Draws the confusion matrix and the bars per class.
+def of_numbers(result: Metrics, curve: Curve, about: str, folder: Path) -> None:
+    """Draws the confusion matrix, the bars per class, calibration, and accuracy against coverage.
 
     Args:
         result: The evaluation.
+        curve: Its accuracy against coverage.
         about: What was evaluated on what.
         folder: The evaluation's folder.
 
@@ -32,6 +40,8 @@ def of_numbers(result: Metrics, about: str, folder: Path) -> None:
     """
     evaluation_plots.confusion_matrix(result, about, folder / CONFUSION_MATRIX)
     evaluation_plots.class_bars(result, about, folder / CLASSES)
+    calibration_plots.reliability(result, about, folder / RELIABILITY)
+    calibration_plots.coverage(result, curve, about, folder / COVERAGE)
 
 
 def of_images(

@@ -221,18 +221,21 @@ def test_evaluate(report, dataset, on_disk) -> None:
     assert metrics["dataset"]["checksum"] == dataset.manifest["checksum"]
     right = sum(row["correct"] for row in rows) / len(rows)
     assert metrics["accuracy"] == pytest.approx(right)
+    assert metrics["copies_in_training"]["deduplicated"]
+    assert not any(row["copy_in_training"] for row in rows)
+    assert "no image has an exact copy in the train split (split.deduplicate)" in report.lines
     # On stdout nothing but the result.
     files = [
-        *("predictions.parquet", "confusion_matrix.png", "classes.png", "examples.png"),
-        *("mistakes.png", "mistakes.csv", "feature_maps.png", "class_activation.png"),
-        *("metrics.json", "config.yaml"),
+        *("predictions.parquet", "confusion_matrix.png", "classes.png", "reliability.png"),
+        *("coverage.png", "examples.png", "mistakes.png", "mistakes.csv", "feature_maps.png"),
+        *("class_activation.png", "metrics.json", "config.yaml"),
     ]
     assert set(on_disk(report.folder)) == set(files)
     assert report.lines[0].split()[:3] == ["actual", "predicted", "true"]
     assert [line.split()[:2] for line in report.lines[1:8]] == [
         [name, str(n)] for name, n in counts.items()
     ]
-    assert report.lines[-11:] == ["", *(f"wrote report/{name}" for name in files)]
+    assert report.lines[-13:] == ["", *(f"wrote report/{name}" for name in files)]
 
 
 def test_score(scores, dataset, on_disk) -> None:
@@ -372,11 +375,6 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "five: its classes are angry, disgust, sad, happy, surprise, the model of run was trained"
         " for angry, disgust, fear, happy, sad, surprise, neutral;",
     ),
-    "evaluate: another size": (
-        "evaluate --model run --dataset large --output {out}",
-        "large: its images are 48x48, the model of run takes 28x28; run preprocess with"
-        " image.size=28",
-    ),
     "evaluate: an output that is there": (
         "evaluate --model run --dataset data --output report",
         "report: holds an evaluation already; --overwrite replaces it",
@@ -405,7 +403,6 @@ def mistakes(jobs, dataset, runs, report, scores, exported, on_disk) -> dict[str
     """What each mistake ends in, and what the user's folder holds before and after all of them."""
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _changed(dataset.folder, dataset.home / "five", classes=five)
-    _changed(dataset.folder, dataset.home / "large", image={"size": 48})
     (dataset.home / "headless.csv").write_text("0,1 2 3,Training\n" * 5)
     before = on_disk(dataset.home)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, manifest, metrics, report
+from fer_pipeline import config, images, manifest, metrics, report
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
@@ -26,9 +26,9 @@ from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.manifest import Image
-from fer_pipeline.metrics import Metrics
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.stages.evaluate import OUTPUTS, evaluate, summary
+from fer_pipeline.publication import SHIPPED
+from fer_pipeline.stages.evaluate import OUTPUTS, Evaluation, evaluate, summary
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -68,13 +68,16 @@ def make_dataset(splits: dict[str, Any], write_dataset: Callable[..., Path]) -> 
     return make
 
 
-def make_run(folder: Path, *, bias: float = 0.0, convolution: bool = True) -> Path:
-    """Writes a finished run of a model that goes by brightness alone."""
+def make_run(
+    folder: Path, *, bias: float = 0.0, convolution: bool = True, left: bool = False
+) -> Path:
+    """Writes a finished run of a model that goes by brightness, perhaps that of the left half."""
     # A convolution with the one weight 1 gives what it takes.
     same = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="same")
     network = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 1)),
+            *([keras.layers.Cropping2D(((0, 0), (0, SIZE // 2)))] if left else []),
             *([same] if convolution else []),
             keras.layers.GlobalAveragePooling2D(name="average"),
             keras.layers.Dense(3, name="logits"),
@@ -108,13 +111,26 @@ def expected_probabilities(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floa
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def chosen(batch_size: int = 6) -> Config:
-    return config.load(None, [f"inference.batch_size={batch_size}"])
+def chosen(batch_size: int = 6, flip: bool = False) -> Config:
+    settings = [f"inference.batch_size={batch_size}", f"inference.flip={str(flip).lower()}"]
+    return config.load(None, settings)
 
 
 @pytest.fixture(scope="module")
 def dataset(make_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def small(
+    splits: dict[str, Any],
+    write_dataset: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The corners, 9x9, of the images of the test split."""
+    test = splits["test"]
+    corners = dataclasses.replace(test, pixels=np.ascontiguousarray(test.pixels[:, :9, :9]))
+    return write_dataset(tmp_path_factory.mktemp("small"), {"test": corners}, size=9)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +141,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(
     run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Metrics, Path]:
+) -> tuple[Evaluation, Path]:
     """The test split of the dataset, evaluated into a folder that was not there."""
     out = tmp_path_factory.mktemp("evaluated") / "a" / "b"
     return evaluate(run, dataset, Split.TEST, out, chosen()), out
@@ -149,6 +165,7 @@ class TestOutputs:
             ("image_hash", pa.string()),
             ("variant", pa.string()),
             ("copy", pa.int32()),
+            ("copy_in_training", pa.bool_()),
             ("label", pa.int32()),
             ("emotion", pa.string()),
             ("predicted", pa.string()),
@@ -163,6 +180,8 @@ class TestOutputs:
         assert table.to_pylist() == [
             {
                 **rows.origin(record),
+                # Rows of the same number have the same hash, and training has 20.
+                "copy_in_training": record < 20,
                 "label": label,
                 "emotion": CLASSES[label],
                 "predicted": CLASSES[guesses[record]],
@@ -177,8 +196,8 @@ class TestOutputs:
         ]
 
     def test_metrics_say_what_was_evaluated(self, run, splits, dataset, evaluated):
-        result, out = evaluated
-        rows = splits["test"]
+        evaluation, out = evaluated
+        result, rows = evaluation.metrics, splits["test"]
         expected = metrics.measure(rows.labels, expected_probabilities(rows.pixels), CLASSES)
         assert result.classes == expected.classes
         assert result.confusion == expected.confusion
@@ -192,10 +211,12 @@ class TestOutputs:
                 "path": str(run.resolve()),
                 "sha256": bundle.digest(run / bundle.MODEL),
                 "dataset_checksum": CHECKSUM,
+                "size": SIZE,
             },
-            "dataset": {"path": str(dataset.resolve()), "checksum": CHECKSUM},
+            "dataset": {"path": str(dataset.resolve()), "checksum": CHECKSUM, "size": SIZE},
             "split": "test",
-            **result.to_dict(),
+            "flip": False,
+            **evaluation.to_dict(),
         }
         assert found["rows"] == 110
         assert {"fer_pipeline", "python", "keras"} <= set(versions)
@@ -208,7 +229,7 @@ class TestOutputs:
 
     def test_the_pictures_can_be_seen(self, evaluated):
         pictures = [name for name in OUTPUTS if name.endswith(".png")]
-        assert len(pictures) == 6
+        assert len(pictures) == 8
         for name in pictures:
             picture = cv2.imread(str(evaluated[1] / name))
             assert min(picture.shape[:2]) > 300
@@ -234,11 +255,19 @@ class TestOutputs:
         lines = summary(result, out).splitlines()
         rows = splits["test"]
         right = (expected_probabilities(rows.pixels).argmax(axis=1) == rows.labels).mean()
-        assert report.class_table(result) in "\n".join(lines)
-        assert report.confusion_table(result) in "\n".join(lines)
-        assert f"accuracy                 {100 * right:.1f} % of 110 images" in lines
-        assert report.confused_table(result) in "\n".join(lines)
-        assert lines[-11:] == ["", *(f"wrote {out / name}" for name in OUTPUTS)]
+        found = result.metrics
+        assert f"accuracy                 {100 * right:.1f} % of 110 images" in "\n".join(lines)
+        assert "\n".join(lines) == "\n\n".join(
+            [
+                report.class_table(found),
+                report.overall(found),
+                report.copies_table(result.copies),
+                report.coverage_table(found),
+                report.confusion_table(found),
+                report.confused_table(found),
+                "\n".join(f"wrote {out / name}" for name in OUTPUTS),
+            ]
+        )
 
     def test_the_worst_mistakes_can_be_found_again(self, splits, evaluated):
         rows = splits["test"]
@@ -266,6 +295,93 @@ class TestOutputs:
         assert [float(one["p_true"]) for one in found] == pytest.approx(
             given[worst, rows.labels[worst]], abs=1e-5
         )
+
+
+class TestSizeAndFlip:
+    def found(self, out: Path) -> npt.NDArray[np.float64]:
+        """The probabilities that stand in the predictions."""
+        table = pq.read_table(out / "predictions.parquet")
+        return np.stack([table.column(f"p_{name}").to_numpy() for name in CLASSES], axis=1)
+
+    def test_images_of_another_size_are_resized(self, run, small, splits, tmp_path):
+        result = evaluate(run, small, Split.TEST, tmp_path, chosen())
+        pixels = np.stack([images.resize(one, SIZE) for one in splits["test"].pixels[:, :9, :9]])
+        assert self.found(tmp_path) == pytest.approx(expected_probabilities(pixels), abs=1e-5)
+        told = json.loads((tmp_path / "metrics.json").read_text())
+        assert (told["model"]["size"], told["dataset"]["size"]) == (SIZE, 9)
+        assert result.metrics.rows == 110
+
+    def test_flips_are_averaged(self, dataset, splits, tmp_path):
+        left = make_run(tmp_path / "run", left=True)
+        plain, flipped = tmp_path / "plain", tmp_path / "flipped"
+        evaluate(left, dataset, Split.TEST, plain, chosen())
+        config = chosen(flip=True)
+        result = evaluate(left, dataset, Split.TEST, flipped, config)
+        pixels = splits["test"].pixels
+        one, other = (expected_probabilities(half) for half in (pixels[:, :, :8], pixels[:, :, 8:]))
+        assert self.found(plain) == pytest.approx(one, abs=1e-5)
+        assert self.found(flipped) == pytest.approx((one + other) / 2, abs=1e-5)
+        assert abs(one - other).max() > 0.01
+        expected = metrics.measure(splits["test"].labels, (one + other) / 2, CLASSES)
+        assert result.metrics.loss == pytest.approx(expected.loss, abs=1e-5)
+        told = [json.loads((out / "metrics.json").read_text())["flip"] for out in (plain, flipped)]
+        assert told == [False, True]
+
+
+class TestCopies:
+    def told(self, out: Path) -> Any:
+        return json.loads((out / "metrics.json").read_text())["copies_in_training"]
+
+    def column(self, out: Path) -> list[bool | None]:
+        return pq.read_table(out / "predictions.parquet").column("copy_in_training").to_pylist()
+
+    def test_are_counted_and_left_out(self, splits, evaluated):
+        result, out = evaluated
+        rows = splits["test"]
+        given = expected_probabilities(rows.pixels)
+        rest = metrics.measure(rows.labels[20:], given[20:], CLASSES)
+        assert self.told(out) == {
+            "copies": 20,
+            "deduplicated": False,
+            "all": result.metrics.accuracies(),
+            "without_copies": rest.accuracies(),
+        }
+        assert rest.rows == 90
+        assert rest.accuracy != result.metrics.accuracy
+
+    def test_a_dataset_that_took_them_out_says_so(self, run, make_dataset, tmp_path):
+        data = make_dataset(tmp_path / "data", config={"split": {"deduplicate": True}})
+        result = evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
+        assert self.told(tmp_path / "out")["deduplicated"] is True
+        assert result.copies is not None
+        assert result.copies.prevented
+
+    def test_there_are_none_to_speak_of_in_the_train_split(self, run, dataset, tmp_path):
+        result = evaluate(run, dataset, Split.TRAIN, tmp_path, chosen())
+        assert result.copies is self.told(tmp_path) is None
+        assert self.column(tmp_path) == [None] * 20
+        assert "exact cop" not in summary(result, tmp_path)
+
+    def test_a_dataset_without_training_cannot_tell(self, run, splits, write_dataset, tmp_path):
+        data = write_dataset(tmp_path / "data", {"test": splits["test"]})
+        result = evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
+        assert result.copies is self.told(tmp_path / "out") is None
+        assert self.column(tmp_path / "out") == [None] * 110
+
+    def test_a_train_split_that_is_missing(self, run, make_dataset, tmp_path):
+        data = make_dataset(tmp_path / "data")
+        (file,) = manifest.read(data).files_of(Split.TRAIN)
+        path = data / file.path
+        with path.open("r+b") as opened:
+            opened.seek(-12, os.SEEK_END)
+            opened.write(b"\xff" * 4)
+        with pytest.raises(DatasetError) as caught:
+            evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
+        assert str(caught.value).startswith(f"{path}: cannot be read (")
+        path.unlink()
+        with pytest.raises(DatasetError, match=r"parquet: is missing, the manifest says"):
+            evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
+        assert not (tmp_path / "out").exists()
 
 
 class TestPictures:
@@ -315,7 +431,7 @@ class TestPictures:
             name for name in OUTPUTS if name not in ("feature_maps.png", "class_activation.png")
         ]
         assert {path.name for path in out.iterdir()} == set(left)
-        assert summary(result, out).splitlines()[-8:] == [f"wrote {out / name}" for name in left]
+        assert summary(result, out).splitlines()[-10:] == [f"wrote {out / name}" for name in left]
         # Asked for, what its layers give is drawn.
         evaluate(flat, dataset, Split.TEST, out, chosen(), overwrite=True, layers=["average"])
         assert (out / "feature_maps.png").is_file()
@@ -335,14 +451,6 @@ class TestRefusals:
         assert self.refused(DatasetError, run, data, tmp_path / "out") == (
             f"{data}: its classes are {', '.join(classes)}, the model of {run} was trained for"
             " angry, happy, sad; evaluate it on a dataset with those, in that order"
-        )
-
-    def test_another_size(self, run, make_dataset, tmp_path):
-        image = Image(size=9, dtype="uint8", normalization=NORMALIZATION)
-        data = make_dataset(tmp_path / "data", image=image)
-        assert self.refused(DatasetError, run, data, tmp_path / "out") == (
-            f"{data}: its images are 9x9, the model of {run} takes 16x16;"
-            " run preprocess with image.size=16"
         )
 
     def test_another_enhancement(self, run, make_dataset, tmp_path):
@@ -423,7 +531,7 @@ class TestOverwrite:
         assert not (tmp_path / "metrics.json").exists()
         (tmp_path / "classes.png").rmdir()
         # What is torn is replaced without being asked.
-        assert evaluate(run, dataset, Split.TEST, tmp_path, chosen()).rows == 110
+        assert evaluate(run, dataset, Split.TEST, tmp_path, chosen()).metrics.rows == 110
 
 
 class TestWarnings:
@@ -437,7 +545,7 @@ class TestWarnings:
         assert self.warned(caplog) == []
 
     def test_of_the_train_split(self, run, dataset, tmp_path, caplog):
-        assert evaluate(run, dataset, Split.TRAIN, tmp_path, chosen()).rows == 20
+        assert evaluate(run, dataset, Split.TRAIN, tmp_path, chosen()).metrics.rows == 20
         (message,) = self.warned(caplog)
         assert message.startswith("the train split is what the model learnt from")
 
@@ -446,7 +554,15 @@ class TestWarnings:
         evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
         assert self.warned(caplog) == [
             "the model was trained on another dataset (checksum fedcba9876543210, this one:"
-            " ffffffffffffffff): it may have learnt from images of this split"
+            " ffffffffffffffff): it may have learnt from images of this split, and the numbers"
+            " without copies in training leave out only those that are in this dataset's train"
+            " split"
+        ]
+
+    def test_of_another_size(self, run, small, tmp_path, caplog):
+        evaluate(run, small, Split.TEST, tmp_path / "out", chosen())
+        assert self.warned(caplog) == [
+            f"{small}: its images are 9x9, the model takes 16x16: they are resized"
         ]
 
 
@@ -464,12 +580,14 @@ class TestJob:
     def test_in_a_process_of_its_own(self, run, dataset, tmp_path):
         command = [JOB, "--model", run, "--dataset", dataset, "--split", "test"]
         command += ["--output", tmp_path / "out", "--set", "inference.batch_size=5"]
-        command += ["--layers", "logits", "same", "--image", 7]
+        command += ["--layers", "logits", "same", "--image", 7, "--flip"]
         done = python(*command)
         assert done.returncode == 0, done.stderr
         # What the process prints is what the same evaluation gives here.
         options: dict[str, Any] = {"layers": ["logits", "same"], "image": 7}
-        result = evaluate(run, dataset, Split.TEST, tmp_path / "here", chosen(5), **options)
+        result = evaluate(
+            run, dataset, Split.TEST, tmp_path / "here", chosen(5, flip=True), **options
+        )
         assert done.stdout == summary(result, tmp_path / "out") + "\n"
         assert contents(tmp_path / "out") == contents(tmp_path / "here")
         again = python(*command)
@@ -492,3 +610,4 @@ class TestJob:
         done = python("-c", code)
         assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
         assert "--split {train,validation,test}" in done.stdout
+        assert f"a model of the package; default: {SHIPPED}" in " ".join(done.stdout.split())

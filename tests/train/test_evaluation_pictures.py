@@ -9,12 +9,19 @@ import numpy.typing as npt
 import pytest
 from matplotlib import colors
 
+from fer_pipeline.calibration import curve
 from fer_pipeline.errors import StorageError
 from fer_pipeline.gallery import Faces, Gallery
-from fer_pipeline.learning.evaluation import class_activation_plots, face_plots, feature_map_plots
+from fer_pipeline.learning.evaluation import (
+    calibration_plots,
+    class_activation_plots,
+    face_plots,
+    feature_map_plots,
+)
 from fer_pipeline.learning.evaluation.inspection import Inspection
-from fer_pipeline.learning.figures import VERMILION
+from fer_pipeline.learning.figures import BLUE, ORANGE, VERMILION
 from fer_pipeline.learning.model import bundle
+from fer_pipeline.metrics import measure
 from fer_pipeline.pixels import Normalization
 
 CLASSES = ("angry", "happy", "sad")
@@ -156,3 +163,46 @@ class TestClassActivation:
         path = tmp_path / "activation.png"
         class_activation_plots.draw(self.inspection(1.0), gallery, CLASSES, "about", path)
         assert areas(read(path), GREY, 10000) == 1
+
+
+class TestConfidence:
+    def answers(self, *groups: tuple[int, int, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and probabilities of groups of images: how many, how many right, how sure."""
+        sure = np.concatenate([[level] * count for count, _, level in groups])
+        labels = np.concatenate([np.arange(count) >= right for count, right, _ in groups])
+        return labels.astype(int), np.stack([sure, 1 - sure, np.zeros(len(sure))], axis=1)
+
+    def test_reliability_has_a_bar_for_each_bin_with_images(self, tmp_path):
+        # All of them as sure as right, and far enough apart for no bar to touch another.
+        groups = (40, 20, 0.5), (40, 28, 0.7), (40, 36, 0.9)
+        found = measure(*self.answers(*groups), CLASSES)
+        assert found.calibration.error == pytest.approx(0)
+        calibration_plots.reliability(found, "about $x", tmp_path / "picture.png")
+        picture = read(tmp_path / "picture.png")
+        # Above and below, each bar is one area but where the dashed line goes over it.
+        lower = picture[int(0.7 * len(picture)) :]
+        assert areas(lower, BLUE, 1000) == 3
+        assert areas(picture, BLUE, 1000) >= 6
+        # In the legend alone.
+        assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) == 0
+
+    def test_reliability_hatches_what_is_missing(self, tmp_path):
+        found = measure(*self.answers((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
+        calibration_plots.reliability(found, "about", tmp_path / "picture.png")
+        picture = read(tmp_path / "picture.png")
+        assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) > 10
+
+    @pytest.mark.parametrize("count", [1, 3, 400])
+    def test_coverage_is_drawn_of_few_images_and_of_many(self, tmp_path, count):
+        random = np.random.default_rng(0)
+        labels, given = random.integers(3, size=count), random.dirichlet(np.ones(3), count)
+        found = measure(labels, given, CLASSES)
+        path = tmp_path / "picture.png"
+        calibration_plots.coverage(found, curve(labels, given), "about $x", path)
+        assert areas(read(path), BLUE, 30) >= 1
+
+    def test_a_place_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        found = measure([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
+        with pytest.raises(StorageError, match=r"file/picture\.png: cannot be written"):
+            calibration_plots.reliability(found, "", tmp_path / "file" / "picture.png")

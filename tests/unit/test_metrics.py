@@ -9,9 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, top_k_accuracy_score
 
+from fer_pipeline.answers import predictions
+from fer_pipeline.copies import Copies, without
 from fer_pipeline.emotions import FER2013
-from fer_pipeline.metrics import ClassMetrics, Confusion, Metrics, Scores, measure, predictions
-from fer_pipeline.report import class_table, confused_table, confusion_table, overall
+from fer_pipeline.intervals import bootstrap
+from fer_pipeline.metrics import ClassMetrics, Confusion, Metrics, Scores, measure
+from fer_pipeline.report import (
+    class_table,
+    confused_table,
+    confusion_table,
+    copies_table,
+    coverage_table,
+    overall,
+)
 
 # Of reference system A, as its authors report it: An, Dis, Fe, Ha, Sa, Sup, Neu.
 ACTUAL = (910, 94, 910, 1721, 1136, 653, 1152)
@@ -54,6 +64,11 @@ def outcomes(draw: st.DrawFn, classes: int | None = None) -> tuple[list[int], np
 
 def names(probabilities: np.ndarray) -> list[str]:
     return [f"class {label}" for label in range(probabilities.shape[1])]
+
+
+def words(lines: list[str]) -> list[str]:
+    """The lines of a table, with one space where there are many."""
+    return [" ".join(line.split()) for line in lines]
 
 
 def leaves(tree: object) -> list[object]:
@@ -103,14 +118,19 @@ class TestByHand:
         assert list(found) == [
             "rows",
             "accuracy",
+            "accuracy_interval",
             "mean_class_accuracy",
+            "mean_class_accuracy_interval",
             "top2_accuracy",
             "loss",
+            "intervals",
             "classes",
             "macro_average",
             "weighted_average",
             "confusion_matrix",
             "confused_pairs",
+            "calibration",
+            "coverage",
         ]
         assert list(found["classes"]) == ["angry", "happy", "sad"]
         assert found["classes"]["happy"] == {
@@ -122,11 +142,52 @@ class TestByHand:
             "recall": 1.0,
             "f1": 2 / 3,
             "support": 1,
+            "accuracy_interval": [1.0, 1.0],
         }
         assert found["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
         assert found["confused_pairs"] == [
             {"true": "sad", "predicted": "angry", "images": 1, "share": 1.0},
             {"true": "angry", "predicted": "happy", "images": 1, "share": 1 / 3},
+        ]
+
+    def test_intervals_calibration_and_coverage_in_json(self):
+        found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9)
+        told = found.to_dict()
+        drawn = bootstrap([3, 1, 1], [2, 1, 0], seed=9)
+        assert told["accuracy_interval"] == [drawn.accuracy.low, drawn.accuracy.high]
+        mean = drawn.mean_class_accuracy
+        assert told["mean_class_accuracy_interval"] == [mean.low, mean.high]
+        assert mean != drawn.accuracy
+        assert told["intervals"] == {
+            "method": "percentile bootstrap over images",
+            "level": 0.95,
+            "resamples": 10_000,
+            "seed": 9,
+        }
+        # Four have the confidence 1/2, of which two are right; one is right with 1.
+        assert told["calibration"] == {
+            "expected_calibration_error": 0.0,
+            "mean_confidence": 0.6,
+            "bins": [
+                {
+                    "low": pytest.approx(i / 15),
+                    "high": pytest.approx((i + 1) / 15),
+                    "images": {7: 4, 14: 1}.get(i, 0),
+                    "confidence": {7: 0.5, 14: 1.0}.get(i),
+                    "accuracy": {7: 0.5, 14: 1.0}.get(i),
+                }
+                for i in range(15)
+            ],
+        }
+        assert told["coverage"] == [
+            {
+                "asked": asked,
+                "coverage": 1.0,
+                "images": 5,
+                "min_confidence": 0.5,
+                "accuracy": 0.6,
+            }
+            for asked in (1.0, 0.9, 0.8, 0.7, 0.5)
         ]
 
     def test_a_probability_of_zero_has_a_finite_loss(self):
@@ -151,20 +212,30 @@ class TestReferenceSystemA:
         assert round(100 * system_a().accuracy, 1) == 49.0
 
     def test_in_the_terminal(self):
-        assert class_table(system_a()).splitlines() == [
-            "                    actual  predicted  true positives  accuracy  precision       F1",
-            "angry                  910        444             200    22.0 %     45.0 %   29.5 %",
-            "disgust                 94        187              63    67.0 %     33.7 %   44.8 %",
-            "fear                   910        636             220    24.2 %     34.6 %   28.5 %",
-            "happy                1,721      1,956           1,297    75.4 %     66.3 %   70.5 %",
-            "sad                  1,136      1,534             543    47.8 %     35.4 %   40.7 %",
-            "surprise               653        935             448    68.6 %     47.9 %   56.4 %",
-            "neutral              1,152        884             449    39.0 %     50.8 %   44.1 %",
-            "macro average                                            49.1 %     44.8 %   44.9 %",
-            "weighted average                                         49.0 %     48.6 %   47.5 %",
-            "all                  6,576      6,576           3,220    49.0 %",
+        # The interval of angry: 0.22 +- 1.96 sqrt(0.22 x 0.78 / 910), but for the drawing.
+        lines = class_table(system_a()).splitlines()
+        assert words(lines) == [
+            "actual predicted true positives accuracy 95 % interval precision F1",
+            "angry 910 444 200 22.0 % 19.3..24.7 % 45.0 % 29.5 %",
+            "disgust 94 187 63 67.0 % 57.5..76.3 % 33.7 % 44.8 %",
+            "fear 910 636 220 24.2 % 21.4..27.0 % 34.6 % 28.5 %",
+            "happy 1,721 1,956 1,297 75.4 % 73.3..77.4 % 66.3 % 70.5 %",
+            "sad 1,136 1,534 543 47.8 % 44.9..50.6 % 35.4 % 40.7 %",
+            "surprise 653 935 448 68.6 % 65.0..72.1 % 47.9 % 56.4 %",
+            "neutral 1,152 884 449 39.0 % 36.2..41.8 % 50.8 % 44.1 %",
+            "macro average 49.1 % 47.4..50.8 % 44.8 % 44.9 %",
+            "weighted average 49.0 % 47.8..50.2 % 48.6 % 47.5 %",
+            "all 6,576 6,576 3,220 49.0 % 47.8..50.2 %",
             "(actual: the support; accuracy of a class: its recall; -: it has no image)",
         ]
+        assert lines[:2] == [
+            "                    actual  predicted  true positives"
+            "  accuracy    95 % interval  precision       F1",
+            "angry                  910        444             200"
+            "    22.0 %     19.3..24.7 %     45.0 %   29.5 %",
+        ]
+        # Of the rows that have all columns, these stand below each other.
+        assert {len(line) for line in lines[:8]} == {len(lines[0])}
 
 
 class TestAbsentClasses:
@@ -181,12 +252,12 @@ class TestAbsentClasses:
         assert found.accuracy == found.mean_class_accuracy == 0.25
         assert found.to_dict()["classes"]["sad"] == {
             **{"actual": 0, "predicted": 1, "true_positives": 0, "support": 0},
-            **dict.fromkeys(["accuracy", "precision", "recall", "f1"]),
+            **dict.fromkeys(["accuracy", "precision", "recall", "f1", "accuracy_interval"]),
         }
-        assert class_table(found).splitlines()[1:4] == [
-            "angry                    2          3               1    50.0 %     33.3 %   40.0 %",
-            "fear                     2          0               0     0.0 %      0.0 %    0.0 %",
-            "sad                      0          1               0         -          -        -",
+        assert words(class_table(found).splitlines()[1:4]) == [
+            "angry 2 3 1 50.0 % 0.0..100.0 % 33.3 % 40.0 %",
+            "fear 2 0 0 0.0 % 0.0..0.0 % 0.0 % 0.0 %",
+            "sad 0 1 0 - - - -",
         ]
 
     def test_only_one_class_is_there(self):
@@ -284,6 +355,7 @@ class TestInvariants:
             assert confusion_table(found)
             assert confused_table(found)
             assert overall(found)
+            assert coverage_table(found)
         found_dict = found.to_dict()
         assert json.loads(json.dumps(found_dict, allow_nan=False)) == found_dict
         assert all(type(leaf) in (int, float, str, type(None)) for leaf in leaves(found_dict))
@@ -349,11 +421,76 @@ class TestOverall:
     def test_names_each_number(self):
         found = measure([0, 1], [[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]], ["angry", "fear", "sad"])
         assert overall(found).splitlines() == [
-            "accuracy                 50.0 % of 2 images",
-            "mean per-class accuracy  50.0 %",
+            "accuracy                 50.0 % of 2 images (95 % interval 0.0..100.0 %)",
+            "mean per-class accuracy  50.0 % (95 % interval 0.0..100.0 %)",
             "top-2 accuracy           100.0 %",
             "loss                     1.0397 (mean cross-entropy, in nats)",
+            "calibration error        62.5 % (expected, 15 bins; mean confidence 62.5 %)",
         ]
+
+
+class TestCoverage:
+    def test_the_least_confidence_is_rounded_down(self):
+        sureness = np.array([0.99999, 0.7, 0.66666, 0.6])
+        given = np.stack([sureness, 1 - sureness], axis=1)
+        found = measure([0, 0, 1, 1], given, ["angry", "fear"])
+        assert coverage_table(found).splitlines() == [
+            "coverage    images  least confidence  accuracy",
+            " 100.0 %         4            0.6000    50.0 %",
+            " 100.0 %         4            0.6000    50.0 %",
+            " 100.0 %         4            0.6000    50.0 %",
+            "  75.0 %         3            0.6666    66.7 %",
+            "  50.0 %         2            0.7000   100.0 %",
+        ]
+
+
+class TestCopies:
+    labels = np.array([0, 0, 0, 1])
+    probabilities = sure(np.array([0, 0, 1, 1]), 2)
+
+    def found(self, *copied: bool, prevented: bool = False) -> Copies:
+        every = measure(self.labels, self.probabilities, ["angry", "fear"], seed=2)
+        mask = np.array(copied)
+        names = ["angry", "fear"]
+        return without(mask, every, self.labels, self.probabilities, names, prevented=prevented)
+
+    def test_are_left_out(self):
+        found = self.found(True, False, False, False)
+        rest = measure(self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2)
+        assert (found.count, found.rest) == (1, rest)
+        assert found.to_dict() == {
+            "copies": 1,
+            "deduplicated": False,
+            "all": found.every.accuracies(),
+            "without_copies": rest.accuracies(),
+        }
+        assert rest.accuracies() == {
+            "rows": 3,
+            "accuracy": 2 / 3,
+            "accuracy_interval": [0.0, 1.0],
+            "mean_class_accuracy": 0.75,
+            "mean_class_accuracy_interval": [0.0, 1.0],
+        }
+        lines = copies_table(found).splitlines()
+        assert words(lines) == [
+            "exact copies in training images accuracy 95 % interval mean per class 95 % interval",
+            "all images 4 75.0 % 25.0..100.0 % 83.3 % 25.0..100.0 %",
+            "without 1 3 66.7 % 0.0..100.0 % 75.0 % 0.0..100.0 %",
+        ]
+        assert {len(line) for line in lines} == {len(lines[0])}
+
+    def test_none_is_said_in_a_line(self):
+        found = self.found(False, False, False, False)
+        assert found.rest is found.every
+        assert copies_table(found) == "no image has an exact copy in the train split"
+        assert copies_table(self.found(False, False, False, False, prevented=True)) == (
+            "no image has an exact copy in the train split (split.deduplicate)"
+        )
+
+    def test_all_images_may_have_one(self):
+        found = self.found(True, True, True, True)
+        assert found.to_dict()["without_copies"] is None
+        assert words(copies_table(found).splitlines()[2:]) == ["without 4 0 - - - -"]
 
 
 class TestRefusals:

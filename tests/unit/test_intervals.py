@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_pipeline import intervals
+from fer_pipeline.intervals import Interval, bootstrap
+
+
+def ends(interval: Interval | None) -> tuple[float, float]:
+    assert interval is not None
+    return interval.low, interval.high
+
+
+@st.composite
+def counts(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """Images by class and how many are right, often none."""
+    actual = draw(st.lists(st.sampled_from([0, 1, 2, 30, 500]), min_size=2, max_size=8).filter(any))
+    return actual, [draw(st.integers(0, images)) for images in actual]
+
+
+@pytest.mark.parametrize(
+    ("actual", "right"), [([], []), ([0, 0], [0, 0]), ([3, 2], [4, 0]), ([3, 2], [-1, 0])]
+)
+def test_what_is_no_count_is_refused(actual, right):
+    with pytest.raises(ValueError, match="expected 0 <= right <= actual"):
+        bootstrap(actual, right, 0)
+
+
+def test_they_are_those_of_drawing_images_one_by_one():
+    actual, right = [40, 9, 0, 151], [10, 6, 0, 120]
+    labels = np.repeat(np.arange(4), actual)
+    correct = np.concatenate(
+        [np.arange(images) < hits for images, hits in zip(actual, right, strict=True)]
+    )
+    index = np.random.default_rng(7).integers(0, 200, (20_000, 200))
+    drawn, hit = labels[index], correct[index]
+    with np.errstate(invalid="ignore"):
+        classes = np.stack(
+            [(hit & (drawn == one)).sum(1) / (drawn == one).sum(1) for one in range(4)]
+        )
+    low, high = np.nanpercentile(classes[[0, 1, 3]], [2.5, 97.5], axis=1)
+    found = bootstrap(actual, right, 0)
+    near = {"abs": 0.012}
+    assert ends(found.accuracy) == pytest.approx(np.percentile(hit.mean(1), [2.5, 97.5]), **near)
+    assert ends(found.mean_class_accuracy) == pytest.approx(
+        np.percentile(np.nanmean(classes[[0, 1, 3]], axis=0), [2.5, 97.5]), **near
+    )
+    assert ends(found.classes[0]) == pytest.approx((low[0], high[0]), **near)
+    # Of 9 images or so, the parts are coarse.
+    assert ends(found.classes[1]) == pytest.approx((low[1], high[1]), abs=0.05)
+    assert found.classes[2] is None
+    assert ends(found.classes[3]) == pytest.approx((low[2], high[2]), **near)
+
+
+def test_of_many_images_they_are_those_of_the_normal_distribution():
+    found = bootstrap([2000, 1589], [1500, 905], 1)
+    accuracy = 2405 / 3589
+    half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 3589)
+    assert ends(found.accuracy) == pytest.approx((accuracy - half, accuracy + half), abs=0.001)
+
+
+def test_all_right_and_all_wrong_have_no_width():
+    found = bootstrap([5, 3], [5, 0], 0)
+    assert found.classes == (Interval(1, 1), Interval(0, 0))
+    assert found.accuracy.low < 5 / 8 < found.accuracy.high
+
+
+def test_the_seed_decides():
+    first, second = bootstrap([90, 60], [40, 50], 3), bootstrap([90, 60], [40, 50], 3)
+    assert first == second
+    assert first.seed == 3
+    assert (
+        bootstrap([901, 601], [401, 501], 4).accuracy
+        != bootstrap([901, 601], [401, 501], 3).accuracy
+    )
+    assert intervals.RESAMPLES == 10_000
+
+
+@settings(max_examples=40, deadline=None)
+@given(counts(), st.integers(0, 2**31 - 1))
+def test_every_interval_is_one_and_holds_what_was_measured(case, seed):
+    actual, right = case
+    found = bootstrap(actual, right, seed)
+    assert [one is None for one in found.classes] == [not images for images in actual]
+    of_classes = [
+        (one, hits / images)
+        for one, images, hits in zip(found.classes, actual, right, strict=True)
+        if one is not None
+    ]
+    for one, measured in [*of_classes, (found.accuracy, sum(right) / sum(actual))]:
+        assert 0 <= one.low <= one.high <= 1
+        assert one.low <= measured + 1e-12
+        assert measured <= one.high + 1e-12
