@@ -12,6 +12,7 @@ import keras
 
 from fer_pipeline import storage
 from fer_pipeline.errors import StorageError
+from fer_pipeline.learning.model import cost
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ class Row:
         output_shape: Of one image, without the batch; None where Keras does not know it, in a model
             that is no graph of layers.
         parameters: How many it has, trainable or not.
-        multiply_adds: For one image, see `describe`; None where the output's shape is not known.
+        multiply_adds: For one image, see `describe`; None where the shape that it gives, or takes,
+            is not known.
+        left_out: Whether it multiplies with a kernel, and yet counts as 0.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Row:
     output_shape: tuple[int | None, ...] | None
     parameters: int
     multiply_adds: int | None
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class Summary:
         return self.trainable + self.not_trainable
 
     @property
+    def left_out(self) -> list[str]:
+        """The kinds of layers that multiply with a kernel, and yet count as 0."""
+        return sorted({row.kind for row in self.rows if row.left_out})
+
+    @property
     def megabytes(self) -> float:
         """The size of the parameters as float32, in units of 10^6 bytes."""
         return _FLOAT32 * self.parameters / 1e6
@@ -81,10 +90,12 @@ def describe(network: keras.Model) -> Summary:
       * filters;
     - `DepthwiseConv2D`: the same with the depth multiplier in place of the filters;
     - `SeparableConv2D`: a depthwise one, and a `Conv2D` of 1x1 over its outputs;
+    - `Conv2DTranspose`: height * width of the input * kernel height * width * input channels
+      * filters;
     - `Dense`: inputs * units, for each position where there are several.
 
-    Biases, BatchNorm, activations, poolings and every other layer count as 0. A layer that is used
-    several times has one row and is counted once.
+    Biases, BatchNorm, activations, poolings and every other layer count as 0; `left_out` names
+    those that have a kernel. A layer that is used several times has one row and is counted once.
 
     Args:
         network: A built model.
@@ -107,43 +118,14 @@ def _rows(network: keras.Model, prefix: str) -> Iterator[Row]:
         if isinstance(layer, keras.Model):
             yield from _rows(layer, f"{name}/")
         elif not isinstance(layer, keras.layers.InputLayer):
-            shape = _output_shape(layer)
             yield Row(
                 name,
                 type(layer).__name__,
-                shape,
+                cost.shape_of(layer, "output"),
                 _size(layer.weights),
-                _multiply_adds(layer, shape),
+                cost.multiply_adds(layer),
+                cost.is_left_out(layer),
             )
-
-
-def _output_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
-    try:
-        return tuple(layer.output.shape[1:])
-    except (AttributeError, ValueError):
-        # It was never called on a symbolic tensor, or has several outputs.
-        return None
-
-
-def _multiply_adds(layer: keras.Layer, shape: tuple[int | None, ...] | None) -> int | None:
-    """Of one image: every element of a kernel is used once at each position of the output."""
-    known = keras.layers
-    if isinstance(layer, known.SeparableConv2D):
-        kernels, channels = [layer.depthwise_kernel, layer.pointwise_kernel], layer.filters
-    elif isinstance(layer, known.DepthwiseConv2D):
-        # Of shape (height, width, channels, depth multiplier).
-        kernels, channels = [layer.kernel], math.prod(layer.kernel.shape[2:])
-    elif isinstance(layer, known.Conv2D):
-        kernels, channels = [layer.kernel], layer.filters
-    elif isinstance(layer, known.Dense):
-        kernels, channels = [layer.kernel], layer.units
-    else:
-        return 0
-    if shape is None or None in shape:
-        return None
-    # Wherever the channels stand among the axes.
-    positions = math.prod(side for side in shape if side is not None) // channels
-    return positions * _size(kernels)
 
 
 def _size(variables: Sequence[keras.Variable]) -> int:
@@ -172,6 +154,7 @@ def table(summary: Summary) -> str:
         for parts in ((row, aligned, widths) for row in cells)
     ]
     count = summary.multiply_adds
+    others = f"; {', '.join(summary.left_out)} as 0" if summary.left_out else ""
     return "\n".join(
         [
             *lines,
@@ -179,7 +162,7 @@ def table(summary: Summary) -> str:
             f"{summary.name}: {summary.parameters:,} parameters ({summary.trainable:,} trainable,"
             f" {summary.not_trainable:,} not), {summary.megabytes:.2f} MB as float32",
             f"multiply-adds per image: {'not known' if count is None else f'{count:,}'} (of"
-            " convolutions and dense layers)",
+            f" convolutions and dense layers{others})",
         ]
     )
 

@@ -1,0 +1,315 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fer_pipeline import config, manifest, significance
+from fer_pipeline.accounting import Split
+from fer_pipeline.config import Config
+from fer_pipeline.enhancement import Enhancement
+from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
+from fer_pipeline.images import resize
+from fer_pipeline.learning.model import bundle, cost
+from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.pixels import Normalization
+from fer_pipeline.stages.compare import OUTPUTS, compare, summary
+from fer_pipeline.stages.evaluate import evaluate
+
+CLASSES = ("angry", "happy", "sad")
+SIZE = 16
+TRAINED, TESTED = 20, 110
+CHECKSUM = "fedcba9876543210"
+NORMALIZATION = Normalization.centered()
+ROOT = Path(__file__).resolve().parents[2]
+JOB = ROOT / "jobs" / "evaluate.py"
+
+# A model takes a face for the class whose brightness is nearest: that of the middle of its third.
+LEVELS = NORMALIZATION.table()[[42, 128, 213]].astype(np.float64)
+
+
+def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None):
+    """Writes a finished run of a model that goes by brightness; a bias makes it worse."""
+    network = keras.Sequential(
+        [
+            keras.Input((size, size, 1)),
+            keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="same"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, name="logits"),
+        ]
+    )
+    network.layers[-1].set_weights([6 * LEVELS[None, :], bias * np.eye(3)[0] - 3 * LEVELS**2])
+    bundle.save(bundle.servable(network, size, NORMALIZATION), folder / bundle.MODEL)
+    info = RunInfo(
+        classes=list(classes),
+        size=size,
+        normalization=NORMALIZATION,
+        enhancement=enhancement or Enhancement(),
+        dataset_checksum=CHECKSUM,
+        network="brightness",
+        options={},
+        parameters=network.count_params(),
+        best_step=1,
+        best_accuracy=None,
+        seed=0,
+        sha256=bundle.digest(folder / bundle.MODEL),
+        versions={},
+    )
+    (folder / bundle.INFO).write_text(info.model_dump_json())
+    return folder
+
+
+def chosen(*settings: str) -> Config:
+    return config.load(None, ["inference.batch_size=30", "seed=3", *settings])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_turns():
+    """Speed is measured, but not well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def splits(rows):
+    """Mostly as bright as their class. The first rows of test are the train split's, by hash."""
+    random = np.random.default_rng(5)
+
+    def made(count):
+        labels, others = random.integers(3, size=(2, count)).astype(np.int32)
+        shown = np.where(random.random(count) < 0.7, labels, others)
+        faces = 85 * shown[:, None, None] + random.integers(0, 85, (count, SIZE, SIZE))
+        return dataclasses.replace(rows, pixels=faces.astype(np.uint8), labels=labels)
+
+    return {"train": made(TRAINED), "test": made(TESTED)}
+
+
+@pytest.fixture(scope="module")
+def dataset(splits, write_dataset, tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("dataset"), splits)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A good one, a worse one, and one that takes smaller images."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        make_run(folder / "good" / "run"),
+        make_run(folder / "worse" / "run", bias=4.0),
+        make_run(folder / "small", size=8, bias=1.0),
+    ]
+
+
+@pytest.fixture(scope="module")
+def compared(runs, dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared") / "a" / "b"
+    return compare(runs, dataset, Split.TEST, out, chosen()), out
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class TestOutputs:
+    def test_a_model_is_evaluated_as_evaluate_does(self, runs, dataset, compared, tmp_path):
+        found, _ = compared
+        entry = found.entries[2]
+        alone = evaluate(runs[2], dataset, Split.TEST, tmp_path, chosen())
+        assert entry.result == alone.metrics
+        assert entry.new == alone.copies.rest
+        assert [one.new.rows for one in found.entries] == 3 * [TESTED - TRAINED]
+        assert found.copies == TRAINED
+
+    def test_the_pairs_are_of_the_same_images(self, runs, splits, compared):
+        found, _ = compared
+        test = splits["test"]
+        right = []
+        for run in runs:
+            model, info = bundle.load(run)
+            pixels = np.stack([resize(image, info.size) for image in test.pixels])
+            right.append(np.argmax(model.predict_on_batch(pixels[..., None]), 1) == test.labels)
+        assert found.pairs == significance.compare(np.array(right))
+        assert found.pairs[0].only_first > found.pairs[0].only_second > 0
+
+    def test_names_and_costs(self, compared):
+        found, _ = compared
+        assert [entry.name for entry in found.entries] == ["good/run", "worse/run", "small"]
+        assert [entry.size for entry in found.entries] == [SIZE, SIZE, 8]
+        # A convolution of 1x1 with one filter, and 3 units over its mean.
+        costs = [(one.cost.parameters, one.cost.multiply_adds) for one in found.entries]
+        assert costs == [(8, 16 * 16 + 3), (8, 16 * 16 + 3), (8, 8 * 8 + 3)]
+        assert all(entry.cost.images_a_second > 0 for entry in found.entries)
+        conditions = found.conditions
+        assert (conditions.batch_size, conditions.flip) == (30, False)
+
+    def test_the_folder(self, runs, dataset, compared):
+        found, out = compared
+        assert set(contents(out)) == set(OUTPUTS)
+        assert (out / "accuracy_cost.png").read_bytes().startswith(b"\x89PNG")
+        told = json.loads((out / "comparison.json").read_text())
+        assert told.pop("versions")["fer_pipeline"]
+        assert told == {
+            "format": "fer_pipeline comparison",
+            "dataset": {"path": str(dataset.resolve()), "checksum": CHECKSUM, "size": SIZE},
+            "split": "test",
+            **json.loads(json.dumps(found.to_dict())),
+        }
+        assert config.load(out / "config.yaml", []) == chosen()
+
+    def test_the_result_for_the_terminal(self, compared):
+        found, out = compared
+        cost_part, quality_part, pair_part, wrote = summary(found, out).split("\n\n")
+        assert [part.split()[0] for part in (cost_part, quality_part, pair_part)] == [
+            *("model", "model", "first"),
+        ]
+        assert wrote.splitlines() == [f"wrote {out / name}" for name in OUTPUTS]
+
+    def test_flips_are_averaged(self, runs, dataset, tmp_path):
+        # Brightness does not tell left from right: nothing changes but what is said.
+        found = compare(runs[:2], dataset, Split.TEST, tmp_path, chosen("inference.flip=true"))
+        assert found.conditions.flip
+        assert "takes two passes" in summary(found, tmp_path)
+        assert json.loads((tmp_path / "comparison.json").read_text())["flip"] is True
+
+    def test_on_the_train_split_there_are_no_copies(self, runs, dataset, tmp_path):
+        found = compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
+        assert (found.copies, [entry.new for entry in found.entries]) == (None, [None, None])
+        assert found.rows == TRAINED
+
+
+class TestRefusals:
+    def refused(self, error: type[FerError], models, dataset, out, **options) -> str:
+        with pytest.raises(error) as raised:
+            compare(models, dataset, Split.TEST, out, chosen(), **options)
+        assert not (out / "comparison.json").exists() or options == {"overwrite": False}
+        return str(raised.value)
+
+    def test_other_classes(self, runs, dataset, tmp_path):
+        other = make_run(tmp_path / "other", classes=("happy", "angry", "sad"))
+        message = self.refused(RunError, [*runs, other], dataset, tmp_path / "out")
+        assert message == (
+            f"--compare {other}: does not fit the dataset: {dataset}: its classes are angry, happy,"
+            f" sad, the model of {other} was trained for happy, angry, sad; evaluate it on a"
+            " dataset with those, in that order"
+        )
+
+    def test_another_enhancement(self, runs, dataset, tmp_path):
+        other = make_run(tmp_path / "other", enhancement=Enhancement(equalize=True))
+        message = self.refused(RunError, [runs[0], other], dataset, tmp_path / "out")
+        assert message.startswith(f"--compare {other}: does not fit the dataset: {dataset}: its")
+        assert "enhanced by" in message
+        assert "\n" not in message
+
+    def test_the_same_run_twice(self, runs, dataset, tmp_path, monkeypatch):
+        monkeypatch.chdir(runs[0].parent)
+        again = Path(runs[0].name)
+        message = self.refused(RunError, [*runs, again], dataset, tmp_path / "out")
+        assert message == f"--compare {again}: is named twice; name each run once"
+
+    def test_no_run_and_no_dataset(self, runs, dataset, tmp_path):
+        none, out = tmp_path / "none", tmp_path / "out"
+        message = self.refused(RunError, [runs[0], none], dataset, out)
+        assert message.startswith(f"{none}: no such folder")
+        assert self.refused(DatasetError, runs, none, out).startswith(f"{none}: no such folder")
+
+    def test_an_empty_split(self, runs, dataset, tmp_path):
+        with pytest.raises(DatasetError, match="the validation split is empty"):
+            compare(runs, dataset, Split.VALIDATION, tmp_path / "out", chosen())
+
+    def test_a_model_that_gives_no_probabilities(self, runs, dataset, tmp_path):
+        bad = make_run(tmp_path / "bad", bias=np.nan)
+        message = self.refused(RunError, [runs[0], bad], dataset, tmp_path / "out")
+        assert message.startswith(f"{bad}: its model cannot be evaluated: expected probabilities")
+
+    def test_a_comparison_that_is_there(self, runs, dataset, compared):
+        _, out = compared
+        before = contents(out)
+        message = self.refused(StorageError, runs, dataset, out, overwrite=False)
+        assert message == f"{out}: holds a comparison already; --overwrite replaces it"
+        assert contents(out) == before
+
+    def test_a_folder_that_is_someone_elses(self, runs, dataset, tmp_path):
+        (tmp_path / "accuracy_cost.png").write_bytes(b"mine")
+        message = self.refused(StorageError, runs, dataset, tmp_path)
+        assert "not a comparison (there is accuracy_cost.png)" in message
+        assert contents(tmp_path) == {"accuracy_cost.png": b"mine"}
+
+
+class TestOverwrite:
+    def test_replaces_all_of_it(self, runs, dataset, tmp_path):
+        compare(runs, dataset, Split.TRAIN, tmp_path, chosen())
+        before = contents(tmp_path)
+        compare(runs[:2], dataset, Split.TEST, tmp_path, chosen("seed=4"), overwrite=True)
+        after = contents(tmp_path)
+        assert set(after) == set(OUTPUTS)
+        assert all(after[name] != before[name] for name in OUTPUTS)
+
+    def test_that_fails_while_it_writes_leaves_no_mixture(self, runs, dataset, tmp_path):
+        compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
+        (tmp_path / "accuracy_cost.png").unlink()
+        (tmp_path / "accuracy_cost.png").mkdir()  # a file cannot take its place
+        with pytest.raises(StorageError, match=r"accuracy_cost\.png: cannot be written"):
+            compare(runs[:2], dataset, Split.TEST, tmp_path, chosen(), overwrite=True)
+        assert not (tmp_path / "comparison.json").exists()
+        assert not (tmp_path / "config.yaml").exists()
+        (tmp_path / "accuracy_cost.png").rmdir()
+        # What is torn is replaced without being asked.
+        assert compare(runs[:2], dataset, Split.TEST, tmp_path, chosen()).rows == TESTED
+        assert set(contents(tmp_path)) == set(OUTPUTS)
+
+
+def job(*arguments):
+    return subprocess.run(
+        [sys.executable, JOB, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestJob:
+    def test_in_a_process_of_its_own(self, runs, dataset, compared, tmp_path):
+        found, _ = compared
+        done = job(
+            *("--compare", *runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
+            *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip"),
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        assert told["flip"] is True
+        assert [one["name"] for one in told["models"]] == ["run", "small"]
+        assert told["models"][0]["accuracy"] == found.entries[1].result.accuracy
+        assert done.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["a"], "argument --compare: expected at least two runs"),
+            (["a", "b", "--model", "c"], "argument --model: not allowed with argument --compare"),
+            # Even where it names what is the default.
+            (
+                ["a", "b", "--model", "compact"],
+                "argument --model: not allowed with argument --compare",
+            ),
+            (["a", "b", "--layers", "x"], "argument --layers: not allowed with argument --compare"),
+            (["a", "b", "--image", "0"], "argument --image: not allowed with argument --compare"),
+        ],
+    )
+    def test_what_does_not_go_with_it(self, arguments, message):
+        done = job("--dataset", "d", "--output", "o", "--compare", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"spark-submit.sh evaluate: error: {message}"
+
+
+def test_the_dataset_is_not_changed(dataset, compared):
+    assert sorted(path.name for path in dataset.iterdir()) == [
+        *("manifest.json", "split=test", "split=train"),
+    ]
+    assert manifest.read(dataset).checksum == CHECKSUM

@@ -1,0 +1,216 @@
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_pipeline import significance
+from fer_pipeline.comparison import Comparison, Conditions, Cost, Entry, names
+from fer_pipeline.comparison_report import cost_table, pair_table, quality_table
+from fer_pipeline.metrics import measure
+from fer_pipeline.significance import Pair
+
+CLASSES = ("happy", "sad")
+LABELS = np.repeat([0, 1], [6, 4])
+# Which images are right: the first run misses one, the second these and the last six.
+RIGHT = np.ones((2, 10), bool)
+RIGHT[0, 9], RIGHT[1, 4:] = False, False
+COPIES = np.arange(10) == 0
+
+
+def probabilities(right):
+    """Each answer with 0.9."""
+    own = np.where(right, 0.9, 0.1)
+    return np.where(LABELS[:, None] == [0, 1], own[:, None], 1 - own[:, None])
+
+
+def entry(place, **changes):
+    given_ = probabilities(RIGHT[place])
+    costs = (
+        Cost(1_234_567, 90_000_000, (), 2000.0),
+        Cost(57_527, None, ("Embedding", "MyOwn"), 50.0),
+    )
+    made = Entry(
+        name=("run_a", "b/run")[place],
+        path=("/runs/run_a", "/runs/b/run")[place],
+        sha256="5" * 64,
+        dataset_checksum="0" * 16,
+        network=("compact", "my_module.build")[place],
+        size=(48, 28)[place],
+        precision=("mixed_bfloat16", "float32")[place],
+        cost=costs[place],
+        result=measure(LABELS, given_, CLASSES),
+        new=measure(LABELS[~COPIES], given_[~COPIES], CLASSES),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture
+def found():
+    pairs = significance.compare(RIGHT)
+    return Comparison((entry(0), entry(1)), pairs, Conditions(1024, 2, False), 1)
+
+
+def cells(line):
+    """The cells of a row of a table."""
+    return re.split(r" {2,}", line)
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("folders", "expected"),
+        [
+            (["/r/a", "/r/b"], ["a", "b"]),
+            (["/x/run", "/y/run"], ["x/run", "y/run"]),
+            (["/1/x/run", "/2/x/run", "/1/b"], ["1/x/run", "2/x/run", "b"]),
+            # One path is the end of the other.
+            (["/run", "/y/run"], ["/run", "y/run"]),
+            (["/y/run", "/run"], ["y/run", "/run"]),
+            (["/only"], ["only"]),
+        ],
+    )
+    def test_as_short_as_they_can_be(self, folders, expected):
+        assert names([Path(folder) for folder in folders]) == expected
+
+    @given(st.sets(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1))
+    def test_no_two_alike_and_each_the_end_of_its_folder(self, parts):
+        folders = [Path("/", *part) for part in sorted(parts)]
+        found = names(folders)
+        assert len(set(found)) == len(folders)
+        assert all(str(folder).endswith(name) for folder, name in zip(folders, found, strict=True))
+
+
+class TestComparison:
+    def test_its_numbers(self, found):
+        assert found.rows == 10
+        assert found.ratios == [1.0, 0.025]
+        (pair,) = found.pairs
+        assert pair == Pair(0, 1, 5, 0, 2 / 32, 2 / 32)
+        # 9 of 10 against 4 of 10.
+        assert found.difference(pair) == 0.5
+
+    def test_as_json(self, found):
+        told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        models = told.pop("models")
+        assert told == {
+            "batch_size": 1024,
+            "cores": 2,
+            "flip": False,
+            "rows": 10,
+            "copies_in_training": 1,
+            "pairs": [
+                {
+                    "first": "run_a",
+                    "second": "b/run",
+                    "difference": 0.5,
+                    "only_first": 5,
+                    "only_second": 0,
+                    "p": 0.0625,
+                    "p_holm": 0.0625,
+                    "significant": False,
+                }
+            ],
+        }
+        second = found.entries[1]
+        assert models[1] == {
+            "name": "b/run",
+            "path": "/runs/b/run",
+            "sha256": "5" * 64,
+            "dataset_checksum": "0" * 16,
+            "network": "my_module.build",
+            "size": 28,
+            "precision": "float32",
+            "parameters": 57_527,
+            "multiply_adds": None,
+            "left_out": ["Embedding", "MyOwn"],
+            "images_a_second": 50.0,
+            "ratio_to_first": 0.025,
+            **second.result.accuracies(),
+            "expected_calibration_error": second.result.calibration.error,
+            "without_copies_in_training": second.new.accuracies(),
+        }
+        assert (models[1]["rows"], models[1]["accuracy"]) == (10, 0.4)
+        assert models[1]["without_copies_in_training"]["rows"] == 9
+
+
+class TestCostTable:
+    def test_whole(self, found):
+        assert cost_table(found) == (
+            "model  network          pixels  precision       parameters  multiply-adds  images/s"
+            "   ratio\n"
+            "run_a  compact          48x48   mixed_bfloat16   1,234,567     90,000,000     2,000"
+            "    1.00\n"
+            "b/run  my_module.build  28x28   float32             57,527              ?        50"
+            "  0.0250\n"
+            "(multiply-adds: of convolutions and dense layers, for one image; images/s: forward"
+            " passes\n"
+            " in batches of 1,024, cores: 2; ratio: to the first model)\n"
+            "(b/run: counted as 0: Embedding, MyOwn)"
+        )
+
+    def test_with_flips_it_says_that_costs_are_of_one_pass(self, found):
+        flipped = dataclasses.replace(found, conditions=Conditions(256, 1, True))
+        assert "takes two passes: these costs are of one)" in cost_table(flipped)
+        assert "two passes" not in cost_table(found)
+
+
+class TestQualityTable:
+    def test_all_and_new(self, found):
+        header, first, second, *notes = quality_table(found).splitlines()
+        titles = ["accuracy, all", "mean per class, all", "accuracy, new", "mean per class, new"]
+        assert cells(header) == ["model", *titles, "ECE"]
+        interval = found.entries[1].result.intervals.accuracy
+        name, accuracy, mean, new, new_mean, error = cells(second)
+        assert name == "b/run"
+        assert accuracy == f"40.0 [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
+        # 4 of 6 and 0 of 4; without the first image 3 of 5 and 0 of 4.
+        assert [cell.split()[0] for cell in (mean, new, new_mean)] == ["33.3", "33.3", "30.0"]
+        assert error == "50.0"
+        assert cells(first)[0] == "run_a"
+        assert notes == [
+            "(in per cent, with 95 % intervals; ECE: expected calibration error, on all; all: 10"
+            " images;",
+            " new: the 9 of them without an exact copy in the train split)",
+        ]
+
+    @pytest.mark.parametrize(
+        ("copies", "end"),
+        [
+            (0, "images;\n none of them has an exact copy in the train split)"),
+            (10, "images;\n all of them have an exact copy in the train split)"),
+            (None, "all: 10 images)"),
+        ],
+    )
+    def test_without_new_images_there_are_no_columns_of_them(self, found, copies, end):
+        entries = tuple(dataclasses.replace(one, new=None) for one in found.entries)
+        table = quality_table(dataclasses.replace(found, entries=entries, copies=copies))
+        titles = ["accuracy, all", "mean per class, all"]
+        assert cells(table.splitlines()[0]) == ["model", *titles, "ECE"]
+        assert len(cells(table.splitlines()[1])) == 4
+        assert table.endswith(end)
+
+
+class TestPairTable:
+    def test_whole(self, found):
+        assert pair_table(found) == (
+            "first  second  points  only first  only second      p   Holm  at 5 %\n"
+            "run_a  b/run    +50.0           5            0  0.062  0.062  not significant\n"
+            "(points: of accuracy, the first less the second; only: images that this one alone gets"
+            " right;\n"
+            " p: McNemar's exact test, two-sided; Holm: p corrected over all pairs, which decides)"
+        )
+
+    def test_what_decides_is_the_corrected_p(self, found):
+        pairs = (Pair(0, 1, 3, 1, 0.02, 0.06), Pair(0, 1, 1, 3, 1e-12, 2e-12))
+        lines = pair_table(dataclasses.replace(found, pairs=pairs)).splitlines()
+        assert cells(lines[1])[-3:] == ["0.02", "0.06", "not significant"]
+        assert cells(lines[2])[2:] == ["-20.0", "1", "3", "1e-12", "2e-12", "significant"]
+
+    def test_what_is_too_little_for_a_number(self, found):
+        pairs = (Pair(0, 1, 5, 0, 0.0, 1e-300),)
+        line = pair_table(dataclasses.replace(found, pairs=pairs)).splitlines()[1]
+        assert cells(line)[-3:] == ["<1e-99", "<1e-99", "significant"]

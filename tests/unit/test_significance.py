@@ -1,0 +1,140 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from fer_pipeline.significance import LEVEL, Pair, compare, holm, mcnemar
+
+counts = st.integers(0, 12)
+chances = st.lists(st.floats(0, 1), max_size=8)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "correct",
+        [
+            np.zeros((2, 0), bool),
+            np.zeros(4, bool),
+            np.zeros((2, 3)),
+            np.zeros((2, 3), np.int64),
+        ],
+    )
+    def test_what_is_no_table_of_booleans(self, correct):
+        with pytest.raises(ValueError, match="expected booleans of shape") as error:
+            compare(correct)
+        assert str(error.value).endswith(f"got {correct.dtype} of shape {correct.shape}")
+
+
+class TestMcNemar:
+    # By hand: twice the sum of the binomial coefficients up to the lesser count, over 2 ** n.
+    @pytest.mark.parametrize(
+        ("first", "second", "p"),
+        [
+            (0, 0, 1.0),
+            (0, 1, 1.0),
+            (0, 5, 2 * 1 / 32),
+            (0, 6, 2 * 1 / 64),
+            (1, 8, 2 * (1 + 9) / 512),
+            (2, 9, 2 * (1 + 11 + 55) / 2048),
+            (4, 6, 2 * (1 + 10 + 45 + 120 + 210) / 1024),
+            # In the middle both tails hold the same outcome.
+            (5, 5, 1.0),
+        ],
+    )
+    def test_by_hand(self, first, second, p):
+        assert float(mcnemar(first, second)) == pytest.approx(p, rel=1e-12)
+        assert float(mcnemar(second, first)) == pytest.approx(p, rel=1e-12)
+
+    @given(counts, counts)
+    @settings(deadline=None)
+    def test_by_enumeration(self, first, second):
+        """All ways in which the images could have fallen to the one or the other."""
+        images, seen = first + second, abs(first - second)
+        as_far = sum(
+            math.comb(images, one) for one in range(images + 1) if abs(images - 2 * one) >= seen
+        )
+        assert float(mcnemar(first, second)) == pytest.approx(as_far / 2**images, rel=1e-12)
+
+    @given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 4000)), max_size=5))
+    @settings(max_examples=25, deadline=None)
+    def test_many_at_once_are_as_scipys_one_by_one(self, pairs):
+        table = np.array(pairs, np.int64).reshape(-1, 2)
+        expected = [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in pairs]
+        assert mcnemar(table[:, 0], table[:, 1]) == pytest.approx(np.array(expected), rel=1e-9)
+
+
+class TestHolm:
+    def test_by_hand(self):
+        # Sorted .01 .02 .03 .04, times 4, 3, 2, 1: .04 .06 .06 .04, and none below one before it.
+        assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+        assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+        assert holm([0.01]) == pytest.approx([0.01])
+        assert holm([]).shape == (0,)
+
+    @given(chances, st.floats(0.001, 0.2))
+    def test_refuses_what_the_procedure_refuses(self, given_, level):
+        """Holm's procedure itself: from the least p on, until one is not refused."""
+        refused = set()
+        for step, place in enumerate(sorted(range(len(given_)), key=lambda i: given_[i])):
+            # In the arithmetic of the correction: a division would round to the other side.
+            if given_[place] * (len(given_) - step) > level:
+                break
+            refused.add(place)
+        assert {i for i, p in enumerate(holm(given_)) if p <= level} == refused
+
+    @given(chances)
+    def test_never_smaller_and_in_the_same_order(self, given_):
+        corrected = holm(given_)
+        assert all(p <= q <= 1 for p, q in zip(given_, corrected, strict=True))
+        for i, j in itertools.permutations(range(len(given_)), 2):
+            assert given_[i] > given_[j] or corrected[i] <= corrected[j]
+
+
+class TestCompare:
+    def test_by_hand(self):
+        # Of 12 images: the first gets all, the second 6, the third the other 6.
+        correct = np.zeros((3, 12), bool)
+        correct[0], correct[1, :6], correct[2, 6:] = True, True, True
+        p = 2 / 64
+        assert compare(correct) == (
+            Pair(0, 1, 6, 0, p, pytest.approx(3 * p)),
+            Pair(0, 2, 6, 0, p, pytest.approx(3 * p)),
+            Pair(1, 2, 6, 6, 1.0, 1.0),
+        )
+
+    def test_the_same_twice(self):
+        (pair,) = compare(np.tile(np.arange(5) < 3, (2, 1)))
+        assert pair == Pair(0, 1, 0, 0, 1.0, 1.0)
+        assert not pair.significant
+
+    def test_one_alone_has_no_pairs(self):
+        assert compare(np.ones((1, 4), bool)) == ()
+
+    @given(
+        st.integers(1, 5).flatmap(
+            lambda images: st.lists(
+                st.lists(st.booleans(), min_size=images, max_size=images), min_size=2, max_size=5
+            )
+        )
+    )
+    @settings(max_examples=30, deadline=None)
+    def test_counts_image_by_image(self, rows):
+        found = compare(np.array(rows))
+        assert [(pair.first, pair.second) for pair in found] == list(
+            itertools.combinations(range(len(rows)), 2)
+        )
+        for pair in found:
+            both = list(zip(rows[pair.first], rows[pair.second], strict=True))
+            assert pair.only_first == both.count((True, False))
+            assert pair.only_second == both.count((False, True))
+            assert pair.p == mcnemar(pair.only_first, pair.only_second)
+        assert [pair.adjusted for pair in found] == list(holm([pair.p for pair in found]))
+
+    def test_significant_under_five_per_cent(self):
+        assert LEVEL == 0.05
+        assert Pair(0, 1, 9, 0, 0.001, 0.049).significant
+        assert not Pair(0, 1, 9, 0, 0.001, 0.05).significant
