@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean moved
+.PHONY: help demo test lint bench bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -20,7 +20,7 @@ export PIP_USER := 0
 export PYTHONNOUSERSITE := 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
@@ -37,8 +37,21 @@ lint: $(STAMP) ## check style, types and the imports between the floors
 bench: $(STAMP) ## run the benchmarks
 	@$(VENV_PYTHON) -m benchmarks
 
+# Without what it needs for videos and for its other face detector, which is all of PyTorch.
+bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring, beside the package fer
+	@$(VENV_PYTHON) -m benchmarks scoring
+
+.venv-fer/.complete:
+	@rm -rf .venv-fer
+	@$(VENV_PYTHON) -m venv .venv-fer
+	@.venv-fer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'fer>=25.10,<26'
+	@.venv-fer/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'opencv-contrib-python<5' 'tensorflow$(if $(filter Linux-x86_64,$(shell uname -sm | tr " " -)),-cpu)' \
+	    requests Pillow 'setuptools<81'
+	@touch $@
+
 clean: ## remove .venv, caches and builds; artifacts/ stays
-	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+	rm -rf .venv .venv-fer build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
 	    .ruff_cache metastore_db derby.log spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

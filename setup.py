@@ -43,9 +43,12 @@ INSTALL_REQUIRES = [
     "keras>=3.15.1,<3.16",
     # petastorm and pyspark import distutils, which 3.12 took away and setuptools brings back.
     "setuptools<70; python_version >= '3.12'",
+    # Runs exported models. tf.lite gives the same bits, but importing it takes seconds.
+    "ai-edge-litert>=2.1,<3",
     "pydantic>=2,<3",
     "PyYAML>=6",
     "scikit-learn>=1.4",
+    "scipy>=1.11",
     "matplotlib>=3.8",
     # Draws the graph of a network, where graphviz is on the machine.
     "pydot>=3,<5",
@@ -84,6 +87,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["fer_pipeline", "fer_pipeline.*"]),
+    # The trained models.
+    package_data={"fer_pipeline": ["pretrained/**/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     zip_safe=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-_ALL = ("preprocess", "feed", "training", "networks")
+_ALL = ("preprocess", "feed", "training", "networks", "scoring")
 
 
 def main(names: list[str]) -> None:

@@ -21,6 +21,9 @@ CONFIG = "config.yaml"
 BEGUN = ".unfinished"
 """Stands in a folder from a job's first write to its end: until then our names are ours there."""
 
+SHIPPED = "compact"
+"""The model that comes with the package: what evaluates and scores where no other is named."""
+
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
@@ -91,26 +94,37 @@ RUN = Kind(
         *("accuracy.png", "loss.png", "mlflow.json"),
         *("unfinished.csv", "unfinished.yaml", "checkpoint.npz"),
     ),
-    folders=("tensorboard",),
+    folders=("tensorboard", "export"),
 )
 EVALUATION = Kind(
     "an evaluation",
     "fer_pipeline evaluation",
     "metrics.json",
     names=(
-        *("predictions.parquet", "confusion_matrix.png", "classes.png", "examples.png"),
-        *("mistakes.png", "mistakes.csv", "feature_maps.png", "class_activation.png"),
+        *("predictions.parquet", "confusion_matrix.png", "classes.png", "reliability.png"),
+        *("coverage.png", "examples.png", "mistakes.png", "mistakes.csv"),
+        *("feature_maps.png", "class_activation.png"),
     ),
+)
+COMPARISON = Kind(
+    "a comparison",
+    "fer_pipeline comparison",
+    "comparison.json",
+    names=("accuracy_cost.png",),
 )
 SCORES = Kind("scores", "fer_pipeline scores", "scores.json", data=(".",), prefix="scores")
 EXPORT = Kind(
     "an export",
     "fer_pipeline export",
     "export.json",
-    names=("model.tflite",),
+    names=("model.tflite", "model.int8.tflite"),
     folders=("saved_model",),
 )
-EXPORTED = {"saved_model": "saved_model", "litert": "model.tflite"}
+EXPORTED = {
+    "saved_model": "saved_model",
+    "litert": "model.tflite",
+    "litert_int8": "model.int8.tflite",
+}
 """The forms in which a model can be exported, and the folder or file that each becomes."""
 
 
@@ -175,6 +189,30 @@ def _says(mark: Path, form: str) -> bool:
         return json.loads(storage.read_text(mark)).get("format") == form
     except (ValueError, AttributeError):
         return False
+
+
+def withdraw(folder: Path, kind: Kind) -> None:
+    """Deletes an output that means nothing any more; what else stands in its folder stays.
+
+    Args:
+        folder: Its folder. Where it holds no such output, nothing is deleted.
+        kind: What it is.
+
+    Raises:
+        StorageError: It cannot be deleted.
+    """
+    mark = folder / kind.mark
+    if not (mark.is_file() and _says(mark, kind.format)) and not (folder / BEGUN).is_file():
+        return
+    # Until the last of it is gone, all of it is known to be ours.
+    begin(folder)
+    for name in (kind.mark, CONFIG, *kind.names):
+        storage.remove(folder / name)
+    for name in kind.folders:
+        storage.remove_folder(folder / name)
+    clean(folder, kind, keep=())
+    if not any(folder.iterdir()):
+        storage.remove_folder(folder)
 
 
 def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""A trained run to a SavedModel and a LiteRT file, each tried before it is published."""
+"""A trained run to a SavedModel and LiteRT files, each tried before it is published."""
 
 import argparse
 import sys
@@ -17,13 +17,27 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     parser = cli.parser("export", __doc__ or "")
-    parser.add_argument("--model", required=True, metavar="RUN", help="a finished training run")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the export's folder")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN",
+        help="a finished training run, or a model of the package",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="the export's folder; default: RUN/export, where score finds it",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="DIR",
+        help="the folder of a preprocess job: litert_int8 is calibrated and tried on its faces",
+    )
     parser.add_argument(
         "--format",
         action="append",
         choices=list(EXPORTED),
-        help="repeatable; default: " + ", ".join(EXPORTED),
+        help="repeatable; default: " + ", ".join(EXPORTED) + " (this one with --dataset)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     return cli.run(_run, parser.parse_args(argv))
@@ -31,16 +45,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.stages.export import export, summary
+    from fer_pipeline.stages.export import default_forms, export, folder_of, summary
 
     made = export(
         arguments.model,
         arguments.output,
-        arguments.format or list(EXPORTED),
+        arguments.format or default_forms(arguments.dataset),
         config.load(arguments.config, arguments.set),
+        dataset=arguments.dataset,
         overwrite=arguments.overwrite,
     )
-    return summary(made, arguments.output)
+    return summary(made, folder_of(arguments.model, arguments.output))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from fer_pipeline import cli, config
+from fer_pipeline.publication import SHIPPED
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +17,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit status.
     """
     parser = cli.parser("score", __doc__ or "")
-    parser.add_argument("--model", required=True, metavar="RUN", help="a finished training run")
+    parser.add_argument(
+        "--model",
+        default=SHIPPED,
+        metavar="RUN",
+        help="the folder of a train job, or a model of the package; default: %(default)s",
+    )
     parser.add_argument(
         "--input",
         required=True,
@@ -27,7 +33,33 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder for the scores")
     parser.add_argument("--overwrite", action="store_true", help="replace scores that are there")
+    keys = parser.add_argument_group("short for a key of the configuration")
+    keys.add_argument(
+        "--runtime",
+        choices=["auto", "keras", "litert"],
+        help="inference.runtime: what runs the model; litert: what export has put into RUN/export",
+    )
+    keys.add_argument(
+        "--min-confidence",
+        metavar="P",
+        help="inference.min_confidence: below this probability the emotion is uncertain",
+    )
+    keys.add_argument(
+        "--flip",
+        action="store_true",
+        help="inference.flip=true: average over each image and its mirror image",
+    )
     return cli.run(_run, parser.parse_args(argv))
+
+
+def _settings(arguments: argparse.Namespace) -> list[str]:
+    given = {
+        "runtime": arguments.runtime,
+        "min_confidence": arguments.min_confidence,
+        "flip": "true" if arguments.flip else None,
+    }
+    short = [f"inference.{key}={value}" for key, value in given.items() if value is not None]
+    return [*arguments.set, *short]
 
 
 def _run(arguments: argparse.Namespace) -> str:
@@ -35,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> str:
     from fer_pipeline.spark.session import spark_session
     from fer_pipeline.stages.score import score, summary
 
-    chosen = config.load(arguments.config, arguments.set)
+    chosen = config.load(arguments.config, _settings(arguments))
     with spark_session("score") as spark:
         made = score(
             spark,

@@ -31,6 +31,9 @@ Crops = Iterator[tuple[pa.Table, Pixels]]
 """Batches of what is to be scored: where each image comes from (`schema.ORIGIN`, and `reason` and
 `detail` where there is no image), and the images that there are, uint8 of shape (n, size, size)."""
 
+UNCERTAIN = "uncertain"
+"""The emotion of an image of which the model is not sure enough."""
+
 _RESULT = (
     "path string, rows bigint, bytes bigint,"
     " emotions map<string,bigint>, reasons map<string,bigint>"
@@ -129,6 +132,7 @@ def score(
     load: Callable[[], Callable[[Pixels], npt.NDArray[np.float32]]],
     classes: Sequence[str],
     folder: Path,
+    min_confidence: float = 0.0,
 ) -> Scored:
     """Scores a source and writes a file for each task.
 
@@ -138,6 +142,7 @@ def score(
         load: Gives the model, in a worker: from pixels to probabilities of shape (n, classes).
         classes: The emotions in the order of the model's outputs.
         folder: Where the files go.
+        min_confidence: An image whose highest probability is lower shows an uncertain emotion.
     """
     columns = arrow_schema(schema.score_columns(classes))
 
@@ -151,7 +156,7 @@ def score(
                     sink = open_files.enter_context(parquet_file(path))
                     writer = pq.ParquetWriter(sink, columns, compression="zstd")
                     open_files.enter_context(writer)
-                scored = _scored(origin, pixels, load, classes, columns)
+                scored = _scored(origin, pixels, load, classes, columns, min_confidence)
                 writer.write_table(scored)
                 rows += len(scored)
                 emotions.update(scored.column("emotion").drop_null().to_pylist())
@@ -192,6 +197,7 @@ def _scored(
     load: Callable[[], Callable[[Pixels], npt.NDArray[np.float32]]],
     classes: Sequence[str],
     columns: pa.Schema,
+    min_confidence: float,
 ) -> pa.Table:
     """One row for each image or what stands in its place: nothing that was found goes missing."""
     count = len(origin)
@@ -202,18 +208,20 @@ def _scored(
         raise RunError("the model gives probabilities that are no numbers; train it again")
     probabilities = np.zeros((count, len(classes)), np.float32)
     probabilities[there] = made
-    best = probabilities.argmax(axis=1)
+    best, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    # In the precision in which it is stored, so that a reader's comparison finds the same.
+    best[confidence < np.float32(min_confidence)] = len(classes)
     missing = pa.array(~there)
     none = pa.scalar(None, pa.float32())
 
     def known(values: npt.NDArray[np.float32]) -> pa.Array:
         return pa.compute.if_else(missing, none, pa.array(values))
 
-    emotion = pa.array(classes).take(pa.array(np.where(there, best, 0)))
+    emotion = pa.array([*classes, UNCERTAIN]).take(pa.array(np.where(there, best, 0)))
     table = origin.append_column(
         "emotion", pa.compute.if_else(missing, pa.scalar(None, pa.string()), emotion)
     )
-    table = table.append_column("confidence", known(probabilities.max(axis=1)))
+    table = table.append_column("confidence", known(confidence))
     for index, name in enumerate(classes):
         table = table.append_column(f"p_{name}", known(probabilities[:, index]))
     return table.select(columns.names).cast(columns)

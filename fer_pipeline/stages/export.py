@@ -2,86 +2,53 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+
+import numpy as np
 
 from fer_pipeline import provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning.model import bundle, exporting
 from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model.exports import INT8, Export, Exported
+from fer_pipeline.learning.model.predictor import with_keras
 from fer_pipeline.publication import CONFIG, EXPORT, EXPORTED
+from fer_pipeline.stages.forms import Original, timed
 
-log = logging.getLogger(__name__)
-
-FORMAT_VERSION = 1
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
 
 
-@dataclass(frozen=True)
-class Exported:
-    """One form of the model.
+def default_forms(dataset: str | Path | None) -> list[str]:
+    """The forms that are exported where none is named: all that can be."""
+    return [form for form in EXPORTED if form != INT8 or dataset is not None]
 
-    Attributes:
-        form: Its name, a key of `publication.EXPORTED`.
-        path: Its folder or file, relative to the export.
-        bytes: Its size.
-        largest_difference: Of two probabilities, its own and those of the model in float32.
-        tolerance: What that may be at most.
-        sha256: Of each of its files, by their path relative to the export.
+
+def folder_of(model: str | Path, output: str | Path | None) -> Path:
+    """Where an export goes: by default into the run's own folder, where scoring finds it.
+
+    Raises:
+        StorageError: The model is one of the package, which is left as it is.
     """
-
-    form: str
-    path: str
-    bytes: int
-    largest_difference: float
-    tolerance: float
-    sha256: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Export:
-    """What a run of the job made; `export.json`.
-
-    Attributes:
-        model: Which model it was: its run's folder, the checksums of its file and its dataset.
-        classes: The emotions in the order of the probabilities.
-        size: The side of the images, in pixels.
-        normalization: What the network sees of a pixel; the model itself applies it.
-        enhancement: What images went through before, in training; the model does not apply it.
-        signature: The names, dtypes and shapes of what goes in and comes out, of every form.
-        precision: In which the run computes; the export computes in float32.
-        rounding: The largest difference of two probabilities that this makes.
-        images: How many images were compared.
-        exports: The forms.
-        versions: Of what made them.
-    """
-
-    model: dict[str, str]
-    classes: list[str]
-    size: int
-    normalization: dict[str, Any]
-    enhancement: dict[str, Any]
-    signature: dict[str, Any]
-    precision: str
-    rounding: float
-    images: int
-    exports: list[Exported]
-    versions: dict[str, str]
+    if output is not None:
+        return storage.local_path(output)
+    run = bundle.located(model)
+    if run.resolve().is_relative_to(bundle.PRETRAINED.resolve()):
+        raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
+    return run / bundle.EXPORTS
 
 
 def export(
     model: str | Path,
-    output: str | Path,
+    output: str | Path | None,
     forms: Sequence[str],
     config: Config,
     *,
+    dataset: str | Path | None = None,
     overwrite: bool = False,
 ) -> Export:
     """Exports the model of a finished run.
@@ -91,57 +58,39 @@ def export(
     away first: a folder that has one holds a whole export of one model.
 
     Args:
-        model: The run's folder.
-        output: The folder for the export.
+        model: The run's folder, or the name of a model of the package.
+        output: The folder for the export; see `folder_of`.
         forms: Keys of `publication.EXPORTED`.
         config: The configuration.
+        dataset: The folder of a dataset, for `litert_int8`: its faces tell the range of what passes
+            between the layers, and what rounding it costs.
         overwrite: Whether an export that is there may be replaced.
 
     Raises:
-        RunError: The folder is no finished run, or one of the forms gives other probabilities or
-            cannot be made.
+        RunError: The folder is no finished run, or one of the forms gives other answers or cannot
+            be made.
+        DatasetError: The dataset is none, is damaged, or is not one for this model.
         StorageError: There is an export already, or the folder holds what is not ours.
     """
-    run, folder = storage.local_path(model), storage.local_path(output)
+    run, folder = bundle.located(model), folder_of(model, output)
+    if INT8 in forms and dataset is None:
+        raise RunError(
+            f"{run}: {INT8} is calibrated on faces; --dataset names the folder of a preprocess job"
+        )
     publication.claim(folder, EXPORT, overwrite=overwrite)
     trained, info = bundle.load(run)
-    network = exporting.in_float32(trained)
-    images = exporting.probe(info.size)
-    expected = exporting.run_model(network, images)
-    rounding = exporting.largest_difference(exporting.run_model(trained, images), expected)
-    with TemporaryDirectory() as scratch:
-        made = [
-            _exported(run, form, network, images, expected, Path(scratch))
-            for form in dict.fromkeys(forms)
-        ]
-        result = _result(run, info, rounding, len(images), made)
-        _publish(result, Path(scratch), folder, config)
+    original = Original.of(run, trained, info, dataset if INT8 in forms else None, config.seed)
+    rounded = exporting.run_model(trained, original.images)
+    rounding = exporting.largest_difference(rounded, original.expected)
+    with TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        made = [original.write(form, scratch) for form in dict.fromkeys(forms)]
+        at_once = config.inference.batch_size
+        batch = original.images[np.arange(at_once) % len(original.images)]
+        made = timed(made, with_keras(trained, info.size, at_once), batch, scratch)
+        result = _result(run, info, rounding, len(original.images), made)
+        _publish(result, scratch, folder, config)
     return result
-
-
-def _exported(
-    run: Path, form: str, network: Any, images: Any, expected: Any, scratch: Path
-) -> Exported:
-    """Writes a form to a scratch folder, loads it from there and compares it with the model."""
-    log.info("writing %s", form)
-    chosen, path = exporting.FORMS[form], scratch / EXPORTED[form]
-    chosen.write(network, path)
-    difference = exporting.largest_difference(chosen.run(path, images), expected)
-    # Written so that NaN is refused too.
-    if not difference <= chosen.tolerance:
-        raise RunError(
-            f"{run}: as {form} its probabilities differ by up to {difference:.2g},"
-            f" {chosen.tolerance:g} is allowed; nothing was exported, --format leaves a form out"
-        )
-    files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
-    return Exported(
-        form=form,
-        path=EXPORTED[form],
-        bytes=sum(file.stat().st_size for file in files),
-        largest_difference=difference,
-        tolerance=chosen.tolerance,
-        sha256={str(file.relative_to(scratch)): bundle.digest(file) for file in files},
-    )
 
 
 def _result(run: Path, info: RunInfo, rounding: float, images: int, made: list[Exported]) -> Export:
@@ -173,9 +122,7 @@ def _publish(result: Export, scratch: Path, folder: Path, config: Config) -> Non
         _delete(folder / path)
     for one in result.exports:
         _copy(scratch / one.path, folder / one.path)
-    about = {"format": EXPORT.format, "format_version": FORMAT_VERSION, **asdict(result)}
-    text = json.dumps(about, indent=2, allow_nan=False)
-    storage.write_text(folder / EXPORT.mark, text + "\n")
+    storage.write_text(folder / EXPORT.mark, result.model_dump_json(indent=2) + "\n")
     config.write(folder / CONFIG)
     publication.clean(folder, EXPORT, keep=())
 
@@ -200,23 +147,31 @@ def _copy(source: Path, target: Path) -> None:
         raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def summary(made: Export, output: str | Path) -> str:
+def summary(made: Export, folder: Path) -> str:
     """The result of the job for a terminal: the files, their sizes, what was measured."""
-    folder = storage.local_path(output)
     width = max(len(str(folder / one.path)) for one in made.exports)
-    lines = [f"{'':<13}{'':<{width}}{'bytes':>12}{'difference':>12}{'allowed':>9}"]
+    lines = [f"{'':<13}{'':<{width}}{'bytes':>12}{'difference':>12}{'allowed':>9}{'speed':>8}"]
     for one in made.exports:
-        lines.append(
-            f"{one.form:<13}{folder / one.path!s:<{width}}{one.bytes:>12,}"
-            f"{one.largest_difference:>12.1e}{one.tolerance:>9g}"
-        )
-    lines.append(
+        said = f"{one.form:<13}{folder / one.path!s:<{width}}{one.bytes:>12,}"
+        if one.largest_difference is None:
+            said += f"{'':>21}"
+        else:
+            said += f"{one.largest_difference:>12.1e}{one.tolerance:>9g}"
+        lines.append(f"{said}{one.relative_speed:>8.2f}")
+    lines += [
         f"(difference: the largest of two probabilities on {made.images} images, its own and those"
-        " of the run's model in float32)"
-    )
+        " of the run's model in float32)",
+        "(speed: images a second on one core, in units of the run's model in Keras)",
+    ]
+    for agreement in (one.agreement for one in made.exports if one.agreement):
+        lines.append(
+            f"in 8-bit integers, on {agreement.images:,} images of the {agreement.split} split:"
+            f" accuracy {agreement.accuracy:.2%}, in float32 {agreement.float_accuracy:.2%}, the"
+            f" same emotion for {agreement.agreement:.2%}"
+        )
     if made.rounding:
         lines.append(
-            f"the run itself computes in {made.precision}: its probabilities differ from these by"
-            f" up to {made.rounding:.1e}"
+            f"the run itself computes in {made.precision}: its probabilities differ from those in"
+            f" float32 by up to {made.rounding:.1e}"
         )
     return "\n".join([*lines, "", f"export {folder / EXPORT.mark}"])

@@ -10,17 +10,23 @@ from typing import Any
 
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config
+from fer_pipeline.config.keys import Inference
 from fer_pipeline.emotions import Labels
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import InputError, RunError
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model.predictor import Settings, predictor
 from fer_pipeline.publication import SCORES
 from fer_pipeline.rows import Judge
 from fer_pipeline.spark import scoring
 from fer_pipeline.spark.records import Reading
-from fer_pipeline.spark.scoring import Pixels, Scored
+from fer_pipeline.spark.scoring import UNCERTAIN, Pixels, Scored
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.sources import Sources
+from fer_pipeline.stages import runtime
+from fer_pipeline.stages.runtime import Runtime
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert", "pyspark")
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,13 @@ class Scores:
         format: What this is.
         found: How many images were found, readable or not.
         scored: How many of them have an emotion.
-        emotions: How many images show each emotion.
+        emotions: How many images show each emotion, or an uncertain one where
+            `inference.min_confidence` is set.
         unscored: How many have none, by reason.
         files: Path, rows and bytes of each file.
         model: Which model it was: its run's folder and the checksum of its file.
+        runtime: What ran it: its name, the form of the model that it ran, why, and the checksum of
+            this form's file.
         versions: Of what made the scores.
         created: When.
     """
@@ -46,6 +55,7 @@ class Scores:
     unscored: dict[str, int]
     files: list[dict[str, Any]]
     model: dict[str, Any]
+    runtime: dict[str, Any]
     versions: dict[str, str]
     created: str
 
@@ -65,23 +75,26 @@ def score(
 
     Args:
         spark: The session.
-        model: A finished run's folder.
+        model: A finished run's folder, or the name of a model of the package.
         inputs: Folders of images, CSV files, or one dataset.
         output: The folder for the scores.
         config: The configuration.
         overwrite: Whether scores that are there may be replaced.
 
     Raises:
-        RunError: The model's folder is no finished run.
+        RunError: The model's folder is no finished run, or has no export for the runtime that is
+            configured.
         InputError: A source is missing or is not what it should be.
         DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
         StorageError: There are scores already, or the folder holds something else.
     """
     folder = storage.local_path(output).absolute()
     publication.claim(folder, SCORES, overwrite=overwrite)
-    run = storage.local_path(model)
+    run = bundle.located(model)
     info, content = bundle.read_model(run)
-    load = _loader(spark, content, info, config)
+    outcomes = _outcomes(run, info, config.inference)
+    chosen = runtime.choose(run, info, content, config.inference.runtime)
+    load = _loader(spark, chosen, info, config.inference)
     try:
         made, known = _scored(spark, inputs, folder, config, info, load)
         scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
@@ -98,11 +111,12 @@ def score(
         format=SCORES.format,
         found=found,
         scored=scored,
-        emotions={name: made.emotions[name] for name in info.classes},
+        emotions={name: made.emotions[name] for name in outcomes},
         unscored=dict(made.reasons),
         files=made.files,
         model={"run": str(run.absolute()), "sha256": info.sha256},
-        versions=provenance.versions("tensorflow", "tensorflow-cpu", "keras", "pyspark"),
+        runtime=chosen.said(),
+        versions=provenance.versions(*_PACKAGES),
         created=provenance.now(),
     )
     storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
@@ -119,18 +133,34 @@ def _files_there(folder: Path) -> list[str]:
     )
 
 
+def _outcomes(run: Path, info: RunInfo, inference: Inference) -> list[str]:
+    """What an image can be found to show."""
+    if not inference.min_confidence:
+        return info.classes
+    if UNCERTAIN in info.classes:
+        raise RunError(
+            f"{run}: one of its emotions is called {UNCERTAIN}, as a score under"
+            " inference.min_confidence is; score without that key"
+        )
+    return [*info.classes, UNCERTAIN]
+
+
 def _loader(
-    spark: SparkSession, content: bytes, info: RunInfo, config: Config
+    spark: SparkSession, chosen: Runtime, info: RunInfo, inference: Inference
 ) -> Callable[[], Callable[[Pixels], Any]]:
     """The function by which a worker gets the model: it travels there, so no path is shared."""
-    shared = spark.sparkContext.broadcast(content)
-    network, size, batch_size = info.network, info.size, config.inference.batch_size
-    threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
+    shared = spark.sparkContext.broadcast(chosen.content)
+    settings = Settings(
+        runtime=chosen.name,
+        network=info.network,
+        size=info.size,
+        batch_size=inference.batch_size,
+        threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
+        flip=inference.flip,
+    )
 
     def load() -> Callable[[Pixels], Any]:
-        from fer_pipeline.learning.model.predictor import predictor
-
-        return predictor(shared.value, network, size, batch_size, threads)
+        return predictor(shared.value, settings)
 
     return load
 
@@ -144,6 +174,7 @@ def _scored(
     load: Callable[[], Callable[[Pixels], Any]],
 ) -> tuple[Scored, int | None]:
     """Scores whatever the inputs are; also how many images there must be, where that is known."""
+    least = config.inference.min_confidence
     if len(inputs) == 1 and manifest.exists_at(inputs[0]):
         path = storage.local_path(inputs[0])
         dataset = manifest.read(path)
@@ -151,7 +182,7 @@ def _scored(
         manifest.require_enhancement(path, dataset, info.enhancement)
         rows = scoring.dataset_rows(spark, path, dataset)
         crops = scoring.crops_of_dataset(dataset, info.size)
-        return scoring.score(rows, crops, load, info.classes, folder), dataset.rows.written
+        return scoring.score(rows, crops, load, info.classes, folder, least), dataset.rows.written
     sources = Sources(spark, inputs, config.input.format)
     judge = Judge(Labels({}, ()), None, labelled=False)
     reading = Reading(
@@ -165,7 +196,7 @@ def _scored(
     offsets, known = sources.offsets()
     found, read = sources.reader(reading)
     crops = scoring.crops_of_records(read, offsets, info.size)
-    return scoring.score(found, crops, load, info.classes, folder), known
+    return scoring.score(found, crops, load, info.classes, folder, least), known
 
 
 def summary(made: Scores, output: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config, load
-from fer_pipeline.errors import DatasetError, RunError, StorageError
+from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.learning.model import bundle, exporting
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.training import checkpoint, history, measures, resuming
@@ -26,7 +26,7 @@ from fer_pipeline.learning.training.resuming import RunKeeper
 from fer_pipeline.learning.training.tensorboard import TensorBoard
 from fer_pipeline.learning.training.tracking import MLflow
 from fer_pipeline.manifest import Manifest
-from fer_pipeline.publication import RUN
+from fer_pipeline.publication import EXPORT, RUN
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,11 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
     """
     resuming.require_same_config(folder, load(folder / publication.CONFIG).dump(), config)
     info = bundle.read(folder)
+    if config.model.temperature not in (None, info.temperature):
+        raise ConfigError(
+            f"{folder}: is finished, with a temperature of {info.temperature:.6g};"
+            " model.temperature can be set until then"
+        )
     if info.dataset_checksum != made.checksum:
         raise DatasetError(
             f"{folder}: was trained on another dataset (checksum {info.dataset_checksum}, this one"
@@ -229,9 +234,10 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
         )
     size, rounds = made.image.size, keeper.history.rounds
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
+    plan.network.set_weights(kept.weights)
+    temperature = plan.temperature()
     # A wrapper of its own: what the callbacks drive is compiled, what is saved is not.
-    model = bundle.servable(plan.network, size, made.image.normalization)
-    model.set_weights(kept.weights)
+    model = bundle.servable(plan.network, size, made.image.normalization, temperature)
     if not config.tracking.mlflow:
         storage.remove(folder / _MLFLOW)
     if not config.tracking.tensorboard:
@@ -239,6 +245,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
     # From here on the old run is gone, until the new one's mark stands.
     storage.remove(folder / RUN.mark)
     storage.remove(folder / publication.CONFIG)
+    publication.withdraw(folder / bundle.EXPORTS, EXPORT)
     training_plots.accuracy(rounds, title, folder / ACCURACY)
     training_plots.loss(rounds, title, folder / LOSS)
     storage.move(folder / HISTORY_SO_FAR, folder / HISTORY)
@@ -258,6 +265,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
         best_trial=kept.made.trial,
         best_accuracy=kept.made.validation_accuracy,
         best_class_accuracies=_by_class(kept, made.classes),
+        temperature=temperature,
         seed=config.seed,
         sha256=bundle.digest(folder / bundle.MODEL),
         versions=provenance.versions(*_PACKAGES),
@@ -290,7 +298,7 @@ def summary(info: RunInfo, output: str) -> str:
             history.table(rounds),
             "",
             f"{info.network}, {info.parameters:,} parameters; kept: {kept},"
-            f" validation accuracy {found}",
+            f" validation accuracy {found}; temperature {info.temperature:.3f}",
             f"model {folder / bundle.MODEL}",
         ]
     )

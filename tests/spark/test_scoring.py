@@ -5,6 +5,7 @@ What it should say of an image is worked out beside it: decoded, resized and giv
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -33,7 +34,9 @@ from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN
 from fer_pipeline.spark.session import user_errors
+from fer_pipeline.stages.export import export
 from fer_pipeline.stages.score import Scores, score, summary
+from jobs import score as jobs_score
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 12
@@ -734,6 +737,125 @@ class TestOutput:
 
         assert str(two[1] / "out") in str(why.value)
         assert "\n" not in str(why.value)
+
+
+# --- How the model is run.
+
+
+@pytest.fixture(scope="module")
+def exported_run(run, tmp_path_factory) -> Run:
+    """The same run, with its export in float32."""
+    folder = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(run.folder, folder)
+    export(folder, None, ["litert"], Config())
+    return Run(folder, run.model, run.enhancement)
+
+
+class TestInference:
+    def test_litert_says_the_same(self, exported_run, faces, scored) -> None:
+        settings = ("inference.runtime=litert", "inference.batch_size=7")
+
+        found = scored(exported_run, faces[0], settings=settings)
+
+        expect_books(found)
+        expect_scored(found.rows, exported_run, faces[1])
+        file = exported_run.folder / "export" / "model.tflite"
+        assert found.about["runtime"] == {
+            "name": "litert",
+            "form": "litert",
+            "reason": "as configured",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        assert config.load(found.folder / "config.yaml") == config.load(None, settings)
+
+    def test_without_an_export_it_is_keras(self, run, of_crops) -> None:
+        assert of_crops.about["runtime"] == {
+            "name": "keras",
+            "form": "model.keras",
+            "reason": f"{run.folder}: has no export; make one with: export --model {run.folder}"
+            " --dataset DIR",
+            "sha256": of_crops.about["model"]["sha256"],
+        }
+
+    def test_without_an_export_litert_is_refused(self, run, faces, scored, tmp_path) -> None:
+        with pytest.raises(RunError) as why:
+            scored(run, faces[0], to=tmp_path / "out", settings=("inference.runtime=litert",))
+
+        assert str(why.value) == (
+            f"{run.folder}: has no export; make one with: export --model {run.folder} --dataset DIR"
+        )
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("runtime", ["keras", "litert"])
+    def test_flip_is_the_mean_with_the_mirror_image(
+        self, exported_run, faces, scored, runtime
+    ) -> None:
+        settings = ("inference.flip=true", f"inference.runtime={runtime}")
+        given = exported_run.says(faces[1])
+        mirrored = exported_run.says([image[:, ::-1] for image in faces[1]])
+
+        found = scored(exported_run, faces[0], settings=settings)
+
+        expect_books(found)
+        means = [[row[f"p_{name}"] for name in CLASSES] for row in found.rows]
+        assert np.array(means) == pytest.approx((given + mirrored) / 2, abs=TOLERANCE)
+        assert np.abs(given - mirrored).max() > 0.03
+
+    def test_an_unsure_answer_is_uncertain(self, run, crops, of_crops, scored) -> None:
+        sure = sorted(row["confidence"] for row in of_crops.rows if row["reason"] is None)
+        # As high as one of them is: that one still counts.
+        least = sure[len(sure) // 2]
+
+        found = scored(
+            run,
+            str(crops.root).replace("[crops]", "*"),
+            settings=(f"inference.min_confidence={least!r}",),
+        )
+
+        expected = [dict(row) for row in of_crops.rows]
+        for row in expected:
+            if row["reason"] is None and row["confidence"] < least:
+                row["emotion"] = "uncertain"
+        assert _rounded(found.rows) == _rounded(expected)
+        about = found.about
+        shown = Counter(row["emotion"] for row in expected if row["reason"] is None)
+        assert about["emotions"] == {name: shown[name] for name in (*CLASSES, "uncertain")}
+        assert about["emotions"]["uncertain"] == len(sure) // 2
+        assert (about["found"], about["scored"]) == (24, 17) == (24, shown.total())
+        lines = summary(Scores(**about), "out").splitlines()
+        assert lines[3].split() == ["uncertain", str(len(sure) // 2)]
+
+    def test_an_emotion_of_that_name_is_refused(self, run, faces, scored, tmp_path) -> None:
+        folder = shutil.copytree(run.folder, tmp_path / "run")
+        info = folder / "model.json"
+        info.write_text(info.read_text().replace('"sad"', '"uncertain"'))
+
+        with pytest.raises(RunError) as why:
+            scored(
+                folder, faces[0], to=tmp_path / "out", settings=("inference.min_confidence=0.5",)
+            )
+
+        assert str(why.value) == (
+            f"{folder}: one of its emotions is called uncertain, as a score under"
+            " inference.min_confidence is; score without that key"
+        )
+        assert not (tmp_path / "out").exists()
+
+    def test_flags_are_keys(self) -> None:
+        given = argparse.Namespace(
+            set=["seed=3", "inference.runtime=keras"],
+            runtime="litert",
+            min_confidence="0.4",
+            flip=True,
+        )
+        chosen = config.load(None, jobs_score._settings(given))
+        found = chosen.inference
+        assert (chosen.seed, found.runtime, found.min_confidence, found.flip) == (
+            *(3, "litert"),
+            *(0.4, True),
+        )
+        given = argparse.Namespace(set=[], runtime=None, min_confidence=None, flip=False)
+        assert config.load(None, jobs_score._settings(given)) == Config()
 
 
 # --- What a user can get wrong.

@@ -6,7 +6,7 @@ import pytest
 from fer_pipeline import manifest
 from fer_pipeline.errors import FerError
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import DATASET, SCORES, Kind, claim, clean
+from fer_pipeline.publication import BEGUN, DATASET, EXPORT, SCORES, Kind, claim, clean, withdraw
 
 ID = "3f2b8c1e-5a64-4d1f-9c0e-7b1d2f3a4b5c"
 OTHER = "9d0c7a52-11aa-4b3e-8f6d-0123456789ab"
@@ -214,3 +214,37 @@ def test_the_two_kinds_do_not_take_each_others_folders(tmp_path):
     refusal(tmp_path / "a", DATASET, overwrite=True)
     fill(tmp_path / "b", ["manifest.json", "config.yaml", f"split=train/part-00000-{ID}.parquet"])
     refusal(tmp_path / "b", SCORES, overwrite=True)
+
+
+class TestWithdraw:
+    OURS = ("model.tflite", "model.int8.tflite", "config.yaml", "saved_model/variables/x")
+
+    def test_nothing_of_ours_is_left(self, tmp_path):
+        fill(tmp_path / "it", list(self.OURS))
+        (tmp_path / "it" / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
+        withdraw(tmp_path / "it", EXPORT)
+        assert not (tmp_path / "it").exists()
+
+    def test_an_unfinished_one_too(self, tmp_path):
+        fill(tmp_path / "it", [*self.OURS, BEGUN, ".export-a1b2c3_d.json"])
+        withdraw(tmp_path / "it", EXPORT)
+        assert not (tmp_path / "it").exists()
+
+    def test_what_is_not_ours_stays(self, tmp_path):
+        fill(tmp_path, [*self.OURS, "notes.txt", "more/notes.txt"])
+        (tmp_path / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
+        withdraw(tmp_path, EXPORT)
+        assert files(tmp_path) == ["more/notes.txt", "notes.txt"]
+
+    @pytest.mark.parametrize("mark", [None, "{}", "export", '{"format": "my export"}'])
+    def test_a_folder_of_another_kind_is_left_alone(self, tmp_path, mark):
+        fill(tmp_path, list(self.OURS))
+        if mark is not None:
+            (tmp_path / EXPORT.mark).write_text(mark)
+        before = files(tmp_path)
+        withdraw(tmp_path, EXPORT)
+        assert files(tmp_path) == before
+
+    def test_no_folder(self, tmp_path):
+        withdraw(tmp_path / "none", EXPORT)
+        assert not (tmp_path / "none").exists()

@@ -1,10 +1,10 @@
-"""A trained model in the forms that other programs load: SavedModel, LiteRT, JSON with weights."""
+"""A trained model in the forms that other programs load, and how they compare with it."""
 
 from __future__ import annotations
 
 import shutil
-import warnings
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,16 +14,17 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.lite.python.convert import ConverterError
 
 from fer_pipeline import emotions, storage, synthetic
-from fer_pipeline.errors import RunError
+from fer_pipeline.learning.model import litert
+from fer_pipeline.learning.model.litert import INPUT, OUTPUT, SIGNATURE
+from fer_pipeline.learning.model.predictor import Pixels, Predict, with_litert
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "model.weights.h5"
-SIGNATURE, INPUT, OUTPUT = "serving_default", "pixels", "probabilities"
 
-Images = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float32]
+_AT_ONCE = 256
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Form:
 
     Attributes:
         write: Writes a model, one that computes in float32, to a path.
-        run: Loads what stands at a path and gives its probabilities of images.
-        tolerance: How far they may be from the model's, as the largest difference of two
-            probabilities.
+        load: Loads what stands at a path.
+        tolerance: How far its probabilities may be from the model's, as the largest difference of
+            two of them.
     """
 
     write: Callable[[keras.Model, Path], None]
-    run: Callable[[Path, Images], Probabilities]
+    load: Callable[[Path], Predict]
     tolerance: float
 
 
@@ -99,7 +100,7 @@ def _with_float32(config: Any) -> Any:
     return {key: _with_float32(value) for key, value in config.items()}
 
 
-def probe(size: int) -> Images:
+def probe(size: int) -> Pixels:
     """The images on which an export is compared with its model: drawn faces, and noise.
 
     They are the same every time.
@@ -108,24 +109,29 @@ def probe(size: int) -> Images:
         size: Their side, in pixels.
 
     Returns:
-        Pixels, 0..255 of shape (64, size, size, 1).
+        Pixels, uint8 of shape (64, size, size).
     """
     random = np.random.default_rng(0)
     codes = [number % len(emotions.FER2013) for number in range(32)]
     # Smaller ones cannot be drawn, only cut out.
     side = max(size, 16)
     faces = np.stack([synthetic.draw_face(code, random, side)[:size, :size] for code in codes])
-    noise = random.integers(0, 256, faces.shape, np.uint8)
-    return np.concatenate([faces, noise])[..., np.newaxis].astype(np.float32)
+    return np.concatenate([faces, random.integers(0, 256, faces.shape, np.uint8)])
 
 
-def run_model(model: keras.Model, images: Images) -> Probabilities:
+def run_model(model: keras.Model, pixels: Pixels) -> Probabilities:
     """The probabilities of a model in memory, computed on the processor.
 
     A GPU rounds products to TensorFloat-32, which is no float32.
     """
+    given = pixels[..., np.newaxis].astype(np.float32)
     with tf.device("CPU:0"):
-        return model(images, training=False).numpy()
+        return np.concatenate(
+            [
+                model(given[start : start + _AT_ONCE], training=False).numpy()
+                for start in range(0, len(given), _AT_ONCE)
+            ]
+        )
 
 
 def largest_difference(one: Probabilities, other: Probabilities) -> float:
@@ -139,51 +145,51 @@ def largest_difference(one: Probabilities, other: Probabilities) -> float:
     return float(np.abs(one.astype(np.float64) - other).max())
 
 
-def _write_saved_model(model: keras.Model, path: Path) -> None:
-    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32, name=INPUT)])
-    def serve(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT: model(pixels, training=False)}
+def speeds(forms: Mapping[str, Predict], pixels: Pixels) -> dict[str, float]:
+    """Images for each second of processor time, all threads together: that of one thread.
 
-    # Keras's own export stores every weight twice.
-    module = tf.Module()
-    module.weights = [variable.value for variable in model.weights]
-    tf.saved_model.save(module, str(path), signatures={SIGNATURE: serve})
+    So it says what one worker on one core does, whatever else runs on the machine meanwhile. The
+    rounds of the forms alternate, the best of each counts.
+
+    Args:
+        forms: What is measured, by name.
+        pixels: Uint8 of shape (n, size, size); one call takes them all.
+    """
+    best = dict.fromkeys(forms, 0.0)
+    for run in forms.values():
+        run(pixels)
+    for _ in range(_ROUNDS):
+        for name, run in forms.items():
+            began = time.process_time()
+            run(pixels)
+            best[name] = max(best[name], len(pixels) / (time.process_time() - began))
+    return best
 
 
-def _run_saved_model(path: Path, images: Images) -> Probabilities:
+def _load_saved_model(path: Path) -> Predict:
     with tf.device("CPU:0"):
         loaded = tf.saved_model.load(str(path))
-        return loaded.signatures[SIGNATURE](**{INPUT: tf.constant(images)})[OUTPUT].numpy()
+
+    def predict(pixels: Pixels) -> Probabilities:
+        with tf.device("CPU:0"):
+            given = tf.constant(pixels[..., np.newaxis].astype(np.float32))
+            return loaded.signatures[SIGNATURE](**{INPUT: given})[OUTPUT].numpy()
+
+    return predict
 
 
 def _write_litert(model: keras.Model, path: Path) -> None:
-    # By way of a SavedModel, so that both have the same signature.
-    with TemporaryDirectory() as scratch:
-        _write_saved_model(model, Path(scratch))
-        converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=[SIGNATURE])
-        try:
-            content = converter.convert()
-        except ConverterError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(
-                f"{model.name}: LiteRT has no form of it, leave litert out: {reason}"
-            ) from error
-    path.write_bytes(content)
+    path.write_bytes(litert.in_float32(model))
 
 
-def _run_litert(path: Path, images: Images) -> Probabilities:
-    with warnings.catch_warnings():
-        # That it will move to the package ai-edge-litert, which says nothing to a user.
-        warnings.simplefilter("ignore", UserWarning)
-        interpreter = tf.lite.Interpreter(str(path))
-    run = interpreter.get_signature_runner(SIGNATURE)
-    # A copy: the array is the interpreter's own memory.
-    return run(**{INPUT: images})[OUTPUT].copy()
+def load_litert(path: Path) -> Predict:
+    """Loads a LiteRT file."""
+    return with_litert(path.read_bytes(), _AT_ONCE)
 
 
 # Both compute in float32, but add up in other orders. On the networks of this package, their logits
 # stretched to a deviation of 3, the differences were up to 4e-6 and 5e-5; a mistake makes 1e-2.
 FORMS = {
-    "saved_model": Form(_write_saved_model, _run_saved_model, tolerance=1e-4),
-    "litert": Form(_write_litert, _run_litert, tolerance=5e-4),
+    "saved_model": Form(litert.write_saved_model, _load_saved_model, tolerance=1e-4),
+    "litert": Form(_write_litert, load_litert, tolerance=5e-4),
 }

@@ -1,0 +1,86 @@
+"""Faces drawn from a dataset: some to quantise a network on, others to try it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fer_pipeline import images, schema
+from fer_pipeline.accounting import Split
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.manifest import Manifest
+
+CALIBRATION_ROWS, TEST_ROWS = 512, 2000
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Some rows of a split.
+
+    Attributes:
+        split: The split.
+        pixels: Uint8 of shape (n, size, size).
+        labels: Int32 of shape (n,).
+    """
+
+    split: Split
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+
+
+def draw(folder: Path, made: Manifest, size: int, seed: int) -> tuple[Faces, Faces]:
+    """Draws faces for calibration and other faces for a test.
+
+    The first come from the train split, else from any other; the others from the validation split,
+    else from test, else from rows of the same split that are left.
+
+    Args:
+        folder: The dataset's folder.
+        made: Its manifest.
+        size: The side of the result's images, in pixels.
+        seed: The same seed draws the same rows.
+
+    Returns:
+        512 rows at most, and 2,000 at most, in the order in which they are stored.
+
+    Raises:
+        DatasetError: There are no two rows, or a file is missing or damaged.
+    """
+    filled = [split for split in Split if made.rows_of(split)]
+    if not filled:
+        raise DatasetError(f"{folder}: holds no image; run preprocess again")
+    source = filled[0]
+    others = [split for split in (Split.VALIDATION, Split.TEST) if split in filled]
+    target = next((split for split in others if split is not source), source)
+    random = np.random.default_rng(seed)
+    order = random.permutation(made.rows_of(source))
+    first = min(CALIBRATION_ROWS, len(order) // 2 if target is source else len(order))
+    if not first:
+        raise DatasetError(
+            f"{folder}: holds one image; int8 needs one to be calibrated on and another one to be"
+            " tried on"
+        )
+    rest = order[first:] if target is source else random.permutation(made.rows_of(target))
+    return (
+        _rows(folder, made, source, order[:first], size),
+        _rows(folder, made, target, rest[:TEST_ROWS], size),
+    )
+
+
+def _rows(
+    folder: Path, made: Manifest, split: Split, chosen: npt.NDArray[np.int64], size: int
+) -> Faces:
+    wanted = np.zeros(made.rows_of(split), bool)
+    wanted[chosen] = True
+    pixels, labels, first = [], [], 0
+    for found, columns in Feed(folder, split, _BATCH, shuffle=False, seed=0).raw((schema.LABEL,)):
+        part = wanted[first : first + len(found)]
+        pixels += [images.resize(face, size) for face in found[part]]
+        labels.append(columns[schema.LABEL][part])
+        first += len(found)
+    return Faces(split, np.stack(pixels), np.concatenate(labels))

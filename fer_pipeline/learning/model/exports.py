@@ -1,0 +1,128 @@
+"""What an export says of itself, `export.json`: what it is of, how it answers, how fast it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fer_pipeline import storage
+from fer_pipeline.errors import RunError
+from fer_pipeline.publication import EXPORT
+
+FORMAT_VERSION = 1
+FLOAT, INT8 = "litert", "litert_int8"
+"""The forms, of `publication.EXPORTED`, that LiteRT runs."""
+EQUAL_LOSS = 0.002
+"""The most that a quantised model may lose in accuracy and still count as giving equal answers."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Agreement(_Part):
+    """How a quantised model answers, beside the model in float32.
+
+    Attributes:
+        dataset: The dataset whose images were drawn: its folder and its checksum.
+        seed: By which they were drawn.
+        calibrated_on: The split of those that it was quantised on.
+        calibration_images: How many these were.
+        split: The split of those that both models then answered.
+        images: How many these were.
+        agreement: The part of them for which both say the same emotion.
+        accuracy: The part of them that it recognises.
+        float_accuracy: The part of them that the model in float32 recognises.
+    """
+
+    dataset: dict[str, str]
+    seed: int
+    calibrated_on: str
+    calibration_images: int
+    split: str
+    images: int
+    agreement: float
+    accuracy: float
+    float_accuracy: float
+
+    @property
+    def loss(self) -> float:
+        """What quantisation costs in accuracy; below 0 where it is a gain."""
+        return self.float_accuracy - self.accuracy
+
+
+class Exported(_Part):
+    """One form of the model.
+
+    Attributes:
+        form: Its name, a key of `publication.EXPORTED`.
+        path: Its folder or file, relative to the export.
+        bytes: Its size.
+        largest_difference: Of two probabilities, its own and those of the model in float32; None of
+            a quantised model.
+        tolerance: What that may be at most.
+        agreement: Of a quantised model.
+        relative_speed: Its images a second in batches on one core, in units of what the run's own
+            model does there; None in exports of before this was measured.
+        sha256: Of each of its files, by their path relative to the export.
+    """
+
+    form: str
+    path: str
+    bytes: int
+    largest_difference: float | None
+    tolerance: float | None
+    agreement: Agreement | None = None
+    relative_speed: float | None = None
+    sha256: dict[str, str]
+
+    @property
+    def equal(self) -> bool:
+        """Whether it may stand in for the model wherever it is faster."""
+        return self.agreement is None or self.agreement.loss <= EQUAL_LOSS
+
+
+class Export(_Part):
+    """What a run of the job made; `export.json`.
+
+    Attributes:
+        model: Which model it was: its run's folder, the checksums of its file and its dataset.
+        classes: The emotions in the order of the probabilities.
+        size: The side of the images, in pixels.
+        normalization: What the network sees of a pixel; the model itself applies it.
+        enhancement: What images went through before, in training; the model does not apply it.
+        signature: The names, dtypes and shapes of what goes in and comes out, of every form.
+        precision: In which the run computes; the export computes in float32, int8 in integers.
+        rounding: The largest difference of two probabilities that this makes.
+        images: How many images were compared.
+        exports: The forms.
+        versions: Of what made them.
+    """
+
+    format: Literal["fer_pipeline export"] = "fer_pipeline export"
+    format_version: int = FORMAT_VERSION
+    model: dict[str, str]
+    classes: list[str]
+    size: int
+    normalization: dict[str, Any]
+    enhancement: dict[str, Any]
+    signature: dict[str, Any]
+    precision: str
+    rounding: float
+    images: int
+    exports: list[Exported]
+    versions: dict[str, str]
+
+
+def read(folder: Path) -> Export:
+    """Reads what an export says.
+
+    Raises:
+        RunError: It is damaged, or that of a later version.
+        StorageError: It cannot be read.
+    """
+    return storage.read_described(
+        folder / EXPORT.mark, Export, FORMAT_VERSION, RunError, "is damaged"
+    )

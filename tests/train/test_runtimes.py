@@ -1,0 +1,463 @@
+"""LiteRT beside Keras: exports in 8-bit integers, what scores, and how a worker runs it."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fer_pipeline import config, images, manifest, publication
+from fer_pipeline.accounting import Split
+from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
+from fer_pipeline.learning.data import sampling
+from fer_pipeline.learning.model import bundle, exporting, exports, litert
+from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model.exports import Agreement, Exported
+from fer_pipeline.learning.model.predictor import Settings, predictor, with_keras, with_litert
+from fer_pipeline.pixels import Normalization
+from fer_pipeline.publication import BEGUN, EXPORT, EXPORTED
+from fer_pipeline.stages import runtime
+from fer_pipeline.stages.export import default_forms, export, folder_of, summary
+from fer_pipeline.stages.train import train
+
+SIZE, CLASSES = 16, ["angry", "happy", "sad"]
+NORMALIZATION = Normalization.centered()
+
+
+def make_model(seed: int = 3, stretch: float = 1.0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((SIZE, SIZE, 1))
+    maps = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(pixels)
+    maps = keras.layers.ReLU()(keras.layers.BatchNormalization()(maps))
+    maps = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(maps)
+    means = keras.layers.Flatten()(maps)
+    logits = keras.layers.Dense(len(CLASSES), name="logits")(means)
+    model = bundle.servable(keras.Model(pixels, logits), SIZE, NORMALIZATION, 1.5)
+    model.set_weights([weight * stretch for weight in model.get_weights()])
+    return model
+
+
+def make_run(folder: Path, model: keras.Model) -> Path:
+    bundle.save(model, folder / bundle.MODEL)
+    info = RunInfo(
+        classes=CLASSES,
+        size=SIZE,
+        normalization=NORMALIZATION,
+        dataset_checksum="fedcba9876543210",
+        network="system_a",
+        options={},
+        parameters=model.count_params(),
+        best_step=7,
+        best_accuracy=None,
+        seed=1,
+        sha256=bundle.digest(folder / bundle.MODEL),
+        versions={},
+    )
+    (folder / bundle.INFO).write_text(info.model_dump_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an export of every form in its folder."""
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", make_model())
+    export(run, None, list(EXPORTED), config.load(None), dataset=easy_dataset)
+    return run
+
+
+@pytest.fixture(scope="module")
+def faces(easy_dataset: Path) -> sampling.Faces:
+    """The validation split of the dataset."""
+    return sampling.draw(easy_dataset, manifest.read(easy_dataset), SIZE, 0)[1]
+
+
+class TestSampling:
+    def test_from_train_and_from_validation(self, easy_dataset) -> None:
+        calibration, test = sampling.draw(easy_dataset, manifest.read(easy_dataset), SIZE, 5)
+        assert (calibration.split, len(calibration.labels)) == (Split.TRAIN, 115)
+        assert (test.split, len(test.labels)) == (Split.VALIDATION, 40)
+        assert (test.pixels.dtype, test.pixels.shape) == (np.uint8, (40, SIZE, SIZE))
+
+    def test_the_seed_chooses_and_rows_keep_their_labels(self, easy_dataset, monkeypatch) -> None:
+        monkeypatch.setattr(sampling, "CALIBRATION_ROWS", 20)
+        made = manifest.read(easy_dataset)
+        one, again, other = (sampling.draw(easy_dataset, made, SIZE, seed)[0] for seed in (1, 1, 2))
+        assert one.pixels.tobytes() == again.pixels.tobytes() != other.pixels.tobytes()
+        # Of this dataset, the label is the brightness.
+        assert ((one.pixels.mean(axis=(1, 2)) - 30) // 85).astype(int).tolist() == (
+            one.labels.tolist()
+        )
+
+    @pytest.mark.parametrize("split", list(Split))
+    def test_of_one_split_no_row_is_in_both(self, write_dataset, rows, tmp_path, split) -> None:
+        write_dataset(tmp_path, {str(split): rows})
+        calibration, test = sampling.draw(tmp_path, manifest.read(tmp_path), SIZE, 0)
+        assert {calibration.split, test.split} == {split}
+        found = {face.tobytes() for face in (*calibration.pixels, *test.pixels)}
+        # No two of the rows are alike.
+        assert found == {face.tobytes() for face in rows.pixels}
+        assert len(calibration.labels) == len(rows.labels) // 2
+
+    def test_other_sizes_are_resized(self, easy_dataset, faces) -> None:
+        found = sampling.draw(easy_dataset, manifest.read(easy_dataset), 9, 0)[1]
+        expected = [images.resize(face, 9) for face in faces.pixels]
+        assert found.pixels.tolist() == np.stack(expected).tolist()
+
+    def test_one_row_is_too_few(self, write_dataset, bright_and_dark, tmp_path) -> None:
+        write_dataset(tmp_path, {"test": bright_and_dark(1, 0)})
+        with pytest.raises(DatasetError, match="holds one image; int8 needs one to be"):
+            sampling.draw(tmp_path, manifest.read(tmp_path), SIZE, 0)
+
+
+class TestInt8:
+    def test_weights_are_bytes_and_logits_are_not(self, whole) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        read = Interpreter(str(whole / "export" / "model.int8.tflite"))
+        assert read.get_signature_list() == {
+            "serving_default": {"inputs": ["pixels"], "outputs": ["probabilities"]}
+        }
+        (given,), (made,) = read.get_input_details(), read.get_output_details()
+        assert (given["dtype"], made["dtype"]) == (np.float32, np.float32)
+        kernels = [each for each in read.get_tensor_details() if len(each["shape"]) == 4]
+        kernels = [each for each in kernels if each["shape"][0] == 8]
+        assert [each["dtype"] for each in kernels] == [np.int8] * 2
+        # A scale for each channel.
+        assert [len(each["quantization_parameters"]["scales"]) for each in kernels] == [8, 8]
+
+    def test_what_it_says_was_measured(self, whole, easy_dataset, faces) -> None:
+        said = exports.read(whole / "export").exports[-1]
+        model = exporting.in_float32(bundle.load(whole)[0])
+        expected = exporting.run_model(model, faces.pixels)
+        found = exporting.load_litert(whole / "export" / said.path)(faces.pixels)
+        assert said.agreement == Agreement(
+            dataset={"path": str(easy_dataset), "checksum": "fedcba9876543210"},
+            seed=0,
+            calibrated_on="train",
+            calibration_images=115,
+            split="validation",
+            images=40,
+            agreement=np.mean(found.argmax(1) == expected.argmax(1)),
+            accuracy=np.mean(found.argmax(1) == faces.labels),
+            float_accuracy=np.mean(expected.argmax(1) == faces.labels),
+        )
+        assert np.abs(found - expected).max() < 0.05
+        assert len(np.unique(found.max(axis=1))) == 40
+        assert (said.largest_difference, said.tolerance) == (None, None)
+
+    def test_one_that_recognises_less_is_refused(
+        self, whole, easy_dataset, tmp_path, monkeypatch
+    ) -> None:
+        def draw(*args: object) -> tuple[sampling.Faces, sampling.Faces]:
+            """All faces show what the model says that they show."""
+            calibration, test = right_draw(*args)
+            model = exporting.in_float32(bundle.load(whole)[0])
+            labels = exporting.run_model(model, test.pixels).argmax(axis=1)
+            return calibration, dataclasses.replace(test, labels=labels)
+
+        def with_another_bias(model: keras.Model, faces: np.ndarray) -> bytes:
+            """Says of all faces what the model says least often."""
+            said = exporting.run_model(model, faces).argmax(axis=1)
+            least = np.bincount(said, minlength=len(CLASSES)).argmin()
+            other = exporting.in_float32(model)
+            logits = next(each for each in other._flatten_layers() if each.name == "logits")
+            logits.bias.assign(1000.0 * np.eye(len(CLASSES))[least])
+            return right(other, faces)
+
+        right, right_draw = litert.in_int8, sampling.draw
+        monkeypatch.setattr(sampling, "draw", draw)
+        chosen, out = config.load(None), tmp_path / "out"
+        export(whole, tmp_path / "right", ["litert_int8"], chosen, dataset=easy_dataset)
+        monkeypatch.setattr(litert, "in_int8", with_another_bias)
+        with pytest.raises(RunError) as raised:
+            export(whole, out, ["litert_int8"], chosen, dataset=easy_dataset)
+        message = str(raised.value)
+        assert message.startswith(f"{whole}: as litert_int8 it recognises ")
+        assert message.endswith(
+            " of 40 images, in float32 100.00%; 1% less is allowed; nothing was exported, --format"
+            " leaves a form out"
+        )
+        assert not out.exists()
+
+    def test_without_a_dataset_it_is_refused(self, whole, tmp_path) -> None:
+        assert default_forms(None) == ["saved_model", "litert"]
+        assert default_forms("data") == ["saved_model", "litert", "litert_int8"]
+        with pytest.raises(RunError) as raised:
+            export(whole, tmp_path / "out", ["litert_int8"], config.load(None))
+        assert str(raised.value) == (
+            f"{whole}: litert_int8 is calibrated on faces; --dataset names the folder of a"
+            " preprocess job"
+        )
+
+    def test_with_faces_of_other_emotions_it_is_refused(
+        self, whole, easy_dataset, tmp_path
+    ) -> None:
+        run = make_run(tmp_path / "run", make_model())
+        info = json.loads((run / bundle.INFO).read_text())
+        info["classes"] = ["sad", "angry", "happy"]
+        (run / bundle.INFO).write_text(json.dumps(info))
+        with pytest.raises(DatasetError, match="its classes are angry, happy, sad"):
+            export(run, None, ["litert_int8"], config.load(None), dataset=easy_dataset)
+
+    def test_the_summary_says_what_it_costs(self, whole) -> None:
+        made = exports.read(whole / "export")
+        lines = summary(made, whole / "export").splitlines()
+        found = made.exports[-1].agreement
+        assert [line.split()[0] for line in lines[1:4]] == list(EXPORTED)
+        assert (
+            f"in 8-bit integers, on 40 images of the validation split: accuracy"
+            f" {found.accuracy:.2%}, in float32 {found.float_accuracy:.2%}, the same emotion for"
+            f" {found.agreement:.2%}"
+        ) in lines
+
+
+class TestFolder:
+    def test_is_by_default_the_runs_own(self, whole, tmp_path, monkeypatch) -> None:
+        assert folder_of(whole, None) == whole / "export"
+        assert folder_of(whole, tmp_path / "x") == tmp_path / "x"
+        shipped = tmp_path / "pretrained"
+        (shipped / "compact").mkdir(parents=True)
+        (shipped / "compact" / bundle.INFO).write_text("{}")
+        monkeypatch.setattr(bundle, "PRETRAINED", shipped)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(
+            StorageError, match="compact: is a model of the package; --output names"
+        ):
+            folder_of("compact", None)
+        assert folder_of("compact", "mine") == Path("mine")
+
+    def test_a_run_that_is_begun_again_may_hold_an_export(self, whole, tmp_path) -> None:
+        run = tmp_path / "run"
+        (run / "export").mkdir(parents=True)
+        with pytest.raises(StorageError, match="not a finished training run"):
+            publication.claim(run, publication.RUN, overwrite=False)
+        (run / BEGUN).touch()
+        publication.claim(run, publication.RUN, overwrite=False)
+
+
+class TestReplacedRun:
+    def test_its_export_goes_with_it(self, easy_dataset, whole, tmp_path) -> None:
+        settings = ["model.name=system_a", "model.options.hidden=4", "training.steps=4"]
+        tiny = config.load(None, [*settings, "training.precision=float32"])
+        run = tmp_path / "run"
+        train(str(easy_dataset), str(run), tiny)
+        shutil.copytree(whole / "export", run / "export")
+        (run / "export" / "notes.txt").write_text("mine")
+        train(str(easy_dataset), str(run), tiny, overwrite=True)
+        assert [path.name for path in (run / "export").iterdir()] == ["notes.txt"]
+        (run / "export" / "notes.txt").unlink()
+        (run / "export" / EXPORT.mark).write_text('{"format": "fer_pipeline export"}')
+        train(str(easy_dataset), str(run), tiny, overwrite=True)
+        assert not (run / "export").exists()
+
+
+class TestPredictor:
+    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
+    def test_batches_change_nothing(self, whole, faces, batch_size) -> None:
+        content = (whole / "export" / "model.tflite").read_bytes()
+        expected = exporting.run_model(bundle.load(whole)[0], faces.pixels)
+        run = with_litert(content, batch_size)
+        for count in (40, 3, 40, 1):
+            found = run(faces.pixels[:count])
+            assert (found.dtype, found.shape) == (np.float32, (count, 3))
+            np.testing.assert_allclose(found, expected[:count], rtol=0, atol=1e-5)
+
+    def test_more_images_than_go_through_at_once(self, whole, faces) -> None:
+        content = (whole / "export" / "model.tflite").read_bytes()
+        many = np.concatenate([faces.pixels] * 5)
+        found = with_litert(content, 1000)(many)
+        expected = exporting.run_model(bundle.load(whole)[0], many)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["keras", "litert"])
+    def test_flip_is_the_mean_with_the_mirror_image(self, whole, faces, name) -> None:
+        path = whole / ("model.keras" if name == "keras" else "export/model.tflite")
+        model = bundle.load(whole)[0]
+        mirrored = exporting.run_model(model, faces.pixels[:, :, ::-1])
+        expected = (exporting.run_model(model, faces.pixels) + mirrored) / 2
+        if name == "keras":
+            run = with_keras(model, SIZE, 7)
+            found = images.flip_averaged(run, faces.pixels)
+        else:
+            settings = Settings(name, "system_a", SIZE, 7, 1, flip=True)
+            found = predictor(path.read_bytes(), settings)(faces.pixels)
+        assert np.abs(mirrored - expected).max() > 1e-3
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+    def test_litert_needs_no_tensorflow(self, whole) -> None:
+        code = (
+            "import sys, numpy\n"
+            "from fer_pipeline.learning.model.predictor import Settings, predictor\n"
+            "content = open(sys.argv[1], 'rb').read()\n"
+            "run = predictor(content, Settings('litert', 'system_a', 16, 8, 1))\n"
+            "print(run(numpy.zeros((9, 16, 16), numpy.uint8)).shape)\n"
+            "print([name for name in ('tensorflow', 'keras') if name in sys.modules])\n"
+        )
+        command = [sys.executable, "-c", code, str(whole / "export" / "model.int8.tflite")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == ["(9, 3)", "[]"]
+
+
+# --- What scores.
+
+
+def form(name: str, speed: float | None, loss: float | None = None) -> Exported:
+    agreement = None
+    if loss is not None:
+        agreement = Agreement(
+            dataset={},
+            seed=0,
+            calibrated_on="train",
+            calibration_images=1,
+            split="validation",
+            images=1000,
+            agreement=0.9,
+            accuracy=0.75 - loss,
+            float_accuracy=0.75,
+        )
+    return Exported(
+        form=name,
+        path=EXPORTED[name],
+        bytes=1,
+        largest_difference=0.0,
+        tolerance=0.1,
+        agreement=agreement,
+        relative_speed=speed,
+        sha256={},
+    )
+
+
+@pytest.fixture
+def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A run of which the export says what a test wants."""
+
+    def make(*found: Exported, sha256: str | None = None) -> Path:
+        run = tmp_path / "made"
+        (run / "export").mkdir(parents=True)
+        for name in (bundle.MODEL, bundle.INFO):
+            (run / name).write_bytes((whole / name).read_bytes())
+        said = exports.read(whole / "export")
+        files = []
+        for one in found:
+            source = whole / "export" / one.path
+            if source.is_file():
+                (run / "export" / one.path).write_bytes(source.read_bytes())
+                one = one.model_copy(update={"sha256": {one.path: bundle.digest(source)}})
+            files.append(one)
+        update = {
+            "exports": files,
+            "model": {**said.model, "sha256": sha256 or said.model["sha256"]},
+        }
+        text = said.model_copy(update=update).model_dump_json()
+        (run / "export" / EXPORT.mark).write_text(text)
+        return run
+
+    return make
+
+
+def chosen(run: Path, wanted: str) -> runtime.Runtime:
+    info, content = bundle.read_model(run)
+    return runtime.choose(run, info, content, wanted)
+
+
+SLOW, FAST = form("litert", 0.9), form("litert", 1.1)
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("found", "wanted", "expected"),
+        [
+            ([FAST, form("litert_int8", 3.0, 0.0)], "keras", "model.keras"),
+            ([FAST, form("litert_int8", 3.0, 0.009)], "litert", "litert_int8"),
+            ([SLOW], "litert", "litert"),
+            ([form("litert", None)], "litert", "litert"),
+            ([FAST, form("litert_int8", 3.0, 0.0019)], "auto", "litert_int8"),
+            ([FAST, form("litert_int8", 3.0, -0.05)], "auto", "litert_int8"),
+            # Faster, but not as good.
+            ([FAST, form("litert_int8", 3.0, 0.0021)], "auto", "litert"),
+            ([SLOW, form("litert_int8", 3.0, 0.0021)], "auto", "model.keras"),
+            # As good, but not faster.
+            ([SLOW, form("litert_int8", 1.0, 0.0)], "auto", "model.keras"),
+            ([FAST, form("litert_int8", 1.05, 0.0)], "auto", "litert"),
+            # Of before speeds were measured.
+            ([form("litert", None)], "auto", "model.keras"),
+            ([form("saved_model", 9.0)], "auto", "model.keras"),
+            ([form("saved_model", 9.0)], "keras", "model.keras"),
+        ],
+    )
+    def test_by_what_the_export_says(self, exported, caplog, found, wanted, expected) -> None:
+        run = exported(*found)
+        caplog.set_level("INFO", logger=runtime.__name__)
+        made = chosen(run, wanted)
+        path = (
+            run / "model.keras"
+            if expected == "model.keras"
+            else run / "export" / EXPORTED[expected]
+        )
+        assert (made.form, made.name) == (
+            expected,
+            "keras" if expected == "model.keras" else "litert",
+        )
+        assert (made.content, made.sha256) == (path.read_bytes(), bundle.digest(path))
+        (line,) = caplog.messages
+        assert line == f"scoring with {made.name} ({made.form}): {made.reason}"
+        assert made.said() == {
+            "name": made.name,
+            "form": expected,
+            "reason": made.reason,
+            "sha256": made.sha256,
+        }
+
+    @pytest.mark.parametrize(
+        ("state", "says"),
+        [
+            ("none", "{run}: has no export; make one with: export --model {run} --dataset DIR"),
+            (
+                "another model",
+                "{run}/export: is of another model than {run}/model.keras; make it anew with:"
+                " export --model {run} --dataset DIR --overwrite",
+            ),
+            (
+                "no form",
+                "{run}/export: has no LiteRT form; add them with: export --model {run} --dataset"
+                " DIR --overwrite",
+            ),
+            ("no file", "{run}/export/model.tflite: cannot be read: No such file or directory"),
+            (
+                "damaged",
+                "{run}/export/model.tflite: is not the file that export.json describes; make it"
+                " anew with: export --model {run} --dataset DIR --overwrite",
+            ),
+            ("torn", "{run}/export/export.json: is damaged: "),
+        ],
+    )
+    def test_without_a_sound_export(self, exported, state, says) -> None:
+        run = exported(
+            form("saved_model", 2.0) if state == "no form" else FAST,
+            sha256="0" * 64 if state == "another model" else None,
+        )
+        file = run / "export" / "model.tflite"
+        match state:
+            case "none":
+                (run / "export" / "export.json").unlink()
+            case "no file":
+                file.unlink()
+            case "damaged":
+                file.write_bytes(file.read_bytes()[:-1])
+            case "torn":
+                (run / "export" / "export.json").write_text("{")
+        with pytest.raises(FerError) as raised:
+            chosen(run, "litert")
+        message = str(raised.value)
+        assert message.startswith(says.format(run=run))
+        assert "\n" not in message
+        # Left to itself, it goes on without, and says why.
+        made = chosen(run, "auto")
+        assert (made.form, made.reason) == ("model.keras", message)
+        assert dataclasses.replace(chosen(run, "keras"), reason=message) == made
