@@ -10,12 +10,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from fer_pipeline.answers import checked_logits, checked_probabilities, predictions
+from fer_pipeline.config.learning import TEMPERATURES
 
 BINS = 15
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 """The parts of the images for which `coverage` says what they need."""
-TEMPERATURES = (0.05, 20.0)
-"""What `fit_temperature` gives at least and at most."""
 
 
 @dataclass(frozen=True)

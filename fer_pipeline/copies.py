@@ -35,7 +35,8 @@ class Copies:
             "copies": self.count,
             "deduplicated": self.prevented,
             "all": self.every.accuracies(),
-            "without_copies": self.rest and self.rest.accuracies(),
+            "without_copies": self.rest
+            and {**self.rest.accuracies(), "classes": self.rest.to_dict()["classes"]},
         }
 
 

@@ -14,9 +14,8 @@ def main(argv: list[str] | None = None) -> int:
     models = parser.add_mutually_exclusive_group()
     models.add_argument(
         "--model",
-        default=SHIPPED,
         metavar="RUN",
-        help="the folder of a train job, or a model of the package; default: %(default)s",
+        help=f"the folder of a train job, or a model of the package; default: its {SHIPPED}",
     )
     models.add_argument(
         "--compare",
@@ -43,6 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         help="average over each image and its mirror image: --set inference.flip=true",
     )
     parser.add_argument(
+        "--runtime",
+        choices=["keras", "litert"],
+        help="what runs the model: --set inference.runtime=...; litert: its export in 8-bit"
+        " integers, where there is one; default: keras",
+    )
+    parser.add_argument(
         "--layers",
         nargs="+",
         default=[],
@@ -59,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.compare is not None:
         if len(arguments.compare) < 2:
             parser.error("argument --compare: expected at least two runs")
-        for name, value in (("layers", arguments.layers), ("image", arguments.image)):
-            if value not in ([], None):
+        for name in ("layers", "image", "runtime"):
+            if getattr(arguments, name) not in ([], None):
                 parser.error(f"argument --{name}: not allowed with argument --compare")
     return cli.run(_run if arguments.compare is None else _compare, arguments)
 
@@ -80,8 +85,10 @@ def _compare(arguments: argparse.Namespace) -> str:
 
 
 def _configuration(arguments: argparse.Namespace) -> config.Config:
-    settings = [*arguments.set, *(["inference.flip=true"] if arguments.flip else [])]
-    return config.load(arguments.config, settings)
+    short = ["inference.flip=true"] if arguments.flip else []
+    if arguments.runtime:
+        short.append(f"inference.runtime={arguments.runtime}")
+    return config.load(arguments.config, [*arguments.set, *short])
 
 
 def _run(arguments: argparse.Namespace) -> str:

@@ -203,12 +203,12 @@ class Inference(Section):
         False, description="average the probabilities of each image and of its mirror image"
     )
     min_confidence: Fraction = Field(
-        0.0, description="a lower probability of the most probable emotion scores as uncertain"
+        0.0, description="score calls an image of which the model is less sure uncertain"
     )
     runtime: Literal["auto", "keras", "litert"] = Field(
         "auto",
-        description="what scores: litert is the model's export, beside it in the folder export;"
-        " auto takes that where it is faster at equal answers",
+        description="what runs the model; litert: its export, in the run's folder export; auto:"
+        " score takes that where it is faster at equal answers, evaluate takes keras",
     )
 
 

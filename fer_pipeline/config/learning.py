@@ -19,6 +19,9 @@ from fer_pipeline.config.section import Emotion, Fraction, Section, renamed
 
 Metric = Literal["loss", "accuracy", "val_loss", "val_accuracy", "val_mean_class_accuracy"]
 
+TEMPERATURES = (0.05, 20.0)
+"""The least and the greatest that a model's logits are divided by."""
+
 
 class Model(Section):
     """Which network is trained."""
@@ -29,8 +32,10 @@ class Model(Section):
         " function of your own",
     )
     options: dict[str, Any] = Field({}, description="arguments of its build function")
-    temperature: PositiveFloat | None = Field(
+    temperature: float | None = Field(
         None,
+        ge=TEMPERATURES[0],
+        le=TEMPERATURES[1],
         description="what its logits are divided by before the softmax of the finished model;"
         " default: fitted on the validation split, 1 where there is none",
     )
@@ -148,7 +153,7 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping = EarlyStopping()
-    best: Metric | Literal["last"] = Field(
+    best: Literal[Metric, "last"] = Field(
         "val_accuracy",
         description="what decides which weights are kept; last: those after the last step",
     )

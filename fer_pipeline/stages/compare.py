@@ -27,7 +27,7 @@ from fer_pipeline import (
 from fer_pipeline.accounting import Split
 from fer_pipeline.comparison import Comparison, Conditions, Cost, Entry
 from fer_pipeline.config import Config
-from fer_pipeline.errors import DatasetError, RunError
+from fer_pipeline.errors import ConfigError, DatasetError, RunError
 from fer_pipeline.gallery import Faces
 from fer_pipeline.learning.evaluation import comparison_plots
 from fer_pipeline.learning.model import bundle, cost
@@ -85,11 +85,16 @@ def compare(
         overwrite: Whether a comparison that is there may be replaced.
 
     Raises:
+        ConfigError: The runtime is LiteRT.
         RunError: A folder is no finished run or is named twice, its classes or its enhancement are
             not those of the dataset, or its model does not give probabilities.
         DatasetError: The dataset is none, or its split is empty or broken.
         StorageError: There is a comparison already, or the folder holds what is not ours.
     """
+    if config.inference.runtime == "litert":
+        raise ConfigError(
+            "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
+        )
     data, folder = (storage.local_path(path) for path in (dataset, output))
     publication.claim(folder, COMPARISON, overwrite=overwrite)
     made = manifest.read(data)
@@ -150,7 +155,7 @@ def _answer(
             kept.append(faces.pixels)
 
     given, rows = predictions.predict(
-        network,
+        predictions.of_network(network),
         info,
         data,
         made,
@@ -181,7 +186,8 @@ def _compared(
         _entry(one, speed, copies, made.classes) for one, speed in zip(given, speeds, strict=True)
     ]
     right = [answers.predictions(one.probabilities) == one.rows[schema.LABEL] for one in given]
-    conditions = Conditions(batch_size, cost.cores(), config.inference.flip)
+    at_once = min(batch_size, len(given[0].pixels))
+    conditions = Conditions(at_once, cost.cores(), config.inference.flip)
     pairs = significance.compare(np.stack(right))
     count = None if copies is None else int(copies.sum())
     return Comparison(tuple(entries), pairs, conditions, count)
@@ -205,7 +211,7 @@ def _entry(
         dataset_checksum=answer.info.dataset_checksum,
         network=answer.info.network,
         size=answer.info.size,
-        precision=answer.info.precision,
+        precision=network.precision,
         cost=Cost(network.parameters, network.multiply_adds, tuple(network.left_out), speed),
         result=answer.result,
         new=new,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,12 @@ from fer_pipeline.gallery import Gallery
 from fer_pipeline.learning.evaluation.inspection import Inspection
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model.predictor import Predict, with_litert
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
 from fer_pipeline.publication import CONFIG, EVALUATION
-from fer_pipeline.stages import pictures, predictions
+from fer_pipeline.stages import pictures, predictions, runtime
+from fer_pipeline.stages.runtime import Runtime
 
 PREDICTIONS = EVALUATION.names[0]
 OUTPUTS = (*EVALUATION.names, EVALUATION.mark, CONFIG)
@@ -44,7 +47,10 @@ OUTPUTS = (*EVALUATION.names, EVALUATION.mark, CONFIG)
 The last two pictures are of a network with convolutions only.
 """
 
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "scikit-learn", "petastorm")
+_PACKAGES = (
+    *("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert"),
+    *("numpy", "scikit-learn", "petastorm"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | None,
     dataset: str | Path,
     split: Split,
     output: str | Path,
@@ -84,7 +90,7 @@ def evaluate(
     any of that is replaced: a folder that has one holds a whole evaluation of one model.
 
     Args:
-        model: The run's folder, or the name of a model of the package.
+        model: As for `bundle.located`.
         dataset: The dataset's folder.
         split: The split.
         output: The folder for the evaluation.
@@ -95,8 +101,8 @@ def evaluate(
             recognised with the highest probability.
 
     Raises:
-        RunError: The folder is no finished run, its network has no such layer, or its model does
-            not give probabilities.
+        RunError: The folder is no finished run, its network has no such layer, its model does not
+            give probabilities, or LiteRT is configured and there is no such form of it.
         DatasetError: It is no dataset, or has other classes or another enhancement than the model,
             or its split is empty, broken or has no such row.
         StorageError: There is an evaluation already, or the folder holds what is not ours.
@@ -106,7 +112,14 @@ def evaluate(
     publication.claim(folder, EVALUATION, overwrite=overwrite)
     made = manifest.read(data)
     manifest.require(data, made, split)
-    network, info = bundle.load(run)
+    if made.rows_of(Split.TRAIN):
+        # For the copies: what is missing there is told before all the work.
+        manifest.require(data, made, Split.TRAIN)
+    info, content = bundle.read_model(run)
+    network = bundle.from_bytes(content, info.network)
+    # A report is of the model itself unless something else is asked for.
+    litert = config.inference.runtime == "litert"
+    chosen = runtime.choose(run, info, content, "litert" if litert else "keras")
     predictions.require_fit(run, info, data, made)
     inspection = Inspection(network)
     drawn = inspection.chosen(layers)
@@ -114,7 +127,7 @@ def evaluate(
     predictions.warn_of_leakage(info, made, split)
     gallery = Gallery(len(made.classes), config.seed, image)
     probabilities, rows = predictions.predict(
-        network,
+        _answers(network, chosen, config),
         info,
         data,
         made,
@@ -130,10 +143,15 @@ def evaluate(
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
     _begin(folder, predictions.table(probabilities, rows, copied, made.classes))
-    title = _title(run, data, split, config)
+    title = _title(run, data, split, chosen, config)
     pictures.of_numbers(result.metrics, calibration.curve(labels, probabilities), title, folder)
     pictures.of_images(inspection, drawn, gallery, made.classes, title, folder)
-    about = _about(run, info, data, made, split, config)
+    about = {
+        **_about(run, info, data, made, split),
+        "flip": config.inference.flip,
+        "runtime": chosen.said(),
+        "versions": provenance.versions(*_PACKAGES),
+    }
     text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
     storage.write_text(folder / EVALUATION.mark, text + "\n")
     config.write(folder / CONFIG)
@@ -175,14 +193,19 @@ def _begin(folder: Path, table: pa.Table) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _title(run: Path, data: Path, split: Split, config: Config) -> str:
+def _answers(network: Any, chosen: Runtime, config: Config) -> Predict:
+    if chosen.name == "keras":
+        return predictions.of_network(network)
+    return with_litert(chosen.content, config.inference.batch_size, os.cpu_count() or 1)
+
+
+def _title(run: Path, data: Path, split: Split, chosen: Runtime, config: Config) -> str:
+    form = "" if chosen.name == "keras" else f" as {chosen.form}"
     how = ", flips averaged" if config.inference.flip else ""
-    return f"model {run.resolve().name} on the {split} split of {data.resolve().name}{how}"
+    return f"model {run.resolve().name}{form} on the {split} split of {data.resolve().name}{how}"
 
 
-def _about(
-    run: Path, info: RunInfo, data: Path, made: Manifest, split: Split, config: Config
-) -> dict[str, Any]:
+def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -> dict[str, Any]:
     return {
         "format": EVALUATION.format,
         "model": {
@@ -197,8 +220,6 @@ def _about(
             "size": made.image.size,
         },
         "split": str(split),
-        "flip": config.inference.flip,
-        "versions": provenance.versions(*_PACKAGES),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from fer_pipeline.errors import DatasetError
 from fer_pipeline.gallery import Faces
 from fer_pipeline.learning.data.feed import Feed
 from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model.predictor import Predict
 from fer_pipeline.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -69,8 +71,13 @@ def warn_of_leakage(info: RunInfo, made: Manifest, split: Split) -> None:
         )
 
 
+def of_network(network: Any) -> Predict:
+    """A model, as `bundle.load` gives it, as `predict` takes it."""
+    return lambda pixels: network.predict_on_batch(pixels[..., np.newaxis])
+
+
 def predict(
-    network: Any,
+    model: Predict,
     info: RunInfo,
     data: Path,
     made: Manifest,
@@ -83,7 +90,7 @@ def predict(
     """Runs a model over a split, on images of the size that it takes.
 
     Args:
-        network: The model, as `bundle.load` gives it.
+        model: From pixels, uint8 of shape (n, size, size), to probabilities.
         info: What its run says of it.
         data: The dataset's folder.
         made: Its manifest.
@@ -100,7 +107,7 @@ def predict(
         DatasetError: The split is empty, or its images are not those that the manifest counts.
     """
     feed = Feed(data, split, batch_size, shuffle=False, seed=0)
-    forward = _forward(network, flip)
+    forward = functools.partial(images.flip_averaged, model) if flip else model
     _warn_of_size(info, data, made)
     columns = (schema.LABEL, *schema.ORIGIN)
     given, parts, first = [], [], 0
@@ -189,15 +196,6 @@ def table(
         *((f"p_{name}", pa.float32()) for name in classes),
     ]
     return pa.table(columns, pa.schema(kinds))
-
-
-def _forward(
-    network: Any, flip: bool
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    def forward(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return network.predict_on_batch(pixels[..., np.newaxis])
-
-    return (lambda pixels: images.flip_averaged(forward, pixels)) if flip else forward
 
 
 def _warn_of_size(info: RunInfo, data: Path, made: Manifest) -> None:

@@ -13,10 +13,11 @@ from fer_pipeline import config, manifest, significance
 from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
-from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
+from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
 from fer_pipeline.images import resize
 from fer_pipeline.learning.model import bundle, cost
 from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.training import precision
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.stages.compare import OUTPUTS, compare, summary
 from fer_pipeline.stages.evaluate import evaluate
@@ -33,11 +34,15 @@ JOB = ROOT / "jobs" / "evaluate.py"
 LEVELS = NORMALIZATION.table()[[42, 128, 213]].astype(np.float64)
 
 
-def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None):
-    """Writes a finished run of a model that goes by brightness; a bias makes it worse."""
+def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, left=False):
+    """Writes a finished run of a model that goes by brightness; a bias makes it worse.
+
+    Perhaps by that of the left half alone.
+    """
     network = keras.Sequential(
         [
             keras.Input((size, size, 1)),
+            *([keras.layers.Cropping2D(((0, 0), (0, size // 2)))] if left else []),
             keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="same"),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(3, name="logits"),
@@ -171,11 +176,26 @@ class TestOutputs:
         assert wrote.splitlines() == [f"wrote {out / name}" for name in OUTPUTS]
 
     def test_flips_are_averaged(self, runs, dataset, tmp_path):
-        # Brightness does not tell left from right: nothing changes but what is said.
-        found = compare(runs[:2], dataset, Split.TEST, tmp_path, chosen("inference.flip=true"))
+        left = make_run(tmp_path / "left", left=True)
+        settings = chosen("inference.flip=true")
+        found = compare([runs[0], left], dataset, Split.TEST, tmp_path / "out", settings)
+        alone = evaluate(left, dataset, Split.TEST, tmp_path / "alone", settings)
+        plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
+        assert found.entries[1].result == alone.metrics != plain.metrics
         assert found.conditions.flip
-        assert "takes two passes" in summary(found, tmp_path)
-        assert json.loads((tmp_path / "comparison.json").read_text())["flip"] is True
+        assert "takes two passes" in summary(found, tmp_path / "out")
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip"] is True
+
+    def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):
+        settings = chosen("inference.batch_size=1000")
+        found = compare(runs[:2], dataset, Split.TEST, tmp_path, settings)
+        assert 0 < found.conditions.batch_size <= TESTED
+
+    def test_the_precision_is_that_of_the_model(self, runs, dataset, compared, tmp_path):
+        with precision.policy("mixed_bfloat16"):
+            other = make_run(tmp_path / "other")
+        found = compare([runs[0], other], dataset, Split.TEST, tmp_path / "out", chosen())
+        assert [entry.precision for entry in found.entries] == ["float32", "mixed_bfloat16"]
 
     def test_on_the_train_split_there_are_no_copies(self, runs, dataset, tmp_path):
         found = compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
@@ -189,6 +209,13 @@ class TestRefusals:
             compare(models, dataset, Split.TEST, out, chosen(), **options)
         assert not (out / "comparison.json").exists() or options == {"overwrite": False}
         return str(raised.value)
+
+    def test_litert(self, runs, dataset, tmp_path):
+        settings = chosen("inference.runtime=litert")
+        with pytest.raises(ConfigError) as raised:
+            compare(runs, dataset, Split.TEST, tmp_path / "out", settings)
+        assert str(raised.value).startswith("inference.runtime: a comparison runs Keras;")
+        assert not (tmp_path / "out").exists()
 
     def test_other_classes(self, runs, dataset, tmp_path):
         other = make_run(tmp_path / "other", classes=("happy", "angry", "sad"))
@@ -299,6 +326,10 @@ class TestJob:
                 "argument --model: not allowed with argument --compare",
             ),
             (["a", "b", "--layers", "x"], "argument --layers: not allowed with argument --compare"),
+            (
+                ["a", "b", "--runtime", "keras"],
+                "argument --runtime: not allowed with argument --compare",
+            ),
             (["a", "b", "--image", "0"], "argument --image: not allowed with argument --compare"),
         ],
     )

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -29,6 +30,7 @@ from fer_pipeline.manifest import Image
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import SHIPPED
 from fer_pipeline.stages.evaluate import OUTPUTS, Evaluation, evaluate, summary
+from fer_pipeline.stages.export import export
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -216,6 +218,12 @@ class TestOutputs:
             "dataset": {"path": str(dataset.resolve()), "checksum": CHECKSUM, "size": SIZE},
             "split": "test",
             "flip": False,
+            "runtime": {
+                "name": "keras",
+                "form": "model.keras",
+                "reason": "as configured",
+                "sha256": bundle.digest(run / bundle.MODEL),
+            },
             **evaluation.to_dict(),
         }
         assert found["rows"] == 110
@@ -328,6 +336,40 @@ class TestSizeAndFlip:
         assert told == [False, True]
 
 
+class TestRuntime:
+    def chosen(self, runtime: str) -> Config:
+        return config.load(None, [f"inference.runtime={runtime}", "inference.batch_size=6"])
+
+    def test_is_keras_unless_litert_is_asked_for(self, dataset, tmp_path):
+        run = make_run(tmp_path / "run")
+        export(run, None, ["litert"], config.load(None))
+        told, found = {}, {}
+        for name in ("auto", "keras", "litert"):
+            out = tmp_path / name
+            evaluate(run, dataset, Split.TEST, out, self.chosen(name))
+            told[name] = json.loads((out / "metrics.json").read_text())["runtime"]
+            table = pq.read_table(out / "predictions.parquet")
+            found[name] = np.stack([table.column(f"p_{name}").to_numpy() for name in CLASSES])
+        content = (run / "export" / "model.tflite").read_bytes()
+        assert told["auto"] == told["keras"]
+        assert told["keras"]["form"] == "model.keras"
+        assert told["litert"] == {
+            "name": "litert",
+            "form": "litert",
+            "reason": "as configured",
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        np.testing.assert_array_equal(found["auto"], found["keras"])
+        np.testing.assert_allclose(found["litert"], found["keras"], atol=1e-5)
+
+    def test_litert_needs_an_export(self, dataset, tmp_path):
+        run = make_run(tmp_path / "run")
+        with pytest.raises(RunError) as raised:
+            evaluate(run, dataset, Split.TEST, tmp_path / "out", self.chosen("litert"))
+        assert "has no export" in str(raised.value)
+        assert not (tmp_path / "out").exists()
+
+
 class TestCopies:
     def told(self, out: Path) -> Any:
         return json.loads((out / "metrics.json").read_text())["copies_in_training"]
@@ -344,7 +386,7 @@ class TestCopies:
             "copies": 20,
             "deduplicated": False,
             "all": result.metrics.accuracies(),
-            "without_copies": rest.accuracies(),
+            "without_copies": {**rest.accuracies(), "classes": rest.to_dict()["classes"]},
         }
         assert rest.rows == 90
         assert rest.accuracy != result.metrics.accuracy
@@ -610,4 +652,4 @@ class TestJob:
         done = python("-c", code)
         assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
         assert "--split {train,validation,test}" in done.stdout
-        assert f"a model of the package; default: {SHIPPED}" in " ".join(done.stdout.split())
+        assert f"a model of the package; default: its {SHIPPED}" in " ".join(done.stdout.split())

@@ -17,6 +17,7 @@ from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.pixels import Normalization
+from fer_pipeline.publication import SHIPPED
 
 MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
 FORMAT_VERSION = 1
@@ -71,15 +72,22 @@ class RunInfo(BaseModel):
     versions: dict[str, str]
 
 
-def located(model: str | Path) -> Path:
-    """The folder of a finished run: the model's own, or that of a model which is shipped.
+def located(model: str | Path | None) -> Path:
+    """The folder of a finished run: the one that is named, or that of a model of the package.
 
     Args:
-        model: The run's folder, or the name of a model of the package. A folder that is there goes
-            before a name.
+        model: The run's folder, or the name of a model of the package, before which a folder that
+            is there goes; None for the package's first choice, whatever folders are there.
+
+    Raises:
+        RunError: None is named, and the package was installed without its models.
     """
-    folder = storage.local_path(model)
-    shipped = PRETRAINED / str(model)
+    if model is None:
+        folder = PRETRAINED / SHIPPED
+        if not (folder / INFO).is_file():
+            raise RunError(f"{folder}: is missing; install the package again, or name a --model")
+        return folder
+    folder, shipped = storage.local_path(model), PRETRAINED / str(model)
     return shipped if not folder.exists() and (shipped / INFO).is_file() else folder
 
 

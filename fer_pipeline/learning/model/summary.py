@@ -55,6 +55,7 @@ class Summary:
         trainable: Parameters that training changes.
         not_trainable: Those that it does not, such as BatchNorm's moving statistics.
         multiply_adds: For one image; None where those of a layer are not known.
+        precision: In which it computes, `float32` or, where it does so in part, `mixed_bfloat16`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Summary:
     trainable: int
     not_trainable: int
     multiply_adds: int | None
+    precision: str
 
     @property
     def parameters(self) -> int:
@@ -109,7 +111,15 @@ def describe(network: keras.Model) -> Summary:
         trainable=_size(network.trainable_weights),
         not_trainable=_size(network.non_trainable_weights),
         multiply_adds=sum(known) if len(known) == len(counts) else None,
+        precision="mixed_bfloat16" if "bfloat16" in _computed(network) else "float32",
     )
+
+
+def _computed(network: keras.Model) -> set[str]:
+    found: set[str] = set()
+    for layer in network.layers:
+        found |= _computed(layer) if isinstance(layer, keras.Model) else {layer.compute_dtype}
+    return found
 
 
 def _rows(network: keras.Model, prefix: str) -> Iterator[Row]:
