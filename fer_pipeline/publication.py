@@ -7,6 +7,7 @@ reader takes for whole.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from pathlib import Path
 from fer_pipeline import storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 BEGUN = ".unfinished"
@@ -194,22 +197,44 @@ def _says(mark: Path, form: str) -> bool:
 def withdraw(folder: Path, kind: Kind) -> None:
     """Deletes an output that means nothing any more; what else stands in its folder stays.
 
+    It never fails: what makes the output mean nothing is worth more than that it is gone. Where the
+    folder or a part of it is a symbolic link, or not the file or folder that a job of ours writes,
+    all of it stays, and where something cannot be deleted, the rest; a warning says so.
+
     Args:
         folder: Its folder. Where it holds no such output, nothing is deleted.
         kind: What it is.
+    """
+    try:
+        if _is_there(folder, kind):
+            _delete(folder, kind)
+    except (OSError, StorageError) as error:
+        log.warning("%s: %s of another model is left there: %s", folder, kind.name, error)
+
+
+def _is_there(folder: Path, kind: Kind) -> bool:
+    mark = folder / kind.mark
+    return (mark.is_file() and _says(mark, kind.format)) or (folder / BEGUN).is_file()
+
+
+def _delete(folder: Path, kind: Kind) -> None:
+    """Deletes an output of ours.
 
     Raises:
-        StorageError: It cannot be deleted.
+        StorageError: A part of it is a link or not what we write, or cannot be deleted.
     """
-    mark = folder / kind.mark
-    if not (mark.is_file() and _says(mark, kind.format)) and not (folder / BEGUN).is_file():
-        return
+    files = [folder / name for name in (kind.mark, CONFIG, *kind.names)]
+    folders = [folder / name for name in kind.folders]
+    for path in (folder, *files, *folders):
+        as_written = path.is_file() if path in files else path.is_dir()
+        if path.is_symlink() or (path.exists() and not as_written):
+            raise StorageError(f"{path} is a link, or not what a job writes there")
     # Until the last of it is gone, all of it is known to be ours.
     begin(folder)
-    for name in (kind.mark, CONFIG, *kind.names):
-        storage.remove(folder / name)
-    for name in kind.folders:
-        storage.remove_folder(folder / name)
+    for path in files:
+        storage.remove(path)
+    for path in folders:
+        storage.remove_folder(path)
     clean(folder, kind, keep=())
     if not any(folder.iterdir()):
         storage.remove_folder(folder)

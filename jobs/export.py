@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dataset",
         metavar="DIR",
-        help="the folder of a preprocess job: litert_int8 is calibrated and tried on its faces",
+        help="the folder of a preprocess job: litert_int8 is calibrated and tried on faces of its"
+        " train and validation splits",
     )
     parser.add_argument(
         "--format",

@@ -8,15 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from fer_pipeline import provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning.model import bundle, exporting
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.exports import INT8, Export, Exported
-from fer_pipeline.learning.model.predictor import with_keras
+from fer_pipeline.learning.model.summary import describe
 from fer_pipeline.publication import CONFIG, EXPORT, EXPORTED
 from fer_pipeline.stages.forms import Original, timed
 
@@ -67,8 +65,8 @@ def export(
         overwrite: Whether an export that is there may be replaced.
 
     Raises:
-        RunError: The folder is no finished run, or one of the forms gives other answers or cannot
-            be made.
+        RunError: The folder is no finished run, one of the forms gives other answers or cannot be
+            made, or a dataset is given that no form needs.
         DatasetError: The dataset is none, is damaged, or is not one for this model.
         StorageError: There is an export already, or the folder holds what is not ours.
     """
@@ -77,26 +75,31 @@ def export(
         raise RunError(
             f"{run}: {INT8} is calibrated on faces; --dataset names the folder of a preprocess job"
         )
+    if INT8 not in forms and dataset is not None:
+        raise RunError(
+            f"{dataset}: no form that is asked for needs a dataset; add --format {INT8}, or leave"
+            " --dataset out"
+        )
     publication.claim(folder, EXPORT, overwrite=overwrite)
     trained, info = bundle.load(run)
-    original = Original.of(run, trained, info, dataset if INT8 in forms else None, config.seed)
+    original = Original.of(run, trained, info, dataset, config.seed)
     rounded = exporting.run_model(trained, original.images)
     rounding = exporting.largest_difference(rounded, original.expected)
     with TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         made = [original.write(form, scratch) for form in dict.fromkeys(forms)]
-        at_once = config.inference.batch_size
-        batch = original.images[np.arange(at_once) % len(original.images)]
-        made = timed(made, with_keras(trained, info.size, at_once), batch, scratch)
-        result = _result(run, info, rounding, len(original.images), made)
+        computes = describe(trained).precision
+        result = _result(original, info, computes, rounding, timed(made, run, info, scratch))
         _publish(result, scratch, folder, config)
     return result
 
 
-def _result(run: Path, info: RunInfo, rounding: float, images: int, made: list[Exported]) -> Export:
+def _result(
+    original: Original, info: RunInfo, precision: str, rounding: float, made: list[Exported]
+) -> Export:
     return Export(
         model={
-            "path": str(run.resolve()),
+            "path": str(original.run.resolve()),
             "sha256": info.sha256,
             "dataset_checksum": info.dataset_checksum,
         },
@@ -105,9 +108,9 @@ def _result(run: Path, info: RunInfo, rounding: float, images: int, made: list[E
         normalization=asdict(info.normalization),
         enhancement=info.enhancement.model_dump(mode="json"),
         signature=exporting.signature(info.size, len(info.classes)),
-        precision=info.precision,
+        precision=precision,
         rounding=rounding,
-        images=images,
+        images=len(original.images),
         exports=made,
         versions=provenance.versions(*_PACKAGES),
     )
@@ -166,9 +169,12 @@ def summary(made: Export, folder: Path) -> str:
     for agreement in (one.agreement for one in made.exports if one.agreement):
         lines.append(
             f"in 8-bit integers, on {agreement.images:,} images of the {agreement.split} split:"
-            f" accuracy {agreement.accuracy:.2%}, in float32 {agreement.float_accuracy:.2%}, the"
-            f" same emotion for {agreement.agreement:.2%}"
+            f" accuracy {float(agreement.accuracy):.2%}, in float32"
+            f" {float(agreement.float_accuracy):.2%}, the same emotion for"
+            f" {float(agreement.agreement):.2%}"
         )
+        if agreement.unequal:
+            lines.append(f"score takes it only with --runtime litert: {agreement.unequal}")
     if made.rounding:
         lines.append(
             f"the run itself computes in {made.precision}: its probabilities differ from those in"

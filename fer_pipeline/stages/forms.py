@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ from fer_pipeline import manifest, storage
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.data import sampling
 from fer_pipeline.learning.data.sampling import Faces
-from fer_pipeline.learning.model import bundle, exporting, litert
+from fer_pipeline.learning.model import bundle, exporting, litert, speed
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.exporting import Probabilities
 from fer_pipeline.learning.model.exports import INT8, Agreement, Exported
-from fer_pipeline.learning.model.predictor import Pixels, Predict
+from fer_pipeline.learning.model.predictor import Pixels
 from fer_pipeline.publication import EXPORTED
 from fer_pipeline.stages import predictions
 
 log = logging.getLogger(__name__)
 
-LOSS = 0.01
+LOSS = Fraction(1, 100)
 """The most that a quantised model may lose in accuracy."""
 
 
@@ -110,48 +111,58 @@ class Original:
         return difference
 
     def _write_int8(self, path: Path) -> Agreement:
-        calibration, test = self.samples
+        calibration, trial = self.samples
         path.write_bytes(litert.in_int8(self.network, calibration.pixels))
-        expected = exporting.run_model(self.network, test.pixels)
-        found = exporting.load_litert(path)(test.pixels)
+        log.info("trying it on %d images of the %s split", len(trial.labels), trial.split)
+        expected = exporting.run_model(self.network, trial.pixels)
+        found = exporting.load_litert(path)(trial.pixels)
+        wrong = int((~np.isfinite(found).all(axis=1)).sum())
+        if wrong:
+            raise RunError(
+                f"{self.run}: as {INT8} it gives no finite probabilities for {wrong:,} of"
+                f" {len(found):,} images; nothing was exported, --format leaves a form out"
+            )
         answers, before = found.argmax(axis=1), expected.argmax(axis=1)
         agreement = Agreement(
             dataset=self.dataset,
             seed=self.seed,
             calibrated_on=str(calibration.split),
             calibration_images=len(calibration.labels),
-            split=str(test.split),
-            images=len(test.labels),
-            agreement=float((answers == before).mean()),
-            accuracy=float((answers == test.labels).mean()),
-            float_accuracy=float((before == test.labels).mean()),
+            split=str(trial.split),
+            images=len(trial.labels),
+            same=int((answers == before).sum()),
+            right=int((answers == trial.labels).sum()),
+            float_right=int((before == trial.labels).sum()),
         )
-        if agreement.loss > LOSS or not np.isfinite(found).all():
+        if agreement.loss > LOSS:
             raise RunError(
-                f"{self.run}: as {INT8} it recognises {agreement.accuracy:.2%} of"
-                f" {agreement.images:,} images, in float32 {agreement.float_accuracy:.2%};"
-                f" {LOSS:.0%} less is allowed; nothing was exported, --format leaves a form out"
+                f"{self.run}: as {INT8} it recognises {agreement.right:,} of"
+                f" {agreement.images:,} images, in float32 {agreement.float_right:,};"
+                f" {float(LOSS):.0%} less is allowed; nothing was exported, --format leaves a form"
+                " out"
             )
         return agreement
 
 
-def timed(made: list[Exported], model: Predict, images: Pixels, scratch: Path) -> list[Exported]:
+def timed(made: list[Exported], run: Path, info: RunInfo, scratch: Path) -> list[Exported]:
     """Measures how fast the forms are.
 
     Args:
         made: The forms.
-        model: The run's own model.
-        images: What all of them are given.
+        run: The run's folder.
+        info: What it says of its model.
         scratch: The folder in which the forms stand.
 
     Returns:
-        The forms with their speed, in units of the model's.
+        The forms with their speed, in units of the run's own model's.
+
+    Raises:
+        RunError: It cannot be measured.
     """
-    loads = {name: form.load for name, form in exporting.FORMS.items()}
-    loads[INT8] = exporting.load_litert
-    forms = {one.form: loads[one.form](scratch / one.path) for one in made}
-    speeds = exporting.speeds({"keras": model, **forms}, images)
+    log.info("measuring how fast they are")
+    files = {one.form: scratch / one.path for one in made}
+    found = speed.measure({speed.KERAS: run / bundle.MODEL, **files}, info.network, info.size)
     return [
-        one.model_copy(update={"relative_speed": speeds[one.form] / speeds["keras"]})
+        one.model_copy(update={"relative_speed": found[one.form] / found[speed.KERAS]})
         for one in made
     ]

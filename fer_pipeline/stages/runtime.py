@@ -54,8 +54,9 @@ def choose(
         run: The run's folder; its export is in its folder `export`.
         info: What it says of its model.
         content: The content of its `model.keras`.
-        wanted: `keras`: that. `litert`: the form in 8-bit integers, else the one in float32.
-            `auto`: the fastest of both that is faster than Keras at equal answers, else Keras.
+        wanted: `keras`: that. `litert`: the form in 8-bit integers, whatever that costs, else the
+            one in float32. `auto`: the fastest of both that is faster than Keras at equal answers,
+            else Keras.
 
     Raises:
         RunError: LiteRT is wanted, and there is no export of this model, or a damaged one.
@@ -71,17 +72,31 @@ def _chosen(run: Path, info: RunInfo, content: bytes, wanted: str) -> Runtime:
     try:
         forms = _forms(run, info)
         if wanted == "litert":
-            return _litert(run, forms.get(INT8) or forms[FLOAT], "as configured")
+            return _as_configured(run, forms.get(INT8) or forms[FLOAT])
         better = [form for form in forms.values() if form.equal and _speed(form) > 1]
         if not better:
-            return _keras(info, content, "no form of its export is faster at equal answers")
+            return _keras(info, content, _none_is_better(forms))
         best = max(better, key=_speed)
-        reason = f"{_speed(best):.2g} times as fast as keras when it was exported"
+        reason = f"{_speed(best):.2f} times as fast as keras when it was exported"
         return _litert(run, best, reason)
     except FerError as error:
         if wanted == "litert":
             raise
         return _keras(info, content, str(error))
+
+
+def _as_configured(run: Path, form: Exported) -> Runtime:
+    reason = "as configured"
+    if not form.equal:
+        reason += f"; {form.unequal}"
+        log.warning("%s does not answer as the model does: %s", form.form, form.unequal)
+    return _litert(run, form, reason)
+
+
+def _none_is_better(forms: dict[str, Exported]) -> str:
+    reason = "no form of its export is faster at equal answers"
+    unequal = [f"{one.form}: {one.unequal}" for one in forms.values() if not one.equal]
+    return "; ".join([reason, *unequal])
 
 
 def _keras(info: RunInfo, content: bytes, reason: str) -> Runtime:
@@ -101,20 +116,24 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
     """
     folder = run / bundle.EXPORTS
     if not (folder / EXPORT.mark).is_file():
-        raise RunError(f"{run}: has no export; make one with: export --model {run} --dataset DIR")
+        raise RunError(f"{run}: has no export; {_remedy(run, 'make one')}")
     made = exports.read(folder)
     if made.model.get("sha256") != info.sha256:
         raise RunError(
-            f"{folder}: is of another model than {run / bundle.MODEL}; make it anew with: export"
-            f" --model {run} --dataset DIR --overwrite"
+            f"{folder}: is of another model than {run / bundle.MODEL};"
+            f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
     found = {one.form: one for one in made.exports if one.form in (FLOAT, INT8)}
     if not found:
-        raise RunError(
-            f"{folder}: has no LiteRT form; add them with: export --model {run} --dataset DIR"
-            " --overwrite"
-        )
+        raise RunError(f"{folder}: has no LiteRT form; {_remedy(run, 'add them', '--overwrite')}")
     return found
+
+
+def _remedy(run: Path, what: str, *options: str) -> str:
+    """What a user can do about an export that is not as it should be."""
+    if run.resolve().is_relative_to(bundle.PRETRAINED.resolve()):
+        return "the installation is not whole: install the package again, or choose --runtime keras"
+    return " ".join([f"{what} with: export --model {run} --dataset DIR", *options])
 
 
 def _litert(run: Path, chosen: Exported, reason: str) -> Runtime:
@@ -122,11 +141,12 @@ def _litert(run: Path, chosen: Exported, reason: str) -> Runtime:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+        remedy = _remedy(run, "make it anew", "--overwrite")
+        raise RunError(f"{path}: cannot be read: {error.strerror}; {remedy}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != chosen.sha256.get(chosen.path):
         raise RunError(
-            f"{path}: is not the file that {EXPORT.mark} describes; make it anew with: export"
-            f" --model {run} --dataset DIR --overwrite"
+            f"{path}: is not the file that {EXPORT.mark} describes;"
+            f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
     return Runtime("litert", chosen.form, reason, content, sha256)

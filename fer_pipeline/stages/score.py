@@ -44,6 +44,8 @@ class Scores:
         model: Which model it was: its run's folder and the checksum of its file.
         runtime: What ran it: its name, the form of the model that it ran, why, and the checksum of
             this form's file.
+        flip: Whether its answer is the mean of those for the image and its mirror image.
+        min_confidence: The probability below which an image is uncertain; 0 is off.
         versions: Of what made the scores.
         created: When.
     """
@@ -56,13 +58,15 @@ class Scores:
     files: list[dict[str, Any]]
     model: dict[str, Any]
     runtime: dict[str, Any]
+    flip: bool
+    min_confidence: float
     versions: dict[str, str]
     created: str
 
 
 def score(
     spark: SparkSession,
-    model: str,
+    model: str | None,
     inputs: Sequence[str],
     output: str,
     config: Config,
@@ -75,7 +79,8 @@ def score(
 
     Args:
         spark: The session.
-        model: A finished run's folder, or the name of a model of the package.
+        model: A finished run's folder, or the name of a model of the package; None for its first
+            choice.
         inputs: Folders of images, CSV files, or one dataset.
         output: The folder for the scores.
         config: The configuration.
@@ -116,6 +121,8 @@ def score(
         files=made.files,
         model={"run": str(run.absolute()), "sha256": info.sha256},
         runtime=chosen.said(),
+        flip=config.inference.flip,
+        min_confidence=config.inference.min_confidence,
         versions=provenance.versions(*_PACKAGES),
         created=provenance.now(),
     )

@@ -320,6 +320,7 @@ class TestFolder:
 
         assert about["format"] == "fer_pipeline scores"
         assert about["model"] == {"run": str(run.folder), "sha256": sha256}
+        assert (about["flip"], about["min_confidence"]) == (False, 0.0)
         assert {"fer_pipeline", "python", "keras", "pyspark"} <= set(about["versions"])
         assert set(on_disk(of_crops.folder)) == named(of_crops)
         assert config.load(of_crops.folder / "config.yaml") == Config()
@@ -797,6 +798,7 @@ class TestInference:
         found = scored(exported_run, faces[0], settings=settings)
 
         expect_books(found)
+        assert found.about["flip"] is True
         means = [[row[f"p_{name}"] for name in CLASSES] for row in found.rows]
         assert np.array(means) == pytest.approx((given + mirrored) / 2, abs=TOLERANCE)
         assert np.abs(given - mirrored).max() > 0.03
@@ -818,6 +820,7 @@ class TestInference:
                 row["emotion"] = "uncertain"
         assert _rounded(found.rows) == _rounded(expected)
         about = found.about
+        assert about["min_confidence"] == least
         shown = Counter(row["emotion"] for row in expected if row["reason"] is None)
         assert about["emotions"] == {name: shown[name] for name in (*CLASSES, "uncertain")}
         assert about["emotions"]["uncertain"] == len(sure) // 2

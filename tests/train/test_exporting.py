@@ -16,7 +16,7 @@ import tensorflow as tf
 from fer_pipeline import config, publication
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, exporting
+from fer_pipeline.learning.model import bundle, exporting, litert, speed
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.exporting import (
     FORMS,
@@ -93,6 +93,15 @@ def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> Ru
     )
     (folder / bundle.INFO).write_text(info.model_dump_json())
     return info
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured() -> Iterator[dict[str, float]]:
+    """The forms' speeds, images a second; tests/train/test_speed.py measures them in truth."""
+    found = {"keras": 100.0, "saved_model": 125.0, "litert": 150.0, "litert_int8": 300.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "measure", lambda files, *_: {name: found[name] for name in files})
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +264,9 @@ class TestLiteRT:
         assert str(error.value).startswith("own: LiteRT has no form of it, leave litert out: ")
         assert "\n" not in str(error.value)
         assert not (tmp_path / "it").exists()
+        with pytest.raises(RunError) as error:
+            litert.in_int8(keras.Model(images, values, name="own"), PIXELS)
+        assert str(error.value).startswith("own: LiteRT has no form of it, leave litert_int8 out: ")
 
 
 class TestProbe:
@@ -312,7 +324,7 @@ class TestExport:
         for one in exports:
             assert 0 <= one["largest_difference"] <= one["tolerance"] <= 1e-3
             assert one["agreement"] is None
-            assert one["relative_speed"] > 0
+            assert one["relative_speed"] == {"saved_model": 1.25, "litert": 1.5}[one["form"]]
             there = {name: f for name, f in files.items() if name.startswith(one["path"])}
             assert one["sha256"] == {n: hashlib.sha256(f).hexdigest() for n, f in there.items()}
             assert one["bytes"] == sum(map(len, there.values()))
@@ -327,7 +339,8 @@ class TestExport:
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
     def test_a_run_in_bfloat16(self, tmp_path):
-        make_run(tmp_path / "run", make_model("mixed_bfloat16"), "mixed_bfloat16")
+        # What the run says that it was trained in decides nothing.
+        make_run(tmp_path / "run", make_model("mixed_bfloat16"), "float32")
         made = export(tmp_path / "run", tmp_path / "out", list(FLOATS), config.load(None))
         assert made.precision == "mixed_bfloat16"
         assert 1e-4 < made.rounding < 0.1
@@ -339,6 +352,12 @@ class TestExport:
             "the run itself computes in mixed_bfloat16: its probabilities differ from those in"
             f" float32 by up to {made.rounding:.1e}"
         ) in summary(made, tmp_path / "out").splitlines()
+
+    def test_a_run_trained_in_bfloat16_that_computes_in_float32(self, tmp_path):
+        make_run(tmp_path / "run", in_float32(make_model("mixed_bfloat16")), "mixed_bfloat16")
+        made = export(tmp_path / "run", tmp_path / "out", ["saved_model"], config.load(None))
+        assert (made.precision, made.rounding) == ("float32", 0.0)
+        assert "the run itself computes in" not in summary(made, tmp_path / "out")
 
     def test_one_form_alone_and_named_twice(self, run, tmp_path):
         made = export(run, tmp_path, ["litert", "litert"], config.load(None))

@@ -248,3 +248,60 @@ class TestWithdraw:
     def test_no_folder(self, tmp_path):
         withdraw(tmp_path / "none", EXPORT)
         assert not (tmp_path / "none").exists()
+
+    @pytest.fixture
+    def it(self, tmp_path):
+        """An export, and what another one of ours would be."""
+        fill(tmp_path / "it", list(self.OURS))
+        (tmp_path / "it" / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
+        return tmp_path / "it"
+
+    @pytest.mark.parametrize("name", [".", "export.json", "model.tflite", "saved_model"])
+    def test_links_are_neither_followed_nor_deleted(self, it, tmp_path, caplog, name):
+        there = (it / name).rename(tmp_path / "theirs")
+        (it / name).symlink_to(there)
+        before, theirs = files(it), files(tmp_path)
+        withdraw(it, EXPORT)
+        assert (it / name).is_symlink()
+        assert (files(it), files(tmp_path)) == (before, theirs)
+        assert caplog.messages == [
+            f"{it}: an export of another model is left there: {it / name} is a link, or not what a"
+            " job writes there"
+        ]
+
+    @pytest.mark.parametrize("name", ["model.tflite", "saved_model", "config.yaml"])
+    def test_a_folder_in_place_of_a_file_stays_and_a_file_in_place_of_a_folder(
+        self, it, caplog, name
+    ):
+        (it / name).rename(it / "moved")
+        if (it / "moved").is_dir():
+            (it / name).write_text("mine")
+        else:
+            (it / name).mkdir()
+        before = files(it)
+        withdraw(it, EXPORT)
+        assert files(it) == before
+        (line,) = caplog.messages
+        assert line.endswith(f"{it / name} is a link, or not what a job writes there")
+
+    def test_a_disk_that_refuses_is_no_error(self, it, caplog, monkeypatch):
+        def refuse(self, *args, **kwargs):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        withdraw(it, EXPORT)
+        (line,) = caplog.messages
+        assert line.startswith(f"{it}: an export of another model is left there: ")
+        assert "Permission denied" in line
+
+    def test_a_mark_that_is_no_text(self, it, caplog):
+        (it / EXPORT.mark).write_bytes(b"\xff")
+        before = files(it)
+        withdraw(it, EXPORT)
+        assert files(it) == before
+        assert "cannot be read" in caplog.messages[0]
+
+    def test_a_file_in_place_of_it(self, tmp_path):
+        (tmp_path / "it").write_text("mine")
+        withdraw(tmp_path / "it", EXPORT)
+        assert (tmp_path / "it").read_text() == "mine"

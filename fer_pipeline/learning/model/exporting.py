@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,6 @@ ARCHITECTURE, WEIGHTS = "architecture.json", "model.weights.h5"
 
 Probabilities = npt.NDArray[np.float32]
 _AT_ONCE = 256
-_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -124,14 +122,10 @@ def run_model(model: keras.Model, pixels: Pixels) -> Probabilities:
 
     A GPU rounds products to TensorFloat-32, which is no float32.
     """
-    given = pixels[..., np.newaxis].astype(np.float32)
+    parts = [pixels[start : start + _AT_ONCE] for start in range(0, len(pixels), _AT_ONCE)]
     with tf.device("CPU:0"):
-        return np.concatenate(
-            [
-                model(given[start : start + _AT_ONCE], training=False).numpy()
-                for start in range(0, len(given), _AT_ONCE)
-            ]
-        )
+        given = (part[..., np.newaxis].astype(np.float32) for part in parts)
+        return np.concatenate([model(part, training=False).numpy() for part in given])
 
 
 def largest_difference(one: Probabilities, other: Probabilities) -> float:
@@ -143,27 +137,6 @@ def largest_difference(one: Probabilities, other: Probabilities) -> float:
     if one.shape != other.shape:
         raise ValueError(f"expected probabilities of shape {one.shape}, got {other.shape}")
     return float(np.abs(one.astype(np.float64) - other).max())
-
-
-def speeds(forms: Mapping[str, Predict], pixels: Pixels) -> dict[str, float]:
-    """Images for each second of processor time, all threads together: that of one thread.
-
-    So it says what one worker on one core does, whatever else runs on the machine meanwhile. The
-    rounds of the forms alternate, the best of each counts.
-
-    Args:
-        forms: What is measured, by name.
-        pixels: Uint8 of shape (n, size, size); one call takes them all.
-    """
-    best = dict.fromkeys(forms, 0.0)
-    for run in forms.values():
-        run(pixels)
-    for _ in range(_ROUNDS):
-        for name, run in forms.items():
-            began = time.process_time()
-            run(pixels)
-            best[name] = max(best[name], len(pixels) / (time.process_time() - began))
-    return best
 
 
 def _load_saved_model(path: Path) -> Predict:

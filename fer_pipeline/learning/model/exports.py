@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from fer_pipeline import storage
 from fer_pipeline.errors import RunError
@@ -14,8 +15,9 @@ from fer_pipeline.publication import EXPORT
 FORMAT_VERSION = 1
 FLOAT, INT8 = "litert", "litert_int8"
 """The forms, of `publication.EXPORTED`, that LiteRT runs."""
-EQUAL_LOSS = 0.002
-"""The most that a quantised model may lose in accuracy and still count as giving equal answers."""
+EQUAL_IMAGES, EQUAL_LOSS, EQUAL_AGREEMENT = 500, Fraction(2, 1000), Fraction(97, 100)
+"""A quantised model counts as giving equal answers where it was tried on so many images at least,
+lost that much in accuracy at most, and said the same emotion for that part of them at least."""
 
 
 class _Part(BaseModel):
@@ -31,10 +33,10 @@ class Agreement(_Part):
         calibrated_on: The split of those that it was quantised on.
         calibration_images: How many these were.
         split: The split of those that both models then answered.
-        images: How many these were.
-        agreement: The part of them for which both say the same emotion.
-        accuracy: The part of them that it recognises.
-        float_accuracy: The part of them that the model in float32 recognises.
+        images: How many these were, one at least.
+        same: For how many of them both say the same emotion.
+        right: How many of them it recognises.
+        float_right: How many of them the model in float32 recognises.
     """
 
     dataset: dict[str, str]
@@ -42,15 +44,41 @@ class Agreement(_Part):
     calibrated_on: str
     calibration_images: int
     split: str
-    images: int
-    agreement: float
-    accuracy: float
-    float_accuracy: float
+    images: int = Field(ge=1)
+    same: int
+    right: int
+    float_right: int
 
     @property
-    def loss(self) -> float:
-        """What quantisation costs in accuracy; below 0 where it is a gain."""
+    def agreement(self) -> Fraction:
+        """The part of the images for which both say the same emotion."""
+        return Fraction(self.same, self.images)
+
+    @property
+    def accuracy(self) -> Fraction:
+        """The part of the images that it recognises."""
+        return Fraction(self.right, self.images)
+
+    @property
+    def float_accuracy(self) -> Fraction:
+        """The part of the images that the model in float32 recognises."""
+        return Fraction(self.float_right, self.images)
+
+    @property
+    def loss(self) -> Fraction:
+        """What quantisation costs in accuracy, exactly; below 0 where it is a gain."""
         return self.float_accuracy - self.accuracy
+
+    @property
+    def unequal(self) -> str:
+        """What keeps these answers from counting as equal, in words; empty where nothing does."""
+        if self.loss > EQUAL_LOSS:
+            return f"it loses {float(100 * self.loss):.2f} points of accuracy"
+        if self.agreement < EQUAL_AGREEMENT:
+            return f"it says another emotion for {float(1 - self.agreement):.2%} of the images"
+        if self.images < EQUAL_IMAGES:
+            return f"it was tried on {self.images:,} images, {EQUAL_IMAGES} are needed"
+        return ""
 
 
 class Exported(_Part):
@@ -81,7 +109,12 @@ class Exported(_Part):
     @property
     def equal(self) -> bool:
         """Whether it may stand in for the model wherever it is faster."""
-        return self.agreement is None or self.agreement.loss <= EQUAL_LOSS
+        return not self.unequal
+
+    @property
+    def unequal(self) -> str:
+        """What keeps its answers from counting as equal, in words; empty where nothing does."""
+        return self.agreement.unequal if self.agreement else ""
 
 
 class Export(_Part):
@@ -94,7 +127,8 @@ class Export(_Part):
         normalization: What the network sees of a pixel; the model itself applies it.
         enhancement: What images went through before, in training; the model does not apply it.
         signature: The names, dtypes and shapes of what goes in and comes out, of every form.
-        precision: In which the run computes; the export computes in float32, int8 in integers.
+        precision: In which the run's `model.keras` computes, by its layers; it may have been
+            trained in another one. The export computes in float32, int8 in integers.
         rounding: The largest difference of two probabilities that this makes.
         images: How many images were compared.
         exports: The forms.

@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python.convert import ConverterError
 
 from fer_pipeline.errors import RunError
+from fer_pipeline.learning.model.exports import FLOAT, INT8
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "pixels", "probabilities"
 
@@ -40,7 +41,11 @@ def in_float32(model: keras.Model) -> bytes:
     Raises:
         RunError: LiteRT lacks one of its operations.
     """
-    with _converter(model) as converter:
+    return _in_float32(model, FLOAT)
+
+
+def _in_float32(model: keras.Model, form: str) -> bytes:
+    with _converter(model, form) as converter:
         return converter.convert()
 
 
@@ -60,14 +65,14 @@ def in_int8(model: keras.Model, faces: npt.NDArray[np.uint8]) -> bytes:
     Raises:
         RunError: LiteRT lacks one of its operations, or can quantise none.
     """
-    exact = _names_of_logits(in_float32(model), model.output_shape[-1])
+    exact = _names_of_logits(_in_float32(model, INT8), model.output_shape[-1])
 
     def samples() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
         for face in faces:
             yield {INPUT: face[np.newaxis, ..., np.newaxis].astype(np.float32)}
 
     debugging = tf.lite.experimental
-    with _converter(model) as converter:
+    with _converter(model, INT8) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = samples
         # The converter itself cannot leave out a layer.
@@ -86,7 +91,13 @@ def _names_of_logits(content: bytes, classes: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _converter(model: keras.Model) -> Iterator[Any]:
+def _converter(model: keras.Model, form: str) -> Iterator[Any]:
+    """What converts a model; what LiteRT lacks is an error that names the form.
+
+    Args:
+        model: What is converted.
+        form: What it becomes, a key of `publication.EXPORTED`.
+    """
     # By way of a SavedModel, so that all forms have the same signature.
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         # That tf.lite will move to the package ai-edge-litert, which says nothing to a user.
@@ -97,5 +108,5 @@ def _converter(model: keras.Model) -> Iterator[Any]:
         except (ConverterError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RunError(
-                f"{model.name}: LiteRT has no form of it, leave litert out: {reason}"
+                f"{model.name}: LiteRT has no form of it, leave {form} out: {reason}"
             ) from error
