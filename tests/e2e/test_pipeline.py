@@ -180,7 +180,7 @@ def test_train(runs, dataset, on_disk) -> None:
     assert run.lines[5:] == [
         "",
         f"system_a, {info['parameters']:,} parameters; kept: step {info['best_step']},"
-        f" validation accuracy {info['best_accuracy']:.2%}",
+        f" validation accuracy {info['best_accuracy']:.2%}; temperature {info['temperature']:.3f}",
         "model run/model.keras",
     ]
     # On stderr the log.
