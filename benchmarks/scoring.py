@@ -23,17 +23,12 @@ import tensorflow as tf
 from benchmarks import data
 from fer_pipeline.emotions import FER2013
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, exporting, litert
-from fer_pipeline.learning.training import precision
+from fer_pipeline.learning.model import bundle, litert
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import EXPORTED, SHIPPED
+from fer_pipeline.publication import EXPORTED
 
 _ROUNDS, _SIDE, _CROPS = 3, 48, 512
-_OURS, _YARDSTICK, _FER = (
-    ("keras", "litert", "litert_int8"),
-    "one by one",
-    ("fer", "fer, one sheet"),
-)
+_YARDSTICK, _FER = "one by one", ("fer", "fer, one sheet")
 _FER_PYTHON = data.ROOT / ".venv-fer" / "bin" / "python"
 
 _Rows = list[tuple[str, str, str]]
@@ -43,8 +38,8 @@ def run() -> _Rows:
     """Measures; returns (what, measured, goal) for each figure."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     with TemporaryDirectory() as scratch:
-        crops = _crops(Path(scratch))
-        files = _files(Path(scratch), crops)
+        _write_crops(Path(scratch))
+        files = _files(Path(scratch))
         if _FER_PYTHON.exists():
             files |= dict.fromkeys(_FER, Path())
         places = [cores[:1]] if len(cores) == 1 else [cores[:1], cores]
@@ -99,32 +94,25 @@ def _rate(runtime: str, file: Path, crops: Path, cores: list[int]) -> float:
     return sum(float(process.communicate()[0].split()[-1]) for process in begun)
 
 
-def _crops(scratch: Path) -> np.ndarray:
+def _write_crops(scratch: Path) -> None:
     with data.csv(1).open(newline="") as file:
         rows = [row["pixels"] for row in islice(csv.DictReader(file), _CROPS)]
     crops = np.stack([np.fromstring(row, np.uint8, sep=" ") for row in rows])
     crops = crops.reshape(-1, _SIDE, _SIDE)
     np.save(scratch / "crops.npy", crops)
-    return crops
 
 
-def _files(scratch: Path, crops: np.ndarray) -> dict[str, Path]:
-    """The model in each runtime, and the yardstick; what a checkout lacks is made, untrained."""
-    shipped = bundle.located(SHIPPED)
-    files = {"keras": shipped / bundle.MODEL}
-    files |= {form: shipped / bundle.EXPORTS / EXPORTED[form] for form in _OURS[1:]}
-    if not all(path.is_file() for path in files.values()):
-        print(f"{shipped}: is not whole; an untrained one is as fast", file=sys.stderr)
-        files = {name: scratch / name for name in files}
-        with precision.policy(precision.resolve("auto")):
-            network = networks.build("compact", _SIDE, len(FER2013), {})
-        model = bundle.servable(network, _SIDE, Normalization.centered())
-        bundle.save(model, files["keras"].with_suffix(".keras"))
-        files["keras"] = files["keras"].with_suffix(".keras")
-        exact = exporting.in_float32(model)
-        files["litert"].write_bytes(litert.in_float32(exact))
-        files["litert_int8"].write_bytes(litert.in_int8(exact, crops))
-    return files | {_YARDSTICK: _mini_xception(scratch)}
+def _files(scratch: Path) -> dict[str, Path]:
+    """The model of the package in each runtime, and the yardstick."""
+    shipped = bundle.located(None)
+    exact = scratch / EXPORTED["litert"]
+    exact.write_bytes(litert.in_float32(bundle.load(shipped)[0]))
+    return {
+        "keras": shipped / bundle.MODEL,
+        "litert": exact,
+        "litert_int8": shipped / bundle.EXPORTS / EXPORTED["litert_int8"],
+        _YARDSTICK: _mini_xception(scratch),
+    }
 
 
 def _mini_xception(scratch: Path) -> Path:

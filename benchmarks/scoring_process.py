@@ -38,7 +38,7 @@ def main(runtime: str, model: str, crops: str, cores: str) -> None:
 
 
 def _keras(model: str, pixels: np.ndarray) -> Callable[[], object]:
-    """As a worker of `score` does it, in the precision in which the model was trained."""
+    """As a worker of `score` does it."""
     return _predictor("keras", model, pixels)
 
 
