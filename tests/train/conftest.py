@@ -1,6 +1,6 @@
 """Small real datasets, as preprocess writes them but without Spark."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline import arrow, schema, synthetic
+from fer_pipeline.learning.model import speed
 from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows
 from fer_pipeline.pixels import Normalization
 
@@ -178,3 +179,12 @@ def easy_dataset(
     sizes = {"train": 115, "validation": 40, "test": 20}
     splits = {name: bright_and_dark(n, 10 + n) for name, n in sizes.items()}
     return write_dataset(tmp_path_factory.mktemp("easy"), splits)
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[dict[str, float]]:
+    """The forms' speeds, images a second; tests/train/test_speed.py measures them in truth."""
+    found = {"keras": 100.0, "saved_model": 125.0, "litert": 150.0, "litert_int8": 300.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "measure", lambda files, *_: {name: found[name] for name in files})
+        yield found

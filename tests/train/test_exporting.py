@@ -16,7 +16,7 @@ import tensorflow as tf
 from fer_pipeline import config, publication
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, exporting, litert, speed
+from fer_pipeline.learning.model import bundle, exporting, litert
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.exporting import (
     FORMS,
@@ -40,6 +40,9 @@ POLICIES = ("float32", "mixed_bfloat16")
 EVERYTHING = {"saved_model", "model.tflite", "export.json", "config.yaml"}
 # Without a dataset; the form in 8-bit integers has tests of its own.
 FLOATS = {form: path for form, path in EXPORTED.items() if form != "litert_int8"}
+
+# The speeds of the forms are given, not measured.
+pytestmark = pytest.mark.usefixtures("measured")
 
 
 @contextmanager
@@ -93,15 +96,6 @@ def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> Ru
     )
     (folder / bundle.INFO).write_text(info.model_dump_json())
     return info
-
-
-@pytest.fixture(scope="module", autouse=True)
-def measured() -> Iterator[dict[str, float]]:
-    """The forms' speeds, images a second; tests/train/test_speed.py measures them in truth."""
-    found = {"keras": 100.0, "saved_model": 125.0, "litert": 150.0, "litert_int8": 300.0}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "measure", lambda files, *_: {name: found[name] for name in files})
-        yield found
 
 
 @pytest.fixture(scope="module")

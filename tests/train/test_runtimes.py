@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -16,7 +16,7 @@ from fer_pipeline import config, images, manifest, publication
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.data import sampling
-from fer_pipeline.learning.model import bundle, exporting, exports, litert, speed
+from fer_pipeline.learning.model import bundle, exporting, exports, litert
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.exports import Agreement, Exported
 from fer_pipeline.learning.model.predictor import Settings, predictor, with_keras, with_litert
@@ -28,6 +28,9 @@ from fer_pipeline.stages.train import train
 
 SIZE, CLASSES = 16, ["angry", "happy", "sad"]
 NORMALIZATION = Normalization.centered()
+
+# The speeds of the forms are given, not measured.
+pytestmark = pytest.mark.usefixtures("measured")
 
 
 # The model takes a face for the class whose brightness is nearest; see `bright_and_dark`. Its ReLUs
@@ -80,15 +83,6 @@ def make_run(folder: Path, model: keras.Model) -> Path:
     )
     (folder / bundle.INFO).write_text(info.model_dump_json())
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def measured() -> Iterator[dict[str, float]]:
-    """The forms' speeds, images a second; tests/train/test_speed.py measures them in truth."""
-    found = {"keras": 100.0, "saved_model": 125.0, "litert": 150.0, "litert_int8": 300.0}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "measure", lambda files, *_: {name: found[name] for name in files})
-        yield found
 
 
 @pytest.fixture(scope="module")
