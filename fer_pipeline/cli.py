@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from fer_pipeline import interruption
 from fer_pipeline.errors import FerError
 
 log = logging.getLogger("fer_pipeline")
@@ -59,7 +60,8 @@ def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace
     for noisy in ("py4j", "matplotlib", "PIL", "petastorm", "absl", "tensorflow", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        result = main(arguments)
+        with interruption.noticed():
+            result = main(arguments)
     except FerError as error:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)

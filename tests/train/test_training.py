@@ -1,8 +1,10 @@
+import contextlib
 import csv
 import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, provenance
+from fer_pipeline import config, interruption, provenance
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.data.feed import Feed
@@ -430,6 +432,16 @@ class TestCallbacks:
         assert len(logs.epochs) > 1
         worst = max(range(len(logs.epochs)), key=lambda index: logs.epochs[index]["val_loss"])
         assert same(trainer.network.get_weights(), logs.weights[worst])
+
+    @pytest.mark.usefixtures("interruptible")
+    def test_an_interruption_that_one_of_them_swallows(self, easy_dataset, tmp_path):
+        class Deaf(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+
+        with interruption.noticed(), pytest.raises(KeyboardInterrupt):
+            fit(make_trainer(), tmp_path, easy_dataset, Length(10, 5, 2), [Deaf()])
 
     def test_a_schedule_of_the_learning_rate(self, easy_dataset, tmp_path):
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.0)

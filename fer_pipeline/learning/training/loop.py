@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from fer_pipeline import interruption
 from fer_pipeline.learning.data.feed import Epoch, Feed
 from fer_pipeline.learning.training.history import History, Round
 from fer_pipeline.learning.training.trainer import Trainer
@@ -81,6 +82,7 @@ def fit(
     Raises:
         RunError: The loss is no number any more.
         DatasetError: An epoch did not deliver the rows of the manifest.
+        KeyboardInterrupt: There was a Ctrl-C, even one that something in between swallowed.
     """
     rounds = math.ceil(length.steps / length.validate_every)
     driven = keras.callbacks.CallbackList(
@@ -142,6 +144,7 @@ class _Loop:
         begun = trainer.step - trainer.step % length.validate_every
         end = min(begun + length.validate_every, length.steps)
         while trainer.step < end and not trainer.model.stop_training:
+            interruption.check()
             self.driven.on_train_batch_begin(trainer.step)
             left = length.until_checkpoint(trainer.step)
             count = batches.run(trainer, min(_STEPS_AT_ONCE, end - trainer.step, left))
