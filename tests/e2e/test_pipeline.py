@@ -368,7 +368,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "evaluate: no such run": (
         "evaluate --model nothing --dataset data --output {out}",
-        "nothing: no such folder (no model.json); make one with the train job",
+        "nothing: no such folder (no model.json); make one with the train job, or name compact",
     ),
     "evaluate: other classes": (
         "evaluate --model run --dataset five --output {out}",
@@ -381,7 +381,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "score: no such run": (
         "score --model nothing --input faces.csv --output {out}",
-        "nothing: no such folder (no model.json); make one with the train job",
+        "nothing: no such folder (no model.json); make one with the train job, or name compact",
     ),
     "score: an output that is there": (
         "score --model run --input faces.csv --output scores",
@@ -389,7 +389,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "export: no such run": (
         "export --model nothing --output {out}",
-        "nothing: no such folder (no model.json); make one with the train job",
+        "nothing: no such folder (no model.json); make one with the train job, or name compact",
     ),
     "export: an output that is there": (
         "export --model run --output exported",

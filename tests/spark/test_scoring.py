@@ -885,7 +885,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("state", "says"),
         [
-            ("missing", r"/run: no such folder \(no model\.json\); make one with the train job$"),
+            (
+                "missing",
+                r"/run: no such folder \(no model\.json\); make one with the train job, or name",
+            ),
             ("empty", r"/run: holds no trained model \(no model\.json\)"),
             ("unfinished", r"/run: its training has not finished \(no model\.json\)"),
             ("no model", r"/run/model\.keras: cannot be read: No such file or directory$"),

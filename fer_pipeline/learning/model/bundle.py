@@ -144,7 +144,9 @@ def read(folder: Path) -> RunInfo:
         if folder.is_dir():
             begun = (folder / publication.BEGUN).exists()
             what = "its training has not finished" if begun else "holds no trained model"
-        raise RunError(f"{folder}: {what} (no {INFO}); make one with the train job")
+        raise RunError(
+            f"{folder}: {what} (no {INFO}); make one with the train job, or name {SHIPPED}"
+        )
     return storage.read_described(folder / INFO, RunInfo, FORMAT_VERSION, RunError, "is damaged")
 
 
