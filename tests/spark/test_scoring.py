@@ -887,7 +887,8 @@ class TestErrors:
         [
             (
                 "missing",
-                r"/run: no such folder \(no model\.json\); make one with the train job, or name",
+                r"/run: no such folder \(no model\.json\); make one with the train job,"
+                r" or name compact$",
             ),
             ("empty", r"/run: holds no trained model \(no model\.json\)"),
             ("unfinished", r"/run: its training has not finished \(no model\.json\)"),

@@ -165,7 +165,7 @@ ADVICE = "make one with the train job, or name compact"
 class TestRefusals:
     def test_no_folder(self, tmp_path):
         folder = tmp_path / "none"
-        assert refused(folder) == (f"{folder}: no such folder (no model.json); {ADVICE}")
+        assert refused(folder) == f"{folder}: no such folder (no model.json); {ADVICE}"
 
     def test_a_folder_without_a_run(self, tmp_path):
         assert refused(tmp_path) == (
@@ -175,7 +175,7 @@ class TestRefusals:
     def test_a_run_that_has_not_finished(self, run):
         (run / "model.json").unlink()
         (run / ".unfinished").write_text("")
-        assert refused(run) == (f"{run}: its training has not finished (no model.json); {ADVICE}")
+        assert refused(run) == f"{run}: its training has not finished (no model.json); {ADVICE}"
 
     def test_a_file_in_place_of_the_folder(self, run):
         message = refused(run / "model.keras")
