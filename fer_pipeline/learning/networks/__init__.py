@@ -32,7 +32,7 @@ def is_own(name: str) -> bool:
 
 
 def import_layers(name: str) -> None:
-    """Imports what a saved network needs to be loaded: the user's own layers, where it has some.
+    """Imports what a saved network needs to be loaded: the layers of its module.
 
     Args:
         name: As for `build`.
@@ -42,6 +42,8 @@ def import_layers(name: str) -> None:
     """
     if is_own(name):
         _own.function(name)
+    elif name in names():
+        importlib.import_module(f"{__name__}.{name}")
 
 
 def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> keras.Model:
