@@ -15,6 +15,8 @@ The tree::
       + StorageError
       + SparkStartError
       |   + JavaNotFoundError
+      + ClusterError
+      + WorkerLostError
 """
 
 
@@ -34,6 +36,14 @@ class SparkStartError(FerError):
 
 class JavaNotFoundError(SparkStartError):
     """No Java that can run Spark stands on this machine."""
+
+
+class ClusterError(FerError):
+    """The processes of a cluster cannot do together what they should."""
+
+
+class WorkerLostError(FerError):
+    """One of several workers that train together is gone; the others begin again."""
 
 
 class ConfigError(FerError):

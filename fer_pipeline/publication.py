@@ -6,11 +6,12 @@ reader takes for whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,7 +167,32 @@ def begin(folder: Path) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    storage.write_text(folder / BEGUN, "")
+    storage.touch(folder / BEGUN)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """From a job's first write to its end: nobody else begins to write there meanwhile.
+
+    A process that is killed lets go of it. Where the filesystem knows no locks, two jobs may write
+    at the same time, and the last one's mark stands for all that it names.
+
+    Raises:
+        StorageError: Another job is writing there, or the folder cannot be written.
+    """
+    try:
+        begin(folder)
+        with storage.locked(folder / BEGUN) as ours:
+            if not ours:
+                raise StorageError(
+                    f"{folder}: another job is writing there; wait for its end, or choose another"
+                    " folder"
+                )
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            # Nothing was written; a folder that holds something stays.
+            folder.rmdir()
 
 
 def require_shared(folder: Path, written: Iterable[str]) -> None:

@@ -6,7 +6,9 @@ A path is a local path or a `file:` URL. Whatever is written here appears whole 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +21,8 @@ from urllib.parse import unquote, urlparse
 from pydantic import BaseModel, ValidationError
 
 from fer_pipeline.errors import DatasetError, RunError, StorageError
+
+log = logging.getLogger(__name__)
 
 Description = TypeVar("Description", bound=BaseModel)
 
@@ -79,6 +83,43 @@ def replacing(path: Path) -> Iterator[Path]:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def touch(path: Path) -> None:
+    """Makes an empty file where there is none.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Whether a file is this process's alone within; where there are no locks it always is.
+
+    Raises:
+        StorageError: It cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had it before may have deleted it, and then somebody else may have made another.
+            ours = os.fstat(file.fileno()).st_nlink > 0
+        except BlockingIOError:
+            ours = False
+        except OSError as error:
+            log.debug("%s: cannot be locked: %s", path, error)
+            ours = True
+        yield ours
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """A dataset to a trained network: the best weights, the history and its curves.
 
-With --summary or --preview it shows what would be trained, and trains nothing.
+With --summary or --preview it shows what would be trained, and trains nothing. With --workers it
+trains on the machines of a Spark cluster.
 """
 
 import argparse
@@ -29,6 +30,13 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="go on with an unfinished run that is there, with its configuration",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="train in N Spark tasks at once, each with its part of the rows; the dataset and the"
+        " run are on disks that all machines share",
+    )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "--summary",
@@ -53,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
         if missing:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
     return cli.run(_show if arguments.summary or arguments.preview else _run, arguments)
 
 
@@ -74,13 +84,16 @@ def _run(arguments: argparse.Namespace) -> str:
     chosen = configuration(
         arguments.output, arguments.config, arguments.set, resume=arguments.resume
     )
-    info = train(
-        arguments.dataset,
-        arguments.output,
-        chosen,
-        overwrite=arguments.overwrite,
-        resume=arguments.resume,
-    )
+    run = (arguments.dataset, arguments.output, chosen)
+    allowed = {"overwrite": arguments.overwrite, "resume": arguments.resume}
+    if arguments.workers is None:
+        info = train(*run, **allowed)
+    else:
+        from fer_pipeline.spark.session import spark_session
+        from fer_pipeline.stages.train_together import train_together
+
+        with spark_session("train", barrier=True) as session:
+            info = train_together(session, arguments.workers, *run, **allowed)
     return summary(info, arguments.output)
 
 

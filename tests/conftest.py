@@ -17,3 +17,36 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make cluster-test` sets."""
+    parser.addoption("--fer2013", metavar="CSV", help="the first rows of it, not drawn faces")
+    parser.addoption("--kills", type=int, default=2, help="how often a driver is killed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever test is killed for, it says so."""
+    config.addinivalue_line("markers", "killed(what): what is killed, and must hold all the same")
+
+
+_held: dict[str, list[bool]] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Notes what held."""
+    report = yield
+    marker = item.get_closest_marker("killed")
+    if marker and (report.when == "call" or report.failed):
+        _held.setdefault(marker.args[0], []).append(report.passed)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each thing that was killed."""
+    if _held:
+        terminalreporter.section("killed")
+        for what, results in _held.items():
+            held = "held" if all(results) else "DID NOT HOLD"
+            terminalreporter.write_line(f"{held:>12}  {what}")

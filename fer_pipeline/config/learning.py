@@ -134,6 +134,15 @@ class TrainingAugmentation(Section):
     )
 
 
+class Distillation(Section):
+    """Trained models that a network learns from, beside the labels."""
+
+    teachers: list[Annotated[str, Field(min_length=1)]] = Field(
+        [], description="runs, or models of the package, that take the same images"
+    )
+    weight: Fraction = Field(0.7, description="the part of each target that they give")
+
+
 class Training(Section):
     """How it is trained."""
 
@@ -171,6 +180,7 @@ class Training(Section):
     average: Fraction = Field(
         0.0, description="decay of the moving average of the weights that is kept; 0 is off"
     )
+    distillation: Distillation = Distillation()
     augmentation: TrainingAugmentation = TrainingAugmentation()
     precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
         "float32",

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
@@ -43,18 +43,31 @@ _SETTINGS = {
 }
 
 
+_OF_BARRIERS = {
+    # A process that has met the others once cannot do so again.
+    "spark.python.worker.reuse": "false",
+    # Seconds; the default is a year. The others wait while the first writes what all have made.
+    "spark.barrier.sync.timeout": "600",
+    # For a minute, where an executor that was lost is being replaced; the default is ten.
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "2s",
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "30",
+}
+"""What a session is started with whose tasks wait for each other."""
+
+
 @contextlib.contextmanager
-def spark_session(job: str) -> Iterator[SparkSession]:
+def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
     """The session of a job, with the settings that its plans rely on; stopped at the end.
 
     Args:
         job: The name that Spark shows.
+        barrier: Whether its tasks are to run at the same time and to know each other.
 
     Raises:
         FerError: In place of Spark's own errors, where a user can mend what caused them.
     """
     with _interruptible() as stop:
-        session = _open(job)
+        session = _open(job, _OF_BARRIERS if barrier else {})
         for key, value in _SETTINGS.items():
             session.conf.set(key, value)
         stop.watch(session)
@@ -135,13 +148,14 @@ def _interruptible() -> Iterator[_Stop]:
             signal.signal(signal.SIGINT, before)
 
 
-def _open(job: str) -> SparkSession:
+def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
     # For a plain `python jobs/...`; spark-submit has set both, and then they stay as they are.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ["JAVA_HOME"] = str(find_java_home())
     try:
-        return SparkSession.builder.appName(f"fer_pipeline {job}").getOrCreate()
+        builder = SparkSession.builder.appName(f"fer_pipeline {job}")
+        return builder.config(map={**settings}).getOrCreate()
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise

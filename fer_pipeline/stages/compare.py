@@ -105,16 +105,16 @@ def compare(
     ]
     copies = predictions.copies_in_training(data, made, split, given[0].rows)
     found = _compared(given, copies, made, config)
-    publication.begin(folder)
-    for name in (CONFIG, COMPARISON.mark):
-        storage.remove(folder / name)
-    title = f"accuracy against cost on the {split} split of {data.resolve().name}"
-    comparison_plots.accuracy_cost(found, title, folder / PICTURE)
-    about = _about(data, made, split)
-    text = json.dumps({**about, **found.to_dict()}, indent=2, allow_nan=False)
-    storage.write_text(folder / COMPARISON.mark, text + "\n")
-    config.write(folder / CONFIG)
-    publication.clean(folder, COMPARISON, keep=())
+    with publication.writing(folder):
+        for name in (CONFIG, COMPARISON.mark):
+            storage.remove(folder / name)
+        title = f"accuracy against cost on the {split} split of {data.resolve().name}"
+        comparison_plots.accuracy_cost(found, title, folder / PICTURE)
+        about = _about(data, made, split)
+        text = json.dumps({**about, **found.to_dict()}, indent=2, allow_nan=False)
+        storage.write_text(folder / COMPARISON.mark, text + "\n")
+        config.write(folder / CONFIG)
+        publication.clean(folder, COMPARISON, keep=())
     return found
 
 

@@ -142,20 +142,21 @@ def evaluate(
         result = _measured(probabilities, labels, copied, made, config.seed)
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
-    _begin(folder, predictions.table(probabilities, rows, copied, made.classes))
-    title = _title(run, data, split, chosen, config)
-    pictures.of_numbers(result.metrics, calibration.curve(labels, probabilities), title, folder)
-    pictures.of_images(inspection, drawn, gallery, made.classes, title, folder)
-    about = {
-        **_about(run, info, data, made, split),
-        "flip": config.inference.flip,
-        "runtime": chosen.said(),
-        "versions": provenance.versions(*_PACKAGES),
-    }
-    text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
-    storage.write_text(folder / EVALUATION.mark, text + "\n")
-    config.write(folder / CONFIG)
-    publication.clean(folder, EVALUATION, keep=())
+    with publication.writing(folder):
+        _write(folder, predictions.table(probabilities, rows, copied, made.classes))
+        title = _title(run, data, split, chosen, config)
+        pictures.of_numbers(result.metrics, calibration.curve(labels, probabilities), title, folder)
+        pictures.of_images(inspection, drawn, gallery, made.classes, title, folder)
+        about = {
+            **_about(run, info, data, made, split),
+            "flip": config.inference.flip,
+            "runtime": chosen.said(),
+            "versions": provenance.versions(*_PACKAGES),
+        }
+        text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
+        storage.write_text(folder / EVALUATION.mark, text + "\n")
+        config.write(folder / CONFIG)
+        publication.clean(folder, EVALUATION, keep=())
     return result
 
 
@@ -183,9 +184,8 @@ def _measured(
     return Evaluation(found, apart)
 
 
-def _begin(folder: Path, table: pa.Table) -> None:
+def _write(folder: Path, table: pa.Table) -> None:
     """Writes the predictions, and with them ends an older evaluation."""
-    publication.begin(folder)
     with storage.replacing(folder / PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
         # Without its mark, its configuration would not be ours.

@@ -117,17 +117,17 @@ def _result(
 
 
 def _publish(result: Export, scratch: Path, folder: Path, config: Config) -> None:
-    publication.begin(folder)
-    # Here an older export ends. Without its mark, its configuration would not be ours.
-    for name in (EXPORT.mark, CONFIG):
-        storage.remove(folder / name)
-    for path in EXPORTED.values():
-        _delete(folder / path)
-    for one in result.exports:
-        _copy(scratch / one.path, folder / one.path)
-    storage.write_text(folder / EXPORT.mark, result.model_dump_json(indent=2) + "\n")
-    config.write(folder / CONFIG)
-    publication.clean(folder, EXPORT, keep=())
+    with publication.writing(folder):
+        # Here an older export ends. Without its mark, its configuration would not be ours.
+        for name in (EXPORT.mark, CONFIG):
+            storage.remove(folder / name)
+        for path in EXPORTED.values():
+            _delete(folder / path)
+        for one in result.exports:
+            _copy(scratch / one.path, folder / one.path)
+        storage.write_text(folder / EXPORT.mark, result.model_dump_json(indent=2) + "\n")
+        config.write(folder / CONFIG)
+        publication.clean(folder, EXPORT, keep=())
 
 
 def _delete(path: Path) -> None:

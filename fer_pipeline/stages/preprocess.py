@@ -80,36 +80,30 @@ def preprocess(
     )
     try:
         by_folder = sources.kind == "images"
-        result = _write(gathered, folder, config, reading.votes, by_folder=by_folder)
-        # Somebody else may have published here meanwhile.
-        publication.claim(folder, DATASET, overwrite=overwrite)
-    except BaseException:
-        there = manifest.read(folder).all_files() if manifest.exists(folder) else []
-        publication.clean(folder, DATASET, there)
-        raise
+        books = Books.of(tally(gathered, by_folder=by_folder), by_folder)
+        books.check(config)
+        cuts = _cuts(gathered, config, books.pool)
+        normalization = _normalization(gathered, cuts, config)
+        recipe = _recipe(folder, cuts, books, normalization, reading.votes, config)
+        with publication.writing(folder):
+            # Somebody else may have published there meanwhile.
+            publication.claim(folder, DATASET, overwrite=overwrite)
+            try:
+                written = write_splits(gathered, recipe)
+                bad = sum(books.quarantined.values())
+                quarantine = write_quarantine(gathered, folder, books.offsets, bad)
+                result = _manifest(config, books, normalization, written, quarantine)
+                publication.require_shared(folder, result.all_files())
+            except BaseException:
+                there = manifest.read(folder).all_files() if manifest.exists(folder) else []
+                publication.clean(folder, DATASET, there)
+                raise
+            result.write(folder)
+            config.write(folder / publication.CONFIG)
+            publication.clean(folder, DATASET, result.all_files())
     finally:
         gathered.close()
-    result.write(folder)
-    config.write(folder / publication.CONFIG)
-    publication.clean(folder, DATASET, result.all_files())
     return result
-
-
-def _write(
-    gathered: Gathered, folder: Path, config: Config, voted: Votes | None, *, by_folder: bool
-) -> Manifest:
-    """Decides and writes everything but the manifest, which it returns."""
-    books = Books.of(tally(gathered, by_folder=by_folder), by_folder)
-    books.check(config)
-    cuts = _cuts(gathered, config, books.pool)
-    normalization = _normalization(gathered, cuts, config)
-    publication.begin(folder)
-    written = write_splits(gathered, _recipe(folder, cuts, books, normalization, voted, config))
-    bad = sum(books.quarantined.values())
-    quarantine = write_quarantine(gathered, folder, books.offsets, bad)
-    made = _manifest(config, books, normalization, written, quarantine)
-    publication.require_shared(folder, made.all_files())
-    return made
 
 
 def _partitions(sources: Sources, size: int) -> int:

@@ -100,35 +100,40 @@ def score(
     outcomes = _outcomes(run, info, config.inference)
     chosen = runtime.choose(run, info, content, config.inference.runtime)
     load = _loader(spark, chosen, info, config.inference)
-    try:
-        made, known = _scored(spark, inputs, folder, config, info, load)
-        scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
-        found = sum(file["rows"] for file in made.files)
-        if scored + unscored != found or (known is not None and known != found):
-            raise RuntimeError(f"{known} found, {found} written, {scored + unscored} accounted for")
-        if not found:
-            raise InputError(f"{', '.join(inputs)}: holds no image")
-        publication.require_shared(folder, [file["path"] for file in made.files])
-    except BaseException:
-        publication.clean(folder, SCORES, _files_there(folder))
-        raise
-    result = Scores(
-        format=SCORES.format,
-        found=found,
-        scored=scored,
-        emotions={name: made.emotions[name] for name in outcomes},
-        unscored=dict(made.reasons),
-        files=made.files,
-        model={"run": str(run.absolute()), "sha256": info.sha256},
-        runtime=chosen.said(),
-        flip=config.inference.flip,
-        min_confidence=config.inference.min_confidence,
-        versions=provenance.versions(*_PACKAGES),
-        created=provenance.now(),
-    )
-    storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
-    config.write(folder / "config.yaml")
-    publication.clean(folder, SCORES, [str(file["path"]) for file in made.files])
+    with publication.writing(folder):
+        # Somebody else may have published there meanwhile.
+        publication.claim(folder, SCORES, overwrite=overwrite)
+        try:
+            made, known = _scored(spark, inputs, folder, config, info, load)
+            scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
+            found = sum(file["rows"] for file in made.files)
+            if scored + unscored != found or (known is not None and known != found):
+                raise RuntimeError(
+                    f"{known} found, {found} written, {scored + unscored} accounted for"
+                )
+            if not found:
+                raise InputError(f"{', '.join(inputs)}: holds no image")
+            publication.require_shared(folder, [file["path"] for file in made.files])
+        except BaseException:
+            publication.clean(folder, SCORES, _files_there(folder))
+            raise
+        result = Scores(
+            format=SCORES.format,
+            found=found,
+            scored=scored,
+            emotions={name: made.emotions[name] for name in outcomes},
+            unscored=dict(made.reasons),
+            files=made.files,
+            model={"run": str(run.absolute()), "sha256": info.sha256},
+            runtime=chosen.said(),
+            flip=config.inference.flip,
+            min_confidence=config.inference.min_confidence,
+            versions=provenance.versions(*_PACKAGES),
+            created=provenance.now(),
+        )
+        storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
+        config.write(folder / "config.yaml")
+        publication.clean(folder, SCORES, [str(file["path"]) for file in made.files])
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fer_pipeline.learning.model import bundle, exporting
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.training import checkpoint, history, measures, resuming
 from fer_pipeline.learning.training import plots as training_plots
-from fer_pipeline.learning.training.callbacks import Kept
+from fer_pipeline.learning.training.callbacks import Kept, Report
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.plan import CONFIG_SO_FAR, HISTORY_SO_FAR, Plan
@@ -92,37 +93,90 @@ def train(
         RunError: The loss is no number any more, or a checkpoint is damaged.
         StorageError: There is a run already, or the folder holds something else.
     """
+    begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
+    if not begun:
+        return bundle.read(storage.local_path(output))
+    plan = Plan.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
+    with publication.writing(begun.folder):
+        begun.take()
+        perform(plan, begun.found, resumed=resume)
+    return bundle.read(begun.folder)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that may begin, or go on.
+
+    Attributes:
+        data: The dataset's folder.
+        folder: The run's.
+        made: The dataset's manifest.
+        config: The configuration, with what the dataset was made with.
+        found: What it goes on from; None for a beginning.
+    """
+
+    data: Path
+    folder: Path
+    made: Manifest
+    config: Config
+    found: Checkpoint | None
+
+    def take(self) -> None:
+        """Makes the folder, which is being written, that of this run."""
+        if not self.found:
+            # From here on there is nothing to go back to of a run that is replaced.
+            storage.remove(self.folder / checkpoint.NAME)
+        self.config.write(self.folder / CONFIG_SO_FAR)
+
+
+def begin(
+    dataset: str, output: str, config: Config, *, overwrite: bool, resume: bool
+) -> Begun | None:
+    """Makes sure that a run may begin, or go on; see `train`. None for one that is finished."""
     data, folder = storage.local_path(dataset), storage.local_path(output)
     made = manifest.read(data)
     config = _of_dataset(config, made)
-    if resume and _is_finished(folder):
+    if resume and is_finished(folder):
         _require_that_of(folder, config, made)
         log.info("%s: is finished already", folder)
         # All that one which was killed at its very end may have left.
         storage.remove(folder / checkpoint.NAME)
-        return bundle.read(folder)
+        return None
     found = _checkpoint(folder, resume=resume, overwrite=overwrite)
     if found:
         resuming.require_same(folder, found, config, data, made)
-    plan = Plan.make(data, folder, made, config, found)
-    if not found:
-        # From here on there is nothing to go back to of a run that is replaced.
-        storage.remove(folder / checkpoint.NAME)
-    publication.begin(folder)
-    config.write(folder / CONFIG_SO_FAR)
+    return Begun(data, folder, made, config, found)
+
+
+def perform(plan: Plan, found: Checkpoint | None, *, resumed: bool) -> None:
+    """Trains to the end, and publishes the run: of several workers, the chief does.
+
+    Args:
+        plan: Of the run.
+        found: What it goes on from.
+        resumed: Whether it was begun before.
+
+    Raises:
+        FerError: As in `train`.
+    """
     keeper = plan.keeper(found)
-    with _mlflow(plan, keeper.history, resumed=resume) as mlflow:
+    if not plan.worker.is_chief:
+        _run(plan, keeper, [])
+        return
+    with _mlflow(plan, keeper.history, resumed=resumed) as mlflow:
         _run(plan, keeper, [mlflow] if mlflow else [])
         info = _publish(plan, keeper)
         if mlflow:
-            mlflow.finish(info.best_class_accuracies, [folder / name for name in _TRACKED])
-    return info
+            mlflow.finish(info.best_class_accuracies, [plan.folder / name for name in _TRACKED])
 
 
 def _run(plan: Plan, keeper: RunKeeper, trackers: list[Any]) -> None:
     """Trains all trials that are not yet done."""
     chosen = plan.config
-    if chosen.tracking.tensorboard:
+    if plan.worker.count == 1:
+        # The rounds of several workers are told where they were asked for.
+        trackers = [Report(keeper.history), *trackers]
+    if chosen.tracking.tensorboard and plan.worker.is_chief:
         trackers = [*trackers, TensorBoard(plan.folder / RUN.folders[0], keeper.history)]
     try:
         for trial in range(keeper.trial, chosen.training.trials):
@@ -155,7 +209,7 @@ def _of_dataset(config: Config, made: Manifest) -> Config:
     return found
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether there is a finished run that nothing has begun to replace."""
     return (folder / RUN.mark).is_file() and not (folder / publication.BEGUN).exists()
 
@@ -265,6 +319,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
         best_trial=kept.made.trial,
         best_accuracy=kept.made.validation_accuracy,
         best_class_accuracies=_by_class(kept, made.classes),
+        teachers=[*plan.teachers],
         temperature=temperature,
         seed=config.seed,
         sha256=bundle.digest(folder / bundle.MODEL),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 from fer_pipeline import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS, BROKEN = 1200, 12
+ROWS, BROKEN, REAL_ROWS = 1200, 12, 6000
 
 # No job of these tests takes longer, not even on a busy machine.
 _LIMIT = 90.0
@@ -93,9 +94,13 @@ class Running:
                     found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
         return found
 
-    def send(self, number: int) -> Done:
-        """Sends a signal to the whole group, as a terminal does, and waits for the end."""
+    def signal(self, number: int) -> None:
+        """Sends a signal to the whole group, as a terminal does."""
         os.killpg(self._process.pid, number)
+
+    def send(self, number: int) -> Done:
+        """Sends a signal that ends it, and waits for the end."""
+        self.signal(number)
         return self.wait(limit=30)
 
     def wait(self, limit: float = _LIMIT) -> Done:
@@ -180,10 +185,18 @@ class Dataset:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: `faces.csv`, drawn, some rows of it broken, and `small.yaml`."""
+def home(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A user's folder: `faces.csv`, drawn, some rows of it broken, and `small.yaml`.
+
+    With --fer2013 the faces are real ones.
+    """
     folder = tmp_path_factory.mktemp("a user's folder")
-    synthetic.write_csv(folder / "faces.csv", ROWS, seed=2, broken=BROKEN)
+    real = pytestconfig.getoption("--fer2013")
+    if real:
+        with Path(real).open() as rows:
+            (folder / "faces.csv").write_text("".join(itertools.islice(rows, 1 + REAL_ROWS)))
+    else:
+        synthetic.write_csv(folder / "faces.csv", ROWS, seed=2, broken=BROKEN)
     (folder / "small.yaml").write_text(CONFIG)
     return folder
 

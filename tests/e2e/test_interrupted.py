@@ -58,6 +58,24 @@ class TestPreprocess:
         assert set(on_disk(out)) == named(out)
         assert not torn & parts(out)
 
+    def test_of_two_that_write_to_one_folder_one_wins(
+        self, jobs, dataset, tmp_path, named, on_disk
+    ) -> None:
+        out = tmp_path / "out"
+        command = (*PREPROCESS, "--output", str(out))
+        first = jobs.start(*command, cwd=dataset.home)
+        first.until(lambda: (out / ".unfinished").exists())
+        # It holds its breath while the other one does all its work.
+        first.signal(signal.SIGSTOP)
+        second = jobs.run(*command, "--overwrite", cwd=dataset.home)
+        first.signal(signal.SIGCONT)
+
+        second.expect_error(f"{out}: another job is writing there")
+        first.wait().expect_success()
+        assert set(on_disk(out)) == named(out)
+        made = json.loads((out / "manifest.json").read_text())
+        assert made["checksum"] == dataset.manifest["checksum"]
+
     def test_a_killed_overwrite_leaves_one_whole_dataset(
         self, jobs, dataset, tmp_path, on_disk, named
     ) -> None:

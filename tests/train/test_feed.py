@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from fer_pipeline import schema
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.learning.data.feed import NO_ROW, Feed
 from fer_pipeline.pixels import Normalization
 
 SIZE, ROWS = 16, 115
@@ -280,7 +280,7 @@ class TestShards:
         ("shards", "options"),
         [
             (2, {}),
-            (9, {}),
+            (9, {"batch_size": 64}),
             (4, {"shuffle": False}),
             (4, {"deterministic": False}),
             (4, {"cache": "memory"}),
@@ -293,8 +293,11 @@ class TestShards:
         for number in (0, 1):
             parts = [batches(feed, number) for feed in feeds]
             for feed, part in zip(feeds, parts, strict=True):
-                assert sum(len(labels) for _, labels in part) == feed.rows
-                assert feed.steps == len(part)
+                sizes = [len(labels) for _, labels in part]
+                assert sum(sizes) == feed.rows
+                # Whatever a shard holds, it takes part in every step, with nearly as much.
+                assert len(sizes) == feed.steps == feeds[0].steps
+                assert max(sizes) - min(sizes) <= 1
             found = sum((counted(*batch) for part in parts for batch in part), Counter())
             assert found == expected(rows)
 
@@ -319,12 +322,46 @@ class TestShards:
             joined(feed_of(folder, shuffle=False))[0], TABLE[rows.pixels][..., None]
         )
 
-    def test_more_than_row_groups(self, dataset):
+    def test_have_as_many_steps_as_one_would(self, dataset):
+        alone = feed_of(dataset, batch_size=40)
+        feeds = [feed_of(dataset, batch_size=40, shard=s, shards=3) for s in range(3)]
+        assert {feed.steps for feed in feeds} == {alone.steps} == {3}
+        assert {feed.split_rows for feed in feeds} == {alone.rows} == {ROWS}
+
+    def test_draw_each_for_itself(self, dataset):
+        def drawn(images, labels, seed):
+            return images * 0 + tf.cast(seed[0], tf.float32), labels
+
+        feeds = [feed_of(dataset, shard=s, shards=2, transform=drawn) for s in range(2)]
+        one, other = (batches(feed)[0][0].ravel()[0] for feed in feeds)
+        assert one != other
+        # The first as one that is alone: a run of one worker is what it was.
+        assert one == batches(feed_of(dataset, transform=drawn))[0][0].ravel()[0]
+
+    def test_go_on_in_the_middle_of_an_epoch(self, dataset):
+        feed = feed_of(dataset, batch_size=20, shard=1, shards=2)
+        rest = [labels.numpy() for _, labels in feed.open(0, skip=2).iterator]
+        whole = [labels for _, labels in batches(feed)]
+        assert [part.tolist() for part in rest] == [part.tolist() for part in whole[2:]]
+
+    @pytest.mark.parametrize("cache", ["none", "memory"])
+    def test_that_validate_fill_up_where_rows_are_fewer_than_steps(self, dataset, rows, cache):
+        """Ten shards of nine row groups: the last has no row at all."""
+        options = {"batch_size": 10, "shuffle": False, "cache": cache}
+        feeds = [feed_of(dataset, shard=s, shards=10, **options) for s in range(10)]
+        assert feeds[9].rows == 0
+        parts = [joined(feed) for feed in feeds]
+        assert all(len(labels) >= 12 == feeds[0].steps for _, labels in parts)
+        real = [(images[labels != NO_ROW], labels[labels != NO_ROW]) for images, labels in parts]
+        assert sum((counted(*part) for part in real), Counter()) == expected(rows)
+        assert (parts[9][1] == NO_ROW).all()
+
+    def test_that_train_on_fewer_rows_than_steps(self, dataset):
         with pytest.raises(DatasetError) as error:
-            feed_of(dataset, shard=3, shards=10)
+            feed_of(dataset, shard=9, shards=10)
         assert one_line(error) == (
-            f"{dataset}: the train split has 9 row groups for 10 readers;"
-            " make more with output.row_group_rows"
+            f"{dataset}: reader 10 of 10 has 0 rows of the train split for 8 batches; make more and"
+            " smaller row groups with output.row_group_rows, or take fewer workers"
         )
 
 

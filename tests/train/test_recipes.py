@@ -42,6 +42,17 @@ class TestObjective:
         losses = objective(tf.constant(SOFT if soft else LABELS), tf.constant(LOGITS))
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
+    @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.25]])
+    def test_what_teachers_say_is_a_part_of_the_target(self, weights):
+        answers = np.array([[0.1, 0.2, 0.7], [1, 0, 0], [0.3, 0.3, 0.4]], np.float32)
+        given = np.eye(3, dtype=np.float32)[LABELS]
+        expected = cross_entropy(0.25 * (0.9 * given + 0.1 / 3) + 0.75 * answers, LOGITS)
+        # A weight is that of the label, whatever the teachers say.
+        expected *= 1 if weights is None else given @ np.array(weights)
+        objective = Objective(3, 0.1, weights, taught=0.75)
+        losses = objective(tf.constant(LABELS), tf.constant(LOGITS), tf.constant(answers))
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
     def test_is_float32_whatever_the_logits_are(self):
         losses = Objective(3)(tf.constant(LABELS), tf.cast(LOGITS, tf.bfloat16))
         assert losses.dtype == tf.float32

@@ -200,6 +200,28 @@ class TestResumed:
         train(str(easy_dataset), str(run), own(run), resume=True)
         assert outputs(run) == outputs(tmp_path / "whole")
 
+    def test_with_teachers(self, easy_dataset, tmp_path, whole):
+        names = [str(tmp_path / name) for name in ("one", "other")]
+        shutil.copytree(whole[0], names[0])
+        train(str(easy_dataset), names[1], chosen("training.epochs=1"))
+        taught = [f"training.distillation.teachers=[{', '.join(names)}]", "training.epochs=3"]
+        train(str(easy_dataset), str(tmp_path / "whole"), chosen(*taught))
+        run = tmp_path / "run"
+        for after in (2, 3):
+            with killed(after):
+                train(str(easy_dataset), str(run), chosen(*taught), resume=run.exists())
+        left = tmp_path / "left"
+        shutil.copytree(run, left)
+        train(str(easy_dataset), str(run), own(run), resume=True)
+        assert outputs(run) == outputs(tmp_path / "whole")
+        train(str(easy_dataset), names[1], chosen("training.epochs=2"), overwrite=True)
+        with pytest.raises(RunError) as error:
+            train(str(easy_dataset), str(left), own(left), resume=True)
+        assert str(error.value) == (
+            f"{left}: the run was begun with another model as its teacher, in {names[1]}; begin"
+            " anew with --overwrite"
+        )
+
     def test_from_anywhere_in_its_publication(self, easy_dataset, tmp_path, whole):
         """A process that ends at any of the writes, and one that goes on from there."""
         short = chosen("training.epochs=null", "training.steps=1")

@@ -1,4 +1,9 @@
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +11,17 @@ import pytest
 from fer_pipeline import manifest
 from fer_pipeline.errors import FerError
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import BEGUN, DATASET, EXPORT, SCORES, Kind, claim, clean, withdraw
+from fer_pipeline.publication import (
+    BEGUN,
+    DATASET,
+    EXPORT,
+    SCORES,
+    Kind,
+    claim,
+    clean,
+    withdraw,
+    writing,
+)
 
 ID = "3f2b8c1e-5a64-4d1f-9c0e-7b1d2f3a4b5c"
 OTHER = "9d0c7a52-11aa-4b3e-8f6d-0123456789ab"
@@ -305,3 +320,66 @@ class TestWithdraw:
         (tmp_path / "it").write_text("mine")
         withdraw(tmp_path / "it", EXPORT)
         assert (tmp_path / "it").read_text() == "mine"
+
+
+class TestWriting:
+    BUSY = "another job is writing there; wait for its end, or choose another folder"
+
+    def test_is_for_one_at_a_time(self, tmp_path):
+        folder = tmp_path / "made" / "here"
+        with writing(folder):
+            assert files(folder) == [BEGUN]
+            with pytest.raises(FerError) as error, writing(folder):
+                pytest.fail("two wrote at a time")
+            assert str(error.value) == f"{folder}: {self.BUSY}"
+            # The one that was refused has taken nothing away.
+            assert files(folder) == [BEGUN]
+            (folder / "written").touch()
+        with writing(folder):
+            pass
+        assert files(folder) == [BEGUN, "written"]
+
+    def test_leaves_no_folder_where_nothing_was_written(self, tmp_path):
+        folder = tmp_path / "out"
+        with writing(folder):
+            clean(folder, DATASET, keep=())
+        assert not folder.exists()
+
+    def test_a_process_that_is_killed_lets_go(self, tmp_path):
+        script = (
+            "import sys, time\n"
+            "from pathlib import Path\n"
+            "from fer_pipeline import publication\n"
+            "with publication.writing(Path(sys.argv[1])):\n"
+            "    print('begun', flush=True)\n"
+            "    time.sleep(60)\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "begun\n"
+            with pytest.raises(FerError, match="another job is writing there"), writing(tmp_path):
+                pass
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        with writing(tmp_path):
+            pass
+
+    def test_after_the_end_of_the_one_that_was_waited_for(self, tmp_path, monkeypatch):
+        """Who has opened the file before it was deleted does not take it for the next one's."""
+        lock = fcntl.flock
+
+        def deleted_before(*arguments):
+            (tmp_path / BEGUN).unlink()
+            lock(*arguments)
+
+        monkeypatch.setattr(fcntl, "flock", deleted_before)
+        with pytest.raises(FerError, match="another job is writing there"), writing(tmp_path):
+            pass
+
+    def test_without_locks_goes_on(self, tmp_path, monkeypatch):
+        def refuse(*arguments):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with writing(tmp_path), writing(tmp_path):
+            (tmp_path / "written").touch()

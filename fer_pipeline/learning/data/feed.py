@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from fer_pipeline import schema
 from fer_pipeline.accounting import Split
+from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.data.mixing import Labels, Pixels, mixed
 from fer_pipeline.learning.data.reading import Reader
 from fer_pipeline.pixels import Normalization
@@ -20,6 +22,9 @@ from fer_pipeline.pixels import Normalization
 Transform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """From images, float32 0..255 of shape (n, size, size, 1), labels (or distributions) and a seed,
 int64 of shape (2,), to images and labels: the seed is all its randomness."""
+
+NO_ROW = -1
+"""The label of an image that is none: it fills a batch that would be empty, and does not count."""
 
 _PREFETCH = 8
 _ROWS_AT_ONCE = 1024
@@ -68,8 +73,12 @@ class Epoch:
 class Feed:
     """A split of a dataset as batches, one epoch after the other.
 
+    One of several shards delivers its part of each of the batches: as many parts as the other
+    shards, of nearly the same size, whatever it holds.
+
     Attributes:
         rows: How many rows an epoch delivers.
+        split_rows: How many the epochs of all shards deliver together.
         steps: How many batches those are, the last perhaps a smaller one.
     """
 
@@ -94,7 +103,7 @@ class Feed:
         Args:
             folder: The dataset's folder.
             split: The split.
-            batch_size: Images in a batch.
+            batch_size: Images in a batch, of all shards together.
             shuffle: Whether to mix the rows, in another order each epoch.
             seed: Of the order.
             deterministic: Whether a seed always gives the same order: then one thread reads.
@@ -108,20 +117,28 @@ class Feed:
 
         Raises:
             DatasetError: The folder is no dataset, the split is empty, a file is missing or of
-                another length, or there are fewer row groups than shards.
+                another length, or a shard that is shuffled has fewer rows than there are batches.
         """
         self._reader = Reader(
             folder, split, deterministic=deterministic, shard=shard, shards=shards
         )
         self._manifest, self.rows = self._reader.manifest, self._reader.rows
+        self.split_rows = self._reader.split_rows
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
+        self._shard, self._shards = shard, shards
         self._buffer = shuffle_buffer
         self._transform = transform
         self._target = schema.VOTES if soft and self._manifest.labels.distribution else schema.LABEL
         _require_table(self._manifest.image.normalization)
         self._keep = cache == "memory"
         self._kept: tuple[Pixels, Labels] | None = None
-        self.steps = -(-self.rows // batch_size)
+        self.steps = -(-self.split_rows // batch_size)
+        if shuffle and self.rows < self.steps:
+            raise DatasetError(
+                f"{folder}: reader {shard + 1} of {shards} has {self.rows} rows of the {split}"
+                f" split for {self.steps} batches; make more and smaller row groups with"
+                " output.row_group_rows, or take fewer workers"
+            )
 
     def epoch(self, number: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """One pass over the rows.
@@ -167,6 +184,7 @@ class Feed:
         def chunks() -> Iterator[tuple[Pixels, Labels]]:
             try:
                 yield from self._ordered(number)
+                yield from self._filling()
             except Exception as error:
                 failures.append(error)
                 raise
@@ -174,12 +192,32 @@ class Feed:
         made = tf.data.Dataset.from_generator(chunks, output_signature=self._signature())
         # Rows come from Python many at a time, because each time costs as much as a small batch;
         # and as bytes, because floats are four times as much to move.
-        batches = made.rebatch(self._batch_size).enumerate().skip(skip)
+        batches = made.rebatch(self._sizes()).enumerate().skip(skip)
         seed = tf.constant(self._epoch_seed(number), tf.int64)
         finished = batches.map(
             lambda index, rows: self._finished(rows[0], rows[1], tf.stack([seed, index]))
         )
         return finished.prefetch(_PREFETCH)
+
+    def _sizes(self) -> int | list[int]:
+        """How many rows each batch has: of one shard of several, its share of each."""
+        if self._shards == 1:
+            return self._batch_size
+        rows = max(self.rows, self.steps)
+        ends = [rows * step // self.steps for step in range(self.steps + 1)]
+        return [end - start for start, end in itertools.pairwise(ends)]
+
+    def _filling(self) -> Iterator[tuple[Pixels, Labels]]:
+        """What a shard with fewer rows than batches has in the last of them.
+
+        TensorFlow's convolutions take no empty batch on every processor.
+        """
+        empty = self.steps - self.rows
+        if empty > 0:
+            yield (
+                np.zeros((empty, self._manifest.image.size**2), np.uint8),
+                np.full(empty, NO_ROW, np.int32),
+            )
 
     def _signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
         labels = tf.TensorSpec((None,), tf.int32)
@@ -221,8 +259,8 @@ class Feed:
         """The rows of an epoch, in its order: flat pixels, uint8 of shape (n, area), and labels."""
         step = max(_ROWS_AT_ONCE, self._batch_size)
         order = self._epoch_seed(number) if self._shuffle else None
-        rng = np.random.default_rng([self._seed, number])
-        if self._keep:
+        rng = np.random.default_rng(self._entropy(number))
+        if self._keep and self.rows:
             pixels, labels = self._in_memory()
             rows = rng.permutation(self.rows) if self._shuffle else np.arange(self.rows)
             for start in range(0, self.rows, step):
@@ -248,7 +286,11 @@ class Feed:
             yield pixels, column if self._target == schema.LABEL else np.stack(column.tolist())
 
     def _epoch_seed(self, number: int) -> int:
-        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        return int(np.random.SeedSequence(self._entropy(number)).generate_state(1)[0])
+
+    def _entropy(self, number: int) -> list[int]:
+        """Of an epoch: each shard draws for itself, the first one as if it were alone."""
+        return [self._seed, number, *([self._shard] if self._shard else [])]
 
 
 def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:

@@ -33,6 +33,7 @@ class Reader:
     Attributes:
         manifest: Of the dataset.
         rows: How many rows a pass delivers.
+        split_rows: How many the passes of all shards deliver together.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Reader:
 
         Raises:
             DatasetError: The folder is no dataset, the split is empty, a file is missing or of
-                another length, or there are fewer row groups than shards.
+                another length.
         """
         self.manifest = manifest.read(folder)
         files = manifest.require(folder, self.manifest, split)
@@ -54,7 +55,7 @@ class Reader:
         self._urls = [f"file://{path}" for path in paths]
         self._workers = 1 if deterministic else _FAST_WORKERS
         self._shard, self._shards = shard, shards
-        self.rows = sum(file.rows for file in files)
+        self.split_rows = self.rows = sum(file.rows for file in files)
         if shards > 1:
             self.rows = self._rows_of_shard(paths)
 
@@ -71,10 +72,10 @@ class Reader:
                 f"{self._folder}: a file of the {self._split} split is damaged ({reason});"
                 " run preprocess again"
             ) from error
-        if len(groups) < self._shards:
+        if sum(groups) != self.split_rows:
             raise DatasetError(
-                f"{self._folder}: the {self._split} split has {len(groups)} row groups for"
-                f" {self._shards} readers; make more with output.row_group_rows"
+                f"{self._folder}: the files of the {self._split} split hold {sum(groups)} rows, the"
+                f" manifest says {self.split_rows}; run preprocess again"
             )
         return sum(groups[self._shard :: self._shards])
 
@@ -96,7 +97,8 @@ class Reader:
         """
         delivered = 0
         try:
-            for chunk in self._row_groups(columns, order):
+            # petastorm refuses a shard without row groups.
+            for chunk in self._row_groups(columns, order) if self.rows else ():
                 pixels = self._pixels(getattr(chunk, schema.IMAGE))
                 delivered += len(pixels)
                 yield pixels, {name: getattr(chunk, name) for name in columns}

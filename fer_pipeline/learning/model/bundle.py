@@ -20,6 +20,9 @@ from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import SHIPPED
 
 MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
+NORMALIZATION = "normalization"
+"""The name of the layer that makes of pixels what the network sees."""
+
 FORMAT_VERSION = 1
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
@@ -43,6 +46,7 @@ class RunInfo(BaseModel):
         best_trial: In which of several trials, from 0.
         best_accuracy: Its validation accuracy then; None without a validation split.
         best_class_accuracies: The same of each class; empty without a validation split.
+        teachers: The SHA-256 of each model that taught it.
         temperature: What the model divides its logits by (Guo et al. 2017, arXiv:1706.04599).
         seed: Of every random choice.
         sha256: Of the file `model.keras`.
@@ -66,6 +70,7 @@ class RunInfo(BaseModel):
     best_trial: int = 0
     best_accuracy: float | None
     best_class_accuracies: dict[str, float | None] = {}
+    teachers: list[str] = []
     temperature: float = 1.0
     seed: int
     sha256: str
@@ -109,9 +114,7 @@ def servable(
         (n, classes). It shares the network's weights.
     """
     pixels = keras.Input((size, size, 1), name="pixels")
-    rescale = keras.layers.Rescaling(
-        normalization.scale, normalization.offset, name="normalization"
-    )
+    rescale = keras.layers.Rescaling(normalization.scale, normalization.offset, name=NORMALIZATION)
     logits = network(rescale(pixels))
     # Whatever precision the network computes in, probabilities are float32.
     if temperature != 1:

@@ -107,7 +107,12 @@ class Report(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Tells the round."""
-        log.info("%s", _line(self._history.rounds[-1]))
+        tell(self._history.rounds[-1])
+
+
+def tell(made: Round) -> None:
+    """Tells a round in the log."""
+    log.info("%s", _line(made))
 
 
 def _line(made: Round) -> str:

@@ -29,6 +29,7 @@ class Round:
         validation_mean_class_accuracy: The mean of the classes' accuracies there, 0..1.
         learning_rate: Of the round's last step.
         trial: Which of several runs, from 0.
+        rows: Images trained on in the round, by all workers together; None before the first.
     """
 
     step: int
@@ -40,16 +41,17 @@ class Round:
     validation_mean_class_accuracy: float | None = None
     learning_rate: float | None = None
     trial: int = 0
+    rows: int | None = None
 
 
 class History:
     """A history in a CSV file, one line for each round."""
 
-    def __init__(self, path: Path, rounds: Sequence[Round] = ()) -> None:
+    def __init__(self, path: Path | None, rounds: Sequence[Round] = ()) -> None:
         """Begins a new file.
 
         Args:
-            path: The file.
+            path: The file; None for a history in memory alone.
             rounds: What is in it already: those of a run that is resumed.
 
         Raises:
@@ -57,8 +59,9 @@ class History:
         """
         self._path = path
         self.rounds: list[Round] = list(rounds)
-        header = ",".join(field.name for field in fields(Round)) + "\n"
-        storage.write_text(path, header + "".join(map(_line, self.rounds)))
+        if path:
+            header = ",".join(field.name for field in fields(Round)) + "\n"
+            storage.write_text(path, header + "".join(map(_line, self.rounds)))
 
     def add(self, made: Round) -> None:
         """Adds a round.
@@ -67,6 +70,8 @@ class History:
             StorageError: The file cannot be written.
         """
         self.rounds.append(made)
+        if self._path is None:
+            return
         try:
             with self._path.open("a", newline="", encoding="utf-8") as file:
                 file.write(_line(made))
@@ -84,6 +89,8 @@ def read(path: Path) -> list[Round]:
     for row in csv.DictReader(io.StringIO(storage.read_text(path))):
         values: dict[str, Any] = {k: float(text) if text else None for k, text in row.items()}
         values |= {name: int(row[name]) for name in ("step", "epoch", "trial")}
+        # Histories of version 0.1 have no such column.
+        values["rows"] = int(row["rows"]) if row.get("rows") else None
         found.append(Round(**values))
     return found
 

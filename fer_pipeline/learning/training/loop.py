@@ -15,6 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from fer_pipeline import interruption
+from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.data.feed import Epoch, Feed
 from fer_pipeline.learning.training.history import History, Round
 from fer_pipeline.learning.training.trainer import Trainer
@@ -104,6 +105,7 @@ class _Loop:
     driven: keras.callbacks.CallbackList
     keeper: Keeper | None
     trial: int
+    _rows: int | None = None  # of the last round
 
     def run(self) -> None:
         trainer, model = self.trainer, self.trainer.model
@@ -157,9 +159,23 @@ class _Loop:
                 # A checkpoint of a broken run could only go on being broken.
                 self._require_finite(trainer.measured()["loss"])
                 self._save()
-        results = trainer.results()
-        self._require_finite(results["loss"])
-        return results
+        found = trainer.round()
+        self._require_finite(found.results["loss"])
+        self._require_whole(begun, end, found.rows)
+        self._rows = found.rows
+        return found.results
+
+    def _require_whole(self, begun: int, end: int, rows: int) -> None:
+        """Of a round of whole epochs, makes sure that all workers together had all rows."""
+        epochs, rest = divmod(end - begun, self.length.steps_per_epoch)
+        stopped = self.trainer.step < end
+        if stopped or rest or begun % self.length.steps_per_epoch:
+            return
+        if rows != epochs * self.train.split_rows:
+            raise DatasetError(
+                f"training had {rows:,} rows in {epochs} epochs, the manifest says"
+                f" {self.train.split_rows:,} in each; run preprocess again"
+            )
 
     def _report(self, progress: tqdm) -> None:
         values = self.trainer.measured()
@@ -180,6 +196,7 @@ class _Loop:
                 epoch=math.ceil(step / self.length.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
                 minibatch_accuracy=logs.get("accuracy"),
+                rows=self._rows,
                 validation_loss=measured.get("loss"),
                 validation_accuracy=measured.get("accuracy"),
                 validation_mean_class_accuracy=measured.get("mean_class_accuracy"),

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from fer_pipeline.learning.training import workers
+
 Tensor = Any
 
 
-class _Confusion(keras.metrics.Metric):
-    """How many images of each class were taken for each class."""
+@dataclass(frozen=True)
+class Measured:
+    """What was found over a number of images.
 
-    def __init__(self, classes: int) -> None:
-        super().__init__(name="confusion", dtype="float32")
-        self.counts = self.add_variable((classes, classes), "zeros", dtype="int64")
+    Attributes:
+        loss_sum: The sum of their losses, in nats.
+        confusion: How many of each class (row) were taken for each class (column), int64.
+    """
 
-    def update_state(self, labels: Tensor, guesses: Tensor) -> None:
-        true = tf.one_hot(labels, self.counts.shape[0], dtype=tf.int32)
-        said = tf.one_hot(guesses, self.counts.shape[0], dtype=tf.int32)
-        self.counts.assign_add(tf.cast(tf.matmul(true, said, transpose_a=True), tf.int64))
+    loss_sum: float
+    confusion: np.ndarray
 
-    def result(self) -> Tensor:
-        return self.counts.value
+    @property
+    def rows(self) -> int:
+        """How many images there were."""
+        return int(self.confusion.sum())
+
+    @property
+    def results(self) -> dict[str, float]:
+        """`loss` and `accuracy`, nan without images."""
+        rows, right = self.rows or math.nan, int(self.confusion.trace())
+        return {"loss": self.loss_sum / rows, "accuracy": right / rows}
 
 
 class Measures:
-    """Running measures over a number of batches.
+    """Running measures over a number of batches, those of all workers together.
 
     Attributes:
-        variables: What they are made of, for a checkpoint.
+        variables: What they are made of in this process.
     """
 
     def __init__(self, classes: int) -> None:
@@ -40,13 +52,11 @@ class Measures:
         Args:
             classes: How many there are.
         """
-        self._loss = keras.metrics.Mean(name="loss")
-        self._confusion = _Confusion(classes)
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """What they are made of, for a checkpoint."""
-        return [*self._loss.variables, *self._confusion.variables]
+        # In float64 the sum is nearly the same whatever the order and whoever has added it.
+        self._loss = keras.Variable(0.0, dtype="float64", trainable=False, name="loss")
+        counts = np.zeros((classes, classes))
+        self._confusion = keras.Variable(counts, dtype="int64", trainable=False, name="confusion")
+        self.variables = [self._loss, self._confusion]
 
     def update(self, losses: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Adds a batch.
@@ -54,38 +64,34 @@ class Measures:
         Args:
             losses: Of each image, of shape (n,).
             labels: Classes of shape (n,), or distributions of shape (n, classes): the likeliest
-                counts.
+                counts. What is not 0 or above is no image, and does not count.
             logits: Of shape (n, classes).
         """
         if not labels.dtype.is_integer:
             labels = tf.argmax(labels, axis=1)
-        self._loss.update_state(losses)
-        self._confusion.update_state(labels, tf.argmax(logits, axis=1))
+        classes = self._confusion.shape[0]
+        true = tf.one_hot(labels, classes, dtype=tf.int32)
+        said = tf.one_hot(tf.argmax(logits, axis=1), classes, dtype=tf.int32)
+        counted = tf.where(labels >= 0, tf.cast(losses, tf.float64), 0)
+        self._loss.assign_add(tf.reduce_sum(counted))
+        self._confusion.assign_add(tf.cast(tf.matmul(true, said, transpose_a=True), tf.int64))
 
-    def results(self) -> dict[str, float]:
-        """`loss` and `accuracy` so far, nan before the first batch."""
-        counts = self.confusion()
-        right, all_of_them = int(counts.trace()), int(counts.sum())
-        return {
-            "loss": float(self._loss.result()) if all_of_them else np.nan,
-            "accuracy": right / all_of_them if all_of_them else np.nan,
-        }
-
-    def confusion(self) -> np.ndarray:
-        """How many of each class (row) were taken for each class (column), int64."""
-        return np.asarray(self._confusion.result())
+    def measured(self) -> Measured:
+        """What was found so far. Every worker has to ask."""
+        loss, confusion = workers.totals([np.asarray(one) for one in self.variables])
+        return Measured(float(loss), confusion)
 
     def reset(self) -> None:
         """Begins again."""
-        self._loss.reset_state()
-        self._confusion.reset_state()
+        for variable in self.variables:
+            variable.assign(np.zeros(variable.shape))
 
 
 def class_accuracies(confusion: np.ndarray) -> list[float | None]:
     """The accuracy of each class, 0..1; None for one without images.
 
     Args:
-        confusion: As `Measures.confusion`.
+        confusion: As of `Measured`.
     """
     totals = confusion.sum(axis=1)
     return [

@@ -1,4 +1,4 @@
-"""What training minimises: the cross-entropy of each image, smoothed and weighted."""
+"""What training minimises: the cross-entropy of each image, smoothed, taught and weighted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ Tensor = Any
 class Objective:
     """The loss of each image.
 
-    The smoothed target is (1 - s) * target + s / classes (Szegedy et al. 2016, section 7). Weights
+    The smoothed target is (1 - s) * target + s / classes (Szegedy et al. 2016, section 7); where
+    teachers speak, it is (1 - t) * that + t * their answer (Hinton et al. 2015). Weights
     follow Keras's `class_weight`: the loss of an image is multiplied by its class's weight, and the
     loss of a batch is the sum of these, divided by the number of its images.
 
@@ -25,7 +26,11 @@ class Objective:
     """
 
     def __init__(
-        self, classes: int, label_smoothing: float = 0.0, weights: Sequence[float] | None = None
+        self,
+        classes: int,
+        label_smoothing: float = 0.0,
+        weights: Sequence[float] | None = None,
+        taught: float = 0.0,
     ) -> None:
         """Takes what is asked for.
 
@@ -33,28 +38,29 @@ class Objective:
             classes: How many there are.
             label_smoothing: The part s of each target that is shared among all classes, 0..1.
             weights: Of each class; None for 1.
+            taught: The part t of each target that teachers give, 0..1.
         """
-        self.classes, self._smoothing = classes, label_smoothing
+        self.classes, self._smoothing, self._taught = classes, label_smoothing, taught
         self._weights = None if weights is None else tf.constant(weights, tf.float32)
 
-    def __call__(self, labels: Tensor, logits: Tensor) -> Tensor:
+    def __call__(self, labels: Tensor, logits: Tensor, answers: Tensor | None = None) -> Tensor:
         """The loss of each image in nats, float32 of shape (n,).
 
         Args:
             labels: Classes, int32 of shape (n,), or distributions over them, float32 of shape
                 (n, classes).
             logits: Of shape (n, classes).
+            answers: What teachers say, probabilities of shape (n, classes); None for no teachers.
         """
         logits = tf.cast(logits, tf.float32)
-        if labels.dtype.is_integer and not self._smoothing:
+        if labels.dtype.is_integer and not self._smoothing and answers is None:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         else:
-            losses = keras.losses.categorical_crossentropy(
-                targets(labels, self.classes),
-                logits,
-                from_logits=True,
-                label_smoothing=self._smoothing,
-            )
+            smoothed = targets(labels, self.classes) * (1 - self._smoothing)
+            target = smoothed + self._smoothing / self.classes
+            if answers is not None:
+                target = (1 - self._taught) * target + self._taught * answers
+            losses = keras.losses.categorical_crossentropy(target, logits, from_logits=True)
         if self._weights is None:
             return losses
         return losses * tf.linalg.matvec(targets(labels, self.classes), self._weights)

@@ -59,8 +59,10 @@ def _rate(
     )
 
 
-def build(optimizer: keras.optimizers.Optimizer, network: keras.Model) -> None:
+def build(optimizer: keras.optimizers.Optimizer, network: keras.Model, workers: int = 1) -> None:
     """Gives the optimizer its variables; only kernels decay.
+
+    Of several workers each one's optimizer clips its equal part of the gradient.
 
     Biases and BatchNormalization's scales and offsets are one number for each channel: to shrink
     them changes what the network says and does not regularise it (He et al. 2019, section 3.1).
@@ -68,6 +70,8 @@ def build(optimizer: keras.optimizers.Optimizer, network: keras.Model) -> None:
     optimizer.exclude_from_weight_decay(
         [variable for variable in network.trainable_variables if len(variable.shape) < 2]
     )
+    if optimizer.global_clipnorm:
+        optimizer.global_clipnorm /= workers
     optimizer.build(network.trainable_variables)
 
 

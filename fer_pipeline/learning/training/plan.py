@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from fer_pipeline import calibration
 from fer_pipeline.accounting import Split
@@ -18,8 +19,14 @@ from fer_pipeline.config import Config
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.data.feed import Feed
 from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.training import checkpoint, objective, optimization, precision
-from fer_pipeline.learning.training.callbacks import BestWeights, Report
+from fer_pipeline.learning.training import (
+    checkpoint,
+    distillation,
+    objective,
+    optimization,
+    precision,
+)
+from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.history import History, Round
 from fer_pipeline.learning.training.loop import Length, fit
@@ -27,6 +34,7 @@ from fer_pipeline.learning.training.objective import Objective
 from fer_pipeline.learning.training.resuming import RunKeeper, identity
 from fer_pipeline.learning.training.trainer import Trainer, make_repeatable
 from fer_pipeline.learning.training.transform import transform
+from fer_pipeline.learning.training.workers import ALONE, Workers
 from fer_pipeline.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -47,8 +55,10 @@ class Plan:
         precision: In which the network computes.
         network: From normalised pixels to logits.
         trainer: Trains it.
-        validation: The validation split, where there is one.
+        validation: The validation split, where there is one: of several workers, this one's part.
         initial: The state before the first step, where several trials begin with it.
+        teachers: The SHA-256 of each model that teaches it.
+        worker: Which one this process is, of those that train it.
     """
 
     data: Path
@@ -60,28 +70,38 @@ class Plan:
     trainer: Trainer
     validation: Feed | None
     initial: Mapping[str, list[npt.NDArray[Any]]]
+    teachers: Sequence[str]
+    worker: Workers
 
     @classmethod
     def make(
-        cls, data: Path, folder: Path, made: Manifest, config: Config, found: Checkpoint | None
+        cls,
+        data: Path,
+        folder: Path,
+        made: Manifest,
+        config: Config,
+        found: Checkpoint | None,
+        worker: Workers = ALONE,
     ) -> Plan:
         """Builds the network and all that trains it.
 
         Raises:
             DatasetError: The dataset is damaged.
             ConfigError: There is no such network or option, or a key needs what is not there.
-            RunError: The network could not be loaded once it is saved.
+            RunError: The network could not be loaded once it is saved, or a teacher cannot be.
         """
         chosen = config.training
-        steps_per_epoch = _feed(data, Split.TRAIN, made, config).steps
+        steps_per_epoch = open_train(data, made, config, worker).steps
         validated = made.rows_of(Split.VALIDATION) > 0
         if not validated:
             optimization.require_validation(chosen)
         weights = objective.class_weights(chosen.class_weights, made.counts[Split.TRAIN])
+        teachers = distillation.load(chosen.distillation, made)
+        taught_by = [distillation.checksum(name) for name in chosen.distillation.teachers]
         make_repeatable(config.seed)
         computed = found.notes["precision"] if found else precision.resolve(chosen.precision)
         size, classes = made.image.size, len(made.classes)
-        with precision.policy(computed):
+        with precision.policy(computed), tf.distribute.get_strategy().scope():
             network = networks.build(config.model.name, size, classes, config.model.options)
         log.info(
             "%s has %s parameters and computes in %s",
@@ -99,17 +119,25 @@ class Plan:
             optimization.make_optimizer(
                 chosen.optimizer, chosen.schedule, length.steps, steps_per_epoch
             ),
-            Objective(classes, chosen.label_smoothing, weights),
+            Objective(classes, chosen.label_smoothing, weights, chosen.distillation.weight),
             chosen.average,
+            teachers,
         )
-        validation = _feed(data, Split.VALIDATION, made, config) if validated else None
+        validation = _feed(data, Split.VALIDATION, made, config, worker) if validated else None
         initial = trainer.state() if chosen.trials > 1 else {}
-        return cls(data, folder, made, config, computed, network, trainer, validation, initial)
+        return cls(
+            *(data, folder, made, config, computed, network, trainer),
+            *(validation, initial, taught_by, worker),
+        )
 
     def keeper(self, found: Checkpoint | None) -> RunKeeper:
-        """What writes checkpoints, the history and the best weights, as they were left."""
+        """What writes checkpoints, the history and the best weights, as they were left.
+
+        Of several workers the chief writes them.
+        """
         rounds = [Round(**made) for made in found.notes["rounds"]] if found else []
-        made = History(self.folder / HISTORY_SO_FAR, rounds)
+        chief = self.worker.is_chief
+        made = History(self.folder / HISTORY_SO_FAR if chief else None, rounds)
         best = BestWeights(
             self.config.training.best,
             made,
@@ -120,8 +148,10 @@ class Plan:
             "config": self.config.dump(),
             "dataset": identity(self.made),
             "precision": self.precision,
+            "teachers": self.teachers,
         }
-        keeper = RunKeeper(self.folder / checkpoint.NAME, self.trainer, made, best, begun)
+        path = self.folder / checkpoint.NAME if chief else None
+        keeper = RunKeeper(path, self.trainer, made, best, begun)
         if found:
             keeper.restore(found)
             log.info("goes on after step %s", f"{self.trainer.step:,}")
@@ -137,9 +167,11 @@ class Plan:
         chosen = self.config.model.temperature
         if chosen or self.validation is None:
             return chosen or 1.0
+        # All of the split, by a worker that may be one of several.
+        whole = _feed(self.data, Split.VALIDATION, self.made, self.config, ALONE)
         answers = [
-            (self.network.predict_on_batch(images), labels)
-            for images, labels in self.validation.epoch(0)
+            (self.network(images, training=False).numpy(), labels)
+            for images, labels in whole.epoch(0)
         ]
         logits, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return calibration.fit_temperature(logits.astype(np.float64), labels)
@@ -152,7 +184,7 @@ class Plan:
         self, keeper: RunKeeper, trial: int, trackers: Sequence[keras.callbacks.Callback]
     ) -> None:
         """Trains one trial from where it stands to its end."""
-        train = _feed(self.data, Split.TRAIN, self.made, self.config, trial)
+        train = open_train(self.data, self.made, self.config, self.worker, trial)
         keeper.trial, keeper.watching = trial, optimization.watchers(self.config.training)
         fit(
             self.trainer,
@@ -160,13 +192,24 @@ class Plan:
             self.validation,
             _length(self.config, train.steps),
             keeper.history,
-            [*keeper.watching, keeper.best, Report(keeper.history), *trackers],
+            [*keeper.watching, keeper.best, *trackers],
             keeper,
             trial,
         )
 
 
-def _feed(data: Path, split: Split, made: Manifest, config: Config, trial: int = 0) -> Feed:
+def open_train(data: Path, made: Manifest, config: Config, worker: Workers, trial: int = 0) -> Feed:
+    """The training split: of several workers, this one's part.
+
+    Raises:
+        DatasetError: The dataset is damaged, or a part has too few rows.
+    """
+    return _feed(data, Split.TRAIN, made, config, worker, trial)
+
+
+def _feed(
+    data: Path, split: Split, made: Manifest, config: Config, worker: Workers, trial: int = 0
+) -> Feed:
     chosen, train = config.feed, split is Split.TRAIN
     change = transform(config.training, made.image.size, len(made.classes)) if train else None
     return Feed(
@@ -178,6 +221,8 @@ def _feed(data: Path, split: Split, made: Manifest, config: Config, trial: int =
         deterministic=chosen.deterministic,
         cache=chosen.cache,
         shuffle_buffer=chosen.shuffle_buffer,
+        shard=worker.number,
+        shards=worker.count,
         soft=train,
         transform=change,
     )

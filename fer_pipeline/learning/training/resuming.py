@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from fer_pipeline.config import Config
-from fer_pipeline.errors import ConfigError, DatasetError
-from fer_pipeline.learning.training import checkpoint
+from fer_pipeline.errors import ConfigError, DatasetError, RunError
+from fer_pipeline.learning.training import checkpoint, distillation
 from fer_pipeline.learning.training.callbacks import BestWeights, Kept
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.history import History, Round
@@ -30,16 +30,17 @@ class RunKeeper:
     """Writes checkpoints of a run, and gives what was read from one back to its parts.
 
     Attributes:
-        path: Of the checkpoint.
+        path: Of the checkpoint; None for a worker that is not the chief, and writes none.
         trainer: What is trained.
         history: Of the run.
         best: Keeps the best weights of all trials.
-        begun: What the run is made of, which stays: `config`, `dataset` and `precision`.
+        begun: What the run is made of, which stays: `config`, `dataset`, `precision` and
+            `teachers`.
         watching: Keras's callbacks of this trial.
         trial: Which one it is, from 0.
     """
 
-    path: Path
+    path: Path | None
     trainer: Trainer
     history: History
     best: BestWeights
@@ -55,7 +56,7 @@ class RunKeeper:
             RunError: It is that of another network or optimizer.
         """
         notes = found.notes
-        self.trainer.restore(found.arrays, notes["step"])
+        self.trainer.restore(found.arrays, notes["step"], chief=self.path is not None)
         self.trial = notes["trial"]
         if notes["best"]:
             kept = dict(notes["best"], made=Round(**notes["best"]["made"]))
@@ -73,12 +74,14 @@ class RunKeeper:
         self._found = None
 
     def save(self) -> None:
-        """Writes a checkpoint.
+        """Writes a checkpoint; every worker has to ask.
 
         Raises:
             StorageError: The disk is full, ...
         """
-        kept = self.best.kept
+        state, kept = self.trainer.state(), self.best.kept
+        if self.path is None:
+            return
         notes = {
             **self.begun,
             "step": self.trainer.step,
@@ -96,7 +99,7 @@ class RunKeeper:
                 "confusion": kept.confusion,
             },
         }
-        arrays = {**self.trainer.state(), "best": kept.weights if kept else []}
+        arrays = {**state, "best": kept.weights if kept else []}
         checkpoint.write(self.path, Checkpoint(arrays, notes))
 
 
@@ -118,6 +121,7 @@ def require_same(
 
     Raises:
         ConfigError: The configuration is another.
+        RunError: A teacher is another, or is no finished run any more.
         DatasetError: The dataset is another, or is laid out otherwise: rows would come in another
             order, and some of the epoch under way never.
     """
@@ -128,6 +132,14 @@ def require_same(
         raise DatasetError(
             f"{data}: is not the dataset that the run in {folder} was begun on (it differs in"
             f" {', '.join(other)}); begin anew with --overwrite"
+        )
+    chosen = config.training.distillation
+    taught = zip(chosen.teachers, found.notes.get("teachers", []), strict=True)
+    replaced = [name for name, sha256 in taught if sha256 != distillation.checksum(name)]
+    if replaced:
+        raise RunError(
+            f"{folder}: the run was begun with another model as its teacher, in"
+            f" {', '.join(replaced)}; begin anew with --overwrite"
         )
 
 

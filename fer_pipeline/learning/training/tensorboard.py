@@ -94,7 +94,7 @@ def _scalars(made: Round) -> Iterator[tuple[str, str, float]]:
     trial = f"trial_{made.trial}/" if made.trial else ""
     for name, value in asdict(made).items():
         group, _, measure = name.partition("_")
-        if value is None or name in ("step", "epoch", "trial"):
+        if value is None or name in ("step", "epoch", "trial", "rows"):
             continue
         if group in _PLACES:
             yield f"{trial}{_PLACES[group]}", f"epoch_{measure}", value

@@ -163,7 +163,9 @@ class MLflow(keras.callbacks.Callback):
                 trial = f"trial_{made.trial}" if made.trial else ""
                 if (trial, made.step) in self._told:
                     continue
-                numbers = {k: v for k, v in asdict(made).items() if k not in ("step", "trial")}
+                numbers = {
+                    k: v for k, v in asdict(made).items() if k not in ("step", "trial", "rows")
+                }
                 named = {f"{trial}/{name}".lstrip("/"): v for name, v in numbers.items()}
                 # In one transaction: none of a round is there without the others.
                 self._client.log_batch(self.run_id, metrics=_metrics(named, made.step))

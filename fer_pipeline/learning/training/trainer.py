@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.training import optimization
+from fer_pipeline.learning.training import optimization, workers
 from fer_pipeline.learning.training.averaging import MovingAverage
-from fer_pipeline.learning.training.measures import Measures, mean_class_accuracy
+from fer_pipeline.learning.training.distillation import Teachers
+from fer_pipeline.learning.training.measures import Measured, Measures, mean_class_accuracy
 from fer_pipeline.learning.training.objective import Objective
 
 Tensor = Any
@@ -49,6 +50,7 @@ class Trainer:
         optimizer: keras.optimizers.Optimizer,
         objective: Objective,
         average: float = 0.0,
+        teachers: Teachers | None = None,
     ) -> None:
         """Takes what is trained.
 
@@ -58,14 +60,19 @@ class Trainer:
             optimizer: Not yet built.
             objective: What is minimised.
             average: The decay of the moving average of the weights; 0 for none.
+            teachers: Who speak of each image beside its label.
         """
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
         self.confusion: npt.NDArray[np.int64] | None = None
         self._objective, self._cross_entropy = objective, Objective(objective.classes)
+        self._teachers = teachers
         self._strategy = tf.distribute.get_strategy()
+        self._workers = self._strategy.num_replicas_in_sync
+        if self._workers > 1:
+            workers.synchronize(network)
         with self._strategy.scope():
-            optimization.build(optimizer, network)
+            optimization.build(optimizer, network, self._workers)
             self.average = MovingAverage(network.weights, average)
             self._measures = Measures(objective.classes)
             # Of the last step that was made. The first step without a finite loss, 0 for none.
@@ -87,18 +94,26 @@ class Trainer:
         return steps
 
     def _train_on(self, images: Tensor, labels: Tensor) -> None:
+        rows = workers.total(tf.cast(tf.shape(images)[0], tf.float32))
+        answers = self._teachers and self._teachers(images, self.optimizer.iterations.value)
         with tf.GradientTape() as tape:
             logits = self.network(images, training=True)
-            losses = self._objective(labels, logits)
+            losses = self._objective(labels, logits, answers)
             # A network of a user's own may regularise its weights.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
-            loss = tf.add_n([tf.reduce_mean(losses), *penalties])
+            # The optimizer sums the gradients of all workers: each takes its share of the loss.
+            shares = [penalty / self._workers for penalty in penalties]
+            loss = tf.add_n([tf.reduce_sum(losses) / rows, *shares])
         variables = self.network.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        if self._workers > 1 and self.optimizer.global_clipnorm:
+            # What is clipped is the sum, of which the optimizer gets an equal part from each.
+            gradients = [one / self._workers for one in workers.total(gradients)]
         self._rate.assign(self.optimizer.learning_rate)
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.optimizer.apply(gradients, variables)
         self.average.update(self.optimizer.iterations)
         self._measures.update(losses, labels, logits)
-        self._watch(loss)
+        self._watch(workers.total(loss))
 
     def _watch(self, loss: Tensor) -> None:
         sound = self._broken_at.value == 0
@@ -109,21 +124,27 @@ class Trainer:
 
     def _test_on(self, images: Tensor, labels: Tensor) -> None:
         logits = self.network(images, training=False)
-        self._measures.update(self._cross_entropy(labels, logits), labels, logits)
+        losses = self._cross_entropy(tf.maximum(labels, 0), logits)
+        self._measures.update(losses, labels, logits)
 
     def state(self) -> dict[str, list[npt.NDArray[Any]]]:
-        """All that changes from step to step, by group, as copies."""
-        return {
+        """All that changes from step to step, by group, as copies; every worker has to ask."""
+        found = {
             name: [np.array(variable) for variable in members]
             for name, members in self._variables().items()
         }
+        # All else is the same in every worker.
+        return {**found, "measures": workers.totals(found["measures"])}
 
-    def restore(self, arrays: Mapping[str, list[npt.NDArray[Any]]], step: int) -> None:
+    def restore(
+        self, arrays: Mapping[str, list[npt.NDArray[Any]]], step: int, *, chief: bool = True
+    ) -> None:
         """Goes back, or on, to a state.
 
         Args:
             arrays: What `state` gave.
             step: After how many steps.
+            chief: Whether this is the worker that goes on with what was measured by all.
 
         Raises:
             RunError: It is that of another network or optimizer.
@@ -137,6 +158,8 @@ class Trainer:
                 )
             for variable, array in zip(members, found, strict=True):
                 variable.assign(array)
+        if not chief:
+            self._measures.reset()
         self.step = step
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
@@ -145,7 +168,8 @@ class Trainer:
             "network": self.network.variables,
             "optimizer": self.optimizer.variables,
             "average": self.average.shadows,
-            "measures": [*self._measures.variables, self._rate, self._last_loss, self._broken_at],
+            "watched": [self._rate, self._last_loss, self._broken_at],
+            "measures": self._measures.variables,
         }
 
     def evaluate(self, feed: Feed) -> dict[str, float]:
@@ -154,14 +178,15 @@ class Trainer:
         with epoch.errors():
             self._test_steps(epoch.iterator, tf.constant(feed.steps))
         epoch.finish()
-        self.confusion = self._measures.confusion()
-        return {**self.results(), "mean_class_accuracy": mean_class_accuracy(self.confusion)}
+        found = self.round()
+        self.confusion = found.confusion
+        return {**found.results, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
-    def results(self) -> dict[str, float]:
-        """Loss and accuracy of the round, which ends here."""
-        results = self._measures.results()
+    def round(self) -> Measured:
+        """What was measured in the round, which ends here; every worker has to ask."""
+        found = self._measures.measured()
         self._measures.reset()
-        return results
+        return found
 
     def require_finite(self, loss: float, steps_per_epoch: int) -> None:
         """Stops a run whose loss is no number.
@@ -171,23 +196,22 @@ class Trainer:
         """
         if math.isfinite(loss):
             return
-        step = int(self._broken_at.value) or self.step
-        weights = self.network.weights
+        step = int(self._broken_at.numpy()) or self.step
+        weights, last = self.network.weights, float(self._last_loss.numpy())
         broken = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
         raise RunError(
             f"the loss is {loss} after {step} steps (batch {(step - 1) % steps_per_epoch + 1} of"
-            f" epoch {math.ceil(step / steps_per_epoch)}); the last finite one was"
-            f" {float(self._last_loss.value):.4g}; {broken} of {len(weights)} weight arrays are not"
-            " finite; a lower training.optimizer.learning_rate than"
-            f" {self.learning_rate:g}, or training.optimizer.clip_norm,"
-            " may help"
+            f" epoch {math.ceil(step / steps_per_epoch)}); the last finite one was {last:.4g};"
+            f" {broken} of {len(weights)} weight arrays are not finite; a lower"
+            f" training.optimizer.learning_rate than {self.learning_rate:g}, or"
+            " training.optimizer.clip_norm, may help"
         )
 
     @property
     def learning_rate(self) -> float:
         """Of the last step that was made, 0 before the first."""
-        return float(self._rate.value)
+        return float(self._rate.numpy())
 
     def measured(self) -> dict[str, float]:
-        """Loss and accuracy of the round so far."""
-        return self._measures.results()
+        """Loss and accuracy of the round so far; every worker has to ask."""
+        return self._measures.measured().results

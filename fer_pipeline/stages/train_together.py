@@ -1,0 +1,116 @@
+"""From a dataset to a trained model, with several workers on the machines of a Spark cluster."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from fer_pipeline import errors, manifest, publication, storage
+from fer_pipeline.config import Config
+from fer_pipeline.errors import FerError, StorageError, WorkerLostError
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.training import checkpoint, following, workers
+from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.plan import HISTORY_SO_FAR, Plan, open_train
+from fer_pipeline.learning.training.workers import Workers
+from fer_pipeline.spark import barrier
+from fer_pipeline.spark.barrier import Member
+from fer_pipeline.spark.session import SparkSession
+from fer_pipeline.stages.train import HISTORY, begin, is_finished, perform
+
+T = TypeVar("T")
+
+
+def train_together(
+    session: SparkSession,
+    count: int,
+    dataset: str,
+    output: str,
+    config: Config,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> RunInfo:
+    """Trains a network with several workers, and tells each round that they finish.
+
+    Args:
+        session: One for barriers.
+        count: How many workers.
+        dataset: The dataset's folder, which all machines share.
+        output: The run's folder, which all machines share.
+        config: The configuration.
+        overwrite: As for `train`.
+        resume: As for `train`; another number of workers may have begun the run.
+
+    Returns:
+        What the finished run says of its model.
+
+    Raises:
+        ClusterError: The workers cannot be had, or cannot reach each other.
+        WorkerLostError: Workers were lost too often.
+        FerError: As for `train`.
+    """
+    begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
+    folder = storage.local_path(output)
+    if not begun:
+        return bundle.read(folder)
+    part = functools.partial(
+        _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
+    )
+    with publication.writing(folder):
+        begun.take()
+        with following.told([folder / HISTORY_SO_FAR, folder / HISTORY]):
+            barrier.run(session, count, part)
+    if not is_finished(folder):
+        raise StorageError(
+            f"{folder}: the workers wrote a run that is not there; on a cluster the output must be"
+            " a folder that all machines share"
+        )
+    return bundle.read(folder)
+
+
+def _take_part(data: Path, folder: Path, config: Config, resumed: bool, member: Member) -> None:
+    """What each worker does: it trains its part, and the first one writes the run.
+
+    Where one was lost, all of them come here again and go on from the last checkpoint.
+    """
+    if is_finished(folder):
+        return
+    workers.join(member.addresses, member.number, member.cores)
+    worker = Workers(member.number, len(member.addresses))
+    with workers.losses(member.number):
+        found = _agreed(member, lambda: _checkpoint(folder, member))
+        made = manifest.read(data)
+        # What is wrong with one worker's part is wrong for all, before they wait for each other.
+        _agreed(member, lambda: open_train(data, made, config, worker))
+        plan = Plan.make(data, folder, made, config, found, worker)
+        perform(plan, found, resumed=resumed or found is not None)
+    # Until the first one has written the run, it may need the others to make it again.
+    member.all_gather("")
+
+
+def _checkpoint(folder: Path, member: Member) -> Checkpoint | None:
+    path = folder / checkpoint.NAME
+    found = checkpoint.read(path) if path.is_file() else None
+    steps = {*member.all_gather(str(found.notes["step"]) if found else "")}
+    if len(steps) > 1:
+        # A worker that was lost may still have been writing.
+        raise WorkerLostError(f"{path}: changed while it was read; the workers begin again")
+    return found
+
+
+def _agreed(member: Member, make: Callable[[], T]) -> T:
+    """What each worker makes for itself; where one fails, all fail with its error."""
+    try:
+        made = make()
+    except FerError as error:
+        member.all_gather(f"{type(error).__name__} {error}")
+        raise
+    first = next(filter(None, member.all_gather("")), None)
+    if first:
+        kind, _, message = first.partition(" ")
+        raise getattr(errors, kind)(message)
+    return made

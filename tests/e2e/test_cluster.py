@@ -1,0 +1,273 @@
+"""Jobs on a standalone cluster, of which processes are killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.standalone import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 4
+# Row groups that are small, so that each worker has some; epochs of more than an instant.
+PREPROCESS = ("--set", "output.row_group_rows=64", "--set", "output.partitions=4")
+TRAIN = (
+    *("--config", "small.yaml", "--dataset", "split", "--set", "training.steps=null"),
+    *("--set", f"training.epochs={EPOCHS}", "--set", "training.validate_every=null"),
+    *("--set", "feed.batch_size=32"),
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def split(jobs, home, cluster):
+    """A dataset that the cluster made of the drawn faces."""
+    options = ("--config", "small.yaml", "--input", "faces.csv", "--output", "split", *PREPROCESS)
+    done = jobs.run(*cluster.options, "preprocess", *options, cwd=home)
+    done.expect_success()
+    return home / "split"
+
+
+@pytest.fixture
+def moments(request):
+    """Seconds after which a job that takes about ten of them is killed."""
+    count = request.config.getoption("--kills")
+    # Each in its part of the time, so that none of the parts is left out.
+    return [random.uniform(index, index + 1) * 15 / count for index in range(count)]
+
+
+@pytest.fixture(scope="module")
+def together(jobs, home, cluster, split):
+    """A run of two workers that nothing disturbed."""
+    train = ("train", "--workers", "2", *TRAIN, "--output", "together")
+    jobs.run(*cluster.options, *train, cwd=home).expect_success()
+    return home / "together"
+
+
+def checksum(dataset):
+    return json.loads((dataset / "manifest.json").read_text())["checksum"]
+
+
+def rounds(run, name="history.csv"):
+    with (run / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def figures(run):
+    """What two runs of the same have in common, to the last digits."""
+    keys = ("step", "epoch", "rows", "minibatch_accuracy", "validation_accuracy")
+    return [{key: row[key] for key in keys} for row in rounds(run)]
+
+
+class TestBarrier:
+    def seen(self, jobs, cluster, folder, *options):
+        """What the processes of a barrier stage see."""
+        script = str(Path(__file__).with_name("members.py"))
+        given = shlex.join([*cluster.options, *options, "pyspark-shell"])
+        command = [sys.executable, script, str(folder)]
+        jobs.start_command(command, folder, PYSPARK_SUBMIT_ARGS=given).wait().expect_success()
+        return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
+
+    def test_the_processes_know_each_other(self, jobs, cluster, tmp_path):
+        both = self.seen(jobs, cluster, tmp_path)
+        assert [one["number"] for one in both] == [0, 1]
+        assert both[0]["addresses"] == both[1]["addresses"]
+        hosts = [address.rpartition(":")[0] for address in both[0]["addresses"]]
+        assert (hosts, len({*both[0]["addresses"]})) == (["127.0.0.1"] * 2, 2)
+        assert all(one["gathered"] == ["from 0", "from 1"] for one in both)
+        assert all((one["cores"], one["gpus"]) == (1, None) for one in both)
+
+    def test_each_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
+        """As assignment only: no GPU is needed, nor used."""
+        asked = [f"spark.{what}.resource.gpu.amount=1" for what in ("executor", "task")]
+        both = self.seen(jobs, cluster, tmp_path, "--conf", asked[0], "--conf", asked[1])
+        assert [one["gpus"] for one in both] == ["5", "5"]
+
+
+class TestPreprocess:
+    def test_makes_what_one_machine_makes(self, split, dataset):
+        assert checksum(split) == dataset.manifest["checksum"]
+
+    @pytest.mark.killed("an executor during preprocess")
+    def test_an_executor_that_is_killed(self, jobs, home, cluster, split):
+        out = home / "killed executor"
+        options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
+        running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=home)
+        running.until(lambda: bool(cluster.python_workers()))
+        os.kill(cluster.executors()[0], signal.SIGKILL)
+        done = running.wait()
+        assert done.status == 0, done.err
+        assert checksum(out) == checksum(split)
+
+    @pytest.mark.killed("the driver during preprocess, at random moments")
+    def test_a_driver_that_is_killed(self, jobs, home, cluster, split, on_disk, named, moments):
+        out = home / "killed driver"
+        options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
+        command = (*cluster.options, "preprocess", *options, *PREPROCESS, "--overwrite")
+        whole = None
+        for wait in moments:
+            running = jobs.start(*command, cwd=home)
+            time.sleep(wait)
+            running.send(signal.SIGKILL)
+            # What is left is no dataset, or a whole one.
+            if (out / "manifest.json").exists():
+                assert named(out) <= set(on_disk(out))
+                whole = whole or checksum(out)
+                assert checksum(out) == whole
+        jobs.run(*command, cwd=home).expect_success()
+        assert set(on_disk(out)) == named(out)
+        assert checksum(out) == checksum(split)
+
+    @pytest.mark.killed("the disk fills up")
+    def test_a_disk_that_is_full(self, jobs, home, split, on_disk, tmp_path):
+        """A small disk of its own, seen by nobody else, on which an older dataset stands."""
+        alone = ["unshare", "--user", "--map-root-user", "--mount"]
+        if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("this machine lets nobody mount a disk of their own")
+        room = sum(map(len, on_disk(split).values())) * 3 // 2
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        job = [str(ROOT / "spark-submit.sh"), "--master", "local[2]", "preprocess"]
+        job += ["--config", "small.yaml", "--input", "faces.csv", "--output", str(disk / "data")]
+        job += ["--overwrite", "--set", "seed=8", *PREPROCESS]
+        script = str(Path(__file__).with_name("full_disk.sh"))
+        command = [*alone, "bash", script, str(room), str(disk), str(split), *job]
+        done = jobs.start_command(command, home).wait()
+        assert done.status == 1, done.err
+        errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+        assert errors == ["error: the disk is full; nothing was published"], done.err
+        assert done.out == "whole\n"
+
+
+class TestTrain:
+    def test_every_epoch_has_all_rows(self, together, split):
+        made = json.loads((split / "manifest.json").read_text())
+        rows = sum(made["counts"]["train"].values())
+        found = rounds(together)
+        assert [row["rows"] for row in found] == ["", *[str(rows)] * EPOCHS]
+        assert [row["epoch"] for row in found] == [str(epoch) for epoch in range(EPOCHS + 1)]
+
+    def test_learns_what_one_worker_learns(self, jobs, home, cluster, together):
+        """The same validation accuracy, within the spread of seeds."""
+        # The first with the seed of the two.
+        for number, workers in enumerate(((), (), ("--workers", "1"))):
+            options = (*TRAIN, "--set", f"seed={number + 3}", "--output", f"alone {number}")
+            jobs.run(*cluster.options, "train", *workers, *options, cwd=home).expect_success()
+        alone = [float(rounds(home / f"alone {n}")[-1]["validation_accuracy"]) for n in range(3)]
+        found = float(rounds(together)[-1]["validation_accuracy"])
+        assert min(alone) - 0.15 <= found <= max(alone) + 0.15
+        # They begin with the same network, whatever their number.
+        first = {rounds(home / name)[0]["validation_loss"][:6] for name in ("together", "alone 0")}
+        assert len(first) == 1
+
+    @pytest.mark.killed("a training worker in the middle of an epoch")
+    @pytest.mark.parametrize("victim", ["python worker", "executor"])
+    def test_a_worker_that_is_killed_in_an_epoch(self, jobs, home, cluster, together, victim):
+        out = home / f"killed {victim}"
+        train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
+        running = jobs.start(*cluster.options, *train, cwd=home)
+        begun = out / "unfinished.csv"
+        running.until(lambda: begun.is_file() and len(rounds(out, begun.name)) > 1)
+        found = cluster.executors() if victim == "executor" else cluster.python_workers()
+        os.kill(found[-1], signal.SIGKILL)
+        killed = time.monotonic()
+        done = running.wait()
+        assert done.status == 0, done.err
+        assert time.monotonic() - killed < 60
+        assert figures(out) == figures(together)
+
+    @pytest.mark.killed("the training job as a whole")
+    def test_a_job_that_is_killed_goes_on_with_another_number_of_workers(
+        self, jobs, home, cluster, together
+    ):
+        out = home / "killed job"
+        train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
+        running = jobs.start(*cluster.options, *train, cwd=home)
+        begun = out / "unfinished.csv"
+        running.until(lambda: begun.is_file() and len(rounds(out, begun.name)) > 2)
+        running.send(signal.SIGKILL)
+        assert not (out / "model.json").exists()
+        before = rounds(out, begun.name)
+        resume = ("train", "--dataset", "split", "--output", str(out), "--resume")
+        done = jobs.run(*resume, cwd=home)
+        done.expect_success()
+        assert "goes on after step" in done.err
+        found = rounds(out)
+        assert found[: len(before)] == before
+        assert [row["epoch"] for row in found] == [row["epoch"] for row in rounds(together)]
+        assert {row["rows"] for row in found[1:]} == {rounds(together)[1]["rows"]}
+
+    def test_more_workers_than_slots(self, jobs, home, cluster, split):
+        train = ("train", "--workers", "3", *TRAIN, "--output", "too many")
+        done = jobs.run(*cluster.options, *train, cwd=home)
+        done.expect_error("3 workers have to run at the same time, and the cluster has fewer slots")
+        assert not (home / "too many" / "model.json").exists()
+
+
+def scores(folder):
+    """What each image was found to show, whatever file it stands in."""
+    return sorted(
+        pa.concat_tables(pq.read_table(file) for file in folder.glob("*.parquet")).to_pylist(),
+        key=lambda row: (row["source"], row["record"]),
+    )
+
+
+class TestScore:
+    SCORE = ("score", "--input", "faces.csv", "--set", "inference.batch_size=16")
+
+    @pytest.fixture(scope="class")
+    def undisturbed(self, jobs, home, cluster, together):
+        score = (*self.SCORE, "--model", "together", "--output", "scores")
+        jobs.run(*cluster.options, *score, cwd=home).expect_success()
+        return home / "scores"
+
+    @pytest.mark.killed("an executor during score")
+    def test_an_executor_that_is_killed(self, jobs, home, cluster, undisturbed):
+        out = home / "scores of a killed executor"
+        score = (*self.SCORE, "--model", "together", "--output", str(out))
+        running = jobs.start(*cluster.options, *score, cwd=home)
+        running.until(lambda: bool(cluster.python_workers()))
+        os.kill(cluster.executors()[0], signal.SIGKILL)
+        done = running.wait()
+        assert done.status == 0, done.err
+        assert scores(out) == scores(undisturbed)
+
+    @pytest.mark.killed("the driver during score, at random moments")
+    def test_a_driver_that_is_killed(self, jobs, home, cluster, undisturbed, moments):
+        out = home / "scores of a killed driver"
+        score = (*self.SCORE, "--model", "together", "--output", str(out), "--overwrite")
+        for wait in moments:
+            running = jobs.start(*cluster.options, *score, cwd=home)
+            time.sleep(wait)
+            running.send(signal.SIGKILL)
+            if (out / "scores.json").exists():
+                made = json.loads((out / "scores.json").read_text())
+                assert all((out / file["path"]).is_file() for file in made["files"])
+        jobs.run(*cluster.options, *score, cwd=home).expect_success()
+        assert scores(out) == scores(undisturbed)
+
+    def test_evaluate_what_a_cluster_has_trained(self, jobs, home, together, split):
+        options = ("--model", "together", "--dataset", "split", "--output", "report")
+        jobs.run("evaluate", *options, cwd=home).expect_success()
+        report = json.loads((home / "report" / "metrics.json").read_text())
+        assert (
+            report["model"]["sha256"] == json.loads((together / "model.json").read_text())["sha256"]
+        )

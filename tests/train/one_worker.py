@@ -1,0 +1,78 @@
+"""One of several workers, as a process: trains on its slices of given batches.
+
+    python one_worker.py NUMBER ADDRESSES OUTPUT BATCHES
+
+ADDRESSES is a JSON list; with one of them the worker is alone, and takes all of each batch.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fer_pipeline.config.learning import Optimizer, Schedule
+from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.networks._mirrored import MirroredBatchNormalization, MirroredConv2D
+from fer_pipeline.learning.training import optimization, workers
+from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.learning.training.trainer import Trainer, make_repeatable
+from fer_pipeline.pixels import Normalization
+
+# The part of each batch that the first of two workers takes: they are not alike.
+FIRST = 1 / 3
+
+
+def smooth(size: int) -> keras.Model:
+    """A network without ReLU and max-pooling: rounding moves what it gives no more than itself."""
+    maps = pixels = keras.Input((size, size, 1))
+    for filters in (6, 8):
+        maps = MirroredConv2D(filters, lifting=maps is pixels)(maps)
+        maps = MirroredBatchNormalization()(maps)
+        maps = keras.layers.Activation("swish")(maps)
+        maps = keras.layers.Conv2D(filters, 3, strides=2, use_bias=False)(maps)
+        maps = keras.layers.BatchNormalization()(maps)
+        maps = keras.layers.Activation("swish")(maps)
+    means = keras.layers.GlobalAveragePooling2D()(maps)
+    return keras.Model(pixels, keras.layers.Dense(3)(means))
+
+
+def main(number: int, addresses: list[str], output: str, path: str) -> None:
+    given = np.load(path)
+    images, labels = given["images"], given["labels"]
+    if len(addresses) > 1:
+        workers.join(addresses, number, 1)
+        cut = round(images.shape[1] * FIRST)
+        part = slice(None, cut) if number == 0 else slice(cut, None)
+        images, labels = images[:, part], labels[:, part]
+    make_repeatable(0)
+    with tf.distribute.get_strategy().scope():
+        network = smooth(images.shape[2])
+    chosen = Optimizer(
+        learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.005, clip_norm=0.5
+    )
+    trainer = Trainer(
+        network,
+        bundle.servable(network, images.shape[2], Normalization.centered()),
+        optimization.make_optimizer(chosen, Schedule(), len(images), len(images)),
+        Objective(3, 0.1, [1.0, 2.0, 0.5]),
+        0.9,
+    )
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
+    iterator = iter(dataset)
+    losses = []
+    for _ in range(len(images)):
+        trainer.train_steps(iterator, tf.constant(1))
+        losses.append(trainer.round().results["loss"])
+    state = trainer.state()
+    arrays = {
+        f"{name}/{i:03d}": array
+        for name in ("network", "average")
+        for i, array in enumerate(state[name])
+    }
+    np.savez(output, losses=np.array(losses), **arrays)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4])

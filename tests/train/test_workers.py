@@ -1,0 +1,92 @@
+"""Several workers make what one makes: real processes, which sum their gradients over sockets."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_pipeline.learning.training import workers
+
+WORKER = Path(__file__).with_name("one_worker.py")
+STEPS, BATCH, SIZE = 50, 24, 16
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory):
+    """Fixed batches that can be learnt: a class has a brightness of its own."""
+    random = np.random.default_rng(0)
+    labels = random.integers(3, size=(STEPS, BATCH)).astype(np.int32)
+    images = random.normal(0, 0.5, (STEPS, BATCH, SIZE, SIZE, 1))
+    images += (labels[..., None, None, None] - 1) * 0.3
+    path = tmp_path_factory.mktemp("batches") / "batches.npz"
+    np.savez(path, images=images.astype(np.float32), labels=labels)
+    return path
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def trained(count, batches, folder):
+    """What each of so many workers ends with."""
+    addresses = json.dumps([f"127.0.0.1:{port}" for port in free_ports(count)])
+    folder.mkdir()
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                str(WORKER),
+                str(n),
+                addresses,
+                str(folder / f"{n}.npz"),
+                str(batches),
+            ],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(count)
+    ]
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=200)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+    return [dict(np.load(folder / f"{n}.npz")) for n in range(count)]
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_steps_of_one(batches, tmp_path):
+    """With BatchNorm, momentum, weight decay, clipping, weighted classes and an averaged model."""
+    (alone,) = trained(1, batches, tmp_path / "one")
+    both = trained(2, batches, tmp_path / "two")
+    assert alone["losses"].shape == (STEPS,)
+    assert alone["losses"][-5:].mean() < 0.8 * alone["losses"][:5].mean()
+    for worker in both:
+        np.testing.assert_allclose(worker["losses"], alone["losses"], rtol=1e-4)
+        for name in alone.keys() - {"losses"}:
+            scale = max(1e-3, np.abs(alone[name]).max())
+            np.testing.assert_allclose(worker[name], alone[name], rtol=0, atol=1e-4 * scale)
+    # Those of the two are the same to the last bit: each makes the same step with the same sum.
+    for name in alone.keys() - {"losses"}:
+        np.testing.assert_array_equal(both[0][name], both[1][name])
+
+
+def test_totals_of_one_are_its_own():
+    arrays = [np.array(1.5), np.arange(6).reshape(2, 3), np.array([2**52, 1], np.int64)]
+    for given, found in zip(arrays, workers.totals(arrays), strict=True):
+        np.testing.assert_array_equal(given, found)
+        assert given.dtype == found.dtype
