@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-fer clean moved
+.PHONY: help demo test cluster-test lint dist bench bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -20,7 +20,7 @@ export PIP_USER := 0
 export PYTHONNOUSERSITE := 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
@@ -28,11 +28,17 @@ demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/
 test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
 	@$(VENV_PYTHON) -m pytest tests $(ARGS)
 
+cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
+	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --kills=6 $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
+
 lint: $(STAMP) ## check style, types and the imports between the floors
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy fer_pipeline jobs
 	@.venv/bin/lint-imports --no-logo
+
+dist: $(STAMP) ## build a wheel, and an archive of its environment for a cluster's executors
+	@scripts/dist
 
 bench: $(STAMP) ## run the benchmarks
 	@$(VENV_PYTHON) -m benchmarks

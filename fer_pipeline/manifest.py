@@ -123,13 +123,13 @@ class Manifest(_Part):
 
 def exists(folder: Path) -> bool:
     """Whether the folder is a dataset."""
-    return (folder / NAME).is_file()
+    return storage.is_file(folder / NAME)
 
 
 def exists_at(path: str) -> bool:
     """Whether a path that a user names, which may be no local one at all, is a dataset."""
     try:
-        return exists(storage.local_path(path))
+        return exists(storage.path(path))
     except StorageError:
         return False
 
@@ -141,7 +141,8 @@ def read(folder: Path) -> Manifest:
         DatasetError: The folder is no dataset, one of another format, or has a broken manifest.
     """
     if not exists(folder):
-        what = "holds no dataset (no manifest.json)" if folder.is_dir() else "no such folder"
+        there = storage.is_folder(folder)
+        what = "holds no dataset (no manifest.json)" if there else "no such folder"
         raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
     return storage.read_described(
         folder / NAME, Manifest, FORMAT_VERSION, DatasetError, "is no manifest"

@@ -144,12 +144,12 @@ def claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:
         StorageError: There is one already, or the folder holds what is not ours.
     """
     mark = folder / kind.mark
-    if mark.is_file():
+    if storage.is_file(mark):
         if not _says(mark, kind.format):
             raise StorageError(f"{mark}: is not that of {kind.name}; choose another folder")
         if not overwrite:
             raise StorageError(f"{folder}: holds {kind.name} already; --overwrite replaces it")
-    elif folder.is_dir():
+    elif storage.is_folder(folder):
         # What an interrupted run left is ours and may be replaced; anything else is not.
         foreign = sorted(path.name for path in folder.iterdir() if not kind.is_ours(path))
         if foreign:
@@ -190,9 +190,8 @@ def writing(folder: Path) -> Iterator[None]:
                 )
             yield
     finally:
-        with contextlib.suppress(OSError):
-            # Nothing was written; a folder that holds something stays.
-            folder.rmdir()
+        # One to which nothing was written.
+        storage.remove_empty_folder(folder)
 
 
 def require_shared(folder: Path, written: Iterable[str]) -> None:
@@ -283,8 +282,8 @@ def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
         for path in place.iterdir():
             if kind.is_data(path) and path not in kept:
                 path.unlink(missing_ok=True)
-        if place != folder and not any(place.iterdir()):
-            place.rmdir()
+        if place != folder:
+            storage.remove_empty_folder(place)
     for path in folder.iterdir():
         if kind.is_temporary(path):
             path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The one module that knows filesystems.
 
-A path is a local path or a `file:` URL. Whatever is written here appears whole or not at all.
+A path is a local path, a `file:` URL, or a URL of any filesystem that fsspec knows, such as
+`s3://bucket/key`. Whatever is written here appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlparse
 
 from pydantic import BaseModel, ValidationError
@@ -26,24 +27,147 @@ log = logging.getLogger(__name__)
 
 Description = TypeVar("Description", bound=BaseModel)
 
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
-def local_path(path: str | Path) -> Path:
+
+def path(text: str | Path) -> Path:
+    """The path behind a path or a URL.
+
+    Args:
+        text: What a user names.
+
+    Returns:
+        A `pathlib.Path` where it is local; for any other filesystem a `UPath`, which has the same
+        methods.
+
+    Raises:
+        StorageError: There is no such filesystem, or the package for it is missing.
+    """
+    if not isinstance(text, str | Path):
+        return text
+    named = str(text)
+    if not _URL.match(named) or urlparse(named).scheme == "file":
+        return local_path(named)
+    # Nobody who stays on this machine needs it.
+    from upath import UPath
+
+    scheme = urlparse(named).scheme
+    try:
+        found = UPath(named)
+        filesystem(cast(Path, found))
+        return cast(Path, found)
+    except ImportError as error:
+        extra = "; pip install 'fer_pipeline[s3]'" if scheme in ("s3", "s3a") else ""
+        raise StorageError(f"{named}: {scheme}: needs a package: {error}{extra}") from error
+    except (ValueError, OSError) as error:
+        raise StorageError(f"{named}: cannot be reached: {error}") from error
+
+
+def is_local(path: Path) -> bool:
+    """Whether what `path` gave is a path of this machine."""
+    return isinstance(path, Path)
+
+
+def local_path(text: str | Path) -> Path:
     """The local path behind a path or a `file:` URL.
 
     Raises:
         StorageError: It is a URL of another scheme.
     """
-    text = str(path)
-    if not re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", text):
+    text = str(text)
+    if not _URL.match(text):
         return Path(text).expanduser()
     url = urlparse(text)
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
-        raise StorageError(
-            f"{text}: outputs, datasets and runs are local paths or file: URLs so far"
-        )
+        raise StorageError(f"{text}: expected a local path or a file: URL")
     # In a path, "?" and "#" are letters like any other.
     tail = text.partition(url.path)[2] if url.path else ""
     return Path(unquote(url.path + tail))
+
+
+def filesystem(path: Path) -> Any:
+    """The fsspec filesystem of a path that is not local."""
+    return cast(Any, path).fs
+
+
+def spark_url(path: Path) -> str:
+    """What Spark, which decodes nothing in a path's text, reads a path by."""
+    if is_local(path):
+        # as_uri would quote the "=".
+        return f"file:{path.absolute()}"
+    return re.sub(r"^s3:", "s3a:", str(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        StorageError: Its filesystem cannot be asked.
+    """
+    with _reading(path):
+        return path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder.
+
+    Raises:
+        StorageError: Its filesystem cannot be asked.
+    """
+    with _reading(path):
+        return path.is_dir()
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        StorageError: Its filesystem cannot be asked.
+    """
+    with _reading(path):
+        return path.exists()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a file.
+
+    Raises:
+        StorageError: It is not there or cannot be read.
+    """
+    with _reading(path):
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise StorageError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+    except Exception as error:
+        # Other filesystems have errors of their own.
+        if is_local(path) and not isinstance(error, OSError):
+            raise
+        raise StorageError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        if is_local(path) and not isinstance(error, OSError):
+            raise
+        raise StorageError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    told = error.strerror if isinstance(error, OSError) else None
+    return " ".join(str(told or error or type(error).__name__).split())
 
 
 def temporary_pattern(name: str) -> re.Pattern[str]:
@@ -54,33 +178,49 @@ def temporary_pattern(name: str) -> re.Pattern[str]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
+    """A temporary, local path whose file takes the place of `path` when the block ends well.
 
     Raises:
         StorageError: The folder cannot be written, the disk is full, ...
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _uploaded(path) if not is_local(path) else _replaced(path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _uploaded(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as scratch:
         # The suffix stays last: some writers choose their format by it.
+        temporary = Path(scratch) / f"file{path.suffix}"
+        try:
+            yield temporary
+        except OSError as error:
+            raise StorageError(f"{temporary}: cannot be written: {_reason(error)}") from error
+        with _writing(path):
+            # Object stores show a file when all of it is there.
+            filesystem(path).put_file(str(temporary), cast(Any, path).path)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
     temporary = Path(name)
     try:
-        # mkstemp makes it readable by its owner alone, unlike every other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        yield temporary
-        # What stands at the path survives a loss of power, too.
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with _writing(path):
+            # mkstemp makes it readable by its owner alone, unlike every other file.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            yield temporary
+            # What stands at the path survives a loss of power, too.
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,11 +231,10 @@ def touch(path: Path) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path):
+        if is_local(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -105,10 +244,11 @@ def locked(path: Path) -> Iterator[bool]:
     Raises:
         StorageError: It cannot be opened.
     """
-    try:
+    if not is_local(path):
+        yield True
+        return
+    with _reading(path):
         file = path.open("rb")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,22 +268,40 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _as_ours(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+def append_text(path: Path, text: str) -> None:
+    """Adds to a text file: elsewhere than on a disk, by writing all of it again.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    if not is_local(path):
+        write_text(path, read_text(path) + text)
+        return
+    with _writing(path), path.open("a", newline="", encoding="utf-8") as file:
+        file.write(text)
 
 
-def move(source: Path, target: Path) -> None:
-    """Puts a file in the place of another, in one step.
+def copy(source: Path, target: Path) -> None:
+    """Copies a local file to anywhere, in one step.
 
     Raises:
         StorageError: The place cannot be written.
     """
-    with _as_ours(target):
-        source.replace(target)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def move(source: Path, target: Path) -> None:
+    """Puts a file in the place of another on the same filesystem, in one step.
+
+    Raises:
+        StorageError: The place cannot be written.
+    """
+    with _writing(target):
+        if is_local(target):
+            source.replace(target)
+        else:
+            filesystem(target).mv(cast(Any, source).path, cast(Any, target).path)
 
 
 def remove(path: Path) -> None:
@@ -152,7 +310,7 @@ def remove(path: Path) -> None:
     Raises:
         StorageError: It cannot be deleted.
     """
-    with _as_ours(path):
+    with _writing(path):
         path.unlink(missing_ok=True)
 
 
@@ -165,9 +323,19 @@ def remove_folder(path: Path) -> None:
     if not path.is_dir():
         return
     try:
-        shutil.rmtree(path)
+        if is_local(path):
+            shutil.rmtree(path)
+        else:
+            cast(Any, path).rmdir(recursive=True)
     except OSError as error:
         raise StorageError(f"{path}: cannot be deleted: {error.strerror or error}") from error
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Deletes a folder that holds nothing; where there are no folders, there is none."""
+    if is_local(path):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def require_format(
@@ -227,12 +395,8 @@ def read_text(path: Path) -> str:
     Raises:
         StorageError: It is not there or cannot be read.
     """
-    try:
+    with _reading(path):
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise StorageError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
 
 
 @contextlib.contextmanager
@@ -242,6 +406,10 @@ def parquet_file(path: Path) -> Iterator[str]:
     Raises:
         StorageError: The folder cannot be written, the disk is full, ...
     """
+    if not is_local(path):
+        with replacing(path) as temporary:
+            yield str(temporary)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield str(path)

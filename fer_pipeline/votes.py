@@ -109,7 +109,7 @@ def read(path: str, classes: Sequence[str]) -> Votes:
         StorageError: The file cannot be read.
         InputError: A column is unknown, missing or there twice, or a vote is no whole number.
     """
-    lines = storage.read_text(storage.local_path(path)).removeprefix("\ufeff").splitlines()
+    lines = storage.read_text(storage.path(path)).removeprefix("\ufeff").splitlines()
     rows = _rows(lines, path)
     _, header = next(rows, (1, []))
     names = _columns(header, classes, path)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
-from fer_pipeline import images, schema
+from fer_pipeline import images, schema, storage
 from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.manifest import Manifest
@@ -91,8 +91,7 @@ def crops_of_records(
 def dataset_rows(spark: SparkSession, folder: Path, made: Manifest) -> DataFrame:
     """The rows of a prepared dataset: the files that its manifest names and no others."""
     rows_per_batch(spark, _IMAGES_PER_BATCH)
-    # Hadoop decodes nothing in a path's text, so this is no URL: as_uri would quote the "=".
-    paths = [f"file:{literally(str(folder.absolute() / file.path))}" for file in made.files]
+    paths = [literally(storage.spark_url(folder / file.path)) for file in made.files]
     return spark.read.parquet(*paths).select("image", *schema.ORIGIN)
 
 

@@ -95,7 +95,7 @@ def compare(
         raise ConfigError(
             "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
         )
-    data, folder = (storage.local_path(path) for path in (dataset, output))
+    data, folder = (storage.path(path) for path in (dataset, output))
     publication.claim(folder, COMPARISON, overwrite=overwrite)
     made = manifest.read(data)
     manifest.require(data, made, split)
@@ -233,7 +233,7 @@ def _about(data: Path, made: Manifest, split: Split) -> dict[str, Any]:
 
 def summary(found: Comparison, output: str | Path) -> str:
     """The result of the job for a terminal: what each costs, how good it is, which differ."""
-    folder = storage.local_path(output)
+    folder = storage.path(output)
     return "\n".join(
         [
             comparison_report.cost_table(found),

@@ -108,7 +108,7 @@ def evaluate(
         StorageError: There is an evaluation already, or the folder holds what is not ours.
     """
     run = bundle.located(model)
-    data, folder = storage.local_path(dataset), storage.local_path(output)
+    data, folder = storage.path(dataset), storage.path(output)
     publication.claim(folder, EVALUATION, overwrite=overwrite)
     made = manifest.read(data)
     manifest.require(data, made, split)
@@ -225,7 +225,7 @@ def _about(run: Path, info: RunInfo, data: Path, made: Manifest, split: Split) -
 
 def summary(result: Evaluation, output: str | Path) -> str:
     """The result of the job for a terminal: the tables, the overall numbers, what was written."""
-    folder = storage.local_path(output)
+    folder = storage.path(output)
     sections = [
         report.class_table(result.metrics),
         report.overall(result.metrics),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,7 @@ def folder_of(model: str | Path, output: str | Path | None) -> Path:
         StorageError: The model is one of the package, which is left as it is.
     """
     if output is not None:
-        return storage.local_path(output)
+        return storage.path(output)
     run = bundle.located(model)
     if run.resolve().is_relative_to(bundle.PRETRAINED.resolve()):
         raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
@@ -140,14 +139,10 @@ def _delete(path: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_file():
-        with storage.replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+        storage.copy(source, target)
         return
-    try:
-        shutil.copytree(source, target)
-    except OSError as error:
-        # Of several files, copytree tells all at once, in a list.
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        _copy(file, target / str(file.relative_to(source)))
 
 
 def summary(made: Export, folder: Path) -> str:

@@ -63,7 +63,7 @@ class Original:
         samples: tuple[Faces, ...] = ()
         about = {}
         if dataset is not None:
-            data = storage.local_path(dataset)
+            data = storage.path(dataset)
             made = manifest.read(data)
             predictions.require_fit(run, info, data, made)
             samples = sampling.draw(data, made, info.size, seed)

@@ -31,7 +31,7 @@ def summarize(config: Config, dataset: str | None, picture: Path) -> str:
     if dataset is None:
         size, classes = config.image.size, config.class_names
     else:
-        made = manifest.read(storage.local_path(dataset))
+        made = manifest.read(storage.path(dataset))
         size, classes = made.image.size, made.classes
     network = networks.build(config.model.name, size, len(classes), config.model.options)
     drawn = network_summary.draw(network, picture)

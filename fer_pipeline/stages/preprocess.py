@@ -70,7 +70,7 @@ def preprocess(
         StorageError: There is a dataset already, or the folder holds something else.
         DatasetError: Nothing is left to train on.
     """
-    folder = storage.local_path(output).absolute()
+    folder = storage.path(output).absolute()
     publication.claim(folder, DATASET, overwrite=overwrite)
     sources = Sources(spark, inputs, config.input.format)
     partitions = config.output.partitions or _partitions(sources, config.image.size)
@@ -267,7 +267,7 @@ def _manifest(
 
 def _labels(config: Config) -> manifest.Labels:
     path = config.labels.votes
-    name = None if path is None else storage.local_path(path).name
+    name = None if path is None else storage.path(path).name
     return manifest.Labels(votes=name, form=config.labels.form)
 
 

@@ -44,7 +44,7 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
             "nothing to preview: training changes no image; set one of training.augmentation"
             f" ({', '.join(OPERATIONS)}) or training.mixup"
         )
-    folder, path = storage.local_path(dataset), storage.local_path(picture)
+    folder, path = storage.path(dataset), storage.local_path(picture)
     if path.suffix != ".png":
         raise StorageError(f"{path}: a preview is drawn as .png; name a file that ends so")
     made = manifest.read(folder)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fer_pipeline.errors import FerError, RunError
+from fer_pipeline import storage
+from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.learning.model import bundle, exports
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.exports import FLOAT, INT8, Exported
@@ -139,10 +140,9 @@ def _remedy(run: Path, what: str, *options: str) -> str:
 def _litert(run: Path, chosen: Exported, reason: str) -> Runtime:
     path = run / bundle.EXPORTS / chosen.path
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        remedy = _remedy(run, "make it anew", "--overwrite")
-        raise RunError(f"{path}: cannot be read: {error.strerror}; {remedy}") from error
+        content = storage.read_bytes(path)
+    except StorageError as error:
+        raise RunError(f"{error}; {_remedy(run, 'make it anew', '--overwrite')}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != chosen.sha256.get(chosen.path):
         raise RunError(

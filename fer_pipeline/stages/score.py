@@ -93,7 +93,7 @@ def score(
         DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
         StorageError: There are scores already, or the folder holds something else.
     """
-    folder = storage.local_path(output).absolute()
+    folder = storage.path(output).absolute()
     publication.claim(folder, SCORES, overwrite=overwrite)
     run = bundle.located(model)
     info, content = bundle.read_model(run)
@@ -188,7 +188,7 @@ def _scored(
     """Scores whatever the inputs are; also how many images there must be, where that is known."""
     least = config.inference.min_confidence
     if len(inputs) == 1 and manifest.exists_at(inputs[0]):
-        path = storage.local_path(inputs[0])
+        path = storage.path(inputs[0])
         dataset = manifest.read(path)
         manifest.require_files(path, dataset)
         manifest.require_enhancement(path, dataset, info.enhancement)

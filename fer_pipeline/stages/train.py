@@ -59,7 +59,7 @@ def configuration(
         RunError: There is no run to resume, and no file to begin one with.
     """
     if resume and path is None:
-        folder = storage.local_path(output)
+        folder = storage.path(output)
         found = [folder / name for name in (CONFIG_SO_FAR, publication.CONFIG)]
         path = next((file for file in found if file.is_file()), None)
         if path is None:
@@ -95,7 +95,7 @@ def train(
     """
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
     if not begun:
-        return bundle.read(storage.local_path(output))
+        return bundle.read(storage.path(output))
     plan = Plan.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
     with publication.writing(begun.folder):
         begun.take()
@@ -133,7 +133,7 @@ def begin(
     dataset: str, output: str, config: Config, *, overwrite: bool, resume: bool
 ) -> Begun | None:
     """Makes sure that a run may begin, or go on; see `train`. None for one that is finished."""
-    data, folder = storage.local_path(dataset), storage.local_path(output)
+    data, folder = storage.path(dataset), storage.path(output)
     made = manifest.read(data)
     config = _of_dataset(config, made)
     if resume and is_finished(folder):
@@ -342,7 +342,7 @@ def _by_class(kept: Kept, classes: Sequence[str]) -> dict[str, float | None]:
 
 def summary(info: RunInfo, output: str) -> str:
     """The result of the job for a terminal: the history, the best model, and where it is."""
-    folder = storage.local_path(output)
+    folder = storage.path(output)
     rounds = history.read(folder / HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
     kept = f"step {info.best_step:,}"

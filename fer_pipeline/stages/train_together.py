@@ -54,7 +54,7 @@ def train_together(
         FerError: As for `train`.
     """
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
-    folder = storage.local_path(output)
+    folder = storage.path(output)
     if not begun:
         return bundle.read(folder)
     part = functools.partial(

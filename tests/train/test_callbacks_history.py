@@ -14,10 +14,10 @@ from fer_pipeline.learning.training.history import History, Round
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
     *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
-    *("learning_rate", "trial"),
+    *("learning_rate", "trial", "rows"),
 ]
 DRAWN = Round(0, 0, None, None, 1.25, 0.125)
-FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1)
+FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
 UNVALIDATED = Round(14, 2, 0.25, 0.75, None, None)
 
 
@@ -37,10 +37,10 @@ class TestHistory:
         assert history.rounds == [DRAWN, FIRST, UNVALIDATED]
         assert table(path) == [
             HEADER,
-            ["0", "0", "", "", "1.25", "0.125", "", "", "0"],
+            ["0", "0", "", "", "1.25", "0.125", "", "", "0", ""],
             # Every digit, so that it can be read back.
-            ["7", "1", repr(0.1 + 0.2), repr(1 / 3), "1.5", "0.5", "0.25", "0.05", "1"],
-            ["14", "2", "0.25", "0.75", "", "", "", "", "0"],
+            ["7", "1", repr(0.1 + 0.2), repr(1 / 3), "1.5", "0.5", "0.25", "0.05", "1", "28709"],
+            ["14", "2", "0.25", "0.75", "", "", "", "", "0", ""],
         ]
         assert b"\r" not in path.read_bytes()
         assert histories.read(path) == history.rounds
@@ -49,6 +49,20 @@ class TestHistory:
         path = tmp_path / "history.csv"
         History(path, [DRAWN, FIRST]).add(UNVALIDATED)
         assert histories.read(path) == [DRAWN, FIRST, UNVALIDATED]
+
+    def test_of_before_there_were_rows_can_be_read(self, tmp_path):
+        path = tmp_path / "history.csv"
+        History(path, [DRAWN, UNVALIDATED])
+        lines = path.read_text().splitlines()
+        path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+        assert histories.read(path) == [DRAWN, UNVALIDATED]
+
+    def test_in_memory_alone(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        history = History(None, [DRAWN])
+        history.add(FIRST)
+        assert history.rounds == [DRAWN, FIRST]
+        assert list(tmp_path.iterdir()) == []
 
     def test_as_a_table(self):
         assert histories.table([DRAWN, UNVALIDATED]).splitlines() == [

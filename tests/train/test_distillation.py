@@ -109,8 +109,8 @@ class TestPupil:
             train(str(easy_dataset), str(run), settings)
             said, labels = guesses(run, easy_dataset)
             shares[weight] = ((said == labels).mean(), (said == (labels + 1) % 3).mean())
-        assert shares[0.1][0] > 0.9
-        assert shares[0.9][1] > 0.9
+        assert shares[0.1][0] > 0.8
+        assert shares[0.9][1] > 0.8
 
     def test_says_who_taught_it(self, easy_dataset, teachers, tmp_path):
         run = tmp_path / "run"

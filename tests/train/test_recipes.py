@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from fer_pipeline import config
 from fer_pipeline.config.learning import Optimizer, Schedule, Training
 from fer_pipeline.errors import ConfigError
+from fer_pipeline.learning.data.feed import NO_ROW
 from fer_pipeline.learning.training import optimization, precision
 from fer_pipeline.learning.training.averaging import MovingAverage
 from fer_pipeline.learning.training.measures import Measures, class_accuracies, mean_class_accuracy
@@ -95,13 +96,21 @@ class TestMeasures:
             losses = np.arange(3, dtype=np.float32)[part]
             measures.update(losses, tf.constant(labels[part]), tf.constant(LOGITS[part]))
         # Guesses 0, 0, 1; the soft labels' likeliest are the labels.
-        assert measures.confusion().tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
-        assert measures.results() == {"loss": 1.0, "accuracy": 1 / 3}
-        assert class_accuracies(measures.confusion()) == [1.0, None, 0.0]
-        assert mean_class_accuracy(measures.confusion()) == 0.5
+        found = measures.measured()
+        assert found.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
+        assert (found.rows, found.results) == (3, {"loss": 1.0, "accuracy": 1 / 3})
+        assert class_accuracies(found.confusion) == [1.0, None, 0.0]
+        assert mean_class_accuracy(found.confusion) == 0.5
         measures.reset()
-        assert measures.confusion().sum() == 0
-        assert all(math.isnan(value) for value in measures.results().values())
+        assert measures.measured().rows == 0
+        assert all(math.isnan(value) for value in measures.measured().results.values())
+
+    def test_what_is_no_image_does_not_count(self):
+        measures = Measures(3)
+        labels = tf.constant([0, NO_ROW, 2], tf.int32)
+        measures.update(tf.constant([1.0, math.nan, 3.0]), labels, tf.constant(LOGITS))
+        found = measures.measured()
+        assert (found.loss_sum, found.rows) == (4.0, 2)
 
 
 class TestMovingAverage:

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import itertools
 import json
 import math
 import os
@@ -223,6 +224,10 @@ class TestRounds:
         for row in others:
             assert math.isfinite(float(row["minibatch_loss"]))
             assert 0 <= float(row["minibatch_accuracy"]) <= 1
+        # Five batches of 23 are an epoch of all rows.
+        steps = [step for step, _ in expected]
+        made = [later - before for before, later in itertools.pairwise(steps)]
+        assert [row["rows"] for row in rows] == ["", *(str(23 * count) for count in made)]
         for row in rows:
             assert math.isfinite(float(row["validation_loss"]))
             # A whole number of the images.
@@ -628,6 +633,7 @@ class TestTrain:
             "temperature": info.temperature,
             "best_accuracy": accuracies[best],
             "best_class_accuracies": info.best_class_accuracies,
+            "teachers": [],
             "seed": 0,
             "sha256": bundle.digest(folder / "model.keras"),
             "versions": versions,

@@ -5,8 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from fer_pipeline import storage
 from fer_pipeline.errors import StorageError
-from fer_pipeline.storage import local_path, parquet_file, read_text, replacing, write_text
+from fer_pipeline.storage import (
+    append_text,
+    is_local,
+    local_path,
+    move,
+    parquet_file,
+    read_text,
+    remove_empty_folder,
+    remove_folder,
+    replacing,
+    spark_url,
+    write_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,15 +47,50 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
     assert local_path("~/data") == Path("/home/someone/data")
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["s3://bucket/key", "s3a://b/k", "hdfs://host/x", "https://x/y", "file://host/a", "gs://b"],
-)
-def test_other_urls_are_refused_with_what_is_possible(url):
+@pytest.mark.parametrize("url", ["s3://bucket/key", "hdfs://host/x", "file://host/a", "gs://b"])
+def test_what_has_to_be_local_is_no_other_url(url):
     with pytest.raises(StorageError) as raised:
         local_path(url)
-    assert str(raised.value).startswith(f"{url}: ")
-    assert "local paths or file: URLs" in str(raised.value)
+    assert str(raised.value) == f"{url}: expected a local path or a file: URL"
+
+
+@pytest.mark.parametrize("text", ["/a/b", "file:///a/b", "a:b", Path("/a/b")])
+def test_a_path_or_a_file_url_is_local(text):
+    assert storage.path(text) == local_path(text)
+    assert is_local(storage.path(text))
+
+
+def test_another_url_has_the_methods_of_a_path():
+    folder = storage.path("memory://faces/run")
+    assert not is_local(folder)
+    assert str(folder / "model.json") == "memory://faces/run/model.json"
+    write_text(folder / "model.json", "{}")
+    append_text(folder / "model.json", "\n")
+    assert [file.name for file in folder.iterdir()] == ["model.json"]
+    assert read_text(folder / "model.json") == "{}\n"
+    move(folder / "model.json", folder / "moved.json")
+    assert [file.name for file in folder.iterdir()] == ["moved.json"]
+    with pytest.raises(StorageError, match="memory://faces/run/none: no such file"):
+        read_text(folder / "none")
+    remove_empty_folder(folder)
+    assert (folder / "moved.json").is_file()
+    remove_folder(folder)
+    assert not folder.exists()
+    remove_folder(folder)
+    # A path that is one already stays as it is.
+    assert storage.path(folder) is folder
+
+
+@pytest.mark.parametrize(
+    ("said", "spark"),
+    [("/a b/c%20=d", "file:/a b/c%20=d"), ("memory://a/b", "memory://a/b")],
+)
+def test_what_spark_reads_a_path_by(said, spark):
+    assert spark_url(storage.path(said)) == spark
+
+
+def test_s3_is_s3a_to_spark():
+    assert spark_url(storage.path("s3://bucket/split=train/x")) == "s3a://bucket/split=train/x"
 
 
 @pytest.mark.parametrize("url", ["file:///data/set#2", "file:///data/set?2", "file:/data/a;b#c"])

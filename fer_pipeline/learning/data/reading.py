@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_pipeline import manifest, schema
+from fer_pipeline import manifest, schema, storage
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.data.mixing import Pixels
@@ -48,24 +48,28 @@ class Reader:
         self.manifest = manifest.read(folder)
         files = manifest.require(folder, self.manifest, split)
         self._folder, self._split = folder, split
-        paths = sorted(str((folder / file.path).absolute()) for file in files)
-        odd = [letter for letter in "#?" if any(letter in path for path in paths)]
+        paths = sorted(((folder / file.path).absolute() for file in files), key=str)
+        odd = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
         if odd:
             raise DatasetError(f"{folder}: petastorm reads no path with a {odd[0]}; rename it")
-        self._urls = [f"file://{path}" for path in paths]
+        local = storage.is_local(folder)
+        self._urls = [f"file://{path}" if local else str(path) for path in paths]
+        # petastorm hands it to a part of pyarrow that takes none of fsspec's as it is.
+        self._filesystem = None if local else _wrapped(storage.filesystem(folder))
         self._workers = 1 if deterministic else _FAST_WORKERS
         self._shard, self._shards = shard, shards
         self.split_rows = self.rows = sum(file.rows for file in files)
         if shards > 1:
             self.rows = self._rows_of_shard(paths)
 
-    def _rows_of_shard(self, paths: Sequence[str]) -> int:
+    def _rows_of_shard(self, paths: Sequence[Path]) -> int:
+        groups = []
         try:
-            groups = [
-                footer.row_group(index).num_rows
-                for footer in map(pq.read_metadata, paths)
-                for index in range(footer.num_row_groups)
-            ]
+            for path in paths:
+                with path.open("rb") as file:
+                    footer = pq.read_metadata(file)
+                numbers = range(footer.num_row_groups)
+                groups += [footer.row_group(index).num_rows for index in numbers]
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise DatasetError(
@@ -77,7 +81,11 @@ class Reader:
                 f"{self._folder}: the files of the {self._split} split hold {sum(groups)} rows, the"
                 f" manifest says {self.split_rows}; run preprocess again"
             )
-        return sum(groups[self._shard :: self._shards])
+        rows = sum(groups[self._shard :: self._shards])
+        # petastorm refuses to deal out fewer row groups than there are shards. Those that get one
+        # are dealt the same if they are the only ones.
+        self._shards = min(self._shards, len(groups))
+        return rows
 
     def chunks(
         self, columns: Sequence[str], order: int | None
@@ -97,7 +105,6 @@ class Reader:
         """
         delivered = 0
         try:
-            # petastorm refuses a shard without row groups.
             for chunk in self._row_groups(columns, order) if self.rows else ():
                 pixels = self._pixels(getattr(chunk, schema.IMAGE))
                 delivered += len(pixels)
@@ -129,6 +136,7 @@ class Reader:
                 shuffle_row_groups=order is not None,
                 seed=order,
                 num_epochs=1,
+                filesystem=self._filesystem,
                 cur_shard=self._shard if self._shards > 1 else None,
                 shard_count=self._shards if self._shards > 1 else None,
             )
@@ -156,3 +164,11 @@ class Reader:
                     f" says: {error}"
                 ) from error
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
+
+
+def _wrapped(filesystem: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pyarrow.filesystem import S3FSWrapper
+
+        return S3FSWrapper(filesystem)

@@ -92,8 +92,8 @@ def located(model: str | Path | None) -> Path:
         if not (folder / INFO).is_file():
             raise RunError(f"{folder}: is missing; install the package again, or name a --model")
         return folder
-    folder, shipped = storage.local_path(model), PRETRAINED / str(model)
-    return shipped if not folder.exists() and (shipped / INFO).is_file() else folder
+    folder, shipped = storage.path(model), PRETRAINED / str(model)
+    return shipped if not storage.exists(folder) and (shipped / INFO).is_file() else folder
 
 
 def servable(
@@ -142,9 +142,9 @@ def read(folder: Path) -> RunInfo:
     Raises:
         RunError: The folder is no finished run, or what it says is damaged.
     """
-    if not (folder / INFO).is_file():
+    if not storage.is_file(folder / INFO):
         what = "is a file, not a run's folder" if folder.is_file() else "no such folder"
-        if folder.is_dir():
+        if storage.is_folder(folder):
             begun = (folder / publication.BEGUN).exists()
             what = "its training has not finished" if begun else "holds no trained model"
         raise RunError(
@@ -161,9 +161,9 @@ def read_model(folder: Path) -> tuple[RunInfo, bytes]:
     """
     info = read(folder)
     try:
-        content = (folder / MODEL).read_bytes()
-    except OSError as error:
-        raise RunError(f"{folder / MODEL}: cannot be read: {error.strerror}") from error
+        content = storage.read_bytes(folder / MODEL)
+    except StorageError as error:
+        raise RunError(str(error)) from error
     if hashlib.sha256(content).hexdigest() != info.sha256:
         raise RunError(f"{folder / MODEL}: is not the file that {INFO} describes; train again")
     return info, content

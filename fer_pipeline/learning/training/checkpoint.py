@@ -59,10 +59,12 @@ def read(path: Path) -> Checkpoint:
     """Reads a checkpoint.
 
     Raises:
+        StorageError: It cannot be read.
         RunError: It is damaged, or of a later version of this package.
     """
+    content = io.BytesIO(storage.read_bytes(path))
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(content, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         notes = json.loads(found.pop(_NOTES).tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

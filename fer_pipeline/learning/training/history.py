@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fer_pipeline import storage
-from fer_pipeline.errors import StorageError
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,7 @@ class History:
         self.rounds.append(made)
         if self._path is None:
             return
-        try:
-            with self._path.open("a", newline="", encoding="utf-8") as file:
-                file.write(_line(made))
-        except OSError as error:
-            raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
+        storage.append_text(self._path, _line(made))
 
 
 def read(path: Path) -> list[Round]:

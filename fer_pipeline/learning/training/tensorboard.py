@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,10 @@ class TensorBoard(keras.callbacks.Callback):
             history: Of the run.
         """
         super().__init__()
-        self._folder, self._history, self._written = folder, history, 0
+        self._target, self._history, self._written = folder, history, 0
+        # TensorFlow writes to disks alone: what is for elsewhere is copied there.
+        self._scratch = None if storage.is_local(folder) else tempfile.TemporaryDirectory()
+        self._folder = Path(self._scratch.name) if self._scratch else folder
         self._writers: dict[Path, Any] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -50,8 +54,9 @@ class TensorBoard(keras.callbacks.Callback):
         """
         self._close()
         self._written = 0
-        for path in self._folder.rglob("events.out.tfevents.*"):
-            storage.remove(path)
+        for folder in (self._folder, self._target):
+            for path in [*folder.rglob("events.out.tfevents.*")]:
+                storage.remove(path)
         self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -77,6 +82,9 @@ class TensorBoard(keras.callbacks.Callback):
                 writer.flush()
         except tf.errors.OpError as error:
             raise StorageError(f"{self._folder}: cannot be written: {error.message}") from error
+        if self._scratch:
+            for path in self._folder.rglob("events.out.tfevents.*"):
+                storage.copy(path, self._target / str(path.relative_to(self._folder)))
 
     def _writer(self, folder: Path) -> Any:
         if folder not in self._writers:
