@@ -149,8 +149,8 @@ def copies_in_training(
     for file in manifest.require(data, made, Split.TRAIN):
         path = data / file.path
         try:
-            with path.open("rb") as file:
-                known.append(pq.ParquetFile(file).read([name]).column(name))
+            with path.open("rb") as opened:
+                known.append(pq.ParquetFile(opened).read([name]).column(name))
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise DatasetError(
