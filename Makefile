@@ -29,7 +29,9 @@ test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
 	@$(VENV_PYTHON) -m pytest tests $(ARGS)
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
-	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --kills=6 $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
+	@scripts/dist 1
+	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --kills=6 --archive="$$(echo $(CURDIR)/dist/*.tar.gz)" \
+	    $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
 lint: $(STAMP) ## check style, types and the imports between the floors
 	@$(VENV_PYTHON) -m ruff check .

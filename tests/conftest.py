@@ -22,6 +22,7 @@ def interruptible() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make cluster-test` sets."""
     parser.addoption("--fer2013", metavar="CSV", help="the first rows of it, not drawn faces")
+    parser.addoption("--archive", metavar="TAR", help="an environment, as make dist packs it")
     parser.addoption("--kills", type=int, default=2, help="how often a driver is killed")
 
 

@@ -97,14 +97,15 @@ class Cluster:
 
     def executors(self) -> list[int]:
         """The ids of its executors' JVMs."""
-        return [pid for pid, line in self._programs() if "CoarseGrainedExecutorBackend" in line]
+        return [pid for pid, line in self.programs() if "CoarseGrainedExecutorBackend" in line]
 
     def python_workers(self) -> list[int]:
         """The ids of the Python processes that have a task: those that a daemon has forked."""
-        daemons = {pid: line for pid, line in self._programs() if "pyspark.daemon" in line}
+        daemons = {pid: line for pid, line in self.programs() if "pyspark.daemon" in line}
         return [pid for pid in daemons if _parent(pid) in daemons]
 
-    def _programs(self) -> Iterator[tuple[int, str]]:
+    def programs(self) -> Iterator[tuple[int, str]]:
+        """All processes that it has started, with their command lines."""
         sessions = {process.pid for process in self._processes}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
@@ -114,7 +115,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Ends all of it."""
-        programs = [pid for pid, _ in self._programs()]
+        programs = [pid for pid, _ in self.programs()]
         for pid in [*programs, *(process.pid for process in self._processes)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
