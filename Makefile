@@ -30,7 +30,7 @@ test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
 	@scripts/dist 1
-	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --kills=6 --archive="$$(echo $(CURDIR)/dist/*.tar.gz)" \
+	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --cluster --archive="$$(echo $(CURDIR)/dist/*.tar.gz)" \
 	    $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
 lint: $(STAMP) ## check style, types and the imports between the floors

@@ -21,14 +21,24 @@ def interruptible() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make cluster-test` sets."""
+    parser.addoption("--cluster", action="store_true", help="all tests on a cluster, not a few")
     parser.addoption("--fer2013", metavar="CSV", help="the first rows of it, not drawn faces")
     parser.addoption("--archive", metavar="TAR", help="an environment, as make dist packs it")
-    parser.addoption("--kills", type=int, default=2, help="how often a driver is killed")
+    parser.addoption("--kills", type=int, default=6, help="how often a driver is killed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Whatever test is killed for, it says so."""
     config.addinivalue_line("markers", "killed(what): what is killed, and must hold all the same")
+    config.addinivalue_line("markers", "cluster: takes minutes: make cluster-test alone runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the tests on a cluster, `make test` has a short form."""
+    if not config.getoption("--cluster"):
+        left_out = [item for item in items if item.get_closest_marker("cluster")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 _held: dict[str, list[bool]] = {}

@@ -95,6 +95,7 @@ class TestBarrier:
         assert all(one["gathered"] == ["from 0", "from 1"] for one in both)
         assert all((one["cores"], one["gpus"]) == (1, None) for one in both)
 
+    @pytest.mark.cluster
     def test_each_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
         """As assignment only: no GPU is needed, nor used."""
         asked = [f"spark.{what}.resource.gpu.amount=1" for what in ("executor", "task")]
@@ -106,6 +107,7 @@ class TestPreprocess:
     def test_makes_what_one_machine_makes(self, split, dataset):
         assert checksum(split) == dataset.manifest["checksum"]
 
+    @pytest.mark.cluster
     @pytest.mark.killed("an executor during preprocess")
     def test_an_executor_that_is_killed(self, jobs, home, cluster, split):
         out = home / "killed executor"
@@ -117,6 +119,7 @@ class TestPreprocess:
         assert done.status == 0, done.err
         assert checksum(out) == checksum(split)
 
+    @pytest.mark.cluster
     @pytest.mark.killed("the driver during preprocess, at random moments")
     def test_a_driver_that_is_killed(self, jobs, home, cluster, split, on_disk, named, moments):
         out = home / "killed driver"
@@ -158,6 +161,7 @@ class TestPreprocess:
         assert done.out == "whole\n"
 
 
+@pytest.mark.cluster
 class TestArchive:
     def test_executors_that_have_none_of_our_packages(self, jobs, home, cluster, split, request):
         archive = request.config.getoption("--archive")
@@ -183,6 +187,7 @@ class TestTrain:
         assert [row["rows"] for row in found] == ["", *[str(rows)] * EPOCHS]
         assert [row["epoch"] for row in found] == [str(epoch) for epoch in range(EPOCHS + 1)]
 
+    @pytest.mark.cluster
     def test_learns_what_one_worker_learns(self, jobs, home, cluster, together):
         """The same validation accuracy, within the spread of seeds."""
         # The first with the seed of the two.
@@ -197,7 +202,9 @@ class TestTrain:
         assert len(first) == 1
 
     @pytest.mark.killed("a training worker in the middle of an epoch")
-    @pytest.mark.parametrize("victim", ["python worker", "executor"])
+    @pytest.mark.parametrize(
+        "victim", ["python worker", pytest.param("executor", marks=pytest.mark.cluster)]
+    )
     def test_a_worker_that_is_killed_in_an_epoch(self, jobs, home, cluster, together, victim):
         out = home / f"run of a killed {victim}"
         train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
@@ -212,6 +219,7 @@ class TestTrain:
         assert time.monotonic() - killed < 60
         assert figures(out) == figures(together)
 
+    @pytest.mark.cluster
     @pytest.mark.killed("the training job as a whole")
     def test_a_job_that_is_killed_goes_on_with_another_number_of_workers(
         self, jobs, home, cluster, together
@@ -233,6 +241,7 @@ class TestTrain:
         assert [row["epoch"] for row in found] == [row["epoch"] for row in rounds(together)]
         assert {row["rows"] for row in found[1:]} == {rounds(together)[1]["rows"]}
 
+    @pytest.mark.cluster
     def test_more_workers_than_slots(self, jobs, home, cluster, split):
         train = ("train", "--workers", "3", *TRAIN, "--output", "too many")
         done = jobs.run(*cluster.options, *train, cwd=home)
@@ -248,6 +257,7 @@ def scores(folder):
     )
 
 
+@pytest.mark.cluster
 class TestScore:
     SCORE = ("score", "--input", "faces.csv", "--set", "inference.batch_size=16")
 

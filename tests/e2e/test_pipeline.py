@@ -462,3 +462,16 @@ def test_help_imports_neither_spark_nor_tensorflow(jobs, home, job) -> None:
     assert {"argparse", "fer_pipeline.cli"} <= imported
     heavy = {"pyspark", "py4j", "tensorflow", "keras", "petastorm", "pyarrow", "matplotlib"}
     assert not {name.partition(".")[0] for name in imported} & heavy
+
+
+def test_inputs_on_another_filesystem(jobs, dataset, tmp_path) -> None:
+    """Hadoop's viewfs: its names are not those of this machine's disks."""
+    shutil.copy(dataset.home / "faces.csv", tmp_path / "faces.csv")
+    mount = f"spark.hadoop.fs.viewfs.mounttable.faces.link./in=file:{tmp_path}"
+    read = ("--config", "small.yaml", "--input", "viewfs://faces/in/faces.csv")
+    out = tmp_path / "out"
+    options = ("--conf", mount, "preprocess", *read, "--output", str(out))
+    jobs.run(*options, cwd=dataset.home).expect_success()
+    made = json.loads((out / "manifest.json").read_text())
+    assert made["checksum"] == dataset.manifest["checksum"]
+    assert [source["path"] for source in made["sources"]] == ["viewfs://faces/in/faces.csv"]
