@@ -892,7 +892,7 @@ class TestErrors:
             ),
             ("empty", r"/run: holds no trained model \(no model\.json\)"),
             ("unfinished", r"/run: its training has not finished \(no model\.json\)"),
-            ("no model", r"/run/model\.keras: cannot be read: No such file or directory$"),
+            ("no model", r"/run/model\.keras: no such file$"),
             ("damaged", r"/run/model\.keras: is not the file that model\.json describes; train"),
             ("cut short", r"/run/model\.keras: is not the file that model\.json describes; train"),
             ("torn info", r"/run/model\.json: is damaged: "),

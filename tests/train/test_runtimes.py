@@ -561,7 +561,7 @@ class TestChoice:
             ),
             (
                 "no file",
-                "{run}/export/model.tflite: cannot be read: No such file or directory; make it anew"
+                "{run}/export/model.tflite: no such file; make it anew"
                 " with: export --model {run} --dataset DIR --overwrite",
             ),
             (
