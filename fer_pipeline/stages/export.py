@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -141,8 +142,15 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_file():
         storage.copy(source, target)
         return
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        _copy(file, target / str(file.relative_to(source)))
+    if not storage.is_local(target):
+        for file in (path for path in source.rglob("*") if path.is_file()):
+            storage.copy(file, target / str(file.relative_to(source)))
+        return
+    try:
+        shutil.copytree(source, target)
+    except OSError as error:
+        # Of several files, copytree tells all at once, in a list.
+        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def summary(made: Export, folder: Path) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,15 @@ TRAIN = (
 
 
 @pytest.fixture(scope="module")
+def place(home, tmp_path_factory):
+    """A user's folder of its own, with the faces and the configuration of the others."""
+    folder = tmp_path_factory.mktemp("a cluster's folder")
+    for name in ("faces.csv", "small.yaml"):
+        shutil.copy(home / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     yield made
@@ -38,12 +48,12 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def split(jobs, home, cluster):
+def split(jobs, place, cluster):
     """A dataset that the cluster made of the drawn faces."""
     options = ("--config", "small.yaml", "--input", "faces.csv", "--output", "split", *PREPROCESS)
-    done = jobs.run(*cluster.options, "preprocess", *options, cwd=home)
+    done = jobs.run(*cluster.options, "preprocess", *options, cwd=place)
     done.expect_success()
-    return home / "split"
+    return place / "split"
 
 
 @pytest.fixture
@@ -55,11 +65,11 @@ def moments(request):
 
 
 @pytest.fixture(scope="module")
-def together(jobs, home, cluster, split):
+def together(jobs, place, cluster, split):
     """A run of two workers that nothing disturbed."""
     train = ("train", "--workers", "2", *TRAIN, "--output", "together")
-    jobs.run(*cluster.options, *train, cwd=home).expect_success()
-    return home / "together"
+    jobs.run(*cluster.options, *train, cwd=place).expect_success()
+    return place / "together"
 
 
 def checksum(dataset):
@@ -109,10 +119,10 @@ class TestPreprocess:
 
     @pytest.mark.cluster
     @pytest.mark.killed("an executor during preprocess")
-    def test_an_executor_that_is_killed(self, jobs, home, cluster, split):
-        out = home / "killed executor"
+    def test_an_executor_that_is_killed(self, jobs, place, cluster, split):
+        out = place / "killed executor"
         options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
-        running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=home)
+        running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=place)
         running.until(lambda: bool(cluster.python_workers()))
         os.kill(cluster.executors()[0], signal.SIGKILL)
         done = running.wait()
@@ -121,13 +131,13 @@ class TestPreprocess:
 
     @pytest.mark.cluster
     @pytest.mark.killed("the driver during preprocess, at random moments")
-    def test_a_driver_that_is_killed(self, jobs, home, cluster, split, on_disk, named, moments):
-        out = home / "killed driver"
+    def test_a_driver_that_is_killed(self, jobs, place, cluster, split, on_disk, named, moments):
+        out = place / "killed driver"
         options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
         command = (*cluster.options, "preprocess", *options, *PREPROCESS, "--overwrite")
         whole = None
         for wait in moments:
-            running = jobs.start(*command, cwd=home)
+            running = jobs.start(*command, cwd=place)
             time.sleep(wait)
             running.send(signal.SIGKILL)
             # What is left is no dataset, or a whole one.
@@ -135,12 +145,12 @@ class TestPreprocess:
                 assert named(out) <= set(on_disk(out))
                 whole = whole or checksum(out)
                 assert checksum(out) == whole
-        jobs.run(*command, cwd=home).expect_success()
+        jobs.run(*command, cwd=place).expect_success()
         assert set(on_disk(out)) == named(out)
         assert checksum(out) == checksum(split)
 
     @pytest.mark.killed("the disk fills up")
-    def test_a_disk_that_is_full(self, jobs, home, split, on_disk, tmp_path):
+    def test_a_disk_that_is_full(self, jobs, place, split, on_disk, tmp_path):
         """A small disk of its own, seen by nobody else, on which an older dataset stands."""
         alone = ["unshare", "--user", "--map-root-user", "--mount"]
         if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
@@ -153,7 +163,7 @@ class TestPreprocess:
         job += ["--overwrite", "--set", "seed=8", *PREPROCESS]
         script = str(Path(__file__).with_name("full_disk.sh"))
         command = [*alone, "bash", script, str(room), str(disk), str(split), *job]
-        done = jobs.start_command(command, home).wait()
+        done = jobs.start_command(command, place).wait()
         assert done.status == 1, done.err
         errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, done.err
@@ -163,17 +173,17 @@ class TestPreprocess:
 
 @pytest.mark.cluster
 class TestArchive:
-    def test_executors_that_have_none_of_our_packages(self, jobs, home, cluster, split, request):
+    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split, request):
         archive = request.config.getoption("--archive")
         if not archive:
             pytest.skip("needs an archive of `make dist`, which make cluster-test hands over")
-        out = home / "made with an archive"
+        out = place / "made with an archive"
         python = "./environment/bin/python"
         given = (
             *("--archives", f"{archive}#environment", "--conf", f"spark.pyspark.python={python}"),
             *("preprocess", "--config", "small.yaml", "--input", "faces.csv"),
         )
-        running = jobs.start(*cluster.options, *given, *PREPROCESS, "--output", str(out), cwd=home)
+        running = jobs.start(*cluster.options, *given, *PREPROCESS, "--output", str(out), cwd=place)
         running.until(lambda: any(python in line for _, line in cluster.programs()))
         running.wait().expect_success()
         assert checksum(out) == checksum(split)
@@ -188,27 +198,27 @@ class TestTrain:
         assert [row["epoch"] for row in found] == [str(epoch) for epoch in range(EPOCHS + 1)]
 
     @pytest.mark.cluster
-    def test_learns_what_one_worker_learns(self, jobs, home, cluster, together):
+    def test_learns_what_one_worker_learns(self, jobs, place, cluster, together):
         """The same validation accuracy, within the spread of seeds."""
         # The first with the seed of the two.
         for number, workers in enumerate(((), (), ("--workers", "1"))):
             options = (*TRAIN, "--set", f"seed={number + 3}", "--output", f"alone {number}")
-            jobs.run(*cluster.options, "train", *workers, *options, cwd=home).expect_success()
-        alone = [float(rounds(home / f"alone {n}")[-1]["validation_accuracy"]) for n in range(3)]
+            jobs.run(*cluster.options, "train", *workers, *options, cwd=place).expect_success()
+        alone = [float(rounds(place / f"alone {n}")[-1]["validation_accuracy"]) for n in range(3)]
         found = float(rounds(together)[-1]["validation_accuracy"])
         assert min(alone) - 0.15 <= found <= max(alone) + 0.15
         # They begin with the same network, whatever their number.
-        first = {rounds(home / name)[0]["validation_loss"][:6] for name in ("together", "alone 0")}
+        first = {rounds(place / name)[0]["validation_loss"][:6] for name in ("together", "alone 0")}
         assert len(first) == 1
 
     @pytest.mark.killed("a training worker in the middle of an epoch")
     @pytest.mark.parametrize(
         "victim", ["python worker", pytest.param("executor", marks=pytest.mark.cluster)]
     )
-    def test_a_worker_that_is_killed_in_an_epoch(self, jobs, home, cluster, together, victim):
-        out = home / f"run of a killed {victim}"
+    def test_a_worker_that_is_killed_in_an_epoch(self, jobs, place, cluster, together, victim):
+        out = place / f"run of a killed {victim}"
         train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
-        running = jobs.start(*cluster.options, *train, cwd=home)
+        running = jobs.start(*cluster.options, *train, cwd=place)
         begun = out / "unfinished.csv"
         running.until(lambda: begun.is_file() and len(rounds(out, begun.name)) > 1)
         found = cluster.executors() if victim == "executor" else cluster.python_workers()
@@ -222,18 +232,18 @@ class TestTrain:
     @pytest.mark.cluster
     @pytest.mark.killed("the training job as a whole")
     def test_a_job_that_is_killed_goes_on_with_another_number_of_workers(
-        self, jobs, home, cluster, together
+        self, jobs, place, cluster, together
     ):
-        out = home / "run of a killed job"
+        out = place / "run of a killed job"
         train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
-        running = jobs.start(*cluster.options, *train, cwd=home)
+        running = jobs.start(*cluster.options, *train, cwd=place)
         begun = out / "unfinished.csv"
         running.until(lambda: begun.is_file() and len(rounds(out, begun.name)) > 2)
         running.send(signal.SIGKILL)
         assert not (out / "model.json").exists()
         before = rounds(out, begun.name)
         resume = ("train", "--dataset", "split", "--output", str(out), "--resume")
-        done = jobs.run(*resume, cwd=home)
+        done = jobs.run(*resume, cwd=place)
         done.expect_success()
         assert "goes on after step" in done.err
         found = rounds(out)
@@ -242,11 +252,11 @@ class TestTrain:
         assert {row["rows"] for row in found[1:]} == {rounds(together)[1]["rows"]}
 
     @pytest.mark.cluster
-    def test_more_workers_than_slots(self, jobs, home, cluster, split):
+    def test_more_workers_than_slots(self, jobs, place, cluster, split):
         train = ("train", "--workers", "3", *TRAIN, "--output", "too many")
-        done = jobs.run(*cluster.options, *train, cwd=home)
+        done = jobs.run(*cluster.options, *train, cwd=place)
         done.expect_error("3 workers have to run at the same time, and the cluster has fewer slots")
-        assert not (home / "too many" / "model.json").exists()
+        assert not (place / "too many" / "model.json").exists()
 
 
 def scores(folder):
@@ -262,16 +272,16 @@ class TestScore:
     SCORE = ("score", "--input", "faces.csv", "--set", "inference.batch_size=16")
 
     @pytest.fixture(scope="class")
-    def undisturbed(self, jobs, home, cluster, together):
+    def undisturbed(self, jobs, place, cluster, together):
         score = (*self.SCORE, "--model", "together", "--output", "scores")
-        jobs.run(*cluster.options, *score, cwd=home).expect_success()
-        return home / "scores"
+        jobs.run(*cluster.options, *score, cwd=place).expect_success()
+        return place / "scores"
 
     @pytest.mark.killed("an executor during score")
-    def test_an_executor_that_is_killed(self, jobs, home, cluster, undisturbed):
-        out = home / "scores of a killed executor"
+    def test_an_executor_that_is_killed(self, jobs, place, cluster, undisturbed):
+        out = place / "scores of a killed executor"
         score = (*self.SCORE, "--model", "together", "--output", str(out))
-        running = jobs.start(*cluster.options, *score, cwd=home)
+        running = jobs.start(*cluster.options, *score, cwd=place)
         running.until(lambda: bool(cluster.python_workers()))
         os.kill(cluster.executors()[0], signal.SIGKILL)
         done = running.wait()
@@ -279,23 +289,23 @@ class TestScore:
         assert scores(out) == scores(undisturbed)
 
     @pytest.mark.killed("the driver during score, at random moments")
-    def test_a_driver_that_is_killed(self, jobs, home, cluster, undisturbed, moments):
-        out = home / "scores of a killed driver"
+    def test_a_driver_that_is_killed(self, jobs, place, cluster, undisturbed, moments):
+        out = place / "scores of a killed driver"
         score = (*self.SCORE, "--model", "together", "--output", str(out), "--overwrite")
         for wait in moments:
-            running = jobs.start(*cluster.options, *score, cwd=home)
+            running = jobs.start(*cluster.options, *score, cwd=place)
             time.sleep(wait)
             running.send(signal.SIGKILL)
             if (out / "scores.json").exists():
                 made = json.loads((out / "scores.json").read_text())
                 assert all((out / file["path"]).is_file() for file in made["files"])
-        jobs.run(*cluster.options, *score, cwd=home).expect_success()
+        jobs.run(*cluster.options, *score, cwd=place).expect_success()
         assert scores(out) == scores(undisturbed)
 
-    def test_evaluate_what_a_cluster_has_trained(self, jobs, home, together, split):
+    def test_evaluate_what_a_cluster_has_trained(self, jobs, place, together, split):
         options = ("--model", "together", "--dataset", "split", "--output", "report")
-        jobs.run("evaluate", *options, cwd=home).expect_success()
-        report = json.loads((home / "report" / "metrics.json").read_text())
+        jobs.run("evaluate", *options, cwd=place).expect_success()
+        report = json.loads((place / "report" / "metrics.json").read_text())
         assert (
             report["model"]["sha256"] == json.loads((together / "model.json").read_text())["sha256"]
         )

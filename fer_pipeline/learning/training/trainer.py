@@ -175,9 +175,14 @@ class Trainer:
     def evaluate(self, feed: Feed) -> dict[str, float]:
         """Loss, accuracy and mean accuracy of the classes on a split."""
         epoch = feed.open(0)
-        with epoch.errors():
-            self._test_steps(epoch.iterator, tf.constant(feed.steps))
-        epoch.finish()
+        try:
+            with epoch.errors():
+                self._test_steps(epoch.iterator, tf.constant(feed.steps))
+            epoch.finish()
+        except BaseException:
+            # What was measured till then is no part of what comes next.
+            self._measures.reset()
+            raise
         found = self.round()
         self.confusion = found.confusion
         return {**found.results, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
