@@ -161,17 +161,19 @@ class _Loop:
                 self._save()
         found = trainer.round()
         self._require_finite(found.results["loss"])
-        self._require_whole(begun, end, found.rows)
+        self._require_whole(begun, end, found.rows, batches)
         self._rows = found.rows
         return found.results
 
-    def _require_whole(self, begun: int, end: int, rows: int) -> None:
+    def _require_whole(self, begun: int, end: int, rows: int, batches: _Batches) -> None:
         """Of a round of whole epochs, makes sure that all workers together had all rows."""
         epochs, rest = divmod(end - begun, self.length.steps_per_epoch)
         stopped = self.trainer.step < end
         if stopped or rest or begun % self.length.steps_per_epoch:
             return
         if rows != epochs * self.train.split_rows:
+            # Where it is this worker's part that is wrong, its feed knows more of it.
+            batches.close()
             raise DatasetError(
                 f"training had {rows:,} rows in {epochs} epochs, the manifest says"
                 f" {self.train.split_rows:,} in each; run preprocess again"
