@@ -140,29 +140,28 @@ def read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise StorageError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
-    except Exception as error:
-        # Other filesystems have errors of their own.
-        if is_local(path) and not isinstance(error, OSError):
-            raise
-        raise StorageError(f"{path}: cannot be read: {_reason(error)}") from error
+    with _in_our_words(path, "read"):
+        try:
+            yield
+        except FileNotFoundError:
+            raise StorageError(f"{path}: no such file") from None
+
+
+def _writing(path: Path) -> contextlib.AbstractContextManager[None]:
+    return _in_our_words(path, "written")
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _in_our_words(path: Path, done: str) -> Iterator[None]:
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        if is_local(path) and not isinstance(error, OSError):
+        # Other filesystems have errors of their own; on a disk, another one is a mistake of ours.
+        if is_local(path) and not isinstance(error, OSError | UnicodeDecodeError):
             raise
-        raise StorageError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise StorageError(f"{path}: cannot be {done}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

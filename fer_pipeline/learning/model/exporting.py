@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +66,10 @@ def write_weights(model: keras.Model, folder: Path) -> None:
         StorageError: The folder cannot be written.
     """
     storage.write_text(folder / ARCHITECTURE, model.to_json(indent=1) + "\n")
-    # Keras wants a name that ends in .weights.h5, which the temporary one does not.
-    with storage.replacing(folder / WEIGHTS) as temporary, TemporaryDirectory() as scratch:
+    # Keras wants a name that ends in .weights.h5, which that of no temporary file does.
+    with TemporaryDirectory() as scratch:
         model.save_weights(Path(scratch) / WEIGHTS)
-        shutil.copyfile(Path(scratch) / WEIGHTS, temporary)
+        storage.copy(Path(scratch) / WEIGHTS, folder / WEIGHTS)
 
 
 def in_float32(model: keras.Model) -> keras.Model:
