@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test cluster-test lint dist bench bench-fer clean moved
+.PHONY: help demo test cluster-test lint dist bench bench-cluster bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -29,9 +29,7 @@ test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
 	@$(VENV_PYTHON) -m pytest tests $(ARGS)
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
-	@scripts/dist 1
-	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --cluster --archive="$$(echo $(CURDIR)/dist/*.tar.gz)" \
-	    $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
+	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
 lint: $(STAMP) ## check style, types and the imports between the floors
 	@$(VENV_PYTHON) -m ruff check .
@@ -44,6 +42,9 @@ dist: $(STAMP) ## build a wheel, and an archive of its environment for a cluster
 
 bench: $(STAMP) ## run the benchmarks
 	@$(VENV_PYTHON) -m benchmarks
+
+bench-cluster: $(STAMP) ## measure jobs on a standalone cluster: with 500,000 faces, and on skewed input
+	@$(VENV_PYTHON) -m benchmarks scale skew
 
 # Without what it needs for videos and for its other face detector, which is all of PyTorch.
 bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring, beside the package fer

@@ -6,18 +6,15 @@ Spark with a heap of 512 MB, and as many processes for the yardstick as Spark ha
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import psutil
-
 from benchmarks import data
+from benchmarks.memory import Watch
 
 _REPEATS = (1, 4, 8)
 _ROUNDS = {1: 3, 4: 2, 8: 2}
@@ -86,37 +83,9 @@ def measure(source: Path, target: Path, *settings: str) -> tuple[float, int]:
     ]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        watch = _Watch(process.pid)
-        _, errors = process.communicate()
+        with Watch([process.pid]) as watch:
+            _, errors = process.communicate()
         seconds = time.perf_counter() - began
-        watch.stop()
     if process.returncode:
         raise SystemExit(errors.decode())
-    return seconds, watch.peak
-
-
-class _Watch(threading.Thread):
-    """Looks at the memory of a process's Python workers while it runs."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.peak = 0
-        self._process = psutil.Process(pid)
-        self._done = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while not self._done.wait(0.2):
-            with contextlib.suppress(psutil.Error):
-                for child in self._process.children(recursive=True):
-                    self._look_at(child)
-
-    def _look_at(self, child: psutil.Process) -> None:
-        # Workers end while they are looked at; the others still count.
-        with contextlib.suppress(psutil.Error):
-            if "pyspark.daemon" in " ".join(child.cmdline()):
-                self.peak = max(self.peak, child.memory_info().rss)
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join()
+    return seconds, watch.peaks["python worker"]

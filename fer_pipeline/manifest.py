@@ -195,7 +195,7 @@ def require_enhancement(folder: Path, manifest: Manifest, enhancement: Enhanceme
 
 def _require_file(folder: Path, file: DataFile) -> None:
     path = folder / file.path
-    found = path.stat().st_size if path.is_file() else None
+    found = path.stat().st_size if storage.is_file(path) else None
     if found != file.bytes:
         state = "is missing" if found is None else f"has {found} bytes"
         raise DatasetError(

@@ -64,8 +64,8 @@ class Kind:
 
     def is_ours(self, path: Path) -> bool:
         """Whether a job of ours wrote this, before its mark."""
-        begun = (path.parent / BEGUN).exists()
-        if path.is_dir():
+        begun = storage.exists(path.parent / BEGUN)
+        if storage.is_folder(path):
             if path.name in self.folders:
                 return begun
             return path.name in self.data and all(self.is_data(file) for file in path.iterdir())
@@ -79,7 +79,7 @@ class Kind:
     def is_temporary(self, path: Path) -> bool:
         """Whether this is what an interrupted write of ours left."""
         written = map(storage.temporary_pattern, (self.mark, CONFIG, BEGUN, *self.names))
-        return path.is_file() and any(pattern.fullmatch(path.name) for pattern in written)
+        return storage.is_file(path) and any(pattern.fullmatch(path.name) for pattern in written)
 
 
 DATASET = Kind(
@@ -143,13 +143,9 @@ def claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:
     Raises:
         StorageError: There is one already, or the folder holds what is not ours.
     """
-    mark = folder / kind.mark
-    if storage.is_file(mark):
-        if not _says(mark, kind.format):
-            raise StorageError(f"{mark}: is not that of {kind.name}; choose another folder")
-        if not overwrite:
-            raise StorageError(f"{folder}: holds {kind.name} already; --overwrite replaces it")
-    elif storage.is_folder(folder):
+    if _is_taken(folder, kind, overwrite=overwrite):
+        return
+    if storage.is_folder(folder):
         # What an interrupted run left is ours and may be replaced; anything else is not.
         foreign = sorted(path.name for path in folder.iterdir() if not kind.is_ours(path))
         if foreign:
@@ -157,8 +153,24 @@ def claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:
                 f"{folder}: is not empty and not {kind.name} (there is {foreign[0]});"
                 " choose another folder"
             )
-    elif folder.exists():
+    elif storage.exists(folder):
         raise StorageError(f"{folder}: is a file; choose a folder")
+
+
+def _is_taken(folder: Path, kind: Kind, *, overwrite: bool) -> bool:
+    """Whether there is one already.
+
+    Raises:
+        StorageError: There is, and it may not be replaced, or another kind's.
+    """
+    mark = folder / kind.mark
+    if not storage.is_file(mark):
+        return False
+    if not _says(mark, kind.format):
+        raise StorageError(f"{mark}: is not that of {kind.name}; choose another folder")
+    if not overwrite:
+        raise StorageError(f"{folder}: holds {kind.name} already; --overwrite replaces it")
+    return True
 
 
 def begin(folder: Path) -> None:
@@ -171,15 +183,22 @@ def begin(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, kind: Kind, *, overwrite: bool) -> Iterator[None]:
     """From a job's first write to its end: nobody else begins to write there meanwhile.
 
     A process that is killed lets go of it. Where the filesystem knows no locks, two jobs may write
     at the same time, and the last one's mark stands for all that it names.
 
+    Args:
+        folder: The output's folder.
+        kind: What will be written.
+        overwrite: Whether one that is there may be replaced.
+
     Raises:
-        StorageError: Another job is writing there, or the folder cannot be written.
+        StorageError: Another job is writing there, or has published there since `claim`, or the
+            folder cannot be written.
     """
+    idle = not storage.exists(folder / BEGUN)
     try:
         begin(folder)
         with storage.locked(folder / BEGUN) as ours:
@@ -188,6 +207,13 @@ def writing(folder: Path) -> Iterator[None]:
                     f"{folder}: another job is writing there; wait for its end, or choose another"
                     " folder"
                 )
+            try:
+                # Somebody else may have published there meanwhile.
+                _is_taken(folder, kind, overwrite=overwrite)
+            except StorageError:
+                if idle:
+                    storage.remove(folder / BEGUN)
+                raise
             yield
     finally:
         # One to which nothing was written.
@@ -204,7 +230,7 @@ def require_shared(folder: Path, written: Iterable[str]) -> None:
     Raises:
         StorageError: The tasks wrote to a disk of their own.
     """
-    missing = [name for name in written if not (folder / name).is_file()]
+    missing = [name for name in written if not storage.is_file(folder / name)]
     if missing:
         raise StorageError(
             f"{folder}: the tasks wrote files that are not there ({missing[0]}); on a cluster the"
@@ -239,7 +265,7 @@ def withdraw(folder: Path, kind: Kind) -> None:
 
 def _is_there(folder: Path, kind: Kind) -> bool:
     mark = folder / kind.mark
-    return (mark.is_file() and _says(mark, kind.format)) or (folder / BEGUN).is_file()
+    return (storage.is_file(mark) and _says(mark, kind.format)) or storage.is_file(folder / BEGUN)
 
 
 def _delete(folder: Path, kind: Kind) -> None:
@@ -251,8 +277,8 @@ def _delete(folder: Path, kind: Kind) -> None:
     files = [folder / name for name in (kind.mark, CONFIG, *kind.names)]
     folders = [folder / name for name in kind.folders]
     for path in (folder, *files, *folders):
-        as_written = path.is_file() if path in files else path.is_dir()
-        if path.is_symlink() or (path.exists() and not as_written):
+        as_written = storage.is_file(path) if path in files else storage.is_folder(path)
+        if path.is_symlink() or (storage.exists(path) and not as_written):
             raise StorageError(f"{path} is a link, or not what a job writes there")
     # Until the last of it is gone, all of it is known to be ours.
     begin(folder)
@@ -273,18 +299,18 @@ def clean(folder: Path, kind: Kind, keep: Iterable[str]) -> None:
         kind: What it holds.
         keep: The data files that the mark names, relative to the folder.
     """
-    if not folder.is_dir():
+    if not storage.is_folder(folder):
         return
     kept = {folder / name for name in keep}
     for place in (folder / name for name in kind.data):
-        if not place.is_dir():
+        if not storage.is_folder(place):
             continue
         for path in place.iterdir():
-            if kind.is_data(path) and path not in kept:
-                path.unlink(missing_ok=True)
+            if kind.is_data(path) and path not in kept and storage.is_abandoned(path):
+                storage.remove(path)
         if place != folder:
             storage.remove_empty_folder(place)
     for path in folder.iterdir():
         if kind.is_temporary(path):
-            path.unlink(missing_ok=True)
-    (folder / BEGUN).unlink(missing_ok=True)
+            storage.remove(path)
+    storage.remove(folder / BEGUN)

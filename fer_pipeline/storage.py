@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 Description = TypeVar("Description", bound=BaseModel)
 
+_DAY = 24 * 60 * 60.0
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -53,7 +55,8 @@ def path(text: str | Path) -> Path:
 
     scheme = urlparse(named).scheme
     try:
-        found = UPath(named)
+        # Other processes write there too: what is listed once is not what is there later.
+        found = UPath(named, use_listings_cache=False)
         filesystem(cast(Path, found))
         return cast(Path, found)
     except ImportError as error:
@@ -105,7 +108,7 @@ def is_file(path: Path) -> bool:
         StorageError: Its filesystem cannot be asked.
     """
     with _reading(path):
-        return path.is_file()
+        return path.is_file() if is_local(path) else _type(path) == "file"
 
 
 def is_folder(path: Path) -> bool:
@@ -115,7 +118,7 @@ def is_folder(path: Path) -> bool:
         StorageError: Its filesystem cannot be asked.
     """
     with _reading(path):
-        return path.is_dir()
+        return path.is_dir() if is_local(path) else _type(path) == "directory"
 
 
 def exists(path: Path) -> bool:
@@ -125,7 +128,15 @@ def exists(path: Path) -> bool:
         StorageError: Its filesystem cannot be asked.
     """
     with _reading(path):
-        return path.exists()
+        return path.exists() if is_local(path) else _type(path) is not None
+
+
+def _type(path: Path) -> str | None:
+    """What there is. fsspec's own `isfile` says that there is nothing where a server fails."""
+    try:
+        return str(filesystem(path).info(cast(Any, path).path)["type"])
+    except FileNotFoundError:
+        return None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -303,6 +314,20 @@ def move(source: Path, target: Path) -> None:
             filesystem(target).mv(cast(Any, source).path, cast(Any, target).path)
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether a file that no mark names is nobody's: where there are no locks, after a day.
+
+    Until then another job may be writing there that has not named it yet.
+
+    Raises:
+        StorageError: Its filesystem cannot be asked.
+    """
+    if is_local(path):
+        return True
+    with _reading(path):
+        return time.time() - filesystem(path).modified(cast(Any, path).path).timestamp() > _DAY
+
+
 def remove(path: Path) -> None:
     """Deletes a file, if it is there.
 
@@ -319,7 +344,7 @@ def remove_folder(path: Path) -> None:
     Raises:
         StorageError: It cannot be deleted.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return
     try:
         if is_local(path):

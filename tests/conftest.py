@@ -22,9 +22,8 @@ def interruptible() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make cluster-test` sets."""
     parser.addoption("--cluster", action="store_true", help="all tests on a cluster, not a few")
-    parser.addoption("--fer2013", metavar="CSV", help="the first rows of it, not drawn faces")
-    parser.addoption("--archive", metavar="TAR", help="an environment, as make dist packs it")
-    parser.addoption("--kills", type=int, default=6, help="how often a driver is killed")
+    parser.addoption("--fer2013", metavar="CSV", help="some rows of it, not drawn faces")
+    parser.addoption("--kills", type=int, default=5, help="how often a driver is killed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-_held: dict[str, list[bool]] = {}
+_held: dict[str, list[str]] = {}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,8 +48,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Notes what held."""
     report = yield
     marker = item.get_closest_marker("killed")
-    if marker and (report.when == "call" or report.failed):
-        _held.setdefault(marker.args[0], []).append(report.passed)
+    if marker and (report.when == "call" or not report.passed):
+        _held.setdefault(marker.args[0], []).append(report.outcome)
     return report
 
 
@@ -59,5 +58,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _held:
         terminalreporter.section("killed")
         for what, results in _held.items():
-            held = "held" if all(results) else "DID NOT HOLD"
+            held = "DID NOT HOLD" if "failed" in results else "held"
+            held = "not run" if {*results} == {"skipped"} else held
             terminalreporter.write_line(f"{held:>12}  {what}")

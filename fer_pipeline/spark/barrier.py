@@ -48,7 +48,7 @@ class Member:
 def run(session: SparkSession, count: int, function: Callable[[Member], None]) -> None:
     """Runs a function in so many processes at once.
 
-    GPUs that Spark has assigned to a task are the only ones that its process sees.
+    The GPU that Spark has assigned to a task is the only one that its process sees.
 
     Args:
         session: One for barriers.
@@ -56,7 +56,8 @@ def run(session: SparkSession, count: int, function: Callable[[Member], None]) -
         function: Can be pickled.
 
     Raises:
-        ClusterError: There are fewer slots, or a process cannot reach another.
+        ClusterError: There are fewer slots, a process cannot reach another, or one has more GPUs
+            than it can use.
         WorkerLostError: Processes were lost too often.
     """
     stage = session.sparkContext.parallelize(range(count), count).barrier()
@@ -91,7 +92,9 @@ def _lost(text: str, count: int) -> str | None:
     if _TOO_FEW in text:
         raise ClusterError(
             f"{count} workers have to run at the same time, and the cluster has fewer slots; take"
-            " fewer, or give Spark more executors"
+            " fewer, or give Spark more executors, or time to start them"
+            " (spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures); --resume goes on from"
+            " the last checkpoint, if there is one"
         )
     if _DYNAMIC in text:
         raise ClusterError(
@@ -105,9 +108,7 @@ def _lost(text: str, count: int) -> str | None:
 def _perform(function: Callable[[Member], None]) -> None:
     task = BarrierTaskContext.get()
     number = task.partitionId()
-    given = task.resources().get("gpu")
-    if given:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given.addresses)
+    os.environ["CUDA_VISIBLE_DEVICES"] = _gpu(task)
     # The machines by the names that Spark itself reaches them by.
     hosts = [info.address.rpartition(":")[0] for info in task.getTaskInfos()]
     with _claimed_port() as port:
@@ -120,6 +121,19 @@ def _perform(function: Callable[[Member], None]) -> None:
         # What the processes do here they do at the same time, from here on.
         task.barrier()
         function(Member(number, addresses, task.cpus(), task.allGather))
+
+
+def _gpu(task: BarrierTaskContext) -> str:
+    """The GPU that Spark has assigned, as CUDA wants it: -1 is none."""
+    given = task.resources().get("gpu")
+    if not given:
+        return "-1"
+    if len(given.addresses) > 1:
+        raise ClusterError(
+            f"a worker trains on one GPU, Spark gave it {len(given.addresses)}; set"
+            " spark.task.resource.gpu.amount=1, and take more --workers"
+        )
+    return str(given.addresses[0])
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark import TaskContext
+from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import SparkSession as SparkSession
 
@@ -46,13 +47,14 @@ _SETTINGS = {
 _OF_BARRIERS = {
     # A process that has met the others once cannot do so again.
     "spark.python.worker.reuse": "false",
-    # Seconds; the default is a year. The others wait while the first writes what all have made.
-    "spark.barrier.sync.timeout": "600",
+    # Seconds; the default is a year. The others wait while the first fits the temperature and
+    # writes what all have made.
+    "spark.barrier.sync.timeout": "3600",
     # For a minute, where an executor that was lost is being replaced; the default is ten.
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "2s",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "30",
 }
-"""What a session is started with whose tasks wait for each other."""
+"""What a session is started with whose tasks wait for each other, unless the user sets it."""
 
 
 @contextlib.contextmanager
@@ -154,8 +156,13 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ["JAVA_HOME"] = str(find_java_home())
     try:
-        builder = SparkSession.builder.appName(f"fer_pipeline {job}")
-        return builder.config(map={**settings}).getOrCreate()
+        # Starts the JVM, which knows what the user has set.
+        SparkContext._ensure_initialized()
+        given = SparkConf()
+        ours: dict[str, Any] = {
+            key: value for key, value in settings.items() if not given.contains(key)
+        }
+        return SparkSession.builder.appName(f"fer_pipeline {job}").config(map=ours).getOrCreate()
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise

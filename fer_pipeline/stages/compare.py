@@ -105,7 +105,7 @@ def compare(
     ]
     copies = predictions.copies_in_training(data, made, split, given[0].rows)
     found = _compared(given, copies, made, config)
-    with publication.writing(folder):
+    with publication.writing(folder, COMPARISON, overwrite=overwrite):
         for name in (CONFIG, COMPARISON.mark):
             storage.remove(folder / name)
         title = f"accuracy against cost on the {split} split of {data.resolve().name}"

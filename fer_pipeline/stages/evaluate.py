@@ -142,7 +142,7 @@ def evaluate(
         result = _measured(probabilities, labels, copied, made, config.seed)
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
-    with publication.writing(folder):
+    with publication.writing(folder, EVALUATION, overwrite=overwrite):
         _write(folder, predictions.table(probabilities, rows, copied, made.classes))
         title = _title(run, data, split, chosen, config)
         pictures.of_numbers(result.metrics, calibration.curve(labels, probabilities), title, folder)
@@ -233,6 +233,6 @@ def summary(result: Evaluation, output: str | Path) -> str:
         report.coverage_table(result.metrics),
         report.confusion_table(result.metrics),
         report.confused_table(result.metrics),
-        "\n".join(f"wrote {folder / name}" for name in OUTPUTS if (folder / name).exists()),
+        "\n".join(f"wrote {folder / name}" for name in OUTPUTS if storage.exists(folder / name)),
     ]
     return "\n\n".join(sections)

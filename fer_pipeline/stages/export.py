@@ -90,7 +90,7 @@ def export(
         made = [original.write(form, scratch) for form in dict.fromkeys(forms)]
         computes = describe(trained).precision
         result = _result(original, info, computes, rounding, timed(made, run, info, scratch))
-        _publish(result, scratch, folder, config)
+        _publish(result, scratch, folder, config, overwrite=overwrite)
     return result
 
 
@@ -116,8 +116,10 @@ def _result(
     )
 
 
-def _publish(result: Export, scratch: Path, folder: Path, config: Config) -> None:
-    with publication.writing(folder):
+def _publish(
+    result: Export, scratch: Path, folder: Path, config: Config, *, overwrite: bool
+) -> None:
+    with publication.writing(folder, EXPORT, overwrite=overwrite):
         # Here an older export ends. Without its mark, its configuration would not be ours.
         for name in (EXPORT.mark, CONFIG):
             storage.remove(folder / name)

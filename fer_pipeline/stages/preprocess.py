@@ -85,9 +85,7 @@ def preprocess(
         cuts = _cuts(gathered, config, books.pool)
         normalization = _normalization(gathered, cuts, config)
         recipe = _recipe(folder, cuts, books, normalization, reading.votes, config)
-        with publication.writing(folder):
-            # Somebody else may have published there meanwhile.
-            publication.claim(folder, DATASET, overwrite=overwrite)
+        with publication.writing(folder, DATASET, overwrite=overwrite):
             try:
                 written = write_splits(gathered, recipe)
                 bad = sum(books.quarantined.values())

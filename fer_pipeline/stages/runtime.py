@@ -116,7 +116,7 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
         StorageError: What the export says cannot be read.
     """
     folder = run / bundle.EXPORTS
-    if not (folder / EXPORT.mark).is_file():
+    if not storage.is_file(folder / EXPORT.mark):
         raise RunError(f"{run}: has no export; {_remedy(run, 'make one')}")
     made = exports.read(folder)
     if made.model.get("sha256") != info.sha256:

@@ -100,9 +100,7 @@ def score(
     outcomes = _outcomes(run, info, config.inference)
     chosen = runtime.choose(run, info, content, config.inference.runtime)
     load = _loader(spark, chosen, info, config.inference)
-    with publication.writing(folder):
-        # Somebody else may have published there meanwhile.
-        publication.claim(folder, SCORES, overwrite=overwrite)
+    with publication.writing(folder, SCORES, overwrite=overwrite):
         try:
             made, known = _scored(spark, inputs, folder, config, info, load)
             scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
@@ -140,9 +138,9 @@ def score(
 def _files_there(folder: Path) -> list[str]:
     """The files of the scores that the folder holds, if any."""
     mark = folder / SCORES.mark
-    return (
-        [f["path"] for f in json.loads(storage.read_text(mark))["files"]] if mark.exists() else []
-    )
+    if not storage.exists(mark):
+        return []
+    return [file["path"] for file in json.loads(storage.read_text(mark))["files"]]
 
 
 def _outcomes(run: Path, info: RunInfo, inference: Inference) -> list[str]:

@@ -61,7 +61,7 @@ def configuration(
     if resume and path is None:
         folder = storage.path(output)
         found = [folder / name for name in (CONFIG_SO_FAR, publication.CONFIG)]
-        path = next((file for file in found if file.is_file()), None)
+        path = next((file for file in found if storage.is_file(file)), None)
         if path is None:
             raise RunError(f"{folder}: there is no run to resume; begin one without --resume")
     return load(path, overrides)
@@ -97,8 +97,7 @@ def train(
     if not begun:
         return bundle.read(storage.path(output))
     plan = Plan.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
-    with publication.writing(begun.folder):
-        begun.take()
+    with begun.writing():
         perform(plan, begun.found, resumed=resume)
     return bundle.read(begun.folder)
 
@@ -113,6 +112,7 @@ class Begun:
         made: The dataset's manifest.
         config: The configuration, with what the dataset was made with.
         found: What it goes on from; None for a beginning.
+        replaces: Whether a finished run that is there may be replaced.
     """
 
     data: Path
@@ -120,13 +120,18 @@ class Begun:
     made: Manifest
     config: Config
     found: Checkpoint | None
+    replaces: bool
 
-    def take(self) -> None:
-        """Makes the folder, which is being written, that of this run."""
-        if not self.found:
-            # From here on there is nothing to go back to of a run that is replaced.
-            storage.remove(self.folder / checkpoint.NAME)
-        self.config.write(self.folder / CONFIG_SO_FAR)
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within it, the folder is this run's; see `publication.writing`."""
+        with publication.writing(self.folder, RUN, overwrite=self.replaces):
+            if not self.found:
+                # From here on there is nothing to go back to of a run that is replaced.
+                for name in (checkpoint.NAME, HISTORY_SO_FAR):
+                    storage.remove(self.folder / name)
+            self.config.write(self.folder / CONFIG_SO_FAR)
+            yield
 
 
 def begin(
@@ -135,17 +140,20 @@ def begin(
     """Makes sure that a run may begin, or go on; see `train`. None for one that is finished."""
     data, folder = storage.path(dataset), storage.path(output)
     made = manifest.read(data)
-    config = _of_dataset(config, made)
+    config = _from_anywhere(_of_dataset(config, made))
     if resume and is_finished(folder):
         _require_that_of(folder, config, made)
         log.info("%s: is finished already", folder)
         # All that one which was killed at its very end may have left.
         storage.remove(folder / checkpoint.NAME)
         return None
-    found = _checkpoint(folder, resume=resume, overwrite=overwrite)
+    # One that had begun to replace another was allowed to.
+    begun = resume and storage.exists(folder / publication.BEGUN)
+    replaces = overwrite or (begun and storage.is_file(folder / RUN.mark))
+    found = _checkpoint(folder, resume=resume, overwrite=overwrite or begun)
     if found:
         resuming.require_same(folder, found, config, data, made)
-    return Begun(data, folder, made, config, found)
+    return Begun(data, folder, made, config, found, replaces)
 
 
 def perform(plan: Plan, found: Checkpoint | None, *, resumed: bool) -> None:
@@ -209,9 +217,26 @@ def _of_dataset(config: Config, made: Manifest) -> Config:
     return found
 
 
+def _from_anywhere(config: Config) -> Config:
+    """The configuration with paths that mean the same in whatever folder a worker runs."""
+    distillation = config.training.distillation
+    if not distillation.teachers:
+        return config
+    located = {name: bundle.located(name) for name in distillation.teachers}
+    teachers = [
+        # A model of the package is at another place on each machine.
+        name if folder == bundle.PRETRAINED / name else str(folder.absolute())
+        for name, folder in located.items()
+    ]
+    changed = distillation.model_copy(update={"teachers": teachers})
+    training = config.training.model_copy(update={"distillation": changed})
+    return config.model_copy(update={"training": training})
+
+
 def is_finished(folder: Path) -> bool:
     """Whether there is a finished run that nothing has begun to replace."""
-    return (folder / RUN.mark).is_file() and not (folder / publication.BEGUN).exists()
+    begun = storage.exists(folder / publication.BEGUN)
+    return storage.is_file(folder / RUN.mark) and not begun
 
 
 def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
@@ -265,15 +290,13 @@ def _checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | 
             with it.
     """
     path = folder / checkpoint.NAME
-    if resume and path.is_file():
+    if resume and storage.is_file(path):
         return checkpoint.read(path)
-    if path.is_file() and not overwrite and not (folder / RUN.mark).is_file():
+    if storage.is_file(path) and not overwrite and not storage.is_file(folder / RUN.mark):
         raise StorageError(
             f"{folder}: holds an unfinished run; --resume continues it, --overwrite begins anew"
         )
-    # One that had begun to replace another was allowed to.
-    begun = resume and (folder / publication.BEGUN).exists()
-    publication.claim(folder, RUN, overwrite=overwrite or begun)
+    publication.claim(folder, RUN, overwrite=overwrite)
     return None
 
 

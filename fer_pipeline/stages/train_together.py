@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from fer_pipeline import errors, manifest, publication, storage
 from fer_pipeline.config import Config
-from fer_pipeline.errors import FerError, StorageError, WorkerLostError
+from fer_pipeline.errors import ConfigError, FerError, StorageError, WorkerLostError
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.training import checkpoint, following, workers
@@ -49,10 +49,16 @@ def train_together(
         What the finished run says of its model.
 
     Raises:
+        ConfigError: The run's MLflow is in a folder of one worker's machine.
         ClusterError: The workers cannot be had, or cannot reach each other.
         WorkerLostError: Workers were lost too often.
         FerError: As for `train`.
     """
+    if config.tracking.mlflow and not config.tracking.uri:
+        raise ConfigError(
+            "tracking.uri: with --workers, MLflow needs one that all machines reach: by default it"
+            " is a file in the folder of the worker that writes"
+        )
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = storage.path(output)
     if not begun:
@@ -60,10 +66,8 @@ def train_together(
     part = functools.partial(
         _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
     )
-    with publication.writing(folder):
-        begun.take()
-        with following.told([folder / HISTORY_SO_FAR, folder / HISTORY]):
-            barrier.run(session, count, part)
+    with begun.writing(), following.told(folder / HISTORY_SO_FAR, folder / HISTORY):
+        barrier.run(session, count, part)
     if not is_finished(folder):
         raise StorageError(
             f"{folder}: the workers wrote a run that is not there; on a cluster the output must be"
@@ -77,11 +81,17 @@ def _take_part(data: Path, folder: Path, config: Config, resumed: bool, member: 
 
     Where one was lost, all of them come here again and go on from the last checkpoint.
     """
-    if is_finished(folder):
+    states = member.all_gather(_state(folder))
+    if _FINISHED in states:
         return
-    workers.join(member.addresses, member.number, member.cores)
+    if _ABSENT in states:
+        raise StorageError(
+            f"{folder}: worker {states.index(_ABSENT)} does not see what was begun there; on a"
+            " cluster the output must be a folder that all machines share"
+        )
     worker = Workers(member.number, len(member.addresses))
     with workers.losses(member.number):
+        workers.join(member.addresses, member.number, member.cores)
         found = _agreed(member, lambda: _checkpoint(folder, member))
         made = manifest.read(data)
         # What is wrong with one worker's part is wrong for all, before they wait for each other.
@@ -92,9 +102,19 @@ def _take_part(data: Path, folder: Path, config: Config, resumed: bool, member: 
     member.all_gather("")
 
 
+_FINISHED, _BEGUN, _ABSENT = "finished", "begun", "absent"
+
+
+def _state(folder: Path) -> str:
+    """How a worker sees the run."""
+    if is_finished(folder):
+        return _FINISHED
+    return _BEGUN if storage.exists(folder / publication.BEGUN) else _ABSENT
+
+
 def _checkpoint(folder: Path, member: Member) -> Checkpoint | None:
     path = folder / checkpoint.NAME
-    found = checkpoint.read(path) if path.is_file() else None
+    found = checkpoint.read(path) if storage.is_file(path) else None
     steps = {*member.all_gather(str(found.notes["step"]) if found else "")}
     if len(steps) > 1:
         # A worker that was lost may still have been writing.

@@ -95,6 +95,11 @@ class Cluster:
         self.stop()
         raise AssertionError(log.read_text(errors="replace"))
 
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the master and the workers, which start all others."""
+        return [process.pid for process in self._processes]
+
     def executors(self) -> list[int]:
         """The ids of its executors' JVMs."""
         return [pid for pid, line in self.programs() if "CoarseGrainedExecutorBackend" in line]
@@ -106,7 +111,7 @@ class Cluster:
 
     def programs(self) -> Iterator[tuple[int, str]]:
         """All processes that it has started, with their command lines."""
-        sessions = {process.pid for process in self._processes}
+        sessions = {*self.ids}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(entry.name)
@@ -116,7 +121,7 @@ class Cluster:
     def stop(self) -> None:
         """Ends all of it."""
         programs = [pid for pid, _ in self.programs()]
-        for pid in [*programs, *(process.pid for process in self._processes)]:
+        for pid in [*programs, *self.ids]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for process in self._processes:

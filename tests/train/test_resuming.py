@@ -393,6 +393,20 @@ class TestRefusals:
         assert message.startswith(f"{path}: is no whole checkpoint (")
         assert message.endswith("; --overwrite begins anew")
 
+    def test_an_epoch_that_another_number_of_workers_has_begun(self, easy_dataset, tmp_path):
+        unfinished = tmp_path / "run"
+        with killed(after=2):
+            train(str(easy_dataset), str(unfinished), chosen())
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        notes = {**found.notes, "workers": 2}
+        checkpoint.write(path, checkpoint.Checkpoint(found.arrays, notes))
+        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        assert message.endswith(
+            "is in the middle of epoch 1, begun with another number of workers; resume it with"
+            " --workers 2"
+        )
+
     def test_a_checkpoint_with_a_bit_changed(self, easy_dataset, unfinished):
         path = unfinished / checkpoint.NAME
         content = bytearray(path.read_bytes())

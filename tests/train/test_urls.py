@@ -1,11 +1,9 @@
 """Datasets, runs and reports in an object store: a real client, and a server on the loopback."""
 
-import logging
 import subprocess
 import sys
 
 import pytest
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from fer_pipeline import config, manifest, storage
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
@@ -14,23 +12,14 @@ from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.stages.evaluate import evaluate
 from fer_pipeline.stages.train import train
+from tests.object_store import BUCKET, served
 
 
 @pytest.fixture(scope="module")
 def bucket():
     """The URL of an empty bucket."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        storage.filesystem(storage.path("s3://faces")).mkdir("faces")
-        yield "s3://faces"
-    server.stop()
+    with served():
+        yield BUCKET
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +134,7 @@ def test_without_credentials_or_a_server(dataset, monkeypatch):
     storage.filesystem(storage.path(dataset)).clear_instance_cache()
     with pytest.raises(StorageError) as error:
         manifest.read(storage.path(f"{dataset}/elsewhere"))
-    assert str(error.value).startswith(f"{dataset}/elsewhere: cannot be read: ")
+    assert str(error.value).startswith(f"{dataset}/elsewhere/manifest.json: cannot be read: ")
     assert "\n" not in str(error.value)
     storage.filesystem(storage.path(dataset)).clear_instance_cache()
 

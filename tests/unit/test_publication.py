@@ -322,46 +322,60 @@ class TestWithdraw:
         assert (tmp_path / "it").read_text() == "mine"
 
 
+def begun(folder):
+    return writing(folder, DATASET, overwrite=False)
+
+
 class TestWriting:
     BUSY = "another job is writing there; wait for its end, or choose another folder"
 
     def test_is_for_one_at_a_time(self, tmp_path):
         folder = tmp_path / "made" / "here"
-        with writing(folder):
+        with begun(folder):
             assert files(folder) == [BEGUN]
-            with pytest.raises(FerError) as error, writing(folder):
+            with pytest.raises(FerError) as error, begun(folder):
                 pytest.fail("two wrote at a time")
             assert str(error.value) == f"{folder}: {self.BUSY}"
             # The one that was refused has taken nothing away.
             assert files(folder) == [BEGUN]
             (folder / "written").touch()
-        with writing(folder):
+        with begun(folder):
             pass
         assert files(folder) == [BEGUN, "written"]
 
     def test_leaves_no_folder_where_nothing_was_written(self, tmp_path):
         folder = tmp_path / "out"
-        with writing(folder):
+        with begun(folder):
             clean(folder, DATASET, keep=())
         assert not folder.exists()
+
+    def test_somebody_has_published_there_meanwhile(self, tmp_path):
+        mark = tmp_path / DATASET.mark
+        mark.write_text(json.dumps({"format": DATASET.format}))
+        with pytest.raises(FerError, match="holds a dataset already; --overwrite"), begun(tmp_path):
+            pytest.fail("it was replaced")
+        # What they have published is as they have left it.
+        assert files(tmp_path) == [DATASET.mark]
+        with writing(tmp_path, DATASET, overwrite=True):
+            pass
 
     def test_a_process_that_is_killed_lets_go(self, tmp_path):
         script = (
             "import sys, time\n"
             "from pathlib import Path\n"
             "from fer_pipeline import publication\n"
-            "with publication.writing(Path(sys.argv[1])):\n"
+            "with publication.writing(Path(sys.argv[1]), publication.DATASET, overwrite=False):\n"
             "    print('begun', flush=True)\n"
             "    time.sleep(60)\n"
         )
         command = [sys.executable, "-c", script, str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == "begun\n"
-            with pytest.raises(FerError, match="another job is writing there"), writing(tmp_path):
+            with pytest.raises(FerError, match="another job is writing there"), begun(tmp_path):
                 pass
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        with writing(tmp_path):
+        with begun(tmp_path):
             pass
 
     def test_after_the_end_of_the_one_that_was_waited_for(self, tmp_path, monkeypatch):
@@ -373,7 +387,7 @@ class TestWriting:
             lock(*arguments)
 
         monkeypatch.setattr(fcntl, "flock", deleted_before)
-        with pytest.raises(FerError, match="another job is writing there"), writing(tmp_path):
+        with pytest.raises(FerError, match="another job is writing there"), begun(tmp_path):
             pass
 
     def test_without_locks_goes_on(self, tmp_path, monkeypatch):
@@ -381,5 +395,5 @@ class TestWriting:
             raise OSError(95, "Operation not supported")
 
         monkeypatch.setattr(fcntl, "flock", refuse)
-        with writing(tmp_path), writing(tmp_path):
+        with begun(tmp_path), begun(tmp_path):
             (tmp_path / "written").touch()

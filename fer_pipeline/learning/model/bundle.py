@@ -89,7 +89,7 @@ def located(model: str | Path | None) -> Path:
     """
     if model is None:
         folder = PRETRAINED / SHIPPED
-        if not (folder / INFO).is_file():
+        if not storage.is_file(folder / INFO):
             raise RunError(f"{folder}: is missing; install the package again, or name a --model")
         return folder
     folder, shipped = storage.path(model), PRETRAINED / str(model)
@@ -143,9 +143,9 @@ def read(folder: Path) -> RunInfo:
         RunError: The folder is no finished run, or what it says is damaged.
     """
     if not storage.is_file(folder / INFO):
-        what = "is a file, not a run's folder" if folder.is_file() else "no such folder"
+        what = "is a file, not a run's folder" if storage.is_file(folder) else "no such folder"
         if storage.is_folder(folder):
-            begun = (folder / publication.BEGUN).exists()
+            begun = storage.exists(folder / publication.BEGUN)
             what = "its training has not finished" if begun else "holds no trained model"
         raise RunError(
             f"{folder}: {what} (no {INFO}); make one with the train job, or name {SHIPPED}"

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from fer_pipeline.errors import StorageError
 from fer_pipeline.learning.training import history
 from fer_pipeline.learning.training.callbacks import tell
 
-_SECONDS = 1.0
+_SECONDS, _SECONDS_TO_END = 1.0, 30.0
 
 
 @contextlib.contextmanager
-def told(paths: Sequence[Path]) -> Iterator[None]:
+def told(*paths: Path) -> Iterator[None]:
     """Within it, each round of a run that is finished is told in the log.
 
     Args:
-        paths: Where its history stands: at first, and in the end.
+        paths: Where its history stands: at first, where nothing of another run may stand, and in
+            the end.
     """
-    ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(paths, ended), daemon=True)
+    ended, succeeded = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_follow, args=(paths, ended, succeeded), daemon=True)
     thread.start()
     try:
         yield
+        succeeded.set()
     finally:
         ended.set()
-        thread.join()
+        # A filesystem that does not answer is not waited for.
+        thread.join(_SECONDS_TO_END)
 
 
-def _follow(paths: Sequence[Path], ended: threading.Event) -> None:
+def _follow(paths: tuple[Path, ...], ended: threading.Event, succeeded: threading.Event) -> None:
     # The last look is after the end. Who goes on from a checkpoint begins with the rounds before.
     known, over = 0, False
+    first, last = paths
     while not over:
         over = ended.wait(_SECONDS)
-        rounds = next(filter(None, map(_rounds, paths)), [])
+        rounds = _rounds(first)
+        # Till this run has one, the history of another may stand there that it replaces.
+        if not rounds and (known or succeeded.is_set()):
+            rounds = _rounds(last)
         for made in rounds[known:]:
             if made.step:
                 tell(made)

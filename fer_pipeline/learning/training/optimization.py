@@ -59,19 +59,25 @@ def _rate(
     )
 
 
-def build(optimizer: keras.optimizers.Optimizer, network: keras.Model, workers: int = 1) -> None:
+def build(
+    optimizer: keras.optimizers.Optimizer, network: keras.Model, *, summed: bool = False
+) -> None:
     """Gives the optimizer its variables; only kernels decay.
-
-    Of several workers each one's optimizer clips its equal part of the gradient.
 
     Biases and BatchNormalization's scales and offsets are one number for each channel: to shrink
     them changes what the network says and does not regularise it (He et al. 2019, section 3.1).
+
+    Args:
+        optimizer: Not yet built.
+        network: What it is to train.
+        summed: Whether the gradients that it gets are those of all workers, so that it must not sum
+            them, as Keras's optimizers do.
     """
     optimizer.exclude_from_weight_decay(
         [variable for variable in network.trainable_variables if len(variable.shape) < 2]
     )
-    if optimizer.global_clipnorm:
-        optimizer.global_clipnorm /= workers
+    if summed:
+        optimizer._all_reduce_sum_gradients = list
     optimizer.build(network.trainable_variables)
 
 

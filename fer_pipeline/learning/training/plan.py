@@ -25,6 +25,7 @@ from fer_pipeline.learning.training import (
     objective,
     optimization,
     precision,
+    resuming,
 )
 from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.checkpoint import Checkpoint
@@ -88,10 +89,13 @@ class Plan:
         Raises:
             DatasetError: The dataset is damaged.
             ConfigError: There is no such network or option, or a key needs what is not there.
-            RunError: The network could not be loaded once it is saved, or a teacher cannot be.
+            RunError: The network could not be loaded once it is saved, or a teacher cannot be, or
+                another number of workers is in the middle of an epoch.
         """
         chosen = config.training
         steps_per_epoch = open_train(data, made, config, worker).steps
+        if found:
+            resuming.require_same_workers(folder, found, worker.count, steps_per_epoch)
         validated = made.rows_of(Split.VALIDATION) > 0
         if not validated:
             optimization.require_validation(chosen)
@@ -149,6 +153,7 @@ class Plan:
             "dataset": identity(self.made),
             "precision": self.precision,
             "teachers": self.teachers,
+            "workers": self.worker.count,
         }
         path = self.folder / checkpoint.NAME if chief else None
         keeper = RunKeeper(path, self.trainer, made, best, begun)

@@ -34,8 +34,7 @@ class RunKeeper:
         trainer: What is trained.
         history: Of the run.
         best: Keeps the best weights of all trials.
-        begun: What the run is made of, which stays: `config`, `dataset`, `precision` and
-            `teachers`.
+        begun: What the run is made of: `config`, `dataset`, `precision`, `teachers` and `workers`.
         watching: Keras's callbacks of this trial.
         trial: Which one it is, from 0.
     """
@@ -140,6 +139,30 @@ def require_same(
         raise RunError(
             f"{folder}: the run was begun with another model as its teacher, in"
             f" {', '.join(replaced)}; begin anew with --overwrite"
+        )
+
+
+def require_same_workers(folder: Path, found: Checkpoint, count: int, steps: int) -> None:
+    """Refuses to end an epoch with another number of workers than has begun it.
+
+    Each number of workers has an order of rows of its own: some of the epoch's would come twice,
+    and others never.
+
+    Args:
+        folder: The run's folder.
+        found: Its checkpoint.
+        count: How many workers there are now.
+        steps: Of an epoch.
+
+    Raises:
+        RunError: It is in the middle of an epoch, and of another number of workers.
+    """
+    epochs, rest = divmod(found.notes["step"], steps)
+    begun = found.notes.get("workers", 1)
+    if rest and begun != count:
+        raise RunError(
+            f"{folder}: its checkpoint is in the middle of epoch {epochs + 1}, begun with another"
+            f" number of workers; resume it with --workers {begun}"
         )
 
 

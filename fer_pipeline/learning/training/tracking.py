@@ -130,7 +130,7 @@ class MLflow(keras.callbacks.Callback):
         """The run that the record names, if there is one."""
         from mlflow.exceptions import MlflowException
 
-        if not self._record.exists():
+        if not storage.exists(self._record):
             return None
         try:
             return self._client.get_run(json.loads(storage.read_text(self._record))["run_id"])

@@ -68,11 +68,11 @@ class Trainer:
         self._objective, self._cross_entropy = objective, Objective(objective.classes)
         self._teachers = teachers
         self._strategy = tf.distribute.get_strategy()
-        self._workers = self._strategy.num_replicas_in_sync
-        if self._workers > 1:
+        together = self._strategy.num_replicas_in_sync > 1
+        if together:
             workers.synchronize(network)
         with self._strategy.scope():
-            optimization.build(optimizer, network, self._workers)
+            optimization.build(optimizer, network, summed=together)
             self.average = MovingAverage(network.weights, average)
             self._measures = Measures(objective.classes)
             # Of the last step that was made. The first step without a finite loss, 0 for none.
@@ -94,26 +94,22 @@ class Trainer:
         return steps
 
     def _train_on(self, images: Tensor, labels: Tensor) -> None:
-        rows = workers.total(tf.cast(tf.shape(images)[0], tf.float32))
         answers = self._teachers and self._teachers(images, self.optimizer.iterations.value)
         with tf.GradientTape() as tape:
             logits = self.network(images, training=True)
             losses = self._objective(labels, logits, answers)
             # A network of a user's own may regularise its weights.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
-            # The optimizer sums the gradients of all workers: each takes its share of the loss.
-            shares = [penalty / self._workers for penalty in penalties]
-            loss = tf.add_n([tf.reduce_sum(losses) / rows, *shares])
+            rows = tf.cast(tf.shape(images)[0], tf.float32)
+            loss = workers.weighed(tf.add_n([tf.reduce_sum(losses) / rows, *penalties]), rows)
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
-        if self._workers > 1 and self.optimizer.global_clipnorm:
-            # What is clipped is the sum, of which the optimizer gets an equal part from each.
-            gradients = [one / self._workers for one in workers.total(gradients)]
+        loss, *gradients = workers.mean([loss, *gradients], rows)
         self._rate.assign(self.optimizer.learning_rate)
         self.optimizer.apply(gradients, variables)
         self.average.update(self.optimizer.iterations)
         self._measures.update(losses, labels, logits)
-        self._watch(workers.total(loss))
+        self._watch(loss)
 
     def _watch(self, loss: Tensor) -> None:
         sound = self._broken_at.value == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
+from tensorflow.python.eager import context
 
 from fer_pipeline.errors import WorkerLostError
 
@@ -25,6 +28,15 @@ Tensor = Any
 
 # The first worker validates nothing alone, but it writes checkpoints while the others wait.
 _SECONDS_TO_WAIT = 600.0
+# For all of them to be there, after each was seen to be.
+_SECONDS_TO_MEET = 120.0
+# One that fails by itself is heard before those who only miss it.
+_SECONDS_TO_BE_HEARD = 3.0
+# What TensorFlow says where another worker ended. All else is a mistake of this one.
+_LOST = (
+    *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError),
+    *(tf.errors.DeadlineExceededError, tf.errors.InternalError),
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +68,22 @@ def join(addresses: Sequence[str], number: int, cores: int) -> None:
         addresses: `host:port` of each worker; nobody but TensorFlow listens there.
         number: Which of them this process is.
         cores: How many processor cores it may use.
+
+    Raises:
+        tf.errors.OpError: They were not all there in time.
     """
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": number}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)
     # The port may be held by a socket that does not listen, so that nobody else takes it.
     os.environ["TF_GRPC_REUSE_PORT"] = "true"
+    # Its default, an hour, is long for others to wait for one that hangs.
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=len(addresses))],
+        cluster_register_timeout_in_ms=int(_SECONDS_TO_MEET * 1000),
+    )
     ring = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.RING,
         timeout_seconds=_SECONDS_TO_WAIT,
@@ -82,7 +104,8 @@ def losses(number: int) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.OpError as error:
+    except _LOST as error:
+        time.sleep(_SECONDS_TO_BE_HEARD)
         reason = " ".join(str(error.message).split())[:200]
         raise WorkerLostError(f"worker {number} lost another one: {reason}") from error
 
@@ -94,14 +117,40 @@ def synchronize(network: keras.Model) -> None:
             layer.synchronized = True
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum over all workers, in a replica's step: a tensor or a list of them.
+def weighed(loss: Tensor, rows: Tensor) -> Tensor:
+    """What a worker takes the gradient of, in a replica's step, for `mean` to follow.
 
-    They are float32 or float64 where there are several workers.
+    Synchronised BatchNormalization adds up the gradients of all workers on its way back, so what
+    each one's rows weigh has to be in them before.
+
+    Args:
+        loss: The mean over the worker's rows.
+        rows: How many these are, float32.
     """
+    return loss if _alone() else loss * rows
+
+
+def mean(values: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
+    """The means over the rows of all workers, in a replica's step, in one message.
+
+    Args:
+        values: Of the worker's rows, float32, as `weighed`; None stays.
+        rows: How many these are, float32.
+    """
+    if _alone():
+        return [*values]
+    found = [value for value in values if value is not None]
+    *sums, count = _sum([*found, rows])
+    means = iter([value / count for value in sums])
+    return [None if value is None else next(means) for value in values]
+
+
+def _alone() -> bool:
+    return tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+
+def _sum(value: Tensor) -> Tensor:
     replicas = tf.distribute.get_replica_context()
-    if replicas.num_replicas_in_sync == 1:
-        return value
     return replicas.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
@@ -110,8 +159,7 @@ def totals(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
 
     Sums of integers are exact up to 2^53.
     """
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync == 1:
+    if _alone():
         return [*arrays]
     # One message for all of them.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
@@ -128,4 +176,4 @@ def totals(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
 @tf.function(reduce_retracing=True)
 def _summed(values: Tensor) -> Tensor:
     # As a result of the step: what comes from outside of it is on no device, and is refused.
-    return tf.distribute.get_strategy().run(lambda: total(tf.identity(values)))
+    return tf.distribute.get_strategy().run(lambda: _sum(tf.identity(values)))

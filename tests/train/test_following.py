@@ -1,0 +1,65 @@
+"""The rounds that other processes train are told where they were asked for."""
+
+import logging
+
+import pytest
+
+from fer_pipeline.learning.training import following
+from fer_pipeline.learning.training.history import History, Round
+
+
+def round_of(step):
+    return Round(
+        step=step,
+        epoch=step,
+        minibatch_loss=1.0,
+        minibatch_accuracy=0.5,
+        rows=4,
+        validation_loss=None,
+        validation_accuracy=None,
+        validation_mean_class_accuracy=None,
+        learning_rate=0.1,
+        trial=0,
+    )
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "_SECONDS", 0.01)
+    return tmp_path / "unfinished.csv", tmp_path / "history.csv"
+
+
+def test_each_round_is_told_once(files, caplog):
+    first, last = files
+    caplog.set_level(logging.INFO)
+    with following.told(first, last):
+        made = History(first, [])
+        for step in range(3):
+            made.add(round_of(step))
+        # As at the end of a run.
+        first.rename(last)
+    # The first round comes before any step.
+    assert len(caplog.messages) == 2
+
+
+def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, caplog):
+    _, last = files
+    caplog.set_level(logging.INFO)
+    History(last, [round_of(step) for step in range(5)])
+    with pytest.raises(ValueError, match="fails"), following.told(*files):
+        raise ValueError("fails")
+    assert not caplog.messages
+
+
+def test_of_a_run_that_is_replaced_none_is_told(files, caplog):
+    first, last = files
+    caplog.set_level(logging.INFO)
+    older = History(last, [])
+    for step in range(5):
+        older.add(round_of(step))
+    with following.told(first, last):
+        made = History(first, [])
+        for step in range(2):
+            made.add(round_of(step))
+        first.replace(last)
+    assert len(caplog.messages) == 1
