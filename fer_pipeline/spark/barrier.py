@@ -45,7 +45,12 @@ class Member:
     all_gather: Callable[[str], list[str]]
 
 
-def run(session: SparkSession, count: int, function: Callable[[Member], None]) -> None:
+def run(
+    session: SparkSession,
+    count: int,
+    function: Callable[[Member], None],
+    progress: Callable[[], int] = lambda: 0,
+) -> None:
     """Runs a function in so many processes at once.
 
     The GPU that Spark has assigned to a task is the only one that its process sees.
@@ -54,11 +59,13 @@ def run(session: SparkSession, count: int, function: Callable[[Member], None]) -
         session: One for barriers.
         count: How many.
         function: Can be pickled.
+        progress: How much the processes have done by now: as long as that grows from one loss to
+            the next, they may go on being lost.
 
     Raises:
         ClusterError: There are fewer slots, a process cannot reach another, or one has more GPUs
             than it can use.
-        WorkerLostError: Processes were lost too often.
+        WorkerLostError: Processes were lost too often in a row.
     """
     stage = session.sparkContext.parallelize(range(count), count).barrier()
 
@@ -67,7 +74,9 @@ def run(session: SparkSession, count: int, function: Callable[[Member], None]) -
         return iter(())
 
     # Spark does not begin a stage again of which it would return the results.
-    for attempt in range(1, _ATTEMPTS + 1):
+    attempt, done = 0, progress()
+    while True:
+        attempt += 1
         try:
             stage.mapPartitions(task).collect()
             return
@@ -75,10 +84,13 @@ def run(session: SparkSession, count: int, function: Callable[[Member], None]) -
             lost = _lost(str(error), count)
             if lost is None:
                 raise
+            now = progress()
+            if now > done:
+                attempt, done = 1, now
             if attempt == _ATTEMPTS:
                 raise WorkerLostError(
-                    f"workers were lost {attempt} times, the last time so: {lost}; --resume goes on"
-                    " from the last checkpoint"
+                    f"workers were lost {attempt} times without a round in between, the last time"
+                    f" so: {lost}; --resume goes on from the last checkpoint"
                 ) from error
             log.warning("a worker was lost (%s); all begin again", lost)
 

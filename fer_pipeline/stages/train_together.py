@@ -67,7 +67,7 @@ def train_together(
         _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
     )
     with begun.writing(), following.told(folder / HISTORY_SO_FAR, folder / HISTORY):
-        barrier.run(session, count, part)
+        barrier.run(session, count, part, lambda: _rounds_so_far(folder))
     if not is_finished(folder):
         raise StorageError(
             f"{folder}: the workers wrote a run that is not there; on a cluster the output must be"
@@ -100,6 +100,11 @@ def _take_part(data: Path, folder: Path, config: Config, resumed: bool, member: 
         perform(plan, found, resumed=resumed or found is not None)
     # Until the first one has written the run, it may need the others to make it again.
     member.all_gather("")
+
+
+def _rounds_so_far(folder: Path) -> int:
+    path = folder / HISTORY_SO_FAR
+    return storage.read_text(path).count("\n") if storage.is_file(path) else 0
 
 
 _FINISHED, _BEGUN, _ABSENT = "finished", "begun", "absent"
