@@ -18,7 +18,8 @@ from benchmarks.memory import Watch
 
 _REPEATS = (1, 4, 8)
 _ROUNDS = {1: 3, 4: 2, 8: 2}
-_SETTINGS = ("split.usage.PublicTest=test", "augmentation.flip=true", "augmentation.rotations=[10]")
+SETTINGS = ("split.usage.PublicTest=test", "augmentation.flip=true", "augmentation.rotations=[10]")
+"""What it is configured with, also where its input is skewed."""
 
 
 def dataset(repeat: int) -> Path:
@@ -79,7 +80,7 @@ def measure(source: Path, target: Path, *settings: str) -> tuple[float, int]:
         str(data.ROOT / "spark-submit.sh"),
         *("--master", f"local[{os.cpu_count()}]", "--driver-memory", "512m"),
         *("preprocess", "--input", str(source), "--output", str(target), "--overwrite"),
-        *(part for setting in (*_SETTINGS, *settings) for part in ("--set", setting)),
+        *(part for setting in (*SETTINGS, *settings) for part in ("--set", setting)),
     ]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:

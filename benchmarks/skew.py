@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 
 from benchmarks import data
+from benchmarks.preprocess import SETTINGS
 from benchmarks.submit import CORES, FOLDER, cluster, submit
 from fer_pipeline.emotions import FER2013
 
 _ROWS, _EVEN_FILES, _TINY_FILES = 120_000, 30, 10_000
-_SETTINGS = ("split.usage.PublicTest=test", "augmentation.flip=true", "augmentation.rotations=[10]")
 
 
 def run() -> list[tuple[str, str, str]]:
@@ -38,7 +38,7 @@ def run() -> list[tuple[str, str, str]]:
                 *(made, "--conf", "spark.eventLog.enabled=true"),
                 *("--conf", f"spark.eventLog.dir={log.as_uri()}"),
                 *("preprocess", "--input", str(source), "--output", str(FOLDER / "dataset")),
-                *(part for setting in _SETTINGS for part in ("--set", setting)),
+                *(part for setting in SETTINGS for part in ("--set", setting)),
             )
             (events,) = log.iterdir()
             rows.append(

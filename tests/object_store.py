@@ -39,3 +39,9 @@ def served() -> Iterator[dict[str, str]]:
             yield environment
     finally:
         server.stop()
+
+
+def names(url: str) -> set[str]:
+    """The files of a folder there, relative to it."""
+    folder = storage.path(url)
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

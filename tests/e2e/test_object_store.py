@@ -5,18 +5,13 @@ import json
 import pytest
 
 from fer_pipeline import manifest, storage
-from tests.object_store import BUCKET, served
+from tests.object_store import BUCKET, names, served
 
 
 @pytest.fixture(scope="module")
 def environment():
     with served() as found:
         yield found
-
-
-def names(url):
-    folder = storage.path(url)
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_preprocess_over_what_a_killed_one_left(jobs, home, dataset, environment):

@@ -23,6 +23,12 @@ def round_of(step):
     )
 
 
+def write(path, rounds):
+    made = History(path)
+    for step in range(rounds):
+        made.add(round_of(step))
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.setattr(following, "_SECONDS", 0.01)
@@ -33,11 +39,9 @@ def test_each_round_is_told_once(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
     with following.told(first, last):
-        made = History(first, [])
-        for step in range(3):
-            made.add(round_of(step))
+        write(first, rounds=3)
         # As at the end of a run.
-        first.rename(last)
+        first.replace(last)
     # The first round comes before any step.
     assert len(caplog.messages) == 2
 
@@ -45,7 +49,7 @@ def test_each_round_is_told_once(files, caplog):
 def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, caplog):
     _, last = files
     caplog.set_level(logging.INFO)
-    History(last, [round_of(step) for step in range(5)])
+    write(last, rounds=5)
     with pytest.raises(ValueError, match="fails"), following.told(*files):
         raise ValueError("fails")
     assert not caplog.messages
@@ -54,12 +58,8 @@ def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, 
 def test_of_a_run_that_is_replaced_none_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
-    older = History(last, [])
-    for step in range(5):
-        older.add(round_of(step))
+    write(last, rounds=5)
     with following.told(first, last):
-        made = History(first, [])
-        for step in range(2):
-            made.add(round_of(step))
+        write(first, rounds=2)
         first.replace(last)
     assert len(caplog.messages) == 1

@@ -12,7 +12,7 @@ from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.stages.evaluate import evaluate
 from fer_pipeline.stages.train import train
-from tests.object_store import BUCKET, served
+from tests.object_store import BUCKET, names, served
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,6 @@ def dataset(bucket, easy_dataset):
 def chosen(*overrides):
     options = ("feed.batch_size=23", "model.options.hidden=8", "training.epochs=3")
     return config.load(None, [*options, "training.optimizer.learning_rate=0.02", *overrides])
-
-
-def names(url):
-    folder = storage.path(url)
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

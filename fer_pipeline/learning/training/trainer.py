@@ -68,7 +68,7 @@ class Trainer:
         self._objective, self._cross_entropy = objective, Objective(objective.classes)
         self._teachers = teachers
         self._strategy = tf.distribute.get_strategy()
-        together = self._strategy.num_replicas_in_sync > 1
+        together = not workers.are_alone()
         if together:
             workers.synchronize(network)
         with self._strategy.scope():

@@ -127,7 +127,7 @@ def weighed(loss: Tensor, rows: Tensor) -> Tensor:
         loss: The mean over the worker's rows.
         rows: How many these are, float32.
     """
-    return loss if _alone() else loss * rows
+    return loss if are_alone() else loss * rows
 
 
 def mean(values: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
@@ -137,7 +137,7 @@ def mean(values: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
         values: Of the worker's rows, float32, as `weighed`; None stays.
         rows: How many these are, float32.
     """
-    if _alone():
+    if are_alone():
         return [*values]
     found = [value for value in values if value is not None]
     *sums, count = _sum([*found, rows])
@@ -145,7 +145,8 @@ def mean(values: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
     return [None if value is None else next(means) for value in values]
 
 
-def _alone() -> bool:
+def are_alone() -> bool:
+    """Whether this process trains by itself, within TensorFlow's strategy as it stands."""
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
@@ -159,7 +160,7 @@ def totals(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
 
     Sums of integers are exact up to 2^53.
     """
-    if _alone():
+    if are_alone():
         return [*arrays]
     # One message for all of them.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
