@@ -7,6 +7,8 @@
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
+# Two tests at once: most of them wait for a JVM or a process of their own half of the time.
+AT_ONCE := --numprocesses 2
 
 # Nothing of the caller's own python, pip, Spark, Hadoop or TensorFlow set-up reaches the recipes.
 # JAVA_HOME does: a Java 17 there is the one to use.
@@ -26,10 +28,10 @@ demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
 
 test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
-	@$(VENV_PYTHON) -m pytest tests $(ARGS)
+	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadfile tests $(ARGS)
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
-	@$(VENV_PYTHON) -m pytest tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
+	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadscope tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
 lint: $(STAMP) ## check style, types and the imports between the floors
 	@$(VENV_PYTHON) -m ruff check .

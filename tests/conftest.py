@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make cluster-test` sets."""
     parser.addoption("--cluster", action="store_true", help="all tests on a cluster, not a few")
     parser.addoption("--fer2013", metavar="CSV", help="some rows of it, not drawn faces")
-    parser.addoption("--kills", type=int, default=5, help="how often a driver is killed")
+    parser.addoption("--kills", type=int, default=3, help="how often a driver is killed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,26 +38,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("cluster")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-
-
-_held: dict[str, list[str]] = {}
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Notes what held."""
-    report = yield
-    marker = item.get_closest_marker("killed")
-    if marker and (report.when == "call" or not report.passed):
-        _held.setdefault(marker.args[0], []).append(report.outcome)
-    return report
+    for item in items:
+        # It travels with the report, from whichever process runs the test.
+        item.user_properties += [("killed", mark.args[0]) for mark in item.iter_markers("killed")]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line for each thing that was killed."""
-    if _held:
+    held: dict[str, set[str]] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            for key, what in report.user_properties:
+                if key == "killed":
+                    held.setdefault(what, set()).add(outcome)
+    if held:
         terminalreporter.section("killed")
-        for what, results in _held.items():
-            held = "DID NOT HOLD" if "failed" in results else "held"
-            held = "not run" if {*results} == {"skipped"} else held
-            terminalreporter.write_line(f"{held:>12}  {what}")
+    for what, outcomes in held.items():
+        said = "DID NOT HOLD" if outcomes & {"failed", "error"} else "held"
+        said = "not run" if outcomes == {"skipped"} else said
+        terminalreporter.write_line(f"{said:>12}  {what}")

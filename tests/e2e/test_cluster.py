@@ -49,14 +49,6 @@ def cluster(tmp_path_factory):
     made.stop()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def packing(request, jobs):
-    """`make dist`, which takes minutes, beside the tests that need no archive."""
-    if any(item.cls is TestArchive for item in request.session.items):
-        return jobs.start_command([str(ROOT / "scripts" / "dist"), "1"], ROOT)
-    return None
-
-
 @pytest.fixture(scope="module")
 def split(jobs, place, cluster):
     """A dataset that the cluster made of the drawn faces."""
@@ -270,7 +262,9 @@ class TestTrain:
     @pytest.mark.cluster
     def test_more_workers_than_slots(self, jobs, place, cluster, split):
         train = ("train", "--workers", "3", *TRAIN, "--output", "too many")
-        done = jobs.run(*cluster.options, *train, cwd=place)
+        # It waits a minute for slots unless it is told otherwise.
+        few = ("--conf", "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures=3")
+        done = jobs.run(*cluster.options, *few, *train, cwd=place)
         done.expect_error("3 workers have to run at the same time, and the cluster has fewer slots")
         assert not (place / "too many" / "model.json").exists()
 
@@ -341,8 +335,8 @@ class TestScore:
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 class TestArchive:
-    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split, packing):
-        packed = packing.wait(limit=600)
+    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split):
+        packed = jobs.start_command([str(ROOT / "scripts" / "dist"), "1"], ROOT).wait(limit=600)
         packed.expect_success()
         (archive,) = re.findall(r"^archive (\S+)", packed.out, re.MULTILINE)
         python = "./environment/bin/python"

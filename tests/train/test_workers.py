@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,24 +39,23 @@ def free_ports(count):
     return ports
 
 
+def started(command, **streams):
+    """A worker, as a process."""
+    return subprocess.Popen(
+        [sys.executable, *command],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stderr=subprocess.PIPE,
+        text=True,
+        **streams,
+    )
+
+
 def trained(count, batches, folder):
     """What each of so many workers ends with."""
     addresses = json.dumps([f"127.0.0.1:{port}" for port in free_ports(count)])
     folder.mkdir()
     processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(WORKER),
-                str(n),
-                addresses,
-                str(folder / f"{n}.npz"),
-                str(batches),
-            ],
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        started([str(WORKER), str(n), addresses, str(folder / f"{n}.npz"), str(batches)])
         for n in range(count)
     ]
     try:
@@ -83,6 +83,53 @@ def test_two_workers_make_the_steps_of_one(batches, tmp_path):
     # Those of the two are the same to the last bit: each makes the same step with the same sum.
     for name in alone.keys() - {"losses"}:
         np.testing.assert_array_equal(both[0][name], both[1][name])
+
+
+# A worker that sums with the others without an end, with limits that are short.
+PATIENT = """
+import sys
+import numpy as np
+from fer_pipeline.errors import WorkerLostError
+from fer_pipeline.learning.training import workers
+workers._SECONDS_TO_MEET, workers._SECONDS_TO_WAIT, number = 15, 6.0, int(sys.argv[1])
+try:
+    with workers.losses(number):
+        workers.join(sys.argv[2:], number, 1)
+        while True:
+            workers.totals([np.zeros(1)])
+            print("summed", flush=True)
+except WorkerLostError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def patient(number, addresses):
+    return started(["-c", PATIENT, str(number), *addresses], stdout=subprocess.PIPE)
+
+
+class TestNothingHangs:
+    def test_where_a_worker_never_comes(self):
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        with patient(0, addresses) as alone:
+            try:
+                out, said = alone.communicate(timeout=60)
+            finally:
+                alone.kill()
+        assert (alone.returncode, out) == (1, "")
+        assert "Timeout (0:00:15)!" in said
+
+    def test_where_a_worker_stands_still(self):
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        with patient(0, addresses) as first, patient(1, addresses) as second:
+            try:
+                assert first.stdout.readline() == second.stdout.readline() == "summed\n"
+                second.send_signal(signal.SIGSTOP)
+                _, said = first.communicate(timeout=60)
+            finally:
+                first.kill()
+                second.kill()
+        assert first.returncode == 1
+        assert "error: worker 0 lost another one: " in said
 
 
 def test_totals_of_one_are_its_own():

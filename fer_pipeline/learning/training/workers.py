@@ -8,6 +8,7 @@ TensorFlow's MultiWorkerMirroredStrategy.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import time
@@ -19,8 +20,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
-from tensorflow.python.eager import context
 
 from fer_pipeline.errors import WorkerLostError
 
@@ -29,7 +28,7 @@ Tensor = Any
 # The first worker validates nothing alone, but it writes checkpoints while the others wait.
 _SECONDS_TO_WAIT = 600.0
 # For all of them to be there, after each was seen to be.
-_SECONDS_TO_MEET = 120.0
+_SECONDS_TO_MEET = 120
 # One that fails by itself is heard before those who only miss it.
 _SECONDS_TO_BE_HEARD = 3.0
 # What TensorFlow says where another worker ended. All else is a mistake of this one.
@@ -64,31 +63,28 @@ ALONE = Workers()
 def join(addresses: Sequence[str], number: int, cores: int) -> None:
     """Meets the other workers: from here on TensorFlow's default strategy is that of all of them.
 
+    Where they are not all there in time, the process ends: Spark then begins all of them again.
+
     Args:
         addresses: `host:port` of each worker; nobody but TensorFlow listens there.
         number: Which of them this process is.
         cores: How many processor cores it may use.
-
-    Raises:
-        tf.errors.OpError: They were not all there in time.
     """
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": number}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)
     # The port may be held by a socket that does not listen, so that nobody else takes it.
     os.environ["TF_GRPC_REUSE_PORT"] = "true"
-    # Its default, an hour, is long for others to wait for one that hangs.
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/replica:0/task:0",
-        coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=len(addresses))],
-        cluster_register_timeout_in_ms=int(_SECONDS_TO_MEET * 1000),
-    )
     ring = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.RING,
         timeout_seconds=_SECONDS_TO_WAIT,
     )
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
+    # TensorFlow waits an hour, whatever it is told, and lets no thread of Python run meanwhile.
+    faulthandler.dump_traceback_later(_SECONDS_TO_MEET, exit=True)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     tf.distribute.experimental_set_strategy(strategy)
 
 
