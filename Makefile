@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test cluster-test lint dist bench bench-cluster bench-fer clean moved
+.PHONY: help venv demo test cluster-test lint dist bench bench-cluster bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -23,6 +23,8 @@ export PYTHONNOUSERSITE := 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+venv: $(STAMP) ## build the environment alone
 
 demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")

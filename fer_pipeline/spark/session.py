@@ -18,7 +18,13 @@ from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import SparkSession as SparkSession
 
 from fer_pipeline import errors
-from fer_pipeline.errors import FerError, InputError, SparkStartError, StorageError
+from fer_pipeline.errors import (
+    ClusterError,
+    FerError,
+    InputError,
+    SparkStartError,
+    StorageError,
+)
 from fer_pipeline.spark.java import find_java_home
 
 SMALLEST_SPLIT = 1 << 20
@@ -29,11 +35,29 @@ _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 _UNREADABLE = (
     (r"(EOFException|ZipException|incorrect data check)[^\n]*", "a compressed file is damaged"),
-    (r"No FileSystem for scheme[^\n]*", "Spark has no filesystem of this kind"),
+    (
+        r"No FileSystem for scheme[^\n]*",
+        "Spark has no filesystem of this kind; for S3 name it s3a://, and give Spark"
+        " --packages org.apache.hadoop:hadoop-aws:3.3.4",
+    ),
     (r"ClassNotFoundException: Class org.apache.hadoop.fs[^\n]*", "Spark lacks this filesystem"),
     (r"(ConnectException|UnknownHostException)[^\n]*", "its filesystem does not answer"),
 )
 """What Spark says of inputs that it cannot read, and what that means."""
+
+_WORKERS_PYTHON = "spark.pyspark.python names the one that they run, --archives ships one"
+_UNFIT = (
+    (r'Cannot run program "(?P<what>[^"]+)": error=', "the executors have no {what}"),
+    (
+        r"ModuleNotFoundError: No module named '(?P<what>[^']+)'",
+        "the executors' Python has no {what}",
+    ),
+    (
+        r"PYTHON_VERSION_MISMATCH\] (?P<what>[^\n]+? than that in driver [\d.]+\d)",
+        "the executors have another Python ({what})",
+    ),
+)
+"""What Spark says of a Python of the executors with which no job can run, and what that means."""
 
 _SETTINGS = {
     # The default counts every small file as 4 MB, which makes a task of 32 images.
@@ -70,8 +94,6 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
     """
     with _interruptible() as stop:
         session = _open(job, _OF_BARRIERS if barrier else {})
-        for key, value in _SETTINGS.items():
-            session.conf.set(key, value)
         stop.watch(session)
         try:
             with user_errors():
@@ -162,13 +184,37 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
         ours: dict[str, Any] = {
             key: value for key, value in settings.items() if not given.contains(key)
         }
-        return SparkSession.builder.appName(f"fer_pipeline {job}").config(map=ours).getOrCreate()
+        session = SparkSession.builder.appName(f"fer_pipeline {job}").config(map=ours).getOrCreate()
+        for key, value in _SETTINGS.items():
+            session.conf.set(key, value)
+        return session
+    except Py4JJavaError as error:
+        raise SparkStartError(_why_not(str(error), given.get("spark.master", ""))) from error
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
         raise SparkStartError(
             "Spark did not start; what it says of the cause stands above"
         ) from None
+
+
+def _why_not(text: str, master: str) -> str:
+    """Why there is no session, as far as Spark tells."""
+    missing = re.search(
+        r"(?:NoSuchFile|FileNotFound)Exception: (?:File )?(?:file:)?(.+?)(?: does not exist|$)",
+        text,
+        re.MULTILINE,
+    )
+    if missing:
+        return (
+            f"{missing[1]}: no such file; Spark was to ship it to the executors (--archives,"
+            " --files, --py-files or --jars)"
+        )
+    # Spark gives up by stopping what it is about to start.
+    if re.search(r"(LiveListenerBus|SparkContext) (is|was|has been|is being) (stopped|shut)", text):
+        return f"{master}: no Spark master answers there, or it wants no further application"
+    (cause,) = re.findall(r"^: (.*)", text, re.MULTILINE)[:1] or [text]
+    return f"Spark did not start: {cause[:200]}; what it says of the cause stands above"
 
 
 def rows_per_batch(session: SparkSession, count: int) -> None:
@@ -210,6 +256,10 @@ def _user_error(text: str) -> FerError | None:
     ours = re.search(r"fer_pipeline\.errors\.(\w+): (.+)", text)
     if ours:
         return getattr(errors, ours[1])(ours[2].strip())
+    for pattern, meaning in _UNFIT:
+        unfit = re.search(pattern, text)
+        if unfit:
+            return ClusterError(f"{meaning.format(what=unfit['what'])}; {_WORKERS_PYTHON}")
     missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (.+?)\.?(?: SQLSTATE|\n|$)", text)
     if missing:
         return InputError(f"{missing[1]}: no such file or folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 def train_together(
-    session: SparkSession,
+    opened: AbstractContextManager[SparkSession],
     count: int,
     dataset: str,
     output: str,
@@ -37,7 +38,7 @@ def train_together(
     """Trains a network with several workers, and tells each round that they finish.
 
     Args:
-        session: One for barriers.
+        opened: Gives a session for barriers, once it is known that the run may begin.
         count: How many workers.
         dataset: The dataset's folder, which all machines share.
         output: The run's folder, which all machines share.
@@ -49,7 +50,8 @@ def train_together(
         What the finished run says of its model.
 
     Raises:
-        ConfigError: The run's MLflow is in a folder of one worker's machine.
+        ConfigError: The run's MLflow is in a folder of one worker's machine, or a batch has fewer
+            rows than there are workers.
         ClusterError: The workers cannot be had, or cannot reach each other.
         WorkerLostError: Workers were lost too often.
         FerError: As for `train`.
@@ -59,6 +61,11 @@ def train_together(
             "tracking.uri: with --workers, MLflow needs one that all machines reach: by default it"
             " is a file in the folder of the worker that writes"
         )
+    if config.feed.batch_size < count:
+        raise ConfigError(
+            f"feed.batch_size: is {config.feed.batch_size}, and each of {count} workers needs a row"
+            " of every batch; set a larger one, or take fewer workers"
+        )
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = storage.path(output)
     if not begun:
@@ -66,7 +73,11 @@ def train_together(
     part = functools.partial(
         _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
     )
-    with begun.writing(), following.told(folder / HISTORY_SO_FAR, folder / HISTORY):
+    with (
+        opened as session,
+        begun.writing(),
+        following.told(folder / HISTORY_SO_FAR, folder / HISTORY),
+    ):
         barrier.run(session, count, part, lambda: _rounds_so_far(folder))
     if not is_finished(folder):
         raise StorageError(
@@ -92,7 +103,8 @@ def _take_part(data: Path, folder: Path, config: Config, resumed: bool, member: 
     worker = Workers(member.number, len(member.addresses))
     with workers.losses(member.number):
         workers.join(member.addresses, member.number, member.cores)
-        found = _agreed(member, lambda: _checkpoint(folder, member))
+        found = _agreed(member, lambda: _checkpoint(folder))
+        _require_the_same(member, found, folder)
         made = manifest.read(data)
         # What is wrong with one worker's part is wrong for all, before they wait for each other.
         _agreed(member, lambda: open_train(data, made, config, worker))
@@ -117,14 +129,16 @@ def _state(folder: Path) -> str:
     return _BEGUN if storage.exists(folder / publication.BEGUN) else _ABSENT
 
 
-def _checkpoint(folder: Path, member: Member) -> Checkpoint | None:
+def _checkpoint(folder: Path) -> Checkpoint | None:
     path = folder / checkpoint.NAME
-    found = checkpoint.read(path) if storage.is_file(path) else None
-    steps = {*member.all_gather(str(found.notes["step"]) if found else "")}
-    if len(steps) > 1:
-        # A worker that was lost may still have been writing.
+    return checkpoint.read(path) if storage.is_file(path) else None
+
+
+def _require_the_same(member: Member, found: Checkpoint | None, folder: Path) -> None:
+    """All workers have read the same checkpoint: one that was lost may still have been writing."""
+    if len({*member.all_gather(str(found.notes["step"]) if found else "")}) > 1:
+        path = folder / checkpoint.NAME
         raise WorkerLostError(f"{path}: changed while it was read; the workers begin again")
-    return found
 
 
 def _agreed(member: Member, make: Callable[[], T]) -> T:

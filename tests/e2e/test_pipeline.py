@@ -352,6 +352,35 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "preprocess --input faces.csv --output data",
         "/data: holds a dataset already; --overwrite replaces it",
     ),
+    "preprocess: nothing to ship": (
+        "--archives nothing.tar.gz#environment preprocess --input faces.csv --output {out}",
+        "/nothing.tar.gz: no such file; Spark was to ship it to the executors (--archives,",
+    ),
+    "preprocess: no master": (
+        "--master spark://127.0.0.1:1 preprocess --input faces.csv --output {out}",
+        "spark://127.0.0.1:1: no Spark master answers there",
+    ),
+    "preprocess: executors without a python": (
+        "--conf spark.pyspark.python=/no/python preprocess --input faces.csv --output {out}",
+        "the executors have no /no/python; spark.pyspark.python names the one that they run",
+    ),
+    "preprocess: executors without our packages": (
+        "--conf spark.pyspark.python=./bare-python preprocess --input faces.csv --output {out}",
+        "; spark.pyspark.python names the one that they run, --archives ships one",
+    ),
+    "preprocess: a filesystem that Spark lacks": (
+        "preprocess --input s3://bucket/faces.csv --output {out}",
+        "for S3 name it s3a://, and give Spark --packages org.apache.hadoop:hadoop-aws:",
+    ),
+    "train: fewer rows in a batch than workers": (
+        "train --workers 3 --dataset data --output {out} --set feed.batch_size=2",
+        "feed.batch_size: is 2, and each of 3 workers needs a row of every batch; set a larger one",
+    ),
+    "train: no such dataset for workers": (
+        # It is said before anybody looks for the master.
+        "--master spark://127.0.0.1:1 train --workers 2 --dataset nothing --output {out}",
+        "nothing: no such folder; make one with the preprocess job",
+    ),
     "train: no such dataset": (
         "train --dataset nothing --output {out}",
         "nothing: no such folder; make one with the preprocess job",
@@ -403,6 +432,9 @@ def mistakes(jobs, dataset, runs, report, scores, exported, on_disk) -> dict[str
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _changed(dataset.folder, dataset.home / "five", classes=five)
     (dataset.home / "headless.csv").write_text("0,1 2 3,Training\n" * 5)
+    bare = dataset.home / "bare-python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
     before = on_disk(dataset.home)
 
     def make(number: int, command: str) -> Any:
