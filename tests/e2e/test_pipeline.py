@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline import config
+from fer_pipeline.publication import SHIPPED
 from fer_pipeline.spark.java import find_java_home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -327,6 +328,9 @@ def _changed(dataset: Path, copy: Path, **changes: Any) -> None:
     (copy / "manifest.json").write_text(json.dumps(manifest))
 
 
+NO_MODEL = (
+    f"nothing: no such folder (no model.json); make one with the train job, or name {SHIPPED}"
+)
 MISTAKES: dict[str, tuple[str, str]] = {
     "preprocess: no such input": (
         "preprocess --input nothing.csv --output {out}",
@@ -396,7 +400,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "evaluate: no such run": (
         "evaluate --model nothing --dataset data --output {out}",
-        "nothing: no such folder (no model.json); make one with the train job, or name compact",
+        NO_MODEL,
     ),
     "evaluate: other classes": (
         "evaluate --model run --dataset five --output {out}",
@@ -409,7 +413,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "score: no such run": (
         "score --model nothing --input faces.csv --output {out}",
-        "nothing: no such folder (no model.json); make one with the train job, or name compact",
+        NO_MODEL,
     ),
     "score: an output that is there": (
         "score --model run --input faces.csv --output scores",
@@ -417,7 +421,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "export: no such run": (
         "export --model nothing --output {out}",
-        "nothing: no such folder (no model.json); make one with the train job, or name compact",
+        NO_MODEL,
     ),
     "export: an output that is there": (
         "export --model run --output exported",

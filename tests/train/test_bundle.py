@@ -12,6 +12,7 @@ from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.training.trainer import make_repeatable
 from fer_pipeline.pixels import Normalization
+from fer_pipeline.publication import SHIPPED
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATIONS = {
@@ -159,7 +160,7 @@ def refused(folder, read=bundle.load):
     return message
 
 
-ADVICE = "make one with the train job, or name compact"
+ADVICE = f"make one with the train job, or name {SHIPPED}"
 
 
 class TestRefusals:
