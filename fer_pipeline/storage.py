@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 
 Description = TypeVar("Description", bound=BaseModel)
 
-# Of S3's clients, which otherwise wait for half an hour for a server that does not answer: s3fs
-# itself tries five times.
-_PATIENCE = {"connect_timeout": 10.0, "read_timeout": 20.0, "retries": {"max_attempts": 0}}
 _DAY = 24 * 60 * 60.0
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -57,10 +54,9 @@ def path(text: str | Path) -> Path:
     from upath import UPath
 
     scheme = urlparse(named).scheme
-    options: dict[str, Any] = {"config_kwargs": _PATIENCE} if scheme in ("s3", "s3a") else {}
     try:
         # Other processes write there too: what is listed once is not what is there later.
-        found = UPath(named, use_listings_cache=False, **options)
+        found = UPath(named, use_listings_cache=False)
         filesystem(cast(Path, found))
         return cast(Path, found)
     except ImportError as error:

@@ -92,8 +92,8 @@ def _run(arguments: argparse.Namespace) -> str:
         from fer_pipeline.spark.session import spark_session
         from fer_pipeline.stages.train_together import train_together
 
-        session = spark_session("train", barrier=True)
-        info = train_together(session, arguments.workers, *run, **allowed)
+        opened = spark_session("train", barrier=True)
+        info = train_together(opened, arguments.workers, *run, **allowed)
     return summary(info, arguments.output)
 
 

@@ -48,7 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     held: dict[str, set[str]] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
-            for key, what in report.user_properties:
+            # What could not be collected has none.
+            for key, what in getattr(report, "user_properties", ()):
                 if key == "killed":
                     held.setdefault(what, set()).add(outcome)
     if held:

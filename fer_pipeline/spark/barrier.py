@@ -75,6 +75,7 @@ def run(
 
     # Spark does not begin a stage again of which it would return the results.
     attempt, done = 0, progress()
+    log.info("asks Spark for %s tasks at the same time", count)
     while True:
         attempt += 1
         try:
@@ -90,7 +91,8 @@ def run(
             if attempt == _ATTEMPTS:
                 raise WorkerLostError(
                     f"workers were lost {attempt} times without a round in between, the last time"
-                    f" so: {lost}; --resume goes on from the last checkpoint"
+                    f" so: {lost}; what the executors wrote to stderr says more (workers need each"
+                    " other's ports); --resume goes on from the last checkpoint"
                 ) from error
             log.warning("a worker was lost (%s); all begin again", lost)
 

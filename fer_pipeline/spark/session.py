@@ -33,13 +33,12 @@ SMALLEST_SPLIT = 1 << 20
 _SECONDS_TO_STOP = 10
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
+_HADOOP_AWS = "--packages org.apache.hadoop:hadoop-aws:3.3.4"
 _UNREADABLE = (
     (r"(EOFException|ZipException|incorrect data check)[^\n]*", "a compressed file is damaged"),
-    (
-        r"No FileSystem for scheme[^\n]*",
-        "Spark has no filesystem of this kind; for S3 name it s3a://, and give Spark"
-        " --packages org.apache.hadoop:hadoop-aws:3.3.4",
-    ),
+    (r'No FileSystem for scheme "s3"', f"Spark knows S3 as s3a://, with {_HADOOP_AWS}"),
+    (r"ClassNotFoundException: Class org.apache.hadoop.fs.s3a[^\n]*", f"Spark needs {_HADOOP_AWS}"),
+    (r"No FileSystem for scheme[^\n]*", "Spark has no filesystem of this kind"),
     (r"ClassNotFoundException: Class org.apache.hadoop.fs[^\n]*", "Spark lacks this filesystem"),
     (r"(ConnectException|UnknownHostException)[^\n]*", "its filesystem does not answer"),
 )
@@ -47,9 +46,13 @@ _UNREADABLE = (
 
 _WORKERS_PYTHON = "spark.pyspark.python names the one that they run, --archives ships one"
 _UNFIT = (
-    (r'Cannot run program "(?P<what>[^"]+)": error=', "the executors have no {what}"),
     (
-        r"ModuleNotFoundError: No module named '(?P<what>[^']+)'",
+        r'Cannot run program "(?P<what>[^"]+)": error=2,',
+        "the executors have no {what}, or not the Python that it links to",
+    ),
+    (
+        # What ends the traceback: one before it may have been expected.
+        r"ModuleNotFoundError: No module named '(?P<what>[^']+)'\s*(?:\n\s*at |$)",
         "the executors' Python has no {what}",
     ),
     (
@@ -58,6 +61,14 @@ _UNFIT = (
     ),
 )
 """What Spark says of a Python of the executors with which no job can run, and what that means."""
+
+_GIVEN_UP = (
+    r"LiveListenerBus is stopped|on a running MetricsSystem|stopped SparkContext"
+    r"|[Ss]park ?[Cc]ontext (?:was |has been |is being )?(?:stopped|shut ?down)"
+)
+"""What Spark says where it has stopped itself, which it does beside what it is about to do."""
+
+_SHIPPED = ("spark.archives", "spark.files", "spark.submit.pyFiles")
 
 _SETTINGS = {
     # The default counts every small file as 4 MB, which makes a task of 32 images.
@@ -177,6 +188,7 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ["JAVA_HOME"] = str(find_java_home())
+    given = SparkConf(loadDefaults=False)
     try:
         # Starts the JVM, which knows what the user has set.
         SparkContext._ensure_initialized()
@@ -189,7 +201,7 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
             session.conf.set(key, value)
         return session
     except Py4JJavaError as error:
-        raise SparkStartError(_why_not(str(error), given.get("spark.master", ""))) from error
+        raise SparkStartError(_why_not(str(error), dict(given.getAll()))) from error
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
@@ -198,23 +210,26 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
         ) from None
 
 
-def _why_not(text: str, master: str) -> str:
-    """Why there is no session, as far as Spark tells."""
+def _why_not(text: str, given: Mapping[str, str]) -> str:
+    """Why there is no session, as far as Spark tells.
+
+    Args:
+        text: What it says.
+        given: Its settings.
+    """
     missing = re.search(
-        r"(?:NoSuchFile|FileNotFound)Exception: (?:File )?(?:file:)?(.+?)(?: does not exist|$)",
-        text,
-        re.MULTILINE,
+        r"NoSuchFileException: (.+)|FileNotFoundException: File (.+) does not", text
     )
     if missing:
-        return (
-            f"{missing[1]}: no such file; Spark was to ship it to the executors (--archives,"
-            " --files, --py-files or --jars)"
-        )
-    # Spark gives up by stopping what it is about to start.
-    if re.search(r"(LiveListenerBus|SparkContext) (is|was|has been|is being) (stopped|shut)", text):
+        path = (missing[1] or missing[2]).removeprefix("file:")
+        shipped = " ".join(given.get(key, "") for key in _SHIPPED)
+        what = "to ship to the executors" if path in shipped else "that a setting of Spark names"
+        return f"{path}: no such file {what}"
+    master = given.get("spark.master", "")
+    if master.startswith("spark:") and re.search(_GIVEN_UP, text):
         return f"{master}: no Spark master answers there, or it wants no further application"
     (cause,) = re.findall(r"^: (.*)", text, re.MULTILINE)[:1] or [text]
-    return f"Spark did not start: {cause[:200]}; what it says of the cause stands above"
+    return f"Spark did not start: {cause[:200]}; it says more above"
 
 
 def rows_per_batch(session: SparkSession, count: int) -> None:
@@ -275,4 +290,6 @@ def _user_error(text: str) -> FerError | None:
     denied = re.search(r"(/.+?) \(Permission denied\)", text)
     if denied:
         return StorageError(f"{denied[1]}: permission denied")
+    if re.search(_GIVEN_UP, text):
+        return ClusterError("Spark stopped before the job had ended; it says above why")
     return None

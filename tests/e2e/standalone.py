@@ -53,7 +53,6 @@ class Cluster:
             # Its own log says where the master listens.
             "SPARK_CONF_DIR": str(folder / "conf"),
             "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_NO_DAEMONIZE": "1",
         }
         ports = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         log = self._start("master", [f"{_DEPLOY}.master.Master", *ports])

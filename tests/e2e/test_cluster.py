@@ -333,7 +333,7 @@ class TestScore:
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 class TestArchive:
     def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split):
         packed = jobs.start_command([str(ROOT / "scripts" / "dist"), "1"], ROOT).wait(limit=600)
