@@ -25,8 +25,8 @@ CONFIG = "config.yaml"
 BEGUN = ".unfinished"
 """Stands in a folder from a job's first write to its end: until then our names are ours there."""
 
-SHIPPED = "compact"
-"""The model that comes with the package: what evaluates and scores where no other is named."""
+SHIPPED = "mirrored"
+"""The model of the package that evaluates and scores where no other is named."""
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
