@@ -33,7 +33,7 @@ test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
 	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadfile --no-loadscope-reorder tests $(ARGS)
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
-	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadscope tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
+	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
 lint: $(STAMP) ## check style, types and the imports between the floors
 	@$(VENV_PYTHON) -m ruff check .

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext, TaskContext
@@ -222,7 +223,7 @@ def _why_not(text: str, given: Mapping[str, str]) -> str:
     )
     if missing:
         path = (missing[1] or missing[2]).removeprefix("file:")
-        shipped = " ".join(given.get(key, "") for key in _SHIPPED)
+        shipped = unquote(" ".join(given.get(key, "") for key in _SHIPPED))
         what = "to ship to the executors" if path in shipped else "that a setting of Spark names"
         return f"{path}: no such file {what}"
     master = given.get("spark.master", "")

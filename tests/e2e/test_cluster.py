@@ -89,95 +89,7 @@ def figures(run):
     return [{key: row[key] for key in keys} for row in rounds(run)]
 
 
-class TestBarrier:
-    def seen(self, jobs, cluster, folder, *options):
-        """What the processes of a barrier stage see."""
-        script = str(Path(__file__).with_name("members.py"))
-        given = shlex.join([*cluster.options, *options, "pyspark-shell"])
-        command = [sys.executable, script, str(folder)]
-        jobs.start_command(command, folder, PYSPARK_SUBMIT_ARGS=given).wait().expect_success()
-        return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
-
-    def test_the_processes_know_each_other(self, jobs, cluster, tmp_path):
-        both = self.seen(jobs, cluster, tmp_path)
-        assert [one["number"] for one in both] == [0, 1]
-        assert both[0]["addresses"] == both[1]["addresses"]
-        hosts = [address.rpartition(":")[0] for address in both[0]["addresses"]]
-        assert (hosts, len({*both[0]["addresses"]})) == (["127.0.0.1"] * 2, 2)
-        assert all(one["gathered"] == ["from 0", "from 1"] for one in both)
-        assert all((one["cores"], one["gpus"]) == (1, "-1") for one in both)
-
-    @pytest.mark.cluster
-    def test_each_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
-        """As assignment only: no GPU is needed, nor used."""
-        asked = [f"spark.{what}.resource.gpu.amount=1" for what in ("executor", "task")]
-        both = self.seen(jobs, cluster, tmp_path, "--conf", asked[0], "--conf", asked[1])
-        assert [one["gpus"] for one in both] == ["5", "5"]
-
-
-class TestPreprocess:
-    def test_makes_what_one_machine_makes(self, split, dataset):
-        assert checksum(split) == dataset.manifest["checksum"]
-
-    @pytest.mark.cluster
-    @pytest.mark.killed("an executor during preprocess")
-    def test_an_executor_that_is_killed(self, jobs, place, cluster, split):
-        out = place / "killed executor"
-        options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
-        running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=place)
-        running.until(lambda: bool(cluster.python_workers()))
-        os.kill(cluster.executors()[0], signal.SIGKILL)
-        done = running.wait()
-        assert done.status == 0, done.err
-        assert checksum(out) == checksum(split)
-
-    @pytest.mark.cluster
-    @pytest.mark.killed("the driver during preprocess, at random moments")
-    def test_a_driver_that_is_killed(self, jobs, place, cluster, split, on_disk, named, moments):
-        out = place / "killed driver"
-        options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
-        command = (*cluster.options, "preprocess", *options, *PREPROCESS)
-        began = time.monotonic()
-        # An older dataset, of other rows, which has to stay whole until the newer one is.
-        jobs.run(*command, "--set", "augmentation.flip=false", cwd=place).expect_success()
-        older, takes = checksum(out), time.monotonic() - began
-        assert older != checksum(split)
-        found = []
-        for moment in moments:
-            running = jobs.start(*command, "--overwrite", cwd=place)
-            time.sleep(moment * takes)
-            running.send(signal.SIGKILL)
-            assert named(out) <= set(on_disk(out))
-            found.append(checksum(out))
-        # Once it has been replaced it is not seen again.
-        assert found in [
-            [older] * kept + [checksum(split)] * (len(found) - kept)
-            for kept in range(len(found) + 1)
-        ], moments
-        jobs.run(*command, "--overwrite", cwd=place).expect_success()
-        assert set(on_disk(out)) == named(out)
-        assert checksum(out) == checksum(split)
-
-    @pytest.mark.killed("the disk fills up")
-    def test_a_disk_that_is_full(self, jobs, place, split, on_disk, tmp_path):
-        """A small disk of its own, seen by nobody else, on which an older dataset stands."""
-        alone = ["unshare", "--user", "--map-root-user", "--mount"]
-        if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
-            pytest.skip("this machine lets nobody mount a disk of their own")
-        room = sum(map(len, on_disk(split).values())) * 3 // 2
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        job = [str(ROOT / "spark-submit.sh"), "--master", "local[2]", "preprocess"]
-        job += ["--config", "small.yaml", "--input", "faces.csv", "--output", str(disk / "data")]
-        job += ["--overwrite", "--set", "seed=8", *PREPROCESS]
-        script = str(Path(__file__).with_name("full_disk.sh"))
-        command = [*alone, "bash", script, str(room), str(disk), str(split), *job]
-        done = jobs.start_command(command, place).wait()
-        assert done.status == 1, done.err
-        errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1, done.err
-        assert "No space left on device" in errors[0] or "the disk is full" in errors[0]
-        assert done.out == "whole\n"
+# Two of these classes run at once, in this order: what takes longest begins first.
 
 
 class TestTrain:
@@ -269,6 +181,104 @@ class TestTrain:
         assert not (place / "too many" / "model.json").exists()
 
 
+@pytest.mark.cluster
+@pytest.mark.timeout(1500)
+class TestArchive:
+    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split):
+        packed = jobs.start_command([str(ROOT / "scripts" / "dist"), "1"], ROOT).wait(limit=600)
+        packed.expect_success()
+        (archive,) = re.findall(r"^archive (\S+)", packed.out, re.MULTILINE)
+        python = "./environment/bin/python"
+        given = (
+            "--archives",
+            f"{ROOT / archive}#environment",
+            "--conf",
+            f"spark.pyspark.python={python}",
+        )
+
+        def run(executors: int, *job: str, output: str) -> Path:
+            few = ("--total-executor-cores", str(executors))
+            command = (*cluster.options, *given, *few, *job, "--output", output)
+            # Two gigabytes are unpacked beside each executor first.
+            jobs.start(*command, cwd=place).wait(limit=300).expect_success()
+            return place / output
+
+        prepare = ("preprocess", "--config", "small.yaml", "--input", "faces.csv", *PREPROCESS)
+        assert checksum(run(1, *prepare, output="archived data")) == checksum(split)
+        train = ("train", "--workers", "2", *TRAIN, "--set", "training.epochs=1")
+        trained = run(2, *train, output="archived run")
+        assert [row["epoch"] for row in rounds(trained)] == ["0", "1"]
+        score = ("score", "--model", "archived run", "--input", "split")
+        scored = run(1, *score, output="archived scores")
+        written = json.loads((split / "manifest.json").read_text())["rows"]["written"]
+        assert json.loads((scored / "scores.json").read_text())["scored"] == written
+
+
+class TestPreprocess:
+    def test_makes_what_one_machine_makes(self, split, dataset):
+        assert checksum(split) == dataset.manifest["checksum"]
+
+    @pytest.mark.cluster
+    @pytest.mark.killed("an executor during preprocess")
+    def test_an_executor_that_is_killed(self, jobs, place, cluster, split):
+        out = place / "killed executor"
+        options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
+        running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=place)
+        running.until(lambda: bool(cluster.python_workers()))
+        os.kill(cluster.executors()[0], signal.SIGKILL)
+        done = running.wait()
+        assert done.status == 0, done.err
+        assert checksum(out) == checksum(split)
+
+    @pytest.mark.cluster
+    @pytest.mark.killed("the driver during preprocess, at random moments")
+    def test_a_driver_that_is_killed(self, jobs, place, cluster, split, on_disk, named, moments):
+        out = place / "killed driver"
+        options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
+        command = (*cluster.options, "preprocess", *options, *PREPROCESS)
+        began = time.monotonic()
+        # An older dataset, of other rows, which has to stay whole until the newer one is.
+        jobs.run(*command, "--set", "augmentation.flip=false", cwd=place).expect_success()
+        older, takes = checksum(out), time.monotonic() - began
+        assert older != checksum(split)
+        found = []
+        for moment in moments:
+            running = jobs.start(*command, "--overwrite", cwd=place)
+            time.sleep(moment * takes)
+            running.send(signal.SIGKILL)
+            assert named(out) <= set(on_disk(out))
+            found.append(checksum(out))
+        # Once it has been replaced it is not seen again.
+        assert found in [
+            [older] * kept + [checksum(split)] * (len(found) - kept)
+            for kept in range(len(found) + 1)
+        ], moments
+        jobs.run(*command, "--overwrite", cwd=place).expect_success()
+        assert set(on_disk(out)) == named(out)
+        assert checksum(out) == checksum(split)
+
+    @pytest.mark.killed("the disk fills up")
+    def test_a_disk_that_is_full(self, jobs, place, split, on_disk, tmp_path):
+        """A small disk of its own, seen by nobody else, on which an older dataset stands."""
+        alone = ["unshare", "--user", "--map-root-user", "--mount"]
+        if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("this machine lets nobody mount a disk of their own")
+        room = sum(map(len, on_disk(split).values())) * 3 // 2
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        job = [str(ROOT / "spark-submit.sh"), "--master", "local[2]", "preprocess"]
+        job += ["--config", "small.yaml", "--input", "faces.csv", "--output", str(disk / "data")]
+        job += ["--overwrite", "--set", "seed=8", *PREPROCESS]
+        script = str(Path(__file__).with_name("full_disk.sh"))
+        command = [*alone, "bash", script, str(room), str(disk), str(split), *job]
+        done = jobs.start_command(command, place).wait()
+        assert done.status == 1, done.err
+        errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.err
+        assert "No space left on device" in errors[0] or "the disk is full" in errors[0]
+        assert done.out == "whole\n"
+
+
 def of(folder):
     """The files of scores."""
     made = json.loads((folder / "scores.json").read_text())
@@ -332,34 +342,27 @@ class TestScore:
         )
 
 
-@pytest.mark.cluster
-@pytest.mark.timeout(1500)
-class TestArchive:
-    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split):
-        packed = jobs.start_command([str(ROOT / "scripts" / "dist"), "1"], ROOT).wait(limit=600)
-        packed.expect_success()
-        (archive,) = re.findall(r"^archive (\S+)", packed.out, re.MULTILINE)
-        python = "./environment/bin/python"
-        given = (
-            "--archives",
-            f"{ROOT / archive}#environment",
-            "--conf",
-            f"spark.pyspark.python={python}",
-        )
+class TestBarrier:
+    def seen(self, jobs, cluster, folder, *options):
+        """What the processes of a barrier stage see."""
+        script = str(Path(__file__).with_name("members.py"))
+        given = shlex.join([*cluster.options, *options, "pyspark-shell"])
+        command = [sys.executable, script, str(folder)]
+        jobs.start_command(command, folder, PYSPARK_SUBMIT_ARGS=given).wait().expect_success()
+        return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
 
-        def run(executors: int, *job: str, output: str) -> Path:
-            few = ("--total-executor-cores", str(executors))
-            command = (*cluster.options, *given, *few, *job, "--output", output)
-            # Two gigabytes are unpacked beside each executor first.
-            jobs.start(*command, cwd=place).wait(limit=300).expect_success()
-            return place / output
+    def test_the_processes_know_each_other(self, jobs, cluster, tmp_path):
+        both = self.seen(jobs, cluster, tmp_path)
+        assert [one["number"] for one in both] == [0, 1]
+        assert both[0]["addresses"] == both[1]["addresses"]
+        hosts = [address.rpartition(":")[0] for address in both[0]["addresses"]]
+        assert (hosts, len({*both[0]["addresses"]})) == (["127.0.0.1"] * 2, 2)
+        assert all(one["gathered"] == ["from 0", "from 1"] for one in both)
+        assert all((one["cores"], one["gpus"]) == (1, "-1") for one in both)
 
-        prepare = ("preprocess", "--config", "small.yaml", "--input", "faces.csv", *PREPROCESS)
-        assert checksum(run(1, *prepare, output="archived data")) == checksum(split)
-        train = ("train", "--workers", "2", *TRAIN, "--set", "training.epochs=1")
-        trained = run(2, *train, output="archived run")
-        assert [row["epoch"] for row in rounds(trained)] == ["0", "1"]
-        score = ("score", "--model", "archived run", "--input", "split")
-        scored = run(1, *score, output="archived scores")
-        written = json.loads((split / "manifest.json").read_text())["rows"]["written"]
-        assert json.loads((scored / "scores.json").read_text())["scored"] == written
+    @pytest.mark.cluster
+    def test_each_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
+        """As assignment only: no GPU is needed, nor used."""
+        asked = [f"spark.{what}.resource.gpu.amount=1" for what in ("executor", "task")]
+        both = self.seen(jobs, cluster, tmp_path, "--conf", asked[0], "--conf", asked[1])
+        assert [one["gpus"] for one in both] == ["5", "5"]

@@ -37,7 +37,7 @@ TRACEBACK = "Traceback (most recent call last):\n  File worker.py, line 1, in ma
     ],
 )
 def test_why_it_did_not_start(said, meant):
-    given = {"spark.archives": "file:/a b/env.tar.gz#e", "spark.master": "spark://host:7077"}
+    given = {"spark.archives": "file:/a%20b/env.tar.gz#e", "spark.master": "spark://host:7077"}
     assert _why_not(CALL + said + JAVA, given) == meant
 
 
