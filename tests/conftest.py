@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make cluster-test` sets."""
     parser.addoption("--cluster", action="store_true", help="all tests on a cluster, not a few")
     parser.addoption("--fer2013", metavar="CSV", help="some rows of it, not drawn faces")
-    parser.addoption("--kills", type=int, default=3, help="how often a driver is killed")
+    parser.addoption("--kills", type=int, default=5, help="how often a driver is killed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
