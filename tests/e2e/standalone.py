@@ -24,6 +24,7 @@ class Cluster:
     """A master, and workers with one core each.
 
     Attributes:
+        folder: Where it writes its logs and the workers' scratch.
         url: Of the master.
         options: What a job is submitted with.
     """
@@ -36,7 +37,7 @@ class Cluster:
             workers: How many.
             memory: Of each worker, for executors.
         """
-        self._folder, self._processes = folder, list[subprocess.Popen]()
+        self.folder, self._processes = folder, list[subprocess.Popen]()
         (folder / "conf").mkdir(parents=True)
         # As if each machine had one GPU; who asks for none is given none.
         discovery = folder / "gpus.sh"
@@ -64,17 +65,17 @@ class Cluster:
 
     def add_worker(self, number: int) -> None:
         """Starts one more worker."""
-        scratch = self._folder / f"worker-{number}"
+        scratch = self.folder / f"worker-{number}"
         command = [*self._worker, "--work-dir", str(scratch), self.url]
         log = self._start(f"worker-{number}", command)
         self._said(log, "Successfully registered with master")
 
     def _start(self, name: str, command: list[str]) -> Path:
-        log = self._folder / f"{name}.log"
+        log = self.folder / f"{name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [_SPARK / "bin" / "spark-class", *command],
-                cwd=self._folder,
+                cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

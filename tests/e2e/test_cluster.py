@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -74,8 +73,12 @@ def together(jobs, place, cluster, split):
     return place / "together"
 
 
+def manifest(dataset):
+    return json.loads((dataset / "manifest.json").read_text())
+
+
 def checksum(dataset):
-    return json.loads((dataset / "manifest.json").read_text())["checksum"]
+    return manifest(dataset)["checksum"]
 
 
 def rounds(run, name="history.csv"):
@@ -94,8 +97,7 @@ def figures(run):
 
 class TestTrain:
     def test_every_epoch_has_all_rows(self, together, split):
-        made = json.loads((split / "manifest.json").read_text())
-        rows = sum(made["counts"]["train"].values())
+        rows = sum(manifest(split)["counts"]["train"].values())
         found = rounds(together)
         assert [row["rows"] for row in found] == ["", *[str(rows)] * EPOCHS]
         assert [row["epoch"] for row in found] == [str(epoch) for epoch in range(EPOCHS + 1)]
@@ -110,9 +112,7 @@ class TestTrain:
         alone = [float(rounds(place / f"alone {n}")[-1]["validation_accuracy"]) for n in range(3)]
         found = float(rounds(together)[-1]["validation_accuracy"])
         # What chance alone makes of so few images: two standard errors of a binomial.
-        images = sum(
-            json.loads((split / "manifest.json").read_text())["counts"]["validation"].values()
-        )
+        images = sum(manifest(split)["counts"]["validation"].values())
         chance = 2 * (found * (1 - found) / images) ** 0.5
         assert min(alone) - chance <= found <= max(alone) + chance
         # They begin with the same network, whatever their number.
@@ -184,14 +184,15 @@ class TestTrain:
 @pytest.mark.cluster
 @pytest.mark.timeout(1500)
 class TestArchive:
-    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split):
-        packed = jobs.start_command([str(ROOT / "scripts" / "dist"), "1"], ROOT).wait(limit=600)
-        packed.expect_success()
-        (archive,) = re.findall(r"^archive (\S+)", packed.out, re.MULTILINE)
+    def test_executors_that_have_none_of_our_packages(self, jobs, place, cluster, split, tmp_path):
+        # Uncompressed: it travels no further than this machine.
+        dist = [str(ROOT / "scripts" / "dist"), str(tmp_path), "0"]
+        jobs.start_command(dist, place).wait(limit=600).expect_success()
+        (archive,) = tmp_path.glob("*.tar.gz")
         python = "./environment/bin/python"
         given = (
             "--archives",
-            f"{ROOT / archive}#environment",
+            f"{archive}#environment",
             "--conf",
             f"spark.pyspark.python={python}",
         )
@@ -201,6 +202,8 @@ class TestArchive:
             command = (*cluster.options, *given, *few, *job, "--output", output)
             # Two gigabytes are unpacked beside each executor first.
             jobs.start(*command, cwd=place).wait(limit=300).expect_success()
+            for unpacked in cluster.folder.glob("worker-*/app-*/*/environment"):
+                shutil.rmtree(unpacked, ignore_errors=True)
             return place / output
 
         prepare = ("preprocess", "--config", "small.yaml", "--input", "faces.csv", *PREPROCESS)
@@ -210,8 +213,9 @@ class TestArchive:
         assert [row["epoch"] for row in rounds(trained)] == ["0", "1"]
         score = ("score", "--model", "archived run", "--input", "split")
         scored = run(1, *score, output="archived scores")
-        written = json.loads((split / "manifest.json").read_text())["rows"]["written"]
-        assert json.loads((scored / "scores.json").read_text())["scored"] == written
+        found = json.loads((scored / "scores.json").read_text())["scored"]
+        assert found == manifest(split)["rows"]["written"]
+        archive.unlink()
 
 
 class TestPreprocess:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -81,8 +81,18 @@ class Trainer:
             self._broken_at = keras.Variable(0, dtype="int64", trainable=False)
             # Callbacks look for the optimizer and for what is measured at the model.
             model.compile(optimizer=optimizer, metrics=["accuracy"])
-        self.train_steps = tf.function(self._repeated(self._train_on))
+        self._train_steps = tf.function(self._repeated(self._train_on))
         self._test_steps = tf.function(self._repeated(self._test_on))
+
+    def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], count: Tensor) -> None:
+        """Trains on so many batches; every worker has to, at the same time.
+
+        Args:
+            batches: Images and labels, a `tf.data` iterator.
+            count: How many, an integer scalar.
+        """
+        with workers.waiting():
+            self._train_steps(batches, count)
 
     def _repeated(self, step: Callable[..., None]) -> Callable[..., None]:
         """A number of steps at once: for a small network Python's part of a step counts."""

@@ -25,10 +25,10 @@ from fer_pipeline.errors import WorkerLostError
 
 Tensor = Any
 
-# The first worker validates nothing alone, but it writes checkpoints while the others wait.
-_SECONDS_TO_WAIT = 600.0
 # For all of them to be there, after each was seen to be.
 _SECONDS_TO_MEET = 120
+# For some steps of a large network on large batches, while the first may still write a checkpoint.
+_SECONDS_TO_WAIT = 1800
 # One that fails by itself is heard before those who only miss it.
 _SECONDS_TO_BE_HEARD = 3.0
 # What TensorFlow says where another worker ended. All else is a mistake of this one.
@@ -76,16 +76,33 @@ def join(addresses: Sequence[str], number: int, cores: int) -> None:
     # The port may be held by a socket that does not listen, so that nobody else takes it.
     os.environ["TF_GRPC_REUSE_PORT"] = "true"
     ring = tf.distribute.experimental.CommunicationOptions(
-        implementation=tf.distribute.experimental.CommunicationImplementation.RING,
-        timeout_seconds=_SECONDS_TO_WAIT,
+        implementation=tf.distribute.experimental.CommunicationImplementation.RING
     )
     # TensorFlow waits an hour, whatever it is told, and lets no thread of Python run meanwhile.
-    faulthandler.dump_traceback_later(_SECONDS_TO_MEET, exit=True)
-    try:
+    with _ended_after(_SECONDS_TO_MEET):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
+    tf.distribute.experimental_set_strategy(strategy)
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Around what needs the others: where one does not come in time, the process ends.
+
+    One that dies is noticed within seconds, by `losses`; this is for one that lives and stands
+    still. TensorFlow's own limit for a sum would keep a thread for each one until it is over, two a
+    step, until the machine has no more of them.
+    """
+    with contextlib.nullcontext() if are_alone() else _ended_after(_SECONDS_TO_WAIT):
+        yield
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-    tf.distribute.experimental_set_strategy(strategy)
 
 
 @contextlib.contextmanager
@@ -160,10 +177,9 @@ def totals(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         return [*arrays]
     # One message for all of them.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
-
-    parts = np.split(
-        _summed(tf.constant(flat)).numpy(), np.cumsum([np.size(array) for array in arrays])[:-1]
-    )
+    with waiting():
+        sums = _summed(tf.constant(flat)).numpy()
+    parts = np.split(sums, np.cumsum([np.size(array) for array in arrays])[:-1])
     return [
         part.reshape(np.shape(array)).astype(np.asarray(array).dtype)
         for part, array in zip(parts, arrays, strict=True)
