@@ -60,6 +60,8 @@ while (($#)); do
         --master) master=$value ;;
         --deploy-mode) deploy_mode=$value ;;
         --properties-file) properties_file=$value ;;
+        # What $(ls ...) makes of a file that is not there.
+        --archives) [[ $value != '#'* ]] || die 2 "--archives $value: names no file before the #" ;;
         --conf | -c) conf+=$value$'\n' ;;
         --kill | --status) manages=yes ;;
     esac
@@ -70,6 +72,15 @@ if [[ $manages == no ]]; then
     [[ -n $job ]] || die 2 "no job given after '${options[*]}'; the jobs are: $names"
     [[ $job =~ ^[A-Za-z][A-Za-z0-9_]*$ && -f $here/jobs/$job.py ]] ||
         die 2 "there is no job '$job'; the jobs are: $names"
+fi
+
+# Spark itself says it with a stack trace.
+case $master in
+    '' | local | local\[* | local-cluster\[* | spark://* | yarn | k8s://* | mesos://*) ;;
+    *) die 2 "--master $master: expected spark://HOST:PORT, yarn, k8s://URL or local[CORES]" ;;
+esac
+if [[ $master == spark://* && $deploy_mode == cluster && $manages == no ]]; then
+    die 2 "--deploy-mode cluster: Spark runs no Python that way on $master; leave it out"
 fi
 
 # --- The python: the one that is asked for, else the nearest environment.

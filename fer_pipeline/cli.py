@@ -66,8 +66,8 @@ def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print("; ".join(["error: interrupted", *map(str, stopped.args)]), file=sys.stderr)
         return 130
     print(result, flush=True)
     return 0

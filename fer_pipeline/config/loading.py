@@ -34,23 +34,31 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: expected sections with keys, got {type(tree).__name__}")
-    problems = [said for override in overrides if (said := _override(tree, override))]
+    said = [said for override in overrides if (said := _override(tree, override))]
     found, invalid = _validate(tree)
-    problems += invalid
-    if found is None or problems:
-        raise ConfigError(f"{path or 'configuration'}: {'; '.join(problems)}")
+    given = [_keys(override) for override in overrides]
+    of_file = []
+    for detail in invalid:
+        if any(_speaks_of(detail, keys) for keys in given):
+            said.append(f"--set {_problem(detail)}")
+        else:
+            of_file.append(_problem(detail))
+    if of_file:
+        said.insert(0, f"{path or 'configuration'}: {'; '.join(of_file)}")
+    if found is None or said:
+        raise ConfigError("; ".join(said))
     return found
 
 
-def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
-    """The configuration, or every problem that it has."""
-    problems: list[str] = []
+def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
+    """The configuration, or what pydantic says of every problem that it has."""
+    problems: list[Any] = []
     while True:
         try:
             return Config.model_validate(tree), problems
         except ValidationError as error:
             found = error.errors()
-        problems += [_problem(detail) for detail in found]
+        problems += found
         # What hangs on several keys is only checked once each of them is valid: so again, without
         # those that are not.
         rest = copy.deepcopy(tree)
@@ -74,8 +82,8 @@ def _without(tree: Any, location: Sequence[str | int]) -> bool:
 
 def _override(tree: dict[str, Any], override: str) -> str | None:
     """Puts one override into the tree; says what is wrong with it, if anything is."""
-    key, equals, text = override.partition("=")
-    path = [part.strip() for part in key.split(".")]
+    path = _keys(override)
+    _, equals, text = override.partition("=")
     if not equals or not all(path):
         return f"--set {override}: expected key=value, such as image.size=28"
     try:
@@ -92,13 +100,25 @@ def _override(tree: dict[str, Any], override: str) -> str | None:
     return None
 
 
+def _keys(override: str) -> list[str]:
+    return [part.strip() for part in override.partition("=")[0].split(".")]
+
+
+def _speaks_of(detail: Any, keys: list[str]) -> bool:
+    """Whether a problem is one of an override's key, or of a section that only it names."""
+    location = [*map(str, detail["loc"])]
+    unknown = detail["type"] == "extra_forbidden" and location == keys[: len(location)]
+    return unknown or location[: len(keys)] == keys
+
+
 def _problem(detail: Any) -> str:
     location = detail["loc"]
     key = ".".join(map(str, location))
     if detail["type"] == "extra_forbidden":
         known = _keys_beside(location)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        meant = ".".join(map(str, [*location[:-1], *near]))
+        hint = f"did you mean {meant}?" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key, {hint}"
     message = detail["msg"].removeprefix("Value error, ")
     got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"

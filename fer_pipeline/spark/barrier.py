@@ -94,7 +94,7 @@ def run(
                     f" so: {lost}; what the executors wrote to stderr says more (workers need each"
                     " other's ports); --resume goes on from the last checkpoint"
                 ) from error
-            log.warning("a worker was lost (%s); all begin again", lost)
+            log.warning("a worker was lost (%s); all go on from the last checkpoint", lost)
 
 
 def _lost(text: str, count: int) -> str | None:
@@ -105,8 +105,9 @@ def _lost(text: str, count: int) -> str | None:
     """
     if _TOO_FEW in text:
         raise ClusterError(
-            f"{count} workers have to run at the same time, and the cluster has fewer slots; take"
-            " fewer, or give Spark more executors, or time to start them"
+            f"{count} workers have to run at the same time, and the cluster has fewer slots: take"
+            " fewer, or give Spark more executors (each needs spark.executor.cores and"
+            " spark.executor.memory free on a machine), or time to start them"
             " (spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures); --resume goes on from"
             " the last checkpoint, if there is one"
         )

@@ -197,8 +197,8 @@ def _kind(named: str, files: dict[str, int]) -> str:
     if files.get("csv") or files.get("images"):
         return "csv" if files.get("csv") else "images"
     raise InputError(
-        f"{named}: none of its {files['other']} files is named like a CSV or an image;"
-        " say what they are with input.format: csv or images"
+        f"{named}: none of its {files['other']} files is named like a CSV or an image, and it is no"
+        " finished dataset; say what they are with input.format: csv or images"
     )
 
 

@@ -97,9 +97,18 @@ def train(
     if not begun:
         return bundle.read(storage.path(output))
     plan = Plan.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
-    with begun.writing():
+    with can_be_resumed(), begun.writing():
         perform(plan, begun.found, resumed=resume)
     return bundle.read(begun.folder)
+
+
+@contextlib.contextmanager
+def can_be_resumed() -> Iterator[None]:
+    """Within it, whoever stops the training is told how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("--resume goes on with the run") from None
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,9 @@ def begin(
     found = _checkpoint(folder, resume=resume, overwrite=overwrite or begun)
     if found:
         resuming.require_same(folder, found, config, data, made)
+        log.info("goes on after step %s", f"{found.notes['step']:,}")
+    elif resume:
+        log.info("%s: has no checkpoint yet; begins at its first step, with %s", folder, data)
     return Begun(data, folder, made, config, found, replaces)
 
 
@@ -186,14 +198,10 @@ def _run(plan: Plan, keeper: RunKeeper, trackers: list[Any]) -> None:
         trackers = [Report(keeper.history), *trackers]
     if chosen.tracking.tensorboard and plan.worker.is_chief:
         trackers = [*trackers, TensorBoard(plan.folder / RUN.folders[0], keeper.history)]
-    try:
-        for trial in range(keeper.trial, chosen.training.trials):
-            if trial > keeper.trial:
-                plan.begin_again()
-            plan.run(keeper, trial, trackers)
-    except KeyboardInterrupt:
-        log.info("stopped; --resume goes on with it")
-        raise
+    for trial in range(keeper.trial, chosen.training.trials):
+        if trial > keeper.trial:
+            plan.begin_again()
+        plan.run(keeper, trial, trackers)
 
 
 def _of_dataset(config: Config, made: Manifest) -> Config:
@@ -345,6 +353,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
         teachers=[*plan.teachers],
         temperature=temperature,
         seed=config.seed,
+        workers=plan.worker.count,
         sha256=bundle.digest(folder / bundle.MODEL),
         versions=provenance.versions(*_PACKAGES),
     )

@@ -20,7 +20,7 @@ from fer_pipeline.learning.training.workers import Workers
 from fer_pipeline.spark import barrier
 from fer_pipeline.spark.barrier import Member
 from fer_pipeline.spark.session import SparkSession
-from fer_pipeline.stages.train import HISTORY, begin, is_finished, perform
+from fer_pipeline.stages.train import HISTORY, begin, can_be_resumed, is_finished, perform
 
 T = TypeVar("T")
 
@@ -73,10 +73,12 @@ def train_together(
     part = functools.partial(
         _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
     )
+    known = len(begun.found.notes["rounds"]) if begun.found else 0
     with (
+        can_be_resumed(),
         opened as session,
         begun.writing(),
-        following.told(folder / HISTORY_SO_FAR, folder / HISTORY),
+        following.told(folder / HISTORY_SO_FAR, folder / HISTORY, known),
     ):
         barrier.run(session, count, part, lambda: _rounds_so_far(folder))
     if not is_finished(folder):

@@ -141,7 +141,9 @@ class TestTrain:
         # Stopped by its user.
         running = jobs.start(*endless, cwd=dataset.home)
         running.until(midway)
-        running.send(signal.SIGINT).expect_error(STOPPED, status=130)
+        running.send(signal.SIGINT).expect_error(
+            f"{STOPPED}; --resume goes on with the run", status=130
+        )
         assert not (out / "model.json").exists()
 
         # Killed.

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline import config
-from fer_pipeline.publication import SHIPPED
 from fer_pipeline.spark.java import find_java_home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -329,7 +328,8 @@ def _changed(dataset: Path, copy: Path, **changes: Any) -> None:
 
 
 NO_MODEL = (
-    f"nothing: no such folder (no model.json); make one with the train job, or name {SHIPPED}"
+    "nothing: no such folder (no model.json); make one with the train job, or name compact or"
+    " mirrored"
 )
 MISTAKES: dict[str, tuple[str, str]] = {
     "preprocess: no such input": (

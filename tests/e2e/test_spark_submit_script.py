@@ -125,6 +125,19 @@ def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
         (["--verbose", "--conf"], "--conf needs a value"),
         (["--master", "tell"], "no job given after '--master tell'; the jobs are: count tell"),
         (["-v"], "no job given after '-v'; the jobs are: count tell"),
+        (
+            ["--master", "host:7077", "tell"],
+            "--master host:7077: expected spark://HOST:PORT, yarn, k8s://URL or local[CORES]",
+        ),
+        (
+            ["--master", "spark://host:7077", "--deploy-mode", "cluster", "tell"],
+            "--deploy-mode cluster: Spark runs no Python that way on spark://host:7077; leave it"
+            " out",
+        ),
+        (
+            ["--archives", "#environment", "tell"],
+            "--archives #environment: names no file before the #",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(tree: Path, arguments: list[str], message: str) -> None:

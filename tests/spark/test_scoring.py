@@ -32,7 +32,7 @@ from fer_pipeline.errors import DatasetError, InputError, RunError, StorageError
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import BEGUN, SHIPPED
+from fer_pipeline.publication import BEGUN
 from fer_pipeline.spark.session import user_errors
 from fer_pipeline.stages.export import export
 from fer_pipeline.stages.score import Scores, score, summary
@@ -888,7 +888,7 @@ class TestErrors:
             (
                 "missing",
                 r"/run: no such folder \(no model\.json\); make one with the train job,"
-                rf" or name {SHIPPED}$",
+                r" or name compact or mirrored$",
             ),
             ("empty", r"/run: holds no trained model \(no model\.json\)"),
             ("unfinished", r"/run: its training has not finished \(no model\.json\)"),

@@ -12,7 +12,6 @@ from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.training.trainer import make_repeatable
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import SHIPPED
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATIONS = {
@@ -160,7 +159,7 @@ def refused(folder, read=bundle.load):
     return message
 
 
-ADVICE = f"make one with the train job, or name {SHIPPED}"
+ADVICE = "make one with the train job, or name compact or mirrored"
 
 
 class TestRefusals:

@@ -46,6 +46,17 @@ def test_each_round_is_told_once(files, caplog):
     assert len(caplog.messages) == 2
 
 
+def test_of_a_run_that_goes_on_only_what_is_new_is_told(files, caplog):
+    first, last = files
+    caplog.set_level(logging.INFO)
+    write(first, rounds=3)
+    with following.told(first, last, known=3):
+        write(first, rounds=5)
+        first.replace(last)
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith("step 3")
+
+
 def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, caplog):
     _, last = files
     caplog.set_level(logging.INFO)

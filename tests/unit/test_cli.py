@@ -49,10 +49,13 @@ def test_an_error_of_the_users_is_one_line_on_stderr(error, code, line, capsys):
 
 
 def test_an_interruption_ends_as_a_shell_expects(capsys):
-    code, out, err = outcome(raising(KeyboardInterrupt()), capsys)
-    assert (code, out) == (130, "")
-    assert err.startswith("error: interrupted")
-    assert err.count("\n") == 1
+    assert outcome(raising(KeyboardInterrupt()), capsys) == (130, "", "error: interrupted\n")
+
+
+def test_an_interruption_may_say_what_goes_on(capsys):
+    stopped = KeyboardInterrupt("--resume goes on")
+    line = "error: interrupted; --resume goes on\n"
+    assert outcome(raising(stopped), capsys) == (130, "", line)
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

@@ -49,6 +49,7 @@ class RunInfo(BaseModel):
         teachers: The SHA-256 of each model that taught it.
         temperature: What the model divides its logits by (Guo et al. 2017, arXiv:1706.04599).
         seed: Of every random choice.
+        workers: How many trained it together, to its end.
         sha256: Of the file `model.keras`.
         versions: Of the packages that made it.
     """
@@ -73,6 +74,7 @@ class RunInfo(BaseModel):
     teachers: list[str] = []
     temperature: float = 1.0
     seed: int
+    workers: int = 1
     sha256: str
     versions: dict[str, str]
 
@@ -147,8 +149,9 @@ def read(folder: Path) -> RunInfo:
         if storage.is_folder(folder):
             begun = storage.exists(folder / publication.BEGUN)
             what = "its training has not finished" if begun else "holds no trained model"
+        shipped = " or ".join(sorted(path.parent.name for path in PRETRAINED.glob(f"*/{INFO}")))
         raise RunError(
-            f"{folder}: {what} (no {INFO}); make one with the train job, or name {SHIPPED}"
+            f"{folder}: {what} (no {INFO}); make one with the train job, or name {shipped}"
         )
     return storage.read_described(folder / INFO, RunInfo, FORMAT_VERSION, RunError, "is damaged")
 

@@ -15,15 +15,18 @@ _SECONDS, _SECONDS_TO_END = 1.0, 30.0
 
 
 @contextlib.contextmanager
-def told(first: Path, last: Path) -> Iterator[None]:
+def told(first: Path, last: Path, known: int = 0) -> Iterator[None]:
     """Within it, each round of a run that is finished is told in the log.
 
     Args:
         first: Where its history stands as it goes, and nothing of another run.
         last: Where it stands in the end.
+        known: How many rounds it had before.
     """
     ended, succeeded = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_follow, args=(first, last, ended, succeeded), daemon=True)
+    thread = threading.Thread(
+        target=_follow, args=(first, last, known, ended, succeeded), daemon=True
+    )
     thread.start()
     try:
         yield
@@ -34,9 +37,11 @@ def told(first: Path, last: Path) -> Iterator[None]:
         thread.join(_SECONDS_TO_END)
 
 
-def _follow(first: Path, last: Path, ended: threading.Event, succeeded: threading.Event) -> None:
+def _follow(
+    first: Path, last: Path, known: int, ended: threading.Event, succeeded: threading.Event
+) -> None:
     # The last look is after the end. Who goes on from a checkpoint begins with the rounds before.
-    known, over = 0, False
+    over = False
     while not over:
         over = ended.wait(_SECONDS)
         rounds = _rounds(first)

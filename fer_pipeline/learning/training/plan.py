@@ -159,7 +159,6 @@ class Plan:
         keeper = RunKeeper(path, self.trainer, made, best, begun)
         if found:
             keeper.restore(found)
-            log.info("goes on after step %s", f"{self.trainer.step:,}")
             if not self.config.feed.deterministic:
                 log.warning(
                     "with feed.deterministic: false, what is left of this epoch is not exactly what"
