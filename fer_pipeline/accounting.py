@@ -25,6 +25,7 @@ class Reason(StrEnum):
     EMPTY = "empty field"
     BROKEN = "broken line"
     IMAGE = "undecodable image"
+    SMALL = "image too small"
 
 
 class Cause(StrEnum):

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="folders of face images of any size and colour (with their subfolders), FER2013-style"
+        help="folders of face images (with their subfolders), of any size from 8x8, FER2013-style"
         " CSV files, or one dataset; globs and any path that Spark reads",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder for the scores")

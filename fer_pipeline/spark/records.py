@@ -21,6 +21,7 @@ from fer_pipeline.accounting import Reason, Split
 from fer_pipeline.arrow import binary_column
 from fer_pipeline.csv_rows import Layout
 from fer_pipeline.enhancement import Enhancement, enhance
+from fer_pipeline.pixels import MIN_SIZE
 from fer_pipeline.rows import Fault, Judge, Raw, Verdict, by_votes, excerpt
 from fer_pipeline.votes import Votes
 
@@ -216,6 +217,9 @@ def _read_image(data: bytes, path: str) -> Raw:
     if image is None:
         detail = "no bytes" if not data else f"{len(data)} bytes that are no whole image"
         fault = Fault(Reason.IMAGE, detail)
+    elif min(image.shape) < MIN_SIZE:
+        height, width = image.shape
+        fault = Fault(Reason.SMALL, f"{width}x{height} pixels, of {MIN_SIZE}x{MIN_SIZE} at least")
     return Raw(emotion, usage, path.encode("utf-8", "replace"), image, fault)
 
 

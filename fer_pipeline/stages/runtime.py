@@ -87,11 +87,9 @@ def _chosen(run: Path, info: RunInfo, content: bytes, wanted: str) -> Runtime:
 
 
 def _as_configured(run: Path, form: Exported) -> Runtime:
-    reason = "as configured"
     if not form.equal:
-        reason += f"; {form.unequal}"
         log.warning("%s does not answer as the model does: %s", form.form, form.unequal)
-    return _litert(run, form, reason)
+    return _litert(run, form, "as configured")
 
 
 def _none_is_better(forms: dict[str, Exported]) -> str:
@@ -149,4 +147,5 @@ def _litert(run: Path, chosen: Exported, reason: str) -> Runtime:
             f"{path}: is not the file that {EXPORT.mark} describes;"
             f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
-    return Runtime("litert", chosen.form, reason, content, sha256)
+    found = [chosen.agreement.said] if chosen.agreement else []
+    return Runtime("litert", chosen.form, "; ".join([reason, *found]), content, sha256)

@@ -53,6 +53,7 @@ def folders(tmp_path_factory, prepare, picture, colours):
         "train/happy/half.jpg": sound["train/sad/photo.jpg"][:300],
         "train/happy/notes.txt": b"no image",
         "train/happy/text.jpg": b"This is no image.\n",
+        "train/happy/flat.png": encoded(colours[:7]),
         "train/bored/a.png": sound["train/angry/grey.png"],
         "holdout/angry/a.png": sound["train/angry/grey.png"],
     }
@@ -106,6 +107,7 @@ def test_every_other_file_is_in_quarantine(folders) -> None:
         ("train/angry/empty.png", "undecodable image", "no bytes"),
         ("train/angry/half.png", "undecodable image", "200 bytes that are no whole image"),
         ("train/bored/a.png", "unknown emotion", "emotion 'bored'"),
+        ("train/happy/flat.png", "image too small", "12x7 pixels, of 8x8 at least"),
         ("train/happy/half.jpg", "undecodable image", "300 bytes that are no whole image"),
         ("train/happy/notes.txt", "undecodable image", "8 bytes that are no whole image"),
         ("train/happy/text.jpg", "undecodable image", "18 bytes that are no whole image"),
@@ -132,13 +134,13 @@ def test_each_folder_is_a_source(folders) -> None:
             ("train/Happiness", 1, 0),
             ("train/angry", 4, 2),
             ("train/bored", 1, 1),
-            ("train/happy", 3, 3),
+            ("train/happy", 4, 4),
             ("train/sad", 2, 0),
             ("train/surprise", 2, 0),
             ("validation/fear", 1, 0),
         )
     ]
-    assert made.manifest.rows.read == 18
+    assert made.manifest.rows.read == 19
 
 
 def test_folders_of_classes_alone_are_split_by_emotion(

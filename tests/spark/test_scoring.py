@@ -222,11 +222,11 @@ def _encoded(suffix: str, image: np.ndarray, *options: int) -> bytes:
 
 @dataclass(frozen=True)
 class Folder:
-    """Image files, and what OpenCV makes of each."""
+    """Image files: what OpenCV makes of each, or the reason and the detail of having no score."""
 
     root: Path
     sound: dict[str, np.ndarray]
-    broken: dict[str, str]
+    broken: dict[str, tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -243,10 +243,9 @@ def crops(tmp_path_factory, picture) -> Folder:
     sound = {
         "grey.png": _encoded(".png", picture(1, SIZE)),
         "GREY.PNG": _encoded(".png", picture(2, 30)),
-        "tiny.png": _encoded(".png", picture(3, 1)),
-        "a line.png": _encoded(".png", picture(4, 40)[:1]),
+        "tiny.png": _encoded(".png", picture(3, 8)),
         "wide.bmp": _encoded(".bmp", picture(5, 50)[:10]),
-        "tall.tiff": _encoded(".tiff", picture(6, 50)[:, :7]),
+        "tall.tiff": _encoded(".tiff", picture(6, 50)[:, :8]),
         "colour.png": _encoded(".png", colour),
         "alpha.png": _encoded(".png", alpha),
         "16 bits.png": _encoded(".png", deep),
@@ -268,7 +267,13 @@ def crops(tmp_path_factory, picture) -> Folder:
         "Thumbs.db": b"\0" * 30,
         "notes.txt": b"buy milk",
     }
-    for name, data in {**sound, **broken}.items():
+    small = {
+        "a point.png": picture(3, 1),
+        "a line.png": picture(4, 40)[:1],
+        "a bit.png": picture(4, 7),
+    }
+    encoded = {name: _encoded(".png", image) for name, image in small.items()}
+    for name, data in {**sound, **broken, **encoded}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     decoded = {
@@ -276,9 +281,15 @@ def crops(tmp_path_factory, picture) -> Folder:
         for name, data in sound.items()
     }
     details = {
-        name: f"{len(data)} bytes that are no whole image" if data else "no bytes"
+        name: (
+            "undecodable image",
+            f"{len(data)} bytes that are no whole image" if data else "no bytes",
+        )
         for name, data in broken.items()
     }
+    for name, image in small.items():
+        height, width = image.shape
+        details[name] = ("image too small", f"{width}x{height} pixels, of 8x8 at least")
     return Folder(root, decoded, details)
 
 
@@ -295,8 +306,8 @@ class TestFolder:
         ]
         assert {(row["variant"], row["copy"]) for row in of_crops.rows} == {("original", 0)}
         expect_books(of_crops)
-        assert of_crops.about["found"] == 24
-        assert of_crops.about["unscored"] == {"undecodable image": 7}
+        assert of_crops.about["found"] == 26
+        assert of_crops.about["unscored"] == {"undecodable image": 7, "image too small": 3}
 
     def test_images_get_what_the_model_says_of_them(self, crops, run, of_crops) -> None:
         names = sorted(crops.sound)
@@ -311,8 +322,8 @@ class TestFolder:
     def test_other_files_get_the_reason(self, crops, of_crops) -> None:
         rows = {row["source"]: row for row in of_crops.rows}
 
-        for name, detail in crops.broken.items():
-            expect_unscored(rows[str(crops.root / name)], "undecodable image", detail)
+        for name, (reason, detail) in crops.broken.items():
+            expect_unscored(rows[str(crops.root / name)], reason, detail)
 
     def test_it_is_said_what_made_the_scores(self, run, of_crops) -> None:
         about = of_crops.about
@@ -333,8 +344,9 @@ class TestFolder:
         ]
         assert lines[3:] == [
             "",
-            "24 images found = 17 scored + 7 not scored",
+            "26 images found = 16 scored + 10 not scored",
             "  not scored, undecodable image: 7",
+            "  not scored, image too small: 3",
             "scores out",
         ]
 
@@ -824,7 +836,7 @@ class TestInference:
         shown = Counter(row["emotion"] for row in expected if row["reason"] is None)
         assert about["emotions"] == {name: shown[name] for name in (*CLASSES, "uncertain")}
         assert about["emotions"]["uncertain"] == len(sure) // 2
-        assert (about["found"], about["scored"]) == (24, 17) == (24, shown.total())
+        assert (about["found"], about["scored"]) == (26, 16) == (26, shown.total())
         lines = summary(Scores(**about), "out").splitlines()
         assert lines[3].split() == ["uncertain", str(len(sure) // 2)]
 

@@ -453,6 +453,10 @@ def int8(speed: float | None, **trial: int) -> Exported:
 SLOW, FAST = form("litert", 0.9), form("litert", 1.1)
 KERAS, NONE = "model.keras", "no form of its export is faster at equal answers"
 TIMES = "{} times as fast as keras when it was exported"
+TRIED = (
+    "; on 10,000 images of the validation split it said the same emotion for 100.00% and lost {}"
+    " points of accuracy"
+)
 
 
 class TestEqual:
@@ -488,17 +492,27 @@ class TestChoice:
         ("found", "wanted", "expected", "reason"),
         [
             ([FAST, int8(3.0)], "keras", KERAS, "as configured"),
-            ([FAST, int8(3.0)], "litert", "litert_int8", "as configured"),
+            ([FAST, int8(3.0)], "litert", "litert_int8", "as configured" + TRIED.format("0.00")),
             (
                 [FAST, int8(3.0, lost=70)],
                 "litert",
                 "litert_int8",
-                "as configured; it loses 0.70 points of accuracy",
+                "as configured" + TRIED.format("0.70"),
             ),
             ([SLOW], "litert", "litert", "as configured"),
             ([form("litert", None)], "litert", "litert", "as configured"),
-            ([FAST, int8(3.0)], "auto", "litert_int8", TIMES.format("3.00")),
-            ([FAST, int8(123.456, lost=20)], "auto", "litert_int8", TIMES.format("123.46")),
+            (
+                [FAST, int8(3.0)],
+                "auto",
+                "litert_int8",
+                TIMES.format("3.00") + TRIED.format("0.00"),
+            ),
+            (
+                [FAST, int8(123.456, lost=20)],
+                "auto",
+                "litert_int8",
+                TIMES.format("123.46") + TRIED.format("0.20"),
+            ),
             # Faster, but not as good.
             ([FAST, int8(3.0, lost=21)], "auto", "litert", TIMES.format("1.10")),
             (
@@ -535,7 +549,7 @@ class TestChoice:
         warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
         assert warned == (
             ["litert_int8 does not answer as the model does: it loses 0.70 points of accuracy"]
-            if "; it loses" in reason
+            if "lost 0.70" in reason
             else []
         )
         assert made.said() == {

@@ -16,6 +16,7 @@ def test_each_way_to_the_quarantine_has_its_own_text():
         "empty field",
         "broken line",
         "undecodable image",
+        "image too small",
     ]
 
 

@@ -70,6 +70,14 @@ class Agreement(_Part):
         return self.float_accuracy - self.accuracy
 
     @property
+    def said(self) -> str:
+        """How it answers, in words."""
+        return (
+            f"on {self.images:,} images of the {self.split} split it said the same emotion for"
+            f" {float(self.agreement):.2%} and lost {float(100 * self.loss):.2f} points of accuracy"
+        )
+
+    @property
     def unequal(self) -> str:
         """What keeps these answers from counting as equal, in words; empty where nothing does."""
         if self.loss > EQUAL_LOSS:
