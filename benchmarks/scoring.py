@@ -23,7 +23,7 @@ import tensorflow as tf
 from benchmarks import data
 from fer_pipeline.emotions import FER2013
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, litert
+from fer_pipeline.learning.model import bundle, litert, run_folder
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import EXPORTED
 
@@ -104,13 +104,13 @@ def _write_crops(scratch: Path) -> None:
 
 def _files(scratch: Path) -> dict[str, Path]:
     """The model of the package in each runtime, and the yardstick."""
-    shipped = bundle.located(None)
+    shipped = run_folder.located(None)
     exact = scratch / EXPORTED["litert"]
     exact.write_bytes(litert.in_float32(bundle.load(shipped)[0]))
     return {
-        "keras": shipped / bundle.MODEL,
+        "keras": shipped / run_folder.MODEL,
         "litert": exact,
-        "litert_int8": shipped / bundle.EXPORTS / EXPORTED["litert_int8"],
+        "litert_int8": shipped / run_folder.EXPORTS / EXPORTED["litert_int8"],
         _YARDSTICK: _mini_xception(scratch),
     }
 

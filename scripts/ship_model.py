@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from fer_pipeline import publication, storage
-from fer_pipeline.learning.model import bundle, exporting, exports
+from fer_pipeline.learning.model import bundle, exporting, exports, run_folder
 from fer_pipeline.stages import pictures
 from fer_pipeline.stages.train import ACCURACY, HISTORY, LOSS
 
-FOLDER = bundle.PRETRAINED / publication.SHIPPED
+FOLDER = run_folder.PRETRAINED / publication.SHIPPED
 # Pictures of numbers alone: FER2013's images are not ours to pass on.
 PICTURES = (pictures.CONFUSION_MATRIX, pictures.CLASSES, pictures.RELIABILITY, pictures.COVERAGE)
 
@@ -35,20 +35,20 @@ def ship_run(run: Path) -> None:
         if len(weight.shape) > 1:
             weight.assign(np.asarray(weight).astype(np.float16).astype(np.float32))
     # The model card beside it stays.
-    storage.remove_folder(FOLDER / bundle.EXPORTS)
+    storage.remove_folder(FOLDER / run_folder.EXPORTS)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    bundle.save(model, FOLDER / bundle.MODEL)
+    bundle.save(model, FOLDER / run_folder.MODEL)
     for name in (HISTORY, ACCURACY, LOSS, publication.CONFIG):
         shutil.copyfile(run / name, FOLDER / name)
-    shipped = info.model_copy(update={"sha256": bundle.digest(FOLDER / bundle.MODEL)})
-    storage.write_text(FOLDER / bundle.INFO, shipped.model_dump_json(indent=2) + "\n")
+    shipped = info.model_copy(update={"sha256": run_folder.digest(FOLDER / run_folder.MODEL)})
+    storage.write_text(FOLDER / run_folder.INFO, shipped.model_dump_json(indent=2) + "\n")
 
 
 def ship_export(export: Path) -> None:
     """Copies its LiteRT forms, and what is known of them."""
     made = exports.read(export)
     _require_ours(export, made.model["sha256"])
-    folder = FOLDER / bundle.EXPORTS
+    folder = FOLDER / run_folder.EXPORTS
     storage.remove_folder(folder)
     folder.mkdir()
     for form in made.exports:
@@ -69,7 +69,7 @@ def ship_report(report: Path) -> None:
 
 
 def _require_ours(folder: Path, sha256: str) -> None:
-    if sha256 != bundle.read(FOLDER).sha256:
+    if sha256 != run_folder.read(FOLDER).sha256:
         sys.exit(f"{folder}: is of another model")
 
 

@@ -30,8 +30,8 @@ from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError
 from fer_pipeline.gallery import Faces
 from fer_pipeline.learning.evaluation import comparison_plots
-from fer_pipeline.learning.model import bundle, cost
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, cost, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.model.summary import describe
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
@@ -122,12 +122,12 @@ def _runs(
     models: Sequence[str | Path], data: Path, made: Manifest
 ) -> dict[str, tuple[Path, RunInfo]]:
     """By a name of its own, each run and what it says; all are looked at before any is run."""
-    folders = [bundle.located(model) for model in models]
+    folders = [run_folder.located(model) for model in models]
     resolved = [folder.resolve() for folder in folders]
     for place, folder in enumerate(resolved):
         if folder in resolved[:place]:
             raise RunError(f"--compare {folders[place]}: is named twice; name each run once")
-    found = [(folder, bundle.read(folder)) for folder in folders]
+    found = [(folder, run_folder.read(folder)) for folder in folders]
     for folder, info in found:
         try:
             predictions.require_fit(folder, info, data, made)

@@ -31,9 +31,9 @@ from fer_pipeline.copies import Copies
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.gallery import Gallery
 from fer_pipeline.learning.evaluation.inspection import Inspection
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.model.predictor import Predict, with_litert
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.metrics import Metrics
 from fer_pipeline.publication import CONFIG, EVALUATION
@@ -90,7 +90,7 @@ def evaluate(
     any of that is replaced: a folder that has one holds a whole evaluation of one model.
 
     Args:
-        model: As for `bundle.located`.
+        model: As for `run_folder.located`.
         dataset: The dataset's folder.
         split: The split.
         output: The folder for the evaluation.
@@ -107,7 +107,7 @@ def evaluate(
             or its split is empty, broken or has no such row.
         StorageError: There is an evaluation already, or the folder holds what is not ours.
     """
-    run = bundle.located(model)
+    run = run_folder.located(model)
     data, folder = storage.path(dataset), storage.path(output)
     publication.claim(folder, EVALUATION, overwrite=overwrite)
     made = manifest.read(data)
@@ -115,7 +115,7 @@ def evaluate(
     if made.rows_of(Split.TRAIN):
         # For the copies: what is missing there is told before all the work.
         manifest.require(data, made, Split.TRAIN)
-    info, content = bundle.read_model(run)
+    info, content = run_folder.read_model(run)
     network = bundle.from_bytes(content, info.network)
     # A report is of the model itself unless something else is asked for.
     litert = config.inference.runtime == "litert"

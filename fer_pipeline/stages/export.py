@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from fer_pipeline import provenance, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.errors import RunError, StorageError
-from fer_pipeline.learning.model import bundle, exporting
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, exporting, run_folder
 from fer_pipeline.learning.model.exports import INT8, Export, Exported
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.model.summary import describe
 from fer_pipeline.publication import CONFIG, EXPORT, EXPORTED
 from fer_pipeline.stages.forms import Original, timed
@@ -34,10 +34,10 @@ def folder_of(model: str | Path, output: str | Path | None) -> Path:
     """
     if output is not None:
         return storage.path(output)
-    run = bundle.located(model)
-    if run.resolve().is_relative_to(bundle.PRETRAINED.resolve()):
+    run = run_folder.located(model)
+    if run.resolve().is_relative_to(run_folder.PRETRAINED.resolve()):
         raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
-    return run / bundle.EXPORTS
+    return run / run_folder.EXPORTS
 
 
 def export(
@@ -70,7 +70,7 @@ def export(
         DatasetError: The dataset is none, is damaged, or is not one for this model.
         StorageError: There is an export already, or the folder holds what is not ours.
     """
-    run, folder = bundle.located(model), folder_of(model, output)
+    run, folder = run_folder.located(model), folder_of(model, output)
     if INT8 in forms and dataset is None:
         raise RunError(
             f"{run}: {INT8} is calibrated on faces; --dataset names the folder of a preprocess job"

@@ -14,11 +14,11 @@ from fer_pipeline import manifest, storage
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.data import sampling
 from fer_pipeline.learning.data.sampling import Faces
-from fer_pipeline.learning.model import bundle, exporting, litert, speed
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import exporting, litert, run_folder, speed
 from fer_pipeline.learning.model.exporting import Probabilities
 from fer_pipeline.learning.model.exports import INT8, Agreement, Exported
 from fer_pipeline.learning.model.predictor import Pixels
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.publication import EXPORTED
 from fer_pipeline.stages import predictions
 
@@ -93,7 +93,7 @@ class Original:
             largest_difference=difference,
             tolerance=tolerance,
             agreement=agreement,
-            sha256={str(file.relative_to(scratch)): bundle.digest(file) for file in files},
+            sha256={str(file.relative_to(scratch)): run_folder.digest(file) for file in files},
         )
 
     def _write_float(self, form: str, path: Path) -> float:
@@ -161,7 +161,7 @@ def timed(made: list[Exported], run: Path, info: RunInfo, scratch: Path) -> list
     """
     log.info("measuring how fast they are")
     files = {one.form: scratch / one.path for one in made}
-    found = speed.measure({speed.KERAS: run / bundle.MODEL, **files}, info.network, info.size)
+    found = speed.measure({speed.KERAS: run / run_folder.MODEL, **files}, info.network, info.size)
     return [
         one.model_copy(update={"relative_speed": found[one.form] / found[speed.KERAS]})
         for one in made

@@ -21,8 +21,8 @@ from fer_pipeline.arrow import arrow_schema
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.gallery import Faces
 from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model.bundle import RunInfo
 from fer_pipeline.learning.model.predictor import Predict
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.manifest import Manifest
 
 log = logging.getLogger(__name__)

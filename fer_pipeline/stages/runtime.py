@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from fer_pipeline import storage
 from fer_pipeline.errors import FerError, RunError, StorageError
-from fer_pipeline.learning.model import bundle, exports
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import exports, run_folder
 from fer_pipeline.learning.model.exports import FLOAT, INT8, Exported
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.publication import EXPORT
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _none_is_better(forms: dict[str, Exported]) -> str:
 
 
 def _keras(info: RunInfo, content: bytes, reason: str) -> Runtime:
-    return Runtime("keras", bundle.MODEL, reason, content, info.sha256)
+    return Runtime("keras", run_folder.MODEL, reason, content, info.sha256)
 
 
 def _speed(form: Exported) -> float:
@@ -113,13 +113,13 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
         RunError: There are none, or they are of another model.
         StorageError: What the export says cannot be read.
     """
-    folder = run / bundle.EXPORTS
+    folder = run / run_folder.EXPORTS
     if not storage.is_file(folder / EXPORT.mark):
         raise RunError(f"{run}: has no export; {_remedy(run, 'make one')}")
     made = exports.read(folder)
     if made.model.get("sha256") != info.sha256:
         raise RunError(
-            f"{folder}: is of another model than {run / bundle.MODEL};"
+            f"{folder}: is of another model than {run / run_folder.MODEL};"
             f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
     found = {one.form: one for one in made.exports if one.form in (FLOAT, INT8)}
@@ -130,13 +130,13 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
 
 def _remedy(run: Path, what: str, *options: str) -> str:
     """What a user can do about an export that is not as it should be."""
-    if run.resolve().is_relative_to(bundle.PRETRAINED.resolve()):
+    if run.resolve().is_relative_to(run_folder.PRETRAINED.resolve()):
         return "the installation is not whole: install the package again, or choose --runtime keras"
     return " ".join([f"{what} with: export --model {run} --dataset DIR", *options])
 
 
 def _litert(run: Path, chosen: Exported, reason: str) -> Runtime:
-    path = run / bundle.EXPORTS / chosen.path
+    path = run / run_folder.EXPORTS / chosen.path
     try:
         content = storage.read_bytes(path)
     except StorageError as error:

@@ -13,9 +13,9 @@ from fer_pipeline.config import Config
 from fer_pipeline.config.keys import Inference
 from fer_pipeline.emotions import Labels
 from fer_pipeline.errors import InputError, RunError
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import run_folder
 from fer_pipeline.learning.model.predictor import Settings, predictor
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.publication import SCORES
 from fer_pipeline.rows import Judge
 from fer_pipeline.spark import scoring
@@ -95,8 +95,8 @@ def score(
     """
     folder = storage.path(output).absolute()
     publication.claim(folder, SCORES, overwrite=overwrite)
-    run = bundle.located(model)
-    info, content = bundle.read_model(run)
+    run = run_folder.located(model)
+    info, content = run_folder.read_model(run)
     outcomes = _outcomes(run, info, config.inference)
     chosen = runtime.choose(run, info, content, config.inference.runtime)
     load = _loader(spark, chosen, info, config.inference)
@@ -180,7 +180,7 @@ def _scored(
     inputs: Sequence[str],
     folder: Path,
     config: Config,
-    info: bundle.RunInfo,
+    info: run_folder.RunInfo,
     load: Callable[[], Callable[[Pixels], Any]],
 ) -> tuple[Scored, int | None]:
     """Scores whatever the inputs are; also how many images there must be, where that is known."""

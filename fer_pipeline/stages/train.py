@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config, load
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning.model import bundle, exporting
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, exporting, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.training import checkpoint, history, measures, resuming
 from fer_pipeline.learning.training import plots as training_plots
 from fer_pipeline.learning.training.callbacks import Kept, Report
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 HISTORY, ACCURACY, LOSS = "history.csv", "accuracy.png", "loss.png"
 _MLFLOW = "mlflow.json"
-_TRACKED = (bundle.MODEL, bundle.INFO, publication.CONFIG, HISTORY, ACCURACY, LOSS)
+_TRACKED = (run_folder.MODEL, run_folder.INFO, publication.CONFIG, HISTORY, ACCURACY, LOSS)
 # What a dataset was made by, and what of it a network sees.
 _OF_DATA = (
     *("classes", "input", "image", "labels", "split", "oversample", "balance", "augmentation"),
@@ -95,11 +95,11 @@ def train(
     """
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
     if not begun:
-        return bundle.read(storage.path(output))
+        return run_folder.read(storage.path(output))
     plan = Plan.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
     with can_be_resumed(), begun.writing():
         perform(plan, begun.found, resumed=resume)
-    return bundle.read(begun.folder)
+    return run_folder.read(begun.folder)
 
 
 @contextlib.contextmanager
@@ -230,10 +230,10 @@ def _from_anywhere(config: Config) -> Config:
     distillation = config.training.distillation
     if not distillation.teachers:
         return config
-    located = {name: bundle.located(name) for name in distillation.teachers}
+    located = {name: run_folder.located(name) for name in distillation.teachers}
     teachers = [
         # A model of the package is at another place on each machine.
-        name if folder == bundle.PRETRAINED / name else str(folder.absolute())
+        name if folder == run_folder.PRETRAINED / name else str(folder.absolute())
         for name, folder in located.items()
     ]
     changed = distillation.model_copy(update={"teachers": teachers})
@@ -255,7 +255,7 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
         DatasetError: It had another dataset.
     """
     resuming.require_same_config(folder, load(folder / publication.CONFIG).dump(), config)
-    info = bundle.read(folder)
+    info = run_folder.read(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
             f"{folder}: is finished, with a temperature of {info.temperature:.6g};"
@@ -330,11 +330,11 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
     # From here on the old run is gone, until the new one's mark stands.
     storage.remove(folder / RUN.mark)
     storage.remove(folder / publication.CONFIG)
-    publication.withdraw(folder / bundle.EXPORTS, EXPORT)
+    publication.withdraw(folder / run_folder.EXPORTS, EXPORT)
     training_plots.accuracy(rounds, title, folder / ACCURACY)
     training_plots.loss(rounds, title, folder / LOSS)
     storage.move(folder / HISTORY_SO_FAR, folder / HISTORY)
-    bundle.save(model, folder / bundle.MODEL)
+    bundle.save(model, folder / run_folder.MODEL)
     exporting.write_weights(model, folder)
     info = RunInfo(
         classes=made.classes,
@@ -354,10 +354,10 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
         temperature=temperature,
         seed=config.seed,
         workers=plan.worker.count,
-        sha256=bundle.digest(folder / bundle.MODEL),
+        sha256=run_folder.digest(folder / run_folder.MODEL),
         versions=provenance.versions(*_PACKAGES),
     )
-    storage.write_text(folder / bundle.INFO, info.model_dump_json(indent=2) + "\n")
+    storage.write_text(folder / run_folder.INFO, info.model_dump_json(indent=2) + "\n")
     config.write(folder / publication.CONFIG)
     storage.remove(folder / CONFIG_SO_FAR)
     publication.clean(folder, RUN, keep=())
@@ -386,6 +386,6 @@ def summary(info: RunInfo, output: str) -> str:
             "",
             f"{info.network}, {info.parameters:,} parameters; kept: {kept},"
             f" validation accuracy {found}; temperature {info.temperature:.3f}",
-            f"model {folder / bundle.MODEL}",
+            f"model {folder / run_folder.MODEL}",
         ]
     )

@@ -11,8 +11,8 @@ from typing import TypeVar
 from fer_pipeline import errors, manifest, publication, storage
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, FerError, StorageError, WorkerLostError
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.training import checkpoint, following, workers
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.plan import HISTORY_SO_FAR, Plan, open_train
@@ -69,7 +69,7 @@ def train_together(
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = storage.path(output)
     if not begun:
-        return bundle.read(folder)
+        return run_folder.read(folder)
     part = functools.partial(
         _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
     )
@@ -86,7 +86,7 @@ def train_together(
             f"{folder}: the workers wrote a run that is not there; on a cluster the output must be"
             " a folder that all machines share"
         )
-    return bundle.read(folder)
+    return run_folder.read(folder)
 
 
 def _take_part(data: Path, folder: Path, config: Config, resumed: bool, member: Member) -> None:

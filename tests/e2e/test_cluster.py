@@ -299,18 +299,20 @@ def scores(folder):
 
 @pytest.mark.cluster
 class TestScore:
+    """With the model of the package."""
+
     SCORE = ("score", "--input", "faces.csv", "--set", "inference.batch_size=16")
 
     @pytest.fixture(scope="class")
-    def undisturbed(self, jobs, place, cluster, together):
-        score = (*self.SCORE, "--model", "together", "--output", "scores")
+    def undisturbed(self, jobs, place, cluster):
+        score = (*self.SCORE, "--output", "scores")
         jobs.run(*cluster.options, *score, cwd=place).expect_success()
         return place / "scores"
 
     @pytest.mark.killed("an executor during score")
     def test_an_executor_that_is_killed(self, jobs, place, cluster, undisturbed):
         out = place / "scores of a killed executor"
-        score = (*self.SCORE, "--model", "together", "--output", str(out))
+        score = (*self.SCORE, "--output", str(out))
         running = jobs.start(*cluster.options, *score, cwd=place)
         running.until(lambda: bool(cluster.python_workers()))
         os.kill(cluster.executors()[0], signal.SIGKILL)
@@ -321,7 +323,7 @@ class TestScore:
     @pytest.mark.killed("the driver during score, at random moments")
     def test_a_driver_that_is_killed(self, jobs, place, cluster, undisturbed, moments):
         out = place / "scores of a killed driver"
-        command = (*cluster.options, *self.SCORE, "--model", "together", "--output", str(out))
+        command = (*cluster.options, *self.SCORE, "--output", str(out))
         began = time.monotonic()
         # Older scores, which have to stay whole until the newer ones are.
         jobs.run(*command, "--set", "inference.min_confidence=0.9", cwd=place).expect_success()

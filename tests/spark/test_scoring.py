@@ -29,8 +29,8 @@ from fer_pipeline import config, images, synthetic
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement, enhance
 from fer_pipeline.errors import DatasetError, InputError, RunError, StorageError
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN
 from fer_pipeline.spark.session import user_errors
@@ -81,7 +81,7 @@ def make_run(folder: Path, seed: int = 0, enhancement: Enhancement | None = None
     normalization = Normalization.centered()
     enhancement = enhancement or Enhancement()
     model = bundle.servable(network, SIZE, normalization)
-    bundle.save(model, folder / bundle.MODEL)
+    bundle.save(model, folder / run_folder.MODEL)
     info = RunInfo(
         classes=list(CLASSES),
         size=SIZE,
@@ -94,10 +94,10 @@ def make_run(folder: Path, seed: int = 0, enhancement: Enhancement | None = None
         best_step=1,
         best_accuracy=0.5,
         seed=seed,
-        sha256=bundle.digest(folder / bundle.MODEL),
+        sha256=run_folder.digest(folder / run_folder.MODEL),
         versions={},
     )
-    (folder / bundle.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    (folder / run_folder.INFO).write_text(info.model_dump_json(indent=2) + "\n")
     return Run(folder, model, enhancement)
 
 

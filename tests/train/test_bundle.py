@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.training.trainer import make_repeatable
 from fer_pipeline.pixels import Normalization
 
@@ -34,7 +34,7 @@ def make_network():
 def make_run(folder, normalization=NORMALIZATIONS["centered"], **changes):
     folder.mkdir(parents=True, exist_ok=True)
     network = make_network()
-    bundle.save(bundle.servable(network, SIZE, normalization), folder / bundle.MODEL)
+    bundle.save(bundle.servable(network, SIZE, normalization), folder / run_folder.MODEL)
     values = {
         "classes": list(CLASSES),
         "size": SIZE,
@@ -46,11 +46,11 @@ def make_run(folder, normalization=NORMALIZATIONS["centered"], **changes):
         "best_step": 7,
         "best_accuracy": 1 / 3,
         "seed": 1,
-        "sha256": bundle.digest(folder / bundle.MODEL),
+        "sha256": run_folder.digest(folder / run_folder.MODEL),
         "versions": {"keras": keras.__version__},
     }
     info = RunInfo(**{**values, **changes})
-    (folder / bundle.INFO).write_text(info.model_dump_json())
+    (folder / run_folder.INFO).write_text(info.model_dump_json())
     return network, info
 
 
@@ -136,19 +136,19 @@ class TestModel:
 class TestRead:
     def test_gives_back_what_was_written(self, tmp_path, normalization):
         network, info = make_run(tmp_path, normalization)
-        assert bundle.read(tmp_path) == info
-        assert bundle.read(tmp_path).normalization == normalization
+        assert run_folder.read(tmp_path) == info
+        assert run_folder.read(tmp_path).normalization == normalization
         model, same = bundle.load(tmp_path)
         assert same == info
         for one, other in zip(model.get_weights(), network.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
         content = (tmp_path / "model.keras").read_bytes()
-        assert bundle.read_model(tmp_path) == (info, content)
+        assert run_folder.read_model(tmp_path) == (info, content)
         assert info.sha256 == hashlib.sha256(content).hexdigest()
 
     def test_a_run_without_validation(self, tmp_path):
         make_run(tmp_path, best_accuracy=None)
-        assert bundle.read(tmp_path).best_accuracy is None
+        assert run_folder.read(tmp_path).best_accuracy is None
 
 
 def refused(folder, read=bundle.load):
@@ -195,7 +195,7 @@ class TestRefusals:
                 "another": b"no model",
             }[damage]
         )
-        for read in (bundle.load, bundle.read_model):
+        for read in (bundle.load, run_folder.read_model):
             assert refused(run, read) == (
                 f"{path}: is not the file that model.json describes; train again"
             )

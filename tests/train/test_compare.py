@@ -15,8 +15,8 @@ from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
 from fer_pipeline.images import resize
-from fer_pipeline.learning.model import bundle, cost
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, cost, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.training import precision
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.stages.compare import OUTPUTS, compare, summary
@@ -49,7 +49,7 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
         ]
     )
     network.layers[-1].set_weights([6 * LEVELS[None, :], bias * np.eye(3)[0] - 3 * LEVELS**2])
-    bundle.save(bundle.servable(network, size, NORMALIZATION), folder / bundle.MODEL)
+    bundle.save(bundle.servable(network, size, NORMALIZATION), folder / run_folder.MODEL)
     info = RunInfo(
         classes=list(classes),
         size=size,
@@ -62,10 +62,10 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
         best_step=1,
         best_accuracy=None,
         seed=0,
-        sha256=bundle.digest(folder / bundle.MODEL),
+        sha256=run_folder.digest(folder / run_folder.MODEL),
         versions={},
     )
-    (folder / bundle.INFO).write_text(info.model_dump_json())
+    (folder / run_folder.INFO).write_text(info.model_dump_json())
     return folder
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, RunError
 from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.training import distillation
 from fer_pipeline.manifest import read
 from fer_pipeline.stages.train import train
@@ -117,7 +117,7 @@ class TestPupil:
         info = train(
             str(easy_dataset), str(run), chosen("training.epochs=1", *taught_by(*teachers))
         )
-        assert info.teachers == [bundle.read(folder).sha256 for folder in teachers]
+        assert info.teachers == [run_folder.read(folder).sha256 for folder in teachers]
         written = config.load(run / "config.yaml").training.distillation
         assert written.teachers == [str(folder) for folder in teachers]
 

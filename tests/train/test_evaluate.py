@@ -24,8 +24,8 @@ from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.manifest import Image
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import SHIPPED
@@ -88,7 +88,7 @@ def make_run(
     # The nearest level has the largest 2 * level * mean - level ** 2.
     kernel = SHARPNESS * 2 * LEVELS[None, :]
     network.layers[-1].set_weights([kernel, bias - SHARPNESS * LEVELS**2])
-    bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / bundle.MODEL)
+    bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / run_folder.MODEL)
     info = RunInfo(
         classes=list(CLASSES),
         size=SIZE,
@@ -100,10 +100,10 @@ def make_run(
         best_step=1,
         best_accuracy=None,
         seed=0,
-        sha256=bundle.digest(folder / bundle.MODEL),
+        sha256=run_folder.digest(folder / run_folder.MODEL),
         versions={},
     )
-    (folder / bundle.INFO).write_text(info.model_dump_json())
+    (folder / run_folder.INFO).write_text(info.model_dump_json())
     return folder
 
 
@@ -211,7 +211,7 @@ class TestOutputs:
             "format": "fer_pipeline evaluation",
             "model": {
                 "path": str(run.resolve()),
-                "sha256": bundle.digest(run / bundle.MODEL),
+                "sha256": run_folder.digest(run / run_folder.MODEL),
                 "dataset_checksum": CHECKSUM,
                 "size": SIZE,
             },
@@ -222,7 +222,7 @@ class TestOutputs:
                 "name": "keras",
                 "form": "model.keras",
                 "reason": "as configured",
-                "sha256": bundle.digest(run / bundle.MODEL),
+                "sha256": run_folder.digest(run / run_folder.MODEL),
             },
             **evaluation.to_dict(),
         }

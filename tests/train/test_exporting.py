@@ -16,14 +16,14 @@ import tensorflow as tf
 from fer_pipeline import config, publication
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, exporting, litert
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, exporting, litert, run_folder
 from fer_pipeline.learning.model.exporting import (
     FORMS,
     in_float32,
     largest_difference,
     write_weights,
 )
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import EXPORTED
 from fer_pipeline.stages.export import export, summary
@@ -78,7 +78,7 @@ def make_model(policy: str = "float32") -> keras.Model:
 
 
 def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> RunInfo:
-    bundle.save(model, folder / bundle.MODEL)
+    bundle.save(model, folder / run_folder.MODEL)
     info = RunInfo(
         classes=list(CLASSES),
         size=SIZE,
@@ -91,10 +91,10 @@ def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> Ru
         best_step=7,
         best_accuracy=None,
         seed=1,
-        sha256=bundle.digest(folder / bundle.MODEL),
+        sha256=run_folder.digest(folder / run_folder.MODEL),
         versions={},
     )
-    (folder / bundle.INFO).write_text(info.model_dump_json())
+    (folder / run_folder.INFO).write_text(info.model_dump_json())
     return info
 
 
@@ -296,7 +296,7 @@ class TestExport:
             "format_version": 1,
             "model": {
                 "path": str(run.resolve()),
-                "sha256": bundle.digest(run / "model.keras"),
+                "sha256": run_folder.digest(run / "model.keras"),
                 "dataset_checksum": "fedcba9876543210",
             },
             "classes": list(CLASSES),

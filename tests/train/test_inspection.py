@@ -11,7 +11,7 @@ from keras import layers
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.evaluation.inspection import Inspection
-from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.pixels import Normalization
 
 SIZE = 12
@@ -35,8 +35,8 @@ def bfloat16() -> Iterator[None]:
 
 def loaded(network: keras.Model, folder: Path) -> keras.Model:
     """The model that a later job sees."""
-    bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / bundle.MODEL)
-    return bundle.from_bytes((folder / bundle.MODEL).read_bytes(), "system_a")
+    bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / run_folder.MODEL)
+    return bundle.from_bytes((folder / run_folder.MODEL).read_bytes(), "system_a")
 
 
 def looked_into(network: keras.Model, size: int = SIZE) -> Inspection:
@@ -64,9 +64,9 @@ class TestOutputs:
         assert inspection.names == (*names, "hidden", "logits")
         found = inspection.outputs(PIXELS, names)
         # The layers themselves, called by hand.
-        network = bundle.from_bytes((tmp_path / bundle.MODEL).read_bytes(), "system_a").get_layer(
-            "system_a"
-        )
+        network = bundle.from_bytes(
+            (tmp_path / run_folder.MODEL).read_bytes(), "system_a"
+        ).get_layer("system_a")
         expected, value = [], VALUES
         for name in names:
             value = network.get_layer(name)(value)

@@ -15,7 +15,7 @@ import pytest
 
 from fer_pipeline import config, storage
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.plan import Plan
 from fer_pipeline.stages.train import configuration, train
@@ -92,7 +92,7 @@ def outputs(folder):
     names = ("history.csv", "model.weights.h5", "accuracy.png", "config.yaml")
     files = {path.name for path in folder.iterdir()}
     weights = [array.tobytes() for array in bundle.load(folder)[0].get_weights()]
-    info = bundle.read(folder).model_copy(update={"sha256": ""})
+    info = run_folder.read(folder).model_copy(update={"sha256": ""})
     texts = {name: (folder / name).read_bytes() for name in names if name != "model.weights.h5"}
     return files, weights, info, texts
 

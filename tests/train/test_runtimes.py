@@ -16,10 +16,10 @@ from fer_pipeline import config, images, manifest, publication
 from fer_pipeline.accounting import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.data import sampling
-from fer_pipeline.learning.model import bundle, exporting, exports, litert
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, exporting, exports, litert, run_folder
 from fer_pipeline.learning.model.exports import Agreement, Exported
 from fer_pipeline.learning.model.predictor import Settings, predictor, with_keras, with_litert
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN, EXPORT, EXPORTED
 from fer_pipeline.stages import runtime
@@ -66,7 +66,7 @@ def make_model() -> keras.Model:
 
 
 def make_run(folder: Path, model: keras.Model) -> Path:
-    bundle.save(model, folder / bundle.MODEL)
+    bundle.save(model, folder / run_folder.MODEL)
     info = RunInfo(
         classes=CLASSES,
         size=SIZE,
@@ -78,10 +78,10 @@ def make_run(folder: Path, model: keras.Model) -> Path:
         best_step=7,
         best_accuracy=None,
         seed=1,
-        sha256=bundle.digest(folder / bundle.MODEL),
+        sha256=run_folder.digest(folder / run_folder.MODEL),
         versions={},
     )
-    (folder / bundle.INFO).write_text(info.model_dump_json())
+    (folder / run_folder.INFO).write_text(info.model_dump_json())
     return folder
 
 
@@ -259,9 +259,9 @@ class TestInt8:
         self, whole, easy_dataset, tmp_path
     ) -> None:
         run = make_run(tmp_path / "run", make_model())
-        info = json.loads((run / bundle.INFO).read_text())
+        info = json.loads((run / run_folder.INFO).read_text())
         info["classes"] = ["sad", "angry", "happy"]
-        (run / bundle.INFO).write_text(json.dumps(info))
+        (run / run_folder.INFO).write_text(json.dumps(info))
         with pytest.raises(DatasetError, match="its classes are angry, happy, sad"):
             export(run, None, ["litert_int8"], config.load(None), dataset=easy_dataset)
 
@@ -286,7 +286,7 @@ class TestFolder:
         assert folder_of(whole, tmp_path / "x") == tmp_path / "x"
         shipped = tmp_path / "pretrained"
         (shipped / "compact").mkdir(parents=True)
-        (shipped / "compact" / bundle.INFO).write_text("{}")
+        (shipped / "compact" / run_folder.INFO).write_text("{}")
         monkeypatch.setattr(bundle, "PRETRAINED", shipped)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
@@ -381,6 +381,16 @@ class TestPredictor:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines() == ["(9, 3)", "[]"]
 
+    def test_the_job_needs_no_tensorflow_either(self) -> None:
+        code = (
+            "import sys\n"
+            "import fer_pipeline.stages.score\n"
+            "print([name for name in ('tensorflow', 'keras') if name in sys.modules])\n"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
 
 # --- What scores.
 
@@ -420,7 +430,7 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
     def make(*found: Exported, sha256: str | None = None) -> Path:
         run = tmp_path / "made"
         (run / "export").mkdir(parents=True)
-        for name in (bundle.MODEL, bundle.INFO):
+        for name in (run_folder.MODEL, run_folder.INFO):
             (run / name).write_bytes((whole / name).read_bytes())
         said = exports.read(whole / "export")
         files = []
@@ -428,7 +438,7 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
             source = whole / "export" / one.path
             if source.is_file():
                 (run / "export" / one.path).write_bytes(source.read_bytes())
-                one = one.model_copy(update={"sha256": {one.path: bundle.digest(source)}})
+                one = one.model_copy(update={"sha256": {one.path: run_folder.digest(source)}})
             files.append(one)
         update = {
             "exports": files,
@@ -442,7 +452,7 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def chosen(run: Path, wanted: str) -> runtime.Runtime:
-    info, content = bundle.read_model(run)
+    info, content = run_folder.read_model(run)
     return runtime.choose(run, info, content, wanted)
 
 
@@ -544,7 +554,7 @@ class TestChoice:
             expected,
             "keras" if expected == "model.keras" else "litert",
         )
-        assert (made.content, made.sha256) == (path.read_bytes(), bundle.digest(path))
+        assert (made.content, made.sha256) == (path.read_bytes(), run_folder.digest(path))
         assert caplog.messages[-1] == f"scoring with {made.name} ({made.form}): {reason}"
         warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
         assert warned == (

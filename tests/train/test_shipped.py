@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline import config, emotions
-from fer_pipeline.learning.model import bundle, exports
+from fer_pipeline.learning.model import bundle, exports, run_folder
 from fer_pipeline.learning.model.summary import describe
 from fer_pipeline.publication import SHIPPED
 
@@ -23,9 +23,11 @@ FORMS = {"compact": {"litert_int8"}, SHIPPED: {"litert", "litert_int8"}}
 FER2013 = ROOT.parent / "shared" / "data" / "fer2013.parquet"
 
 
-@pytest.fixture(scope="module", params=sorted(path.name for path in bundle.PRETRAINED.iterdir()))
+@pytest.fixture(
+    scope="module", params=sorted(path.name for path in run_folder.PRETRAINED.iterdir())
+)
 def folder(request):
-    return bundle.PRETRAINED / request.param
+    return run_folder.PRETRAINED / request.param
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +46,12 @@ def files(folder):
 
 class TestModel:
     def test_is_found_by_its_name(self, folder, tmp_path, monkeypatch):
-        assert bundle.located(folder.name) == folder
+        assert run_folder.located(folder.name) == folder
         # A folder that is there goes before.
         monkeypatch.chdir(tmp_path)
         (tmp_path / folder.name).mkdir()
-        assert bundle.located(folder.name).resolve() == tmp_path / folder.name
-        assert bundle.located("no_such") == Path("no_such")
+        assert run_folder.located(folder.name).resolve() == tmp_path / folder.name
+        assert run_folder.located("no_such") == Path("no_such")
 
     def test_costs_no_more_than_it_may(self, folder, shipped):
         model, info = shipped
@@ -91,7 +93,7 @@ class TestModel:
         assert "path" not in {*report["model"], *report["dataset"]}
 
     def test_the_export_is_that_of_this_model(self, folder, shipped):
-        made = exports.read(folder / bundle.EXPORTS)
+        made = exports.read(folder / run_folder.EXPORTS)
         assert made.model["sha256"] == shipped[1].sha256
         assert {one.form for one in made.exports} == FORMS[folder.name]
 
@@ -105,7 +107,7 @@ class TestModel:
 
 
 def test_one_is_taken_where_none_is_named():
-    assert bundle.located(None) == bundle.PRETRAINED / SHIPPED
+    assert run_folder.located(None) == run_folder.PRETRAINED / SHIPPED
 
 
 @pytest.mark.skipif(not FER2013.exists(), reason="needs FER2013")

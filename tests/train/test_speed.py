@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning.model import bundle, exporting, speed
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, exporting, run_folder, speed
 from fer_pipeline.learning.model.exports import Exported
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import EXPORTED
 from fer_pipeline.stages import forms
@@ -99,7 +99,7 @@ class TestMeasure:
         folder = tmp_path_factory.mktemp("models")
         for name, filters in (("small", 2), ("large", 64)):
             model = make_model(filters)
-            bundle.save(model, folder / name / bundle.MODEL)
+            bundle.save(model, folder / name / run_folder.MODEL)
             for form, each in exporting.FORMS.items():
                 each.write(model, folder / name / EXPORTED[form])
         return folder
@@ -110,7 +110,7 @@ class TestMeasure:
             "litert": large / "model.tflite",
             "litert_int8": small / "model.tflite",
             "saved_model": large / "saved_model",
-            "keras": small / bundle.MODEL,
+            "keras": small / run_folder.MODEL,
         }
         found = speed.measure(files, "system_a", SIZE)
         assert found.keys() == files.keys()

@@ -22,7 +22,7 @@ from fer_pipeline import config, interruption, provenance
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.training import loop as training
 from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.history import History
@@ -608,7 +608,7 @@ class TestTrain:
 
     def test_model_json_tells_the_truth(self, trained, easy_dataset):
         folder, info = trained
-        assert bundle.read(folder) == info
+        assert run_folder.read(folder) == info
         network = networks.build("system_a", SIZE, 3, {"hidden": 8})
         rows = table(folder / "history.csv")
         accuracies = [float(row["validation_accuracy"]) for row in rows]
@@ -635,7 +635,7 @@ class TestTrain:
             "best_class_accuracies": info.best_class_accuracies,
             "teachers": [],
             "seed": 0,
-            "sha256": bundle.digest(folder / "model.keras"),
+            "sha256": run_folder.digest(folder / "model.keras"),
             "versions": versions,
         }
         assert {"keras", "numpy", "petastorm", "python", "fer_pipeline"} <= set(versions)
@@ -882,12 +882,12 @@ class TestJob:
         command = [JOB, "--dataset", easy_dataset, "--output", out]
         done = python(*command, "--config", folder / "config.yaml")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == summary(bundle.read(out), str(out)) + "\n"
+        assert done.stdout == summary(run_folder.read(out), str(out)) + "\n"
         assert "Warning" not in done.stderr
         assert "Traceback" not in done.stderr
         assert same(weights_of(out), weights_of(folder))
         assert (out / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
-        assert bundle.read(out).model_copy(update={"sha256": info.sha256}) == info
+        assert run_folder.read(out).model_copy(update={"sha256": info.sha256}) == info
 
     def test_that_fails(self, easy_dataset, tmp_path):
         command = [JOB, "--dataset", easy_dataset, "--output", tmp_path / "run"]

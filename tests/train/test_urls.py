@@ -8,7 +8,7 @@ import pytest
 from fer_pipeline import config, manifest, storage
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle
+from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.stages.evaluate import evaluate
 from fer_pipeline.stages.train import train
@@ -99,7 +99,7 @@ class TestRuns:
                 train(dataset, there, chosen())
         assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= names(there)
         with pytest.raises(RunError, match="its training has not finished"):
-            bundle.read(storage.path(there))
+            run_folder.read(storage.path(there))
         train(dataset, there, chosen(), resume=True)
         whole = storage.read_text(storage.path(f"{runs[0]}/history.csv"))
         assert storage.read_text(storage.path(f"{there}/history.csv")) == whole

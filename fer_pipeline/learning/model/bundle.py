@@ -1,101 +1,23 @@
-"""What a finished training run is: a model that takes raw pixels, and what is known of it."""
+"""The model of a finished training run: it takes raw pixels."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import keras
-from pydantic import BaseModel, ConfigDict
 
-from fer_pipeline import publication, storage
-from fer_pipeline.enhancement import Enhancement
+from fer_pipeline import storage
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import SHIPPED
 
-MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
 NORMALIZATION = "normalization"
 """The name of the layer that makes of pixels what the network sees."""
-
-FORMAT_VERSION = 1
-
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
-"""The folder of the models that come with the package: the finished run of each, by its name."""
-
-
-class RunInfo(BaseModel):
-    """What a run says of its model; `model.json`.
-
-    Attributes:
-        classes: The emotions in the order of the model's outputs.
-        size: The side of the images that it takes, in pixels.
-        normalization: What the network sees of a pixel; the model itself applies it.
-        enhancement: What images went through before; the model does not apply it.
-        dataset_checksum: Of the dataset that it was trained on.
-        network: Its name in the configuration.
-        options: Its options there.
-        parameters: How many it has.
-        precision: In which it was trained, `float32` or `mixed_bfloat16`.
-        best_step: The step after which it was best, or the last one.
-        best_trial: In which of several trials, from 0.
-        best_accuracy: Its validation accuracy then; None without a validation split.
-        best_class_accuracies: The same of each class; empty without a validation split.
-        teachers: The SHA-256 of each model that taught it.
-        temperature: What the model divides its logits by (Guo et al. 2017, arXiv:1706.04599).
-        seed: Of every random choice.
-        workers: How many trained it together, to its end.
-        sha256: Of the file `model.keras`.
-        versions: Of the packages that made it.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal["fer_pipeline run"] = "fer_pipeline run"
-    format_version: int = FORMAT_VERSION
-    classes: list[str]
-    size: int
-    normalization: Normalization
-    enhancement: Enhancement = Enhancement()
-    dataset_checksum: str
-    network: str
-    options: dict[str, Any]
-    parameters: int
-    precision: str = "float32"
-    best_step: int
-    best_trial: int = 0
-    best_accuracy: float | None
-    best_class_accuracies: dict[str, float | None] = {}
-    teachers: list[str] = []
-    temperature: float = 1.0
-    seed: int
-    workers: int = 1
-    sha256: str
-    versions: dict[str, str]
-
-
-def located(model: str | Path | None) -> Path:
-    """The folder of a finished run: the one that is named, or that of a model of the package.
-
-    Args:
-        model: The run's folder, or the name of a model of the package, before which a folder that
-            is there goes; None for the package's first choice, whatever folders are there.
-
-    Raises:
-        RunError: None is named, and the package was installed without its models.
-    """
-    if model is None:
-        folder = PRETRAINED / SHIPPED
-        if not storage.is_file(folder / INFO):
-            raise RunError(f"{folder}: is missing; install the package again, or name a --model")
-        return folder
-    folder, shipped = storage.path(model), PRETRAINED / str(model)
-    return shipped if not storage.exists(folder) and (shipped / INFO).is_file() else folder
 
 
 def servable(
@@ -132,53 +54,13 @@ def save(model: keras.Model, path: Path) -> None:
         model.save(temporary)
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read(folder: Path) -> RunInfo:
-    """Reads what a finished run says of its model.
-
-    Raises:
-        RunError: The folder is no finished run, or what it says is damaged.
-    """
-    if not storage.is_file(folder / INFO):
-        what = "is a file, not a run's folder" if storage.is_file(folder) else "no such folder"
-        if storage.is_folder(folder):
-            begun = storage.exists(folder / publication.BEGUN)
-            what = "its training has not finished" if begun else "holds no trained model"
-        shipped = " or ".join(sorted(path.parent.name for path in PRETRAINED.glob(f"*/{INFO}")))
-        raise RunError(
-            f"{folder}: {what} (no {INFO}); make one with the train job, or name {shipped}"
-        )
-    return storage.read_described(folder / INFO, RunInfo, FORMAT_VERSION, RunError, "is damaged")
-
-
-def read_model(folder: Path) -> tuple[RunInfo, bytes]:
-    """Reads a finished run: what it says, and the content of its `model.keras`, verified.
-
-    Raises:
-        RunError: The folder is no finished run, or is damaged.
-    """
-    info = read(folder)
-    try:
-        content = storage.read_bytes(folder / MODEL)
-    except StorageError as error:
-        raise RunError(str(error)) from error
-    if hashlib.sha256(content).hexdigest() != info.sha256:
-        raise RunError(f"{folder / MODEL}: is not the file that {INFO} describes; train again")
-    return info, content
-
-
 def load(folder: Path) -> tuple[keras.Model, RunInfo]:
     """Loads a finished run's model.
 
     Raises:
         RunError: The folder is no finished run, or is damaged.
     """
-    info, content = read_model(folder)
+    info, content = run_folder.read_model(folder)
     return from_bytes(content, info.network), info
 
 
@@ -231,7 +113,7 @@ def _scratch() -> Iterator[Path]:
     """A path for a model that is gone afterwards: Keras saves to and loads from a path alone."""
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary) / MODEL
+            yield Path(temporary) / run_folder.MODEL
     except OSError as error:
         raise StorageError(
             f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; TMPDIR names another"

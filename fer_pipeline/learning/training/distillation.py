@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from fer_pipeline.config.learning import Distillation
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model.bundle import RunInfo
+from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.manifest import Manifest
 
 Tensor = Any
@@ -64,7 +64,7 @@ def load(chosen: Distillation, made: Manifest) -> Teachers | None:
     """
     found = []
     for name in chosen.teachers:
-        model, info = bundle.load(bundle.located(name))
+        model, info = bundle.load(run_folder.located(name))
         _require_fitting(name, info, made)
         found.append(keras.Model(model.get_layer(bundle.NORMALIZATION).output, model.output))
     return Teachers(found) if found else None
@@ -76,7 +76,7 @@ def checksum(name: str) -> str:
     Raises:
         RunError: It is no finished run.
     """
-    return bundle.read(bundle.located(name)).sha256
+    return run_folder.read(run_folder.located(name)).sha256
 
 
 def _require_fitting(name: str, info: RunInfo, made: Manifest) -> None:
