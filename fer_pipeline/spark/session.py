@@ -108,7 +108,7 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
         session = _open(job, _OF_BARRIERS if barrier else {})
         stop.watch(session)
         try:
-            with user_errors():
+            with user_errors(str(session.sparkContext.master)):
                 yield session
         finally:
             stop.session()
@@ -227,10 +227,20 @@ def _why_not(text: str, given: Mapping[str, str]) -> str:
         what = "to ship to the executors" if path in shipped else "that a setting of Spark names"
         return f"{path}: no such file {what}"
     master = given.get("spark.master", "")
-    if master.startswith("spark:") and re.search(_GIVEN_UP, text):
-        return f"{master}: no Spark master answers there, or it wants no further application"
+    if re.search(_GIVEN_UP, text) and _is_gone(master):
+        return _is_gone(master)
     (cause,) = re.findall(r"^: (.*)", text, re.MULTILINE)[:1] or [text]
     return f"Spark did not start: {cause[:200]}; it says more above"
+
+
+def _is_gone(master: str) -> str:
+    """What it means that Spark has stopped itself; empty where the master is none of its own.
+
+    It does so, a minute after the start, beside whatever it is doing by then.
+    """
+    if not master.startswith("spark:"):
+        return ""
+    return f"{master}: no Spark master answers there, or it wants no further application"
 
 
 def rows_per_batch(session: SparkSession, count: int) -> None:
@@ -256,18 +266,22 @@ def largest_split(session: SparkSession) -> int:
 
 
 @contextlib.contextmanager
-def user_errors() -> Iterator[None]:
-    """Turns Spark's errors into ours where a user can mend their cause."""
+def user_errors(master: str = "") -> Iterator[None]:
+    """Turns Spark's errors into ours where a user can mend their cause.
+
+    Args:
+        master: Of the session.
+    """
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        known = _user_error(str(error))
+        known = _user_error(str(error), master)
         if known is None:
             raise
         raise known from error
 
 
-def _user_error(text: str) -> FerError | None:
+def _user_error(text: str, master: str = "") -> FerError | None:
     # A worker's error arrives as text: the traceback's last line names our class.
     ours = re.search(r"fer_pipeline\.errors\.(\w+): (.+)", text)
     if ours:
@@ -292,5 +306,6 @@ def _user_error(text: str) -> FerError | None:
     if denied:
         return StorageError(f"{denied[1]}: permission denied")
     if re.search(_GIVEN_UP, text):
-        return ClusterError("Spark stopped before the job had ended; it says above why")
+        why = _is_gone(master) or "it says above why"
+        return ClusterError(f"Spark stopped before the job had ended; {why}")
     return None

@@ -346,7 +346,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "preprocess: an unknown key": (
         "preprocess --input faces.csv --output {out} --set image.sizes=28",
-        "image.sizes: unknown key, did you mean size?",
+        "error: --set image.sizes: unknown key, did you mean image.size?",
     ),
     "preprocess: no such configuration": (
         "preprocess --config nothing.yaml --input faces.csv --output {out}",
@@ -391,7 +391,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "train: two unknown keys": (
         "train --dataset data --output {out} --set trainin.steps=2 --set feed.batchsize=2",
-        "feed.batchsize: unknown key, did you mean batch_size?; trainin: unknown key, did you mean"
+        "error: --set feed.batchsize: unknown key, did you mean feed.batch_size?; --set trainin:"
+        " unknown key, did you mean"
         " training?",
     ),
     "train: an output that is there": (

@@ -85,6 +85,14 @@ def test_what_a_user_can_mend(said, kind, meant):
     assert str(found).startswith(meant)
 
 
+def test_a_master_that_is_gone_is_named():
+    said = "Job 3 cancelled because SparkContext was shut down"
+    assert str(_user_error(CALL + said + JAVA, "spark://host:7077")) == (
+        "Spark stopped before the job had ended; spark://host:7077: no Spark master answers there,"
+        " or it wants no further application"
+    )
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -287,7 +287,7 @@ class TestFolder:
         shipped = tmp_path / "pretrained"
         (shipped / "compact").mkdir(parents=True)
         (shipped / "compact" / run_folder.INFO).write_text("{}")
-        monkeypatch.setattr(bundle, "PRETRAINED", shipped)
+        monkeypatch.setattr(run_folder, "PRETRAINED", shipped)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
             StorageError, match="compact: is a model of the package; --output names"
@@ -629,7 +629,7 @@ class TestChoice:
             form("saved_model", 2.0) if state == "no form" else FAST,
             sha256="0" * 64 if state == "another model" else None,
         )
-        monkeypatch.setattr(bundle, "PRETRAINED", run.parent)
+        monkeypatch.setattr(run_folder, "PRETRAINED", run.parent)
         if state == "none":
             (run / "export" / "export.json").unlink()
         if state == "damaged":

@@ -635,6 +635,7 @@ class TestTrain:
             "best_class_accuracies": info.best_class_accuracies,
             "teachers": [],
             "seed": 0,
+            "workers": 1,
             "sha256": run_folder.digest(folder / "model.keras"),
             "versions": versions,
         }
