@@ -226,9 +226,9 @@ def _why_not(text: str, given: Mapping[str, str]) -> str:
         shipped = unquote(" ".join(given.get(key, "") for key in _SHIPPED))
         what = "to ship to the executors" if path in shipped else "that a setting of Spark names"
         return f"{path}: no such file {what}"
-    master = given.get("spark.master", "")
-    if re.search(_GIVEN_UP, text) and _is_gone(master):
-        return _is_gone(master)
+    gone = _is_gone(given.get("spark.master", ""))
+    if gone and re.search(_GIVEN_UP, text):
+        return gone
     (cause,) = re.findall(r"^: (.*)", text, re.MULTILINE)[:1] or [text]
     return f"Spark did not start: {cause[:200]}; it says more above"
 

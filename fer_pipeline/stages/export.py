@@ -35,7 +35,7 @@ def folder_of(model: str | Path, output: str | Path | None) -> Path:
     if output is not None:
         return storage.path(output)
     run = run_folder.located(model)
-    if run.resolve().is_relative_to(run_folder.PRETRAINED.resolve()):
+    if run_folder.is_shipped(run):
         raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
     return run / run_folder.EXPORTS
 

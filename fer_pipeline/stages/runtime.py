@@ -130,7 +130,7 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
 
 def _remedy(run: Path, what: str, *options: str) -> str:
     """What a user can do about an export that is not as it should be."""
-    if run.resolve().is_relative_to(run_folder.PRETRAINED.resolve()):
+    if run_folder.is_shipped(run):
         return "the installation is not whole: install the package again, or choose --runtime keras"
     return " ".join([f"{what} with: export --model {run} --dataset DIR", *options])
 

@@ -180,7 +180,7 @@ def _scored(
     inputs: Sequence[str],
     folder: Path,
     config: Config,
-    info: run_folder.RunInfo,
+    info: RunInfo,
     load: Callable[[], Callable[[Pixels], Any]],
 ) -> tuple[Scored, int | None]:
     """Scores whatever the inputs are; also how many images there must be, where that is known."""

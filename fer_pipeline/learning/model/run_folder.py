@@ -94,6 +94,11 @@ def located(model: str | Path | None) -> Path:
     return shipped if not storage.exists(folder) and (shipped / INFO).is_file() else folder
 
 
+def is_shipped(run: Path) -> bool:
+    """Whether a run's folder is one of those that come with the package."""
+    return run.resolve().is_relative_to(PRETRAINED.resolve())
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
