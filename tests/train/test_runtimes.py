@@ -154,7 +154,7 @@ class TestSampling:
 
 
 class TestInt8:
-    def test_weights_are_bytes_and_logits_are_not(self, whole) -> None:
+    def test_weights_are_bytes_and_both_ends_are_not(self, whole) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         read = Interpreter(str(whole / "export" / "model.int8.tflite"))
@@ -164,10 +164,21 @@ class TestInt8:
         (given,), (made,) = read.get_input_details(), read.get_output_details()
         assert (given["dtype"], made["dtype"]) == (np.float32, np.float32)
         kernels = [each for each in read.get_tensor_details() if len(each["shape"]) == 4]
-        kernels = [each for each in kernels if each["shape"][0] == 8]
-        assert [each["dtype"] for each in kernels] == [np.int8] * 2
+        first, second = (each for each in kernels if each["shape"][0] == 8)
+        assert (first["dtype"], second["dtype"]) == (np.float32, np.int8)
         # A scale for each channel.
-        assert [len(each["quantization_parameters"]["scales"]) for each in kernels] == [8, 8]
+        assert len(second["quantization_parameters"]["scales"]) == 8
+
+    def test_one_convolution_is_not_left_out(self, faces) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        pixels = keras.Input((SIZE, SIZE, 1))
+        maps = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(pixels / 255))
+        logits = keras.layers.Dense(len(CLASSES), activation="softmax")(maps)
+        content = litert.in_int8(keras.Model(pixels, logits), faces.pixels)
+        details = Interpreter(model_content=content).get_tensor_details()
+        (kernel,) = (each for each in details if [*each["shape"]] == [8, 3, 3, 1])
+        assert kernel["dtype"] == np.int8
 
     def test_what_it_says_was_measured(self, whole, easy_dataset, faces) -> None:
         said = exports.read(whole / "export").exports[-1]

@@ -13,11 +13,13 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert import schema_py_generated as schema
 from tensorflow.lite.python.convert import ConverterError
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.model.exports import FLOAT, INT8
+
+_CONVOLUTIONS = {schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D}
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "pixels", "probabilities"
 
@@ -53,10 +55,15 @@ def in_int8(model: keras.Model, faces: npt.NDArray[np.uint8]) -> bytes:
     """A model as a LiteRT file that computes with 8-bit integers, quantised after training.
 
     Weights have a scale for each channel, activations one for each tensor, found on images (Jacob
-    et al. 2018, arXiv:1712.05877). What goes in and comes out is float32. The layer that gives the
-    logits, and what follows it, stay in float32: as one of 256 values the two highest
-    probabilities were the same for 3 % of FER2013's images (systems A and B), where it is chance
-    which class wins.
+    et al. 2018, arXiv:1712.05877). What goes in and comes out is float32, and both ends of the
+    network stay in float32:
+
+    - what comes before its second convolution, for there the roundings cost most and float32 least:
+      of 5,000 Training images of FER2013 `mirrored` said of 0.8 % something else than in float32
+      where it was 1.5 %, and `compact` of 0.9 % where it was 1.5 %, in 1.05 to 1.07 times the time;
+    - the layer that gives the logits, and what follows it: as one of 256 values the two highest
+      probabilities were the same for 3 % of the images (systems A and B), where it is chance which
+      class wins.
 
     Args:
         model: One that computes in float32.
@@ -65,7 +72,7 @@ def in_int8(model: keras.Model, faces: npt.NDArray[np.uint8]) -> bytes:
     Raises:
         RunError: LiteRT lacks one of its operations, or can quantise none.
     """
-    exact = _names_of_logits(_in_float32(model, INT8), model.output_shape[-1])
+    exact = _ends(_in_float32(model, INT8), model.output_shape[-1])
 
     def samples() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
         for face in faces:
@@ -84,10 +91,26 @@ def in_int8(model: keras.Model, faces: npt.NDArray[np.uint8]) -> bytes:
         return quantizer.get_nondebug_quantized_model()
 
 
-def _names_of_logits(content: bytes, classes: int) -> list[str]:
-    """The tensors that are one number for each image and class: all from the logits on."""
-    details = Interpreter(model_content=content).get_tensor_details()
-    return [each["name"] for each in details if [*each["shape_signature"]] == [-1, classes]]
+def _ends(content: bytes, classes: int) -> list[str]:
+    """The tensors that stay in float32, by name: both ends of the network, see `in_int8`.
+
+    Of a network with one convolution only the end: the convolution is all that there is to gain.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content)
+    graph = model.subgraphs[0]
+    beginning: list[str] = []
+    logits: list[str] = []
+    convolutions = 0
+    for operator in graph.operators:
+        convolutions += model.operatorCodes[operator.opcodeIndex].builtinCode in _CONVOLUTIONS
+        for tensor in (graph.tensors[output] for output in operator.outputs):
+            name, shape = tensor.name.decode(), tensor.shapeSignature
+            if convolutions < 2:
+                beginning.append(name)
+            # One number for each image and class: all from the logits on.
+            if shape is not None and [*shape] == [-1, classes]:
+                logits.append(name)
+    return logits if convolutions < 2 else [*beginning, *logits]
 
 
 @contextlib.contextmanager
