@@ -29,14 +29,14 @@ from fer_pipeline import config, images, synthetic
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement, enhance
 from fer_pipeline.errors import DatasetError, InputError, RunError, StorageError
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
+from fer_pipeline.learning.model import bundle
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN
 from fer_pipeline.spark.session import user_errors
 from fer_pipeline.stages.export import export
 from fer_pipeline.stages.score import Scores, score, summary
 from jobs import score as jobs_score
+from tests import finished_run
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 12
@@ -78,26 +78,9 @@ def make_run(folder: Path, seed: int = 0, enhancement: Enhancement | None = None
             keras.layers.Dense(len(CLASSES), kernel_initializer=keras.initializers.RandomNormal()),
         ]
     )
-    normalization = Normalization.centered()
     enhancement = enhancement or Enhancement()
-    model = bundle.servable(network, SIZE, normalization)
-    bundle.save(model, folder / run_folder.MODEL)
-    info = RunInfo(
-        classes=list(CLASSES),
-        size=SIZE,
-        normalization=normalization,
-        enhancement=enhancement,
-        dataset_checksum="0123456789abcdef",
-        network="small",
-        options={},
-        parameters=network.count_params(),
-        best_step=1,
-        best_accuracy=0.5,
-        seed=seed,
-        sha256=run_folder.digest(folder / run_folder.MODEL),
-        versions={},
-    )
-    (folder / run_folder.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    model = bundle.servable(network, SIZE, Normalization.centered())
+    finished_run.save(folder, model, CLASSES, enhancement=enhancement, best_accuracy=0.5)
     return Run(folder, model, enhancement)
 
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.learning.training.trainer import make_repeatable
 from fer_pipeline.pixels import Normalization
+from tests import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATIONS = {
@@ -32,25 +32,16 @@ def make_network():
 
 
 def make_run(folder, normalization=NORMALIZATIONS["centered"], **changes):
-    folder.mkdir(parents=True, exist_ok=True)
     network = make_network()
-    bundle.save(bundle.servable(network, SIZE, normalization), folder / run_folder.MODEL)
-    values = {
-        "classes": list(CLASSES),
-        "size": SIZE,
+    model = bundle.servable(network, SIZE, normalization)
+    known = {
         "normalization": normalization,
-        "dataset_checksum": "0" * 16,
         "network": "system_a",
         "options": {"hidden": 8},
-        "parameters": network.count_params(),
-        "best_step": 7,
         "best_accuracy": 1 / 3,
-        "seed": 1,
-        "sha256": run_folder.digest(folder / run_folder.MODEL),
         "versions": {"keras": keras.__version__},
     }
-    info = RunInfo(**{**values, **changes})
-    (folder / run_folder.INFO).write_text(info.model_dump_json())
+    info = finished_run.save(folder, model, CLASSES, **{**known, **changes})
     return network, info
 
 

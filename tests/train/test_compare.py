@@ -15,12 +15,12 @@ from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
 from fer_pipeline.images import resize
-from fer_pipeline.learning.model import bundle, cost, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
+from fer_pipeline.learning.model import bundle, cost
 from fer_pipeline.learning.training import precision
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.stages.compare import OUTPUTS, compare, summary
 from fer_pipeline.stages.evaluate import evaluate
+from tests import finished_run
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -49,23 +49,9 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
         ]
     )
     network.layers[-1].set_weights([6 * LEVELS[None, :], bias * np.eye(3)[0] - 3 * LEVELS**2])
-    bundle.save(bundle.servable(network, size, NORMALIZATION), folder / run_folder.MODEL)
-    info = RunInfo(
-        classes=list(classes),
-        size=size,
-        normalization=NORMALIZATION,
-        enhancement=enhancement or Enhancement(),
-        dataset_checksum=CHECKSUM,
-        network="brightness",
-        options={},
-        parameters=network.count_params(),
-        best_step=1,
-        best_accuracy=None,
-        seed=0,
-        sha256=run_folder.digest(folder / run_folder.MODEL),
-        versions={},
-    )
-    (folder / run_folder.INFO).write_text(info.model_dump_json())
+    known = {"dataset_checksum": CHECKSUM, "enhancement": enhancement or Enhancement()}
+    model = bundle.servable(network, size, NORMALIZATION)
+    finished_run.save(folder, model, classes, network="brightness", **known)
     return folder
 
 

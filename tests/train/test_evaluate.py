@@ -25,12 +25,12 @@ from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.manifest import Image
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import SHIPPED
 from fer_pipeline.stages.evaluate import OUTPUTS, Evaluation, evaluate, summary
 from fer_pipeline.stages.export import export
+from tests import finished_run
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -88,22 +88,8 @@ def make_run(
     # The nearest level has the largest 2 * level * mean - level ** 2.
     kernel = SHARPNESS * 2 * LEVELS[None, :]
     network.layers[-1].set_weights([kernel, bias - SHARPNESS * LEVELS**2])
-    bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / run_folder.MODEL)
-    info = RunInfo(
-        classes=list(CLASSES),
-        size=SIZE,
-        normalization=NORMALIZATION,
-        dataset_checksum=CHECKSUM,
-        network="brightness",
-        options={},
-        parameters=network.count_params(),
-        best_step=1,
-        best_accuracy=None,
-        seed=0,
-        sha256=run_folder.digest(folder / run_folder.MODEL),
-        versions={},
-    )
-    (folder / run_folder.INFO).write_text(info.model_dump_json())
+    model = bundle.servable(network, SIZE, NORMALIZATION)
+    finished_run.save(folder, model, CLASSES, dataset_checksum=CHECKSUM, network="brightness")
     return folder
 
 

@@ -27,6 +27,7 @@ from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import EXPORTED
 from fer_pipeline.stages.export import export, summary
+from tests import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATION = Normalization.standard(1_000_003, 77_777_777, 9_999_999_999)
@@ -78,24 +79,8 @@ def make_model(policy: str = "float32") -> keras.Model:
 
 
 def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> RunInfo:
-    bundle.save(model, folder / run_folder.MODEL)
-    info = RunInfo(
-        classes=list(CLASSES),
-        size=SIZE,
-        normalization=NORMALIZATION,
-        dataset_checksum="fedcba9876543210",
-        network="normalized",
-        options={},
-        parameters=model.count_params(),
-        precision=precision,
-        best_step=7,
-        best_accuracy=None,
-        seed=1,
-        sha256=run_folder.digest(folder / run_folder.MODEL),
-        versions={},
-    )
-    (folder / run_folder.INFO).write_text(info.model_dump_json())
-    return info
+    known = {"network": "normalized", "precision": precision}
+    return finished_run.save(folder, model, CLASSES, normalization=NORMALIZATION, **known)
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from fer_pipeline.learning.data import sampling
 from fer_pipeline.learning.model import bundle, exporting, exports, litert, run_folder
 from fer_pipeline.learning.model.exports import Agreement, Exported
 from fer_pipeline.learning.model.predictor import Settings, predictor, with_keras, with_litert
-from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN, EXPORT, EXPORTED
 from fer_pipeline.stages import runtime
 from fer_pipeline.stages.export import default_forms, export, folder_of, summary
 from fer_pipeline.stages.train import train
+from tests import finished_run
 
 SIZE, CLASSES = 16, ["angry", "happy", "sad"]
 NORMALIZATION = Normalization.centered()
@@ -66,22 +66,7 @@ def make_model() -> keras.Model:
 
 
 def make_run(folder: Path, model: keras.Model) -> Path:
-    bundle.save(model, folder / run_folder.MODEL)
-    info = RunInfo(
-        classes=CLASSES,
-        size=SIZE,
-        normalization=NORMALIZATION,
-        dataset_checksum="fedcba9876543210",
-        network="system_a",
-        options={},
-        parameters=model.count_params(),
-        best_step=7,
-        best_accuracy=None,
-        seed=1,
-        sha256=run_folder.digest(folder / run_folder.MODEL),
-        versions={},
-    )
-    (folder / run_folder.INFO).write_text(info.model_dump_json())
+    finished_run.save(folder, model, CLASSES, network="system_a")
     return folder
 
 
