@@ -20,8 +20,9 @@ Predict = Callable[[Pixels], npt.NDArray[np.float32]]
 """From pixels, uint8 of shape (n, size, size), to probabilities, float32 of shape (n, classes)."""
 
 # LiteRT is as fast with a few images as with many, until what passes between its layers no longer
-# fits the processor's caches. With 4, beside 64, `mirrored` did 1.04 times as many a second in 8-bit
-# integers, `mini_xception` 1.25 times in float32, and no network fewer; with 2 `system_a` lost 0.07.
+# fits the processor's caches. With 4, beside 64, `mirrored` did 1.04 times as many a second in
+# 8-bit integers, `mini_xception` 1.25 times in float32, and no network fewer by more than 3 %;
+# with 2 `system_a` did 0.93 times as many as with 4.
 _LITERT_BATCH = 4
 
 
