@@ -31,7 +31,7 @@ from fer_pipeline.votes import Votes
 log = logging.getLogger(__name__)
 
 _NEEDED = {
-    Split.VALIDATION: "training will keep its last weights, not its best",
+    Split.VALIDATION: "training can choose no weights by it and keeps the last",
     Split.TEST: "there is nothing to evaluate on that training has not seen",
 }
 

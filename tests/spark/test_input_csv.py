@@ -288,7 +288,7 @@ def test_a_dataset_without_a_split_says_so(prepare, csv_file, picture, line, cap
         prepare(csv_file("train.csv", [line(0, picture(n), "Training") for n in range(3)]))
     said = [message for message in caplog.messages if "split is empty" in message]
     assert said == [
-        "the validation split is empty: training will keep its last weights, not its best;"
+        "the validation split is empty: training can choose no weights by it and keeps the last;"
         " split.validation draws one",
         "the test split is empty: there is nothing to evaluate on that training has not seen;"
         " split.test draws one",
