@@ -64,8 +64,8 @@ class TestPreprocess:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
         first = jobs.start(*command, cwd=dataset.home)
-        first.until(lambda: (out / ".unfinished").exists())
-        # It holds its breath while the other one does all its work.
+        # By its first file it holds the lock; then it holds its breath while the other one comes.
+        first.until(lambda: bool(parts(out)))
         first.signal(signal.SIGSTOP)
         second = jobs.run(*command, "--overwrite", cwd=dataset.home)
         first.signal(signal.SIGCONT)

