@@ -45,7 +45,7 @@ def main(output: str) -> None:
         classes=classes,
         size=_SIZE,
         normalization=_NORMALIZATION,
-        dataset_checksum="",
+        dataset_checksum="unknown",
         network=_NAME,
         options={},
         parameters=network.count_params(),
