@@ -146,7 +146,9 @@ def evaluate(
         _write(folder, predictions.table(probabilities, rows, copied, made.classes))
         title = _title(run, data, split, chosen, config)
         pictures.of_numbers(result.metrics, calibration.curve(labels, probabilities), title, folder)
-        pictures.of_images(inspection, drawn, gallery, made.classes, title, folder)
+        # A LiteRT file shows nothing of its layers.
+        within = f"{title}; its layers as in Keras" if litert else title
+        pictures.of_images(inspection, drawn, gallery, made.classes, title, within, folder)
         about = {
             **_about(run, info, data, made, split),
             "flip": config.inference.flip,

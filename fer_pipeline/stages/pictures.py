@@ -50,6 +50,7 @@ def of_images(
     gallery: Gallery,
     classes: Sequence[str],
     about: str,
+    within: str,
     folder: Path,
 ) -> None:
     """Draws examples, mistakes, feature maps and class activations.
@@ -63,6 +64,7 @@ def of_images(
         gallery: The images.
         classes: The names of the classes.
         about: What was evaluated on what.
+        within: The same, above what goes on inside the model.
         folder: The evaluation's folder.
 
     Raises:
@@ -76,11 +78,11 @@ def of_images(
         subject = gallery.subject
         outputs = inspection.outputs(subject.pixels, layers)
         shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
-        feature_map_plots.draw(subject, shown, classes, about, folder / FEATURE_MAPS)
+        feature_map_plots.draw(subject, shown, classes, within, folder / FEATURE_MAPS)
     storage.remove(folder / CLASS_ACTIVATION)
     if inspection.evidence is not None:
         path = folder / CLASS_ACTIVATION
-        class_activation_plots.draw(inspection, gallery, classes, about, path)
+        class_activation_plots.draw(inspection, gallery, classes, within, path)
 
 
 def mistakes_table(gallery: Gallery, classes: Sequence[str]) -> str:

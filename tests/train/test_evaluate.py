@@ -24,6 +24,7 @@ from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
+from fer_pipeline.learning.evaluation import feature_map_plots
 from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.manifest import Image
 from fer_pipeline.pixels import Normalization
@@ -347,6 +348,24 @@ class TestRuntime:
         }
         np.testing.assert_array_equal(found["auto"], found["keras"])
         np.testing.assert_allclose(found["litert"], found["keras"], atol=1e-5)
+
+    def test_layers_that_are_drawn_are_said_to_be_keras_s(self, dataset, tmp_path, monkeypatch):
+        run = make_run(tmp_path / "run")
+        export(run, None, ["litert"], config.load(None))
+        said, draw = [], feature_map_plots.draw
+
+        def told(*given: Any) -> None:
+            said.append(given[3])
+            draw(*given)
+
+        monkeypatch.setattr(feature_map_plots, "draw", told)
+        for name in ("keras", "litert"):
+            evaluate(run, dataset, Split.TEST, tmp_path / name, self.chosen(name))
+        about = f"on the test split of {dataset.name}"
+        assert said == [
+            f"model run {about}",
+            f"model run as litert {about}; its layers as in Keras",
+        ]
 
     def test_litert_needs_an_export(self, dataset, tmp_path):
         run = make_run(tmp_path / "run")
