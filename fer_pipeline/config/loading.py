@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from fer_pipeline.config.keys import Config
 from fer_pipeline.errors import ConfigError
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: Path | None, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None
+) -> Config:
     """Reads and validates a configuration.
 
     Args:
         path: A YAML file; None for the defaults alone.
         overrides: `key=value` with a dotted key and a YAML value; the last one of a key wins.
+        options: By dotted key, the option by which the user gave it in place of `--set`.
 
     Raises:
         ConfigError: Names every problem at once, and the nearest key for each unknown one.
@@ -40,7 +43,10 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     of_file = []
     for detail in invalid:
         if any(_speaks_of(detail, keys) for keys in given):
-            said.append(f"--set {_problem(detail)}")
+            key = ".".join(map(str, detail["loc"]))
+            option = (options or {}).get(key)
+            problem = _problem(detail)
+            said.append(f"{option}: {problem[len(key) + 2 :]}" if option else f"--set {problem}")
         else:
             of_file.append(_problem(detail))
     if of_file:

@@ -292,7 +292,7 @@ def _user_error(text: str, master: str = "") -> FerError | None:
             return ClusterError(f"{meaning.format(what=unfit['what'])}; {_WORKERS_PYTHON}")
     missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (.+?)\.?(?: SQLSTATE|\n|$)", text)
     if missing:
-        return InputError(f"{missing[1]}: no such file or folder")
+        return InputError(f"{missing[1].removeprefix('file:')}: no such file or folder")
     if "No space left on device" in text:
         return StorageError("the disk is full; nothing was published")
     gone = re.search(r"FileNotFoundException: (?:File )?(\S+) does not exist", text)

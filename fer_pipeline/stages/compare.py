@@ -99,6 +99,9 @@ def compare(
     publication.claim(folder, COMPARISON, overwrite=overwrite)
     made = manifest.read(data)
     manifest.require(data, made, split)
+    if made.rows_of(Split.TRAIN):
+        # For the copies: what is missing there is told before all the work.
+        manifest.require(data, made, Split.TRAIN)
     runs = _runs(models, data, made)
     given = [
         _answer(name, run, info, data, made, split, config) for name, (run, info) in runs.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from fer_pipeline.copies import Copies
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.gallery import Gallery
 from fer_pipeline.learning.evaluation.inspection import Inspection
-from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.model import bundle, cost, run_folder
 from fer_pipeline.learning.model.predictor import Predict, with_litert
 from fer_pipeline.learning.model.run_folder import RunInfo
 from fer_pipeline.manifest import Manifest
@@ -198,7 +197,7 @@ def _write(folder: Path, table: pa.Table) -> None:
 def _answers(network: Any, chosen: Runtime, config: Config) -> Predict:
     if chosen.name == "keras":
         return predictions.of_network(network)
-    return with_litert(chosen.content, config.inference.batch_size, os.cpu_count() or 1)
+    return with_litert(chosen.content, config.inference.batch_size, cost.cores())
 
 
 def _title(run: Path, data: Path, split: Split, chosen: Runtime, config: Config) -> str:

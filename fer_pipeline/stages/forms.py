@@ -66,6 +66,15 @@ class Original:
             data = storage.path(dataset)
             made = manifest.read(data)
             predictions.require_fit(run, info, data, made)
+            if info.dataset_checksum != made.checksum:
+                log.warning(
+                    "%s: is not the dataset that the model was trained on (checksum %s, that: %s);"
+                    " what %s costs is measured on faces that may be of another kind",
+                    data,
+                    made.checksum,
+                    info.dataset_checksum,
+                    INT8,
+                )
             samples = sampling.draw(data, made, info.size, seed)
             about = {"path": str(data.resolve()), "checksum": made.checksum}
         expected = exporting.run_model(network, images)

@@ -28,7 +28,7 @@ import pytest
 from fer_pipeline import config, images, synthetic
 from fer_pipeline.config import Config
 from fer_pipeline.enhancement import Enhancement, enhance
-from fer_pipeline.errors import DatasetError, InputError, RunError, StorageError
+from fer_pipeline.errors import ConfigError, DatasetError, InputError, RunError, StorageError
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import BEGUN
@@ -841,19 +841,36 @@ class TestInference:
 
     def test_flags_are_keys(self) -> None:
         given = argparse.Namespace(
+            config=None,
             set=["seed=3", "inference.runtime=keras"],
             runtime="litert",
             min_confidence="0.4",
             flip=True,
         )
-        chosen = config.load(None, jobs_score._settings(given))
+        chosen = jobs_score._configuration(given)
         found = chosen.inference
         assert (chosen.seed, found.runtime, found.min_confidence, found.flip) == (
             *(3, "litert"),
             *(0.4, True),
         )
-        given = argparse.Namespace(set=[], runtime=None, min_confidence=None, flip=False)
-        assert config.load(None, jobs_score._settings(given)) == Config()
+        none = argparse.Namespace(
+            config=None, set=[], runtime=None, min_confidence=None, flip=False
+        )
+        assert jobs_score._configuration(none) == Config()
+
+    @pytest.mark.parametrize(
+        ("given", "named"),
+        [
+            ({"min_confidence": "2"}, "--min-confidence"),
+            ({"set": ["inference.min_confidence=2"]}, "--set inference.min_confidence"),
+        ],
+    )
+    def test_what_is_wrong_is_named_as_it_was_given(self, given, named) -> None:
+        nothing = {"config": None, "set": [], "runtime": None, "min_confidence": None}
+        arguments = argparse.Namespace(**(nothing | given), flip=False)
+        with pytest.raises(ConfigError) as why:
+            jobs_score._configuration(arguments)
+        assert str(why.value) == f"{named}: Input should be less than 1, got 2"
 
 
 # --- What a user can get wrong.

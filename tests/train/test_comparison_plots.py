@@ -122,6 +122,12 @@ def test_the_title_says_how_it_was_measured(drawn, flip):
     assert figure.get_suptitle() == f"about $x\n{said}"
 
 
+def test_the_title_says_that_points_were_moved(drawn):
+    figure = drawn(comparison(Cost(100, 1, (), 1.0), Cost(105, 2, (), 2.0)))
+    beside = "points whose costs differ by a tenth or less stand side by side"
+    assert " ".join(figure.get_suptitle().split()).endswith(f"2 cores, {beside}")
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     found = comparison(Cost(1, 1, (), 1.0))

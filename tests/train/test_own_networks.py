@@ -38,6 +38,18 @@ def wide(size, classes, **options):
 
 NOT_CALLABLE = 3
 """
+STRIDED = """
+import keras
+
+def build(size, classes, kernel=1, strides=2):
+    pixels = keras.layers.Input((size, size, 1))
+    inner = keras.Sequential([
+        keras.layers.Input((size, size, 1)),
+        keras.layers.Conv2D(4, kernel, strides=strides, name="shortcut"),
+    ])
+    maps = keras.layers.GlobalAveragePooling2D()(inner(pixels))
+    return keras.Model(pixels, keras.layers.Dense(classes)(maps))
+"""
 _numbers = itertools.count()
 
 
@@ -344,3 +356,24 @@ class TestLayersOfOnesOwn:
         )
         assert "\n" not in message
         assert not (tmp_path / "run").exists()
+
+
+class TestStridedShortcuts:
+    def warned(self, own, caplog, **options) -> str:
+        name = own(STRIDED)
+        networks.build(name, 28, 7, options)
+        return "\n".join(caplog.messages).removeprefix(f"{name}: ")
+
+    def test_are_warned_of(self, own, caplog, monkeypatch) -> None:
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        told = self.warned(own, caplog)
+        assert told.startswith("training may crash, or go wrong unseen, in its 1x1 convolutions")
+        assert "(shortcut)" in told
+
+    @pytest.mark.parametrize("options", [{"kernel": 3}, {"strides": 1}])
+    def test_others_are_fine(self, own, caplog, options) -> None:
+        assert not self.warned(own, caplog, **options)
+
+    def test_without_onednn_they_are_fine(self, own, caplog, monkeypatch) -> None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+        assert not self.warned(own, caplog)

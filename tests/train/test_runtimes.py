@@ -233,6 +233,32 @@ class TestInt8:
         )
         assert not (tmp_path / "out").exists()
 
+    def test_another_dataset_than_the_model_s_is_warned_of(
+        self, whole, easy_dataset, tmp_path, caplog
+    ) -> None:
+        other = shutil.copytree(easy_dataset, tmp_path / "other")
+        made = manifest.read(other)
+        made.model_copy(update={"checksum": "0123456789abcdef"}).write(other)
+        warned = []
+        for data in (easy_dataset, other):
+            caplog.clear()
+            export(
+                whole,
+                tmp_path / f"of {data.name}",
+                ["litert_int8"],
+                config.load(None),
+                dataset=data,
+            )
+            warned.append([m for m in caplog.messages if "is not the dataset" in m])
+        assert warned == [
+            [],
+            [
+                f"{other}: is not the dataset that the model was trained on (checksum"
+                " 0123456789abcdef, that: fedcba9876543210); what litert_int8 costs is measured on"
+                " faces that may be of another kind"
+            ],
+        ]
+
     def test_a_dataset_that_no_form_needs_is_refused(self, whole, tmp_path) -> None:
         with pytest.raises(RunError) as raised:
             export(whole, tmp_path / "out", ["litert"], config.load(None), dataset="data/a")
@@ -488,6 +514,12 @@ class TestEqual:
         assert (made.unequal, made.equal) == (unequal, not unequal)
         read = Exported.model_validate_json(made.model_dump_json())
         assert read == made
+
+    @pytest.mark.parametrize(
+        ("lost", "says"), [(7, "lost 0.07"), (0, "lost 0.00"), (-7, "gained 0.07")]
+    )
+    def test_says_what_it_costs(self, lost, says) -> None:
+        assert agreed(lost=lost).said.endswith(f"and {says} points of accuracy")
 
     def test_a_form_in_float32_always_is(self) -> None:
         assert (FAST.equal, FAST.unequal) == (True, "")

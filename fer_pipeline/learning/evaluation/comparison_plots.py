@@ -33,8 +33,8 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 def accuracy_cost(found: Comparison, about: str, path: Path) -> None:
     """Draws accuracy, with its 95 % interval, against three costs on log axes.
 
-    A model whose multiply-adds are not known, or 0, is missing in that panel. Models of the same
-    cost stand side by side there.
+    A model whose multiply-adds are not known, or 0, is missing in that panel. Models of nearly the
+    same cost stand side by side there, and the title says so.
 
     Args:
         found: The comparison.
@@ -47,10 +47,12 @@ def accuracy_cost(found: Comparison, about: str, path: Path) -> None:
     rows = -(-len(found.entries) // 2)
     figure = Figure(figsize=(12, 4.6 + 0.25 * rows), layout="constrained")
     panels = figure.subplots(1, len(_PANELS), sharey=True)
+    moved = False
     for axes, (label, cost) in zip(panels, _PANELS, strict=True):
         known = [(entry, cost(entry.cost)) for entry in found.entries]
         _costs(axes, label, [value for _, value in known if value])
         aside = _aside([value for _, value in known])
+        moved = moved or any(aside)
         for place, (entry, value) in enumerate(known):
             if value:
                 _point(axes, entry, value, place, aside[place])
@@ -68,7 +70,8 @@ def accuracy_cost(found: Comparison, about: str, path: Path) -> None:
     for text in legend.get_texts():
         # A folder's name may hold a "$", which is no formula.
         text.set_parse_math(False)
-    title(figure, about, _conditions(found))
+    beside = ["points whose costs differ by a tenth or less stand side by side"] if moved else []
+    title(figure, about, ", ".join([_conditions(found), *beside]))
     save(figure, path)
 
 
@@ -102,7 +105,8 @@ def _accuracies(found: Comparison) -> tuple[float, float]:
 def _aside(costs: Sequence[float | None]) -> list[float]:
     """How far each point stands beside its cost, in points of 1/72 inch.
 
-    Points of the same cost, of one network that was trained twice perhaps, would hide each other.
+    Points of nearly the same cost, of one network that was trained twice perhaps, would hide each
+    other.
     """
     logarithms = {place: math.log(cost) for place, cost in enumerate(costs) if cost}
     groups: list[list[int]] = []

@@ -72,9 +72,11 @@ class Agreement(_Part):
     @property
     def said(self) -> str:
         """How it answers, in words."""
+        change = "gained" if self.loss < 0 else "lost"
+        points = float(100 * abs(self.loss))
         return (
             f"on {self.images:,} images of the {self.split} split it said the same emotion for"
-            f" {float(self.agreement):.2%} and lost {float(100 * self.loss):.2f} points of accuracy"
+            f" {float(self.agreement):.2%} and {change} {points:.2f} points of accuracy"
         )
 
     @property

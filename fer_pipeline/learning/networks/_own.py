@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ def build(name: str, size: int, classes: int, options: Mapping[str, Any]) -> ker
             call = f"{name} failed for {size}x{size} and {classes} classes"
             raise ConfigError(f"model.name: {call}: {_told(error, name)}") from error
         _require_network(name, network, size, classes)
+    _warn_of_strides(name, network)
     return network
 
 
@@ -118,6 +120,39 @@ def _told(error: Exception, name: str) -> str:
             place = f" ({frame.f_code.co_filename}, line {trace.tb_lineno})"
         trace = trace.tb_next
     return f"{type(error).__name__}: {_calls.reason(error)}{place}"
+
+
+def _warn_of_strides(name: str, network: keras.Model) -> None:
+    """Warns of 1x1 convolutions with strides, the usual shortcut of residual networks.
+
+    In TensorFlow 2.21 oneDNN's derivative by their kernel writes beyond its memory.
+    """
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return
+    import keras
+
+    found = [
+        layer.name
+        for layer in _layers(network)
+        if isinstance(layer, keras.layers.Conv2D)
+        and tuple(layer.kernel_size) == (1, 1)
+        and tuple(layer.strides) != (1, 1)
+    ]
+    if found:
+        log.warning(
+            "%s: training may crash, or go wrong unseen, in its 1x1 convolutions with strides (%s):"
+            " TensorFlow 2.21 with oneDNN writes beyond their memory; MaxPooling2D(1, strides)"
+            " before one without strides does the same, or set TF_ENABLE_ONEDNN_OPTS=0",
+            name,
+            ", ".join(found),
+        )
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """The layers of a model, and those of the models within it."""
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _layers(layer)
 
 
 def _require_network(name: str, network: Any, size: int, classes: int) -> None:
