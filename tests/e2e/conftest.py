@@ -74,6 +74,8 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # In a shell's background SIGINT is ignored, and what is started inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def until(self, moment: Callable[[], bool]) -> None:
