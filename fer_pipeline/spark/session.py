@@ -105,13 +105,18 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
         FerError: In place of Spark's own errors, where a user can mend what caused them.
     """
     with _interruptible() as stop:
-        session = _open(job, _OF_BARRIERS if barrier else {})
-        stop.watch(session)
         try:
-            with user_errors(str(session.sparkContext.master)):
-                yield session
-        finally:
-            stop.session()
+            session = _open(job, _OF_BARRIERS if barrier else {})
+            stop.watch(session)
+            try:
+                with user_errors(str(session.sparkContext.master)):
+                    yield session
+            finally:
+                stop.session()
+        except FerError:
+            # The error's line comes last: the JVM outlives its session, and warns while it ends.
+            _silence()
+            raise
 
 
 class _Stop:
@@ -147,7 +152,7 @@ class _Stop:
 
     def _quiet(self) -> None:
         if self._session is not None:
-            self._session.sparkContext.setLogLevel("OFF")
+            _silence()
             self._session.sparkContext.cancelAllJobs()
 
     def session(self) -> None:
@@ -165,6 +170,13 @@ class _Stop:
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
         thread.join(_SECONDS_TO_STOP)
+
+
+def _silence() -> None:
+    """Lets the JVM, where there is one, log nothing from here on."""
+    if SparkContext._jvm is not None:
+        log4j: Any = SparkContext._jvm.org.apache.logging.log4j
+        log4j.core.config.Configurator.setAllLevels("", log4j.Level.OFF)
 
 
 @contextlib.contextmanager

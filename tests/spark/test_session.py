@@ -1,5 +1,9 @@
 """What Spark says where it cannot start or go on, in a user's words."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from fer_pipeline.errors import ClusterError, InputError
@@ -103,3 +107,29 @@ def test_a_master_that_is_gone_is_named():
 )
 def test_what_is_told_as_it_is(said):
     assert _user_error(CALL + said + JAVA) is None
+
+
+def test_the_jvm_says_nothing_after_the_error():
+    job = """
+from pyspark import SparkContext
+from fer_pipeline.errors import SparkStartError
+from fer_pipeline.spark.session import spark_session
+
+try:
+    with spark_session("test"):
+        raise AssertionError("it started")
+except SparkStartError as error:
+    print("error:", error)
+    jvm = SparkContext._jvm
+    jvm.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.scheduler").error("late")
+"""
+    environment = {"PYSPARK_SUBMIT_ARGS": "--master local --files /none pyspark-shell"}
+    done = subprocess.run(
+        [sys.executable, "-c", job],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "error: /none: no such file to ship to the executors\n", done.stderr
+    assert "late" not in done.stderr
