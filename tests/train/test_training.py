@@ -507,6 +507,14 @@ class TestNoNumber:
         assert message.startswith("the loss is nan after 1 steps (batch 1 of epoch 1);")
         assert message.endswith(MAY_HELP)
 
+    def test_a_weight_beside_a_finite_loss(self):
+        trainer = make_trainer(0.1)
+        trainer.require_finite(0.5, steps_per_epoch=5)
+        weight = trainer.network.weights[0]
+        weight.assign(np.full(weight.shape, np.nan))
+        with pytest.raises(RunError, match=r"^the loss is 0\.5 after .* 1 of 8 weight arrays are not"):
+            trainer.require_finite(0.5, steps_per_epoch=5)
+
 
 def change_rows(by):
     """What a manifest says of the last file of a split, changed by a number of rows."""

@@ -200,18 +200,20 @@ class Trainer:
         return found
 
     def require_finite(self, loss: float, steps_per_epoch: int) -> None:
-        """Stops a run whose loss is no number.
+        """Stops a run whose loss is no number, or one of whose weights is none.
+
+        The loss alone does not tell: oneDNN's activations can make a number of what is none.
 
         Raises:
-            RunError: It is none; tells what led to it.
+            RunError: One of them is none; tells what led to it.
         """
-        if math.isfinite(loss):
-            return
-        step = int(self._broken_at.numpy()) or self.step
         weights, last = self.network.weights, float(self._last_loss.numpy())
         broken = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
+        if math.isfinite(loss) and not broken:
+            return
+        step = int(self._broken_at.numpy()) or self.step
         raise RunError(
-            f"the loss is {loss} after {step} steps (batch {(step - 1) % steps_per_epoch + 1} of"
+            f"the loss is {loss:.4g} after {step} steps (batch {(step - 1) % steps_per_epoch + 1} of"
             f" epoch {math.ceil(step / steps_per_epoch)}); the last finite one was {last:.4g};"
             f" {broken} of {len(weights)} weight arrays are not finite; a lower"
             f" training.optimizer.learning_rate than {self.learning_rate:g}, or"
