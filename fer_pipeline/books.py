@@ -90,7 +90,7 @@ class Books:
         """
         bad = sum(self.quarantined.values())
         if not self.read:
-            raise DatasetError("the input holds no records")
+            raise DatasetError("the input holds no records, only a CSV's first line or none")
         # Not "allowed < bad": 0.29 of 100 is a little less than 29 in floating point.
         if bad / self.read - config.input.max_bad_fraction > 1e-12:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())

@@ -43,12 +43,10 @@ def load(
     of_file = []
     for detail in invalid:
         if any(_speaks_of(detail, keys) for keys in given):
-            key = ".".join(map(str, detail["loc"]))
-            option = (options or {}).get(key)
-            problem = _problem(detail)
-            said.append(f"{option}: {problem[len(key) + 2 :]}" if option else f"--set {problem}")
+            key = _key(detail)
+            said.append(_problem(detail, (options or {}).get(key, f"--set {key}")))
         else:
-            of_file.append(_problem(detail))
+            of_file.append(_problem(detail, _key(detail)))
     if of_file:
         said.insert(0, f"{path or 'configuration'}: {'; '.join(of_file)}")
     if found is None or said:
@@ -117,18 +115,22 @@ def _speaks_of(detail: Any, keys: list[str]) -> bool:
     return unknown or location[: len(keys)] == keys
 
 
-def _problem(detail: Any) -> str:
+def _key(detail: Any) -> str:
+    return ".".join(map(str, detail["loc"]))
+
+
+def _problem(detail: Any, name: str) -> str:
+    """What is wrong with a key, under the name by which the user gave it."""
     location = detail["loc"]
-    key = ".".join(map(str, location))
     if detail["type"] == "extra_forbidden":
         known = _keys_beside(location)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         meant = ".".join(map(str, [*location[:-1], *near]))
         hint = f"did you mean {meant}?" if near else f"known here: {', '.join(known)}"
-        return f"{key}: unknown key, {hint}"
+        return f"{name}: unknown key, {hint}"
     message = detail["msg"].removeprefix("Value error, ")
     got = "" if isinstance(detail["input"], dict) else f", got {detail['input']!r}"
-    return f"{key}: {message}{got}" if key else message
+    return f"{name}: {message}{got}" if name else message
 
 
 def _keys_beside(location: Sequence[str | int]) -> list[str]:

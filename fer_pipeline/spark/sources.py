@@ -188,7 +188,7 @@ def literally(path: str) -> str:
 
 def _kind(named: str, files: dict[str, int]) -> str:
     if not files:
-        raise InputError(f"{named}: there is no file in it")
+        raise InputError(f"{named}: there is no file in it; name a CSV, or a folder of images")
     if files.get("csv") and files.get("images"):
         raise InputError(
             f"{named}: holds both CSV files ({files['csv']}) and images ({files['images']});"

@@ -887,7 +887,7 @@ class TestErrors:
     def test_the_input_is_empty(self, run, scored, tmp_path) -> None:
         (tmp_path / "empty").mkdir()
 
-        with pytest.raises(InputError, match=r"/empty: there is no file in it$"):
+        with pytest.raises(InputError, match=r"/empty: there is no file in it; name a CSV,"):
             scored(run, tmp_path / "empty", to=tmp_path / "out")
 
     def test_images_and_csv_are_not_told_apart(self, run, scored, two, crops, tmp_path) -> None:

@@ -168,7 +168,7 @@ class TestCheck:
         assert caplog.records == []
 
     def test_no_records(self) -> None:
-        with pytest.raises(DatasetError, match=r"^the input holds no records$"):
+        with pytest.raises(DatasetError, match=r"^the input holds no records, only a CSV's first"):
             Books.of([]).check(config())
 
     @pytest.mark.parametrize(("bad", "of"), [(29, 100), (57, 100), (1, 3), (0, 7), (7, 7)])
