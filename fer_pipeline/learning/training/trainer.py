@@ -212,9 +212,10 @@ class Trainer:
         if math.isfinite(loss) and not broken:
             return
         step = int(self._broken_at.numpy()) or self.step
+        epoch, batch = divmod(step - 1, steps_per_epoch)
         raise RunError(
-            f"the loss is {loss:.4g} after {step} steps (batch"
-            f" {(step - 1) % steps_per_epoch + 1} of epoch {math.ceil(step / steps_per_epoch)}); the last finite one was {last:.4g};"
+            f"the loss is {loss:.4g} after {step} steps (batch {batch + 1} of epoch {epoch + 1});"
+            f" the last finite one was {last:.4g};"
             f" {broken} of {len(weights)} weight arrays are not finite; a lower"
             f" training.optimizer.learning_rate than {self.learning_rate:g}, or"
             " training.optimizer.clip_norm, may help"
