@@ -127,7 +127,6 @@ def _warn_of_strides(name: str, network: keras.Model) -> None:
 
     In TensorFlow 2.21 oneDNN's derivative by their kernel writes beyond its memory.
     """
-    # Unset, it is the processor that decides.
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return
     import keras
