@@ -127,6 +127,7 @@ class TestTrain:
         out = place / f"run of a killed {victim}"
         train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
         every = ("--set", "training.checkpoint_every=7")
+        began = time.monotonic()
         running = jobs.start(*cluster.options, *train, *every, cwd=place)
         last = out / checkpoint.NAME
 
@@ -144,7 +145,8 @@ class TestTrain:
             time.sleep(0.02)
         done = running.wait()
         assert done.status == 0, done.err
-        assert time.monotonic() - killed < 60
+        # Within a minute, on a machine that needs no half of that to come to the second epoch.
+        assert time.monotonic() - killed < max(60, 2 * (killed - began))
         # It has not begun again from nothing.
         assert told == sorted(told)
         assert figures(out) == figures(together)
