@@ -86,11 +86,9 @@ class Books:
 
         Raises:
             TooManyBadRowsError: More records are bad than `input.max_bad_fraction` allows.
-            DatasetError: There are no records, or none to train on.
+            DatasetError: There is no record to train on.
         """
         bad = sum(self.quarantined.values())
-        if not self.read:
-            raise DatasetError("the input holds no records, only a CSV's first line or none")
         # Not "allowed < bad": 0.29 of 100 is a little less than 29 in floating point.
         if bad / self.read - config.input.max_bad_fraction > 1e-12:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())

@@ -57,6 +57,8 @@ def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
+    # py4j logs what it raises too, with a traceback, and as nobody: to the root.
+    logging.getLogger().addFilter(lambda record: record.module != "java_gateway")
     for noisy in ("py4j", "matplotlib", "PIL", "petastorm", "absl", "tensorflow", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

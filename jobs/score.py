@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     keys.add_argument(
         "--min-confidence",
         metavar="P",
-        help="inference.min_confidence: below this probability, 0 to 1, the emotion is uncertain",
+        help="inference.min_confidence: below this probability, from 0 to less than 1, the emotion"
+        " is uncertain",
     )
     keys.add_argument(
         "--flip",

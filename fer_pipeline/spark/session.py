@@ -7,13 +7,14 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import SparkSession as SparkSession
@@ -32,6 +33,7 @@ SMALLEST_SPLIT = 1 << 20
 """A file of up to this many bytes is always read by one task."""
 
 _SECONDS_TO_STOP = 10
+_SECONDS_TO_END = 2
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 _HADOOP_AWS = "--packages org.apache.hadoop:hadoop-aws:3.3.4"
@@ -62,6 +64,11 @@ _UNFIT = (
     ),
 )
 """What Spark says of a Python of the executors with which no job can run, and what that means."""
+
+_NO_JVM = (
+    "Spark's Java process has ended before the job had; something killed it, which the system does"
+    " where memory runs out (spark-submit's --driver-memory says how much Java may use)"
+)
 
 _GIVEN_UP = (
     r"LiveListenerBus is stopped|on a running MetricsSystem|stopped SparkContext"
@@ -113,7 +120,11 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
                     yield session
             finally:
                 stop.session()
-        except FerError:
+        except Exception as error:
+            if not isinstance(error, FerError):
+                if _jvm_has_ended():
+                    raise ClusterError(_NO_JVM) from error
+                raise
             # The error's line comes last: the JVM outlives its session, and warns while it ends.
             _silence()
             raise
@@ -173,10 +184,22 @@ class _Stop:
 
 
 def _silence() -> None:
-    """Lets the JVM, where there is one, log nothing from here on."""
-    if SparkContext._jvm is not None:
-        log4j: Any = SparkContext._jvm.org.apache.logging.log4j
-        log4j.core.config.Configurator.setAllLevels("", log4j.Level.OFF)
+    """Lets the JVM, where there is one, log nothing until the next session."""
+    with contextlib.suppress(Py4JError, OSError):
+        if SparkContext._jvm is not None:
+            log4j: Any = SparkContext._jvm.org.apache.logging.log4j
+            log4j.core.config.Configurator.setAllLevels("", log4j.Level.OFF)
+
+
+def _jvm_has_ended() -> bool:
+    """Whether the JVM that this process has started is gone."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    if process is None:
+        return False
+    # Its connections break a moment before it is gone.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_SECONDS_TO_END)
+    return process.poll() is not None
 
 
 @contextlib.contextmanager
@@ -203,6 +226,9 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
         os.environ["JAVA_HOME"] = str(find_java_home())
     given = SparkConf(loadDefaults=False)
     try:
+        if SparkContext._jvm is not None:
+            # The error of a session before has silenced it.
+            SparkContext._jvm.org.apache.logging.log4j.core.config.Configurator.reconfigure()
         # Starts the JVM, which knows what the user has set.
         SparkContext._ensure_initialized()
         given = SparkConf()
@@ -212,6 +238,9 @@ def _open(job: str, settings: Mapping[str, str]) -> SparkSession:
         session = SparkSession.builder.appName(f"fer_pipeline {job}").config(map=ours).getOrCreate()
         for key, value in _SETTINGS.items():
             session.conf.set(key, value)
+        # Where the JVM goes away it would print a traceback, beside the error that ends the job.
+        updates: Any = session.sparkContext._accumulatorServer
+        updates.handle_error = lambda *_: None
         return session
     except Py4JJavaError as error:
         raise SparkStartError(_why_not(str(error), dict(given.getAll()))) from error

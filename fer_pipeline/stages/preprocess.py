@@ -12,7 +12,7 @@ from fer_pipeline.augmentation import variants
 from fer_pipeline.books import Books, checksum
 from fer_pipeline.config import Config
 from fer_pipeline.emotions import Labels
-from fer_pipeline.errors import DatasetError
+from fer_pipeline.errors import DatasetError, InputError
 from fer_pipeline.manifest import Manifest
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import DATASET
@@ -81,6 +81,10 @@ def preprocess(
     try:
         by_folder = sources.kind == "images"
         books = Books.of(tally(gathered, by_folder=by_folder), by_folder)
+        if not books.read:
+            raise InputError(
+                f"{', '.join(inputs)}: holds no record; each line of a CSV below its first is one"
+            )
         books.check(config)
         cuts = _cuts(gathered, config, books.pool)
         normalization = _normalization(gathered, cuts, config)

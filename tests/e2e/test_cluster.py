@@ -145,7 +145,7 @@ class TestTrain:
             time.sleep(0.02)
         done = running.wait()
         assert done.status == 0, done.err
-        # Within a minute, on a machine that needs no half of that to come to the second epoch.
+        # A minute, or on a slow machine twice what it took to get there.
         assert time.monotonic() - killed < max(60, 2 * (killed - began))
         # It has not begun again from nothing.
         assert told == sorted(told)

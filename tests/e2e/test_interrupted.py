@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -57,6 +58,17 @@ class TestPreprocess:
         )
         assert set(on_disk(out)) == named(out)
         assert not torn & parts(out)
+
+    def test_one_whose_java_is_killed_says_so_in_a_line(self, jobs, dataset, tmp_path) -> None:
+        out = tmp_path / "out"
+        running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
+        running.until(lambda: bool(parts(out)))
+        for pid, command in running.programs().items():
+            if "java" in command.split(" ", 1)[0]:
+                os.kill(pid, signal.SIGKILL)
+
+        running.wait().expect_error("Spark's Java process has ended before the job had")
+        assert not (out / "manifest.json").exists()
 
     def test_of_two_that_write_to_one_folder_one_wins(
         self, jobs, dataset, tmp_path, named, on_disk

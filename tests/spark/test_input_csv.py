@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from fer_pipeline import images
-from fer_pipeline.errors import DatasetError, InputError
+from fer_pipeline.errors import InputError
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 SPLITS = dict(zip(USAGES, ("train", "validation", "test"), strict=True))
@@ -149,7 +149,7 @@ def test_without_usage_it_says_what_to_do(prepare, csv_file, picture, line) -> N
 def test_a_file_without_rows_is_no_input(prepare, tmp_path, text) -> None:
     (tmp_path / "a.csv").write_bytes(text)
 
-    with pytest.raises(DatasetError, match="the input holds no records"):
+    with pytest.raises(InputError, match=r"a\.csv: holds no record; each line"):
         prepare(tmp_path / "a.csv", to=tmp_path / "out")
 
     assert not (tmp_path / "out" / "manifest.json").exists()

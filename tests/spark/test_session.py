@@ -109,19 +109,23 @@ def test_what_is_told_as_it_is(said):
     assert _user_error(CALL + said + JAVA) is None
 
 
-def test_the_jvm_says_nothing_after_the_error():
+def test_the_jvm_says_nothing_between_an_error_and_the_next_session():
     job = """
+import contextlib
 from pyspark import SparkContext
 from fer_pipeline.errors import SparkStartError
-from fer_pipeline.spark.session import spark_session
+from fer_pipeline.spark.session import _open, spark_session
 
 try:
     with spark_session("test"):
         raise AssertionError("it started")
 except SparkStartError as error:
     print("error:", error)
-    jvm = SparkContext._jvm
-    jvm.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.scheduler").error("late")
+    log = SparkContext._jvm.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.x")
+    log.error("late")
+    with contextlib.suppress(SparkStartError):
+        _open("test", {})
+    log.error("of the next session")
 """
     environment = {"PYSPARK_SUBMIT_ARGS": "--master local --files /none pyspark-shell"}
     done = subprocess.run(
@@ -133,3 +137,4 @@ except SparkStartError as error:
     )
     assert done.stdout == "error: /none: no such file to ship to the executors\n", done.stderr
     assert "late" not in done.stderr
+    assert "of the next session" in done.stderr

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -476,8 +477,8 @@ def one_line(error):
 
 
 MAY_HELP = (
-    "; a lower training.optimizer.learning_rate than 1e+30, or training.optimizer.clip_norm, may"
-    " help"
+    "; a lower training.optimizer.learning_rate (1e+30 in the last step), or"
+    " training.optimizer.clip_norm, may help"
 )
 
 
@@ -507,13 +508,20 @@ class TestNoNumber:
         assert message.startswith("the loss is nan after 1 steps (batch 1 of epoch 1);")
         assert message.endswith(MAY_HELP)
 
-    def test_a_weight_beside_a_finite_loss(self):
-        trainer = make_trainer(0.1)
-        trainer.require_finite(0.5, steps_per_epoch=5)
-        weight = trainer.network.weights[0]
-        weight.assign(np.full(weight.shape, np.nan))
-        with pytest.raises(RunError, match=r"^the loss is 0\.5 .* 1 of 8 weight arrays"):
-            trainer.require_finite(0.5, steps_per_epoch=5)
+    def test_a_weight_beside_a_finite_loss(self, easy_dataset, tmp_path):
+        def ruin(batch, logs):
+            weight = trainer.network.weights[0]
+            weight.assign(np.full(weight.shape, np.nan))
+
+        trainer = make_trainer(0.5)
+        last = keras.callbacks.LambdaCallback(on_train_batch_end=ruin)
+        with pytest.raises(RunError) as error:
+            fit(trainer, tmp_path, easy_dataset, Length(1, 5, 1), [last], shuffle=True)
+        assert re.fullmatch(
+            r"1 of 8 weight arrays are not finite after 1 steps, though the loss still is \(\d.*\)"
+            + re.escape(MAY_HELP.replace("1e+30", "0.5")),
+            one_line(error),
+        )
 
 
 def change_rows(by):

@@ -167,10 +167,6 @@ class TestCheck:
 
         assert caplog.records == []
 
-    def test_no_records(self) -> None:
-        with pytest.raises(DatasetError, match=r"^the input holds no records, only a CSV's first"):
-            Books.of([]).check(config())
-
     @pytest.mark.parametrize(("bad", "of"), [(29, 100), (57, 100), (1, 3), (0, 7), (7, 7)])
     def test_just_as_many_bad_rows_as_are_allowed_pass(self, bad, of) -> None:
         """Their fraction is hardly ever a floating-point number."""

@@ -207,18 +207,23 @@ class Trainer:
         Raises:
             RunError: One of them is none; tells what led to it.
         """
-        weights, last = self.network.weights, float(self._last_loss.numpy())
+        weights = self.network.weights
         broken = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
-        if math.isfinite(loss) and not broken:
+        arrays = f"{broken} of {len(weights)} weight arrays are not finite"
+        if not math.isfinite(loss):
+            step = int(self._broken_at.numpy()) or self.step
+            epoch, batch = divmod(step - 1, steps_per_epoch)
+            what = (
+                f"the loss is {loss} after {step} steps (batch {batch + 1} of epoch {epoch + 1});"
+                f" the last finite one was {float(self._last_loss.numpy()):.4g}; {arrays}"
+            )
+        elif broken:
+            what = f"{arrays} after {self.step} steps, though the loss still is ({loss:.4g})"
+        else:
             return
-        step = int(self._broken_at.numpy()) or self.step
-        epoch, batch = divmod(step - 1, steps_per_epoch)
         raise RunError(
-            f"the loss is {loss:.4g} after {step} steps (batch {batch + 1} of epoch {epoch + 1});"
-            f" the last finite one was {last:.4g};"
-            f" {broken} of {len(weights)} weight arrays are not finite; a lower"
-            f" training.optimizer.learning_rate than {self.learning_rate:g}, or"
-            " training.optimizer.clip_norm, may help"
+            f"{what}; a lower training.optimizer.learning_rate ({self.learning_rate:g} in the last"
+            " step), or training.optimizer.clip_norm, may help"
         )
 
     @property
