@@ -120,13 +120,13 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
                     yield session
             finally:
                 stop.session()
-        except Exception as error:
-            if not isinstance(error, FerError):
-                if _jvm_has_ended():
-                    raise ClusterError(_NO_JVM) from error
-                raise
+        except FerError:
             # The error's line comes last: the JVM outlives its session, and warns while it ends.
             _silence()
+            raise
+        except Exception as error:
+            if _jvm_has_ended():
+                raise ClusterError(_NO_JVM) from error
             raise
 
 
