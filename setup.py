@@ -52,6 +52,8 @@ INSTALL_REQUIRES = [
     "matplotlib>=3.8",
     # Draws the graph of a network, where graphviz is on the machine.
     "pydot>=3,<5",
+    # Text tables in the terminal.
+    "tabulate>=0.9,<1",
     "tqdm>=4.66",
     # Paths on any filesystem that fsspec knows.
     "universal_pathlib>=0.3.10,<0.4",
@@ -78,6 +80,7 @@ EXTRAS_REQUIRE = {
         "pytest-xdist>=3.6",
         "ruff>=0.8",
         "types-PyYAML",
+        "types-tabulate",
         # For `make dist`.
         "venv-pack>=0.2,<0.3",
     ],

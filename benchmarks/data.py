@@ -22,7 +22,7 @@ def csv(repeat: int) -> Path:
     if script.exists():
         subprocess.run([sys.executable, script, temporary, "--repeat", str(repeat)], check=True)
     elif repeat == 1:
-        command = [sys.executable, "-m", "fer_pipeline.synthetic", "csv", temporary]
+        command = [sys.executable, "-m", "fer_pipeline.data.synthetic", "csv", temporary]
         subprocess.run([*command, "--rows", "32298"], check=True)
     else:
         _repeat(csv(1), temporary, repeat)

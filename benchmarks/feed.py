@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import data, preprocess
-from fer_pipeline.accounting import Split
-from fer_pipeline.learning.data.feed import Feed
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.learning.input.batch_loader import BatchLoader
 
 _BATCH, _ROUNDS = 128, 3
 _REPEAT = 4
@@ -58,14 +58,16 @@ def _yardstick(folder: Path) -> float:
 
 
 def _feed(folder: Path, deterministic: bool, epoch: int) -> float:
-    feed = Feed(folder, Split.TRAIN, _BATCH, shuffle=True, seed=0, deterministic=deterministic)
+    feed = BatchLoader(
+        folder, Split.TRAIN, _BATCH, shuffle=True, seed=0, deterministic=deterministic
+    )
     began = time.perf_counter()
     images = sum(int(labels.shape[0]) for _, labels in feed.epoch(epoch))
     return images / (time.perf_counter() - began)
 
 
 def _images(folder: Path) -> Iterator[tuple[np.ndarray, int]]:
-    feed = Feed(folder, Split.TRAIN, _BATCH, shuffle=False, seed=0)
+    feed = BatchLoader(folder, Split.TRAIN, _BATCH, shuffle=False, seed=0)
     left = _READER_ROWS
     for pixels, columns in feed.raw(["label"]):
         for image, label in zip(pixels[:left], columns["label"], strict=False):

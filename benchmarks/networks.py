@@ -15,14 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from fer_pipeline.config.learning import Optimizer, Schedule
-from fer_pipeline.emotions import FER2013
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.model import summary as network_summary
-from fer_pipeline.learning.training import optimization, precision
-from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.learning.analysis import network_summary
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.learning.training import optimizers, precision
+from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer
-from fer_pipeline.pixels import Normalization
 
 _SIZES = {"system_a": 28, "mini_xception": 64}
 _BATCH, _SECONDS, _WARM_UP = 128, 4.0, 2
@@ -30,15 +30,15 @@ _BATCH, _SECONDS, _WARM_UP = 128, 4.0, 2
 
 def run() -> list[tuple[str, str, str]]:
     """Measures; returns (what, measured, goal) for each figure."""
-    return [row for name in networks.names() for row in _measured(name)]
+    return [row for name in registry.network_names() for row in _measured(name)]
 
 
 def _measured(name: str) -> Iterator[tuple[str, str, str]]:
     size, classes = _SIZES.get(name, 48), len(FER2013)
     computed = precision.resolve("auto")
     with precision.policy(computed):
-        network = networks.build(name, size, classes, {})
-    model = bundle.servable(network, size, Normalization.centered())
+        network = registry.build_network(name, size, classes, {})
+    model = serving_model.build_serving_model(network, size, Normalization.centered())
     cost = network_summary.describe(network).multiply_adds / 1e6
     about = f"{name}, {size}x{size}, {cost:.1f} M multiply-adds"
     suffix = f"images/s ({computed}, batches of {_BATCH})"
@@ -49,8 +49,8 @@ def _measured(name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _training(network: Any, model: Any, size: int, classes: int) -> Callable[[], None]:
-    optimizer = optimization.make_optimizer(Optimizer(), Schedule(), 1, 1)
-    trainer = Trainer(network, model, optimizer, Objective(classes))
+    optimizer = optimizers.make_optimizer(Optimizer(), Schedule(), 1, 1)
+    trainer = Trainer(network, model, optimizer, ClassificationLoss(classes))
     images = tf.random.normal((_BATCH, size, size, 1))
     labels = tf.random.uniform((_BATCH,), 0, classes, tf.int32)
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import keras
 
-from fer_pipeline import publication
-from fer_pipeline.emotions import FER2013
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.io import output_folder
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.networks import registry
 
 from . import data
 
@@ -36,20 +36,23 @@ def main(output: str, *, overwrite: bool) -> None:
     if weights is None:
         sys.exit(f"error: {data.ROOT / _WEIGHTS}: is missing; run make .venv-fer/.complete")
     folder = Path(output)
-    publication.claim(folder, publication.RUN, overwrite=overwrite)
-    with publication.writing(folder, publication.RUN, overwrite=overwrite):
+    output_folder.ensure_writable(folder, output_folder.RUN, overwrite=overwrite)
+    with output_folder.exclusive(folder, output_folder.RUN, overwrite=overwrite):
         _write(weights, folder)
-        publication.clean(folder, publication.RUN, keep=())
+        output_folder.delete_stale_files(folder, output_folder.RUN, keep=())
     print(folder)
 
 
 def _write(weights: Path, folder: Path) -> None:
     classes = list(FER2013)
-    network = networks.build(_NAME, _SIZE, len(classes), {})
+    network = registry.build_network(_NAME, _SIZE, len(classes), {})
     # Both list the same layers in the same order.
     network.set_weights(keras.models.load_model(weights, compile=False).get_weights())
-    bundle.save(bundle.servable(network, _SIZE, _NORMALIZATION), folder / run_folder.MODEL)
-    info = RunInfo(
+    serving_model.save(
+        serving_model.build_serving_model(network, _SIZE, _NORMALIZATION),
+        folder / trained_model.MODEL,
+    )
+    info = ModelInfo(
         classes=classes,
         size=_SIZE,
         normalization=_NORMALIZATION,
@@ -60,10 +63,10 @@ def _write(weights: Path, folder: Path) -> None:
         best_step=0,
         best_accuracy=None,
         seed=0,
-        sha256=run_folder.digest(folder / run_folder.MODEL),
+        sha256=trained_model.file_sha256(folder / trained_model.MODEL),
         versions={},
     )
-    (folder / run_folder.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    (folder / trained_model.INFO).write_text(info.model_dump_json(indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import data
-from fer_pipeline.emotions import FER2013
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, litert, run_folder
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import EXPORTED
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.learning.export import litert
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.networks import registry
 
 _ROUNDS, _SIDE, _CROPS = 3, 48, 512
 _YARDSTICK, _FER = "one by one", ("fer", "fer, one sheet")
@@ -104,21 +105,21 @@ def _write_crops(scratch: Path) -> None:
 
 def _files(scratch: Path) -> dict[str, Path]:
     """The model of the package in each runtime, and the yardstick."""
-    shipped = run_folder.located(None)
-    exact = scratch / EXPORTED["litert"]
-    exact.write_bytes(litert.in_float32(bundle.load(shipped)[0]))
+    shipped = trained_model.resolve_model_path(None)
+    exact = scratch / EXPORT_FILES["litert"]
+    exact.write_bytes(litert.in_float32(serving_model.load(shipped)[0]))
     return {
-        "keras": shipped / run_folder.MODEL,
+        "keras": shipped / trained_model.MODEL,
         "litert": exact,
-        "litert_int8": shipped / run_folder.EXPORTS / EXPORTED["litert_int8"],
+        "litert_int8": shipped / trained_model.EXPORTS / EXPORT_FILES["litert_int8"],
         _YARDSTICK: _mini_xception(scratch),
     }
 
 
 def _mini_xception(scratch: Path) -> Path:
     """As `fer` has it: 64x64, its weights as 8-bit integers."""
-    network = networks.build("mini_xception", 64, len(FER2013), {})
-    model = bundle.servable(network, 64, Normalization.centered())
+    network = registry.build_network("mini_xception", 64, len(FER2013), {})
+    model = serving_model.build_serving_model(network, 64, Normalization.centered())
     litert.write_saved_model(model, scratch / "mini_xception")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "mini_xception"))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -48,10 +48,10 @@ def _litert(model: str, pixels: np.ndarray) -> Callable[[], object]:
 
 
 def _predictor(runtime: str, model: str, pixels: np.ndarray) -> Callable[[], object]:
-    from fer_pipeline.learning.model.predictor import Settings, predictor
-    from fer_pipeline.publication import SHIPPED
+    from fer_pipeline.io.output_folder import DEFAULT_MODEL
+    from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
 
-    settings = Settings(runtime, SHIPPED, pixels.shape[1], _BATCH, threads=1)  # type: ignore[arg-type]
+    settings = PredictorConfig(runtime, DEFAULT_MODEL, pixels.shape[1], _BATCH, threads=1)  # type: ignore[arg-type]
     run = predictor(Path(model).read_bytes(), settings)
     return lambda: run(pixels)
 

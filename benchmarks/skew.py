@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import data
 from benchmarks.preprocess import SETTINGS
 from benchmarks.submit import CORES, FOLDER, cluster, submit
-from fer_pipeline.emotions import FER2013
+from fer_pipeline.data.emotions import FER2013
 
 _ROWS, _EVEN_FILES, _TINY_FILES = 120_000, 30, 10_000
 

@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import data, preprocess
-from fer_pipeline import manifest
-from fer_pipeline.accounting import Split
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.data import manifest
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer
 
 _BATCH, _STEPS, _AT_ONCE, _WARM_UP, _ROUNDS = 32, 1500, 10, 100, 3
@@ -32,9 +32,11 @@ def run() -> list[tuple[str, str, str]]:
     if not folder.exists():
         preprocess.measure(data.csv(1), folder, "image.size=28")
     made = manifest.read(folder)
-    network = networks.build("system_a", made.image.size, len(made.classes), {})
-    model = bundle.servable(network, made.image.size, made.image.normalization)
-    trainer = Trainer(network, model, keras.optimizers.SGD(0.05), Objective(len(made.classes)))
+    network = registry.build_network("system_a", made.image.size, len(made.classes), {})
+    model = serving_model.build_serving_model(network, made.image.size, made.image.normalization)
+    trainer = Trainer(
+        network, model, keras.optimizers.SGD(0.05), ClassificationLoss(len(made.classes))
+    )
     feed: dict[str, list[float]] = {"none": [], "memory": []}
     limit = []
     for number in range(_ROUNDS):
@@ -49,14 +51,14 @@ def run() -> list[tuple[str, str, str]]:
 
 
 def _from_feed(trainer: Trainer, folder: Path, cache: str, number: int) -> float:
-    feed = Feed(folder, Split.TRAIN, _BATCH, shuffle=True, seed=number, cache=cache)
+    feed = BatchLoader(folder, Split.TRAIN, _BATCH, shuffle=True, seed=number, cache=cache)
     epoch = feed.open(0)
     return _timed(lambda count: trainer.train_steps(epoch.iterator, tf.constant(count)))
 
 
 def _from_arrays(trainer: Trainer, folder: Path) -> float:
     """The same steps on arrays that hold the normalised images, through `tf.data` as well."""
-    feed = Feed(folder, Split.TRAIN, _BATCH, shuffle=True, seed=0)
+    feed = BatchLoader(folder, Split.TRAIN, _BATCH, shuffle=True, seed=0)
     parts = [(images.numpy(), labels.numpy()) for images, labels in feed.epoch(0)]
     arrays = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     batches = iter(tf.data.Dataset.from_tensor_slices(arrays).batch(_BATCH).repeat().prefetch(8))

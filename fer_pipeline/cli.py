@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fer_pipeline import interruption
 from fer_pipeline.errors import FerError
+from fer_pipeline.io import interrupts
 
 log = logging.getLogger("fer_pipeline")
 
@@ -62,7 +62,7 @@ def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace
     for noisy in ("py4j", "matplotlib", "PIL", "petastorm", "absl", "tensorflow", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        with interruption.noticed():
+        with interrupts.record_interrupts():
             result = main(arguments)
     except FerError as error:
         message = " ".join(str(error).split())

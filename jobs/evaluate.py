@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from fer_pipeline import cli, config
-from fer_pipeline.accounting import Split
-from fer_pipeline.publication import SHIPPED
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.io.output_folder import DEFAULT_MODEL
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     models.add_argument(
         "--model",
         metavar="RUN",
-        help=f"the folder of a train job, or a model of the package; default: its {SHIPPED}",
+        help=f"the folder of a train job, or a model of the package; default: its {DEFAULT_MODEL}",
     )
     models.add_argument(
         "--compare",
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> str:
-    from fer_pipeline.stages.compare import compare, summary
+    from fer_pipeline.pipelines.compare import compare, summary
 
     found = compare(
         arguments.compare,
@@ -93,7 +93,7 @@ def _configuration(arguments: argparse.Namespace) -> config.Config:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.stages.evaluate import evaluate, summary
+    from fer_pipeline.pipelines.evaluate import evaluate, summary
 
     result = evaluate(
         arguments.model,

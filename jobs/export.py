@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from fer_pipeline import cli, config
-from fer_pipeline.publication import EXPORTED
+from fer_pipeline.io.output_folder import EXPORT_FILES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--format",
         action="append",
-        choices=list(EXPORTED),
-        help="repeatable; default: " + ", ".join(EXPORTED) + " (this one with --dataset)",
+        choices=list(EXPORT_FILES),
+        help="repeatable; default: " + ", ".join(EXPORT_FILES) + " (this one with --dataset)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     return cli.run(_run, parser.parse_args(argv))
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.stages.export import default_forms, export, folder_of, summary
+    from fer_pipeline.pipelines.export import default_forms, export, folder_of, summary
 
     made = export(
         arguments.model,

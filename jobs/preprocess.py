@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs neither Spark nor TensorFlow.
+    from fer_pipeline.pipelines.preprocess import preprocess, summary
     from fer_pipeline.spark.session import spark_session
-    from fer_pipeline.stages.preprocess import preprocess, summary
 
     chosen = config.load(arguments.config, arguments.set)
     with spark_session("preprocess") as spark:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from fer_pipeline import cli, config
-from fer_pipeline.publication import SHIPPED
+from fer_pipeline.io.output_folder import DEFAULT_MODEL
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--model",
         metavar="RUN",
-        help=f"the folder of a train job, or a model of the package; default: its {SHIPPED}",
+        help=f"the folder of a train job, or a model of the package; default: its {DEFAULT_MODEL}",
     )
     parser.add_argument(
         "--input",
@@ -67,8 +67,8 @@ def _configuration(arguments: argparse.Namespace) -> config.Config:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs neither Spark nor TensorFlow.
+    from fer_pipeline.pipelines.score import score, summary
     from fer_pipeline.spark.session import spark_session
-    from fer_pipeline.stages.score import score, summary
 
     chosen = _configuration(arguments)
     with spark_session("score") as spark:

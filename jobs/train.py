@@ -69,19 +69,19 @@ def main(argv: list[str] | None = None) -> int:
 def _show(arguments: argparse.Namespace) -> str:
     chosen = config.load(arguments.config, arguments.set)
     if arguments.summary:
-        from fer_pipeline.stages.networks import summarize
+        from fer_pipeline.pipelines.summarize import summarize
 
         return summarize(chosen, arguments.dataset, arguments.summary)
-    from fer_pipeline.stages.preview import preview
+    from fer_pipeline.pipelines.preview import preview
 
     return preview(arguments.dataset, chosen, arguments.preview)
 
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.stages.train import configuration, summary, train
+    from fer_pipeline.pipelines.train import load_run_config, summary, train
 
-    chosen = configuration(
+    chosen = load_run_config(
         arguments.output, arguments.config, arguments.set, resume=arguments.resume
     )
     run = (arguments.dataset, arguments.output, chosen)
@@ -89,11 +89,11 @@ def _run(arguments: argparse.Namespace) -> str:
     if arguments.workers is None:
         info = train(*run, **allowed)
     else:
+        from fer_pipeline.pipelines.train_distributed import train_distributed
         from fer_pipeline.spark.session import spark_session
-        from fer_pipeline.stages.train_together import train_together
 
         opened = spark_session("train", barrier=True)
-        info = train_together(opened, arguments.workers, *run, **allowed)
+        info = train_distributed(opened, arguments.workers, *run, **allowed)
     return summary(info, arguments.output)
 
 

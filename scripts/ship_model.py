@@ -17,50 +17,58 @@ from typing import Any
 
 import numpy as np
 
-from fer_pipeline import publication, storage
-from fer_pipeline.learning.model import bundle, exporting, exports, run_folder
-from fer_pipeline.stages import pictures
-from fer_pipeline.stages.train import ACCURACY, HISTORY, LOSS
+from fer_pipeline.io import output_folder, storage
+from fer_pipeline.learning.export import formats
+from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
+from fer_pipeline.pipelines import evaluation_plots
+from fer_pipeline.pipelines.train import ACCURACY, HISTORY, LOSS
 
-FOLDER = run_folder.PRETRAINED / publication.SHIPPED
+FOLDER = trained_model.PRETRAINED / output_folder.DEFAULT_MODEL
 # Pictures of numbers alone: FER2013's images are not ours to pass on.
-PICTURES = (pictures.CONFUSION_MATRIX, pictures.CLASSES, pictures.RELIABILITY, pictures.COVERAGE)
+PICTURES = (
+    evaluation_plots.CONFUSION_MATRIX,
+    evaluation_plots.CLASSES,
+    evaluation_plots.RELIABILITY,
+    evaluation_plots.COVERAGE,
+)
 
 
 def ship_run(run: Path) -> None:
     """Writes the model into the package; its exports have to be made again."""
-    trained, info = bundle.load(run)
-    model = exporting.in_float32(trained)
+    trained, info = serving_model.load(run)
+    model = formats.in_float32(trained)
     for weight in model.trainable_weights:
         if len(weight.shape) > 1:
             weight.assign(np.asarray(weight).astype(np.float16).astype(np.float32))
     # The model card beside it stays.
-    storage.remove_folder(FOLDER / run_folder.EXPORTS)
+    storage.remove_folder(FOLDER / trained_model.EXPORTS)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    bundle.save(model, FOLDER / run_folder.MODEL)
-    for name in (HISTORY, ACCURACY, LOSS, publication.CONFIG):
+    serving_model.save(model, FOLDER / trained_model.MODEL)
+    for name in (HISTORY, ACCURACY, LOSS, output_folder.CONFIG_FILE):
         shutil.copyfile(run / name, FOLDER / name)
-    shipped = info.model_copy(update={"sha256": run_folder.digest(FOLDER / run_folder.MODEL)})
-    storage.write_text(FOLDER / run_folder.INFO, shipped.model_dump_json(indent=2) + "\n")
+    shipped = info.model_copy(
+        update={"sha256": trained_model.file_sha256(FOLDER / trained_model.MODEL)}
+    )
+    storage.write_text(FOLDER / trained_model.INFO, shipped.model_dump_json(indent=2) + "\n")
 
 
 def ship_export(export: Path) -> None:
     """Copies its LiteRT forms, and what is known of them."""
-    made = exports.read(export)
+    made = export_manifest.read(export)
     _require_ours(export, made.model["sha256"])
-    folder = FOLDER / run_folder.EXPORTS
+    folder = FOLDER / trained_model.EXPORTS
     storage.remove_folder(folder)
     folder.mkdir()
     for form in made.exports:
         shutil.copyfile(export / form.path, folder / form.path)
-    mark = publication.EXPORT.mark
+    mark = output_folder.EXPORT.mark
     _write_without_paths(folder / mark, json.loads(storage.read_text(export / mark)))
-    shutil.copyfile(export / publication.CONFIG, folder / publication.CONFIG)
+    shutil.copyfile(export / output_folder.CONFIG_FILE, folder / output_folder.CONFIG_FILE)
 
 
 def ship_report(report: Path) -> None:
     """Copies the numbers of its evaluation."""
-    mark = publication.EVALUATION.mark
+    mark = output_folder.EVALUATION.mark
     said = json.loads(storage.read_text(report / mark))
     _require_ours(report, said["model"]["sha256"])
     _write_without_paths(FOLDER / mark, said)
@@ -69,7 +77,7 @@ def ship_report(report: Path) -> None:
 
 
 def _require_ours(folder: Path, sha256: str) -> None:
-    if sha256 != run_folder.read(FOLDER).sha256:
+    if sha256 != trained_model.read(FOLDER).sha256:
         sys.exit(f"{folder}: is of another model")
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import ModelInfo
 
 
-def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any) -> RunInfo:
+def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any) -> ModelInfo:
     """Writes a servable model, and what is known of it.
 
     Args:
@@ -23,7 +23,7 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any)
         known: Attributes of `RunInfo` for which the test has a value of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bundle.save(model, folder / run_folder.MODEL)
+    serving_model.save(model, folder / trained_model.MODEL)
     values: dict[str, Any] = {
         "size": model.input_shape[1],
         "normalization": Normalization.centered(),
@@ -34,9 +34,9 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any)
         "best_step": 7,
         "best_accuracy": None,
         "seed": 1,
-        "sha256": run_folder.digest(folder / run_folder.MODEL),
+        "sha256": trained_model.file_sha256(folder / trained_model.MODEL),
         "versions": {},
     }
-    info = RunInfo(classes=list(classes), **(values | known))
-    (folder / run_folder.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    info = ModelInfo(classes=list(classes), **(values | known))
+    (folder / trained_model.INFO).write_text(info.model_dump_json(indent=2) + "\n")
     return info

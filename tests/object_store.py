@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from fer_pipeline import storage
+from fer_pipeline.io import storage
 
 BUCKET = "s3://faces"
 

@@ -16,11 +16,12 @@ from pydantic import (
     model_validator,
 )
 
-from fer_pipeline import emotions, storage
-from fer_pipeline.accounting import Split
 from fer_pipeline.config.learning import Model, Tracking, Training
 from fer_pipeline.config.section import Emotion, Fraction, Section, renamed
-from fer_pipeline.enhancement import Enhancement
+from fer_pipeline.data import emotions
+from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.io import storage
 
 Angle = Annotated[float, Field(gt=-360, lt=360)]
 # Above this a single row group of a batch would not fit the memory of an ordinary worker.
@@ -240,7 +241,7 @@ class Config(Section):
     def _each_once(cls, value: Any) -> Any:
         def name(key: Any) -> str:
             try:
-                return emotions.canonical(str(key))
+                return emotions.canonical_emotion(str(key))
             except ValueError:
                 return str(key)
 

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from fer_pipeline import emotions
 from fer_pipeline.config.section import Emotion, Fraction, Section, renamed
+from fer_pipeline.data import emotions
 
 Metric = Literal["loss", "accuracy", "val_loss", "val_accuracy", "val_mean_class_accuracy"]
 
@@ -201,7 +201,7 @@ class Training(Section):
             if value not in (None, "balanced"):
                 raise ValueError("expected balanced, or a weight for each emotion")
             return value
-        named = renamed(value, lambda name: emotions.canonical(str(name)), "emotion")
+        named = renamed(value, lambda name: emotions.canonical_emotion(str(name)), "emotion")
         for name, weight in named.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ValueError(f"{name}: expected a weight of 0 or more, got {weight!r}")

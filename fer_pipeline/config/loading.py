@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fer_pipeline import storage
 from fer_pipeline.config.keys import Config
 from fer_pipeline.errors import ConfigError
+from fer_pipeline.io import storage
 
 
 def load(

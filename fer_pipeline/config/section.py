@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fer_pipeline import emotions
+from fer_pipeline.data import emotions
 
-Emotion = Annotated[str, BeforeValidator(lambda name: emotions.canonical(str(name)))]
+Emotion = Annotated[str, BeforeValidator(lambda name: emotions.canonical_emotion(str(name)))]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -29,7 +29,7 @@ _LOST = r"Python worker exited unexpectedly|ExecutorLostFailure[^\n]*|WorkerLost
 
 
 @dataclass(frozen=True)
-class Member:
+class BarrierTask:
     """What one of the processes knows.
 
     Attributes:
@@ -48,7 +48,7 @@ class Member:
 def run(
     session: SparkSession,
     count: int,
-    function: Callable[[Member], None],
+    function: Callable[[BarrierTask], None],
     progress: Callable[[], int] = lambda: 0,
 ) -> None:
     """Runs a function in so many processes at once.
@@ -120,7 +120,7 @@ def _lost(text: str, count: int) -> str | None:
     return found[0].strip()[:160] if found else None
 
 
-def _perform(function: Callable[[Member], None]) -> None:
+def _perform(function: Callable[[BarrierTask], None]) -> None:
     task = BarrierTaskContext.get()
     number = task.partitionId()
     os.environ["CUDA_VISIBLE_DEVICES"] = _gpu(task)
@@ -135,7 +135,7 @@ def _perform(function: Callable[[Member], None]) -> None:
             raise ClusterError(told)
         # What the processes do here they do at the same time, from here on.
         task.barrier()
-        function(Member(number, addresses, task.cpus(), task.allGather))
+        function(BarrierTask(number, addresses, task.cpus(), task.allGather))
 
 
 def _gpu(task: BarrierTaskContext) -> str:

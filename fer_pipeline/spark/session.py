@@ -116,7 +116,7 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
             session = _open(job, _OF_BARRIERS if barrier else {})
             stop.watch(session)
             try:
-                with user_errors(str(session.sparkContext.master)):
+                with translate_spark_errors(str(session.sparkContext.master)):
                     yield session
             finally:
                 stop.session()
@@ -284,7 +284,7 @@ def _is_gone(master: str) -> str:
     return f"{master}: no Spark master answers there, or it wants no further application"
 
 
-def rows_per_batch(session: SparkSession, count: int) -> None:
+def set_arrow_batch_size(session: SparkSession, count: int) -> None:
     """Sets how many rows a Python worker gets at once, in what is executed from here on.
 
     A plan that is persisted keeps what was set then.
@@ -292,13 +292,13 @@ def rows_per_batch(session: SparkSession, count: int) -> None:
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(count))
 
 
-def task_number() -> int:
+def task_id() -> int:
     """In a Python worker, which of its stage's tasks this is, from 0."""
     task = TaskContext.get()
     return task.partitionId() if task else 0
 
 
-def largest_split(session: SparkSession) -> int:
+def max_partition_bytes(session: SparkSession) -> int:
     """The bytes of a file that one task reads at most, as the user may have set it."""
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     found = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
@@ -307,7 +307,7 @@ def largest_split(session: SparkSession) -> int:
 
 
 @contextlib.contextmanager
-def user_errors(master: str = "") -> Iterator[None]:
+def translate_spark_errors(master: str = "") -> Iterator[None]:
     """Turns Spark's errors into ours where a user can mend their cause.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fer_pipeline import synthetic
+from fer_pipeline.data import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, BROKEN, REAL_STEP = 1200, 12, 16

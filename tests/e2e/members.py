@@ -14,7 +14,7 @@ from fer_pipeline.spark.session import spark_session
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
 
-    def note(member: barrier.Member) -> None:
+    def note(member: barrier.BarrierTask) -> None:
         said = {
             "number": member.number,
             "addresses": list(member.addresses),

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from fer_pipeline import manifest, storage
+from fer_pipeline.data import manifest
+from fer_pipeline.io import storage
 from tests.object_store import BUCKET, names, served
 
 

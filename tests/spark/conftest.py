@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from fer_pipeline import manifest, storage
 from fer_pipeline.config import Config
-from fer_pipeline.emotions import FER2013
-from fer_pipeline.manifest import Manifest
+from fer_pipeline.data import manifest
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.io import storage
+from fer_pipeline.pipelines.preprocess import preprocess
 from fer_pipeline.spark.java import find_java_home
-from fer_pipeline.spark.session import spark_session, user_errors
-from fer_pipeline.stages.preprocess import preprocess
+from fer_pipeline.spark.session import spark_session, translate_spark_errors
 
 # What stands on spark-submit's command line; the session's settings are the project's own.
 _SUBMIT = (
@@ -103,7 +104,7 @@ def prepare(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pr
         config.setdefault("image", {"size": 8})
         config.setdefault("output", {"partitions": 2})
         folder = to or tmp_path_factory.mktemp("prepared") / "dataset"
-        with user_errors():
+        with translate_spark_errors():
             made = preprocess(
                 spark, [str(p) for p in inputs], str(folder), Config(**config), overwrite=overwrite
             )

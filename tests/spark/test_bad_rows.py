@@ -4,47 +4,59 @@ from __future__ import annotations
 
 import pytest
 
-from fer_pipeline.accounting import Reason
+from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.errors import TooManyBadRowsError
 
 # Bad rows: what stands in the file, and what the quarantine says of it.
 PIXELS = " ".join(["7"] * 64)
 BAD = {
-    "too few pixels": ("0,1 2 3,Training", Reason.PIXEL_COUNT, "3 pixels, expected 64"),
+    "too few pixels": ("0,1 2 3,Training", QuarantineReason.PIXEL_COUNT, "3 pixels, expected 64"),
     "too many pixels": (
         f"0,{PIXELS} 1,Training",
-        Reason.PIXEL_COUNT,
+        QuarantineReason.PIXEL_COUNT,
         "65 pixels, expected 64",
     ),
-    "256": (f"0,256 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from 7 to 256"),
-    "300": (f"0,300 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from 7 to 300"),
-    "999": (f"0,{PIXELS[2:]} 999,Training", Reason.PIXEL_RANGE, "values from 7 to 999"),
-    "1000": (f"0,{PIXELS[2:]} 1000,Training", Reason.PIXEL_RANGE, "values from 7 to 1000"),
-    "below zero": (f"0,-1 {PIXELS[2:]},Training", Reason.PIXEL_RANGE, "values from -1 to 7"),
+    "256": (f"0,256 {PIXELS[2:]},Training", QuarantineReason.PIXEL_RANGE, "values from 7 to 256"),
+    "300": (f"0,300 {PIXELS[2:]},Training", QuarantineReason.PIXEL_RANGE, "values from 7 to 300"),
+    "999": (f"0,{PIXELS[2:]} 999,Training", QuarantineReason.PIXEL_RANGE, "values from 7 to 999"),
+    "1000": (
+        f"0,{PIXELS[2:]} 1000,Training",
+        QuarantineReason.PIXEL_RANGE,
+        "values from 7 to 1000",
+    ),
+    "below zero": (
+        f"0,-1 {PIXELS[2:]},Training",
+        QuarantineReason.PIXEL_RANGE,
+        "values from -1 to 7",
+    ),
     "a word": (
         f"0,grey {PIXELS[2:]},Training",
-        Reason.PIXEL_TOKEN,
+        QuarantineReason.PIXEL_TOKEN,
         "a pixel is not a whole number",
     ),
     "a fraction": (
         f"0,1.5 {PIXELS[2:]},Training",
-        Reason.PIXEL_TOKEN,
+        QuarantineReason.PIXEL_TOKEN,
         "a pixel is not a whole number",
     ),
-    "another code": (f"7,{PIXELS},Training", Reason.EMOTION, "emotion '7'"),
-    "another name": (f"bored,{PIXELS},Training", Reason.EMOTION, "emotion 'bored'"),
-    "another usage": (f"0,{PIXELS},Holdout", Reason.USAGE, "usage 'Holdout'"),
-    "no emotion": (f",{PIXELS},Training", Reason.EMPTY, "no emotion"),
-    "no pixels": ("0, ,Training", Reason.EMPTY, "no pixels"),
-    "no usage": (f"0,{PIXELS},", Reason.EMPTY, "no usage"),
-    "too few fields": ("0", Reason.BROKEN, "1 fields, expected 3 fields"),
-    "too many fields": (f"0,{PIXELS},Training,9", Reason.BROKEN, "4 fields, expected 3 fields"),
+    "another code": (f"7,{PIXELS},Training", QuarantineReason.EMOTION, "emotion '7'"),
+    "another name": (f"bored,{PIXELS},Training", QuarantineReason.EMOTION, "emotion 'bored'"),
+    "another usage": (f"0,{PIXELS},Holdout", QuarantineReason.USAGE, "usage 'Holdout'"),
+    "no emotion": (f",{PIXELS},Training", QuarantineReason.EMPTY, "no emotion"),
+    "no pixels": ("0, ,Training", QuarantineReason.EMPTY, "no pixels"),
+    "no usage": (f"0,{PIXELS},", QuarantineReason.EMPTY, "no usage"),
+    "too few fields": ("0", QuarantineReason.BROKEN, "1 fields, expected 3 fields"),
+    "too many fields": (
+        f"0,{PIXELS},Training,9",
+        QuarantineReason.BROKEN,
+        "4 fields, expected 3 fields",
+    ),
     "an open quote": (
         f'0,"{PIXELS},Training',
-        Reason.BROKEN,
+        QuarantineReason.BROKEN,
         "a quote that does not close, expected 3 fields",
     ),
-    "no text at all": ("\x00\x07ü", Reason.BROKEN, "1 fields, expected 3 fields"),
+    "no text at all": ("\x00\x07ü", QuarantineReason.BROKEN, "1 fields, expected 3 fields"),
 }
 
 
@@ -85,7 +97,7 @@ def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, stored) -
         stored(path, 2 * number, 3, picture(number)) for number in range(len(BAD) + 1)
     ]
     assert made.manifest.rows.read == 2 * len(BAD) + 1
-    assert made.manifest.rows.quarantined == {r: reasons.count(r) for r in Reason}
+    assert made.manifest.rows.quarantined == {r: reasons.count(r) for r in QuarantineReason}
     assert [(s.path, s.records, s.quarantined) for s in made.manifest.sources] == [
         (str(path), 2 * len(BAD) + 1, len(BAD))
     ]

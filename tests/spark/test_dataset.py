@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline import __version__, config
-from fer_pipeline.accounting import Cause, Reason, Split
-from fer_pipeline.emotions import FER2013
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
 
 # Training images by class, and then as many of each class for validation and for test.
 TRAIN = (120, 30, 110, 150, 120, 100, 120)
@@ -288,8 +288,8 @@ def test_the_manifest_keeps_the_books(made, source, shown) -> None:
     assert rows.kept["train"] == dict(zip(FER2013, TRAIN, strict=True))
     assert rows.written == len(made.rows)
     assert rows.read == len(shown) + 1 + BAD
-    assert rows.dropped == {**dict.fromkeys(Cause, 0), Cause.COPY: 1}
-    assert rows.quarantined == {**dict.fromkeys(Reason, 0), Reason.BROKEN: BAD}
+    assert rows.dropped == {**dict.fromkeys(DropReason, 0), DropReason.COPY: 1}
+    assert rows.quarantined == {**dict.fromkeys(QuarantineReason, 0), QuarantineReason.BROKEN: BAD}
     assert len(made.quarantine) == BAD
     assert [(s.path, s.records, s.quarantined) for s in manifest.sources] == [
         (str(source), rows.read, BAD)

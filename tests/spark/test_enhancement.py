@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_pipeline import images, synthetic
-from fer_pipeline.enhancement import Enhancement, enhance
+from fer_pipeline.data import images, synthetic
+from fer_pipeline.data.enhancement import Enhancement, enhance
 
 EVERYTHING = Enhancement(denoise=4, equalize=True, local_contrast=True)
 COUNT = 12

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fer_pipeline import images
+from fer_pipeline.data import images
 from fer_pipeline.errors import InputError
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -226,7 +226,7 @@ def test_codes_that_never_exceed_four_are_worth_a_warning(
     high = csv_file("high.csv", [line(code, picture(10 + code)) for code in (0, 5)])
     words = csv_file("words.csv", [line("fear", picture(20))])
 
-    with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(low, high, words)
 
     assert [row["emotion"] for row in made.of(low)] == ["angry", "sad", "fear"]
@@ -239,7 +239,7 @@ def test_codes_that_never_exceed_four_are_worth_a_warning(
 def test_codes_with_meanings_of_their_own(prepare, csv_file, picture, line, stored, caplog) -> None:
     file = csv_file("e.csv", [line(code, picture(code)) for code in range(5)])
 
-    with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(file, input={"emotions": FIVE})
 
     classes = ["angry", "disgust", "sad", "happy", "surprise"]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_pipeline import images
+from fer_pipeline.data import images
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
@@ -149,7 +149,7 @@ def test_folders_of_classes_alone_are_split_by_emotion(
     names = {f"{('angry', 'happy')[n % 2]}/{n:02}.png": n for n in range(20)}
     fill(tmp_path / "faces", {name: encoded(picture(n)) for name, n in names.items()})
 
-    with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(
             tmp_path / "faces", split={"kind": "stratified", "validation": 0.3, "test": 0.1}
         )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline import manifest
+from fer_pipeline.data import manifest
 from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
-from fer_pipeline.publication import DATASET
+from fer_pipeline.io.output_folder import DATASET
 
 
 @pytest.fixture

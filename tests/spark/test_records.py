@@ -7,7 +7,7 @@ import gzip
 
 import pytest
 
-from fer_pipeline import synthetic
+from fer_pipeline.data import synthetic
 
 ROWS = 520
 BAD = {3: "0,1 2 3,Training", 200: "nothing", 519: "0,,Training"}

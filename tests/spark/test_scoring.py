@@ -25,16 +25,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, images, synthetic
+from fer_pipeline import config
 from fer_pipeline.config import Config
-from fer_pipeline.enhancement import Enhancement, enhance
+from fer_pipeline.data import images, synthetic
+from fer_pipeline.data.enhancement import Enhancement, enhance
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import ConfigError, DatasetError, InputError, RunError, StorageError
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import BEGUN
-from fer_pipeline.spark.session import user_errors
-from fer_pipeline.stages.export import export
-from fer_pipeline.stages.score import Scores, score, summary
+from fer_pipeline.io.output_folder import IN_PROGRESS_FILE
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.pipelines.export import export
+from fer_pipeline.pipelines.score import ScoreManifest, score, summary
+from fer_pipeline.spark.session import translate_spark_errors
 from jobs import score as jobs_score
 from tests import finished_run
 
@@ -79,7 +80,7 @@ def make_run(folder: Path, seed: int = 0, enhancement: Enhancement | None = None
         ]
     )
     enhancement = enhancement or Enhancement()
-    model = bundle.servable(network, SIZE, Normalization.centered())
+    model = serving_model.build_serving_model(network, SIZE, Normalization.centered())
     finished_run.save(folder, model, CLASSES, enhancement=enhancement, best_accuracy=0.5)
     return Run(folder, model, enhancement)
 
@@ -122,7 +123,7 @@ def scored(spark, tmp_path_factory) -> Callable[..., Found]:
     ) -> Found:
         folder = to or tmp_path_factory.mktemp("scored") / "scores"
         source = model.folder if isinstance(model, Run) else model
-        with user_errors():
+        with translate_spark_errors():
             made = score(
                 spark,
                 str(source),
@@ -320,7 +321,7 @@ class TestFolder:
         assert config.load(of_crops.folder / "config.yaml") == Config()
 
     def test_the_summary_adds_up(self, of_crops) -> None:
-        lines = summary(Scores(**of_crops.about), "out").splitlines()
+        lines = summary(ScoreManifest(**of_crops.about), "out").splitlines()
 
         assert [line.split() for line in lines[:3]] == [
             [name, str(of_crops.about["emotions"][name])] for name in CLASSES
@@ -820,7 +821,7 @@ class TestInference:
         assert about["emotions"] == {name: shown[name] for name in (*CLASSES, "uncertain")}
         assert about["emotions"]["uncertain"] == len(sure) // 2
         assert (about["found"], about["scored"]) == (26, 16) == (26, shown.total())
-        lines = summary(Scores(**about), "out").splitlines()
+        lines = summary(ScoreManifest(**about), "out").splitlines()
         assert lines[3].split() == ["uncertain", str(len(sure) // 2)]
 
     def test_an_emotion_of_that_name_is_refused(self, run, faces, scored, tmp_path) -> None:
@@ -922,7 +923,7 @@ class TestErrors:
                 info.unlink()
             case "unfinished":
                 model.rename(folder / "unfinished.keras")
-                info.rename(folder / BEGUN)
+                info.rename(folder / IN_PROGRESS_FILE)
             case "no model":
                 model.unlink()
             case "damaged":
@@ -951,7 +952,7 @@ def test_a_worker_loads_a_model_once(spark, scored, crops, tmp_path) -> None:
     another = make_run(tmp_path / "run", seed=7)
 
     def loads(batches):
-        from fer_pipeline.learning.model.predictor import predictor
+        from fer_pipeline.learning.inference.predictor import predictor
 
         for _ in batches:
             # So that one worker does not take the tasks of both.

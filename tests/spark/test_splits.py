@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from fer_pipeline.accounting import Cause
+from fer_pipeline.data.outcomes import DropReason
 from fer_pipeline.errors import DatasetError
 
 SIZES = (60, 5, 44, 71, 33, 28, 59)
@@ -59,9 +59,9 @@ def test_each_class_is_shared_out_to_one_image(base) -> None:
         assert abs(kept["validation"][name] - 0.1 * count) <= 0.5
         assert abs(kept["test"][name] - 0.15 * count) <= 0.5
     assert base.manifest.rows.dropped == {
-        **dict.fromkeys(Cause, 0),
-        Cause.CONFLICT: 4,
-        Cause.COPY: 3,
+        **dict.fromkeys(DropReason, 0),
+        DropReason.CONFLICT: 4,
+        DropReason.COPY: 3,
     }
 
 
@@ -143,38 +143,38 @@ def test_validation_is_drawn_from_training_alone(prepare, csv_file, picture, lin
     for label in range(2):
         of_label = [where[n] for n in range(label, 36, 2)]
         assert Counter(of_label) == {"train": 13, "validation": 5}
-    assert made.manifest.rows.dropped[Cause.COPY_OF_EVALUATION] == 4
-    assert made.manifest.rows.dropped[Cause.USAGE] == 10
+    assert made.manifest.rows.dropped[DropReason.COPY_OF_EVALUATION] == 4
+    assert made.manifest.rows.dropped[DropReason.USAGE] == 10
 
 
 # An image, its label and usage; and why it is dropped, or the split that it is in.
 COPIES = [
     ("A", 0, "PrivateTest", "test"),
-    ("A", 0, "Training", Cause.COPY_OF_EVALUATION),
-    ("B", 0, "Training", Cause.CONFLICT),
-    ("B", 1, "Training", Cause.CONFLICT),
+    ("A", 0, "Training", DropReason.COPY_OF_EVALUATION),
+    ("B", 0, "Training", DropReason.CONFLICT),
+    ("B", 1, "Training", DropReason.CONFLICT),
     ("C", 2, "Training", "train"),
-    ("C", 2, "Training", Cause.COPY),
-    ("C", 2, "Training", Cause.COPY),
+    ("C", 2, "Training", DropReason.COPY),
+    ("C", 2, "Training", DropReason.COPY),
     # All three would apply: the first of them is the cause.
-    ("D", 0, "Training", Cause.COPY_OF_EVALUATION),
-    ("D", 1, "Training", Cause.COPY_OF_EVALUATION),
-    ("D", 1, "Training", Cause.COPY_OF_EVALUATION),
+    ("D", 0, "Training", DropReason.COPY_OF_EVALUATION),
+    ("D", 1, "Training", DropReason.COPY_OF_EVALUATION),
+    ("D", 1, "Training", DropReason.COPY_OF_EVALUATION),
     ("D", 3, "PublicTest", "validation"),
-    ("E", 0, "Training", Cause.CONFLICT),
-    ("E", 0, "Training", Cause.CONFLICT),
-    ("E", 1, "Training", Cause.CONFLICT),
+    ("E", 0, "Training", DropReason.CONFLICT),
+    ("E", 0, "Training", DropReason.CONFLICT),
+    ("E", 1, "Training", DropReason.CONFLICT),
     # Evaluation keeps its own copies.
     ("F", 4, "PublicTest", "validation"),
     ("F", 4, "PublicTest", "validation"),
     # A row that is left out for its class has no say; one whose usage is left out is kept back.
     ("G", 0, "Training", "train"),
-    ("G", 6, "Training", Cause.CLASS),
-    ("H", 1, "Training", Cause.COPY_OF_EVALUATION),
-    ("H", 0, "Unused", Cause.USAGE),
-    ("I", 6, "Unused", Cause.CLASS),
+    ("G", 6, "Training", DropReason.CLASS),
+    ("H", 1, "Training", DropReason.COPY_OF_EVALUATION),
+    ("H", 0, "Unused", DropReason.USAGE),
+    ("I", 6, "Unused", DropReason.CLASS),
     ("J", 3, "Training", "train"),
-    ("J", 6, "PrivateTest", Cause.CLASS),
+    ("J", 6, "PrivateTest", DropReason.CLASS),
 ]
 CLASSES = ("angry", "disgust", "fear", "happy", "sad")
 RULES = {"classes": CLASSES, "split": {"usage": {"Unused": None}}}
@@ -198,10 +198,10 @@ def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, st
     assert made.rows == [
         stored(file, record, label, shown[record], where)
         for record, (_, label, _, where) in enumerate(COPIES)
-        if not isinstance(where, Cause)
+        if not isinstance(where, DropReason)
     ]
     causes = Counter(where for *_, where in COPIES)
-    assert made.manifest.rows.dropped == {cause: causes[cause] for cause in Cause}
+    assert made.manifest.rows.dropped == {cause: causes[cause] for cause in DropReason}
 
 
 def test_without_deduplication_all_copies_stay(prepare, copies, stored) -> None:
@@ -214,7 +214,7 @@ def test_without_deduplication_all_copies_stay(prepare, copies, stored) -> None:
     assert made.rows == [
         stored(file, record, label, shown[record], usages[usage])
         for record, (_, label, usage, where) in enumerate(COPIES)
-        if where not in (Cause.CLASS, Cause.USAGE)
+        if where not in (DropReason.CLASS, DropReason.USAGE)
     ]
     assert sum(made.manifest.rows.dropped.values()) == 4
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline.accounting import Cause, Reason
-from fer_pipeline.emotions import FER2013
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.manifest import Labels
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason
 from fer_pipeline.errors import InputError, StorageError
-from fer_pipeline.manifest import Labels
 
 NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COLUMNS = (*NAMES, "unknown", "NF")
@@ -117,22 +117,22 @@ def judged(shown: pd.DataFrame, ballots: pd.DataFrame) -> pd.DataFrame:
     named = [FER2013[code] for code in table["code"]]
     backed = [name in CLASSES and tied.loc[row, name] for row, name in enumerate(named)]
     table["label"] = chosen.idxmax(axis=1).where(tied.sum(axis=1) == 1, named)
-    table.loc[(tied.sum(axis=1) > 1) & ~np.array(backed), "why"] = Cause.TIE
-    table.loc[most == 0, "why"] = Cause.NO_VOTES
+    table.loc[(tied.sum(axis=1) > 1) & ~np.array(backed), "why"] = DropReason.TIE
+    table.loc[most == 0, "why"] = DropReason.NO_VOTES
     no_face = numbers["NF"] > numbers.drop(columns="NF").max(axis=1)
-    table.loc[no_face, "why"] = Cause.NO_FACE
-    table.loc[table["usage"] == "PrivateTest", "why"] = Cause.USAGE
-    table.loc[list(BAD), "why"] = Reason.BROKEN
+    table.loc[no_face, "why"] = DropReason.NO_FACE
+    table.loc[table["usage"] == "PrivateTest", "why"] = DropReason.USAGE
+    table.loc[list(BAD), "why"] = QuarantineReason.BROKEN
     train = (table["usage"] == "Training") & table["why"].isna()
     kept_back = (table["usage"] == "PublicTest") & table["why"].isna()
-    kept_back |= table["why"] == Cause.USAGE
+    kept_back |= table["why"] == DropReason.USAGE
     for _, copies in table[train].groupby("image"):
         if table.loc[kept_back, "image"].isin(copies["image"]).any():
-            table.loc[copies.index, "why"] = Cause.COPY_OF_EVALUATION
+            table.loc[copies.index, "why"] = DropReason.COPY_OF_EVALUATION
         elif copies["label"].nunique() > 1:
-            table.loc[copies.index, "why"] = Cause.CONFLICT
+            table.loc[copies.index, "why"] = DropReason.CONFLICT
         else:
-            table.loc[copies.index[1:], "why"] = Cause.COPY
+            table.loc[copies.index[1:], "why"] = DropReason.COPY
     parts = chosen.div(chosen.sum(axis=1), axis=0).astype(np.float32)
     return table.assign(parts=parts.to_numpy().tolist())
 
@@ -142,7 +142,13 @@ def test_every_record_has_the_label_that_pandas_gives_it(majority, shown, ballot
     kept = expected[expected["why"].isna()]
     dropped = Counter(expected["why"].dropna())
     # The file is no test of rules that do not occur.
-    assert {Cause.NO_FACE, Cause.NO_VOTES, Cause.TIE, Cause.CONFLICT, Cause.COPY} < set(dropped)
+    assert {
+        DropReason.NO_FACE,
+        DropReason.NO_VOTES,
+        DropReason.TIE,
+        DropReason.CONFLICT,
+        DropReason.COPY,
+    } < set(dropped)
     assert set(kept["label"]) == set(CLASSES)
 
     assert [(row["record"], row["emotion"], row["split"]) for row in majority.rows] == [
@@ -151,7 +157,7 @@ def test_every_record_has_the_label_that_pandas_gives_it(majority, shown, ballot
     ]
     assert [list(CLASSES)[row["label"]] for row in majority.rows] == kept["label"].tolist()
     books = majority.manifest.rows
-    assert books.dropped == {cause: dropped[cause] for cause in Cause}
+    assert books.dropped == {cause: dropped[cause] for cause in DropReason}
     assert sum(books.quarantined.values()) == len(BAD)
     assert books.read == ROWS
     assert majority.manifest.labels == Labels(votes="cast.csv", form="majority")

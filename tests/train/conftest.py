@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import arrow, schema, synthetic
-from fer_pipeline.learning.model import speed
-from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.data import arrow, schema, synthetic
+from fer_pipeline.data.manifest import DataFile, Image, Labels, Manifest, Rows
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.learning.export import benchmark
 
 SIZE = 16
 CLASSES = ("angry", "happy", "sad")
@@ -186,5 +186,5 @@ def measured() -> Iterator[dict[str, float]]:
     """The forms' speeds, images a second; tests/train/test_speed.py measures them in truth."""
     found = {"keras": 100.0, "saved_model": 125.0, "litert": 150.0, "litert_int8": 300.0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "measure", lambda files, *_: {name: found[name] for name in files})
+        patch.setattr(benchmark, "measure", lambda files, *_: {name: found[name] for name in files})
         yield found

@@ -13,12 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from fer_pipeline.config.learning import Optimizer, Schedule
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.learning.networks._mirrored import MirroredBatchNormalization, MirroredConv2D
-from fer_pipeline.learning.training import optimization, workers
-from fer_pipeline.learning.training.objective import Objective
-from fer_pipeline.learning.training.trainer import Trainer, make_repeatable
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.networks.mirrored_layers import (
+    MirroredBatchNormalization,
+    MirroredConv2D,
+)
+from fer_pipeline.learning.training import distributed, optimizers
+from fer_pipeline.learning.training.losses import ClassificationLoss
+from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 
 # The part of each batch that the first of two workers takes: they are not alike.
 FIRST = 1 / 3
@@ -42,11 +45,11 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
     given = np.load(path)
     images, labels = given["images"], given["labels"]
     if len(addresses) > 1:
-        workers.join(addresses, number, 1)
+        distributed.init_distributed(addresses, number, 1)
         cut = round(images.shape[1] * FIRST)
         part = slice(None, cut) if number == 0 else slice(cut, None)
         images, labels = images[:, part], labels[:, part]
-    make_repeatable(0)
+    enable_determinism(0)
     with tf.distribute.get_strategy().scope():
         network = smooth(images.shape[2])
     chosen = Optimizer(
@@ -54,9 +57,9 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
     )
     trainer = Trainer(
         network,
-        bundle.servable(network, images.shape[2], Normalization.centered()),
-        optimization.make_optimizer(chosen, Schedule(), len(images), len(images)),
-        Objective(3, 0.1, [1.0, 2.0, 0.5]),
+        serving_model.build_serving_model(network, images.shape[2], Normalization.centered()),
+        optimizers.make_optimizer(chosen, Schedule(), len(images), len(images)),
+        ClassificationLoss(3, 0.1, [1.0, 2.0, 0.5]),
         0.9,
     )
     dataset = tf.data.Dataset.from_tensor_slices((images, labels))

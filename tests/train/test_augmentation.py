@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fer_pipeline.config.learning import TrainingAugmentation
-from fer_pipeline.learning.data.augmentation import (
+from fer_pipeline.learning.input.augmentation import (
     OPERATIONS,
-    Draws,
-    active,
-    augmenter,
-    changed,
+    AugmentationSample,
+    apply_augmentation,
+    enabled_operations,
     largest_erased,
+    make_augment_fn,
     mixup,
 )
 
@@ -43,21 +43,21 @@ def noise(many=6, size=SIZE, seed=0):
 
 
 def augmented(images, seed=SEED, **keys):
-    made = augmenter(chosen(**keys), images.shape[1])(tf.constant(images), tf.constant(seed))
+    made = make_augment_fn(chosen(**keys), images.shape[1])(tf.constant(images), tf.constant(seed))
     return made.numpy()
 
 
 def at(images, keys, **places):
     """The images with each operation at a place of its range, at no change where none is given."""
     many = len(images)
-    rest = dict.fromkeys(Draws._fields, 0.5) | {"erased_side": 0.0}
-    draws = Draws(
+    rest = dict.fromkeys(AugmentationSample._fields, 0.5) | {"erased_side": 0.0}
+    draws = AugmentationSample(
         **{
             name: tf.constant(np.broadcast_to(np.float32(places.get(name, rest[name])), many))
-            for name in Draws._fields
+            for name in AugmentationSample._fields
         }
     )
-    return changed(tf.constant(images), draws, chosen(**keys), images.shape[1]).numpy()
+    return apply_augmentation(tf.constant(images), draws, chosen(**keys), images.shape[1]).numpy()
 
 
 def bilinear(image, x, y, border):
@@ -116,12 +116,16 @@ def test_what_is_out_of_range_is_refused(keys):
 
 
 def test_nothing_on_is_no_function():
-    assert augmenter(chosen(border="reflect"), SIZE) is None
+    assert make_augment_fn(chosen(border="reflect"), SIZE) is None
 
 
 def test_what_is_on_is_known_in_the_order_in_which_it_is_done():
-    assert active(chosen(erasing=0.2, flip=True, shear=0.1)) == ["flip", "shear", "erasing"]
-    assert active(chosen(**EVERYTHING)) == list(OPERATIONS)
+    assert enabled_operations(chosen(erasing=0.2, flip=True, shear=0.1)) == [
+        "flip",
+        "shear",
+        "erasing",
+    ]
+    assert enabled_operations(chosen(**EVERYTHING)) == list(OPERATIONS)
     keys = set(TrainingAugmentation.model_fields) - {"border"}
     assert set(OPERATIONS) == keys, "a key without an operation, or the other way round"
 
@@ -354,7 +358,7 @@ def test_each_image_has_draws_of_its_own():
 
 def test_eager_graph_and_tf_data_give_the_same_bits():
     images = noise(100)
-    augment = augmenter(chosen(**EVERYTHING, border="reflect"), SIZE)
+    augment = make_augment_fn(chosen(**EVERYTHING, border="reflect"), SIZE)
     eager = augment(tf.constant(images), tf.constant(SEED)).numpy()
     signature = [tf.TensorSpec((None, SIZE, SIZE, 1)), tf.TensorSpec((2,), tf.int32)]
     graph = tf.function(augment, input_signature=signature)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.training.trainer import make_repeatable
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.learning.training.trainer import enable_determinism
 from tests import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
@@ -27,13 +27,13 @@ ALL_VALUES = np.arange(256, dtype=np.uint8).reshape(1, SIZE, SIZE, 1)
 
 
 def make_network():
-    make_repeatable(1)
-    return networks.build("system_a", SIZE, len(CLASSES), {"hidden": 8})
+    enable_determinism(1)
+    return registry.build_network("system_a", SIZE, len(CLASSES), {"hidden": 8})
 
 
 def make_run(folder, normalization=NORMALIZATIONS["centered"], **changes):
     network = make_network()
-    model = bundle.servable(network, SIZE, normalization)
+    model = serving_model.build_serving_model(network, SIZE, normalization)
     known = {
         "normalization": normalization,
         "network": "system_a",
@@ -97,14 +97,14 @@ class TestModel:
 
     def test_shares_the_weights_of_the_network(self):
         network = make_network()
-        model = bundle.servable(network, SIZE, NORMALIZATIONS["centered"])
+        model = serving_model.build_serving_model(network, SIZE, NORMALIZATIONS["centered"])
         assert [v is w for v, w in zip(model.variables, network.variables, strict=True)] == [
             True
         ] * len(network.variables)
 
     def test_any_number_of_images(self, tmp_path):
         make_run(tmp_path)
-        model, _ = bundle.load(tmp_path)
+        model, _ = serving_model.load(tmp_path)
         all_at_once = model(PIXELS).numpy()
         for count in (1, 2, 36):
             np.testing.assert_allclose(
@@ -118,7 +118,7 @@ class TestModel:
             network = make_network()
         finally:
             keras.config.set_dtype_policy(before)
-        model = bundle.servable(network, SIZE, NORMALIZATIONS["standard"])
+        model = serving_model.build_serving_model(network, SIZE, NORMALIZATIONS["standard"])
         found = model(PIXELS).numpy()
         assert found.dtype == np.float32
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
@@ -127,22 +127,22 @@ class TestModel:
 class TestRead:
     def test_gives_back_what_was_written(self, tmp_path, normalization):
         network, info = make_run(tmp_path, normalization)
-        assert run_folder.read(tmp_path) == info
-        assert run_folder.read(tmp_path).normalization == normalization
-        model, same = bundle.load(tmp_path)
+        assert trained_model.read(tmp_path) == info
+        assert trained_model.read(tmp_path).normalization == normalization
+        model, same = serving_model.load(tmp_path)
         assert same == info
         for one, other in zip(model.get_weights(), network.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
         content = (tmp_path / "model.keras").read_bytes()
-        assert run_folder.read_model(tmp_path) == (info, content)
+        assert trained_model.read_model(tmp_path) == (info, content)
         assert info.sha256 == hashlib.sha256(content).hexdigest()
 
     def test_a_run_without_validation(self, tmp_path):
         make_run(tmp_path, best_accuracy=None)
-        assert run_folder.read(tmp_path).best_accuracy is None
+        assert trained_model.read(tmp_path).best_accuracy is None
 
 
-def refused(folder, read=bundle.load):
+def refused(folder, read=serving_model.load):
     with pytest.raises(RunError) as error:
         read(folder)
     message = str(error.value)
@@ -186,7 +186,7 @@ class TestRefusals:
                 "another": b"no model",
             }[damage]
         )
-        for read in (bundle.load, run_folder.read_model):
+        for read in (serving_model.load, trained_model.read_model):
             assert refused(run, read) == (
                 f"{path}: is not the file that model.json describes; train again"
             )

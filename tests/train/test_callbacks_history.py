@@ -7,18 +7,18 @@ import pytest
 
 from fer_pipeline.errors import StorageError
 from fer_pipeline.learning.training import history as histories
-from fer_pipeline.learning.training import plots as training_plots
-from fer_pipeline.learning.training.callbacks import BestWeights, Report
-from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.learning.training.callbacks import BestWeights, ConsoleLogger
+from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.plots import training_curves as training_plots
 
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
     *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
     *("learning_rate", "trial", "rows"),
 ]
-DRAWN = Round(0, 0, None, None, 1.25, 0.125)
-FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
-UNVALIDATED = Round(14, 2, 0.25, 0.75, None, None)
+DRAWN = ValidationRound(0, 0, None, None, 1.25, 0.125)
+FIRST = ValidationRound(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
+UNVALIDATED = ValidationRound(14, 2, 0.25, 0.75, None, None)
 
 
 def table(path):
@@ -107,7 +107,7 @@ class TestBestWeights:
         best.on_train_begin()
         for index, value in enumerate(values):
             model.set_weights([np.array([[index + 1]], np.float32)])
-            history.add(Round(7 * (index + 1), 1, 1.0, 0.5, None, value))
+            history.add(ValidationRound(7 * (index + 1), 1, 1.0, 0.5, None, value))
             best.on_epoch_end(index, {"accuracy": 0.5, **({metric: value} if validated else {})})
         best.on_train_end()
         return best.kept
@@ -148,7 +148,7 @@ class TestReport:
         ("made", "line"),
         [
             (
-                Round(16_001, 12, 0.12345, 0.98765, 1.5, 0.488),
+                ValidationRound(16_001, 12, 0.12345, 0.98765, 1.5, 0.488),
                 "step 16,001, epoch 12; minibatch loss 0.1235, accuracy 98.77%;"
                 " validation loss 1.5000, accuracy 48.80%",
             ),
@@ -160,7 +160,7 @@ class TestReport:
         history.add(DRAWN)
         history.add(made)
         with caplog.at_level("INFO"):
-            Report(history).on_epoch_end(0, {})
+            ConsoleLogger(history).on_epoch_end(0, {})
         assert caplog.messages == [line]
 
 

@@ -9,17 +9,20 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config, manifest, significance
-from fer_pipeline.accounting import Split
+from fer_pipeline import config
 from fer_pipeline.config import Config
-from fer_pipeline.enhancement import Enhancement
+from fer_pipeline.data import manifest
+from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.images import resize
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
-from fer_pipeline.images import resize
-from fer_pipeline.learning.model import bundle, cost
+from fer_pipeline.learning.analysis import cost
+from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.training import precision
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.stages.compare import OUTPUTS, compare, summary
-from fer_pipeline.stages.evaluate import evaluate
+from fer_pipeline.metrics import significance
+from fer_pipeline.pipelines.compare import OUTPUTS, compare, summary
+from fer_pipeline.pipelines.evaluate import evaluate
 from tests import finished_run
 
 CLASSES = ("angry", "happy", "sad")
@@ -50,7 +53,7 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
     )
     network.layers[-1].set_weights([6 * LEVELS[None, :], bias * np.eye(3)[0] - 3 * LEVELS**2])
     known = {"dataset_checksum": CHECKSUM, "enhancement": enhancement or Enhancement()}
-    model = bundle.servable(network, size, NORMALIZATION)
+    model = serving_model.build_serving_model(network, size, NORMALIZATION)
     finished_run.save(folder, model, classes, network="brightness", **known)
     return folder
 
@@ -122,7 +125,7 @@ class TestOutputs:
         test = splits["test"]
         right = []
         for run in runs:
-            model, info = bundle.load(run)
+            model, info = serving_model.load(run)
             pixels = np.stack([resize(image, info.size) for image in test.pixels])
             right.append(np.argmax(model.predict_on_batch(pixels[..., None]), 1) == test.labels)
         assert found.pairs == significance.compare(np.array(right))

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fer_pipeline import significance
-from fer_pipeline.comparison import Comparison, Conditions, Cost, Entry
 from fer_pipeline.errors import StorageError
-from fer_pipeline.learning.evaluation import comparison_plots
-from fer_pipeline.metrics import measure
+from fer_pipeline.metrics import significance
+from fer_pipeline.metrics.classification import measure
+from fer_pipeline.metrics.comparison import BenchmarkSettings, Comparison, Cost, ModelResult
+from fer_pipeline.plots import comparison as comparison_plots
 
 LABELS = np.arange(200) % 3
 
@@ -17,14 +17,14 @@ def entry(name, right, cost):
     guesses = np.where(np.arange(200) < right, LABELS, (LABELS + 1) % 3)
     probabilities[np.arange(200), guesses] = 0.8
     result = measure(LABELS, probabilities, ("a", "b", "c"))
-    return Entry(name, f"/{name}", "", "", "network", 48, "float32", cost, result, None)
+    return ModelResult(name, f"/{name}", "", "", "network", 48, "float32", cost, result, None)
 
 
 def comparison(*costs, flip=False):
     """Models of these costs, each right in ten images more than the one before."""
     entries = tuple(entry(f"run_{i}", 100 + 10 * i, cost) for i, cost in enumerate(costs))
     right = np.arange(200) < 100 + 10 * np.arange(len(costs))[:, None]
-    return Comparison(entries, significance.compare(right), Conditions(64, 2, flip), None)
+    return Comparison(entries, significance.compare(right), BenchmarkSettings(64, 2, flip), None)
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, cost
-from fer_pipeline.learning.model.summary import describe, table
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.learning.analysis import cost
+from fer_pipeline.learning.analysis.network_summary import describe, table
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.networks import registry
 
 layers = keras.layers
 
@@ -101,11 +102,11 @@ class TestMultiplyAdds:
         plain = layers.Conv2D(number(3), kernel, strides=strides, padding="valid", use_bias=False)
         assert counted(plain, shape) == cost.multiply_adds(plain) > 0
 
-    @pytest.mark.parametrize("name", networks.names())
+    @pytest.mark.parametrize("name", registry.network_names())
     def test_a_model_that_was_saved_costs_what_its_network_does(self, name, tmp_path):
-        network = networks.build(name, 48, 7, {})
-        model = bundle.servable(network, 48, Normalization.centered())
-        bundle.save(model, tmp_path / "model.keras")
+        network = registry.build_network(name, 48, 7, {})
+        model = serving_model.build_serving_model(network, 48, Normalization.centered())
+        serving_model.save(model, tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
         expected = describe(network)
         assert expected.multiply_adds > 0
@@ -148,25 +149,25 @@ class TestImagesASecond:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock):
         # A batch of 4 takes a turn: 400 s to warm up, then 4, 2, 1, 2, 4 s.
         model = Clocked(clock, 100, 1, 0.5, 0.25, 0.5, 1)
-        assert cost.images_a_second([model], [self.pixels(4)], 4) == [4.0]
+        assert cost.images_per_second([model], [self.pixels(4)], 4) == [4.0]
         assert model.seen == [(4, 4, 4, 1)] * 6
 
     def test_a_turn_goes_on_for_half_a_second(self, clock):
         model = Clocked(clock, 1 / 16)
-        assert cost.images_a_second([model], [self.pixels(5)], 2) == [16.0]
+        assert cost.images_per_second([model], [self.pixels(5)], 2) == [16.0]
         # Five turns of four batches each; no batch is smaller than the others.
         assert model.seen == [(2, 4, 4, 1)] * (1 + 5 * 4)
 
     def test_they_take_turns_each_with_images_of_its_size(self, clock):
         fast, slow = Clocked(clock, 0.25), Clocked(clock, 0.5)
-        found = cost.images_a_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
+        found = cost.images_per_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
         assert found == [4.0, 2.0]
         assert clock.calls == [fast, slow] * 6
         assert set(slow.seen) == {(4, 6, 6, 1)}
 
     def test_fewer_images_than_a_batch(self, clock):
         model = Clocked(clock, 1)
-        assert cost.images_a_second([model], [self.pixels(3)], 256) == [1.0]
+        assert cost.images_per_second([model], [self.pixels(3)], 256) == [1.0]
         assert set(model.seen) == {(3, 4, 4, 1)}
 
 

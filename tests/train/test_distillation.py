@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from fer_pipeline import config
+from fer_pipeline.data.manifest import read
 from fer_pipeline.errors import ConfigError, RunError
-from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.training import distillation
-from fer_pipeline.manifest import read
-from fer_pipeline.stages.train import train
+from fer_pipeline.pipelines.train import train
 
 SIZE = 16
 
@@ -58,9 +58,9 @@ def teachers(easy_dataset, mistaken, tmp_path_factory):
 
 
 def guesses(run, dataset):
-    feed = Feed(dataset, "validation", 40, shuffle=False, seed=0)
+    feed = BatchLoader(dataset, "validation", 40, shuffle=False, seed=0)
     ((images, labels),) = feed.epoch(0)
-    model, _ = bundle.load(run)
+    model, _ = serving_model.load(run)
     normalized = keras.Model(model.get_layer("normalization").output, model.output)
     return normalized.predict_on_batch(images).argmax(axis=1), labels.numpy()
 
@@ -69,8 +69,8 @@ class TestTeachers:
     def test_answer_in_turn(self, easy_dataset, teachers):
         settings = config.load(None, taught_by(*teachers)).training.distillation
         loaded = distillation.load(settings, read(easy_dataset))
-        ((images, _),) = Feed(easy_dataset, "validation", 40, shuffle=False, seed=0).epoch(0)
-        models = [bundle.load(folder)[0] for folder in teachers]
+        ((images, _),) = BatchLoader(easy_dataset, "validation", 40, shuffle=False, seed=0).epoch(0)
+        models = [serving_model.load(folder)[0] for folder in teachers]
         # These take raw pixels, 0..255: centred ones are (pixel - 128) / 128.
         answers = [model.predict_on_batch(images * 128 + 128) for model in models]
         assert not np.allclose(*answers, atol=0.1)
@@ -93,7 +93,9 @@ class TestTeachers:
                 "training.epochs=2", "training.label_smoothing=0", *taught_by(*teachers, weight=0)
             ),
         )
-        weights = [bundle.load(tmp_path / name)[0].get_weights() for name in ("alone", "heard")]
+        weights = [
+            serving_model.load(tmp_path / name)[0].get_weights() for name in ("alone", "heard")
+        ]
         for one, other in zip(*weights, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
         assert (alone.teachers, len(heard.teachers)) == ([], 2)
@@ -117,7 +119,7 @@ class TestPupil:
         info = train(
             str(easy_dataset), str(run), chosen("training.epochs=1", *taught_by(*teachers))
         )
-        assert info.teachers == [run_folder.read(folder).sha256 for folder in teachers]
+        assert info.teachers == [trained_model.read(folder).sha256 for folder in teachers]
         written = config.load(run / "config.yaml").training.distillation
         assert written.teachers == [str(folder) for folder in teachers]
 

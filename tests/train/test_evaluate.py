@@ -19,18 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, images, manifest, metrics, report
-from fer_pipeline.accounting import Split
+from fer_pipeline import config
 from fer_pipeline.config import Config
-from fer_pipeline.enhancement import Enhancement
+from fer_pipeline.data import images, manifest
+from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.manifest import Image
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.learning.evaluation import feature_map_plots
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.manifest import Image
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import SHIPPED
-from fer_pipeline.stages.evaluate import OUTPUTS, Evaluation, evaluate, summary
-from fer_pipeline.stages.export import export
+from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.metrics import classification, tables
+from fer_pipeline.pipelines.evaluate import OUTPUTS, Evaluation, evaluate, summary
+from fer_pipeline.pipelines.export import export
+from fer_pipeline.plots import feature_maps
 from tests import finished_run
 
 CLASSES = ("angry", "happy", "sad")
@@ -89,7 +91,7 @@ def make_run(
     # The nearest level has the largest 2 * level * mean - level ** 2.
     kernel = SHARPNESS * 2 * LEVELS[None, :]
     network.layers[-1].set_weights([kernel, bias - SHARPNESS * LEVELS**2])
-    model = bundle.servable(network, SIZE, NORMALIZATION)
+    model = serving_model.build_serving_model(network, SIZE, NORMALIZATION)
     finished_run.save(folder, model, CLASSES, dataset_checksum=CHECKSUM, network="brightness")
     return folder
 
@@ -187,7 +189,7 @@ class TestOutputs:
     def test_metrics_say_what_was_evaluated(self, run, splits, dataset, evaluated):
         evaluation, out = evaluated
         result, rows = evaluation.metrics, splits["test"]
-        expected = metrics.measure(rows.labels, expected_probabilities(rows.pixels), CLASSES)
+        expected = classification.measure(rows.labels, expected_probabilities(rows.pixels), CLASSES)
         assert result.classes == expected.classes
         assert result.confusion == expected.confusion
         assert result.top2_accuracy == expected.top2_accuracy
@@ -198,7 +200,7 @@ class TestOutputs:
             "format": "fer_pipeline evaluation",
             "model": {
                 "path": str(run.resolve()),
-                "sha256": run_folder.digest(run / run_folder.MODEL),
+                "sha256": trained_model.file_sha256(run / trained_model.MODEL),
                 "dataset_checksum": CHECKSUM,
                 "size": SIZE,
             },
@@ -209,7 +211,7 @@ class TestOutputs:
                 "name": "keras",
                 "form": "model.keras",
                 "reason": "as configured",
-                "sha256": run_folder.digest(run / run_folder.MODEL),
+                "sha256": trained_model.file_sha256(run / trained_model.MODEL),
             },
             **evaluation.to_dict(),
         }
@@ -254,12 +256,12 @@ class TestOutputs:
         assert f"accuracy                 {100 * right:.1f} % of 110 images" in "\n".join(lines)
         assert "\n".join(lines) == "\n\n".join(
             [
-                report.class_table(found),
-                report.overall(found),
-                report.copies_table(result.copies),
-                report.coverage_table(found),
-                report.confusion_table(found),
-                report.confused_table(found),
+                tables.class_table(found),
+                tables.overall(found),
+                tables.copies_table(result.copies),
+                tables.coverage_table(found),
+                tables.confusion_table(found),
+                tables.confused_table(found),
                 "\n".join(f"wrote {out / name}" for name in OUTPUTS),
             ]
         )
@@ -317,7 +319,7 @@ class TestSizeAndFlip:
         assert self.found(plain) == pytest.approx(one, abs=1e-5)
         assert self.found(flipped) == pytest.approx((one + other) / 2, abs=1e-5)
         assert abs(one - other).max() > 0.01
-        expected = metrics.measure(splits["test"].labels, (one + other) / 2, CLASSES)
+        expected = classification.measure(splits["test"].labels, (one + other) / 2, CLASSES)
         assert result.metrics.loss == pytest.approx(expected.loss, abs=1e-5)
         told = [json.loads((out / "metrics.json").read_text())["flip"] for out in (plain, flipped)]
         assert told == [False, True]
@@ -352,13 +354,13 @@ class TestRuntime:
     def test_layers_that_are_drawn_are_said_to_be_keras_s(self, dataset, tmp_path, monkeypatch):
         run = make_run(tmp_path / "run")
         export(run, None, ["litert"], config.load(None))
-        said, draw = [], feature_map_plots.draw
+        said, draw = [], feature_maps.draw
 
         def told(*given: Any) -> None:
             said.append(given[3])
             draw(*given)
 
-        monkeypatch.setattr(feature_map_plots, "draw", told)
+        monkeypatch.setattr(feature_maps, "draw", told)
         for name in ("keras", "litert"):
             evaluate(run, dataset, Split.TEST, tmp_path / name, self.chosen(name))
         about = f"on the test split of {dataset.name}"
@@ -386,7 +388,7 @@ class TestCopies:
         result, out = evaluated
         rows = splits["test"]
         given = expected_probabilities(rows.pixels)
-        rest = metrics.measure(rows.labels[20:], given[20:], CLASSES)
+        rest = classification.measure(rows.labels[20:], given[20:], CLASSES)
         assert self.told(out) == {
             "copies": 20,
             "deduplicated": False,
@@ -657,4 +659,6 @@ class TestJob:
         done = python("-c", code)
         assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
         assert "--split {train,validation,test}" in done.stdout
-        assert f"a model of the package; default: its {SHIPPED}" in " ".join(done.stdout.split())
+        assert f"a model of the package; default: its {DEFAULT_MODEL}" in " ".join(
+            done.stdout.split()
+        )

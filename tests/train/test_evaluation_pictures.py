@@ -9,31 +9,27 @@ import numpy.typing as npt
 import pytest
 from matplotlib import colors
 
-from fer_pipeline.calibration import curve
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import StorageError
-from fer_pipeline.gallery import Faces, Gallery
-from fer_pipeline.learning.evaluation import (
-    calibration_plots,
-    class_activation_plots,
-    face_plots,
-    feature_map_plots,
-)
-from fer_pipeline.learning.evaluation.inspection import Inspection
-from fer_pipeline.learning.figures import BLUE, ORANGE, VERMILION
-from fer_pipeline.learning.model import bundle
-from fer_pipeline.metrics import measure
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.metrics.calibration import accuracy_coverage_curve
+from fer_pipeline.metrics.classification import measure
+from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
+from fer_pipeline.plots import calibration, class_activation, feature_maps
+from fer_pipeline.plots import faces as face_plots
+from fer_pipeline.plots.style import BLUE, ORANGE, VERMILION
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 8
 
 
-def faces(labels: list[int], predicted: list[int], level: int = 100) -> Faces:
+def faces(labels: list[int], predicted: list[int], level: int = 100) -> EvaluatedImages:
     """Plain images of one grey level, each predicted with 0.8."""
     rows = len(labels)
     probabilities = np.full((rows, 3), 0.1, np.float32)
     probabilities[np.arange(rows), predicted] = 0.8
-    return Faces.of_batch(
+    return EvaluatedImages.of_batch(
         0,
         np.full((rows, SIZE, SIZE), level, np.uint8),
         probabilities,
@@ -93,7 +89,7 @@ class TestFaces:
 class TestFeatureMaps:
     def drawn(self, tmp_path: Path, **outputs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         arrays = {name: np.array(values, np.float32) for name, values in outputs.items()}
-        feature_map_plots.draw(faces([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png")
+        feature_maps.draw(faces([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png")
         return read(tmp_path / "maps.png")
 
     def test_each_map_is_drawn_in_the_scale_of_its_layer(self, tmp_path):
@@ -121,16 +117,16 @@ class TestFeatureMaps:
         maps = np.zeros((2, 2, 40), np.float32)
         varied = [*range(1, 20), *range(27, 40)]
         maps[0, 0, varied] = 1 + np.arange(32)
-        shown, note = feature_map_plots.most_varied(maps)
+        shown, note = feature_maps.most_varied(maps)
         assert np.array_equal(shown, maps[:, :, varied])
         assert note == "40 maps of 2x2, 8 all 0; the 32 that vary most"
-        few, note = feature_map_plots.most_varied(maps[:, :, 1:4])
+        few, note = feature_maps.most_varied(maps[:, :, 1:4])
         assert np.array_equal(few, maps[:, :, 1:4])
         assert note == "3 maps of 2x2"
 
 
 class TestClassActivation:
-    def inspection(self, sign: float) -> Inspection:
+    def inspection(self, sign: float) -> LayerInspector:
         """Of a network in which every pixel speaks for (1) or against (-1) every class."""
         network = keras.Sequential(
             [
@@ -142,15 +138,17 @@ class TestClassActivation:
         )
         network.layers[-1].set_weights([np.full((1, 3), sign), np.zeros(3)])
         network.layers[0].set_weights([np.zeros((1, 1, 1, 1)), np.ones(1)])
-        return Inspection(bundle.servable(network, SIZE, Normalization.centered()))
+        return LayerInspector(
+            serving_model.build_serving_model(network, SIZE, Normalization.centered())
+        )
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_is_drawn_where_something_speaks_for_the_class(self, tmp_path, sign):
-        gallery = Gallery(3, 0)
+        gallery = SampleSelector(3, 0)
         # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
         gallery.offer(faces([0, 1, 1], [0, 1, 2]))
         path = tmp_path / "activation.png"
-        class_activation_plots.draw(self.inspection(sign), gallery, CLASSES, "about", path)
+        class_activation.draw(self.inspection(sign), gallery, CLASSES, "about", path)
         picture = read(path)
         # Images: two recognised, one mistake; four maps, transparent where they are all 0.
         assert areas(picture, GREY, 10000) == (3 if sign > 0 else 7)
@@ -158,10 +156,10 @@ class TestClassActivation:
         assert areas(picture, tuple(brightest), 10000) == (4 if sign > 0 else 0)
 
     def test_where_nothing_is_recognised(self, tmp_path):
-        gallery = Gallery(3, 0)
+        gallery = SampleSelector(3, 0)
         gallery.offer(faces([0], [1]))
         path = tmp_path / "activation.png"
-        class_activation_plots.draw(self.inspection(1.0), gallery, CLASSES, "about", path)
+        class_activation.draw(self.inspection(1.0), gallery, CLASSES, "about", path)
         assert areas(read(path), GREY, 10000) == 1
 
 
@@ -177,7 +175,7 @@ class TestConfidence:
         groups = (40, 20, 0.5), (40, 28, 0.7), (40, 36, 0.9)
         found = measure(*self.answers(*groups), CLASSES)
         assert found.calibration.error == pytest.approx(0)
-        calibration_plots.reliability(found, "about $x", tmp_path / "picture.png")
+        calibration.reliability(found, "about $x", tmp_path / "picture.png")
         picture = read(tmp_path / "picture.png")
         # Above and below, each bar is one area but where the dashed line goes over it.
         lower = picture[int(0.7 * len(picture)) :]
@@ -188,7 +186,7 @@ class TestConfidence:
 
     def test_reliability_hatches_what_is_missing(self, tmp_path):
         found = measure(*self.answers((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
-        calibration_plots.reliability(found, "about", tmp_path / "picture.png")
+        calibration.reliability(found, "about", tmp_path / "picture.png")
         picture = read(tmp_path / "picture.png")
         assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) > 10
 
@@ -198,11 +196,11 @@ class TestConfidence:
         labels, given = random.integers(3, size=count), random.dirichlet(np.ones(3), count)
         found = measure(labels, given, CLASSES)
         path = tmp_path / "picture.png"
-        calibration_plots.coverage(found, curve(labels, given), "about $x", path)
+        calibration.coverage(found, accuracy_coverage_curve(labels, given), "about $x", path)
         assert areas(read(path), BLUE, 30) >= 1
 
     def test_a_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         found = measure([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
         with pytest.raises(StorageError, match=r"file/picture\.png: cannot be written"):
-            calibration_plots.reliability(found, "", tmp_path / "file" / "picture.png")
+            calibration.reliability(found, "", tmp_path / "file" / "picture.png")

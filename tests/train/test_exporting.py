@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, publication
+from fer_pipeline import config
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError, RunError, StorageError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import bundle, exporting, litert, run_folder
-from fer_pipeline.learning.model.exporting import (
+from fer_pipeline.io import output_folder
+from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.learning.export import formats, litert
+from fer_pipeline.learning.export.formats import (
     FORMS,
     in_float32,
     largest_difference,
     write_weights,
 )
-from fer_pipeline.learning.model.run_folder import RunInfo
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import EXPORTED
-from fer_pipeline.stages.export import export, summary
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.pipelines.export import export, summary
 from tests import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
@@ -40,7 +42,7 @@ IMAGES = PIXELS[..., np.newaxis].astype(np.float32)
 POLICIES = ("float32", "mixed_bfloat16")
 EVERYTHING = {"saved_model", "model.tflite", "export.json", "config.yaml"}
 # Without a dataset; the form in 8-bit integers has tests of its own.
-FLOATS = {form: path for form, path in EXPORTED.items() if form != "litert_int8"}
+FLOATS = {form: path for form, path in EXPORT_FILES.items() if form != "litert_int8"}
 
 # The speeds of the forms are given, not measured.
 pytestmark = pytest.mark.usefixtures("measured")
@@ -71,14 +73,14 @@ def make_model(policy: str = "float32") -> keras.Model:
     """A model of which every weight, and every moving statistic, is one of its own."""
     keras.utils.set_random_seed(3)
     with computing_in(policy):
-        model = bundle.servable(normalized_network(), SIZE, NORMALIZATION)
+        model = serving_model.build_serving_model(normalized_network(), SIZE, NORMALIZATION)
     random = np.random.default_rng(5)
     weights = model.get_weights()
     model.set_weights([w * random.uniform(0.5, 1.5, w.shape) + 0.1 for w in weights])
     return model
 
 
-def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> RunInfo:
+def make_run(folder: Path, model: keras.Model, precision: str = "float32") -> ModelInfo:
     known = {"network": "normalized", "precision": precision}
     return finished_run.save(folder, model, CLASSES, normalization=NORMALIZATION, **known)
 
@@ -122,8 +124,10 @@ class TestWeights:
         assert bits(probabilities(read)) == bits(probabilities(model))
 
     def test_every_network_of_the_package(self, tmp_path):
-        for name in networks.names():
-            model = bundle.servable(networks.build(name, 48, 7, {}), 48, NORMALIZATION)
+        for name in registry.network_names():
+            model = serving_model.build_serving_model(
+                registry.build_network(name, 48, 7, {}), 48, NORMALIZATION
+            )
             write_weights(model, tmp_path)
             text = (tmp_path / "architecture.json").read_text()
             read = keras.models.model_from_json(text)
@@ -191,7 +195,7 @@ class TestForms:
 
     def test_every_form_has_a_path(self, form):
         assert set(FLOATS) == set(FORMS)
-        assert form in EXPORTED
+        assert form in EXPORT_FILES
 
 
 class TestSavedModel:
@@ -251,9 +255,9 @@ class TestLiteRT:
 class TestProbe:
     @pytest.mark.parametrize("size", [8, 28, 48])
     def test_is_the_same_every_time_and_all_of_it_is_different(self, size):
-        images = exporting.probe(size)
+        images = formats.reference_images(size)
         assert (images.dtype, images.shape) == (np.uint8, (64, size, size))
-        assert images.tobytes() == exporting.probe(size).tobytes()
+        assert images.tobytes() == formats.reference_images(size).tobytes()
         assert (images.min(), images.max()) == (0, 255)
         assert len({image.tobytes() for image in images}) == 64
 
@@ -281,7 +285,7 @@ class TestExport:
             "format_version": 1,
             "model": {
                 "path": str(run.resolve()),
-                "sha256": run_folder.digest(run / "model.keras"),
+                "sha256": trained_model.file_sha256(run / "model.keras"),
                 "dataset_checksum": "fedcba9876543210",
             },
             "classes": list(CLASSES),
@@ -312,7 +316,7 @@ class TestExport:
         assert {path.name for path in whole.iterdir()} == EVERYTHING
 
     def test_what_it_wrote_gives_the_probabilities_of_the_run(self, run, whole):
-        expected = probabilities(bundle.load(run)[0])
+        expected = probabilities(serving_model.load(run)[0])
         for form, path in FLOATS.items():
             found = FORMS[form].load(whole / path)(PIXELS)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -446,6 +450,6 @@ class TestOverwrite:
         (tmp_path / "config.yaml").rmdir()
         # What is torn is replaced without being asked, the folder too.
         assert (tmp_path / "saved_model").is_dir()
-        assert (tmp_path / publication.BEGUN).exists()
+        assert (tmp_path / output_folder.IN_PROGRESS_FILE).exists()
         export(run, tmp_path, ["litert"], config.load(None))
         assert {path.name for path in tmp_path.iterdir()} == EVERYTHING - {"saved_model"}

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import schema
+from fer_pipeline.data import schema
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.data.feed import NO_ROW, Feed
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.learning.input.batch_loader import PADDING_LABEL, BatchLoader
 
 SIZE, ROWS = 16, 115
 NORMALIZATIONS = {
@@ -28,7 +28,7 @@ TABLE = NORMALIZATIONS["centered"].table()
 
 
 def feed_of(folder, batch_size=16, *, split="train", shuffle=True, seed=0, **options):
-    return Feed(folder, split, batch_size, shuffle=shuffle, seed=seed, **options)
+    return BatchLoader(folder, split, batch_size, shuffle=shuffle, seed=seed, **options)
 
 
 def batches(feed, number=0):
@@ -352,9 +352,12 @@ class TestShards:
         assert feeds[9].rows == 0
         parts = [joined(feed) for feed in feeds]
         assert all(len(labels) >= 12 == feeds[0].steps for _, labels in parts)
-        real = [(images[labels != NO_ROW], labels[labels != NO_ROW]) for images, labels in parts]
+        real = [
+            (images[labels != PADDING_LABEL], labels[labels != PADDING_LABEL])
+            for images, labels in parts
+        ]
         assert sum((counted(*part) for part in real), Counter()) == expected(rows)
-        assert (parts[9][1] == NO_ROW).all()
+        assert (parts[9][1] == PADDING_LABEL).all()
 
     def test_that_train_on_fewer_rows_than_steps(self, dataset):
         with pytest.raises(DatasetError) as error:

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.evaluation.inspection import Inspection
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.pixels import Normalization
+from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.networks import registry
 
 SIZE = 12
 NORMALIZATION = Normalization.centered()
@@ -35,12 +35,15 @@ def bfloat16() -> Iterator[None]:
 
 def loaded(network: keras.Model, folder: Path) -> keras.Model:
     """The model that a later job sees."""
-    bundle.save(bundle.servable(network, SIZE, NORMALIZATION), folder / run_folder.MODEL)
-    return bundle.from_bytes((folder / run_folder.MODEL).read_bytes(), "system_a")
+    serving_model.save(
+        serving_model.build_serving_model(network, SIZE, NORMALIZATION),
+        folder / trained_model.MODEL,
+    )
+    return serving_model.from_bytes((folder / trained_model.MODEL).read_bytes(), "system_a")
 
 
-def looked_into(network: keras.Model, size: int = SIZE) -> Inspection:
-    return Inspection(bundle.servable(network, size, NORMALIZATION))
+def looked_into(network: keras.Model, size: int = SIZE) -> LayerInspector:
+    return LayerInspector(serving_model.build_serving_model(network, size, NORMALIZATION))
 
 
 def residual() -> keras.Model:
@@ -59,13 +62,15 @@ def residual() -> keras.Model:
 
 class TestOutputs:
     def test_of_system_a_are_those_of_its_layers_one_after_the_other(self, tmp_path):
-        inspection = Inspection(loaded(networks.build("system_a", SIZE, 3, {}), tmp_path))
+        inspection = LayerInspector(
+            loaded(registry.build_network("system_a", SIZE, 3, {}), tmp_path)
+        )
         names = ["convolution_1", "pool_1", "convolution_2", "pool_2", "flatten"]
         assert inspection.names == (*names, "hidden", "logits")
         found = inspection.outputs(PIXELS, names)
         # The layers themselves, called by hand.
-        network = bundle.from_bytes(
-            (tmp_path / run_folder.MODEL).read_bytes(), "system_a"
+        network = serving_model.from_bytes(
+            (tmp_path / trained_model.MODEL).read_bytes(), "system_a"
         ).get_layer("system_a")
         expected, value = [], VALUES
         for name in names:
@@ -78,7 +83,7 @@ class TestOutputs:
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
     def test_of_a_residual_network_with_a_layer_that_is_used_twice(self, tmp_path):
-        inspection = Inspection(loaded(residual(), tmp_path))
+        inspection = LayerInspector(loaded(residual(), tmp_path))
         assert {"first", "pool", "norm", "shared", "end", "logits"} <= set(inspection.names)
         pooled, norm, last = inspection.outputs(PIXELS, ["pool", "norm", "shared"])
         # Of a layer that is used twice, it is the second use.
@@ -101,7 +106,7 @@ class TestOutputs:
 class TestChosen:
     def test_by_default_are_convolutions_and_poolings(self):
         assert looked_into(residual()).chosen() == ["first", "pool", "second", "end"]
-        system_a = looked_into(networks.build("system_a", SIZE, 3, {}))
+        system_a = looked_into(registry.build_network("system_a", SIZE, 3, {}))
         assert system_a.chosen() == ["convolution_1", "pool_1", "convolution_2", "pool_2"]
 
     def test_of_many_are_eight_from_the_first_to_the_last(self):
@@ -116,7 +121,9 @@ class TestChosen:
 
     def test_a_layer_that_is_not_there(self):
         with pytest.raises(RunError) as caught:
-            looked_into(networks.build("system_a", SIZE, 3, {})).chosen(["pool_1", "convolution3"])
+            looked_into(registry.build_network("system_a", SIZE, 3, {})).chosen(
+                ["pool_1", "convolution3"]
+            )
         assert str(caught.value) == (
             "--layers: the network has no layer 'convolution3' that can be drawn; did you mean"
             " convolution_2? it has convolution_1, pool_1, convolution_2, pool_2, flatten, hidden,"
@@ -126,7 +133,9 @@ class TestChosen:
 
 class TestEvidence:
     def test_is_the_last_of_the_size_of_the_last_convolution(self):
-        assert looked_into(networks.build("system_a", SIZE, 3, {})).evidence == "convolution_2"
+        assert (
+            looked_into(registry.build_network("system_a", SIZE, 3, {})).evidence == "convolution_2"
+        )
         assert looked_into(residual()).evidence == "shared"
 
     def test_needs_maps(self):

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.model import summary as network_summary
-from fer_pipeline.learning.model.summary import Row, describe, draw, table
-from fer_pipeline.stages.networks import summarize
+from fer_pipeline.learning.analysis import network_summary
+from fer_pipeline.learning.analysis.network_summary import LayerSummary, describe, draw, table
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.pipelines.summarize import summarize
 
 SYSTEM_A = (
-    Row("convolution_1", "Conv2D", (28, 28, 16), 416, 28 * 28 * 5 * 5 * 1 * 16),
-    Row("pool_1", "MaxPooling2D", (14, 14, 16), 0, 0),
-    Row("convolution_2", "Conv2D", (14, 14, 16), 6_416, 14 * 14 * 5 * 5 * 16 * 16),
-    Row("pool_2", "MaxPooling2D", (7, 7, 16), 0, 0),
-    Row("flatten", "Flatten", (784,), 0, 0),
-    Row("hidden", "Dense", (64,), 50_240, 784 * 64),
-    Row("logits", "Dense", (7,), 455, 64 * 7),
+    LayerSummary("convolution_1", "Conv2D", (28, 28, 16), 416, 28 * 28 * 5 * 5 * 1 * 16),
+    LayerSummary("pool_1", "MaxPooling2D", (14, 14, 16), 0, 0),
+    LayerSummary("convolution_2", "Conv2D", (14, 14, 16), 6_416, 14 * 14 * 5 * 5 * 16 * 16),
+    LayerSummary("pool_2", "MaxPooling2D", (7, 7, 16), 0, 0),
+    LayerSummary("flatten", "Flatten", (784,), 0, 0),
+    LayerSummary("hidden", "Dense", (64,), 50_240, 784 * 64),
+    LayerSummary("logits", "Dense", (7,), 455, 64 * 7),
 )
 MULTIPLY_ADDS = 313_600 + 1_254_400 + 50_176 + 448
 TABLE = """\
@@ -42,7 +42,7 @@ multiply-adds per image: 1,618,624 (of convolutions and dense layers)"""
 
 @pytest.fixture(scope="module")
 def system_a():
-    return networks.build("system_a", 28, 7, {})
+    return registry.build_network("system_a", 28, 7, {})
 
 
 def around(layer, shape):
@@ -96,7 +96,7 @@ class TestDescribe:
         ],
     )  # fmt: skip
     def test_totals(self, name, size, classes, trainable, not_trainable, multiply_adds):
-        summary = describe(networks.build(name, size, classes, {}))
+        summary = describe(registry.build_network(name, size, classes, {}))
         assert (summary.trainable, summary.not_trainable) == (trainable, not_trainable)
         assert summary.multiply_adds == multiply_adds
         assert sum(row.parameters for row in summary.rows) == summary.parameters
@@ -109,20 +109,20 @@ class TestDescribe:
         )
         summary = describe(keras.Model(pixels, around_both, name="outer"))
         assert summary.rows == (
-            Row("rescaling", "Rescaling", (28, 28, 1), 0, 0),
+            LayerSummary("rescaling", "Rescaling", (28, 28, 1), 0, 0),
             *(
-                Row(f"inner/system_a/{r.name}", r.kind, r.output_shape, r.parameters,
+                LayerSummary(f"inner/system_a/{r.name}", r.kind, r.output_shape, r.parameters,
                     r.multiply_adds)
                 for r in SYSTEM_A
             ),
-            Row("inner/more", "Dense", (7,), 56, 49),
-            Row("probabilities", "Softmax", (7,), 0, 0),
+            LayerSummary("inner/more", "Dense", (7,), 56, 49),
+            LayerSummary("probabilities", "Softmax", (7,), 0, 0),
         )  # fmt: skip
         assert summary.multiply_adds == MULTIPLY_ADDS + 49
         assert summary.parameters == 57_527 + 56
 
     def test_frozen_layers_are_not_trainable(self):
-        network = networks.build("system_a", 28, 7, {})
+        network = registry.build_network("system_a", 28, 7, {})
         network.get_layer("hidden").trainable = False
         summary = describe(network)
         assert (summary.trainable, summary.not_trainable) == (57_527 - 50_240, 50_240)
@@ -135,8 +135,8 @@ class TestDescribe:
         network(np.zeros((1, 4, 4, 1), np.float32))
         summary = describe(network)
         assert summary.rows == (
-            Row("flat", "Flatten", None, 0, 0),
-            Row("end", "Dense", None, 34, None),
+            LayerSummary("flat", "Flatten", None, 0, 0),
+            LayerSummary("end", "Dense", None, 34, None),
         )
         assert summary.multiply_adds is None
         assert table(summary) == (
@@ -151,7 +151,7 @@ class TestDescribe:
     def test_a_size_that_is_not_known(self):
         layer = keras.layers.Conv2D(4, 3, name="convolution")
         (row,) = describe(around(layer, (None, 8, 1))).rows
-        assert row == Row("convolution", "Conv2D", (None, 6, 4), 40, None)
+        assert row == LayerSummary("convolution", "Conv2D", (None, 6, 4), 40, None)
         assert "? x 6 x 4" in table(describe(around(keras.layers.Conv2D(4, 3), (None, 8, 1))))
 
 
@@ -208,9 +208,9 @@ class TestTable:
     def test_system_a(self, system_a):
         assert table(describe(system_a)) == TABLE
 
-    @pytest.mark.parametrize("name", networks.names())
+    @pytest.mark.parametrize("name", registry.network_names())
     def test_every_line_fits_a_terminal(self, name):
-        lines = table(describe(networks.build(name, 48, 7, {}))).splitlines()
+        lines = table(describe(registry.build_network(name, 48, 7, {}))).splitlines()
         assert max(map(len, lines)) <= 100
         assert all(line == line.rstrip() for line in lines)
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.networks._mirrored import MirroredBatchNormalization, MirroredConv2D
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.learning.networks.mirrored_layers import (
+    MirroredBatchNormalization,
+    MirroredConv2D,
+)
 from fer_pipeline.learning.training import precision
-from fer_pipeline.learning.training.trainer import make_repeatable
+from fer_pipeline.learning.training.trainer import enable_determinism
 
 # Each network at the size and for the number of classes of its original.
 ORIGINALS = {
@@ -37,24 +40,24 @@ SMALLEST = {
 
 @pytest.fixture(autouse=True)
 def seeded():
-    make_repeatable(0)
+    enable_determinism(0)
 
 
 @pytest.fixture(scope="module")
 def originals():
-    make_repeatable(0)
-    return {name: networks.build(name, *of, {}) for name, of in ORIGINALS.items()}
+    enable_determinism(0)
+    return {name: registry.build_network(name, *of, {}) for name, of in ORIGINALS.items()}
 
 
 @pytest.fixture(scope="module")
 def large():
-    make_repeatable(0)
-    return networks.build("system_a", 28, 7, {"hidden": 3136})
+    enable_determinism(0)
+    return registry.build_network("system_a", 28, 7, {"hidden": 3136})
 
 
 def refused(name, options, size=28):
     with pytest.raises(ConfigError) as error:
-        networks.build(name, size, 7, options)
+        registry.build_network(name, size, 7, options)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -63,12 +66,12 @@ def refused(name, options, size=28):
 class TestSystemA:
     def test_parameters(self, large):
         # Its listing says 64, its text 3136.
-        assert networks.build("system_a", 28, 7, {}).count_params() == 57_527
-        assert networks.build("system_a", 28, 7, {"hidden": 64}).count_params() == 57_527
+        assert registry.build_network("system_a", 28, 7, {}).count_params() == 57_527
+        assert registry.build_network("system_a", 28, 7, {"hidden": 64}).count_params() == 57_527
         assert large.count_params() == 2_490_551
 
     def test_layers(self):
-        network = networks.build("system_a", 28, 7, {})
+        network = registry.build_network("system_a", 28, 7, {})
         shapes = [tuple(layer.output.shape[1:]) for layer in network.layers]
         assert shapes == [(28, 28, 16), (14, 14, 16), (14, 14, 16), (7, 7, 16), (784,), (64,), (7,)]
         assert [tuple(v.shape) for v in network.trainable_variables] == [
@@ -102,8 +105,8 @@ class TestSystemA:
 
     def test_values_follow_from_the_seed(self):
         def drawn(seed):
-            make_repeatable(seed)
-            network = networks.build("system_a", 28, 7, {})
+            enable_determinism(seed)
+            network = registry.build_network("system_a", 28, 7, {})
             return np.concatenate([w.ravel() for w in network.get_weights()])
 
         np.testing.assert_array_equal(drawn(3), drawn(3))
@@ -111,7 +114,7 @@ class TestSystemA:
 
     @pytest.mark.parametrize(("size", "classes"), [(28, 7), (48, 7), (8, 5), (29, 3), (48, 2)])
     def test_logits_for_any_size_and_number_of_classes(self, size, classes):
-        network = networks.build("system_a", size, classes, {})
+        network = registry.build_network("system_a", size, classes, {})
         images = np.random.default_rng(0).uniform(-1, 1, (3, size, size, 1)).astype(np.float32)
         logits = network(images).numpy()
         assert logits.shape == (3, classes)
@@ -123,7 +126,7 @@ class TestSystemA:
 
     def test_48x48(self):
         # Two poolings leave 12x12x16.
-        network = networks.build("system_a", 48, 7, {})
+        network = registry.build_network("system_a", 48, 7, {})
         assert network.count_params() == 416 + 6_416 + (2_304 + 1) * 64 + 65 * 7
         assert network.output_shape == (None, 7)
 
@@ -176,11 +179,11 @@ class TestOriginals:
         assert sum(v.numpy().size for v in network.non_trainable_weights) == not_trainable
 
     def test_all_of_them(self):
-        assert networks.names() == sorted(ORIGINALS)
+        assert registry.network_names() == sorted(ORIGINALS)
 
     @pytest.mark.parametrize("name", ORIGINALS)
     def test_names_do_not_depend_on_what_was_built_before(self, originals, name):
-        again = networks.build(name, *ORIGINALS[name], {})
+        again = registry.build_network(name, *ORIGINALS[name], {})
         assert [v.path for v in again.weights] == [v.path for v in originals[name].weights]
         assert again.name == name
 
@@ -205,7 +208,7 @@ class TestOriginals:
 
     @pytest.mark.parametrize("name", ["system_b", "system_c"])
     def test_dropout_is_an_option(self, name):
-        assert set(dropouts(networks.build(name, 16, 7, {"dropout": 0.5}))) == {0.5}
+        assert set(dropouts(registry.build_network(name, 16, 7, {"dropout": 0.5}))) == {0.5}
 
     def test_system_d(self, originals):
         network = originals["system_d"]
@@ -318,7 +321,9 @@ class TestOriginals:
         assert 80e6 < multiplied + dense <= 100e6
 
     def test_compact_has_options(self):
-        network = networks.build("compact", 28, 5, {"stem": 4, "stages": [6, 8], "dropout": 0.5})
+        network = registry.build_network(
+            "compact", 28, 5, {"stem": 4, "stages": [6, 8], "dropout": 0.5}
+        )
         filters = [layer.filters for layer in convolutions(network)]
         assert (filters, dropouts(network)) == ([4, 6, 6, 8, 8], [0.5])
         assert network.output_shape == (None, 5)
@@ -326,7 +331,7 @@ class TestOriginals:
     @pytest.mark.parametrize("name", ["compact", "mirrored"])
     def test_ours_give_logits_in_float32_whatever_they_compute_in(self, name):
         with precision.policy("mixed_bfloat16"):
-            network = networks.build(name, 48, 7, {})
+            network = registry.build_network(name, 48, 7, {})
         assert network.get_layer("stage_1_a").compute_dtype == "bfloat16"
         assert network.output.dtype == "float32"
 
@@ -334,11 +339,11 @@ class TestOriginals:
         "name", ["system_b", "system_c", "system_d", "mini_xception", "compact", "mirrored"]
     )
     def test_28x28(self, name):
-        assert networks.build(name, 28, 7, {}).output_shape == (None, 7)
+        assert registry.build_network(name, 28, 7, {}).output_shape == (None, 7)
 
     @pytest.mark.parametrize("name", ORIGINALS)
     def test_logits(self, name):
-        network = networks.build(name, 48, 3, {})
+        network = registry.build_network(name, 48, 3, {})
         images = np.random.default_rng(0).uniform(-1, 1, (3, 48, 48, 1)).astype(np.float32)
         logits = network(images, training=False).numpy()
         assert logits.shape == (3, 3)
@@ -368,7 +373,7 @@ class TestMirrored:
     @pytest.mark.parametrize("size", [8, 48])
     @pytest.mark.parametrize("training", [False, True])
     def test_a_face_and_its_mirror_image_are_the_same(self, size, training):
-        network = drawn(networks.build("mirrored", size, 7, {"dropout": 0}))
+        network = drawn(registry.build_network("mirrored", size, 7, {"dropout": 0}))
         faces = images(4, size, size, 1)
         # Before a training step changes the moving means.
         ahead, mirrored = (
@@ -381,7 +386,7 @@ class TestMirrored:
         assert np.abs(other - ahead).max() > 1e-2
 
     def test_compact_tells_them_apart(self):
-        network = drawn(networks.build("compact", 48, 7, {}))
+        network = drawn(registry.build_network("compact", 48, 7, {}))
         faces = images(4, 48, 48, 1)
         assert np.abs(network(faces) - network(faces[:, :, ::-1])).max() > 1e-2
 
@@ -409,13 +414,13 @@ class TestMirrored:
             np.testing.assert_allclose(one, other, atol=1e-5)
 
     def test_is_saved_and_loaded_in_another_process(self, tmp_path):
-        network = drawn(networks.build("mirrored", 16, 3, {"stem": 4, "stages": [6, 8]}))
+        network = drawn(registry.build_network("mirrored", 16, 3, {"stem": 4, "stages": [6, 8]}))
         network.save(tmp_path / "network.keras")
         np.save(tmp_path / "images.npy", images(2, 16, 16, 1))
         script = (
             "import sys, keras, numpy as np\n"
-            "from fer_pipeline.learning import networks\n"
-            "networks.import_layers('mirrored')\n"
+            "from fer_pipeline.learning.networks import registry\n"
+            "registry.import_layers('mirrored')\n"
             "network = keras.models.load_model(sys.argv[1] + '/network.keras')\n"
             "logits = network(np.load(sys.argv[1] + '/images.npy'), training=False)\n"
             "np.save(sys.argv[1] + '/logits.npy', np.asarray(logits))\n"
@@ -437,7 +442,7 @@ def dropouts(network):
 # Runs in this process on TensorFlow, and in another one on NumPy.
 LOGITS = """
 import numpy as np
-from fer_pipeline.learning import networks
+from fer_pipeline.learning.networks import registry
 
 def logits(name, size, classes):
     network = networks.build(name, size, classes, {})
@@ -488,7 +493,7 @@ class TestRefusals:
     @pytest.mark.parametrize("name", SMALLEST)
     def test_images_that_are_too_small(self, name):
         least = SMALLEST[name]
-        assert networks.build(name, least, 7, {}).output_shape == (None, 7)
+        assert registry.build_network(name, least, 7, {}).output_shape == (None, 7)
         assert refused(name, {}, least - 1) == (
             f"model.name: {name} cannot be built for {least - 1}x{least - 1}: it needs at least"
             f" {least}x{least} pixels; run preprocess with image.size={least} or more, or take"
@@ -538,5 +543,5 @@ class TestRefusals:
         assert message.startswith("model.options: system_a cannot be built for 28x28: ")
 
     def test_names(self):
-        assert "system_a" in networks.names()
-        assert networks.names() == sorted(networks.names())
+        assert "system_a" in registry.network_names()
+        assert registry.network_names() == sorted(registry.network_names())

@@ -9,13 +9,13 @@ import pytest
 
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, RunError
-from fer_pipeline.learning import networks
-from fer_pipeline.stages.train import train
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.pipelines.train import train
 
 
 def refused(name, options):
     with pytest.raises(ConfigError) as error:
-        networks.build(name, 28, 7, options)
+        registry.build_network(name, 28, 7, options)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -74,31 +74,33 @@ def own(tmp_path, monkeypatch):
 
 class TestOwnNetworks:
     def test_a_module_with_a_function_build(self, own):
-        network = networks.build(own(GOOD), 12, 3, {})
+        network = registry.build_network(own(GOOD), 12, 3, {})
         assert network.count_params() == 145 * 4 + 5 * 3
         assert network.output_shape == (None, 3)
 
     def test_a_function_by_its_own_name(self, own):
-        assert networks.build(f"{own(GOOD)}.wide", 12, 3, {}).layers[1].units == 9
+        assert registry.build_network(f"{own(GOOD)}.wide", 12, 3, {}).layers[1].units == 9
 
     def test_options(self, own):
         module = own(GOOD)
-        assert networks.build(module, 12, 3, {"width": 2}).layers[1].units == 2
-        assert networks.build(f"{module}.wide", 12, 3, {"width": 2}).layers[1].units == 2
+        assert registry.build_network(module, 12, 3, {"width": 2}).layers[1].units == 2
+        assert registry.build_network(f"{module}.wide", 12, 3, {"width": 2}).layers[1].units == 2
 
     def test_a_package_with_a_function(self, own, tmp_path):
         module = own("")
         package = module.removesuffix(".nets")
         (tmp_path / package / "__init__.py").write_text(GOOD)
-        assert networks.build(f"{package}.build", 12, 3, {}).output_shape == (None, 3)
+        assert registry.build_network(f"{package}.build", 12, 3, {}).output_shape == (None, 3)
 
     def test_one_of_ours_by_its_whole_name(self):
-        network = networks.build("fer_pipeline.learning.networks.system_a", 28, 7, {"hidden": 8})
+        network = registry.build_network(
+            "fer_pipeline.learning.networks.architectures.system_a", 28, 7, {"hidden": 8}
+        )
         assert network.name == "system_a"
 
     def test_the_path_is_left_as_it_was(self, own):
         before = list(sys.path)
-        networks.build(own(GOOD), 12, 3, {})
+        registry.build_network(own(GOOD), 12, 3, {})
         refused(own("1 / 0"), {})
         assert sys.path == before
 
@@ -118,7 +120,7 @@ class TestOwnNetworks:
         job.parent.mkdir()
         job.write_text(
             "import sys\n"
-            "from fer_pipeline.learning import networks\n"
+            "from fer_pipeline.learning.networks import registry\n"
             "print(networks.build(sys.argv[1], 12, 3, {}).output_shape)\n"
         )
 
@@ -291,7 +293,7 @@ class TestOwnNetworksRefused:
             "    def call(self, images):\n"
             "        return self.logits(keras.ops.reshape(images, (-1, 28 * 28)))\n"
         )
-        network = networks.build(module, 28, 7, {})
+        network = registry.build_network(module, 28, 7, {})
         assert network(np.zeros((2, 28, 28, 1), np.float32)).shape == (2, 7)
 
 
@@ -361,7 +363,7 @@ class TestLayersOfOnesOwn:
 class TestStridedShortcuts:
     def warned(self, own, caplog, **options) -> str:
         name = own(STRIDED)
-        networks.build(name, 28, 7, options)
+        registry.build_network(name, 28, 7, options)
         return "\n".join(caplog.messages).removeprefix(f"{name}: ")
 
     def test_are_warned_of(self, own, caplog, monkeypatch) -> None:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, manifest
+from fer_pipeline import config
+from fer_pipeline.data import manifest
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
-from fer_pipeline.learning.data import examples
-from fer_pipeline.learning.data.augmentation import augmenter, mixup
-from fer_pipeline.stages.preview import preview
+from fer_pipeline.learning.input import augmentation_examples
+from fer_pipeline.learning.input.augmentation import make_augment_fn, mixup
+from fer_pipeline.pipelines.preview import preview
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -143,7 +144,9 @@ def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path)
 
 
 def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
-    groups = examples.alone(images, chosen(*EVERYTHING).training.augmentation, seed=1)
+    groups = augmentation_examples.per_operation_examples(
+        images, chosen(*EVERYTHING).training.augmentation, seed=1
+    )
     assert [(g.title, g.range, [c.label for c in g.columns]) for g in groups] == [
         ("flip", "every second", ["mirrored"]),
         ("rotation", "±15°", ["−15°", "+15°"]),  # noqa: RUF001
@@ -179,9 +182,11 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
 
 def test_all_together_is_what_training_makes(images):
     training = chosen(*EVERYTHING).training
-    (group,) = examples.together(images, np.arange(3), CLASSES, training, seed=7)
+    (group,) = augmentation_examples.sampled_examples(
+        images, np.arange(3), CLASSES, training, seed=7
+    )
     assert (group.title, len(group.columns)) == ("as training sees them", 4)
-    augment = augmenter(training.augmentation, SIZE)
+    augment = make_augment_fn(training.augmentation, SIZE)
     for number, column in enumerate(group.columns):
         expected = augment(tf.constant(images[..., None]), tf.constant((7, number)))
         np.testing.assert_array_equal(column.images, expected.numpy()[..., 0])
@@ -190,7 +195,9 @@ def test_all_together_is_what_training_makes(images):
 
 def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
     training = chosen(*EVERYTHING, training__mixup=0.6).training
-    before, after = examples.together(images, np.array([2, 0, 1]), CLASSES, training, 7, 12)
+    before, after = augmentation_examples.sampled_examples(
+        images, np.array([2, 0, 1]), CLASSES, training, 7, 12
+    )
     assert (before.title, after.title) == ("before mixup", "as training sees them")
     assert after.range == "with mixup, alpha 0.6"
     assert (len(before.columns), len(after.columns)) == (6, 6)

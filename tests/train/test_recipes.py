@@ -14,12 +14,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from fer_pipeline import config
 from fer_pipeline.config.learning import Optimizer, Schedule, Training
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning.data.feed import NO_ROW
-from fer_pipeline.learning.training import optimization, precision
-from fer_pipeline.learning.training.averaging import MovingAverage
-from fer_pipeline.learning.training.measures import Measures, class_accuracies, mean_class_accuracy
-from fer_pipeline.learning.training.objective import Objective, class_weights, targets
-from fer_pipeline.learning.training.transform import transform
+from fer_pipeline.learning.input.batch_loader import PADDING_LABEL
+from fer_pipeline.learning.input.transforms import make_train_transform
+from fer_pipeline.learning.training import optimizers, precision
+from fer_pipeline.learning.training.losses import ClassificationLoss, class_weights, targets
+from fer_pipeline.learning.training.moving_average import MovingAverage
+from fer_pipeline.learning.training.running_metrics import (
+    RunningMetrics,
+    class_accuracies,
+    mean_class_accuracy,
+)
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, 1.0]], np.float32)
 LABELS = np.array([0, 2, 2], np.int32)
@@ -39,7 +43,7 @@ class TestObjective:
         given = SOFT if soft else np.eye(3, dtype=np.float32)[LABELS]
         expected = cross_entropy((1 - smoothing) * given + smoothing / 3, LOGITS)
         expected *= 1 if weights is None else given @ np.array(weights)
-        objective = Objective(3, smoothing, weights)
+        objective = ClassificationLoss(3, smoothing, weights)
         losses = objective(tf.constant(SOFT if soft else LABELS), tf.constant(LOGITS))
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
@@ -50,12 +54,12 @@ class TestObjective:
         expected = cross_entropy(0.25 * (0.9 * given + 0.1 / 3) + 0.75 * answers, LOGITS)
         # A weight is that of the label, whatever the teachers say.
         expected *= 1 if weights is None else given @ np.array(weights)
-        objective = Objective(3, 0.1, weights, taught=0.75)
+        objective = ClassificationLoss(3, 0.1, weights, taught=0.75)
         losses = objective(tf.constant(LABELS), tf.constant(LOGITS), tf.constant(answers))
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
     def test_is_float32_whatever_the_logits_are(self):
-        losses = Objective(3)(tf.constant(LABELS), tf.cast(LOGITS, tf.bfloat16))
+        losses = ClassificationLoss(3)(tf.constant(LABELS), tf.cast(LOGITS, tf.bfloat16))
         assert losses.dtype == tf.float32
         np.testing.assert_allclose(losses, cross_entropy(np.eye(3)[LABELS], LOGITS), rtol=1e-2)
 
@@ -90,7 +94,7 @@ class TestClassWeights:
 class TestMeasures:
     @pytest.mark.parametrize("soft", [False, True])
     def test_over_batches(self, soft):
-        measures = Measures(3)
+        measures = RunningMetrics(3)
         labels = SOFT if soft else LABELS
         for part in (slice(0, 2), slice(2, 3)):
             losses = np.arange(3, dtype=np.float32)[part]
@@ -106,8 +110,8 @@ class TestMeasures:
         assert all(math.isnan(value) for value in measures.measured().results.values())
 
     def test_what_is_no_image_does_not_count(self):
-        measures = Measures(3)
-        labels = tf.constant([0, NO_ROW, 2], tf.int32)
+        measures = RunningMetrics(3)
+        labels = tf.constant([0, PADDING_LABEL, 2], tf.int32)
         measures.update(tf.constant([1.0, math.nan, 3.0]), labels, tf.constant(LOGITS))
         found = measures.measured()
         assert (found.loss_sum, found.rows) == (4.0, 2)
@@ -160,8 +164,8 @@ def step_of(gradient, **chosen):
     for variable in layer.weights:
         variable.assign(np.ones(variable.shape))
     chosen = Optimizer(**chosen)
-    optimizer = optimization.make_optimizer(chosen, Schedule(), 10, 10)
-    optimization.build(optimizer, network)
+    optimizer = optimizers.make_optimizer(chosen, Schedule(), 10, 10)
+    optimizers.build(optimizer, network)
     gradients = [tf.fill(variable.shape, gradient) for variable in layer.weights]
     optimizer.apply(gradients, layer.weights)
     return [np.array(variable) for variable in layer.weights]
@@ -221,7 +225,7 @@ class TestOptimizer:
 
 class TestSchedule:
     def rates(self, schedule, steps=100, steps_per_epoch=10):
-        optimizer = optimization.make_optimizer(
+        optimizer = optimizers.make_optimizer(
             Optimizer(learning_rate=0.5), schedule, steps, steps_per_epoch
         )
         variable = keras.Variable([0.0])
@@ -264,11 +268,11 @@ class TestSchedule:
             schedule=Schedule(kind="plateau", factor=0.2, patience=3, minimum=1e-5),
             early_stopping={"monitor": "val_accuracy", "patience": 7, "min_delta": 0.01},
         )
-        plateau, stopping = optimization.watchers(chosen)
+        plateau, stopping = optimizers.monitor_callbacks(chosen)
         assert (plateau.monitor, plateau.mode, plateau.factor) == ("val_loss", "min", 0.2)
         assert (plateau.patience, plateau.min_lr) == (3, 1e-5)
         assert (stopping.monitor, stopping.mode, stopping.patience) == ("val_accuracy", "max", 7)
-        assert optimization.watchers(Training()) == []
+        assert optimizers.monitor_callbacks(Training()) == []
 
     @pytest.mark.parametrize(
         ("overrides", "key"),
@@ -283,26 +287,28 @@ class TestSchedule:
     )
     def test_what_watches_validation_needs_it(self, overrides, key):
         with pytest.raises(ConfigError) as error:
-            optimization.require_validation(config.load(None, overrides).training)
+            optimizers.require_validation(config.load(None, overrides).training)
         assert str(error.value) == (
             f"{key} needs a validation split, and the dataset has none; make it with"
             " split.validation"
         )
-        optimization.require_validation(
+        optimizers.require_validation(
             config.load(None, ["training.early_stopping.monitor=loss"]).training
         )
 
 
 class TestTransform:
     def test_of_nothing_is_none(self):
-        assert transform(Training(), 16, 3) is None
+        assert make_train_transform(Training(), 16, 3) is None
 
     def test_augments_and_then_mixes(self):
         images = tf.random.stateless_uniform((6, 16, 16, 1), [1, 2], 0, 255)
         chosen = Training(augmentation={"brightness": 0.5}, mixup=1.0)
         seed = tf.constant([3, 4], tf.int64)
-        changed, mixed = transform(chosen, 16, 3)(images, tf.constant([0, 1, 2, 0, 1, 2]), seed)
-        alone, labels = transform(Training(augmentation={"brightness": 0.5}), 16, 3)(
+        changed, mixed = make_train_transform(chosen, 16, 3)(
+            images, tf.constant([0, 1, 2, 0, 1, 2]), seed
+        )
+        alone, labels = make_train_transform(Training(augmentation={"brightness": 0.5}), 16, 3)(
             images, tf.constant([0, 1, 2, 0, 1, 2]), seed
         )
         assert labels.numpy().tolist() == [0, 1, 2, 0, 1, 2]

@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config, storage
+from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.io import storage
+from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.training import checkpoint, precision
-from fer_pipeline.learning.training.plan import Plan
-from fer_pipeline.stages.train import configuration, train
+from fer_pipeline.learning.training.training_run import TrainingRun
+from fer_pipeline.pipelines.train import load_run_config, train
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "train.py"
@@ -84,15 +85,15 @@ def whole(easy_dataset, tmp_path_factory, network):
 
 def own(run):
     """The configuration that a run is resumed with where none is given."""
-    return configuration(str(run), None, [], resume=True)
+    return load_run_config(str(run), None, [], resume=True)
 
 
 def outputs(folder):
     """What two equal runs have in common, to the last bit; a .keras file holds the time."""
     names = ("history.csv", "model.weights.h5", "accuracy.png", "config.yaml")
     files = {path.name for path in folder.iterdir()}
-    weights = [array.tobytes() for array in bundle.load(folder)[0].get_weights()]
-    info = run_folder.read(folder).model_copy(update={"sha256": ""})
+    weights = [array.tobytes() for array in serving_model.load(folder)[0].get_weights()]
+    info = trained_model.read(folder).model_copy(update={"sha256": ""})
     texts = {name: (folder / name).read_bytes() for name in names if name != "model.weights.h5"}
     return files, weights, info, texts
 
@@ -126,7 +127,7 @@ def beginning_fails():
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Plan, "run", end)
+        patch.setattr(TrainingRun, "run", end)
         with contextlib.suppress(Killed):
             yield
 
@@ -444,7 +445,7 @@ class TestRefusals:
 
     def test_nothing_to_resume(self, tmp_path):
         with pytest.raises(RunError) as error:
-            configuration(str(tmp_path / "typo"), None, ["seed=3"], resume=True)
+            load_run_config(str(tmp_path / "typo"), None, ["seed=3"], resume=True)
         assert str(error.value) == (
             f"{tmp_path / 'typo'}: there is no run to resume; begin one without --resume"
         )

@@ -12,18 +12,24 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config, images, manifest, publication
-from fer_pipeline.accounting import Split
+from fer_pipeline import config
+from fer_pipeline.data import images, manifest
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.learning.data import sampling
-from fer_pipeline.learning.model import bundle, exporting, exports, litert, run_folder
-from fer_pipeline.learning.model.exports import Agreement, Exported
-from fer_pipeline.learning.model.predictor import Settings, predictor, with_keras, with_litert
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import BEGUN, EXPORT, EXPORTED
-from fer_pipeline.stages import runtime
-from fer_pipeline.stages.export import default_forms, export, folder_of, summary
-from fer_pipeline.stages.train import train
+from fer_pipeline.io import output_folder
+from fer_pipeline.io.output_folder import EXPORT, EXPORT_FILES, IN_PROGRESS_FILE
+from fer_pipeline.learning.export import calibration_images, formats, litert
+from fer_pipeline.learning.inference import backend, export_manifest, serving_model, trained_model
+from fer_pipeline.learning.inference.export_manifest import ExportedModel, QuantizationReport
+from fer_pipeline.learning.inference.predictor import (
+    PredictorConfig,
+    predictor,
+    with_keras,
+    with_litert,
+)
+from fer_pipeline.pipelines.export import default_forms, export, folder_of, summary
+from fer_pipeline.pipelines.train import train
 from tests import finished_run
 
 SIZE, CLASSES = 16, ["angry", "happy", "sad"]
@@ -48,7 +54,7 @@ def make_model() -> keras.Model:
     maps = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(maps)
     means = keras.layers.Flatten()(maps)
     logits = keras.layers.Dense(len(CLASSES), name="logits")(means)
-    model = bundle.servable(keras.Model(pixels, logits), SIZE, NORMALIZATION, 1.5)
+    model = serving_model.build_serving_model(keras.Model(pixels, logits), SIZE, NORMALIZATION, 1.5)
     random = np.random.default_rng(3)
 
     def averaging(shape: tuple[int, ...]) -> np.ndarray:
@@ -74,27 +80,34 @@ def make_run(folder: Path, model: keras.Model) -> Path:
 def whole(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an export of every form in its folder."""
     run = make_run(tmp_path_factory.mktemp("whole") / "run", make_model())
-    export(run, None, list(EXPORTED), config.load(None), dataset=easy_dataset)
+    export(run, None, list(EXPORT_FILES), config.load(None), dataset=easy_dataset)
     return run
 
 
 @pytest.fixture(scope="module")
-def faces(easy_dataset: Path) -> sampling.Faces:
+def faces(easy_dataset: Path) -> calibration_images.LabelledImages:
     """The validation split of the dataset."""
-    return sampling.draw(easy_dataset, manifest.read(easy_dataset), SIZE, 0)[1]
+    return calibration_images.sample_calibration_images(
+        easy_dataset, manifest.read(easy_dataset), SIZE, 0
+    )[1]
 
 
 class TestSampling:
     def test_from_train_and_from_validation(self, easy_dataset) -> None:
-        calibration, test = sampling.draw(easy_dataset, manifest.read(easy_dataset), SIZE, 5)
+        calibration, test = calibration_images.sample_calibration_images(
+            easy_dataset, manifest.read(easy_dataset), SIZE, 5
+        )
         assert (calibration.split, len(calibration.labels)) == (Split.TRAIN, 115)
         assert (test.split, len(test.labels)) == (Split.VALIDATION, 40)
         assert (test.pixels.dtype, test.pixels.shape) == (np.uint8, (40, SIZE, SIZE))
 
     def test_the_seed_chooses_and_rows_keep_their_labels(self, easy_dataset, monkeypatch) -> None:
-        monkeypatch.setattr(sampling, "CALIBRATION_ROWS", 20)
+        monkeypatch.setattr(calibration_images, "CALIBRATION_ROWS", 20)
         made = manifest.read(easy_dataset)
-        one, again, other = (sampling.draw(easy_dataset, made, SIZE, seed)[0] for seed in (1, 1, 2))
+        one, again, other = (
+            calibration_images.sample_calibration_images(easy_dataset, made, SIZE, seed)[0]
+            for seed in (1, 1, 2)
+        )
         assert one.pixels.tobytes() == again.pixels.tobytes() != other.pixels.tobytes()
         # Of this dataset, the label is the brightness.
         assert ((one.pixels.mean(axis=(1, 2)) - 30) // 85).astype(int).tolist() == (
@@ -106,7 +119,9 @@ class TestSampling:
         self, write_dataset, bright_and_dark, rows, tmp_path, split
     ) -> None:
         write_dataset(tmp_path, {str(split): rows, "test": bright_and_dark(50, 9)})
-        calibration, test = sampling.draw(tmp_path, manifest.read(tmp_path), SIZE, 0)
+        calibration, test = calibration_images.sample_calibration_images(
+            tmp_path, manifest.read(tmp_path), SIZE, 0
+        )
         assert {calibration.split, test.split} == {split}
         found = {face.tobytes() for face in (*calibration.pixels, *test.pixels)}
         # No two of the rows are alike.
@@ -114,27 +129,31 @@ class TestSampling:
         assert len(calibration.labels) == len(rows.labels) // 2
 
     def test_other_sizes_are_resized(self, easy_dataset, faces) -> None:
-        found = sampling.draw(easy_dataset, manifest.read(easy_dataset), 9, 0)[1]
+        found = calibration_images.sample_calibration_images(
+            easy_dataset, manifest.read(easy_dataset), 9, 0
+        )[1]
         expected = [images.resize(face, 9) for face in faces.pixels]
         assert found.pixels.tolist() == np.stack(expected).tolist()
 
     def test_one_row_is_too_few(self, write_dataset, bright_and_dark, tmp_path) -> None:
         write_dataset(tmp_path, {"train": bright_and_dark(1, 0), "test": bright_and_dark(9, 1)})
         with pytest.raises(DatasetError, match="holds one image outside its test split; int8"):
-            sampling.draw(tmp_path, manifest.read(tmp_path), SIZE, 0)
+            calibration_images.sample_calibration_images(tmp_path, manifest.read(tmp_path), SIZE, 0)
 
     def test_the_test_split_alone_is_refused(self, write_dataset, rows, tmp_path) -> None:
         write_dataset(tmp_path, {"test": rows})
         with pytest.raises(DatasetError) as raised:
-            sampling.draw(tmp_path, manifest.read(tmp_path), SIZE, 0)
+            calibration_images.sample_calibration_images(tmp_path, manifest.read(tmp_path), SIZE, 0)
         assert str(raised.value) == (
             f"{tmp_path}: has no image outside its test split; int8 is calibrated and tried on"
             " those of train or validation: prepare a dataset that has some"
         )
 
     def test_a_trial_has_an_end(self, easy_dataset, monkeypatch) -> None:
-        monkeypatch.setattr(sampling, "TRIAL_ROWS", 7)
-        trial = sampling.draw(easy_dataset, manifest.read(easy_dataset), SIZE, 0)[1]
+        monkeypatch.setattr(calibration_images, "TRIAL_ROWS", 7)
+        trial = calibration_images.sample_calibration_images(
+            easy_dataset, manifest.read(easy_dataset), SIZE, 0
+        )[1]
         assert len(trial.pixels) == len(trial.labels) == 7
 
 
@@ -166,11 +185,11 @@ class TestInt8:
         assert kernel["dtype"] == np.int8
 
     def test_what_it_says_was_measured(self, whole, easy_dataset, faces) -> None:
-        said = exports.read(whole / "export").exports[-1]
-        model = exporting.in_float32(bundle.load(whole)[0])
-        expected = exporting.run_model(model, faces.pixels)
-        found = exporting.load_litert(whole / "export" / said.path)(faces.pixels)
-        assert said.agreement == Agreement(
+        said = export_manifest.read(whole / "export").exports[-1]
+        model = formats.in_float32(serving_model.load(whole)[0])
+        expected = formats.run_model(model, faces.pixels)
+        found = formats.load_litert(whole / "export" / said.path)(faces.pixels)
+        assert said.agreement == QuantizationReport(
             dataset={"path": str(easy_dataset), "checksum": "fedcba9876543210"},
             seed=0,
             calibrated_on="train",
@@ -194,7 +213,7 @@ class TestInt8:
 
         def put(bias: list[float]) -> None:
             def write(model: keras.Model, faces: np.ndarray) -> bytes:
-                other = exporting.in_float32(model)
+                other = formats.in_float32(model)
                 logits = next(each for each in other._flatten_layers() if each.name == "logits")
                 logits.bias.assign(bias)
                 # No number at all cannot be quantised.
@@ -281,17 +300,17 @@ class TestInt8:
         self, whole, easy_dataset, tmp_path
     ) -> None:
         run = make_run(tmp_path / "run", make_model())
-        info = json.loads((run / run_folder.INFO).read_text())
+        info = json.loads((run / trained_model.INFO).read_text())
         info["classes"] = ["sad", "angry", "happy"]
-        (run / run_folder.INFO).write_text(json.dumps(info))
+        (run / trained_model.INFO).write_text(json.dumps(info))
         with pytest.raises(DatasetError, match="its classes are angry, happy, sad"):
             export(run, None, ["litert_int8"], config.load(None), dataset=easy_dataset)
 
     def test_the_summary_says_what_it_costs(self, whole) -> None:
-        made = exports.read(whole / "export")
+        made = export_manifest.read(whole / "export")
         lines = summary(made, whole / "export").splitlines()
         found = made.exports[-1].agreement
-        assert [line.split()[0] for line in lines[1:4]] == list(EXPORTED)
+        assert [line.split()[0] for line in lines[1:4]] == list(EXPORT_FILES)
         assert (
             f"in 8-bit integers, on 40 images of the validation split: accuracy"
             f" {found.right / 40:.2%}, in float32 {found.float_right / 40:.2%}, the same emotion"
@@ -308,8 +327,8 @@ class TestFolder:
         assert folder_of(whole, tmp_path / "x") == tmp_path / "x"
         shipped = tmp_path / "pretrained"
         (shipped / "compact").mkdir(parents=True)
-        (shipped / "compact" / run_folder.INFO).write_text("{}")
-        monkeypatch.setattr(run_folder, "PRETRAINED", shipped)
+        (shipped / "compact" / trained_model.INFO).write_text("{}")
+        monkeypatch.setattr(trained_model, "PRETRAINED", shipped)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
             StorageError, match="compact: is a model of the package; --output names"
@@ -321,9 +340,9 @@ class TestFolder:
         run = tmp_path / "run"
         (run / "export").mkdir(parents=True)
         with pytest.raises(StorageError, match="not a finished training run"):
-            publication.claim(run, publication.RUN, overwrite=False)
-        (run / BEGUN).touch()
-        publication.claim(run, publication.RUN, overwrite=False)
+            output_folder.ensure_writable(run, output_folder.RUN, overwrite=False)
+        (run / IN_PROGRESS_FILE).touch()
+        output_folder.ensure_writable(run, output_folder.RUN, overwrite=False)
 
 
 class TestReplacedRun:
@@ -361,7 +380,7 @@ class TestPredictor:
     @pytest.mark.parametrize("batch_size", [1, 7, 1000])
     def test_batches_change_nothing(self, whole, faces, batch_size) -> None:
         content = (whole / "export" / "model.tflite").read_bytes()
-        expected = exporting.run_model(bundle.load(whole)[0], faces.pixels)
+        expected = formats.run_model(serving_model.load(whole)[0], faces.pixels)
         run = with_litert(content, batch_size)
         for count in (40, 3, 40, 1):
             found = run(faces.pixels[:count])
@@ -372,20 +391,20 @@ class TestPredictor:
         content = (whole / "export" / "model.tflite").read_bytes()
         many = np.concatenate([faces.pixels] * 5)
         found = with_litert(content, 1000)(many)
-        expected = exporting.run_model(bundle.load(whole)[0], many)
+        expected = formats.run_model(serving_model.load(whole)[0], many)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("name", ["keras", "litert"])
     def test_flip_is_the_mean_with_the_mirror_image(self, whole, faces, name) -> None:
         path = whole / ("model.keras" if name == "keras" else "export/model.tflite")
-        model = bundle.load(whole)[0]
-        mirrored = exporting.run_model(model, faces.pixels[:, :, ::-1])
-        expected = (exporting.run_model(model, faces.pixels) + mirrored) / 2
+        model = serving_model.load(whole)[0]
+        mirrored = formats.run_model(model, faces.pixels[:, :, ::-1])
+        expected = (formats.run_model(model, faces.pixels) + mirrored) / 2
         if name == "keras":
             run = with_keras(model, SIZE, 7)
-            found = images.flip_averaged(run, faces.pixels)
+            found = images.predict_with_flip(run, faces.pixels)
         else:
-            settings = Settings(name, "system_a", SIZE, 7, 1, flip=True)
+            settings = PredictorConfig(name, "system_a", SIZE, 7, 1, flip=True)
             found = predictor(path.read_bytes(), settings)(faces.pixels)
         assert np.abs(mirrored - expected).max() > 1e-3
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -393,7 +412,7 @@ class TestPredictor:
     def test_litert_needs_no_tensorflow(self, whole) -> None:
         code = (
             "import sys, numpy\n"
-            "from fer_pipeline.learning.model.predictor import Settings, predictor\n"
+            "from fer_pipeline.learning.inference.predictor import Settings, predictor\n"
             "content = open(sys.argv[1], 'rb').read()\n"
             "run = predictor(content, Settings('litert', 'system_a', 16, 8, 1))\n"
             "print(run(numpy.zeros((9, 16, 16), numpy.uint8)).shape)\n"
@@ -406,7 +425,7 @@ class TestPredictor:
     def test_the_job_needs_no_tensorflow_either(self) -> None:
         code = (
             "import sys\n"
-            "import fer_pipeline.stages.score\n"
+            "import fer_pipeline.pipelines.score\n"
             "print([name for name in ('tensorflow', 'keras') if name in sys.modules])\n"
         )
         command = [sys.executable, "-c", code]
@@ -417,9 +436,9 @@ class TestPredictor:
 # --- What scores.
 
 
-def agreed(images: int = 10_000, lost: int = 0, same: int | None = None) -> Agreement:
+def agreed(images: int = 10_000, lost: int = 0, same: int | None = None) -> QuantizationReport:
     """So many answers, of which these many are no longer right, and these many the same."""
-    return Agreement(
+    return QuantizationReport(
         dataset={},
         seed=0,
         calibrated_on="train",
@@ -432,10 +451,12 @@ def agreed(images: int = 10_000, lost: int = 0, same: int | None = None) -> Agre
     )
 
 
-def form(name: str, speed: float | None, agreement: Agreement | None = None) -> Exported:
-    return Exported(
+def form(
+    name: str, speed: float | None, agreement: QuantizationReport | None = None
+) -> ExportedModel:
+    return ExportedModel(
         form=name,
-        path=EXPORTED[name],
+        path=EXPORT_FILES[name],
         bytes=1,
         largest_difference=0.0,
         tolerance=0.1,
@@ -449,18 +470,20 @@ def form(name: str, speed: float | None, agreement: Agreement | None = None) -> 
 def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
     """A run of which the export says what a test wants."""
 
-    def make(*found: Exported, sha256: str | None = None) -> Path:
+    def make(*found: ExportedModel, sha256: str | None = None) -> Path:
         run = tmp_path / "made"
         (run / "export").mkdir(parents=True)
-        for name in (run_folder.MODEL, run_folder.INFO):
+        for name in (trained_model.MODEL, trained_model.INFO):
             (run / name).write_bytes((whole / name).read_bytes())
-        said = exports.read(whole / "export")
+        said = export_manifest.read(whole / "export")
         files = []
         for one in found:
             source = whole / "export" / one.path
             if source.is_file():
                 (run / "export" / one.path).write_bytes(source.read_bytes())
-                one = one.model_copy(update={"sha256": {one.path: run_folder.digest(source)}})
+                one = one.model_copy(
+                    update={"sha256": {one.path: trained_model.file_sha256(source)}}
+                )
             files.append(one)
         update = {
             "exports": files,
@@ -473,12 +496,12 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def chosen(run: Path, wanted: str) -> runtime.Runtime:
-    info, content = run_folder.read_model(run)
-    return runtime.choose(run, info, content, wanted)
+def chosen(run: Path, wanted: str) -> backend.InferenceBackend:
+    info, content = trained_model.read_model(run)
+    return backend.choose_backend(run, info, content, wanted)
 
 
-def int8(speed: float | None, **trial: int) -> Exported:
+def int8(speed: float | None, **trial: int) -> ExportedModel:
     return form("litert_int8", speed, agreed(**trial))
 
 
@@ -512,7 +535,7 @@ class TestEqual:
     def test_by_counts_alone(self, trial, unequal) -> None:
         made = int8(1.0, **trial)
         assert (made.unequal, made.equal) == (unequal, not unequal)
-        read = Exported.model_validate_json(made.model_dump_json())
+        read = ExportedModel.model_validate_json(made.model_dump_json())
         assert read == made
 
     @pytest.mark.parametrize(
@@ -571,18 +594,18 @@ class TestChoice:
         self, exported, caplog, found, wanted, expected, reason
     ) -> None:
         run = exported(*found)
-        caplog.set_level("INFO", logger=runtime.__name__)
+        caplog.set_level("INFO", logger=backend.__name__)
         made = chosen(run, wanted)
         path = (
             run / "model.keras"
             if expected == "model.keras"
-            else run / "export" / EXPORTED[expected]
+            else run / "export" / EXPORT_FILES[expected]
         )
         assert (made.form, made.name) == (
             expected,
             "keras" if expected == "model.keras" else "litert",
         )
-        assert (made.content, made.sha256) == (path.read_bytes(), run_folder.digest(path))
+        assert (made.content, made.sha256) == (path.read_bytes(), trained_model.file_sha256(path))
         assert caplog.messages[-1] == f"scoring with {made.name} ({made.form}): {reason}"
         warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
         assert warned == (
@@ -657,7 +680,7 @@ class TestChoice:
             form("saved_model", 2.0) if state == "no form" else FAST,
             sha256="0" * 64 if state == "another model" else None,
         )
-        monkeypatch.setattr(run_folder, "PRETRAINED", run.parent)
+        monkeypatch.setattr(trained_model, "PRETRAINED", run.parent)
         if state == "none":
             (run / "export" / "export.json").unlink()
         if state == "damaged":

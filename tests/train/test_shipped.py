@@ -11,28 +11,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, emotions
-from fer_pipeline.learning.model import bundle, exports, run_folder
-from fer_pipeline.learning.model.summary import describe
-from fer_pipeline.publication import SHIPPED
+from fer_pipeline import config
+from fer_pipeline.data import emotions
+from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.learning.analysis.network_summary import describe
+from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is taken where no model is named has both; its teacher is there to teach and to compare.
-FORMS = {"compact": {"litert_int8"}, SHIPPED: {"litert", "litert_int8"}}
+FORMS = {"compact": {"litert_int8"}, DEFAULT_MODEL: {"litert", "litert_int8"}}
 # Beside a checkout for development; nobody else has it there.
 FER2013 = ROOT.parent / "shared" / "data" / "fer2013.parquet"
 
 
 @pytest.fixture(
-    scope="module", params=sorted(path.name for path in run_folder.PRETRAINED.iterdir())
+    scope="module", params=sorted(path.name for path in trained_model.PRETRAINED.iterdir())
 )
 def folder(request):
-    return run_folder.PRETRAINED / request.param
+    return trained_model.PRETRAINED / request.param
 
 
 @pytest.fixture(scope="module")
 def shipped(folder):
-    return bundle.load(folder)
+    return serving_model.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,12 @@ def files(folder):
 
 class TestModel:
     def test_is_found_by_its_name(self, folder, tmp_path, monkeypatch):
-        assert run_folder.located(folder.name) == folder
+        assert trained_model.resolve_model_path(folder.name) == folder
         # A folder that is there goes before.
         monkeypatch.chdir(tmp_path)
         (tmp_path / folder.name).mkdir()
-        assert run_folder.located(folder.name).resolve() == tmp_path / folder.name
-        assert run_folder.located("no_such") == Path("no_such")
+        assert trained_model.resolve_model_path(folder.name).resolve() == tmp_path / folder.name
+        assert trained_model.resolve_model_path("no_such") == Path("no_such")
 
     def test_costs_no_more_than_it_may(self, folder, shipped):
         model, info = shipped
@@ -93,7 +94,7 @@ class TestModel:
         assert "path" not in {*report["model"], *report["dataset"]}
 
     def test_the_export_is_that_of_this_model(self, folder, shipped):
-        made = exports.read(folder / run_folder.EXPORTS)
+        made = export_manifest.read(folder / trained_model.EXPORTS)
         assert made.model["sha256"] == shipped[1].sha256
         assert {one.form for one in made.exports} == FORMS[folder.name]
 
@@ -107,7 +108,7 @@ class TestModel:
 
 
 def test_one_is_taken_where_none_is_named():
-    assert run_folder.located(None) == run_folder.PRETRAINED / SHIPPED
+    assert trained_model.resolve_model_path(None) == trained_model.PRETRAINED / DEFAULT_MODEL
 
 
 @pytest.mark.skipif(not FER2013.exists(), reason="needs FER2013")

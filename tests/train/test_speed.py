@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning.model import bundle, exporting, run_folder, speed
-from fer_pipeline.learning.model.exports import Exported
-from fer_pipeline.learning.model.run_folder import RunInfo
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import EXPORTED
-from fer_pipeline.stages import forms
+from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.learning.export import benchmark, formats, verify
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.export_manifest import ExportedModel
+from fer_pipeline.learning.inference.trained_model import ModelInfo
 
 SIZE = 16
 PIXELS = np.zeros((4, SIZE, SIZE), np.uint8)
@@ -49,16 +49,16 @@ class TestSpeeds:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock) -> None:
         # A call of 4 images is a turn.
         run = clock.form("a", 1 / 1024, 1, 0.5, 0.25, 0.5, 1)
-        assert speed.speeds({"a": run}, PIXELS) == {"a": 4.0}
+        assert benchmark.speeds({"a": run}, PIXELS) == {"a": 4.0}
         assert clock.calls == "a" * 6
 
     def test_a_turn_goes_on_for_a_quarter_of_a_second(self, clock) -> None:
-        assert speed.speeds({"a": clock.form("a", 1 / 64)}, PIXELS) == {"a": 64.0}
+        assert benchmark.speeds({"a": clock.form("a", 1 / 64)}, PIXELS) == {"a": 64.0}
         assert clock.calls == "a" * (1 + 5 * 4)
 
     def test_they_take_turns_and_keep_their_names(self, clock) -> None:
         run = {"slow": clock.form("s", 0.5), "fast": clock.form("f", 0.125)}
-        assert speed.speeds(run, PIXELS) == {"slow": 2.0, "fast": 8.0}
+        assert benchmark.speeds(run, PIXELS) == {"slow": 2.0, "fast": 8.0}
         assert clock.calls == "sf" * 6
 
 
@@ -68,19 +68,19 @@ def test_the_unit_is_the_models_own_speed(tmp_path, monkeypatch) -> None:
         return {"litert_int8": 400.0, "litert": 200.0, "saved_model": 50.0, "keras": 100.0}
 
     asked: list[object] = []
-    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.setattr(benchmark, "measure", measure)
     made = [
-        Exported(form=form, path=path, bytes=1, largest_difference=0, tolerance=0, sha256={})
-        for form, path in EXPORTED.items()
+        ExportedModel(form=form, path=path, bytes=1, largest_difference=0, tolerance=0, sha256={})
+        for form, path in EXPORT_FILES.items()
     ]
-    info = RunInfo.model_construct(network="system_a", size=SIZE)
-    found = forms.timed(made, tmp_path / "run", info, tmp_path)
+    info = ModelInfo.model_construct(network="system_a", size=SIZE)
+    found = verify.benchmark_exports(made, tmp_path / "run", info, tmp_path)
     assert {one.form: one.relative_speed for one in found} == {
         "saved_model": 0.5,
         "litert": 2.0,
         "litert_int8": 4.0,
     }
-    paths = {form: tmp_path / path for form, path in EXPORTED.items()}
+    paths = {form: tmp_path / path for form, path in EXPORT_FILES.items()}
     assert asked == [({"keras": tmp_path / "run" / "model.keras", **paths}, "system_a", SIZE)]
 
 
@@ -89,7 +89,9 @@ def make_model(filters: int) -> keras.Model:
     maps = keras.layers.Conv2D(filters, 3)(images)
     maps = keras.layers.Conv2D(filters, 3)(maps)
     logits = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(maps))
-    return bundle.servable(keras.Model(images, logits), SIZE, Normalization.centered())
+    return serving_model.build_serving_model(
+        keras.Model(images, logits), SIZE, Normalization.centered()
+    )
 
 
 class TestMeasure:
@@ -99,9 +101,9 @@ class TestMeasure:
         folder = tmp_path_factory.mktemp("models")
         for name, filters in (("small", 2), ("large", 64)):
             model = make_model(filters)
-            bundle.save(model, folder / name / run_folder.MODEL)
-            for form, each in exporting.FORMS.items():
-                each.write(model, folder / name / EXPORTED[form])
+            serving_model.save(model, folder / name / trained_model.MODEL)
+            for form, each in formats.FORMS.items():
+                each.write(model, folder / name / EXPORT_FILES[form])
         return folder
 
     def test_each_form_is_timed_under_its_name(self, models) -> None:
@@ -110,9 +112,9 @@ class TestMeasure:
             "litert": large / "model.tflite",
             "litert_int8": small / "model.tflite",
             "saved_model": large / "saved_model",
-            "keras": small / run_folder.MODEL,
+            "keras": small / trained_model.MODEL,
         }
-        found = speed.measure(files, "system_a", SIZE)
+        found = benchmark.measure(files, "system_a", SIZE)
         assert found.keys() == files.keys()
         assert found["litert_int8"] > 3 * found["litert"]
         assert found["keras"] > 3 * found["saved_model"]
@@ -123,7 +125,7 @@ class TestMeasure:
         failing.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(failing))
         with pytest.raises(RunError) as raised:
-            speed.measure({"keras": tmp_path / "run.keras"}, "system_a", SIZE)
+            benchmark.measure({"keras": tmp_path / "run.keras"}, "system_a", SIZE)
         assert str(raised.value) == (
             f"{tmp_path}/run.keras: its speed cannot be measured: OSError: no memory"
         )

@@ -14,16 +14,16 @@ import tensorflow as tf
 
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, StorageError
-from fer_pipeline.learning.training.history import History, Round
-from fer_pipeline.learning.training.tensorboard import TensorBoard
-from fer_pipeline.learning.training.tracking import MLflow
+from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.loggers.mlflow import MLflow
+from fer_pipeline.learning.training.loggers.tensorboard import TensorBoard
 
 ROOT = Path(__file__).resolve().parents[2]
-DRAWN = Round(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
-FIRST = Round(7, 1, 0.75, 0.5, 1.5, 0.25, 0.375, 0.25)
-SECOND = Round(14, 2, 0.625, 0.875, 1.0, 0.75, 0.5, 0.125)
-UNVALIDATED = Round(21, 3, 0.5, 0.25, None, None, None, 0.0625)
-TRIAL = Round(7, 1, 0.25, 0.125, 2.0, 0.5, 0.25, 0.5, trial=1)
+DRAWN = ValidationRound(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
+FIRST = ValidationRound(7, 1, 0.75, 0.5, 1.5, 0.25, 0.375, 0.25)
+SECOND = ValidationRound(14, 2, 0.625, 0.875, 1.0, 0.75, 0.5, 0.125)
+UNVALIDATED = ValidationRound(21, 3, 0.5, 0.25, None, None, None, 0.0625)
+TRIAL = ValidationRound(7, 1, 0.25, 0.125, 2.0, 0.5, 0.25, 0.5, trial=1)
 Points = dict[str, list[tuple[int, float]]]
 
 
@@ -88,7 +88,7 @@ class TestTensorBoard:
         resumed = History(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
         again = self.callback(tmp_path, resumed)
         assert self.events(folder)["validation/epoch_loss"] == [(0, 1.25), (7, 1.5)]
-        resumed.add(Round(14, 2, 0.625, 0.875, 1.125, 0.75, 0.5, 0.125))
+        resumed.add(ValidationRound(14, 2, 0.625, 0.875, 1.125, 0.75, 0.5, 0.125))
         again.on_epoch_end(1)
         again.on_train_end()
         assert self.events(folder)["validation/epoch_loss"] == [(0, 1.25), (7, 1.5), (14, 1.125)]
@@ -345,7 +345,7 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "sys.addaudithook(lambda event, _: event in asked and seen.append(event))\n"
         "from fer_pipeline import config\n"
         "from fer_pipeline.learning.training.history import History, Round\n"
-        "from fer_pipeline.learning.training.tracking import MLflow\n"
+        "from fer_pipeline.learning.training.loggers.mlflow import MLflow\n"
         "history = History(Path('history.csv'))\n"
         "chosen = config.load(None, ['tracking.mlflow=true'])\n"
         "made = MLflow(Path('mlflow.json'), history, chosen, name='a', dataset_checksum='b',"

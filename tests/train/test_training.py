@@ -19,20 +19,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, interruption, provenance
+from fer_pipeline import config
+from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.learning import networks
-from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.io import interrupts
+from fer_pipeline.io import versions as provenance
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training import loop as training
 from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.history import History
-from fer_pipeline.learning.training.loop import Length
-from fer_pipeline.learning.training.objective import Objective
-from fer_pipeline.learning.training.trainer import Trainer, make_repeatable
-from fer_pipeline.manifest import Manifest
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.stages.train import summary, train
+from fer_pipeline.learning.training.loop import StepSchedule
+from fer_pipeline.learning.training.losses import ClassificationLoss
+from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
+from fer_pipeline.pipelines.train import summary, train
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "train.py"
@@ -62,14 +64,16 @@ def chosen(*overrides, seed=0, batch_size=23, steps=10):
 
 
 def feed_of(dataset, split="train", batch_size=23, *, shuffle=False, seed=0):
-    return Feed(dataset, split, batch_size, shuffle=shuffle, seed=seed)
+    return BatchLoader(dataset, split, batch_size, shuffle=shuffle, seed=seed)
 
 
 def make_trainer(learning_rate=0.02, seed=0):
-    make_repeatable(seed)
-    network = networks.build("system_a", SIZE, len(CLASSES), {"hidden": 8})
-    model = bundle.servable(network, SIZE, Normalization.centered())
-    return Trainer(network, model, keras.optimizers.SGD(learning_rate), Objective(len(CLASSES)))
+    enable_determinism(seed)
+    network = registry.build_network("system_a", SIZE, len(CLASSES), {"hidden": 8})
+    model = serving_model.build_serving_model(network, SIZE, Normalization.centered())
+    return Trainer(
+        network, model, keras.optimizers.SGD(learning_rate), ClassificationLoss(len(CLASSES))
+    )
 
 
 def fit(trainer, folder, dataset, length, callbacks=(), *, validation="validation", **options):
@@ -90,7 +94,7 @@ def contents(folder):
 
 
 def weights_of(folder):
-    return bundle.load(folder)[0].get_weights()
+    return serving_model.load(folder)[0].get_weights()
 
 
 def same(one, other):
@@ -126,7 +130,7 @@ class Logs(keras.callbacks.Callback):
 class TestStep:
     def by_hand(self, weights, images, labels, rate):
         """One step of plain gradient descent on the mean cross-entropy, and that before it."""
-        network = networks.build("system_a", SIZE, len(CLASSES), {"hidden": 8})
+        network = registry.build_network("system_a", SIZE, len(CLASSES), {"hidden": 8})
         network.set_weights(weights)
         with tf.GradientTape() as tape:
             logits = network(images)
@@ -142,7 +146,7 @@ class TestStep:
         (images, labels) = next(feed_of(easy_dataset, batch_size=TRAIN).epoch(0))
         assert len(labels) == TRAIN
         expected, loss, accuracy = self.by_hand(before, images, labels.numpy(), 0.03)
-        rounds = fit(trainer, tmp_path, easy_dataset, Length(1, 1, 1), batch_size=TRAIN)
+        rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 1, 1), batch_size=TRAIN)
         after = trainer.network.get_weights()
         assert not any(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
         for found, wanted in zip(after, expected, strict=True):
@@ -158,7 +162,7 @@ class TestStep:
         # And the next epoch begins again at the first.
         for images, labels in [*batches, batches[0]]:
             weights, _, _ = self.by_hand(weights, images, labels.numpy(), 0.02)
-        fit(trainer, tmp_path, easy_dataset, Length(3, 2, 3), batch_size=100)
+        fit(trainer, tmp_path, easy_dataset, StepSchedule(3, 2, 3), batch_size=100)
         for found, wanted in zip(trainer.network.get_weights(), weights, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
@@ -179,7 +183,7 @@ class TestStep:
         }
         assert trainer.evaluate(feed_of(easy_dataset, "validation")) == found
         assert same(trainer.network.get_weights(), weights)
-        rounds = fit(trainer, tmp_path, easy_dataset, Length(1, 5, 1))
+        rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 5, 1))
         first = rounds[0]
         assert (
             first.validation_loss,
@@ -189,7 +193,7 @@ class TestStep:
 
     def test_the_first_round_is_not_counted_into_the_second(self, easy_dataset, tmp_path):
         # A rate that changes nothing: both rounds measure the same rows.
-        rounds = fit(make_trainer(1e-12), tmp_path, easy_dataset, Length(10, 5, 5))
+        rounds = fit(make_trainer(1e-12), tmp_path, easy_dataset, StepSchedule(10, 5, 5))
         assert rounds[1].minibatch_loss == pytest.approx(rounds[2].minibatch_loss, rel=1e-5)
         assert rounds[1].minibatch_accuracy == rounds[2].minibatch_accuracy
 
@@ -238,7 +242,12 @@ class TestRounds:
 
     def test_many_steps_of_a_small_epoch(self, easy_dataset, tmp_path):
         rounds = fit(
-            make_trainer(), tmp_path, easy_dataset, Length(9, 2, 9), batch_size=100, shuffle=True
+            make_trainer(),
+            tmp_path,
+            easy_dataset,
+            StepSchedule(9, 2, 9),
+            batch_size=100,
+            shuffle=True,
         )
         assert [(made.step, made.epoch) for made in rounds] == [(0, 0), (9, 5)]
 
@@ -256,7 +265,7 @@ class TestLearning:
         assert float(rows[-1]["validation_loss"]) < 0.5 * float(rows[0]["validation_loss"])
         assert info.best_accuracy > 0.9
         # And what is kept does it, from raw pixels.
-        model, _ = bundle.load(tmp_path)
+        model, _ = serving_model.load(tmp_path)
         pixels, labels = zip(
             *((p, o["label"]) for p, o in feed_of(easy_dataset, "validation").raw(["label"])),
             strict=True,
@@ -278,7 +287,7 @@ class TestLearning:
         found = []
         for seed in (1, 2):
             trainer = make_trainer()
-            fit(trainer, tmp_path, easy_dataset, Length(5, 5, 5), shuffle=True, seed=seed)
+            fit(trainer, tmp_path, easy_dataset, StepSchedule(5, 5, 5), shuffle=True, seed=seed)
             found.append(trainer.network.get_weights())
         assert not same(*found)
 
@@ -290,7 +299,7 @@ class TestLearning:
                 trainer,
                 tmp_path,
                 easy_dataset,
-                Length(10, 5, every),
+                StepSchedule(10, 5, every),
                 validation=validation,
                 shuffle=True,
             )
@@ -315,7 +324,7 @@ class TestWhatIsKept:
         best = BestWeights("val_accuracy", history, lambda: trainer.confusion, validated=True)
         train_feed, validation = feed_of(easy_dataset), feed_of(easy_dataset, "validation")
         callbacks = [Spoil(), best, seen]
-        training.fit(trainer, train_feed, validation, Length(150, 5, 30), history, callbacks)
+        training.fit(trainer, train_feed, validation, StepSchedule(150, 5, 30), history, callbacks)
         accuracies = [made.validation_accuracy for made in history.rounds[1:]]
         assert max(accuracies[3:]) < max(accuracies[:3])
         assert best.kept.value == max(accuracies)
@@ -336,7 +345,7 @@ class TestWhatIsKept:
         assert [row["step"] for row in rows] == ["0", "4", "8", "10"]
         assert {row["validation_loss"] + row["validation_accuracy"] for row in rows} == {""}
         trainer = make_trainer()
-        fit(trainer, tmp_path, data, Length(10, 5, 10), validation=None, shuffle=True)
+        fit(trainer, tmp_path, data, StepSchedule(10, 5, 10), validation=None, shuffle=True)
         assert same(weights_of(tmp_path / "run"), trainer.network.get_weights())
         assert "validation accuracy not validated" in summary(info, str(tmp_path / "run"))
 
@@ -351,7 +360,7 @@ class TestTemperature:
 
     def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("training.best=last"))
-        model, _ = bundle.load(tmp_path)
+        model, _ = serving_model.load(tmp_path)
         rows = feed_of(easy_dataset, "validation").raw(["label"])
         pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
         logits = self.logits(model, pixels)
@@ -374,7 +383,7 @@ class TestTemperature:
 
     def test_can_be_given(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("model.temperature=2.5"))
-        model, _ = bundle.load(tmp_path)
+        model, _ = serving_model.load(tmp_path)
         assert info.temperature == 2.5
         pixels = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), np.uint8)
         expected = tf.nn.softmax(self.logits(model, pixels) / 2.5).numpy()
@@ -384,7 +393,7 @@ class TestTemperature:
     def test_is_1_without_validation(self, bright_and_dark, write_dataset, tmp_path):
         data = write_dataset(tmp_path / "data", {"train": bright_and_dark(TRAIN, 5)})
         info = train(str(data), str(tmp_path / "run"), chosen())
-        model, _ = bundle.load(tmp_path / "run")
+        model, _ = serving_model.load(tmp_path / "run")
         assert info.temperature == 1
         assert "temperature" not in [layer.name for layer in model.layers]
 
@@ -392,7 +401,7 @@ class TestTemperature:
 class TestCallbacks:
     def test_hear_of_each_round(self, easy_dataset, tmp_path):
         logs = Logs()
-        rounds = fit(make_trainer(), tmp_path, easy_dataset, Length(7, 5, 3), [logs])
+        rounds = fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(7, 5, 3), [logs])
         assert logs.told == [
             "begin",
             *(told for n in range(3) for told in (("epoch", n), ("end", n))),
@@ -411,7 +420,7 @@ class TestCallbacks:
 
     def test_hear_of_no_validation_that_was_not(self, easy_dataset, tmp_path):
         logs = Logs()
-        fit(make_trainer(), tmp_path, easy_dataset, Length(2, 5, 2), [logs], validation=None)
+        fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(2, 5, 2), [logs], validation=None)
         assert [set(told) for told in logs.epochs] == [{"loss", "accuracy"}]
 
     @pytest.mark.parametrize(("monitor", "mode"), [("val_accuracy", "max"), ("loss", "auto")])
@@ -419,7 +428,7 @@ class TestCallbacks:
         # The first round is the best: none is better by ten.
         stop = keras.callbacks.EarlyStopping(monitor, mode=mode, patience=2, min_delta=10)
         logs, trainer = Logs(), make_trainer()
-        rounds = fit(trainer, tmp_path, easy_dataset, Length(50, 5, 5), [stop, logs])
+        rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(50, 5, 5), [stop, logs])
         assert [made.step for made in rounds] == [0, 5, 10, 15]
         assert (trainer.step, stop.stopped_epoch) == (15, 2)
         assert logs.told[-2:] == [("end", 2), "end"]
@@ -427,14 +436,14 @@ class TestCallbacks:
     def test_what_was_stopped_before_begins_anew(self, easy_dataset, tmp_path):
         trainer = make_trainer()
         trainer.model.stop_training = True
-        assert len(fit(trainer, tmp_path, easy_dataset, Length(4, 5, 2))) == 3
+        assert len(fit(trainer, tmp_path, easy_dataset, StepSchedule(4, 5, 2))) == 3
 
     def test_early_stopping_restores_the_best_weights(self, easy_dataset, tmp_path):
         stop = keras.callbacks.EarlyStopping(
             "val_loss", mode="max", patience=1, restore_best_weights=True
         )
         logs, trainer = Logs(), make_trainer()
-        fit(trainer, tmp_path, easy_dataset, Length(100, 5, 20), [logs, stop])
+        fit(trainer, tmp_path, easy_dataset, StepSchedule(100, 5, 20), [logs, stop])
         assert len(logs.epochs) > 1
         worst = max(range(len(logs.epochs)), key=lambda index: logs.epochs[index]["val_loss"])
         assert same(trainer.network.get_weights(), logs.weights[worst])
@@ -446,14 +455,14 @@ class TestCallbacks:
                 with contextlib.suppress(KeyboardInterrupt):
                     signal.raise_signal(signal.SIGINT)
 
-        with interruption.noticed(), pytest.raises(KeyboardInterrupt):
-            fit(make_trainer(), tmp_path, easy_dataset, Length(10, 5, 2), [Deaf()])
+        with interrupts.record_interrupts(), pytest.raises(KeyboardInterrupt):
+            fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(10, 5, 2), [Deaf()])
 
     def test_a_schedule_of_the_learning_rate(self, easy_dataset, tmp_path):
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.0)
         trainer = make_trainer()
         before = trainer.network.get_weights()
-        fit(trainer, tmp_path, easy_dataset, Length(5, 5, 5), [schedule])
+        fit(trainer, tmp_path, easy_dataset, StepSchedule(5, 5, 5), [schedule])
         assert same(trainer.network.get_weights(), before)
 
     def test_others_of_keras(self, easy_dataset, tmp_path):
@@ -463,7 +472,7 @@ class TestCallbacks:
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.History(),
         ]
-        rounds = fit(make_trainer(), tmp_path, easy_dataset, Length(10, 5, 5), callbacks)
+        rounds = fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(10, 5, 5), callbacks)
         assert {path.name for path in tmp_path.glob("*.keras")} == {"1.keras", "2.keras"}
         assert callbacks[-1].history["val_loss"] == [made.validation_loss for made in rounds[1:]]
         logged = [float(row["val_loss"]) for row in table(tmp_path / "log.csv")]
@@ -487,7 +496,7 @@ class TestNoNumber:
         ("steps", "every"), [(6, 3), (120, 120)], ids=["a round", "within a round"]
     )
     def test_the_loss(self, easy_dataset, tmp_path, steps, every):
-        length = Length(steps, 5, every)
+        length = StepSchedule(steps, 5, every)
         with pytest.raises(RunError) as error:
             fit(make_trainer(1e30), tmp_path, easy_dataset, length, shuffle=True)
         message = one_line(error)
@@ -503,7 +512,7 @@ class TestNoNumber:
     def test_the_validation_loss_after_the_last_step(self, easy_dataset, tmp_path):
         # The loss of a batch is that before its step: the last step can ruin the network unseen.
         with pytest.raises(RunError) as error:
-            fit(make_trainer(1e30), tmp_path, easy_dataset, Length(1, 5, 1), shuffle=True)
+            fit(make_trainer(1e30), tmp_path, easy_dataset, StepSchedule(1, 5, 1), shuffle=True)
         message = one_line(error)
         assert message.startswith("the loss is nan after 1 steps (batch 1 of epoch 1);")
         assert message.endswith(MAY_HELP)
@@ -516,7 +525,7 @@ class TestNoNumber:
         trainer = make_trainer(0.5)
         last = keras.callbacks.LambdaCallback(on_train_batch_end=ruin)
         with pytest.raises(RunError) as error:
-            fit(trainer, tmp_path, easy_dataset, Length(1, 5, 1), [last], shuffle=True)
+            fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 5, 1), [last], shuffle=True)
         assert re.fullmatch(
             r"1 of 8 weight arrays are not finite after 1 steps, though the loss still is \(\d.*\)"
             + re.escape(MAY_HELP.replace("1e+30", "0.5")),
@@ -559,7 +568,7 @@ class TestDataset:
                 trainer,
                 tmp_path,
                 data,
-                Length(3 * steps, steps, steps),
+                StepSchedule(3 * steps, steps, steps),
                 validation=None,
                 batch_size=batch_size,
                 shuffle=shuffle,
@@ -586,7 +595,7 @@ class TestDataset:
                 make_trainer(rate),
                 tmp_path,
                 easy_dataset,
-                Length(60, 115, 30),
+                StepSchedule(60, 115, 30),
                 callbacks,
                 batch_size=1,
             )
@@ -624,12 +633,12 @@ class TestTrain:
 
     def test_model_json_tells_the_truth(self, trained, easy_dataset):
         folder, info = trained
-        assert run_folder.read(folder) == info
-        network = networks.build("system_a", SIZE, 3, {"hidden": 8})
+        assert trained_model.read(folder) == info
+        network = registry.build_network("system_a", SIZE, 3, {"hidden": 8})
         rows = table(folder / "history.csv")
         accuracies = [float(row["validation_accuracy"]) for row in rows]
         best = max(range(1, len(rows)), key=accuracies.__getitem__)
-        versions = provenance.versions(
+        versions = provenance.package_versions(
             "tensorflow", "tensorflow-cpu", "keras", "numpy", "petastorm"
         )
         assert json.loads((folder / "model.json").read_text()) == {
@@ -652,13 +661,13 @@ class TestTrain:
             "teachers": [],
             "seed": 0,
             "workers": 1,
-            "sha256": run_folder.digest(folder / "model.keras"),
+            "sha256": trained_model.file_sha256(folder / "model.keras"),
             "versions": versions,
         }
         assert {"keras", "numpy", "petastorm", "python", "fer_pipeline"} <= set(versions)
         assert any(name.startswith("tensorflow") for name in versions)
         # The model that is kept is as good as it says.
-        model, _ = bundle.load(folder)
+        model, _ = serving_model.load(folder)
         pixels, others = zip(*feed_of(easy_dataset, "validation").raw(["label"]), strict=True)
         labels = np.concatenate([part["label"] for part in others])
         right = model(np.concatenate(pixels)[..., None]).numpy().argmax(axis=1) == labels
@@ -782,7 +791,7 @@ class TestRefusals:
         data = write_dataset(tmp_path, {"train": bright_and_dark(20, 5)})
         with pytest.raises(StorageError, match="not a finished training run"):
             train(str(data), str(data), chosen(), overwrite=True)
-        assert Feed(data, "train", 5, shuffle=False, seed=0).rows == 20
+        assert BatchLoader(data, "train", 5, shuffle=False, seed=0).rows == 20
 
     def test_a_file(self, easy_dataset, tmp_path):
         (tmp_path / "run").write_text("")
@@ -823,7 +832,7 @@ class TestOverwrite:
         after = contents(run)
         assert set(after) == OUTPUTS
         assert all(after[name] != before[name] for name in OUTPUTS)
-        assert bundle.load(run)[1] == info
+        assert serving_model.load(run)[1] == info
         assert info.seed == 7
         assert config.load(run / "config.yaml") == other
 
@@ -864,17 +873,17 @@ class TestOverwrite:
         assert "cannot be written" in one_line(error)
         # Model and description are of one run, or there is none.
         if (run / "model.json").exists():
-            bundle.load(run)
+            serving_model.load(run)
         else:
             with pytest.raises(RunError, match="its training has not finished"):
-                bundle.load(run)
+                serving_model.load(run)
 
     def test_a_first_run_that_fails_is_no_run(self, easy_dataset, tmp_path):
         out = tmp_path / "run"
         with pytest.raises(RunError, match="the loss is nan"):
             train(str(easy_dataset), str(out), chosen("training.optimizer.learning_rate=1e30"))
         with pytest.raises(RunError, match="its training has not finished"):
-            bundle.load(out)
+            serving_model.load(out)
         # What it left is ours, and is replaced without being asked.
         train(str(easy_dataset), str(out), chosen())
         assert set(contents(out)) == OUTPUTS
@@ -899,12 +908,12 @@ class TestJob:
         command = [JOB, "--dataset", easy_dataset, "--output", out]
         done = python(*command, "--config", folder / "config.yaml")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == summary(run_folder.read(out), str(out)) + "\n"
+        assert done.stdout == summary(trained_model.read(out), str(out)) + "\n"
         assert "Warning" not in done.stderr
         assert "Traceback" not in done.stderr
         assert same(weights_of(out), weights_of(folder))
         assert (out / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
-        assert run_folder.read(out).model_copy(update={"sha256": info.sha256}) == info
+        assert trained_model.read(out).model_copy(update={"sha256": info.sha256}) == info
 
     def test_that_fails(self, easy_dataset, tmp_path):
         command = [JOB, "--dataset", easy_dataset, "--output", tmp_path / "run"]

@@ -5,13 +5,15 @@ import sys
 
 import pytest
 
-from fer_pipeline import config, manifest, storage
+from fer_pipeline import config
+from fer_pipeline.data import manifest
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.model import bundle, run_folder
+from fer_pipeline.io import storage
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.training import checkpoint
-from fer_pipeline.stages.evaluate import evaluate
-from fer_pipeline.stages.train import train
+from fer_pipeline.pipelines.evaluate import evaluate
+from fer_pipeline.pipelines.train import train
 from tests.object_store import BUCKET, names, served
 
 
@@ -49,7 +51,7 @@ class TestFeed:
     @pytest.mark.parametrize("options", [{}, {"shards": 2, "shard": 1}, {"cache": "memory"}])
     def test_is_that_of_a_disk(self, dataset, easy_dataset, options):
         def batches(folder):
-            feed = Feed(folder, "train", 16, shuffle=True, seed=4, **options)
+            feed = BatchLoader(folder, "train", 16, shuffle=True, seed=4, **options)
             return [(a.numpy().tobytes(), b.numpy().tolist()) for a, b in feed.epoch(1)]
 
         assert batches(storage.path(dataset)) == batches(easy_dataset)
@@ -61,7 +63,7 @@ class TestFeed:
             if not name.endswith("parquet"):
                 storage.write_text(storage.path(f"{copy}/{name}"), storage.read_text(part))
         with pytest.raises(DatasetError, match="is missing, the manifest says"):
-            Feed(storage.path(copy), "train", 16, shuffle=True, seed=0)
+            BatchLoader(storage.path(copy), "train", 16, shuffle=True, seed=0)
 
 
 class TestRuns:
@@ -75,7 +77,7 @@ class TestRuns:
         assert any("tfevents" in name for name in names(there))
         for name in ("history.csv", "config.yaml"):
             assert storage.read_text(storage.path(f"{there}/{name}")) == (local / name).read_text()
-        weights = [bundle.load(storage.path(run))[0].get_weights() for run in runs]
+        weights = [serving_model.load(storage.path(run))[0].get_weights() for run in runs]
         for one, other in zip(*weights, strict=True):
             assert one.tobytes() == other.tobytes()
 
@@ -99,7 +101,7 @@ class TestRuns:
                 train(dataset, there, chosen())
         assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= names(there)
         with pytest.raises(RunError, match="its training has not finished"):
-            run_folder.read(storage.path(there))
+            trained_model.read(storage.path(there))
         train(dataset, there, chosen(), resume=True)
         whole = storage.read_text(storage.path(f"{runs[0]}/history.csv"))
         assert storage.read_text(storage.path(f"{there}/history.csv")) == whole

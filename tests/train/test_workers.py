@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_pipeline.learning.training import workers
+from fer_pipeline.learning.training import distributed
 
 WORKER = Path(__file__).with_name("one_worker.py")
 STEPS, BATCH, SIZE = 50, 24, 16
@@ -154,6 +154,6 @@ def test_waiting_costs_no_threads():
 
 def test_totals_of_one_are_its_own():
     arrays = [np.array(1.5), np.arange(6).reshape(2, 3), np.array([2**52, 1], np.int64)]
-    for given, found in zip(arrays, workers.totals(arrays), strict=True):
+    for given, found in zip(arrays, distributed.all_reduce_sum(arrays), strict=True):
         np.testing.assert_array_equal(given, found)
         assert given.dtype == found.dtype

@@ -1,5 +1,5 @@
-from fer_pipeline.accounting import Cause, Reason, Split
-from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
+from fer_pipeline.data.split_assignment import KEPT, OUTCOMES, SPLITS
 
 
 def test_splits_are_the_folders_that_readers_know():
@@ -7,7 +7,7 @@ def test_splits_are_the_folders_that_readers_know():
 
 
 def test_each_way_to_the_quarantine_has_its_own_text():
-    assert [str(reason) for reason in Reason] == [
+    assert [str(reason) for reason in QuarantineReason] == [
         "wrong number of pixels",
         "value outside 0..255",
         "not a number",
@@ -21,7 +21,7 @@ def test_each_way_to_the_quarantine_has_its_own_text():
 
 
 def test_each_cause_has_its_own_text():
-    assert [str(cause) for cause in Cause] == [
+    assert [str(cause) for cause in DropReason] == [
         "class not selected",
         "usage not selected",
         "voted as no face",
@@ -34,11 +34,17 @@ def test_each_cause_has_its_own_text():
 
 
 def test_causes_stand_in_the_order_in_which_they_are_tried():
-    assert list(Cause)[-3:] == [Cause.COPY_OF_EVALUATION, Cause.CONFLICT, Cause.COPY]
+    assert list(DropReason)[-3:] == [
+        DropReason.COPY_OF_EVALUATION,
+        DropReason.CONFLICT,
+        DropReason.COPY,
+    ]
 
 
 def test_codes_of_splits_and_outcomes_are_distinct_and_fit_a_byte():
     assert [SPLITS.index(split) for split in Split] == [0, 1, 2]
-    assert sorted(OUTCOMES.index(why) for why in (*Reason, *Cause)) == list(range(len(OUTCOMES)))
+    assert sorted(OUTCOMES.index(why) for why in (*QuarantineReason, *DropReason)) == list(
+        range(len(OUTCOMES))
+    )
     assert len({str(why) for why in OUTCOMES}) == len(OUTCOMES) < 128
     assert KEPT not in range(len(OUTCOMES))

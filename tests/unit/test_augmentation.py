@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.augmentation import BORDERS, flip_horizontally, rotate, variants
+from fer_pipeline.data.variants import BORDERS, create_variants, flip_horizontally, rotate
 
 SIZES = [8, 9, 28, 48, 49]
 
@@ -88,7 +88,7 @@ def test_a_flip_swaps_left_and_right_only():
 
 def test_variants_are_named_in_order_and_do_what_they_are_called():
     images = noise(28)
-    made = variants(True, [10, -10.0, 7.5, -7.5], "replicate", 28)
+    made = create_variants(True, [10, -10.0, 7.5, -7.5], "replicate", 28)
     assert [variant.name for variant in made] == [
         "original",
         "flip",
@@ -107,12 +107,12 @@ def test_variants_are_named_in_order_and_do_what_they_are_called():
 
 
 def test_nothing_asked_for_leaves_the_original():
-    assert [variant.name for variant in variants(False, [], "constant", 28)] == ["original"]
+    assert [variant.name for variant in create_variants(False, [], "constant", 28)] == ["original"]
 
 
 @pytest.mark.parametrize("angles", [(22.5, 22.50001), (0.1234567, 0.1234568), (123.4567, 123.4568)])
 def test_different_angles_have_different_names(angles):
-    names = [variant.name for variant in variants(False, angles, "constant", 28)]
+    names = [variant.name for variant in create_variants(False, angles, "constant", 28)]
     assert len(set(names)) == 3
 
 
@@ -120,7 +120,7 @@ def test_different_angles_have_different_names(angles):
 def test_images_stay_as_they_are_and_their_layout_does_not_matter(border):
     images = noise(28)
     before = images.copy()
-    for variant in variants(True, [10, 90], border, 28):
+    for variant in create_variants(True, [10, 90], border, 28):
         mirrored = variant.apply(images[:, :, ::-1])
         np.testing.assert_array_equal(mirrored, variant.apply(images[:, :, ::-1].copy()))
         alone = np.concatenate([variant.apply(images[k : k + 1]) for k in range(len(images))])

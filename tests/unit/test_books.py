@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_pipeline.accounting import Cause, Reason, Split
-from fer_pipeline.books import Books, block_offsets, checksum
 from fer_pipeline.config import Config
+from fer_pipeline.data.ingest_counts import IngestCounts, block_offsets, checksum
+from fer_pipeline.data.manifest import SourceFile
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
+from fer_pipeline.data.split_assignment import KEPT, OUTCOMES, SPLITS
 from fer_pipeline.errors import DatasetError, TooManyBadRowsError
-from fer_pipeline.manifest import SourceFile
-from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS
 
 
 def tally(
     n: int,
-    why: Reason | Cause | None = None,
+    why: QuarantineReason | DropReason | None = None,
     *,
     source: str = "a.csv",
     block: int = 0,
@@ -45,21 +45,21 @@ TALLIES = [
     tally(5, source="b.csv", label=0, code=0, prints=2**63 + 7),
     tally(2, source="b.csv", label=1, code=1),
     tally(4, source="b.csv", split=Split.TEST, label=1, code=1),
-    tally(1, Reason.PIXEL_RANGE, source="b.csv", label=0, code=0, prints=3),
-    tally(2, Reason.BROKEN, source="b.csv", block=400, split=None, label=-1, code=-1),
-    tally(6, Cause.CLASS, source="a.csv", split=None, label=-1, code=5),
+    tally(1, QuarantineReason.PIXEL_RANGE, source="b.csv", label=0, code=0, prints=3),
+    tally(2, QuarantineReason.BROKEN, source="b.csv", block=400, split=None, label=-1, code=-1),
+    tally(6, DropReason.CLASS, source="a.csv", split=None, label=-1, code=5),
     tally(7, split=Split.VALIDATION, source="a.csv", label=2, code=2),
-    tally(8, Cause.COPY, source="a.csv", label=0, code=0, prints=2**32 - 1),
-    tally(9, Reason.PIXEL_RANGE, source="a.csv", label=2, code=2, prints=1),
+    tally(8, DropReason.COPY, source="a.csv", label=0, code=0, prints=2**32 - 1),
+    tally(9, QuarantineReason.PIXEL_RANGE, source="a.csv", label=2, code=2, prints=1),
 ]
 
 
 class TestOf:
     def test_every_record_is_entered_once(self) -> None:
-        assert Books.of(TALLIES) == Books(
+        assert IngestCounts.of(TALLIES) == IngestCounts(
             read=47,
-            dropped=Counter({Cause.CLASS: 6, Cause.COPY: 8}),
-            quarantined=Counter({Reason.PIXEL_RANGE: 10, Reason.BROKEN: 2}),
+            dropped=Counter({DropReason.CLASS: 6, DropReason.COPY: 8}),
+            quarantined=Counter({QuarantineReason.PIXEL_RANGE: 10, QuarantineReason.BROKEN: 2}),
             pool=Counter({0: 5, 1: 5}),
             evaluation=Counter({Split.VALIDATION: 7, Split.TEST: 4}),
             offsets={("b.csv", 400): 12, ("b.csv", 900): 14},
@@ -71,18 +71,18 @@ class TestOf:
         )
 
     def test_nothing_makes_empty_books(self) -> None:
-        assert Books.of([]) == Books()
+        assert IngestCounts.of([]) == IngestCounts()
 
     @given(st.permutations(TALLIES))
     def test_the_order_does_not_matter(self, tallies) -> None:
-        assert Books.of(tallies) == Books.of(TALLIES)
+        assert IngestCounts.of(tallies) == IngestCounts.of(TALLIES)
 
     @given(
         st.lists(
             st.builds(
                 tally,
                 st.integers(0, 50),
-                st.sampled_from([None, *Reason, *Cause]),
+                st.sampled_from([None, *QuarantineReason, *DropReason]),
                 source=st.sampled_from(["a", "b", "c"]),
                 block=st.integers(0, 4),
                 split=st.sampled_from(list(Split)),
@@ -92,7 +92,7 @@ class TestOf:
         )
     )
     def test_the_books_balance(self, tallies) -> None:
-        books = Books.of(tallies)
+        books = IngestCounts.of(tallies)
 
         kept = sum(books.pool.values()) + sum(books.evaluation.values())
         dropped, bad = sum(books.dropped.values()), sum(books.quarantined.values())
@@ -163,25 +163,29 @@ def config(**values: Any) -> Config:
 
 class TestCheck:
     def test_sound_books_pass_in_silence(self, caplog) -> None:
-        Books.of([tally(99), tally(1, Reason.EMPTY)]).check(config())
+        IngestCounts.of([tally(99), tally(1, QuarantineReason.EMPTY)]).check(config())
 
         assert caplog.records == []
 
     @pytest.mark.parametrize(("bad", "of"), [(29, 100), (57, 100), (1, 3), (0, 7), (7, 7)])
     def test_just_as_many_bad_rows_as_are_allowed_pass(self, bad, of) -> None:
         """Their fraction is hardly ever a floating-point number."""
-        books = Books.of([tally(of - bad), tally(1, split=Split.TEST), tally(bad, Reason.EMPTY)])
+        books = IngestCounts.of(
+            [tally(of - bad), tally(1, split=Split.TEST), tally(bad, QuarantineReason.EMPTY)]
+        )
         allowed = config(input={"max_bad_fraction": bad / (of + 1)})
 
         books.check(allowed)
 
     def test_one_more_fails(self) -> None:
-        books = Books.of(
+        books = IngestCounts.of(
             [
                 tally(70, source="a.csv"),
-                tally(1, Reason.EMPTY, source="a.csv"),
-                tally(9, Reason.PIXEL_RANGE, source="b.csv", split=None, label=-1, code=-1),
-                tally(20, Reason.BROKEN, source="b.csv", split=None, label=-1, code=-1),
+                tally(1, QuarantineReason.EMPTY, source="a.csv"),
+                tally(
+                    9, QuarantineReason.PIXEL_RANGE, source="b.csv", split=None, label=-1, code=-1
+                ),
+                tally(20, QuarantineReason.BROKEN, source="b.csv", split=None, label=-1, code=-1),
             ]
         )
 
@@ -196,22 +200,24 @@ class TestCheck:
 
     def test_one_of_a_hundred_million_counts(self) -> None:
         rows = 10**8
-        books = Books.of([tally(rows - rows // 100 - 1), tally(rows // 100 + 1, Reason.EMPTY)])
+        books = IngestCounts.of(
+            [tally(rows - rows // 100 - 1), tally(rows // 100 + 1, QuarantineReason.EMPTY)]
+        )
 
         with pytest.raises(TooManyBadRowsError, match=r"^1000001 of 100000000 records are bad"):
             books.check(config())
 
     def test_only_bad_rows_fail_by_their_reason(self) -> None:
         with pytest.raises(TooManyBadRowsError, match=r"\(empty field: 2\)"):
-            Books.of([tally(2, Reason.EMPTY)]).check(config())
+            IngestCounts.of([tally(2, QuarantineReason.EMPTY)]).check(config())
 
     def test_nothing_to_train_on(self) -> None:
-        books = Books.of(
+        books = IngestCounts.of(
             [
                 tally(3, split=Split.TEST),
                 tally(2, split=Split.VALIDATION),
-                tally(4, Cause.CLASS),
-                tally(5, Cause.COPY_OF_EVALUATION),
+                tally(4, DropReason.CLASS),
+                tally(5, DropReason.COPY_OF_EVALUATION),
             ]
         )
 
@@ -225,7 +231,7 @@ class TestCheck:
 
     def test_nothing_to_train_on_and_nothing_dropped(self) -> None:
         with pytest.raises(DatasetError, match=r"of 3 records \(dropped: none; validation and"):
-            Books.of([tally(3, split=Split.TEST)]).check(config())
+            IngestCounts.of([tally(3, split=Split.TEST)]).check(config())
 
 
 class TestWarning:
@@ -233,7 +239,7 @@ class TestWarning:
 
     @pytest.mark.parametrize("code", [0, 4])
     def test_low_codes_are_named(self, caplog, code) -> None:
-        books = Books.of(
+        books = IngestCounts.of(
             [
                 tally(5, source="five.csv", code=0),
                 tally(5, source="five.csv", code=code, split=Split.TEST),
@@ -252,7 +258,7 @@ class TestWarning:
         )
 
     def test_names_have_no_code(self, caplog) -> None:
-        Books.of([tally(5, source="faces/angry", code=-1)]).check(config())
+        IngestCounts.of([tally(5, source="faces/angry", code=-1)]).check(config())
 
         assert caplog.records == []
 
@@ -264,13 +270,13 @@ class TestWarning:
         ],
     )
     def test_a_user_who_said_what_they_mean_is_not_warned(self, caplog, meanings) -> None:
-        Books.of([tally(5, code=4)]).check(config(input={"emotions": meanings}))
+        IngestCounts.of([tally(5, code=4)]).check(config(input={"emotions": meanings}))
 
         assert caplog.records == []
 
     def test_the_default_in_other_words_is_still_the_default(self, caplog) -> None:
         words = ["anger", "disgusted", "afraid", "joy", "sadness", "surprised", "calm"]
 
-        Books.of([tally(5, code=4)]).check(config(input={"emotions": words}))
+        IngestCounts.of([tally(5, code=4)]).check(config(input={"emotions": words}))
 
         assert len(caplog.records) == 1

@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from fer_pipeline.calibration import (
+from fer_pipeline.metrics.calibration import (
     COVERAGES,
     TEMPERATURES,
     Bin,
-    Covered,
-    calibration,
-    coverage,
-    curve,
+    CoveragePoint,
+    accuracy_coverage_curve,
+    coverage_points,
     fit_temperature,
+    measure_calibration,
 )
 
 
@@ -115,13 +115,13 @@ def judged(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 class TestCalibration:
     def test_what_is_no_evaluation_is_refused(self):
         with pytest.raises(ValueError, match="rows that do not add up to 1"):
-            calibration(np.array([0]), [[2.0, 3.0]])
+            measure_calibration(np.array([0]), [[2.0, 3.0]])
         with pytest.raises(ValueError, match=r"got \(0,\) and \(0, 2\)"):
-            calibration([], np.zeros((0, 2)))
+            measure_calibration([], np.zeros((0, 2)))
 
     def test_by_hand(self):
         # 0.6 = 9/15 is in the bin that it ends; one of two is right there.
-        found = calibration(*answers([0.6, 0.55, 0.95], [True, False, True]))
+        found = measure_calibration(*answers([0.6, 0.55, 0.95], [True, False, True]))
         assert found.error == pytest.approx((abs(1 - 1.15) + abs(1 - 0.95)) / 3)
         assert found.confidence == pytest.approx(0.7)
         filled = {8: (2, 0.575, 0.5), 14: (1, 0.95, 1.0)}
@@ -130,14 +130,14 @@ class TestCalibration:
         )
 
     def test_a_confidence_above_one_by_rounding_is_in_the_last_bin(self):
-        found = calibration([0], [[1.004, 0.0]])
+        found = measure_calibration([0], [[1.004, 0.0]])
         assert found.bins[-1].images == 1
 
     @settings(max_examples=60, deadline=None)
     @given(judged())
     def test_the_bins_hold_every_image(self, case):
         labels, given = case
-        found = calibration(labels, given)
+        found = measure_calibration(labels, given)
         confidence = given.max(axis=1).astype(np.float64)
         right = given.argmax(axis=1) == labels
         error = 0.0
@@ -156,27 +156,29 @@ class TestCalibration:
         random = np.random.default_rng(0)
         given = random.dirichlet(np.ones(5), 100_000)
         labels = (random.random((len(given), 1)) > given.cumsum(axis=1)).sum(axis=1)
-        assert calibration(labels, given).error < 0.01
+        assert measure_calibration(labels, given).error < 0.01
 
 
 class TestCoverage:
     def test_by_hand(self):
         # The two of 0.75 count together, whatever their order.
-        found = curve(*answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True]))
+        found = accuracy_coverage_curve(
+            *answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True])
+        )
         assert found.confidence.tolist() == [0.875, 0.75, 0.5]
         assert found.images.tolist() == [1, 3, 4]
         assert found.accuracy.tolist() == [1.0, 2 / 3, 0.5]
-        assert coverage(found) == (
-            Covered(1.0, 1.0, 4, 0.5, 0.5),
-            Covered(0.9, 1.0, 4, 0.5, 0.5),
-            Covered(0.8, 1.0, 4, 0.5, 0.5),
-            Covered(0.7, 0.75, 3, 0.75, 2 / 3),
-            Covered(0.5, 0.75, 3, 0.75, 2 / 3),
+        assert coverage_points(found) == (
+            CoveragePoint(1.0, 1.0, 4, 0.5, 0.5),
+            CoveragePoint(0.9, 1.0, 4, 0.5, 0.5),
+            CoveragePoint(0.8, 1.0, 4, 0.5, 0.5),
+            CoveragePoint(0.7, 0.75, 3, 0.75, 2 / 3),
+            CoveragePoint(0.5, 0.75, 3, 0.75, 2 / 3),
         )
 
     def test_a_part_that_is_a_whole_number_of_images_is_not_rounded_up(self):
         sure = np.linspace(0.5, 0.9, 100)
-        found = coverage(curve(*answers(sure.tolist(), [True] * 100)))
+        found = coverage_points(accuracy_coverage_curve(*answers(sure.tolist(), [True] * 100)))
         assert [one.images for one in found] == [100, 90, 80, 70, 50]
 
     @settings(max_examples=80, deadline=None)
@@ -184,7 +186,7 @@ class TestCoverage:
     def test_the_least_confidence_gives_what_is_said(self, case):
         labels, given = case
         confidence, right = given.max(axis=1), given.argmax(axis=1) == labels
-        found = coverage(curve(labels, given))
+        found = coverage_points(accuracy_coverage_curve(labels, given))
         assert tuple(one.asked for one in found) == COVERAGES
         for one in found:
             left = confidence >= np.float32(one.min_confidence)

@@ -8,11 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_pipeline import significance
-from fer_pipeline.comparison import Comparison, Conditions, Cost, Entry, names
-from fer_pipeline.comparison_report import cost_table, pair_table, quality_table
-from fer_pipeline.metrics import measure
-from fer_pipeline.significance import Pair
+from fer_pipeline.metrics import significance
+from fer_pipeline.metrics.classification import measure
+from fer_pipeline.metrics.comparison import (
+    BenchmarkSettings,
+    Comparison,
+    Cost,
+    ModelResult,
+    shortest_unique_names,
+)
+from fer_pipeline.metrics.comparison_tables import cost_table, pair_table, quality_table
+from fer_pipeline.metrics.significance import PairwiseTest
 
 CLASSES = ("happy", "sad")
 LABELS = np.repeat([0, 1], [6, 4])
@@ -34,7 +40,7 @@ def entry(place, **changes):
         Cost(1_234_567, 90_000_000, (), 2000.0),
         Cost(57_527, None, ("Embedding", "MyOwn"), 50.0),
     )
-    made = Entry(
+    made = ModelResult(
         name=("run_a", "b/run")[place],
         path=("/runs/run_a", "/runs/b/run")[place],
         sha256="5" * 64,
@@ -52,7 +58,7 @@ def entry(place, **changes):
 @pytest.fixture
 def found():
     pairs = significance.compare(RIGHT)
-    return Comparison((entry(0), entry(1)), pairs, Conditions(1024, 2, False), 1)
+    return Comparison((entry(0), entry(1)), pairs, BenchmarkSettings(1024, 2, False), 1)
 
 
 def cells(line):
@@ -74,12 +80,12 @@ class TestNames:
         ],
     )
     def test_as_short_as_they_can_be(self, folders, expected):
-        assert names([Path(folder) for folder in folders]) == expected
+        assert shortest_unique_names([Path(folder) for folder in folders]) == expected
 
     @given(st.sets(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1))
     def test_no_two_alike_and_each_the_end_of_its_folder(self, parts):
         folders = [Path("/", *part) for part in sorted(parts)]
-        found = names(folders)
+        found = shortest_unique_names(folders)
         assert len(set(found)) == len(folders)
         assert all(str(folder).endswith(name) for folder, name in zip(folders, found, strict=True))
 
@@ -89,7 +95,7 @@ class TestComparison:
         assert found.rows == 10
         assert found.ratios == [1.0, 0.025]
         (pair,) = found.pairs
-        assert pair == Pair(0, 1, 5, 0, 2 / 32, 2 / 32)
+        assert pair == PairwiseTest(0, 1, 5, 0, 2 / 32, 2 / 32)
         # 9 of 10 against 4 of 10.
         assert found.difference(pair) == 0.5
 
@@ -153,7 +159,7 @@ class TestCostTable:
         )
 
     def test_with_flips_it_says_that_costs_are_of_one_pass(self, found):
-        flipped = dataclasses.replace(found, conditions=Conditions(256, 1, True))
+        flipped = dataclasses.replace(found, conditions=BenchmarkSettings(256, 1, True))
         assert "takes two passes: these costs are of one)" in cost_table(flipped)
         assert "two passes" not in cost_table(found)
 
@@ -205,12 +211,12 @@ class TestPairTable:
         )
 
     def test_what_decides_is_the_corrected_p(self, found):
-        pairs = (Pair(0, 1, 3, 1, 0.02, 0.06), Pair(0, 1, 1, 3, 1e-12, 2e-12))
+        pairs = (PairwiseTest(0, 1, 3, 1, 0.02, 0.06), PairwiseTest(0, 1, 1, 3, 1e-12, 2e-12))
         lines = pair_table(dataclasses.replace(found, pairs=pairs)).splitlines()
         assert cells(lines[1])[-3:] == ["0.02", "0.06", "not significant"]
         assert cells(lines[2])[2:] == ["-20.0", "1", "3", "1e-12", "2e-12", "significant"]
 
     def test_what_is_too_little_for_a_number(self, found):
-        pairs = (Pair(0, 1, 5, 0, 0.0, 1e-300),)
+        pairs = (PairwiseTest(0, 1, 5, 0, 0.0, 1e-300),)
         line = pair_table(dataclasses.replace(found, pairs=pairs)).splitlines()[1]
         assert cells(line)[-3:] == ["<1e-99", "<1e-99", "significant"]

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fer_pipeline.accounting import Split
 from fer_pipeline.config import Config, load
-from fer_pipeline.emotions import FER2013
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, StorageError
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -7,24 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.accounting import Reason
-from fer_pipeline.csv_rows import (
-    Layout,
+from fer_pipeline.data.fer_csv import (
+    CsvLayout,
     is_blank,
     parse_rows,
     read_header,
     split_fields,
     with_pixel_count,
 )
+from fer_pipeline.data.outcomes import QuarantineReason
+from fer_pipeline.data.record import RecordError
 from fer_pipeline.errors import InputError
-from fer_pipeline.rows import Fault
 
 BOM = b"\xef\xbb\xbf"
-ORDINARY = Layout(3, pixels=1, emotion=0, usage=2)
-ORDINARY_64 = Layout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
+ORDINARY = CsvLayout(3, pixels=1, emotion=0, usage=2)
+ORDINARY_64 = CsvLayout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
 
 
-def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> Layout:
+def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> CsvLayout:
     return read_header(line, "faces.csv", labelled=labelled, usage=usage)
 
 
@@ -36,7 +36,7 @@ def pixels(array: np.ndarray) -> bytes:
     return " ".join(map(str, array.ravel().tolist())).encode()
 
 
-def parsed(lines: list[bytes], layout: Layout = ORDINARY_64) -> list[tuple]:
+def parsed(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[tuple]:
     """What stands in each record, with the image as lists."""
     return [
         (
@@ -53,19 +53,19 @@ def parsed(lines: list[bytes], layout: Layout = ORDINARY_64) -> list[tuple]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b"emotion,pixels,Usage", Layout(3, 1, 0, 2)),
-        (b"emotion, pixels, Usage", Layout(3, 1, 0, 2)),
-        (b"emotion,Usage,pixels", Layout(3, 2, 0, 1)),
-        (b"pixels,EMOTION,usage", Layout(3, 0, 1, 2)),
-        (b" Pixels ,\tEmotion,uSAGE\r", Layout(3, 0, 1, 2)),
-        (b"emotion,pixels,Usage\r\n", Layout(3, 1, 0, 2)),
-        (BOM + b"emotion,pixels,Usage\r", Layout(3, 1, 0, 2)),
-        (BOM + b'"emotion","pixels","Usage"\r', Layout(3, 1, 0, 2)),
-        (b'"emotion", "pixels", "Usage"', Layout(3, 1, 0, 2)),
-        (b'emotion,"pixels",Usage', Layout(3, 1, 0, 2)),
-        (b"id,emotion,name,pixels,Usage,", Layout(6, 3, 1, 4)),
-        (b'"a,b",emotion,pixels,Usage', Layout(4, 2, 1, 3)),
-        (b"\xff\xfe\xe9,emotion,pixels,usage", Layout(4, 2, 1, 3)),
+        (b"emotion,pixels,Usage", CsvLayout(3, 1, 0, 2)),
+        (b"emotion, pixels, Usage", CsvLayout(3, 1, 0, 2)),
+        (b"emotion,Usage,pixels", CsvLayout(3, 2, 0, 1)),
+        (b"pixels,EMOTION,usage", CsvLayout(3, 0, 1, 2)),
+        (b" Pixels ,\tEmotion,uSAGE\r", CsvLayout(3, 0, 1, 2)),
+        (b"emotion,pixels,Usage\r\n", CsvLayout(3, 1, 0, 2)),
+        (BOM + b"emotion,pixels,Usage\r", CsvLayout(3, 1, 0, 2)),
+        (BOM + b'"emotion","pixels","Usage"\r', CsvLayout(3, 1, 0, 2)),
+        (b'"emotion", "pixels", "Usage"', CsvLayout(3, 1, 0, 2)),
+        (b'emotion,"pixels",Usage', CsvLayout(3, 1, 0, 2)),
+        (b"id,emotion,name,pixels,Usage,", CsvLayout(6, 3, 1, 4)),
+        (b'"a,b",emotion,pixels,Usage', CsvLayout(4, 2, 1, 3)),
+        (b"\xff\xfe\xe9,emotion,pixels,usage", CsvLayout(4, 2, 1, 3)),
     ],
 )
 def test_a_header_is_read_in_any_of_its_forms(line, expected):
@@ -73,10 +73,10 @@ def test_a_header_is_read_in_any_of_its_forms(line, expected):
 
 
 def test_a_column_that_is_not_needed_may_be_missing():
-    assert header(b"pixels,emotion", usage=False) == Layout(2, 0, 1, None)
-    assert header(b"pixels,usage", labelled=False) == Layout(2, 0, None, 1)
-    assert header(b"pixels", labelled=False, usage=False) == Layout(1, 0, None, None)
-    assert header(b"emotion,pixels,Usage", labelled=False, usage=False) == Layout(3, 1, 0, 2)
+    assert header(b"pixels,emotion", usage=False) == CsvLayout(2, 0, 1, None)
+    assert header(b"pixels,usage", labelled=False) == CsvLayout(2, 0, None, 1)
+    assert header(b"pixels", labelled=False, usage=False) == CsvLayout(1, 0, None, None)
+    assert header(b"emotion,pixels,Usage", labelled=False, usage=False) == CsvLayout(3, 1, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def row(seed: int, side: int = 8, usage: bytes = b"Training") -> bytes:
 )
 def test_the_first_square_image_tells_the_size(lines, count):
     found = with_pixel_count(ORDINARY, lines)
-    assert found == Layout(3, 1, 0, 2, count)
+    assert found == CsvLayout(3, 1, 0, 2, count)
 
 
 def test_sound_rows_give_their_texts_and_their_image():
@@ -198,17 +198,25 @@ def test_each_bad_row_says_why_and_spares_its_neighbours():
     good = row(5)
     first, rest = pixels(image(5)).split(b" ", 1)
     bad = {
-        b"0,1 2 3,Training": Fault(Reason.PIXEL_COUNT, "3 pixels, expected 64"),
-        b"0," + b"1 " * 65 + b",Training": Fault(Reason.PIXEL_COUNT, "65 pixels, expected 64"),
-        b"0," + b"1 " * 63 + b"256,Training": Fault(Reason.PIXEL_RANGE, "values from 1 to 256"),
-        b"0,-1 " + rest + b",Training": Reason.PIXEL_RANGE,
-        b"0,1.5 " + rest + b",Training": Fault(Reason.PIXEL_TOKEN, "a pixel is not a whole number"),
-        b"0,,Training": Fault(Reason.EMPTY, "no pixels"),
-        b"0,  ,Training": Fault(Reason.EMPTY, "no pixels"),
-        b"0," + first: Fault(Reason.BROKEN, "2 fields, expected 3 fields"),
-        good + b",": Fault(Reason.BROKEN, "4 fields, expected 3 fields"),
-        b"garbage": Fault(Reason.BROKEN, "1 fields, expected 3 fields"),
-        b'0,"' + rest: Fault(Reason.BROKEN, "a quote that does not close, expected 3 fields"),
+        b"0,1 2 3,Training": RecordError(QuarantineReason.PIXEL_COUNT, "3 pixels, expected 64"),
+        b"0," + b"1 " * 65 + b",Training": RecordError(
+            QuarantineReason.PIXEL_COUNT, "65 pixels, expected 64"
+        ),
+        b"0," + b"1 " * 63 + b"256,Training": RecordError(
+            QuarantineReason.PIXEL_RANGE, "values from 1 to 256"
+        ),
+        b"0,-1 " + rest + b",Training": QuarantineReason.PIXEL_RANGE,
+        b"0,1.5 " + rest + b",Training": RecordError(
+            QuarantineReason.PIXEL_TOKEN, "a pixel is not a whole number"
+        ),
+        b"0,,Training": RecordError(QuarantineReason.EMPTY, "no pixels"),
+        b"0,  ,Training": RecordError(QuarantineReason.EMPTY, "no pixels"),
+        b"0," + first: RecordError(QuarantineReason.BROKEN, "2 fields, expected 3 fields"),
+        good + b",": RecordError(QuarantineReason.BROKEN, "4 fields, expected 3 fields"),
+        b"garbage": RecordError(QuarantineReason.BROKEN, "1 fields, expected 3 fields"),
+        b'0,"' + rest: RecordError(
+            QuarantineReason.BROKEN, "a quote that does not close, expected 3 fields"
+        ),
     }
     lines = list(itertools.chain.from_iterable((line, good) for line in bad))
     found = parsed(lines)
@@ -230,8 +238,8 @@ def test_no_lines_are_no_records():
 
 def test_only_broken_lines_are_only_faults():
     assert [raw.fault.reason for raw in parse_rows([b"a", b"b"], ORDINARY_64)] == [
-        Reason.BROKEN,
-        Reason.BROKEN,
+        QuarantineReason.BROKEN,
+        QuarantineReason.BROKEN,
     ]
 
 
@@ -239,11 +247,11 @@ def test_where_no_row_shows_a_size_each_has_its_own_reason():
     lines = [b"0,1 2 3,Training", b"0,,Training", b"0,1 x,Training", b"0,256,Training", b"0"]
     assert with_pixel_count(ORDINARY, lines) == ORDINARY
     assert [raw.fault for raw in parse_rows(lines, ORDINARY)] == [
-        Fault(Reason.PIXEL_COUNT, "3 pixels are no square image"),
-        Fault(Reason.EMPTY, "no pixels"),
-        Fault(Reason.PIXEL_TOKEN, "a pixel is not a whole number"),
-        Fault(Reason.PIXEL_RANGE, "values from 256 to 256"),
-        Fault(Reason.BROKEN, "1 fields, expected 3 fields"),
+        RecordError(QuarantineReason.PIXEL_COUNT, "3 pixels are no square image"),
+        RecordError(QuarantineReason.EMPTY, "no pixels"),
+        RecordError(QuarantineReason.PIXEL_TOKEN, "a pixel is not a whole number"),
+        RecordError(QuarantineReason.PIXEL_RANGE, "values from 256 to 256"),
+        RecordError(QuarantineReason.BROKEN, "1 fields, expected 3 fields"),
     ]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fer_pipeline.emotions import FER2013, KNOWN, Labels, canonical
+from fer_pipeline.data.emotions import FER2013, KNOWN, LabelEncoder, canonical_emotion
 
 CODES = {str(code): name for code, name in enumerate(FER2013)}
 
@@ -35,7 +35,7 @@ def test_codes_are_those_of_fer2013():
     ],
 )
 def test_synonyms_case_and_space_lead_to_one_name(said, meant):
-    assert canonical(said) == meant
+    assert canonical_emotion(said) == meant
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_synonyms_case_and_space_lead_to_one_name(said, meant):
 )
 def test_an_unknown_name_is_refused_with_the_nearest(said, hint):
     with pytest.raises(ValueError, match="unknown emotion") as raised:
-        canonical(said)
+        canonical_emotion(said)
     assert str(raised.value) == f"unknown emotion {said!r}: {hint}"
 
 
@@ -70,12 +70,12 @@ def test_an_unknown_name_is_refused_with_the_nearest(said, hint):
     ],
 )
 def test_a_label_is_a_code_or_a_name(text, meant):
-    assert Labels(CODES, FER2013).emotion(text) == meant
+    assert LabelEncoder(CODES, FER2013).emotion(text) == meant
 
 
 def test_codes_mean_what_the_source_says_they_mean():
     reference_e = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
-    labels = Labels(reference_e, list(reference_e.values()))
+    labels = LabelEncoder(reference_e, list(reference_e.values()))
     assert [labels.emotion(code) for code in "01234567"] == [
         *("angry", "disgust", "sad", "surprise", "happy"),
         *(None, None, None),
@@ -83,7 +83,7 @@ def test_codes_mean_what_the_source_says_they_mean():
 
 
 def test_a_subset_of_classes_is_renumbered_in_its_own_order():
-    labels = Labels(CODES, ["surprise", "angry", "happy"])
+    labels = LabelEncoder(CODES, ["surprise", "angry", "happy"])
     assert {name: labels.index(name) for name in KNOWN} == {
         "angry": 1,
         "disgust": None,

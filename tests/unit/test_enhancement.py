@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fer_pipeline import synthetic
-from fer_pipeline.enhancement import Enhancement, enhance, normalize_local_contrast
+from fer_pipeline.data import synthetic
+from fer_pipeline.data.enhancement import Enhancement, enhance, normalize_local_contrast
 
 FACE = synthetic.draw_face(3, np.random.default_rng(4), 48)
 EVERY = [

@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.gallery import SHOWN, Best, Faces, Gallery
+from fer_pipeline.metrics.samples import SHOWN, EvaluatedImages, SampleSelector, TopK
 
 CLASSES = 3
 fast = settings(max_examples=60, deadline=None)
 
 
-def faces(rows: int, seed: int = 0, first: int = 0) -> Faces:
+def faces(rows: int, seed: int = 0, first: int = 0) -> EvaluatedImages:
     """Images of which no two are alike, with few different probabilities: there are ties."""
     random = np.random.default_rng(seed)
     weights = random.integers(1, 4, (rows, CLASSES))
-    return Faces.of_batch(
+    return EvaluatedImages.of_batch(
         first,
         np.arange(rows * 4, dtype=np.uint8).reshape(rows, 2, 2),
         (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
@@ -28,21 +28,25 @@ def faces(rows: int, seed: int = 0, first: int = 0) -> Faces:
     )
 
 
-def same(found: Faces, expected: Faces) -> bool:
+def same(found: EvaluatedImages, expected: EvaluatedImages) -> bool:
     return all(
         np.array_equal(getattr(found, field.name), getattr(expected, field.name))
-        for field in dataclasses.fields(Faces)
+        for field in dataclasses.fields(EvaluatedImages)
     )
 
 
-def filled(every: Faces, batch: int, image: int | None = None, seed: int = 0) -> Gallery:
-    gallery = Gallery(CLASSES, seed, image)
+def filled(
+    every: EvaluatedImages, batch: int, image: int | None = None, seed: int = 0
+) -> SampleSelector:
+    gallery = SampleSelector(CLASSES, seed, image)
     for start in range(0, len(every), batch):
         gallery.offer(every.take(np.arange(start, min(start + batch, len(every)))))
     return gallery
 
 
-def best(every: Faces, scores: np.ndarray, wanted: np.ndarray, count: int) -> Faces:
+def best(
+    every: EvaluatedImages, scores: np.ndarray, wanted: np.ndarray, count: int
+) -> EvaluatedImages:
     """By brute force: all that is wanted, sorted; the first of equals first."""
     rows = sorted(np.flatnonzero(wanted), key=lambda row: (-scores[row], row))
     return every.take(np.array(rows[:count], int))
@@ -71,7 +75,7 @@ class TestBest:
     )
     def test_are_those_of_a_sort(self, scores, batch, count):
         every, values = faces(len(scores)), np.array(scores)
-        kept = Best(count)
+        kept = TopK(count)
         kept.offer(every.take(np.arange(0)), values[:0])
         for start in range(0, len(every), batch):
             part = np.arange(start, min(start + batch, len(every)))
@@ -80,7 +84,7 @@ class TestBest:
 
     def test_of_nothing_is_no_answer(self):
         with pytest.raises(ValueError, match="no image was offered"):
-            _ = Best(3).faces
+            _ = TopK(3).faces
 
 
 class TestGallery:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_pipeline.images import decode_gray, flip_averaged, resize
+from fer_pipeline.data.images import decode_gray, predict_with_flip, resize
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 30), np.uint8)
@@ -242,7 +242,7 @@ def test_flips_are_averaged(count, size, seed):
         assert images.flags.c_contiguous
         return (images.reshape(count, size * size) @ weights).astype(np.float32)
 
-    found = flip_averaged(predict, pixels)
+    found = predict_with_flip(predict, pixels)
     # Both images have the same mean: that of the columns x and size - 1 - x.
     mean = (pixels.astype(float) + pixels[:, :, ::-1]) / 2
     assert found.dtype == np.float32

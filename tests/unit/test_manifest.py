@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from fer_pipeline import manifest
-from fer_pipeline.accounting import Cause, Reason, Split
-from fer_pipeline.enhancement import Enhancement
+from fer_pipeline.data import manifest
+from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.manifest import DataFile, Image, Labels, Manifest, Rows, SourceFile
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows, SourceFile
-from fer_pipeline.pixels import Normalization
 
 FILES = [
     DataFile(path="split=train/part-a.parquet", split=Split.TRAIN, rows=3, bytes=5),
@@ -26,8 +26,8 @@ def made(**changes: object) -> Manifest:
         "rows": Rows(
             read=12,
             kept={"train": {"angry": 3, "sad": 4}, "test": {"angry": 2, "sad": 0}},
-            dropped={Cause.COPY: 2},
-            quarantined={Reason.EMPTY: 1},
+            dropped={DropReason.COPY: 2},
+            quarantined={QuarantineReason.EMPTY: 1},
             written=9,
         ),
         "quarantine": ["quarantine/part-d.parquet"],

@@ -9,12 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, top_k_accuracy_score
 
-from fer_pipeline.answers import predictions
-from fer_pipeline.copies import Copies, without
-from fer_pipeline.emotions import FER2013
-from fer_pipeline.intervals import bootstrap
-from fer_pipeline.metrics import ClassMetrics, Confusion, Metrics, Scores, measure
-from fer_pipeline.report import (
+from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.metrics.bootstrap import bootstrap_intervals
+from fer_pipeline.metrics.classification import (
+    ClassMetrics,
+    ClassScores,
+    ConfusedPair,
+    Metrics,
+    measure,
+)
+from fer_pipeline.metrics.inputs import predicted_classes
+from fer_pipeline.metrics.tables import (
     class_table,
     confused_table,
     confusion_table,
@@ -22,6 +27,7 @@ from fer_pipeline.report import (
     coverage_table,
     overall,
 )
+from fer_pipeline.metrics.train_test_overlap import OverlapReport, exclude_overlap
 
 # Of reference system A, as its authors report it: An, Dis, Fe, Ha, Sa, Sup, Neu.
 ACTUAL = (910, 94, 910, 1721, 1136, 653, 1152)
@@ -95,9 +101,9 @@ class TestByHand:
         found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"])
         assert found.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 0))
         assert found.classes == (
-            ClassMetrics("angry", 3, 3, 2, Scores(2 / 3, 2 / 3, 2 / 3)),
-            ClassMetrics("happy", 1, 2, 1, Scores(1.0, 0.5, 2 / 3)),
-            ClassMetrics("sad", 1, 0, 0, Scores(0.0, 0.0, 0.0)),
+            ClassMetrics("angry", 3, 3, 2, ClassScores(2 / 3, 2 / 3, 2 / 3)),
+            ClassMetrics("happy", 1, 2, 1, ClassScores(1.0, 0.5, 2 / 3)),
+            ClassMetrics("sad", 1, 0, 0, ClassScores(0.0, 0.0, 0.0)),
         )
         assert found.rows == 5
         assert found.accuracy == 3 / 5
@@ -153,7 +159,7 @@ class TestByHand:
     def test_intervals_calibration_and_coverage_in_json(self):
         found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9)
         told = found.to_dict()
-        drawn = bootstrap([3, 1, 1], [2, 1, 0], seed=9)
+        drawn = bootstrap_intervals([3, 1, 1], [2, 1, 0], seed=9)
         assert told["accuracy_interval"] == [drawn.accuracy.low, drawn.accuracy.high]
         mean = drawn.mean_class_accuracy
         assert told["mean_class_accuracy_interval"] == [mean.low, mean.high]
@@ -243,12 +249,12 @@ class TestAbsentClasses:
         # No image is sad, though one is taken for it; none is taken for fear.
         found = measure([0, 0, 1, 1], sure(np.array([0, 2, 0, 0]), 3), ["angry", "fear", "sad"])
         assert found.classes == (
-            ClassMetrics("angry", 2, 3, 1, Scores(0.5, 1 / 3, 0.4)),
-            ClassMetrics("fear", 2, 0, 0, Scores(0.0, 0.0, 0.0)),
-            ClassMetrics("sad", 0, 1, 0, Scores(None, None, None)),
+            ClassMetrics("angry", 2, 3, 1, ClassScores(0.5, 1 / 3, 0.4)),
+            ClassMetrics("fear", 2, 0, 0, ClassScores(0.0, 0.0, 0.0)),
+            ClassMetrics("sad", 0, 1, 0, ClassScores(None, None, None)),
         )
-        assert found.macro == Scores(0.25, pytest.approx(1 / 6), 0.2)
-        assert found.weighted == Scores(0.25, pytest.approx(1 / 6), 0.2)
+        assert found.macro == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
+        assert found.weighted == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
         assert found.accuracy == found.mean_class_accuracy == 0.25
         assert found.to_dict()["classes"]["sad"] == {
             **{"actual": 0, "predicted": 1, "true_positives": 0, "support": 0},
@@ -262,7 +268,7 @@ class TestAbsentClasses:
 
     def test_only_one_class_is_there(self):
         found = measure([1, 1], sure(np.array([1, 0]), 2), ["angry", "happy"])
-        assert found.macro == found.weighted == Scores(0.5, 1.0, pytest.approx(2 / 3))
+        assert found.macro == found.weighted == ClassScores(0.5, 1.0, pytest.approx(2 / 3))
         assert found.top2_accuracy == 1.0
 
 
@@ -282,7 +288,7 @@ class TestInvariants:
         assert found.accuracy <= found.top2_accuracy <= 1
         assert found.macro.accuracy == pytest.approx(found.mean_class_accuracy)
         assert found.weighted.accuracy == pytest.approx(found.accuracy)
-        assert found.accuracy == accuracy_score(labels, predictions(probabilities))
+        assert found.accuracy == accuracy_score(labels, predicted_classes(probabilities))
 
     @fast
     @given(outcomes())
@@ -292,7 +298,7 @@ class TestInvariants:
         present = sorted(set(labels))
         report = classification_report(
             labels,
-            predictions(probabilities),
+            predicted_classes(probabilities),
             labels=present,
             target_names=[f"class {label}" for label in present],
             output_dict=True,
@@ -329,7 +335,10 @@ class TestInvariants:
         found = measure(labels, probabilities, ["a", "b", "c"])
         wider = np.pad(probabilities, ((0, 0), (0, 1)))
         other = measure(labels, wider, ["a", "b", "c", "d"])
-        assert other.classes == (*found.classes, ClassMetrics("d", 0, 0, 0, Scores(*[None] * 3)))
+        assert other.classes == (
+            *found.classes,
+            ClassMetrics("d", 0, 0, 0, ClassScores(*[None] * 3)),
+        )
         assert (other.macro, other.weighted, other.top2_accuracy, other.loss) == (
             (found.macro, found.weighted, found.top2_accuracy, found.loss)
         )
@@ -385,11 +394,11 @@ class TestConfusedPairs:
 
     def test_are_sorted_by_their_share_then_their_images_then_their_classes(self):
         assert self.found().confused == [
-            Confusion("angry", "sad", 2, 0.5),
-            Confusion("fear", "angry", 1, 0.5),
-            Confusion("fear", "sad", 1, 0.5),
-            Confusion("sad", "neutral", 1, 0.5),
-            Confusion("angry", "fear", 1, 0.25),
+            ConfusedPair("angry", "sad", 2, 0.5),
+            ConfusedPair("fear", "angry", 1, 0.5),
+            ConfusedPair("fear", "sad", 1, 0.5),
+            ConfusedPair("sad", "neutral", 1, 0.5),
+            ConfusedPair("angry", "fear", 1, 0.25),
         ]
 
     def test_the_largest_are_in_the_terminal(self):
@@ -411,7 +420,7 @@ class TestConfusedPairs:
         labels, probabilities = outcome
         found = measure(labels, probabilities, names(probabilities))
         pairs = found.confused
-        wrong = int((predictions(probabilities) != labels).sum())
+        wrong = int((predicted_classes(probabilities) != labels).sum())
         assert sum(pair.images for pair in pairs) == wrong
         assert all(0 < pair.share <= 1 for pair in pairs)
         assert pairs == sorted(pairs, key=lambda pair: pair.share, reverse=True)
@@ -448,11 +457,13 @@ class TestCopies:
     labels = np.array([0, 0, 0, 1])
     probabilities = sure(np.array([0, 0, 1, 1]), 2)
 
-    def found(self, *copied: bool, prevented: bool = False) -> Copies:
+    def found(self, *copied: bool, prevented: bool = False) -> OverlapReport:
         every = measure(self.labels, self.probabilities, ["angry", "fear"], seed=2)
         mask = np.array(copied)
         names = ["angry", "fear"]
-        return without(mask, every, self.labels, self.probabilities, names, prevented=prevented)
+        return exclude_overlap(
+            mask, every, self.labels, self.probabilities, names, prevented=prevented
+        )
 
     def test_are_left_out(self):
         found = self.found(True, False, False, False)

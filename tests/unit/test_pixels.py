@@ -10,32 +10,27 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.accounting import Reason
-from fer_pipeline.pixels import (
-    Normalization,
-    PixelError,
-    parse_pixel_rows,
-    parse_pixels,
-    square_side,
-)
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import QuarantineReason
+from fer_pipeline.data.pixel_strings import PixelError, parse_pixel_rows, parse_pixels, square_side
 
 ORDINARY = [Normalization.centered(), Normalization.unit(), Normalization.standard(4, 508, 97200)]
 
 
-def slowly(text: bytes, count: int) -> list[int] | Reason:
+def slowly(text: bytes, count: int) -> list[int] | QuarantineReason:
     """One pixel string, a token at a time: the values, or the first fault that applies."""
     tokens = text.split()
     if not tokens:
-        return Reason.EMPTY
+        return QuarantineReason.EMPTY
     if not all(re.fullmatch(rb"[+-]?[0-9]+", token) for token in tokens):
-        return Reason.PIXEL_TOKEN
+        return QuarantineReason.PIXEL_TOKEN
     values = [int(token) for token in tokens]
     if any(not 0 <= value <= 255 for value in values):
-        return Reason.PIXEL_RANGE
-    return values if len(values) == count else Reason.PIXEL_COUNT
+        return QuarantineReason.PIXEL_RANGE
+    return values if len(values) == count else QuarantineReason.PIXEL_COUNT
 
 
-def parse(texts: list[bytes], count: int) -> list[list[int] | Reason]:
+def parse(texts: list[bytes], count: int) -> list[list[int] | QuarantineReason]:
     """What `parse_pixel_rows` makes of each row."""
     values, faults = parse_pixel_rows(texts, count)
     assert values.dtype == np.uint8
@@ -140,33 +135,33 @@ def test_a_number_takes_no_digit_from_the_one_before(before):
         (b"1 2 ", [1, 2]),
         (b"1 2\r", [1, 2]),
         (b"1 2\r\n", [1, 2]),
-        (b"1 256", Reason.PIXEL_RANGE),
-        (b"1 -1", Reason.PIXEL_RANGE),
-        (b"1 1000", Reason.PIXEL_RANGE),
-        (b"300 1 2", Reason.PIXEL_RANGE),
-        (b"1 18446744073709551617", Reason.PIXEL_RANGE),
-        (b"-9223372036854775809 1", Reason.PIXEL_RANGE),
-        (b"1.5 2", Reason.PIXEL_TOKEN),
-        (b"1e2 2", Reason.PIXEL_TOKEN),
-        (b"1 2x", Reason.PIXEL_TOKEN),
-        (b"x 300", Reason.PIXEL_TOKEN),
-        (b"1,2", Reason.PIXEL_TOKEN),
-        (b"1_0 2", Reason.PIXEL_TOKEN),
-        (b"0x1 2", Reason.PIXEL_TOKEN),
-        (b"nan 2", Reason.PIXEL_TOKEN),
-        ("\N{ARABIC-INDIC DIGIT ONE} 2".encode(), Reason.PIXEL_TOKEN),
-        ("1\N{NO-BREAK SPACE}2".encode(), Reason.PIXEL_TOKEN),
-        (b"1\x002", Reason.PIXEL_TOKEN),
-        (b"1 2\x00", Reason.PIXEL_TOKEN),
-        (b"\x00", Reason.PIXEL_TOKEN),
-        (b"1 -", Reason.PIXEL_TOKEN),
-        (b"+ 2", Reason.PIXEL_TOKEN),
-        (b"1 - 2", Reason.PIXEL_TOKEN),
-        (b"1", Reason.PIXEL_COUNT),
-        (b"1 2 3", Reason.PIXEL_COUNT),
-        (b"1234", Reason.PIXEL_RANGE),
-        (b"", Reason.EMPTY),
-        (b" \t\r\n", Reason.EMPTY),
+        (b"1 256", QuarantineReason.PIXEL_RANGE),
+        (b"1 -1", QuarantineReason.PIXEL_RANGE),
+        (b"1 1000", QuarantineReason.PIXEL_RANGE),
+        (b"300 1 2", QuarantineReason.PIXEL_RANGE),
+        (b"1 18446744073709551617", QuarantineReason.PIXEL_RANGE),
+        (b"-9223372036854775809 1", QuarantineReason.PIXEL_RANGE),
+        (b"1.5 2", QuarantineReason.PIXEL_TOKEN),
+        (b"1e2 2", QuarantineReason.PIXEL_TOKEN),
+        (b"1 2x", QuarantineReason.PIXEL_TOKEN),
+        (b"x 300", QuarantineReason.PIXEL_TOKEN),
+        (b"1,2", QuarantineReason.PIXEL_TOKEN),
+        (b"1_0 2", QuarantineReason.PIXEL_TOKEN),
+        (b"0x1 2", QuarantineReason.PIXEL_TOKEN),
+        (b"nan 2", QuarantineReason.PIXEL_TOKEN),
+        ("\N{ARABIC-INDIC DIGIT ONE} 2".encode(), QuarantineReason.PIXEL_TOKEN),
+        ("1\N{NO-BREAK SPACE}2".encode(), QuarantineReason.PIXEL_TOKEN),
+        (b"1\x002", QuarantineReason.PIXEL_TOKEN),
+        (b"1 2\x00", QuarantineReason.PIXEL_TOKEN),
+        (b"\x00", QuarantineReason.PIXEL_TOKEN),
+        (b"1 -", QuarantineReason.PIXEL_TOKEN),
+        (b"+ 2", QuarantineReason.PIXEL_TOKEN),
+        (b"1 - 2", QuarantineReason.PIXEL_TOKEN),
+        (b"1", QuarantineReason.PIXEL_COUNT),
+        (b"1 2 3", QuarantineReason.PIXEL_COUNT),
+        (b"1234", QuarantineReason.PIXEL_RANGE),
+        (b"", QuarantineReason.EMPTY),
+        (b" \t\r\n", QuarantineReason.EMPTY),
     ],
 )
 def test_one_string_parses_strictly(text, expected):

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline import manifest
+from fer_pipeline.data import manifest
+from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError
-from fer_pipeline.pixels import Normalization
-from fer_pipeline.publication import (
-    BEGUN,
+from fer_pipeline.io.output_folder import (
     DATASET,
     EXPORT,
+    IN_PROGRESS_FILE,
     SCORES,
-    Kind,
-    claim,
-    clean,
-    withdraw,
-    writing,
+    OutputKind,
+    delete_output,
+    delete_stale_files,
+    ensure_writable,
+    exclusive,
 )
 
 ID = "3f2b8c1e-5a64-4d1f-9c0e-7b1d2f3a4b5c"
@@ -52,10 +52,10 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def refusal(folder: Path, kind: Kind, *, overwrite: bool) -> str:
+def refusal(folder: Path, kind: OutputKind, *, overwrite: bool) -> str:
     before = files(folder) if folder.is_dir() else []
     with pytest.raises(FerError) as raised:
-        claim(folder, kind, overwrite=overwrite)
+        ensure_writable(folder, kind, overwrite=overwrite)
     assert before == (files(folder) if folder.is_dir() else [])
     return str(raised.value)
 
@@ -63,12 +63,12 @@ def refusal(folder: Path, kind: Kind, *, overwrite: bool) -> str:
 @KINDS
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_new_or_empty_folder_may_be_written(tmp_path, kind, overwrite):
-    claim(tmp_path / "none" / "yet", kind, overwrite=overwrite)
-    claim(tmp_path, kind, overwrite=overwrite)
+    ensure_writable(tmp_path / "none" / "yet", kind, overwrite=overwrite)
+    ensure_writable(tmp_path, kind, overwrite=overwrite)
     assert list(tmp_path.iterdir()) == []
 
 
-def write_mark(folder: Path, kind: Kind) -> None:
+def write_mark(folder: Path, kind: OutputKind) -> None:
     """What a finished job writes last: here, of nothing."""
     if kind is SCORES:
         made = {
@@ -104,13 +104,13 @@ def test_what_is_there_already_is_only_replaced_when_asked(tmp_path, kind):
     assert refusal(tmp_path, kind, overwrite=False) == (
         f"{tmp_path}: holds {kind.name} already; --overwrite replaces it"
     )
-    claim(tmp_path, kind, overwrite=True)
+    ensure_writable(tmp_path, kind, overwrite=True)
 
 
 @KINDS
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_what_a_torn_run_left_is_no_obstacle(tmp_path, kind, overwrite):
-    claim(fill(tmp_path, TORN[kind.name]), kind, overwrite=overwrite)
+    ensure_writable(fill(tmp_path, TORN[kind.name]), kind, overwrite=overwrite)
     assert files(tmp_path) == sorted(TORN[kind.name])
 
 
@@ -157,7 +157,7 @@ def test_the_manifest_of_something_else_is_not_replaced(tmp_path):
 def test_cleaning_keeps_the_dataset_and_deletes_older_files_and_torn_runs(tmp_path):
     keep = [f"split=train/part-00001-{OTHER}.parquet", f"quarantine/part-00001-{OTHER}.parquet"]
     fill(tmp_path, ["manifest.json", "config.yaml", *keep, *TORN[DATASET.name]])
-    clean(tmp_path, DATASET, keep)
+    delete_stale_files(tmp_path, DATASET, keep)
     assert files(tmp_path) == sorted(["manifest.json", "config.yaml", *keep])
     # A folder that is empty now is gone; the others stay.
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["quarantine", "split=train"]
@@ -166,16 +166,16 @@ def test_cleaning_keeps_the_dataset_and_deletes_older_files_and_torn_runs(tmp_pa
 def test_cleaning_scores_keeps_theirs(tmp_path):
     keep = [f"part-00001-{OTHER}.parquet"]
     fill(tmp_path, ["scores.json", "config.yaml", *keep, *TORN[SCORES.name]])
-    clean(tmp_path, SCORES, keep)
+    delete_stale_files(tmp_path, SCORES, keep)
     assert files(tmp_path) == sorted(["scores.json", "config.yaml", *keep])
 
 
 @KINDS
 def test_cleaning_twice_or_nothing_is_the_same(tmp_path, kind):
-    clean(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
     fill(tmp_path, [kind.mark, *TORN[kind.name]])
-    clean(tmp_path, kind, [])
-    clean(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
     assert files(tmp_path) == [kind.mark]
 
 
@@ -193,7 +193,7 @@ def test_what_is_not_ours_is_never_deleted(tmp_path, kind):
     ]
     foreign = [place + name for place in places for name in names]
     fill(tmp_path, [kind.mark, *foreign, *TORN[kind.name]])
-    clean(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
     assert files(tmp_path) == sorted([kind.mark, *foreign])
 
 
@@ -204,14 +204,14 @@ def test_what_is_not_ours_is_never_deleted(tmp_path, kind):
 def test_hidden_files_that_only_begin_like_ours_are_never_deleted(tmp_path, kind, name):
     """Ours are .STEM-, eight characters, and the suffix of what they become."""
     fill(tmp_path, [kind.mark, name])
-    clean(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
     assert files(tmp_path) == sorted([kind.mark, name])
 
 
 @KINDS
 def test_a_hidden_folder_is_no_temporary_file(tmp_path, kind):
     fill(tmp_path, [kind.mark, ".config-d/a.yaml"])
-    clean(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
     assert files(tmp_path) == sorted([kind.mark, ".config-d/a.yaml"])
 
 
@@ -220,7 +220,7 @@ def test_parquet_files_of_another_spark_job_are_never_deleted(tmp_path, kind):
     place = "split=train/" if kind is DATASET else ""
     foreign = f"{place}part-00000-{ID}-c000.snappy.parquet"
     fill(tmp_path, [kind.mark, foreign])
-    clean(tmp_path, kind, [])
+    delete_stale_files(tmp_path, kind, [])
     assert files(tmp_path) == sorted([kind.mark, foreign])
 
 
@@ -237,18 +237,18 @@ class TestWithdraw:
     def test_nothing_of_ours_is_left(self, tmp_path):
         fill(tmp_path / "it", list(self.OURS))
         (tmp_path / "it" / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
-        withdraw(tmp_path / "it", EXPORT)
+        delete_output(tmp_path / "it", EXPORT)
         assert not (tmp_path / "it").exists()
 
     def test_an_unfinished_one_too(self, tmp_path):
-        fill(tmp_path / "it", [*self.OURS, BEGUN, ".export-a1b2c3_d.json"])
-        withdraw(tmp_path / "it", EXPORT)
+        fill(tmp_path / "it", [*self.OURS, IN_PROGRESS_FILE, ".export-a1b2c3_d.json"])
+        delete_output(tmp_path / "it", EXPORT)
         assert not (tmp_path / "it").exists()
 
     def test_what_is_not_ours_stays(self, tmp_path):
         fill(tmp_path, [*self.OURS, "notes.txt", "more/notes.txt"])
         (tmp_path / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
-        withdraw(tmp_path, EXPORT)
+        delete_output(tmp_path, EXPORT)
         assert files(tmp_path) == ["more/notes.txt", "notes.txt"]
 
     @pytest.mark.parametrize("mark", [None, "{}", "export", '{"format": "my export"}'])
@@ -257,11 +257,11 @@ class TestWithdraw:
         if mark is not None:
             (tmp_path / EXPORT.mark).write_text(mark)
         before = files(tmp_path)
-        withdraw(tmp_path, EXPORT)
+        delete_output(tmp_path, EXPORT)
         assert files(tmp_path) == before
 
     def test_no_folder(self, tmp_path):
-        withdraw(tmp_path / "none", EXPORT)
+        delete_output(tmp_path / "none", EXPORT)
         assert not (tmp_path / "none").exists()
 
     @pytest.fixture
@@ -276,7 +276,7 @@ class TestWithdraw:
         there = (it / name).rename(tmp_path / "theirs")
         (it / name).symlink_to(there)
         before, theirs = files(it), files(tmp_path)
-        withdraw(it, EXPORT)
+        delete_output(it, EXPORT)
         assert (it / name).is_symlink()
         assert (files(it), files(tmp_path)) == (before, theirs)
         assert caplog.messages == [
@@ -294,7 +294,7 @@ class TestWithdraw:
         else:
             (it / name).mkdir()
         before = files(it)
-        withdraw(it, EXPORT)
+        delete_output(it, EXPORT)
         assert files(it) == before
         (line,) = caplog.messages
         assert line.endswith(f"{it / name} is a link, or not what a job writes there")
@@ -304,7 +304,7 @@ class TestWithdraw:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "unlink", refuse)
-        withdraw(it, EXPORT)
+        delete_output(it, EXPORT)
         (line,) = caplog.messages
         assert line.startswith(f"{it}: an export of another model is left there: ")
         assert "Permission denied" in line
@@ -312,18 +312,18 @@ class TestWithdraw:
     def test_a_mark_that_is_no_text(self, it, caplog):
         (it / EXPORT.mark).write_bytes(b"\xff")
         before = files(it)
-        withdraw(it, EXPORT)
+        delete_output(it, EXPORT)
         assert files(it) == before
         assert "cannot be read" in caplog.messages[0]
 
     def test_a_file_in_place_of_it(self, tmp_path):
         (tmp_path / "it").write_text("mine")
-        withdraw(tmp_path / "it", EXPORT)
+        delete_output(tmp_path / "it", EXPORT)
         assert (tmp_path / "it").read_text() == "mine"
 
 
 def begun(folder):
-    return writing(folder, DATASET, overwrite=False)
+    return exclusive(folder, DATASET, overwrite=False)
 
 
 class TestWriting:
@@ -332,21 +332,21 @@ class TestWriting:
     def test_is_for_one_at_a_time(self, tmp_path):
         folder = tmp_path / "made" / "here"
         with begun(folder):
-            assert files(folder) == [BEGUN]
+            assert files(folder) == [IN_PROGRESS_FILE]
             with pytest.raises(FerError) as error, begun(folder):
                 pytest.fail("two wrote at a time")
             assert str(error.value) == f"{folder}: {self.BUSY}"
             # The one that was refused has taken nothing away.
-            assert files(folder) == [BEGUN]
+            assert files(folder) == [IN_PROGRESS_FILE]
             (folder / "written").touch()
         with begun(folder):
             pass
-        assert files(folder) == [BEGUN, "written"]
+        assert files(folder) == [IN_PROGRESS_FILE, "written"]
 
     def test_leaves_no_folder_where_nothing_was_written(self, tmp_path):
         folder = tmp_path / "out"
         with begun(folder):
-            clean(folder, DATASET, keep=())
+            delete_stale_files(folder, DATASET, keep=())
         assert not folder.exists()
 
     def test_somebody_has_published_there_meanwhile(self, tmp_path):
@@ -356,7 +356,7 @@ class TestWriting:
             pytest.fail("it was replaced")
         # What they have published is as they have left it.
         assert files(tmp_path) == [DATASET.mark]
-        with writing(tmp_path, DATASET, overwrite=True):
+        with exclusive(tmp_path, DATASET, overwrite=True):
             pass
 
     def test_a_process_that_is_killed_lets_go(self, tmp_path):
@@ -383,7 +383,7 @@ class TestWriting:
         lock = fcntl.flock
 
         def deleted_before(*arguments):
-            (tmp_path / BEGUN).unlink()
+            (tmp_path / IN_PROGRESS_FILE).unlink()
             lock(*arguments)
 
         monkeypatch.setattr(fcntl, "flock", deleted_before)

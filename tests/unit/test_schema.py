@@ -1,6 +1,6 @@
 import pytest
 
-from fer_pipeline.schema import ORIGIN, QUARANTINE, VOTES, dataset_columns, ddl
+from fer_pipeline.data.schema import ORIGIN, QUARANTINE, VOTES, dataset_columns, ddl
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("uint8", "binary"), ("float32", "array<float>")])

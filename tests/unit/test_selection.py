@@ -8,14 +8,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.accounting import Cause, Reason, Split
-from fer_pipeline.selection import KEPT, OUTCOMES, SPLITS, Candidates, Cuts, place, settle
-from fer_pipeline.splits import LAST_KEY, locate, sampling_key, share, threshold
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
+from fer_pipeline.data.split_assignment import (
+    KEPT,
+    OUTCOMES,
+    SPLITS,
+    ClassThresholds,
+    RecordColumns,
+    assign_splits,
+    mark_duplicates,
+)
+from fer_pipeline.data.split_keys import (
+    LAST_KEY,
+    find_rank,
+    key_at_rank,
+    rounded_share,
+    sampling_key,
+)
 
 TRAIN, VALIDATION, TEST = (SPLITS.index(split) for split in Split)
 CLASSES = 3
 
-Outcome = Reason | Cause | None
+Outcome = QuarantineReason | DropReason | None
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,8 @@ class Fate:
     copies: int
 
 
-def columns(records: list[Record]) -> Candidates:
-    return Candidates(
+def columns(records: list[Record]) -> RecordColumns:
+    return RecordColumns(
         content=np.array([(r.content, 2**63 + r.content) for r in records], np.uint64).reshape(
             -1, 2
         ),
@@ -59,11 +73,13 @@ def code(outcome: Outcome) -> int:
     return KEPT if outcome is None else OUTCOMES.index(outcome)
 
 
-def fates(records: list[Record], cuts: dict[int, Cuts], *, deduplicate: bool) -> dict[int, Fate]:
+def fates(
+    records: list[Record], cuts: dict[int, ClassThresholds], *, deduplicate: bool
+) -> dict[int, Fate]:
     """What the module says of each record, by the record's order."""
     candidates = columns(records)
-    outcome, drawable = settle(candidates, deduplicate=deduplicate)
-    split, copies = place(candidates, outcome, drawable, cuts)
+    outcome, drawable = mark_duplicates(candidates, deduplicate=deduplicate)
+    split, copies = assign_splits(candidates, outcome, drawable, cuts)
     assert (outcome.dtype, drawable.dtype, split.dtype, copies.dtype) == (
         *(np.int8, np.bool_),
         *(np.int8, np.int64),
@@ -76,7 +92,7 @@ def fates(records: list[Record], cuts: dict[int, Cuts], *, deduplicate: bool) ->
 
 
 def slow_fates(
-    records: list[Record], cuts: dict[int, Cuts], *, deduplicate: bool
+    records: list[Record], cuts: dict[int, ClassThresholds], *, deduplicate: bool
 ) -> dict[int, Fate]:
     """The same, an image and a record at a time."""
     sound = defaultdict(list)
@@ -90,7 +106,8 @@ def slow_fates(
         outcome, drawable = record.outcome, False
         if outcome is None and record.split == TRAIN:
             kept_back = any(
-                copy.content == record.content and copy.outcome is Cause.USAGE for copy in records
+                copy.content == record.content and copy.outcome is DropReason.USAGE
+                for copy in records
             )
             in_evaluation = len(copies) > len(pool) or kept_back
             conflict = len({copy.label for copy in pool}) > 1
@@ -99,16 +116,18 @@ def slow_fates(
             if deduplicate:
                 drawable = drawable and not further
                 if in_evaluation:
-                    outcome = Cause.COPY_OF_EVALUATION
+                    outcome = DropReason.COPY_OF_EVALUATION
                 elif conflict:
-                    outcome = Cause.CONFLICT
+                    outcome = DropReason.CONFLICT
                 elif further:
-                    outcome = Cause.COPY
+                    outcome = DropReason.COPY
         found[record.order] = slow_place(record, outcome, drawable, cuts.get(record.label))
     return found
 
 
-def slow_place(record: Record, outcome: Outcome, drawable: bool, cut: Cuts | None) -> Fate:
+def slow_place(
+    record: Record, outcome: Outcome, drawable: bool, cut: ClassThresholds | None
+) -> Fate:
     if outcome is not None:
         return Fate(outcome, drawable, -1, 0)
     if record.split != TRAIN or cut is None:
@@ -129,7 +148,9 @@ def record_lists(draw: st.DrawFn, evaluation: bool = True) -> list[Record]:
                 st.integers(0, 7),
                 st.sampled_from([0, 0, 0, 1, 2]),
                 st.sampled_from([TRAIN] * 6 + [VALIDATION, TEST] * evaluation),
-                st.sampled_from([None] * 8 + [Reason.PIXEL_COUNT, Cause.CLASS, Cause.USAGE]),
+                st.sampled_from(
+                    [None] * 8 + [QuarantineReason.PIXEL_COUNT, DropReason.CLASS, DropReason.USAGE]
+                ),
             ),
             max_size=30,
         )
@@ -137,23 +158,25 @@ def record_lists(draw: st.DrawFn, evaluation: bool = True) -> list[Record]:
     orders = draw(st.permutations(range(-3, len(rows) - 3)))
     records = []
     for (content, label, split, outcome), order in zip(rows, orders, strict=True):
-        if outcome is Reason.PIXEL_COUNT:
+        if outcome is QuarantineReason.PIXEL_COUNT:
             content, label, split = 0, -1, -1  # no image; all such records share the zero hash
-        elif outcome is Cause.CLASS:
+        elif outcome is DropReason.CLASS:
             label = -1
-        elif outcome is Cause.USAGE:
+        elif outcome is DropReason.USAGE:
             split = -1
         records.append(Record(content, label, split, outcome, order))
     return records
 
 
 @st.composite
-def cut_tables(draw: st.DrawFn) -> dict[int, Cuts]:
+def cut_tables(draw: st.DrawFn) -> dict[int, ClassThresholds]:
     """Cuts for some of the classes."""
     key = st.sampled_from([-(2**63), -5, -2, 0, 1, 3, 5, LAST_KEY])
     labels = draw(st.sets(st.integers(0, CLASSES - 1)))
     return {
-        label: Cuts(*sorted(draw(st.tuples(key, key, key))), copies=draw(st.integers(1, 4)))
+        label: ClassThresholds(
+            *sorted(draw(st.tuples(key, key, key))), copies=draw(st.integers(1, 4))
+        )
         for label in labels
     }
 
@@ -209,7 +232,11 @@ def test_the_books_balance(records, cuts, deduplicate):
     assert len(kept) + causes.total() == len(records)
     assert all(fate.split in (TRAIN, VALIDATION, TEST) and fate.copies >= 1 for fate in kept)
     before = Counter(record.outcome for record in records if record.outcome is not None)
-    dropped = {Cause.COPY_OF_EVALUATION, Cause.CONFLICT, Cause.COPY} if deduplicate else set()
+    dropped = (
+        {DropReason.COPY_OF_EVALUATION, DropReason.CONFLICT, DropReason.COPY}
+        if deduplicate
+        else set()
+    )
     assert before <= causes
     assert set(causes - before) <= dropped
     # What the source says is validation or test is never dropped and never moves.
@@ -238,21 +265,21 @@ def test_the_causes_are_tried_in_their_order():
         Record(C, 1, TRAIN, None, 8),
         # A copy that is out for another reason takes no part.
         Record(D, 0, TRAIN, None, 11),
-        Record(D, -1, TRAIN, Cause.CLASS, 10),
+        Record(D, -1, TRAIN, DropReason.CLASS, 10),
     ]
     found = fates(records, {}, deduplicate=True)
     assert {order: fate.outcome for order, fate in found.items()} == {
         0: None,
-        1: Cause.COPY_OF_EVALUATION,
-        2: Cause.COPY_OF_EVALUATION,
-        3: Cause.COPY_OF_EVALUATION,
-        4: Cause.CONFLICT,
-        5: Cause.CONFLICT,
-        6: Cause.CONFLICT,
+        1: DropReason.COPY_OF_EVALUATION,
+        2: DropReason.COPY_OF_EVALUATION,
+        3: DropReason.COPY_OF_EVALUATION,
+        4: DropReason.CONFLICT,
+        5: DropReason.CONFLICT,
+        6: DropReason.CONFLICT,
         7: None,
-        8: Cause.COPY,
-        9: Cause.COPY,
-        10: Cause.CLASS,
+        8: DropReason.COPY,
+        9: DropReason.COPY,
+        10: DropReason.CLASS,
         11: None,
     }
     assert [order for order, fate in found.items() if fate.drawable] == [7, 11]
@@ -268,7 +295,7 @@ def test_copies_within_test_and_validation_all_stay():
 
 
 def test_no_records_are_no_trouble():
-    assert fates([], {0: Cuts(0, 0, 0, 1)}, deduplicate=True) == {}
+    assert fates([], {0: ClassThresholds(0, 0, 0, 1)}, deduplicate=True) == {}
     assert fates([], {}, deduplicate=False) == {}
 
 
@@ -276,8 +303,10 @@ def test_no_records_are_no_trouble():
 def test_the_candidates_stay_as_they_are(deduplicate):
     records = [Record(A, 0, TRAIN, None, 0), Record(A, 0, TRAIN, None, 1)]
     candidates, before = columns(records), columns(records)
-    outcome, drawable = settle(candidates, deduplicate=deduplicate)
-    place(candidates, outcome, drawable, {0: Cuts(LAST_KEY, LAST_KEY, LAST_KEY, 2)})
+    outcome, drawable = mark_duplicates(candidates, deduplicate=deduplicate)
+    assign_splits(
+        candidates, outcome, drawable, {0: ClassThresholds(LAST_KEY, LAST_KEY, LAST_KEY, 2)}
+    )
     for name, column in vars(before).items():
         np.testing.assert_array_equal(getattr(candidates, name), column)
 
@@ -292,22 +321,22 @@ def test_drawn_splits_are_exact_to_one_image_per_class():
     label = np.array([label for _, label in records], np.int32)
     cuts, expected = {}, {}
     for name, size in sizes.items():
-        validation, test = share(0.15, size), share(0.1, size)
-        extra = share(0.5, size - validation - test)
+        validation, test = rounded_share(0.15, size), rounded_share(0.1, size)
+        extra = rounded_share(0.5, size - validation - test)
         ranks = (validation, validation + test, validation + test + extra)
         keys = sorted(key[label == name].tolist())
         buckets = Counter(k >> 52 for k in keys)
-        inside = [{locate(buckets, rank)[0]} for rank in ranks]
-        cuts[name] = Cuts(
+        inside = [{find_rank(buckets, rank)[0]} for rank in ranks]
+        cuts[name] = ClassThresholds(
             *(
-                threshold(buckets, {b: [k for k in keys if k >> 52 == b] for b in bucket}, rank)
+                key_at_rank(buckets, {b: [k for k in keys if k >> 52 == b] for b in bucket}, rank)
                 for bucket, rank in zip(inside, ranks, strict=True)
             ),
             copies=2,
         )
         expected[name] = (size - validation - test, validation, test, extra)
     order = rng.permutation(len(records))
-    candidates = Candidates(
+    candidates = RecordColumns(
         content=np.stack([order, order], axis=1).astype(np.uint64),
         key=key[order],
         label=label[order],
@@ -315,7 +344,7 @@ def test_drawn_splits_are_exact_to_one_image_per_class():
         outcome=np.full(len(records), KEPT, np.int8),
         order=order,
     )
-    split, copies = place(candidates, *settle(candidates, deduplicate=True), cuts)
+    split, copies = assign_splits(candidates, *mark_duplicates(candidates, deduplicate=True), cuts)
     for name, (train, validation, test, extra) in expected.items():
         here = candidates.label == name
         assert np.bincount(split[here], minlength=3).tolist() == [train, validation, test]

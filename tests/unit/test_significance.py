@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from fer_pipeline.significance import LEVEL, Pair, compare, holm, mcnemar
+from fer_pipeline.metrics.significance import ALPHA, PairwiseTest, compare, holm, mcnemar
 
 counts = st.integers(0, 12)
 chances = st.lists(st.floats(0, 1), max_size=8)
@@ -101,14 +101,14 @@ class TestCompare:
         correct[0], correct[1, :6], correct[2, 6:] = True, True, True
         p = 2 / 64
         assert compare(correct) == (
-            Pair(0, 1, 6, 0, p, pytest.approx(3 * p)),
-            Pair(0, 2, 6, 0, p, pytest.approx(3 * p)),
-            Pair(1, 2, 6, 6, 1.0, 1.0),
+            PairwiseTest(0, 1, 6, 0, p, pytest.approx(3 * p)),
+            PairwiseTest(0, 2, 6, 0, p, pytest.approx(3 * p)),
+            PairwiseTest(1, 2, 6, 6, 1.0, 1.0),
         )
 
     def test_the_same_twice(self):
         (pair,) = compare(np.tile(np.arange(5) < 3, (2, 1)))
-        assert pair == Pair(0, 1, 0, 0, 1.0, 1.0)
+        assert pair == PairwiseTest(0, 1, 0, 0, 1.0, 1.0)
         assert not pair.significant
 
     def test_one_alone_has_no_pairs(self):
@@ -135,6 +135,6 @@ class TestCompare:
         assert [pair.adjusted for pair in found] == list(holm([pair.p for pair in found]))
 
     def test_significant_under_five_per_cent(self):
-        assert LEVEL == 0.05
-        assert Pair(0, 1, 9, 0, 0.001, 0.049).significant
-        assert not Pair(0, 1, 9, 0, 0.001, 0.05).significant
+        assert ALPHA == 0.05
+        assert PairwiseTest(0, 1, 9, 0, 0.001, 0.049).significant
+        assert not PairwiseTest(0, 1, 9, 0, 0.001, 0.05).significant

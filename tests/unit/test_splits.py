@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.splits import (
+from fer_pipeline.data.split_keys import (
     BUCKET_BITS,
     LAST_KEY,
+    find_rank,
     image_hash,
-    locate,
+    key_at_rank,
+    rounded_share,
     sampling_key,
-    share,
-    threshold,
 )
 
 LEAST = -LAST_KEY - 1
@@ -26,9 +26,9 @@ SHIFT = 64 - BUCKET_BITS
 def cut(keys: list[int], rank: int) -> int:
     """The key of a rank, found as the passes over a dataset find it: never all keys at once."""
     histogram = Counter(key >> SHIFT for key in keys)
-    place = locate(histogram, rank)
+    place = find_rank(histogram, rank)
     of_bucket = {} if place is None else {place[0]: [k for k in keys if k >> SHIFT == place[0]]}
-    return threshold(histogram, of_bucket, rank)
+    return key_at_rank(histogram, of_bucket, rank)
 
 
 # The very last key is left out: "below it" cannot say "all", and nothing hashes to it.
@@ -61,7 +61,7 @@ def test_a_cut_depends_on_no_order(keys, rank, random):
 
 def test_locate_names_the_bucket_and_the_rank_within_it():
     histogram = {5: 2, -7: 3, 0: 1}
-    assert [locate(histogram, rank) for rank in range(7)] == [
+    assert [find_rank(histogram, rank) for rank in range(7)] == [
         (-7, 0),
         (-7, 1),
         (-7, 2),
@@ -73,8 +73,8 @@ def test_locate_names_the_bucket_and_the_rank_within_it():
 
 
 def test_nothing_is_located_among_no_keys():
-    assert locate({}, 0) is None
-    assert threshold({}, {}, 0) == LAST_KEY
+    assert find_rank({}, 0) is None
+    assert key_at_rank({}, {}, 0) == LAST_KEY
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_nothing_is_located_among_no_keys():
     ],
 )
 def test_a_share_is_the_nearest_whole_number_with_halves_up(fraction, count, expected):
-    found = share(fraction, count)
+    found = rounded_share(fraction, count)
     assert type(found) is int
     assert found == expected
 
@@ -103,7 +103,7 @@ def test_a_share_is_the_nearest_whole_number_with_halves_up(fraction, count, exp
 @given(st.integers(0, 1023), st.integers(0, 10**7))
 def test_a_share_is_exact_where_the_fraction_is(part, count):
     exact = Fraction(part, 1024) * count + Fraction(1, 2)
-    assert share(part / 1024, count) == exact.numerator // exact.denominator
+    assert rounded_share(part / 1024, count) == exact.numerator // exact.denominator
 
 
 def test_keys_are_uniform_and_seeds_give_independent_orders():

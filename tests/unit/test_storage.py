@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline import storage
 from fer_pipeline.errors import StorageError
-from fer_pipeline.storage import (
+from fer_pipeline.io import storage
+from fer_pipeline.io.storage import (
     append_text,
     is_local,
     local_path,

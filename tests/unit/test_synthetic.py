@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_pipeline import synthetic
-from fer_pipeline.synthetic import BROKEN_KINDS, EMOTIONS, USAGES, draw_face, write_csv
-from fer_pipeline.synthetic.__main__ import main
+from fer_pipeline.data import synthetic
+from fer_pipeline.data.synthetic import BROKEN_KINDS, EMOTIONS, USAGES, draw_face, write_csv
+from fer_pipeline.data.synthetic.__main__ import main
 
 PIXELS = 48 * 48
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_pipeline import votes
-from fer_pipeline.accounting import Cause
-from fer_pipeline.emotions import KNOWN
+from fer_pipeline.data import votes
+from fer_pipeline.data.emotions import KNOWN
+from fer_pipeline.data.outcomes import DropReason
+from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import InputError, StorageError
-from fer_pipeline.votes import Votes
 
 HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -157,17 +157,17 @@ def test_no_face_is_what_more_say_than_anything_else(file, cast, expected):
 # --- What they decide.
 
 
-def reference(cast: dict[str, int], given: str | None) -> str | Cause:
+def reference(cast: dict[str, int], given: str | None) -> str | DropReason:
     """The rules, word by word, for one image."""
     if cast["NF"] > max(n for name, n in cast.items() if name != "NF"):
-        return Cause.NO_FACE
+        return DropReason.NO_FACE
     left = {name: cast[name] for name in CLASSES if cast[name]}
     if not left:
-        return Cause.NO_VOTES
+        return DropReason.NO_VOTES
     tied = [name for name, n in left.items() if n == max(left.values())]
     if len(tied) == 1:
         return tied[0]
-    return given if given in tied else Cause.TIE
+    return given if given in tied else DropReason.TIE
 
 
 ballots = st.fixed_dictionaries({name: st.integers(0, 3) for name in (*KNOWN, "unknown", "NF")})
@@ -179,7 +179,7 @@ def test_the_class_with_most_votes_is_the_label(cast):
     made = Votes(
         path="v.csv",
         counts=table,
-        no_face=np.array([reference(b, None) is Cause.NO_FACE for b, _ in cast]),
+        no_face=np.array([reference(b, None) is DropReason.NO_FACE for b, _ in cast]),
         usage=np.zeros(len(cast), np.uint8),
         usages=("",),
     )
@@ -195,7 +195,7 @@ def test_the_class_with_most_votes_is_the_label(cast):
         cause or CLASSES[label] for label, cause in zip(labels.tolist(), causes, strict=True)
     ] == expected
     assert [label for label, cause in zip(labels, causes, strict=True) if cause] == [-1] * sum(
-        isinstance(outcome, Cause) for outcome in expected
+        isinstance(outcome, DropReason) for outcome in expected
     )
 
 

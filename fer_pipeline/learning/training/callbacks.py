@@ -11,14 +11,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.learning.training.history import History, Round
-from fer_pipeline.learning.training.optimization import better
+from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.optimizers import monitor_mode
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
+class BestSnapshot:
     """Weights that are kept, and what is known of them.
 
     Attributes:
@@ -29,7 +29,7 @@ class Kept:
     """
 
     value: float | None
-    made: Round
+    made: ValidationRound
     confusion: list[list[int]] | None
     weights: list[npt.NDArray[Any]]
 
@@ -61,7 +61,7 @@ class BestWeights(keras.callbacks.Callback):
             validated: Whether there is a validation split.
         """
         super().__init__()
-        self.kept: Kept | None = None
+        self.kept: BestSnapshot | None = None
         self._metric, self._history, self._confusion = metric, history, confusion
         self._decides = metric != "last" and (validated or not metric.startswith("val_"))
         self._validated = validated
@@ -85,11 +85,11 @@ class BestWeights(keras.callbacks.Callback):
     def _is_better(self, value: float, old: float | None) -> bool:
         if old is None:
             return True
-        return value < old if better(self._metric) == "min" else value > old
+        return value < old if monitor_mode(self._metric) == "min" else value > old
 
     def _keep(self, value: float | None) -> None:
         found = self._confusion()
-        self.kept = Kept(
+        self.kept = BestSnapshot(
             value=value,
             made=self._history.rounds[-1],
             confusion=None if found is None else found.tolist(),
@@ -97,7 +97,7 @@ class BestWeights(keras.callbacks.Callback):
         )
 
 
-class Report(keras.callbacks.Callback):
+class ConsoleLogger(keras.callbacks.Callback):
     """Tells each round in the log."""
 
     def __init__(self, history: History) -> None:
@@ -107,15 +107,15 @@ class Report(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Tells the round."""
-        tell(self._history.rounds[-1])
+        log_round(self._history.rounds[-1])
 
 
-def tell(made: Round) -> None:
+def log_round(made: ValidationRound) -> None:
     """Tells a round in the log."""
     log.info("%s", _line(made))
 
 
-def _line(made: Round) -> str:
+def _line(made: ValidationRound) -> str:
     parts = [f"step {made.step:,}, epoch {made.epoch}"]
     if made.trial:
         parts[0] = f"trial {made.trial}, {parts[0]}"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline import storage
 from fer_pipeline.errors import RunError
+from fer_pipeline.io import storage
 
 NAME = "checkpoint.npz"
 FORMAT_VERSION = 1

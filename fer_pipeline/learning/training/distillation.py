@@ -13,15 +13,15 @@ import keras
 import tensorflow as tf
 
 from fer_pipeline.config.learning import Distillation
+from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.learning.model.run_folder import RunInfo
-from fer_pipeline.manifest import Manifest
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import ModelInfo
 
 Tensor = Any
 
 
-class Teachers:
+class TeacherEnsemble:
     """Several trained models, of which one answers at each step, in turn.
 
     A loss is linear in its target: over some steps that teaches what the mean of all their answers
@@ -51,7 +51,7 @@ class Teachers:
         return tf.switch_case(turn, [answer(model) for model in self._models])
 
 
-def load(chosen: Distillation, made: Manifest) -> Teachers | None:
+def load(chosen: Distillation, made: Manifest) -> TeacherEnsemble | None:
     """Loads the teachers, in the precision that each was trained in; None where there are none.
 
     Args:
@@ -64,10 +64,10 @@ def load(chosen: Distillation, made: Manifest) -> Teachers | None:
     """
     found = []
     for name in chosen.teachers:
-        model, info = bundle.load(run_folder.located(name))
+        model, info = serving_model.load(trained_model.resolve_model_path(name))
         _require_fitting(name, info, made)
-        found.append(keras.Model(model.get_layer(bundle.NORMALIZATION).output, model.output))
-    return Teachers(found) if found else None
+        found.append(keras.Model(model.get_layer(serving_model.NORMALIZATION).output, model.output))
+    return TeacherEnsemble(found) if found else None
 
 
 def checksum(name: str) -> str:
@@ -76,10 +76,10 @@ def checksum(name: str) -> str:
     Raises:
         RunError: It is no finished run.
     """
-    return run_folder.read(run_folder.located(name)).sha256
+    return trained_model.read(trained_model.resolve_model_path(name)).sha256
 
 
-def _require_fitting(name: str, info: RunInfo, made: Manifest) -> None:
+def _require_fitting(name: str, info: ModelInfo, made: Manifest) -> None:
     image = made.image
     asked: dict[str, tuple[Any, Any]] = {
         "classes": (info.classes, made.classes),

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fer_pipeline import storage
+from fer_pipeline.io import storage
 
 
 @dataclass(frozen=True)
-class Round:
+class ValidationRound:
     """One validation, and the training before it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Round:
 class History:
     """A history in a CSV file, one line for each round."""
 
-    def __init__(self, path: Path | None, rounds: Sequence[Round] = ()) -> None:
+    def __init__(self, path: Path | None, rounds: Sequence[ValidationRound] = ()) -> None:
         """Begins a new file.
 
         Args:
@@ -57,12 +57,12 @@ class History:
             StorageError: It cannot be written.
         """
         self._path = path
-        self.rounds: list[Round] = list(rounds)
+        self.rounds: list[ValidationRound] = list(rounds)
         if path:
-            header = ",".join(field.name for field in fields(Round)) + "\n"
+            header = ",".join(field.name for field in fields(ValidationRound)) + "\n"
             storage.write_text(path, header + "".join(map(_line, self.rounds)))
 
-    def add(self, made: Round) -> None:
+    def add(self, made: ValidationRound) -> None:
         """Adds a round.
 
         Raises:
@@ -74,7 +74,7 @@ class History:
         storage.append_text(self._path, _line(made))
 
 
-def read(path: Path) -> list[Round]:
+def read(path: Path) -> list[ValidationRound]:
     """The rounds in a history's file.
 
     Raises:
@@ -86,7 +86,7 @@ def read(path: Path) -> list[Round]:
         values |= {name: int(row[name]) for name in ("step", "epoch", "trial")}
         # Histories of version 0.1 have no such column.
         values["rows"] = int(row["rows"]) if row.get("rows") else None
-        found.append(Round(**values))
+        found.append(ValidationRound(**values))
     return found
 
 
@@ -103,7 +103,7 @@ _COLUMNS = {
 }
 
 
-def table(rounds: Sequence[Round]) -> str:
+def table(rounds: Sequence[ValidationRound]) -> str:
     """The rounds as a table for a terminal; the trials have a column where there are several."""
     columns = dict(_COLUMNS)
     if not any(made.trial for made in rounds):
@@ -119,7 +119,7 @@ def table(rounds: Sequence[Round]) -> str:
     )
 
 
-def _line(made: Round) -> str:
+def _line(made: ValidationRound) -> str:
     text = io.StringIO()
     values = ["" if value is None else value for value in asdict(made).values()]
     csv.writer(text, lineterminator="\n").writerow(values)

@@ -14,10 +14,10 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from fer_pipeline import interruption
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.data.feed import Epoch, Feed
-from fer_pipeline.learning.training.history import History, Round
+from fer_pipeline.io import interrupts
+from fer_pipeline.learning.input.batch_loader import BatchLoader, EpochIterator
+from fer_pipeline.learning.training.history import History, ValidationRound
 from fer_pipeline.learning.training.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
@@ -26,7 +26,7 @@ _STEPS_AT_ONCE = 10
 
 
 @dataclass(frozen=True)
-class Length:
+class StepSchedule:
     """How long a run is.
 
     Attributes:
@@ -48,7 +48,7 @@ class Length:
         return min(period - step % period for period in periods)
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Keeps a run, so that another process can go on with it."""
 
     def begin(self) -> None:
@@ -60,12 +60,12 @@ class Keeper(Protocol):
 
 def fit(
     trainer: Trainer,
-    train: Feed,
-    validation: Feed | None,
-    length: Length,
+    train: BatchLoader,
+    validation: BatchLoader | None,
+    length: StepSchedule,
     history: History,
     callbacks: Sequence[keras.callbacks.Callback],
-    keeper: Keeper | None = None,
+    keeper: Checkpointer | None = None,
     trial: int = 0,
 ) -> None:
     """Trains from the step that the trainer has reached to the end.
@@ -98,12 +98,12 @@ class _Loop:
     """One call of `fit`."""
 
     trainer: Trainer
-    train: Feed
-    validation: Feed | None
-    length: Length
+    train: BatchLoader
+    validation: BatchLoader | None
+    length: StepSchedule
     history: History
     driven: keras.callbacks.CallbackList
-    keeper: Keeper | None
+    keeper: Checkpointer | None
     trial: int
     _rows: int | None = None  # of the last round
 
@@ -146,7 +146,7 @@ class _Loop:
         begun = trainer.step - trainer.step % length.validate_every
         end = min(begun + length.validate_every, length.steps)
         while trainer.step < end and not trainer.model.stop_training:
-            interruption.check()
+            interrupts.raise_if_interrupted()
             self.driven.on_train_batch_begin(trainer.step)
             left = length.until_checkpoint(trainer.step)
             count = batches.run(trainer, min(_STEPS_AT_ONCE, end - trainer.step, left))
@@ -193,7 +193,7 @@ class _Loop:
         self._require_finite(measured.get("loss", 0.0))
         step = self.trainer.step
         self.history.add(
-            Round(
+            ValidationRound(
                 step=step,
                 epoch=math.ceil(step / self.length.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
@@ -212,11 +212,11 @@ class _Loop:
 class _Batches:
     """The batches of one epoch after the other, without an end."""
 
-    def __init__(self, feed: Feed, step: int) -> None:
+    def __init__(self, feed: BatchLoader, step: int) -> None:
         """Begins after so many batches."""
         self._feed = feed
         self._number, self._done = divmod(step, feed.steps)
-        self._epoch: Epoch | None = None
+        self._epoch: EpochIterator | None = None
 
     def close(self) -> None:
         """At the end: where that is the end of an epoch too, makes sure that it was whole."""

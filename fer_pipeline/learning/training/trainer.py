@@ -15,17 +15,21 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning.data.feed import Feed
-from fer_pipeline.learning.training import optimization, workers
-from fer_pipeline.learning.training.averaging import MovingAverage
-from fer_pipeline.learning.training.distillation import Teachers
-from fer_pipeline.learning.training.measures import Measured, Measures, mean_class_accuracy
-from fer_pipeline.learning.training.objective import Objective
+from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.training import distributed, optimizers
+from fer_pipeline.learning.training.distillation import TeacherEnsemble
+from fer_pipeline.learning.training.losses import ClassificationLoss
+from fer_pipeline.learning.training.moving_average import MovingAverage
+from fer_pipeline.learning.training.running_metrics import (
+    MetricTotals,
+    RunningMetrics,
+    mean_class_accuracy,
+)
 
 Tensor = Any
 
 
-def make_repeatable(seed: int) -> None:
+def enable_determinism(seed: int) -> None:
     """Seeds Python, NumPy and TensorFlow, and has TensorFlow do the same steps to the last bit."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -48,9 +52,9 @@ class Trainer:
         network: keras.Model,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        objective: Objective,
+        objective: ClassificationLoss,
         average: float = 0.0,
-        teachers: Teachers | None = None,
+        teachers: TeacherEnsemble | None = None,
     ) -> None:
         """Takes what is trained.
 
@@ -65,16 +69,16 @@ class Trainer:
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
         self.confusion: npt.NDArray[np.int64] | None = None
-        self._objective, self._cross_entropy = objective, Objective(objective.classes)
+        self._objective, self._cross_entropy = objective, ClassificationLoss(objective.classes)
         self._teachers = teachers
         self._strategy = tf.distribute.get_strategy()
-        together = not workers.are_alone()
+        together = not distributed.is_single_worker()
         if together:
-            workers.synchronize(network)
+            distributed.enable_sync_batch_norm(network)
         with self._strategy.scope():
-            optimization.build(optimizer, network, summed=together)
+            optimizers.build(optimizer, network, summed=together)
             self.average = MovingAverage(network.weights, average)
-            self._measures = Measures(objective.classes)
+            self._measures = RunningMetrics(objective.classes)
             # Of the last step that was made. The first step without a finite loss, 0 for none.
             self._rate = keras.Variable(0.0, trainable=False)
             self._last_loss = keras.Variable(math.nan, trainable=False)
@@ -91,7 +95,7 @@ class Trainer:
             batches: Images and labels, a `tf.data` iterator.
             count: How many, an integer scalar.
         """
-        with workers.waiting():
+        with distributed.watchdog():
             self._train_steps(batches, count)
 
     def _repeated(self, step: Callable[..., None]) -> Callable[..., None]:
@@ -111,10 +115,12 @@ class Trainer:
             # A network of a user's own may regularise its weights.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
             rows = tf.cast(tf.shape(images)[0], tf.float32)
-            loss = workers.weighed(tf.add_n([tf.reduce_sum(losses) / rows, *penalties]), rows)
+            loss = distributed.scale_loss(
+                tf.add_n([tf.reduce_sum(losses) / rows, *penalties]), rows
+            )
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
-        loss, *gradients = workers.mean([loss, *gradients], rows)
+        loss, *gradients = distributed.all_reduce_mean([loss, *gradients], rows)
         self._rate.assign(self.optimizer.learning_rate)
         self.optimizer.apply(gradients, variables)
         self.average.update(self.optimizer.iterations)
@@ -140,7 +146,7 @@ class Trainer:
             for name, members in self._variables().items()
         }
         # All else is the same in every worker.
-        return {**found, "measures": workers.totals(found["measures"])}
+        return {**found, "measures": distributed.all_reduce_sum(found["measures"])}
 
     def restore(
         self, arrays: Mapping[str, list[npt.NDArray[Any]]], step: int, *, chief: bool = True
@@ -178,7 +184,7 @@ class Trainer:
             "measures": self._measures.variables,
         }
 
-    def evaluate(self, feed: Feed) -> dict[str, float]:
+    def evaluate(self, feed: BatchLoader) -> dict[str, float]:
         """Loss, accuracy and mean accuracy of the classes on a split."""
         epoch = feed.open(0)
         try:
@@ -193,7 +199,7 @@ class Trainer:
         self.confusion = found.confusion
         return {**found.results, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
-    def round(self) -> Measured:
+    def round(self) -> MetricTotals:
         """What was measured in the round, which ends here; every worker has to ask."""
         found = self._measures.measured()
         self._measures.reset()

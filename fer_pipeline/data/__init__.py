@@ -1,0 +1,1 @@
+"""Records, labels, images and datasets as plain NumPy and OpenCV code."""

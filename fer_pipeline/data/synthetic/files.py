@@ -1,0 +1,142 @@
+"""Drawn faces as the files that users have: a FER2013-style CSV, a folder of crops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fer_pipeline.data.emotions import FER2013 as EMOTIONS
+from fer_pipeline.data.synthetic.faces import Image, draw_face
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+BROKEN_KINDS = (
+    "pixel_count", "pixel_range", "pixel_word", "emotion", "no_pixels", "usage", "fields",
+)  # fmt: skip
+_FER2013_COUNTS = np.array([4953, 547, 5121, 8989, 6077, 4002, 6198])
+_MIN_ROWS_FOR_DUPLICATES = 200
+
+
+def _break_row(kind: str, code: int, values: list[str], usage: str) -> str:
+    """Returns the CSV line of a sound row damaged in one of the BROKEN_KINDS."""
+    left, right = " ".join(values[:99]), " ".join(values[100:])
+    return {
+        "pixel_count": f"{code},{left},{usage}",
+        "pixel_range": f"{code},{left} 300 {right},{usage}",
+        "pixel_word": f"{code},{left} grey {right},{usage}",
+        "emotion": f"9,{' '.join(values)},{usage}",
+        "no_pixels": f"{code},,{usage}",
+        "usage": f"{code},{' '.join(values)},Holdout",
+        "fields": f"{code}",
+    }[kind]
+
+
+def _plan_duplicates(
+    codes: npt.NDArray[np.int64], usages: npt.NDArray[np.str_], sound: npt.NDArray[np.int64]
+) -> dict[int, int]:
+    """Maps three copies to the rows they repeat, setting labels and usages of both in place."""
+    sources, copies = sound[:3], sound[-3:]
+    codes[copies], usages[copies] = codes[sources], usages[sources]
+    usages[sources[1]], usages[copies[1]] = USAGES[0], USAGES[2]
+    codes[copies[2]] = (codes[sources[2]] + 1) % len(EMOTIONS)
+    return dict(zip(copies.tolist(), sources.tolist(), strict=True))
+
+
+def _csv_lines(rows: int, rng: np.random.Generator, broken: int) -> Iterator[str]:
+    codes = rng.choice(len(EMOTIONS), rows, p=_FER2013_COUNTS / _FER2013_COUNTS.sum())
+    usages = rng.choice(USAGES, rows, p=(0.8, 0.1, 0.1))
+    damaged = np.sort(rng.choice(rows, broken, replace=False))
+    kinds = {row: BROKEN_KINDS[i % len(BROKEN_KINDS)] for i, row in enumerate(damaged.tolist())}
+    sound = np.setdiff1d(np.arange(rows), damaged)
+    repeats = rows >= _MIN_ROWS_FOR_DUPLICATES and sound.size >= 6
+    sources = _plan_duplicates(codes, usages, sound) if repeats else {}
+    kept: dict[int, list[str]] = {}
+    texts = [str(value) for value in range(256)]
+    yield "emotion,pixels,Usage\n"
+    for row, (code, usage) in enumerate(zip(codes.tolist(), usages.tolist(), strict=True)):
+        if row in sources:
+            values = kept[sources[row]]
+        else:
+            values = [texts[value] for value in draw_face(code, rng).ravel().tolist()]
+        if row in sources.values():
+            kept[row] = values
+        if row in kinds:
+            yield _break_row(kinds[row], code, values, usage) + "\n"
+        else:
+            yield f"{code},{' '.join(values)},{usage}\n"
+
+
+def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: int = 0) -> None:
+    """Writes a CSV file in FER2013's layout: ``emotion,pixels,Usage``.
+
+    Labels and usages are drawn with about FER2013's frequencies. From 200 rows on, three sound
+    rows repeat the image of an earlier one: one with the same label and usage, one in
+    PrivateTest of a Training image, and one under another label.
+
+    Args:
+        path: File to write; it appears only once complete.
+        rows: Number of data rows, the broken ones included.
+        seed: Equal seeds give equal files.
+        broken: Number of rows damaged on purpose, cycling through BROKEN_KINDS from the top.
+
+    Raises:
+        ValueError: If broken is not within 0..rows.
+    """
+    if not 0 <= broken <= rows:
+        raise ValueError(f"broken must be within 0..{rows}, got {broken}")
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="ascii", newline="\n") as file:
+            file.writelines(_csv_lines(rows, np.random.default_rng(seed), broken))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _crop(code: int, rng: np.random.Generator) -> Image:
+    """Draws a face crop, (height, width) or BGR (height, width, 3) uint8, sides 40..160."""
+    width, height = np.clip(rng.integers(40, 161) * rng.uniform(0.9, 1.1, 2), 40, 160).astype(int)
+    square = draw_face(code, rng, int(max(width, height)))
+    resized = cv2.resize(square, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+    face = np.asarray(resized, np.uint8)
+    if rng.random() < 0.5:
+        return face
+    tint = rng.uniform((0.55, 0.7, 0.9), (0.8, 0.9, 1.0))
+    return (face[..., None] * tint).astype(np.uint8)
+
+
+def write_folder(
+    path: str | os.PathLike[str],
+    per_class: int,
+    seed: int = 0,
+    broken: bool = True,
+    flat: bool = False,
+) -> None:
+    """Writes face crops with sides of 40..160 pixels, grey or colour, PNG and JPEG in turn.
+
+    Args:
+        path: Folder to fill, created where missing.
+        per_class: Number of crops per emotion.
+        seed: Equal seeds give equal files.
+        broken: Whether to add ``empty.png`` (no bytes), ``text.jpg`` (plain text) and
+            ``truncated.jpg`` (half a JPEG) at the top of the folder.
+        flat: Whether to put all crops at the top instead of in one sub folder per emotion.
+    """
+    root, rng = Path(path), np.random.default_rng(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    for code, name in enumerate(EMOTIONS):
+        folder = root if flat else root / name
+        folder.mkdir(exist_ok=True)
+        for index in range(per_class):
+            suffix = (".png", ".jpg")[index % 2]
+            encoded = cv2.imencode(suffix, _crop(code, rng))[1].tobytes()
+            (folder / f"{name}_{index:04d}{suffix}").write_bytes(encoded)
+    if broken:
+        whole = cv2.imencode(".jpg", draw_face(3, rng, 96))[1].tobytes()
+        (root / "empty.png").write_bytes(b"")
+        (root / "text.jpg").write_text("This is not an image.\n", encoding="ascii")
+        (root / "truncated.jpg").write_bytes(whole[: len(whole) // 2])

@@ -1,0 +1,1 @@
+"""Files, paths and finished output folders; knows neither Spark nor TensorFlow."""

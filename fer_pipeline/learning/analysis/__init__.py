@@ -1,0 +1,1 @@
+"""Inspection of networks: layers, parameters, cost."""

@@ -1,1 +1,0 @@
-"""From a dataset on disk to the batches that a network sees."""

@@ -1,0 +1,1 @@
+"""Trained models: on disk, loaded, and run over images."""

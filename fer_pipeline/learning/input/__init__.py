@@ -1,0 +1,1 @@
+"""Reading of datasets into batches, and augmentation within training."""

@@ -1,0 +1,38 @@
+"""What the batches of a training run are changed by, put together from the configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fer_pipeline.config.learning import Training
+from fer_pipeline.learning.input.augmentation import make_augment_fn, mixup
+from fer_pipeline.learning.input.batch_loader import Transform
+from fer_pipeline.learning.training.losses import targets
+
+Tensor = Any
+
+
+def make_train_transform(chosen: Training, size: int, classes: int) -> Transform | None:
+    """The augmentation of each image, then the mixing of pairs.
+
+    Args:
+        chosen: What is asked for.
+        size: The side of the images, in pixels.
+        classes: How many there are.
+
+    Returns:
+        None where nothing is asked for.
+    """
+    augment = make_augment_fn(chosen.augmentation, size)
+    mix = mixup(chosen.mixup) if chosen.mixup else None
+    if augment is None and mix is None:
+        return None
+
+    def change(images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        if augment:
+            images = augment(images, seed)
+        if mix:
+            images, labels = mix(images, targets(labels, classes), seed)
+        return images, labels
+
+    return change

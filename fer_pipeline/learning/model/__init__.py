@@ -1,1 +1,0 @@
-"""A trained model: on disk, in other forms, at work."""

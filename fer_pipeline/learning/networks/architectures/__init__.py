@@ -1,0 +1,1 @@
+"""The networks of the package, one module each: `build(size, classes, **options)`."""

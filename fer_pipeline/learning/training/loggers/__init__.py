@@ -1,0 +1,1 @@
+"""Loggers of the training history: console, TensorBoard, MLflow."""

@@ -1,0 +1,250 @@
+"""From the configuration to a run that is ready to begin, or to go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from fer_pipeline.config import Config
+from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.transforms import make_train_transform
+from fer_pipeline.learning.networks import registry
+from fer_pipeline.learning.training import (
+    checkpoint,
+    distillation,
+    losses,
+    optimizers,
+    precision,
+    resume,
+)
+from fer_pipeline.learning.training.callbacks import BestWeights
+from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.distributed import SINGLE_WORKER, WorkerContext
+from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.loop import StepSchedule, fit
+from fer_pipeline.learning.training.losses import ClassificationLoss
+from fer_pipeline.learning.training.resume import RunCheckpointer, dataset_signature
+from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
+from fer_pipeline.metrics import calibration
+
+log = logging.getLogger(__name__)
+
+HISTORY_SO_FAR, CONFIG_SO_FAR = "unfinished.csv", "unfinished.yaml"
+"""Their names until the run has ended: the model that is replaced stays whole till then."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run, set up.
+
+    Attributes:
+        data: The dataset's folder.
+        folder: The run's.
+        made: The dataset's manifest.
+        config: The configuration.
+        precision: In which the network computes.
+        network: From normalised pixels to logits.
+        trainer: Trains it.
+        validation: The validation split, where there is one: of several workers, this one's part.
+        initial: The state before the first step, where several trials begin with it.
+        teachers: The SHA-256 of each model that teaches it.
+        worker: Which one this process is, of those that train it.
+    """
+
+    data: Path
+    folder: Path
+    made: Manifest
+    config: Config
+    precision: str
+    network: keras.Model
+    trainer: Trainer
+    validation: BatchLoader | None
+    initial: Mapping[str, list[npt.NDArray[Any]]]
+    teachers: Sequence[str]
+    worker: WorkerContext
+
+    @classmethod
+    def make(
+        cls,
+        data: Path,
+        folder: Path,
+        made: Manifest,
+        config: Config,
+        found: Checkpoint | None,
+        worker: WorkerContext = SINGLE_WORKER,
+    ) -> TrainingRun:
+        """Builds the network and all that trains it.
+
+        Raises:
+            DatasetError: The dataset is damaged.
+            ConfigError: There is no such network or option, or a key needs what is not there.
+            RunError: The network could not be loaded once it is saved, or a teacher cannot be, or
+                another number of workers is in the middle of an epoch.
+        """
+        chosen = config.training
+        steps_per_epoch = open_train(data, made, config, worker).steps
+        if found:
+            resume.require_same_workers(folder, found, worker.count, steps_per_epoch)
+        validated = made.rows_of(Split.VALIDATION) > 0
+        if not validated:
+            optimizers.require_validation(chosen)
+        weights = losses.class_weights(chosen.class_weights, made.counts[Split.TRAIN])
+        teachers = distillation.load(chosen.distillation, made)
+        taught_by = [distillation.checksum(name) for name in chosen.distillation.teachers]
+        enable_determinism(config.seed)
+        computed = found.notes["precision"] if found else precision.resolve(chosen.precision)
+        size, classes = made.image.size, len(made.classes)
+        with precision.policy(computed), tf.distribute.get_strategy().scope():
+            network = registry.build_network(config.model.name, size, classes, config.model.options)
+        log.info(
+            "%s has %s parameters and computes in %s",
+            config.model.name,
+            f"{network.count_params():,}",
+            computed,
+        )
+        length = _length(config, steps_per_epoch)
+        servable = serving_model.build_serving_model(network, size, made.image.normalization)
+        if registry.is_custom(config.model.name):
+            serving_model.require_loadable(servable, config.model.name)
+        trainer = Trainer(
+            network,
+            servable,
+            optimizers.make_optimizer(
+                chosen.optimizer, chosen.schedule, length.steps, steps_per_epoch
+            ),
+            ClassificationLoss(
+                classes, chosen.label_smoothing, weights, chosen.distillation.weight
+            ),
+            chosen.average,
+            teachers,
+        )
+        validation = _feed(data, Split.VALIDATION, made, config, worker) if validated else None
+        initial = trainer.state() if chosen.trials > 1 else {}
+        return cls(
+            *(data, folder, made, config, computed, network, trainer),
+            *(validation, initial, taught_by, worker),
+        )
+
+    def keeper(self, found: Checkpoint | None) -> RunCheckpointer:
+        """What writes checkpoints, the history and the best weights, as they were left.
+
+        Of several workers the chief writes them.
+        """
+        rounds = [ValidationRound(**made) for made in found.notes["rounds"]] if found else []
+        chief = self.worker.is_chief
+        made = History(self.folder / HISTORY_SO_FAR if chief else None, rounds)
+        best = BestWeights(
+            self.config.training.best,
+            made,
+            lambda: self.trainer.confusion,
+            validated=self.validation is not None,
+        )
+        begun = {
+            "config": self.config.dump(),
+            "dataset": dataset_signature(self.made),
+            "precision": self.precision,
+            "teachers": self.teachers,
+            "workers": self.worker.count,
+        }
+        path = self.folder / checkpoint.NAME if chief else None
+        keeper = RunCheckpointer(path, self.trainer, made, best, begun)
+        if found:
+            keeper.restore(found)
+            if not self.config.feed.deterministic:
+                log.warning(
+                    "with feed.deterministic: false, what is left of this epoch is not exactly what"
+                    " was not yet trained on"
+                )
+        return keeper
+
+    def temperature(self) -> float:
+        """What the logits of the network, as it stands, are to be divided by."""
+        chosen = self.config.model.temperature
+        if chosen or self.validation is None:
+            return chosen or 1.0
+        # All of the split, by a worker that may be one of several.
+        whole = _feed(self.data, Split.VALIDATION, self.made, self.config, SINGLE_WORKER)
+        answers = [
+            (self.network(images, training=False).numpy(), labels)
+            for images, labels in whole.epoch(0)
+        ]
+        logits, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return calibration.fit_temperature(logits.astype(np.float64), labels)
+
+    def begin_again(self) -> None:
+        """Makes the network and its optimiser what they were before the first step."""
+        self.trainer.restore(self.initial, 0)
+
+    def run(
+        self, keeper: RunCheckpointer, trial: int, trackers: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        """Trains one trial from where it stands to its end."""
+        train = open_train(self.data, self.made, self.config, self.worker, trial)
+        keeper.trial, keeper.watching = trial, optimizers.monitor_callbacks(self.config.training)
+        fit(
+            self.trainer,
+            train,
+            self.validation,
+            _length(self.config, train.steps),
+            keeper.history,
+            [*keeper.watching, keeper.best, *trackers],
+            keeper,
+            trial,
+        )
+
+
+def open_train(
+    data: Path, made: Manifest, config: Config, worker: WorkerContext, trial: int = 0
+) -> BatchLoader:
+    """The training split: of several workers, this one's part.
+
+    Raises:
+        DatasetError: The dataset is damaged, or a part has too few rows.
+    """
+    return _feed(data, Split.TRAIN, made, config, worker, trial)
+
+
+def _feed(
+    data: Path, split: Split, made: Manifest, config: Config, worker: WorkerContext, trial: int = 0
+) -> BatchLoader:
+    chosen, train = config.feed, split is Split.TRAIN
+    change = (
+        make_train_transform(config.training, made.image.size, len(made.classes)) if train else None
+    )
+    return BatchLoader(
+        data,
+        split,
+        chosen.batch_size if train else config.inference.batch_size,
+        shuffle=train,
+        seed=_order(config.seed, trial),
+        deterministic=chosen.deterministic,
+        cache=chosen.cache,
+        shuffle_buffer=chosen.shuffle_buffer,
+        shard=worker.number,
+        shards=worker.count,
+        soft=train,
+        transform=change,
+    )
+
+
+def _order(seed: int, trial: int) -> int:
+    """The seed of a trial's order of samples."""
+    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0]) if trial else seed
+
+
+def _length(config: Config, steps_per_epoch: int) -> StepSchedule:
+    chosen = config.training
+    steps = chosen.steps or (chosen.epochs or 1) * steps_per_epoch
+    every = min(chosen.validate_every or steps_per_epoch, steps)
+    return StepSchedule(steps, steps_per_epoch, every, chosen.checkpoint_every)

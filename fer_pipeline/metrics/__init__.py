@@ -1,0 +1,1 @@
+"""All numbers of an evaluation, computed from labels and probabilities."""

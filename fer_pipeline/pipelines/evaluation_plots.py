@@ -1,0 +1,100 @@
+"""What an evaluation shows of its images: the pictures, and where the worst mistakes stand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer_pipeline.io import storage
+from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
+from fer_pipeline.metrics.calibration import AccuracyCoverageCurve
+from fer_pipeline.metrics.classification import Metrics
+from fer_pipeline.metrics.samples import SampleSelector
+from fer_pipeline.plots import calibration, class_activation, feature_maps
+from fer_pipeline.plots import confusion_matrix as evaluation_plots
+from fer_pipeline.plots import faces as face_plots
+
+CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
+RELIABILITY, COVERAGE = "reliability.png", "coverage.png"
+EXAMPLES, WORST, WORST_LIST = "examples.png", "mistakes.png", "mistakes.csv"
+FEATURE_MAPS, CLASS_ACTIVATION = "feature_maps.png", "class_activation.png"
+
+
+def plot_metrics(result: Metrics, curve: AccuracyCoverageCurve, about: str, folder: Path) -> None:
+    """Draws the confusion matrix, the bars per class, calibration, and accuracy against coverage.
+
+    Args:
+        result: The evaluation.
+        curve: Its accuracy against coverage.
+        about: What was evaluated on what.
+        folder: The evaluation's folder.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    evaluation_plots.confusion_matrix(result, about, folder / CONFUSION_MATRIX)
+    evaluation_plots.class_bars(result, about, folder / CLASSES)
+    calibration.reliability(result, about, folder / RELIABILITY)
+    calibration.coverage(result, curve, about, folder / COVERAGE)
+
+
+def plot_samples(
+    inspection: LayerInspector,
+    layers: Sequence[str],
+    gallery: SampleSelector,
+    classes: Sequence[str],
+    about: str,
+    within: str,
+    folder: Path,
+) -> None:
+    """Draws examples, mistakes, feature maps and class activations.
+
+    A network without convolutions has no class activations, and by default no feature maps; then
+    no older picture of them stays either.
+
+    Args:
+        inspection: A look into the model.
+        layers: Whose outputs are drawn, perhaps none.
+        gallery: The images.
+        classes: The names of the classes.
+        about: What was evaluated on what.
+        within: The same, above what goes on inside the model.
+        folder: The evaluation's folder.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    face_plots.examples(gallery.examples, classes, about, gallery.seed, folder / EXAMPLES)
+    face_plots.mistakes(gallery.mistakes, classes, about, folder / WORST)
+    storage.write_text(folder / WORST_LIST, mistakes_table(gallery, classes))
+    storage.remove(folder / FEATURE_MAPS)
+    if layers:
+        subject = gallery.subject
+        outputs = inspection.outputs(subject.pixels, layers)
+        shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
+        feature_maps.draw(subject, shown, classes, within, folder / FEATURE_MAPS)
+    storage.remove(folder / CLASS_ACTIVATION)
+    if inspection.evidence is not None:
+        path = folder / CLASS_ACTIVATION
+        class_activation.draw(inspection, gallery, classes, within, path)
+
+
+def mistakes_table(gallery: SampleSelector, classes: Sequence[str]) -> str:
+    """The worst mistakes as CSV, the worst first.
+
+    `row` is what `--image` takes; `source` and `record` say where the image came from; `p_true` is
+    the probability that the model gives to the true class.
+    """
+    faces = gallery.mistakes
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["row", "source", "record", "variant", "emotion", "predicted", "confidence", "p_true"]
+    )
+    for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
+        origin = (faces.row[place], faces.source[place], faces.record[place], faces.variant[place])
+        given = (faces.confidence[place], faces.probabilities[place, label])
+        writer.writerow([*origin, classes[label], classes[predicted], *(f"{p:.6f}" for p in given)])
+    return text.getvalue()

@@ -1,0 +1,223 @@
+"""From images and a trained run to an emotion, with its probabilities, for each image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_pipeline.config import Config
+from fer_pipeline.config.keys import Inference
+from fer_pipeline.data import manifest
+from fer_pipeline.data.emotions import LabelEncoder
+from fer_pipeline.data.record import LabelResolver
+from fer_pipeline.errors import InputError, RunError
+from fer_pipeline.io import output_folder, storage
+from fer_pipeline.io import versions as provenance
+from fer_pipeline.io.output_folder import SCORES
+from fer_pipeline.learning.inference import backend, trained_model
+from fer_pipeline.learning.inference.backend import InferenceBackend
+from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
+from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.spark import score_images
+from fer_pipeline.spark.input_files import InputFiles
+from fer_pipeline.spark.read_records import ParseOptions
+from fer_pipeline.spark.score_images import UNCERTAIN, Pixels, ScoringTotals
+from fer_pipeline.spark.session import SparkSession
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert", "pyspark")
+
+
+@dataclass(frozen=True)
+class ScoreManifest:
+    """What a run of the job made.
+
+    Attributes:
+        format: What this is.
+        found: How many images were found, readable or not.
+        scored: How many of them have an emotion.
+        emotions: How many images show each emotion, or an uncertain one where
+            `inference.min_confidence` is set.
+        unscored: How many have none, by reason.
+        files: Path, rows and bytes of each file.
+        model: Which model it was: its run's folder and the checksum of its file.
+        runtime: What ran it: its name, the form of the model that it ran, why, and the checksum of
+            this form's file.
+        flip: Whether its answer is the mean of those for the image and its mirror image.
+        min_confidence: The probability below which an image is uncertain; 0 is off.
+        versions: Of what made the scores.
+        created: When.
+    """
+
+    format: str
+    found: int
+    scored: int
+    emotions: dict[str, int]
+    unscored: dict[str, int]
+    files: list[dict[str, Any]]
+    model: dict[str, Any]
+    runtime: dict[str, Any]
+    flip: bool
+    min_confidence: float
+    versions: dict[str, str]
+    created: str
+
+
+def score(
+    spark: SparkSession,
+    model: str | None,
+    inputs: Sequence[str],
+    output: str,
+    config: Config,
+    *,
+    overwrite: bool = False,
+) -> ScoreManifest:
+    """Scores images.
+
+    `scores.json` is written last and names the files: what it does not name is none of the scores.
+
+    Args:
+        spark: The session.
+        model: A finished run's folder, or the name of a model of the package; None for its first
+            choice.
+        inputs: Folders of images, CSV files, or one dataset.
+        output: The folder for the scores.
+        config: The configuration.
+        overwrite: Whether scores that are there may be replaced.
+
+    Raises:
+        RunError: The model's folder is no finished run, or has no export for the runtime that is
+            configured.
+        InputError: A source is missing or is not what it should be.
+        DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
+        StorageError: There are scores already, or the folder holds something else.
+    """
+    folder = storage.path(output).absolute()
+    output_folder.ensure_writable(folder, SCORES, overwrite=overwrite)
+    run = trained_model.resolve_model_path(model)
+    info, content = trained_model.read_model(run)
+    outcomes = _outcomes(run, info, config.inference)
+    chosen = backend.choose_backend(run, info, content, config.inference.runtime)
+    load = _loader(spark, chosen, info, config.inference)
+    with output_folder.exclusive(folder, SCORES, overwrite=overwrite):
+        try:
+            made, known = _scored(spark, inputs, folder, config, info, load)
+            scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
+            found = sum(file["rows"] for file in made.files)
+            if scored + unscored != found or (known is not None and known != found):
+                raise RuntimeError(
+                    f"{known} found, {found} written, {scored + unscored} accounted for"
+                )
+            if not found:
+                raise InputError(f"{', '.join(inputs)}: holds no image")
+            output_folder.require_files_visible(folder, [file["path"] for file in made.files])
+        except BaseException:
+            output_folder.delete_stale_files(folder, SCORES, _files_there(folder))
+            raise
+        result = ScoreManifest(
+            format=SCORES.format,
+            found=found,
+            scored=scored,
+            emotions={name: made.emotions[name] for name in outcomes},
+            unscored=dict(made.reasons),
+            files=made.files,
+            model={"run": str(run.absolute()), "sha256": info.sha256},
+            runtime=chosen.said(),
+            flip=config.inference.flip,
+            min_confidence=config.inference.min_confidence,
+            versions=provenance.package_versions(*_PACKAGES),
+            created=provenance.utc_timestamp(),
+        )
+        storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
+        config.write(folder / "config.yaml")
+        output_folder.delete_stale_files(folder, SCORES, [str(file["path"]) for file in made.files])
+    return result
+
+
+def _files_there(folder: Path) -> list[str]:
+    """The files of the scores that the folder holds, if any."""
+    mark = folder / SCORES.mark
+    if not storage.exists(mark):
+        return []
+    return [file["path"] for file in json.loads(storage.read_text(mark))["files"]]
+
+
+def _outcomes(run: Path, info: ModelInfo, inference: Inference) -> list[str]:
+    """What an image can be found to show."""
+    if not inference.min_confidence:
+        return info.classes
+    if UNCERTAIN in info.classes:
+        raise RunError(
+            f"{run}: one of its emotions is called {UNCERTAIN}, as a score under"
+            " inference.min_confidence is; score without that key"
+        )
+    return [*info.classes, UNCERTAIN]
+
+
+def _loader(
+    spark: SparkSession, chosen: InferenceBackend, info: ModelInfo, inference: Inference
+) -> Callable[[], Callable[[Pixels], Any]]:
+    """The function by which a worker gets the model: it travels there, so no path is shared."""
+    shared = spark.sparkContext.broadcast(chosen.content)
+    settings = PredictorConfig(
+        runtime=chosen.name,
+        network=info.network,
+        size=info.size,
+        batch_size=inference.batch_size,
+        threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
+        flip=inference.flip,
+    )
+
+    def load() -> Callable[[Pixels], Any]:
+        return predictor(shared.value, settings)
+
+    return load
+
+
+def _scored(
+    spark: SparkSession,
+    inputs: Sequence[str],
+    folder: Path,
+    config: Config,
+    info: ModelInfo,
+    load: Callable[[], Callable[[Pixels], Any]],
+) -> tuple[ScoringTotals, int | None]:
+    """Scores whatever the inputs are; also how many images there must be, where that is known."""
+    least = config.inference.min_confidence
+    if len(inputs) == 1 and manifest.exists_at(inputs[0]):
+        path = storage.path(inputs[0])
+        dataset = manifest.read(path)
+        manifest.require_files(path, dataset)
+        manifest.require_enhancement(path, dataset, info.enhancement)
+        rows = score_images.dataset_rows(spark, path, dataset)
+        crops = score_images.crops_of_dataset(dataset, info.size)
+        return score_images.score(
+            rows, crops, load, info.classes, folder, least
+        ), dataset.rows.written
+    sources = InputFiles(spark, inputs, config.input.format)
+    judge = LabelResolver(LabelEncoder({}, ()), None, labelled=False)
+    reading = ParseOptions(
+        judge,
+        info.size,
+        config.seed,
+        labelled=False,
+        usage=False,
+        enhancement=info.enhancement,
+    )
+    offsets, known = sources.offsets()
+    found, read = sources.reader(reading)
+    crops = score_images.crops_of_records(read, offsets, info.size)
+    return score_images.score(found, crops, load, info.classes, folder, least), known
+
+
+def summary(made: ScoreManifest, output: str) -> str:
+    """The result of the job for a terminal: what was found, and what the faces show."""
+    lines = [f"{name:<12}{count:>10,}" for name, count in made.emotions.items()]
+    lines.append("")
+    unscored = made.found - made.scored
+    lines.append(f"{made.found:,} images found = {made.scored:,} scored + {unscored:,} not scored")
+    lines += [f"  not scored, {reason}: {count:,}" for reason, count in made.unscored.items()]
+    lines.append(f"scores {output}")
+    return "\n".join(lines)

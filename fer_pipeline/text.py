@@ -1,0 +1,48 @@
+"""Text for messages and terminals: one-line errors, suggestions and tables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+
+def one_line(message: object) -> str:
+    """Return a message with each run of white space, line breaks included, as one space."""
+    return " ".join(str(message).split())
+
+
+def did_you_mean(name: str, known_names: Iterable[str]) -> str:
+    """Return a hint at the known name that is nearest to a misspelt one.
+
+    Args:
+        name: The name that is not known.
+        known_names: All names that would have been accepted.
+
+    Returns:
+        "did you mean NAME?", or the list of all known names if none is near.
+    """
+    known = list(known_names)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+
+
+def format_table(
+    rows: Sequence[Sequence[str]], header: Sequence[str], alignment: Sequence[str]
+) -> str:
+    """Return rows as a text table with aligned columns and no lines.
+
+    Args:
+        rows: The cells, already formatted.
+        header: One title for each column.
+        alignment: "left" or "right" for each column.
+    """
+    return tabulate(
+        rows,
+        headers=header,
+        tablefmt="plain",
+        colalign=alignment,
+        headersalign=alignment,
+        disable_numparse=True,
+    )
