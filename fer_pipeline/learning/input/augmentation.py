@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from fer_pipeline.config.learning import TrainingAugmentation
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 GEOMETRIC = ("flip", "rotation", "shift", "zoom", "shear")
 """Operations that move pixels: together they are one resampling."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fer_pipeline.config.learning import Training
 from fer_pipeline.learning.input.augmentation import make_augment_fn, mixup
 from fer_pipeline.learning.input.batch_loader import Transform
 from fer_pipeline.learning.training.losses import targets
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 
 def make_train_transform(chosen: Training, size: int, classes: int) -> Transform | None:

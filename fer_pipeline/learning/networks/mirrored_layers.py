@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 
 @keras.saving.register_keras_serializable("fer_pipeline")

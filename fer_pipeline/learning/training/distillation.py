@@ -17,8 +17,7 @@ from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 
 class TeacherEnsemble:

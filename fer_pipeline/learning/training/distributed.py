@@ -22,8 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.errors import WorkerLostError
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 # For all of them to be there, after each was seen to be.
 _SECONDS_TO_MEET = 120

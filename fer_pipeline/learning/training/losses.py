@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from fer_pipeline.errors import ConfigError
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 
 class ClassificationLoss:

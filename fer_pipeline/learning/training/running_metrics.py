@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from fer_pipeline.learning.training import distributed
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from fer_pipeline.learning.training.running_metrics import (
     RunningMetrics,
     mean_class_accuracy,
 )
-
-Tensor = Any
+from fer_pipeline.learning.types import Tensor
 
 
 def enable_determinism(seed: int) -> None:

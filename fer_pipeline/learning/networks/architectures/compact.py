@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers
 
+from fer_pipeline.learning.types import Tensor
+
 SMALLEST = 8
 """The side of the smallest image: each of three poolings halves it."""
-
-Tensor = Any
 
 
 def build(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import layers
 
+from fer_pipeline.learning.types import Tensor
+
 SMALLEST = 5
 """The first two convolutions take two pixels each."""
-
-Tensor = Any
 
 
 def build(size: int, classes: int) -> keras.Model:

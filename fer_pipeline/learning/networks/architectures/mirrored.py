@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers
@@ -12,11 +11,10 @@ from fer_pipeline.learning.networks.mirrored_layers import (
     MirroredBatchNormalization,
     MirroredConv2D,
 )
+from fer_pipeline.learning.types import Tensor
 
 SMALLEST = 8
 """The side of the smallest image: each of three poolings halves it."""
-
-Tensor = Any
 
 
 def build(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import layers
 
+from fer_pipeline.learning.types import Tensor
+
 SMALLEST = 31
 """Below it the first convolution and four poolings, each of which halves, leave nothing."""
-
-Tensor = Any
 
 
 def build(size: int, classes: int) -> keras.Model:
