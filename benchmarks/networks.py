@@ -35,8 +35,8 @@ def run() -> list[tuple[str, str, str]]:
 
 def _measured(name: str) -> Iterator[tuple[str, str, str]]:
     size, classes = _SIZES.get(name, 48), len(FER2013)
-    computed = precision.resolve("auto")
-    with precision.policy(computed):
+    computed = precision.resolve_precision("auto")
+    with precision.use_precision(computed):
         network = registry.build_network(name, size, classes, {})
     model = serving_model.build_serving_model(network, size, Normalization.centered())
     cost = network_summary.describe(network).multiply_adds / 1e6

@@ -309,7 +309,7 @@ def _checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | 
     """
     path = folder / checkpoint.NAME
     if resume and storage.is_file(path):
-        return checkpoint.read(path)
+        return checkpoint.read_checkpoint(path)
     if storage.is_file(path) and not overwrite and not storage.is_file(folder / RUN.mark):
         raise StorageError(
             f"{folder}: holds an unfinished run; --resume continues it, --overwrite begins anew"
@@ -387,14 +387,14 @@ def _by_class(kept: BestSnapshot, classes: Sequence[str]) -> dict[str, float | N
 def summary(info: ModelInfo, output: str) -> str:
     """The result of the job for a terminal: the history, the best model, and where it is."""
     folder = storage.path(output)
-    rounds = history.read(folder / HISTORY)
+    rounds = history.read_history(folder / HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
     kept = f"step {info.best_step:,}"
     if any(made.trial for made in rounds):
         kept = f"trial {info.best_trial}, {kept}"
     return "\n".join(
         [
-            history.table(rounds),
+            history.format_history(rounds),
             "",
             f"{info.network}, {info.parameters:,} parameters; kept: {kept},"
             f" validation accuracy {found}; temperature {info.temperature:.3f}",

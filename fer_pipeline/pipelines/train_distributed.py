@@ -18,7 +18,7 @@ from fer_pipeline.learning.inference.trained_model import ModelInfo
 from fer_pipeline.learning.training import checkpoint, distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
-from fer_pipeline.learning.training.loggers import history_follower
+from fer_pipeline.learning.training.loggers import history_tail
 from fer_pipeline.learning.training.training_run import HISTORY_SO_FAR, TrainingRun, open_train
 from fer_pipeline.pipelines.train import (
     HISTORY,
@@ -87,7 +87,7 @@ def train_distributed(
         with_resume_hint(),
         opened as session,
         begun.writing(),
-        history_follower.follow_history(folder / HISTORY_SO_FAR, folder / HISTORY, known),
+        history_tail.tail_history(folder / HISTORY_SO_FAR, folder / HISTORY, known),
     ):
         barrier.run(session, count, part, lambda: _rounds_so_far(folder))
     if not is_finished(folder):
@@ -144,7 +144,7 @@ def _state(folder: Path) -> str:
 
 def _checkpoint(folder: Path) -> Checkpoint | None:
     path = folder / checkpoint.NAME
-    return checkpoint.read(path) if storage.is_file(path) else None
+    return checkpoint.read_checkpoint(path) if storage.is_file(path) else None
 
 
 def _require_the_same(member: BarrierTask, found: Checkpoint | None, folder: Path) -> None:

@@ -19,9 +19,9 @@ from fer_pipeline.learning.input.augmentation import (
     AugmentationSample,
     apply_augmentation,
     enabled_operations,
-    largest_erased,
     make_augment_fn,
-    mixup,
+    make_mixup_fn,
+    max_erased_side,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,7 +276,7 @@ def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
     ("part", "size", "pixels"), [(0.29, 100, 29), (1, 48, 48), (0.01, 48, 0), (0.3, 48, 14)]
 )
 def test_the_largest_square_is_rounded_to_whole_pixels(part, size, pixels):
-    assert largest_erased(part, size) == pixels
+    assert max_erased_side(part, size) == pixels
     images = noise(1, size)
     whole = at(images, {"erasing": part}, erased_side=1 - 2**-23, erased_left=0, erased_top=0)
     assert (whole != images).sum() == pixels**2
@@ -408,7 +408,7 @@ def one_hot(many, classes):
 
 
 def mixed(images, targets, alpha, seed=SEED):
-    made = mixup(alpha)(tf.constant(images), tf.constant(targets), tf.constant(seed))
+    made = make_mixup_fn(alpha)(tf.constant(images), tf.constant(targets), tf.constant(seed))
     return tuple(part.numpy() for part in made)
 
 

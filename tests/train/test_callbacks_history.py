@@ -43,19 +43,19 @@ class TestHistory:
             ["14", "2", "0.25", "0.75", "", "", "", "", "0", ""],
         ]
         assert b"\r" not in path.read_bytes()
-        assert histories.read(path) == history.rounds
+        assert histories.read_history(path) == history.rounds
 
     def test_goes_on(self, tmp_path):
         path = tmp_path / "history.csv"
         History(path, [DRAWN, FIRST]).add(UNVALIDATED)
-        assert histories.read(path) == [DRAWN, FIRST, UNVALIDATED]
+        assert histories.read_history(path) == [DRAWN, FIRST, UNVALIDATED]
 
     def test_of_before_there_were_rows_can_be_read(self, tmp_path):
         path = tmp_path / "history.csv"
         History(path, [DRAWN, UNVALIDATED])
         lines = path.read_text().splitlines()
         path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
-        assert histories.read(path) == [DRAWN, UNVALIDATED]
+        assert histories.read_history(path) == [DRAWN, UNVALIDATED]
 
     def test_in_memory_alone(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -65,12 +65,12 @@ class TestHistory:
         assert list(tmp_path.iterdir()) == []
 
     def test_as_a_table(self):
-        assert histories.table([DRAWN, UNVALIDATED]).splitlines() == [
+        assert histories.format_history([DRAWN, UNVALIDATED]).splitlines() == [
             "step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
             "   0      0       -         -    1.2500        12.50%           -     -",
             "  14      2  0.2500    75.00%         -             -           -     -",
         ]
-        assert histories.table([FIRST]).splitlines() == [
+        assert histories.format_history([FIRST]).splitlines() == [
             "trial  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
             "    1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
         ]

@@ -181,7 +181,7 @@ class TestOutputs:
         assert 0 < found.conditions.batch_size <= TESTED
 
     def test_the_precision_is_that_of_the_model(self, runs, dataset, compared, tmp_path):
-        with precision.policy("mixed_bfloat16"):
+        with precision.use_precision("mixed_bfloat16"):
             other = make_run(tmp_path / "other")
         found = compare([runs[0], other], dataset, Split.TEST, tmp_path / "out", chosen())
         assert [entry.precision for entry in found.entries] == ["float32", "mixed_bfloat16"]

@@ -68,7 +68,7 @@ def guesses(run, dataset):
 class TestTeachers:
     def test_answer_in_turn(self, easy_dataset, teachers):
         settings = config.load(None, taught_by(*teachers)).training.distillation
-        loaded = distillation.load(settings, read(easy_dataset))
+        loaded = distillation.load_teachers(settings, read(easy_dataset))
         ((images, _),) = BatchLoader(easy_dataset, "validation", 40, shuffle=False, seed=0).epoch(0)
         models = [serving_model.load(folder)[0] for folder in teachers]
         # These take raw pixels, 0..255: centred ones are (pixel - 128) / 128.
@@ -81,7 +81,8 @@ class TestTeachers:
 
     def test_there_are_none(self, easy_dataset):
         assert (
-            distillation.load(config.load(None).training.distillation, read(easy_dataset)) is None
+            distillation.load_teachers(config.load(None).training.distillation, read(easy_dataset))
+            is None
         )
 
     def test_that_have_no_say_change_no_bit(self, easy_dataset, teachers, tmp_path):

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from fer_pipeline.learning.training.history import History, ValidationRound
-from fer_pipeline.learning.training.loggers import history_follower
+from fer_pipeline.learning.training.loggers import history_tail
 
 
 def round_of(step):
@@ -31,14 +31,14 @@ def write(path, rounds):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    monkeypatch.setattr(history_follower, "_SECONDS", 0.01)
+    monkeypatch.setattr(history_tail, "_SECONDS", 0.01)
     return tmp_path / "unfinished.csv", tmp_path / "history.csv"
 
 
 def test_each_round_is_told_once(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
-    with history_follower.follow_history(first, last):
+    with history_tail.tail_history(first, last):
         write(first, rounds=3)
         # As at the end of a run.
         first.replace(last)
@@ -50,7 +50,7 @@ def test_of_a_run_that_goes_on_only_what_is_new_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
     write(first, rounds=3)
-    with history_follower.follow_history(first, last, known=3):
+    with history_tail.tail_history(first, last, known=3):
         write(first, rounds=5)
         first.replace(last)
     assert len(caplog.messages) == 2
@@ -61,7 +61,7 @@ def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, 
     _, last = files
     caplog.set_level(logging.INFO)
     write(last, rounds=5)
-    with pytest.raises(ValueError, match="fails"), history_follower.follow_history(*files):
+    with pytest.raises(ValueError, match="fails"), history_tail.tail_history(*files):
         raise ValueError("fails")
     assert not caplog.messages
 
@@ -70,7 +70,7 @@ def test_of_a_run_that_is_replaced_none_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
     write(last, rounds=5)
-    with history_follower.follow_history(first, last):
+    with history_tail.tail_history(first, last):
         write(first, rounds=2)
         first.replace(last)
     assert len(caplog.messages) == 1

@@ -330,7 +330,7 @@ class TestOriginals:
 
     @pytest.mark.parametrize("name", ["compact", "mirrored"])
     def test_ours_give_logits_in_float32_whatever_they_compute_in(self, name):
-        with precision.policy("mixed_bfloat16"):
+        with precision.use_precision("mixed_bfloat16"):
             network = registry.build_network(name, 48, 7, {})
         assert network.get_layer("stage_1_a").compute_dtype == "bfloat16"
         assert network.output.dtype == "float32"

@@ -10,7 +10,7 @@ from fer_pipeline import config
 from fer_pipeline.data import manifest
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.input import augmentation_examples
-from fer_pipeline.learning.input.augmentation import make_augment_fn, mixup
+from fer_pipeline.learning.input.augmentation import make_augment_fn, make_mixup_fn
 from fer_pipeline.pipelines.preview import preview
 
 CLASSES = ("angry", "happy", "sad")
@@ -204,7 +204,7 @@ def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
     for number, (plain, mixed) in enumerate(zip(before.columns, after.columns, strict=True)):
         targets = tf.one_hot([2, 0, 1], 3)
         batch = tf.constant(plain.images[..., None])
-        expected, shares = mixup(0.6)(batch, targets, tf.constant((7, number)))
+        expected, shares = make_mixup_fn(0.6)(batch, targets, tf.constant((7, number)))
         np.testing.assert_array_equal(mixed.images, expected.numpy()[..., 0])
         for caption, row in zip(mixed.captions, shares.numpy(), strict=True):
             parts = dict(reversed(line.split(" % ")) for line in caption.split("\n"))

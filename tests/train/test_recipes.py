@@ -17,7 +17,11 @@ from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.input.batch_loader import PADDING_LABEL
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.training import optimizers, precision
-from fer_pipeline.learning.training.losses import ClassificationLoss, class_weights, targets
+from fer_pipeline.learning.training.losses import (
+    ClassificationLoss,
+    compute_class_weights,
+    one_hot_targets,
+)
 from fer_pipeline.learning.training.moving_average import MovingAverage
 from fer_pipeline.learning.training.running_metrics import (
     RunningMetrics,
@@ -64,8 +68,8 @@ class TestObjective:
         np.testing.assert_allclose(losses, cross_entropy(np.eye(3)[LABELS], LOGITS), rtol=1e-2)
 
     def test_targets(self):
-        assert targets(tf.constant([2, 0]), 3).numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
-        assert targets(tf.constant(SOFT), 3).numpy().tolist() == SOFT.tolist()
+        assert one_hot_targets(tf.constant([2, 0]), 3).numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
+        assert one_hot_targets(tf.constant(SOFT), 3).numpy().tolist() == SOFT.tolist()
 
 
 class TestClassWeights:
@@ -74,18 +78,18 @@ class TestClassWeights:
         names = [f"class {number}" for number in range(len(counts))]
         labels = np.repeat(np.arange(len(counts)), counts)
         expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
-        found = class_weights("balanced", dict(zip(names, counts, strict=True)))
+        found = compute_class_weights("balanced", dict(zip(names, counts, strict=True)))
         np.testing.assert_allclose(found, expected)
 
     def test_given_ones(self):
         counts = {"angry": 5, "happy": 0, "sad": 2}
-        assert class_weights({"sad": 3.0}, counts) == [1.0, 1.0, 3.0]
-        assert class_weights(None, counts) is None
-        assert class_weights("balanced", counts)[1] == 0.0
+        assert compute_class_weights({"sad": 3.0}, counts) == [1.0, 1.0, 3.0]
+        assert compute_class_weights(None, counts) is None
+        assert compute_class_weights("balanced", counts)[1] == 0.0
 
     def test_of_no_class_of_the_dataset(self):
         with pytest.raises(ConfigError) as error:
-            class_weights({"fear": 2.0}, {"angry": 5, "sad": 2})
+            compute_class_weights({"fear": 2.0}, {"angry": 5, "sad": 2})
         assert str(error.value) == (
             "training.class_weights: fear is no class of the dataset; it has angry, sad"
         )
@@ -165,7 +169,7 @@ def step_of(gradient, **chosen):
         variable.assign(np.ones(variable.shape))
     chosen = Optimizer(**chosen)
     optimizer = optimizers.make_optimizer(chosen, Schedule(), 10, 10)
-    optimizers.build(optimizer, network)
+    optimizers.build_optimizer(optimizer, network)
     gradients = [tf.fill(variable.shape, gradient) for variable in layer.weights]
     optimizer.apply(gradients, layer.weights)
     return [np.array(variable) for variable in layer.weights]
@@ -325,12 +329,12 @@ class TestPrecision:
         has = "avx512_bf16" in flags[0] or "amx_bf16" in flags[0]
         if tf.config.list_physical_devices("GPU"):
             pytest.skip("the GPU decides")
-        assert precision.resolve("auto") == ("mixed_bfloat16" if has else "float32")
-        assert precision.resolve("float32") == "float32"
-        assert precision.resolve("mixed_bfloat16") == "mixed_bfloat16"
+        assert precision.resolve_precision("auto") == ("mixed_bfloat16" if has else "float32")
+        assert precision.resolve_precision("float32") == "float32"
+        assert precision.resolve_precision("mixed_bfloat16") == "mixed_bfloat16"
 
     def test_a_policy_holds_for_what_is_built_within(self):
-        with precision.policy("mixed_bfloat16"):
+        with precision.use_precision("mixed_bfloat16"):
             within = keras.layers.Dense(1)
         assert within.compute_dtype == "bfloat16"
         assert within.variable_dtype == "float32"

@@ -105,7 +105,7 @@ class Killed(BaseException):
 @contextlib.contextmanager
 def killed(after):
     """Ends what is run within after so many checkpoints, if it gets so far."""
-    write, left = checkpoint.write, [after]
+    write, left = checkpoint.write_checkpoint, [after]
 
     def write_and_end(*arguments):
         write(*arguments)
@@ -114,7 +114,7 @@ def killed(after):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "write", write_and_end)
+        patch.setattr(checkpoint, "write_checkpoint", write_and_end)
         with contextlib.suppress(Killed):
             yield
 
@@ -399,9 +399,9 @@ class TestRefusals:
         with killed(after=2):
             train(str(easy_dataset), str(unfinished), chosen())
         path = unfinished / checkpoint.NAME
-        found = checkpoint.read(path)
+        found = checkpoint.read_checkpoint(path)
         notes = {**found.notes, "workers": 2}
-        checkpoint.write(path, checkpoint.Checkpoint(found.arrays, notes))
+        checkpoint.write_checkpoint(path, checkpoint.Checkpoint(found.arrays, notes))
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.endswith(
             "is in the middle of epoch 1, begun with another number of workers; resume it with"

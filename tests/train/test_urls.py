@@ -86,7 +86,7 @@ class TestRuns:
             train(dataset, runs[0], chosen())
 
     def test_that_are_killed_are_resumed(self, bucket, dataset, runs):
-        there, write = f"{bucket}/killed", checkpoint.write
+        there, write = f"{bucket}/killed", checkpoint.write_checkpoint
 
         class Killed(BaseException):
             pass
@@ -96,7 +96,7 @@ class TestRuns:
             raise Killed
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(checkpoint, "write", write_and_end)
+            patch.setattr(checkpoint, "write_checkpoint", write_and_end)
             with pytest.raises(Killed):
                 train(dataset, there, chosen())
         assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= names(there)

@@ -91,13 +91,13 @@ PATIENT = """
 import os, sys
 import numpy as np
 from fer_pipeline.errors import WorkerLostError
-from fer_pipeline.learning.training import workers
-number, workers._SECONDS_TO_MEET, workers._SECONDS_TO_WAIT = map(int, sys.argv[1:4])
+from fer_pipeline.learning.training import distributed
+number, distributed._SECONDS_TO_MEET, distributed._SECONDS_TO_WAIT = map(int, sys.argv[1:4])
 try:
-    with workers.losses(number):
-        workers.join(sys.argv[4:], number, 1)
+    with distributed.worker_failures(number):
+        distributed.init_distributed(sys.argv[4:], number, 1)
         while True:
-            workers.totals([np.zeros(1)])
+            distributed.all_reduce_sum([np.zeros(1)])
             print(len(os.listdir("/proc/self/task")), flush=True)
 except WorkerLostError as error:
     sys.exit(f"error: {error}")

@@ -104,7 +104,7 @@ def apply_augmentation(
     return images
 
 
-def largest_erased(erasing: float, size: int) -> int:
+def max_erased_side(erasing: float, size: int) -> int:
     """The longest side of an erased square, in pixels: a part of the image's side, rounded."""
     return round(erasing * size)
 
@@ -168,7 +168,7 @@ def _erased(draws: AugmentationSample, erasing: float, size: int) -> Tensor:
     noise): it is neither a bright nor a dark mark, whatever the image's light and whatever the
     normalisation, whereas a fixed 128 would be one on the many faces that are darker or brighter.
     """
-    side = tf.floor(draws.erased_side * (largest_erased(erasing, size) + 1))
+    side = tf.floor(draws.erased_side * (max_erased_side(erasing, size) + 1))
     left = tf.floor(draws.erased_left * (size - side + 1))
     top = tf.floor(draws.erased_top * (size - side + 1))
     place = tf.range(size, dtype=tf.float32)
@@ -179,7 +179,7 @@ def _erased(draws: AugmentationSample, erasing: float, size: int) -> Tensor:
     return (between(top)[:, :, None] & between(left)[:, None, :])[..., None]
 
 
-def mixup(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Makes the function that mixes images, and their targets, with others of the batch.
 
     Zhang et al. 2017, "mixup": x' = l * x + (1 - l) * other, and the targets alike, with l from

@@ -14,9 +14,9 @@ from fer_pipeline.learning.input.augmentation import (
     AugmentationSample,
     apply_augmentation,
     enabled_operations,
-    largest_erased,
     make_augment_fn,
-    mixup,
+    make_mixup_fn,
+    max_erased_side,
 )
 
 Images = npt.NDArray[np.float32]
@@ -87,7 +87,7 @@ def _ends(
         ends = [("left, up", dict.fromkeys(both, 0.0)), ("right, down", dict.fromkeys(both, 1.0))]
         return f"±{100 * most:.3g} % of the side", ends
     if name == "erasing":
-        side = largest_erased(most, size)
+        side = max_erased_side(most, size)
         # Just below 1: the draws do not reach it.
         return f"a square of up to {side} px", 2 * [(f"{side} px", {"erased_side": 1 - 2**-23})]
     if name in ("zoom", "contrast"):
@@ -148,7 +148,7 @@ def sampled_examples(
         made = tuple(Column("", batch.numpy()[..., 0]) for batch in batches)
         groups.append(Group(title, "all that is on, drawn at random", made))
     if chosen.mixup:
-        mix = mixup(chosen.mixup)
+        mix = make_mixup_fn(chosen.mixup)
         mixed = [mix(batch, targets, one) for batch, one in zip(batches, seeds, strict=True)]
         made = tuple(
             Column("", some.numpy()[..., 0], tuple(_parts(row, names) for row in shares.numpy()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fer_pipeline.config.learning import Training
-from fer_pipeline.learning.input.augmentation import make_augment_fn, mixup
+from fer_pipeline.learning.input.augmentation import make_augment_fn, make_mixup_fn
 from fer_pipeline.learning.input.batch_loader import Transform
-from fer_pipeline.learning.training.losses import targets
+from fer_pipeline.learning.training.losses import one_hot_targets
 from fer_pipeline.learning.types import Tensor
 
 
@@ -21,7 +21,7 @@ def make_train_transform(chosen: Training, size: int, classes: int) -> Transform
         None where nothing is asked for.
     """
     augment = make_augment_fn(chosen.augmentation, size)
-    mix = mixup(chosen.mixup) if chosen.mixup else None
+    mix = make_mixup_fn(chosen.mixup) if chosen.mixup else None
     if augment is None and mix is None:
         return None
 
@@ -29,7 +29,7 @@ def make_train_transform(chosen: Training, size: int, classes: int) -> Transform
         if augment:
             images = augment(images, seed)
         if mix:
-            images, labels = mix(images, targets(labels, classes), seed)
+            images, labels = mix(images, one_hot_targets(labels, classes), seed)
         return images, labels
 
     return change

@@ -35,7 +35,7 @@ class Checkpoint:
     notes: Mapping[str, Any]
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint in place of an older one: a reader sees the one or the other, whole.
 
     Raises:
@@ -55,7 +55,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint.
 
     Raises:

@@ -50,7 +50,7 @@ class TeacherEnsemble:
         return tf.switch_case(turn, [answer(model) for model in self._models])
 
 
-def load(chosen: Distillation, made: Manifest) -> TeacherEnsemble | None:
+def load_teachers(chosen: Distillation, made: Manifest) -> TeacherEnsemble | None:
     """Loads the teachers, in the precision that each was trained in; None where there are none.
 
     Args:
@@ -69,7 +69,7 @@ def load(chosen: Distillation, made: Manifest) -> TeacherEnsemble | None:
     return TeacherEnsemble(found) if found else None
 
 
-def checksum(name: str) -> str:
+def teacher_checksum(name: str) -> str:
     """The SHA-256 of a teacher's model.
 
     Raises:

@@ -74,7 +74,7 @@ class History:
         storage.append_text(self._path, _line(made))
 
 
-def read(path: Path) -> list[ValidationRound]:
+def read_history(path: Path) -> list[ValidationRound]:
     """The rounds in a history's file.
 
     Raises:
@@ -103,7 +103,7 @@ _COLUMNS = {
 }
 
 
-def table(rounds: Sequence[ValidationRound]) -> str:
+def format_history(rounds: Sequence[ValidationRound]) -> str:
     """The rounds as a table for a terminal; the trials have a column where there are several."""
     columns = dict(_COLUMNS)
     if not any(made.trial for made in rounds):

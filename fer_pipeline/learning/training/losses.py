@@ -54,17 +54,17 @@ class ClassificationLoss:
         if labels.dtype.is_integer and not self._smoothing and answers is None:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         else:
-            smoothed = targets(labels, self.classes) * (1 - self._smoothing)
+            smoothed = one_hot_targets(labels, self.classes) * (1 - self._smoothing)
             target = smoothed + self._smoothing / self.classes
             if answers is not None:
                 target = (1 - self._taught) * target + self._taught * answers
             losses = keras.losses.categorical_crossentropy(target, logits, from_logits=True)
         if self._weights is None:
             return losses
-        return losses * tf.linalg.matvec(targets(labels, self.classes), self._weights)
+        return losses * tf.linalg.matvec(one_hot_targets(labels, self.classes), self._weights)
 
 
-def targets(labels: Tensor, classes: int) -> Tensor:
+def one_hot_targets(labels: Tensor, classes: int) -> Tensor:
     """Labels as distributions: float32 of shape (n, classes).
 
     Args:
@@ -74,7 +74,7 @@ def targets(labels: Tensor, classes: int) -> Tensor:
     return tf.one_hot(labels, classes) if labels.dtype.is_integer else labels
 
 
-def class_weights(
+def compute_class_weights(
     chosen: str | Mapping[str, float] | None, counts: Mapping[str, int]
 ) -> list[float] | None:
     """The weight of each class, in the order of the counts.

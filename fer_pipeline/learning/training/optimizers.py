@@ -59,7 +59,7 @@ def _rate(
     )
 
 
-def build(
+def build_optimizer(
     optimizer: keras.optimizers.Optimizer, network: keras.Model, *, summed: bool = False
 ) -> None:
     """Gives the optimizer its variables; only kernels decay.

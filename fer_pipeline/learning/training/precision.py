@@ -14,7 +14,7 @@ _FLAGS = {"avx512_bf16", "amx_bf16"}
 _AMPERE = (8, 0)
 
 
-def resolve(precision: str) -> str:
+def resolve_precision(precision: str) -> str:
     """What `auto` means on this machine: `mixed_bfloat16` where the hardware multiplies it.
 
     Args:
@@ -39,7 +39,7 @@ def _has_bfloat16() -> bool:
 
 
 @contextlib.contextmanager
-def policy(name: str) -> Iterator[None]:
+def use_precision(name: str) -> Iterator[None]:
     """Around the building of a network: its layers compute so. Variables stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

@@ -99,7 +99,7 @@ class RunCheckpointer:
             },
         }
         arrays = {**state, "best": kept.weights if kept else []}
-        checkpoint.write(self.path, Checkpoint(arrays, notes))
+        checkpoint.write_checkpoint(self.path, Checkpoint(arrays, notes))
 
 
 # What may change when a run is resumed: it bears on neither the weights nor the history.
@@ -134,7 +134,7 @@ def require_same_run(
         )
     chosen = config.training.distillation
     taught = zip(chosen.teachers, found.notes.get("teachers", []), strict=True)
-    replaced = [name for name, sha256 in taught if sha256 != distillation.checksum(name)]
+    replaced = [name for name, sha256 in taught if sha256 != distillation.teacher_checksum(name)]
     if replaced:
         raise RunError(
             f"{folder}: the run was begun with another model as its teacher, in"

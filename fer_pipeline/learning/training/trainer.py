@@ -75,7 +75,7 @@ class Trainer:
         if together:
             distributed.enable_sync_batch_norm(network)
         with self._strategy.scope():
-            optimizers.build(optimizer, network, summed=together)
+            optimizers.build_optimizer(optimizer, network, summed=together)
             self.average = MovingAverage(network.weights, average)
             self._measures = RunningMetrics(objective.classes)
             # Of the last step that was made. The first step without a finite loss, 0 for none.

@@ -99,13 +99,15 @@ class TrainingRun:
         validated = made.rows_of(Split.VALIDATION) > 0
         if not validated:
             optimizers.require_validation(chosen)
-        weights = losses.class_weights(chosen.class_weights, made.counts[Split.TRAIN])
-        teachers = distillation.load(chosen.distillation, made)
-        taught_by = [distillation.checksum(name) for name in chosen.distillation.teachers]
+        weights = losses.compute_class_weights(chosen.class_weights, made.counts[Split.TRAIN])
+        teachers = distillation.load_teachers(chosen.distillation, made)
+        taught_by = [distillation.teacher_checksum(name) for name in chosen.distillation.teachers]
         enable_determinism(config.seed)
-        computed = found.notes["precision"] if found else precision.resolve(chosen.precision)
+        computed = (
+            found.notes["precision"] if found else precision.resolve_precision(chosen.precision)
+        )
         size, classes = made.image.size, len(made.classes)
-        with precision.policy(computed), tf.distribute.get_strategy().scope():
+        with precision.use_precision(computed), tf.distribute.get_strategy().scope():
             network = registry.build_network(config.model.name, size, classes, config.model.options)
         log.info(
             "%s has %s parameters and computes in %s",

@@ -15,7 +15,7 @@ _SECONDS, _SECONDS_TO_END = 1.0, 30.0
 
 
 @contextlib.contextmanager
-def follow_history(first: Path, last: Path, known: int = 0) -> Iterator[None]:
+def tail_history(first: Path, last: Path, known: int = 0) -> Iterator[None]:
     """Within it, each round of a run that is finished is told in the log.
 
     Args:
@@ -56,7 +56,7 @@ def _follow(
 
 def _rounds(path: Path) -> list[history.ValidationRound]:
     try:
-        return history.read(path)
+        return history.read_history(path)
     except (StorageError, ValueError, TypeError):
         # It is not there, or its last line is not yet whole.
         return []
