@@ -5,21 +5,33 @@ Needs neither TensorFlow nor Keras, which take seconds to import.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data import images as image_functions
+from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import output_folder, storage
 from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.learning.inference.predictor import Predict, with_keras
+
+if TYPE_CHECKING:
+    import keras
 
 MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
 
 FORMAT_VERSION = 1
+
+_BATCH_SIZE = 256  # images in a forward pass of `TrainedModel.predict`
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
 """The folder of the models that come with the package: the finished run of each, by its name."""
@@ -137,3 +149,135 @@ def read_model(folder: Path) -> tuple[ModelInfo, bytes]:
     if hashlib.sha256(content).hexdigest() != info.sha256:
         raise RunError(f"{folder / MODEL}: is not the file that {INFO} describes; train again")
     return info, content
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model on disk: the folder of its run, and the description of the model.
+
+    Attributes:
+        folder: Folder of the finished training run.
+        info: Description of the model, from `model.json`.
+    """
+
+    folder: Path
+    info: ModelInfo
+
+    @classmethod
+    def open(cls, model: str | Path | None = None) -> Self:
+        """Open a model: read its description, but not its weights.
+
+        Args:
+            model: Folder of a finished run, or the name of a bundled model; an existing folder of
+                that name wins. None is the default bundled model.
+
+        Raises:
+            RunError: The folder is no finished run or is damaged, or there is no bundled model.
+        """
+        folder = resolve_model_path(model)
+        return cls(folder, read(folder))
+
+    @classmethod
+    def load(cls, model: str | Path | None = None) -> Self:
+        """Open a model and load its network, so that `predict` starts at once.
+
+        Args:
+            model: As for `open`.
+
+        Raises:
+            RunError: The folder is no finished run or is damaged, or Keras cannot load the model.
+            ConfigError: The network's module cannot be imported.
+        """
+        trained = cls.open(model)
+        _ = trained._predict_pixels
+        return trained
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return self.folder.resolve().name
+
+    @property
+    def model_file(self) -> Path:
+        """Path of `model.keras`."""
+        return self.folder / MODEL
+
+    @property
+    def export_folder(self) -> Path:
+        """Folder of the model's export, which need not exist."""
+        return self.folder / EXPORTS
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the model is one of those that come with the package."""
+        return is_shipped(self.folder)
+
+    def read_content(self) -> bytes:
+        """Return the content of `model.keras`, verified by its checksum.
+
+        Raises:
+            RunError: The file is missing or is not the one that `model.json` describes.
+        """
+        try:
+            content = storage.read_bytes(self.model_file)
+        except StorageError as error:
+            raise RunError(str(error)) from error
+        if hashlib.sha256(content).hexdigest() != self.info.sha256:
+            raise RunError(f"{self.model_file}: is not the file that {INFO} describes; train again")
+        return content
+
+    def load_network(self) -> keras.Model:
+        """Load the Keras model.
+
+        Returns:
+            A model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities of shape
+            (n, classes).
+
+        Raises:
+            RunError: `model.keras` is damaged, or Keras cannot load it.
+            ConfigError: The network's module cannot be imported.
+        """
+        # Imports TensorFlow, which takes seconds and which most users of this module do not need.
+        from fer_pipeline.learning.inference import serving_model
+
+        return serving_model.from_bytes(self.read_content(), self.info.network)
+
+    def predict(
+        self,
+        images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
+        flip_tta: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Return the probabilities of the emotions that images show.
+
+        Args:
+            images: Grey images, uint8 of shape (n, height, width) or (n, height, width, 1), or a
+                list of such images of any sizes. They are enhanced and resized as the training
+                images were.
+            flip_tta: Whether to average the probabilities of an image and its mirror image.
+
+        Returns:
+            Probabilities, float32 of shape (n, classes), in the order of `info.classes`.
+
+        Raises:
+            ValueError: An image is not uint8, or has another number of dimensions or channels.
+            RunError: `model.keras` is damaged, or Keras cannot load it.
+        """
+        if not len(images):
+            return np.zeros((0, len(self.info.classes)), np.float32)
+        pixels = np.stack([self._prepare(image, row) for row, image in enumerate(images)])
+        run = self._predict_pixels
+        return image_functions.predict_with_flip(run, pixels) if flip_tta else run(pixels)
+
+    @functools.cached_property
+    def _predict_pixels(self) -> Predict:
+        return with_keras(self.load_network(), self.info.size, _BATCH_SIZE)
+
+    def _prepare(self, image: npt.NDArray[np.uint8], row: int) -> npt.NDArray[np.uint8]:
+        """Return an image enhanced and of shape (size, size)."""
+        grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+        if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
+            raise ValueError(
+                f"image {row}: expected uint8 of shape (height, width) or (height, width, 1),"
+                f" got {image.dtype} of shape {image.shape}"
+            )
+        return image_functions.resize(enhance(grey, self.info.enhancement), self.info.size)
