@@ -17,7 +17,8 @@ import keras
 from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError
-from fer_pipeline.io import output_folder
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import RUN, RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 from fer_pipeline.learning.networks import registry
@@ -36,10 +37,11 @@ def main(output: str, *, overwrite: bool) -> None:
     if weights is None:
         sys.exit(f"error: {data.ROOT / _WEIGHTS}: is missing; run make .venv-fer/.complete")
     folder = Path(output)
-    output_folder.ensure_writable(folder, output_folder.RUN, overwrite=overwrite)
-    with output_folder.exclusive(folder, output_folder.RUN, overwrite=overwrite):
+    output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
+    output_folder.ensure_writable()
+    with output_folder.writing():
         _write(weights, folder)
-        output_folder.delete_stale_files(folder, output_folder.RUN, keep=())
+        output_folder.delete_stale_files(keep=())
     print(folder)
 
 
@@ -50,7 +52,7 @@ def _write(weights: Path, folder: Path) -> None:
     network.set_weights(keras.models.load_model(weights, compile=False).get_weights())
     serving_model.save(
         serving_model.build_serving_model(network, _SIZE, _NORMALIZATION),
-        folder / trained_model.MODEL,
+        folder / RunFile.MODEL,
     )
     info = ModelInfo(
         classes=classes,
@@ -63,10 +65,10 @@ def _write(weights: Path, folder: Path) -> None:
         best_step=0,
         best_accuracy=None,
         seed=0,
-        sha256=trained_model.file_sha256(folder / trained_model.MODEL),
+        sha256=trained_model.file_sha256(folder / RunFile.MODEL),
         versions={},
     )
-    (folder / trained_model.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    (folder / RunFile.MODEL_INFO).write_text(info.model_dump_json(indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import tensorflow as tf
 from benchmarks import data
 from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.normalization import Normalization
-from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.io.output_kinds import EXPORT_FILES, EXPORT_FOLDER, RunFile
 from fer_pipeline.learning.export import litert
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.networks import registry
@@ -109,9 +109,9 @@ def _files(scratch: Path) -> dict[str, Path]:
     exact = scratch / EXPORT_FILES["litert"]
     exact.write_bytes(litert.in_float32(serving_model.load(shipped)[0]))
     return {
-        "keras": shipped / trained_model.MODEL,
+        "keras": shipped / RunFile.MODEL,
         "litert": exact,
-        "litert_int8": shipped / trained_model.EXPORTS / EXPORT_FILES["litert_int8"],
+        "litert_int8": shipped / EXPORT_FOLDER / EXPORT_FILES["litert_int8"],
         _YARDSTICK: _mini_xception(scratch),
     }
 

@@ -48,7 +48,7 @@ def _litert(model: str, pixels: np.ndarray) -> Callable[[], object]:
 
 
 def _predictor(runtime: str, model: str, pixels: np.ndarray) -> Callable[[], object]:
-    from fer_pipeline.io.output_folder import DEFAULT_MODEL
+    from fer_pipeline.io.output_kinds import DEFAULT_MODEL
     from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
 
     settings = PredictorConfig(runtime, DEFAULT_MODEL, pixels.shape[1], _BATCH, threads=1)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import sys
 
 from fer_pipeline import cli, config
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.io.output_kinds import DEFAULT_MODEL
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from fer_pipeline import cli, config
-from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.io.output_kinds import EXPORT_FILES
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,19 +17,25 @@ from typing import Any
 
 import numpy as np
 
-from fer_pipeline.io import output_folder, storage
+from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import (
+    CONFIG_FILE,
+    DEFAULT_MODEL,
+    EXPORT_FOLDER,
+    EvaluationFile,
+    ExportFile,
+    RunFile,
+)
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
-from fer_pipeline.pipelines import evaluation_plots
-from fer_pipeline.pipelines.train import ACCURACY, HISTORY, LOSS
 
-FOLDER = trained_model.PRETRAINED / output_folder.DEFAULT_MODEL
+FOLDER = trained_model.PRETRAINED / DEFAULT_MODEL
 # Pictures of numbers alone: FER2013's images are not ours to pass on.
 PICTURES = (
-    evaluation_plots.CONFUSION_MATRIX,
-    evaluation_plots.CLASSES,
-    evaluation_plots.RELIABILITY,
-    evaluation_plots.COVERAGE,
+    EvaluationFile.CONFUSION_MATRIX,
+    EvaluationFile.CLASS_BARS,
+    EvaluationFile.RELIABILITY,
+    EvaluationFile.COVERAGE,
 )
 
 
@@ -41,34 +47,32 @@ def ship_run(run: Path) -> None:
         if len(weight.shape) > 1:
             weight.assign(np.asarray(weight).astype(np.float16).astype(np.float32))
     # The model card beside it stays.
-    storage.remove_folder(FOLDER / trained_model.EXPORTS)
+    storage.remove_folder(FOLDER / EXPORT_FOLDER)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    serving_model.save(model, FOLDER / trained_model.MODEL)
-    for name in (HISTORY, ACCURACY, LOSS, output_folder.CONFIG_FILE):
+    serving_model.save(model, FOLDER / RunFile.MODEL)
+    for name in (RunFile.HISTORY, RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT, CONFIG_FILE):
         shutil.copyfile(run / name, FOLDER / name)
-    shipped = info.model_copy(
-        update={"sha256": trained_model.file_sha256(FOLDER / trained_model.MODEL)}
-    )
-    storage.write_text(FOLDER / trained_model.INFO, shipped.model_dump_json(indent=2) + "\n")
+    shipped = info.model_copy(update={"sha256": trained_model.file_sha256(FOLDER / RunFile.MODEL)})
+    storage.write_text(FOLDER / RunFile.MODEL_INFO, shipped.model_dump_json(indent=2) + "\n")
 
 
 def ship_export(export: Path) -> None:
     """Copies its LiteRT forms, and what is known of them."""
     made = export_manifest.read(export)
     _require_ours(export, made.model["sha256"])
-    folder = FOLDER / trained_model.EXPORTS
+    folder = FOLDER / EXPORT_FOLDER
     storage.remove_folder(folder)
     folder.mkdir()
     for form in made.exports:
         shutil.copyfile(export / form.path, folder / form.path)
-    mark = output_folder.EXPORT.mark
+    mark = ExportFile.EXPORT_INFO
     _write_without_paths(folder / mark, json.loads(storage.read_text(export / mark)))
-    shutil.copyfile(export / output_folder.CONFIG_FILE, folder / output_folder.CONFIG_FILE)
+    shutil.copyfile(export / CONFIG_FILE, folder / CONFIG_FILE)
 
 
 def ship_report(report: Path) -> None:
     """Copies the numbers of its evaluation."""
-    mark = output_folder.EVALUATION.mark
+    mark = EvaluationFile.METRICS
     said = json.loads(storage.read_text(report / mark))
     _require_ours(report, said["model"]["sha256"])
     _write_without_paths(FOLDER / mark, said)

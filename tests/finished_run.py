@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 
@@ -23,7 +24,7 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any)
         known: Attributes of `RunInfo` for which the test has a value of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    serving_model.save(model, folder / trained_model.MODEL)
+    serving_model.save(model, folder / RunFile.MODEL)
     values: dict[str, Any] = {
         "size": model.input_shape[1],
         "normalization": Normalization.centered(),
@@ -34,9 +35,9 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any)
         "best_step": 7,
         "best_accuracy": None,
         "seed": 1,
-        "sha256": trained_model.file_sha256(folder / trained_model.MODEL),
+        "sha256": trained_model.file_sha256(folder / RunFile.MODEL),
         "versions": {},
     }
     info = ModelInfo(classes=list(classes), **(values | known))
-    (folder / trained_model.INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    (folder / RunFile.MODEL_INFO).write_text(info.model_dump_json(indent=2) + "\n")
     return info

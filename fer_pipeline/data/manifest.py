@@ -118,7 +118,11 @@ class Manifest(_Part):
 
     def write(self, folder: Path) -> None:
         """Publishes the dataset: from here on the folder is what this manifest says."""
-        storage.write_text(folder / NAME, self.model_dump_json(indent=2) + "\n")
+        storage.write_text(folder / NAME, self.to_json())
+
+    def to_json(self) -> str:
+        """Return the content of the manifest's file."""
+        return self.model_dump_json(indent=2) + "\n"
 
 
 def exists(folder: Path) -> bool:

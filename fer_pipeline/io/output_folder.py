@@ -1,7 +1,7 @@
-"""What a job puts into a folder: who may write there, what makes it whole, what is deleted when.
+"""The folder that a job writes its output into, and the order of the writes.
 
-Every job writes one file last and in one step, the mark. A folder without it holds nothing that a
-reader takes for whole.
+Each job writes its commit file last and in one step. A folder without it holds no output that a
+reader accepts.
 """
 
 from __future__ import annotations
@@ -9,312 +9,267 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
-import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import CONFIG_FILE, IN_PROGRESS_FILE, OutputKind
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
-IN_PROGRESS_FILE = ".unfinished"
-"""Stands in a folder from a job's first write to its end: until then our names are ours there."""
 
-DEFAULT_MODEL = "mirrored"
-"""The model of the package that evaluates and scores where no other is named."""
+class OutputFolder:
+    """The folder of one output: readers see the output whole or not at all.
 
-_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    The sequence of a job, with `retract` if it writes files with fixed names::
 
-
-@dataclass(frozen=True)
-class OutputKind:
-    """A kind of output.
+        output = OutputFolder(path, EVALUATION, overwrite=overwrite)
+        output.ensure_writable()
+        ...  # the work
+        with output.writing():
+            output.retract()
+            ...  # the files
+            output.commit(document, config.write)
 
     Attributes:
-        name: What it is called in messages, with its article.
-        format: What its mark, a JSON file, says under the key `format`.
-        mark: The file that makes it whole; the configuration is written after it.
-        names: The other names in its folder.
-        data: The folders, within it, of files with unique names.
-        prefix: With what these names begin.
-        folders: The folders, within it, that are ours with all that they hold.
+        path: The folder; it need not exist yet.
+        kind: The kind of output that it holds or will hold.
+        overwrite: Whether an existing output may be replaced.
     """
 
-    name: str
-    format: str
-    mark: str
-    names: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
-    prefix: str = ""
-    folders: tuple[str, ...] = ()
+    def __init__(self, path: Path, kind: OutputKind, *, overwrite: bool = False) -> None:
+        """Describe an output folder; nothing is read or written."""
+        self.path = path
+        self.kind = kind
+        self.overwrite = overwrite
+        self._is_committing = False
 
-    def unique_name(self, number: int) -> str:
-        """A name that no other file has; files stand in the order of their numbers."""
-        return f"{self.prefix}-{number:05d}-{uuid.uuid4()}.parquet"
+    def is_committed(self) -> bool:
+        """Return whether the folder has a commit file, of whatever content."""
+        return storage.is_file(self.path / self.kind.commit_file)
 
-    def is_data(self, path: Path) -> bool:
-        """Whether this is a data file of ours."""
-        pattern = rf"{self.prefix}-\d{{5}}-{_UUID}\.parquet"
-        return bool(self.prefix) and re.fullmatch(pattern, path.name) is not None
+    def is_in_progress(self) -> bool:
+        """Return whether a job is writing the output, or was interrupted while it did."""
+        return storage.exists(self.path / IN_PROGRESS_FILE)
 
-    def is_ours(self, path: Path) -> bool:
-        """Whether a job of ours wrote this, before its mark."""
-        begun = storage.exists(path.parent / IN_PROGRESS_FILE)
-        if storage.is_folder(path):
-            if path.name in self.folders:
-                return begun
-            return path.name in self.data and all(self.is_data(file) for file in path.iterdir())
-        return (
-            path.name == IN_PROGRESS_FILE
-            or (begun and path.name in (*self.names, CONFIG_FILE))
-            or ("." in self.data and self.is_data(path))
-            or self.is_temporary(path)
-        )
+    def ensure_writable(self) -> None:
+        """Check, before any work, that a job may write its output here.
 
-    def is_temporary(self, path: Path) -> bool:
-        """Whether this is what an interrupted write of ours left."""
-        written = map(
-            storage.temporary_pattern, (self.mark, CONFIG_FILE, IN_PROGRESS_FILE, *self.names)
-        )
-        return storage.is_file(path) and any(pattern.fullmatch(path.name) for pattern in written)
+        Raises:
+            StorageError: There is an output already and `overwrite` is not set, or the folder
+                holds files that no job of this kind wrote.
+        """
+        if self._may_replace():
+            return
+        if storage.is_folder(self.path):
+            # What an interrupted job left may be replaced; anything else may not.
+            foreign = sorted(
+                path.name for path in self.path.iterdir() if not self.kind.is_leftover(path)
+            )
+            if foreign:
+                raise StorageError(
+                    f"{self.path}: is not empty and not {self.kind.name} (it holds {foreign[0]});"
+                    " choose another folder"
+                )
+        elif storage.exists(self.path):
+            raise StorageError(f"{self.path}: is a file; choose a folder")
 
+    def _may_replace(self) -> bool:
+        """Return whether there is an output that the job may replace; False if there is none.
 
-DATASET = OutputKind(
-    "a dataset",
-    "fer_pipeline dataset",
-    "manifest.json",
-    data=(*(f"split={split}" for split in Split), "quarantine"),
-    prefix="part",
-)
-RUN = OutputKind(
-    "a finished training run",
-    "fer_pipeline run",
-    "model.json",
-    names=(
-        *("model.keras", "model.weights.h5", "architecture.json", "history.csv"),
-        *("accuracy.png", "loss.png", "mlflow.json"),
-        *("unfinished.csv", "unfinished.yaml", "checkpoint.npz"),
-    ),
-    folders=("tensorboard", "export"),
-)
-EVALUATION = OutputKind(
-    "an evaluation",
-    "fer_pipeline evaluation",
-    "metrics.json",
-    names=(
-        *("predictions.parquet", "confusion_matrix.png", "classes.png", "reliability.png"),
-        *("coverage.png", "examples.png", "mistakes.png", "mistakes.csv"),
-        *("feature_maps.png", "class_activation.png"),
-    ),
-)
-COMPARISON = OutputKind(
-    "a comparison",
-    "fer_pipeline comparison",
-    "comparison.json",
-    names=("accuracy_cost.png",),
-)
-SCORES = OutputKind("scores", "fer_pipeline scores", "scores.json", data=(".",), prefix="scores")
-EXPORT = OutputKind(
-    "an export",
-    "fer_pipeline export",
-    "export.json",
-    names=("model.tflite", "model.int8.tflite"),
-    folders=("saved_model",),
-)
-EXPORT_FILES = {
-    "saved_model": "saved_model",
-    "litert": "model.tflite",
-    "litert_int8": "model.int8.tflite",
-}
-"""The forms in which a model can be exported, and the folder or file that each becomes."""
-
-
-def ensure_writable(folder: Path, kind: OutputKind, *, overwrite: bool) -> None:
-    """Makes sure that a job may write here, before it does any work.
-
-    Args:
-        folder: The output's folder; it need not be there.
-        kind: What will be written.
-        overwrite: Whether one that is there may be replaced.
-
-    Raises:
-        StorageError: There is one already, or the folder holds what is not ours.
-    """
-    if _is_taken(folder, kind, overwrite=overwrite):
-        return
-    if storage.is_folder(folder):
-        # What an interrupted run left is ours and may be replaced; anything else is not.
-        foreign = sorted(path.name for path in folder.iterdir() if not kind.is_ours(path))
-        if foreign:
+        Raises:
+            StorageError: There is one that it may not replace, or one of another kind.
+        """
+        if not self.is_committed():
+            return False
+        if not self._has_format():
             raise StorageError(
-                f"{folder}: is not empty and not {kind.name} (there is {foreign[0]});"
+                f"{self.path / self.kind.commit_file}: is not that of {self.kind.name};"
                 " choose another folder"
             )
-    elif storage.exists(folder):
-        raise StorageError(f"{folder}: is a file; choose a folder")
+        if not self.overwrite:
+            raise StorageError(
+                f"{self.path}: holds {self.kind.name} already; --overwrite replaces it"
+            )
+        return True
 
+    def _has_format(self) -> bool:
+        try:
+            document = json.loads(storage.read_text(self.path / self.kind.commit_file))
+            return bool(document.get("format") == self.kind.format)
+        except (ValueError, AttributeError):
+            return False
 
-def _is_taken(folder: Path, kind: OutputKind, *, overwrite: bool) -> bool:
-    """Whether there is one already.
+    def mark_in_progress(self) -> None:
+        """Mark the files that are written from here on as those of a job.
 
-    Raises:
-        StorageError: There is, and it may not be replaced, or another kind's.
-    """
-    mark = folder / kind.mark
-    if not storage.is_file(mark):
-        return False
-    if not _says(mark, kind.format):
-        raise StorageError(f"{mark}: is not that of {kind.name}; choose another folder")
-    if not overwrite:
-        raise StorageError(f"{folder}: holds {kind.name} already; --overwrite replaces it")
-    return True
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        storage.touch(self.path / IN_PROGRESS_FILE)
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other jobs from writing here, from a job's first write to its end.
 
-def mark_in_progress(folder: Path) -> None:
-    """Before a job's first write: what is written until its end is known to be ours.
+        A process that is killed releases its lock. On a filesystem without locks two jobs may
+        write at the same time; then the last commit file decides which output is valid.
 
-    Raises:
-        StorageError: The folder cannot be written.
-    """
-    storage.touch(folder / IN_PROGRESS_FILE)
+        If the block fails before its commit, the data files with unique names that it wrote are
+        deleted. Files with fixed names stay: the in-progress file says that they are the job's.
 
+        Raises:
+            StorageError: Another job is writing here, or has published here since
+                `ensure_writable`, or the folder cannot be written.
+        """
+        was_in_progress = self.is_in_progress()
+        try:
+            self.mark_in_progress()
+            with storage.locked(self.path / IN_PROGRESS_FILE) as has_lock:
+                if not has_lock:
+                    raise StorageError(
+                        f"{self.path}: another job is writing there; wait for its end, or choose"
+                        " another folder"
+                    )
+                try:
+                    # Another job may have published here in the meantime.
+                    self._may_replace()
+                except StorageError:
+                    if not was_in_progress:
+                        storage.remove(self.path / IN_PROGRESS_FILE)
+                    raise
+                yield from self._discarding_on_failure()
+        finally:
+            # If nothing was written.
+            storage.remove_empty_folder(self.path)
 
-@contextlib.contextmanager
-def exclusive(folder: Path, kind: OutputKind, *, overwrite: bool) -> Iterator[None]:
-    """From a job's first write to its end: nobody else begins to write there meanwhile.
-
-    A process that is killed lets go of it. Where the filesystem knows no locks, two jobs may write
-    at the same time, and the last one's mark stands for all that it names.
-
-    Args:
-        folder: The output's folder.
-        kind: What will be written.
-        overwrite: Whether one that is there may be replaced.
-
-    Raises:
-        StorageError: Another job is writing there, or has published there since `claim`, or the
-            folder cannot be written.
-    """
-    idle = not storage.exists(folder / IN_PROGRESS_FILE)
-    try:
-        mark_in_progress(folder)
-        with storage.locked(folder / IN_PROGRESS_FILE) as ours:
-            if not ours:
-                raise StorageError(
-                    f"{folder}: another job is writing there; wait for its end, or choose another"
-                    " folder"
-                )
-            try:
-                # Somebody else may have published there meanwhile.
-                _is_taken(folder, kind, overwrite=overwrite)
-            except StorageError:
-                if idle:
-                    storage.remove(folder / IN_PROGRESS_FILE)
-                raise
+    def _discarding_on_failure(self) -> Iterator[None]:
+        self._is_committing = False
+        try:
             yield
-    finally:
-        # One to which nothing was written.
-        storage.remove_empty_folder(folder)
+        except BaseException:
+            # A commit that fails may still have reached the disk: then its files must stay.
+            if self.kind.data_folders and not self._is_committing:
+                self.delete_stale_files(self.kind.list_data_files(self.path))
+            raise
 
+    def retract(self) -> None:
+        """Delete the commit file and the configuration of the output that is being replaced.
 
-def require_files_visible(folder: Path, written: Iterable[str]) -> None:
-    """Makes sure, before a mark names them, that the driver sees what the tasks wrote.
+        From here on the old output is gone. Without its commit file, its configuration would look
+        like a user's own file.
 
-    Args:
-        folder: The output's folder.
-        written: Data files, relative to it.
+        Raises:
+            StorageError: A file cannot be deleted.
+        """
+        storage.remove(self.path / self.kind.commit_file)
+        storage.remove(self.path / CONFIG_FILE)
 
-    Raises:
-        StorageError: The tasks wrote to a disk of their own.
-    """
-    missing = [name for name in written if not storage.is_file(folder / name)]
-    if missing:
-        raise StorageError(
-            f"{folder}: the tasks wrote files that are not there ({missing[0]}); on a cluster the"
-            " output must be a folder that all machines share"
-        )
+    def commit(
+        self,
+        document: str,
+        write_config: Callable[[Path], None],
+        *,
+        data_files: Iterable[str] = (),
+        obsolete_files: Iterable[str] = (),
+    ) -> None:
+        """Write the commit file, then the configuration, then delete what is stale.
 
+        Args:
+            document: Content of the commit file, JSON with the key `format`.
+            write_config: Function that writes the configuration to a path.
+            data_files: Data files that the commit file names, relative to the folder.
+            obsolete_files: Files of the unfinished output that the finished one does not need.
 
-def _says(mark: Path, form: str) -> bool:
-    try:
-        return json.loads(storage.read_text(mark)).get("format") == form
-    except (ValueError, AttributeError):
-        return False
+        Raises:
+            StorageError: A file cannot be written or deleted.
+        """
+        self._is_committing = True
+        storage.write_text(self.path / self.kind.commit_file, document)
+        write_config(self.path / CONFIG_FILE)
+        for name in obsolete_files:
+            storage.remove(self.path / name)
+        self.delete_stale_files(data_files)
 
+    def require_files_visible(self, data_files: Iterable[str]) -> None:
+        """Check, before a commit file names them, that the driver sees the files of the tasks.
 
-def delete_output(folder: Path, kind: OutputKind) -> None:
-    """Deletes an output that means nothing any more; what else stands in its folder stays.
+        Args:
+            data_files: Data files, relative to the folder.
 
-    It never fails: what makes the output mean nothing is worth more than that it is gone. Where the
-    folder or a part of it is a symbolic link, or not the file or folder that a job of ours writes,
-    all of it stays, and where something cannot be deleted, the rest; a warning says so.
+        Raises:
+            StorageError: A file is missing: the tasks wrote to a disk of their own.
+        """
+        missing = [name for name in data_files if not storage.is_file(self.path / name)]
+        if missing:
+            raise StorageError(
+                f"{self.path}: the tasks wrote files that are not there ({missing[0]}); on a"
+                " cluster the output must be a folder that all machines share"
+            )
 
-    Args:
-        folder: Its folder. Where it holds no such output, nothing is deleted.
-        kind: What it is.
-    """
-    try:
-        if _is_there(folder, kind):
-            _delete(folder, kind)
-    except (OSError, StorageError) as error:
-        log.warning("%s: %s of another model is left there: %s", folder, kind.name, error)
+    def delete_stale_files(self, keep: Iterable[str]) -> None:
+        """Delete data files of older or interrupted jobs, and then the in-progress file.
 
+        Args:
+            keep: Data files that the commit file names, relative to the folder.
 
-def _is_there(folder: Path, kind: OutputKind) -> bool:
-    mark = folder / kind.mark
-    return (storage.is_file(mark) and _says(mark, kind.format)) or storage.is_file(
-        folder / IN_PROGRESS_FILE
-    )
-
-
-def _delete(folder: Path, kind: OutputKind) -> None:
-    """Deletes an output of ours.
-
-    Raises:
-        StorageError: A part of it is a link or not what we write, or cannot be deleted.
-    """
-    files = [folder / name for name in (kind.mark, CONFIG_FILE, *kind.names)]
-    folders = [folder / name for name in kind.folders]
-    for path in (folder, *files, *folders):
-        as_written = storage.is_file(path) if path in files else storage.is_folder(path)
-        if path.is_symlink() or (storage.exists(path) and not as_written):
-            raise StorageError(f"{path} is a link, or not what a job writes there")
-    # Until the last of it is gone, all of it is known to be ours.
-    mark_in_progress(folder)
-    for path in files:
-        storage.remove(path)
-    for path in folders:
-        storage.remove_folder(path)
-    delete_stale_files(folder, kind, keep=())
-    if not any(folder.iterdir()):
-        storage.remove_folder(folder)
-
-
-def delete_stale_files(folder: Path, kind: OutputKind, keep: Iterable[str]) -> None:
-    """Ends a job: deletes data files that the mark does not name, an older or a torn run's.
-
-    Args:
-        folder: The output's folder.
-        kind: What it holds.
-        keep: The data files that the mark names, relative to the folder.
-    """
-    if not storage.is_folder(folder):
-        return
-    kept = {folder / name for name in keep}
-    for place in (folder / name for name in kind.data):
-        if not storage.is_folder(place):
-            continue
-        for path in place.iterdir():
-            if kind.is_data(path) and path not in kept and storage.is_abandoned(path):
+        Raises:
+            StorageError: A file cannot be deleted.
+        """
+        if not storage.is_folder(self.path):
+            return
+        kept_paths = {self.path / name for name in keep}
+        for data_folder in (self.path / name for name in self.kind.data_folders):
+            if not storage.is_folder(data_folder):
+                continue
+            for path in data_folder.iterdir():
+                is_stale = self.kind.is_data_file(path) and path not in kept_paths
+                if is_stale and storage.is_abandoned(path):
+                    storage.remove(path)
+            if data_folder != self.path:
+                storage.remove_empty_folder(data_folder)
+        for path in self.path.iterdir():
+            if self.kind.is_temporary(path):
                 storage.remove(path)
-        if place != folder:
-            storage.remove_empty_folder(place)
-    for path in folder.iterdir():
-        if kind.is_temporary(path):
+        storage.remove(self.path / IN_PROGRESS_FILE)
+
+    def delete_outdated(self) -> None:
+        """Delete an output that no longer fits the model it was made of; other files stay.
+
+        Never raises: the new model is already published, so a failed deletion is only logged as a
+        warning. Nothing is deleted if the folder holds no such output, if the folder or a part of
+        it is a symbolic link, or if a part is not the file or folder that a job writes.
+        """
+        try:
+            if (self.is_committed() and self._has_format()) or storage.is_file(
+                self.path / IN_PROGRESS_FILE
+            ):
+                self._delete()
+        except (OSError, StorageError) as error:
+            log.warning(
+                "%s: %s of another model is left there: %s", self.path, self.kind.name, error
+            )
+
+    def _delete(self) -> None:
+        """Delete all files of the output, and its folder if nothing else is in it.
+
+        Raises:
+            StorageError: A part of it is a link or not what a job writes, or cannot be deleted.
+        """
+        names = (self.kind.commit_file, CONFIG_FILE, *self.kind.files)
+        files = [self.path / name for name in names]
+        folders = [self.path / name for name in self.kind.folders]
+        for path in (self.path, *files, *folders):
+            has_type = storage.is_file(path) if path in files else storage.is_folder(path)
+            if path.is_symlink() or (storage.exists(path) and not has_type):
+                raise StorageError(f"{path} is a link, or not what a job writes there")
+        # Until the last file is deleted, all of them stay recognisable as a job's.
+        self.mark_in_progress()
+        for path in files:
             storage.remove(path)
-    storage.remove(folder / IN_PROGRESS_FILE)
+        for path in folders:
+            storage.remove_folder(path)
+        self.delete_stale_files(keep=())
+        if not any(self.path.iterdir()):
+            storage.remove_folder(self.path)

@@ -17,8 +17,9 @@ from fer_pipeline.data import manifest, schema
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, RunError
-from fer_pipeline.io import output_folder, storage, versions
-from fer_pipeline.io.output_folder import COMPARISON, CONFIG_FILE
+from fer_pipeline.io import storage, versions
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import COMPARISON, CONFIG_FILE, ComparisonFile
 from fer_pipeline.learning.analysis import cost
 from fer_pipeline.learning.analysis.network_summary import describe
 from fer_pipeline.learning.inference import predict_split, serving_model, trained_model
@@ -32,9 +33,8 @@ from fer_pipeline.plots import comparison as comparison_plots
 
 log = logging.getLogger(__name__)
 
-PICTURE = COMPARISON.names[0]
-OUTPUTS = (*COMPARISON.names, COMPARISON.mark, CONFIG_FILE)
-"""What a comparison consists of, in the order in which it is written."""
+OUTPUT_FILES = (*ComparisonFile, CONFIG_FILE)
+"""The files of a comparison, in the order in which they are written."""
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "scipy", "scikit-learn", "petastorm")
 # Forward passes are timed on so many; they do not depend on what the images show.
@@ -86,8 +86,9 @@ def compare(
         raise ConfigError(
             "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
         )
-    data, folder = (storage.path(path) for path in (dataset, output))
-    output_folder.ensure_writable(folder, COMPARISON, overwrite=overwrite)
+    data = storage.path(dataset)
+    output_folder = OutputFolder(storage.path(output), COMPARISON, overwrite=overwrite)
+    output_folder.ensure_writable()
     made = manifest.read(data)
     manifest.require(data, made, split)
     if made.rows_of(Split.TRAIN):
@@ -99,16 +100,14 @@ def compare(
     ]
     copies = predict_split.copies_in_training(data, made, split, given[0].rows)
     found = _compared(given, copies, made, config)
-    with output_folder.exclusive(folder, COMPARISON, overwrite=overwrite):
-        for name in (CONFIG_FILE, COMPARISON.mark):
-            storage.remove(folder / name)
+    with output_folder.writing():
+        output_folder.retract()
         title = f"accuracy against cost on the {split} split of {data.resolve().name}"
-        comparison_plots.accuracy_cost(found, title, folder / PICTURE)
+        plot_file = output_folder.path / ComparisonFile.ACCURACY_COST
+        comparison_plots.accuracy_cost(found, title, plot_file)
         about = _about(data, made, split)
         text = json.dumps({**about, **found.to_dict()}, indent=2, allow_nan=False)
-        storage.write_text(folder / COMPARISON.mark, text + "\n")
-        config.write(folder / CONFIG_FILE)
-        output_folder.delete_stale_files(folder, COMPARISON, keep=())
+        output_folder.commit(text + "\n", config.write)
     return found
 
 
@@ -236,6 +235,6 @@ def summary(found: Comparison, output: str | Path) -> str:
             "",
             comparison_tables.pair_table(found),
             "",
-            *(f"wrote {folder / name}" for name in OUTPUTS),
+            *(f"wrote {folder / name}" for name in OUTPUT_FILES),
         ]
     )

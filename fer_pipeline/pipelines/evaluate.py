@@ -18,8 +18,9 @@ from fer_pipeline.data import manifest, schema
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, RunError
-from fer_pipeline.io import output_folder, storage, versions
-from fer_pipeline.io.output_folder import CONFIG_FILE, EVALUATION
+from fer_pipeline.io import storage, versions
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import CONFIG_FILE, EVALUATION, EvaluationFile
 from fer_pipeline.learning.analysis import cost
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.learning.inference import backend, predict_split, serving_model, trained_model
@@ -32,12 +33,8 @@ from fer_pipeline.metrics.samples import SampleSelector
 from fer_pipeline.metrics.train_test_overlap import OverlapReport
 from fer_pipeline.pipelines import evaluation_plots
 
-PREDICTIONS = EVALUATION.names[0]
-OUTPUTS = (*EVALUATION.names, EVALUATION.mark, CONFIG_FILE)
-"""What an evaluation consists of, in the order in which it is written.
-
-The last two pictures are of a network with convolutions only.
-"""
+OUTPUT_FILES = (*EvaluationFile, CONFIG_FILE)
+"""The files of an evaluation, in the order in which they are written."""
 
 _PACKAGES = (
     *("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert"),
@@ -100,8 +97,9 @@ def evaluate(
         StorageError: There is an evaluation already, or the folder holds what is not ours.
     """
     run = trained_model.resolve_model_path(model)
-    data, folder = storage.path(dataset), storage.path(output)
-    output_folder.ensure_writable(folder, EVALUATION, overwrite=overwrite)
+    data = storage.path(dataset)
+    output_folder = OutputFolder(storage.path(output), EVALUATION, overwrite=overwrite)
+    output_folder.ensure_writable()
     made = manifest.read(data)
     manifest.require(data, made, split)
     if made.rows_of(Split.TRAIN):
@@ -134,19 +132,19 @@ def evaluate(
         result = _measured(probabilities, labels, copied, made, config.seed)
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
-    with output_folder.exclusive(folder, EVALUATION, overwrite=overwrite):
-        _write(folder, predict_split.table(probabilities, rows, copied, made.classes))
+    with output_folder.writing():
+        _write(output_folder, predict_split.table(probabilities, rows, copied, made.classes))
         title = _title(run, data, split, chosen, config)
         evaluation_plots.plot_metrics(
             result.metrics,
             calibration.accuracy_coverage_curve(labels, probabilities),
             title,
-            folder,
+            output_folder.path,
         )
         # A LiteRT file shows nothing of its layers.
         within = f"{title}; its layers as in Keras" if litert else title
         evaluation_plots.plot_samples(
-            inspection, drawn, gallery, made.classes, title, within, folder
+            inspection, drawn, gallery, made.classes, title, within, output_folder.path
         )
         about = {
             **_about(run, info, data, made, split),
@@ -155,9 +153,7 @@ def evaluate(
             "versions": versions.package_versions(*_PACKAGES),
         }
         text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
-        storage.write_text(folder / EVALUATION.mark, text + "\n")
-        config.write(folder / CONFIG_FILE)
-        output_folder.delete_stale_files(folder, EVALUATION, keep=())
+        output_folder.commit(text + "\n", config.write)
     return result
 
 
@@ -187,13 +183,11 @@ def _measured(
     return Evaluation(found, apart)
 
 
-def _write(folder: Path, table: pa.Table) -> None:
-    """Writes the predictions, and with them ends an older evaluation."""
-    with storage.replacing(folder / PREDICTIONS) as temporary:
+def _write(output_folder: OutputFolder, table: pa.Table) -> None:
+    """Write the predictions in place of those of an older evaluation, which ends with that."""
+    with storage.replacing(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        # Without its mark, its configuration would not be ours.
-        for name in (CONFIG_FILE, EVALUATION.mark):
-            (folder / name).unlink(missing_ok=True)
+        output_folder.retract()
 
 
 def _answers(network: Any, chosen: InferenceBackend, config: Config) -> Predict:
@@ -236,6 +230,8 @@ def summary(result: Evaluation, output: str | Path) -> str:
         tables.coverage_table(result.metrics),
         tables.confusion_table(result.metrics),
         tables.confused_table(result.metrics),
-        "\n".join(f"wrote {folder / name}" for name in OUTPUTS if storage.exists(folder / name)),
+        "\n".join(
+            f"wrote {folder / name}" for name in OUTPUT_FILES if storage.exists(folder / name)
+        ),
     ]
     return "\n\n".join(sections)

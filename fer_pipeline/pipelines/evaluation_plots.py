@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import EvaluationFile
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.metrics.calibration import AccuracyCoverageCurve
 from fer_pipeline.metrics.classification import Metrics
@@ -15,11 +16,6 @@ from fer_pipeline.metrics.samples import SampleSelector
 from fer_pipeline.plots import calibration, class_activation, feature_maps
 from fer_pipeline.plots import confusion_matrix as evaluation_plots
 from fer_pipeline.plots import faces as face_plots
-
-CONFUSION_MATRIX, CLASSES = "confusion_matrix.png", "classes.png"
-RELIABILITY, COVERAGE = "reliability.png", "coverage.png"
-EXAMPLES, WORST, WORST_LIST = "examples.png", "mistakes.png", "mistakes.csv"
-FEATURE_MAPS, CLASS_ACTIVATION = "feature_maps.png", "class_activation.png"
 
 
 def plot_metrics(result: Metrics, curve: AccuracyCoverageCurve, about: str, folder: Path) -> None:
@@ -34,10 +30,10 @@ def plot_metrics(result: Metrics, curve: AccuracyCoverageCurve, about: str, fold
     Raises:
         StorageError: A file cannot be written.
     """
-    evaluation_plots.confusion_matrix(result, about, folder / CONFUSION_MATRIX)
-    evaluation_plots.class_bars(result, about, folder / CLASSES)
-    calibration.reliability(result, about, folder / RELIABILITY)
-    calibration.coverage(result, curve, about, folder / COVERAGE)
+    evaluation_plots.confusion_matrix(result, about, folder / EvaluationFile.CONFUSION_MATRIX)
+    evaluation_plots.class_bars(result, about, folder / EvaluationFile.CLASS_BARS)
+    calibration.reliability(result, about, folder / EvaluationFile.RELIABILITY)
+    calibration.coverage(result, curve, about, folder / EvaluationFile.COVERAGE)
 
 
 def plot_samples(
@@ -66,18 +62,19 @@ def plot_samples(
     Raises:
         StorageError: A file cannot be written.
     """
-    face_plots.examples(gallery.examples, classes, about, gallery.seed, folder / EXAMPLES)
-    face_plots.mistakes(gallery.mistakes, classes, about, folder / WORST)
-    storage.write_text(folder / WORST_LIST, mistakes_table(gallery, classes))
-    storage.remove(folder / FEATURE_MAPS)
+    examples_file = folder / EvaluationFile.EXAMPLES
+    face_plots.examples(gallery.examples, classes, about, gallery.seed, examples_file)
+    face_plots.mistakes(gallery.mistakes, classes, about, folder / EvaluationFile.MISTAKES)
+    storage.write_text(folder / EvaluationFile.MISTAKES_TABLE, mistakes_table(gallery, classes))
+    storage.remove(folder / EvaluationFile.FEATURE_MAPS)
     if layers:
         subject = gallery.subject
         outputs = inspection.outputs(subject.pixels, layers)
         shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
-        feature_maps.draw(subject, shown, classes, within, folder / FEATURE_MAPS)
-    storage.remove(folder / CLASS_ACTIVATION)
+        feature_maps.draw(subject, shown, classes, within, folder / EvaluationFile.FEATURE_MAPS)
+    storage.remove(folder / EvaluationFile.CLASS_ACTIVATION)
     if inspection.evidence is not None:
-        path = folder / CLASS_ACTIVATION
+        path = folder / EvaluationFile.CLASS_ACTIVATION
         class_activation.draw(inspection, gallery, classes, within, path)
 
 

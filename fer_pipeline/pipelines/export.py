@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 from fer_pipeline.config import Config
 from fer_pipeline.errors import RunError, StorageError
-from fer_pipeline.io import output_folder, storage, versions
-from fer_pipeline.io.output_folder import CONFIG_FILE, EXPORT, EXPORT_FILES
+from fer_pipeline.io import storage, versions
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import EXPORT, EXPORT_FILES, EXPORT_FOLDER, ExportFile
 from fer_pipeline.learning.analysis.network_summary import describe
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.export.verify import ReferenceModel, benchmark_exports
@@ -38,7 +39,7 @@ def folder_of(model: str | Path, output: str | Path | None) -> Path:
     run = trained_model.resolve_model_path(model)
     if trained_model.is_shipped(run):
         raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
-    return run / trained_model.EXPORTS
+    return run / EXPORT_FOLDER
 
 
 def export(
@@ -59,7 +60,7 @@ def export(
     Args:
         model: The run's folder, or the name of a model of the package.
         output: The folder for the export; see `folder_of`.
-        forms: Keys of `publication.EXPORTED`.
+        forms: Keys of `output_kinds.EXPORT_FILES`.
         config: The configuration.
         dataset: The folder of a dataset, for `litert_int8`: its faces tell the range of what passes
             between the layers, and what rounding it costs.
@@ -71,7 +72,8 @@ def export(
         DatasetError: The dataset is none, is damaged, or is not one for this model.
         StorageError: There is an export already, or the folder holds what is not ours.
     """
-    run, folder = trained_model.resolve_model_path(model), folder_of(model, output)
+    run = trained_model.resolve_model_path(model)
+    output_folder = OutputFolder(folder_of(model, output), EXPORT, overwrite=overwrite)
     if INT8 in forms and dataset is None:
         raise RunError(
             f"{run}: {INT8} is calibrated on faces; --dataset names the folder of a preprocess job"
@@ -81,7 +83,7 @@ def export(
             f"{dataset}: no form that is asked for needs a dataset; add --format {INT8}, or leave"
             " --dataset out"
         )
-    output_folder.ensure_writable(folder, EXPORT, overwrite=overwrite)
+    output_folder.ensure_writable()
     trained, info = serving_model.load(run)
     original = ReferenceModel.of(run, trained, info, dataset, config.seed)
     rounded = formats.run_model(trained, original.images)
@@ -93,7 +95,7 @@ def export(
         result = _result(
             original, info, computes, rounding, benchmark_exports(made, run, info, scratch)
         )
-        _publish(result, scratch, folder, config, overwrite=overwrite)
+        _publish(result, scratch, output_folder, config)
     return result
 
 
@@ -124,19 +126,15 @@ def _result(
 
 
 def _publish(
-    result: ExportManifest, scratch: Path, folder: Path, config: Config, *, overwrite: bool
+    result: ExportManifest, scratch: Path, output_folder: OutputFolder, config: Config
 ) -> None:
-    with output_folder.exclusive(folder, EXPORT, overwrite=overwrite):
-        # Here an older export ends. Without its mark, its configuration would not be ours.
-        for name in (EXPORT.mark, CONFIG_FILE):
-            storage.remove(folder / name)
+    with output_folder.writing():
+        output_folder.retract()
         for path in EXPORT_FILES.values():
-            _delete(folder / path)
+            _delete(output_folder.path / path)
         for one in result.exports:
-            _copy(scratch / one.path, folder / one.path)
-        storage.write_text(folder / EXPORT.mark, result.model_dump_json(indent=2) + "\n")
-        config.write(folder / CONFIG_FILE)
-        output_folder.delete_stale_files(folder, EXPORT, keep=())
+            _copy(scratch / one.path, output_folder.path / one.path)
+        output_folder.commit(result.model_dump_json(indent=2) + "\n", config.write)
 
 
 def _delete(path: Path) -> None:
@@ -192,4 +190,4 @@ def summary(made: ExportManifest, folder: Path) -> str:
             f"the run itself computes in {made.precision}: its probabilities differ from those in"
             f" float32 by up to {made.rounding:.1e}"
         )
-    return "\n".join([*lines, "", f"export {folder / EXPORT.mark}"])
+    return "\n".join([*lines, "", f"export {folder / ExportFile.EXPORT_INFO}"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fer_pipeline.config import Config
 from fer_pipeline.data import manifest, split_keys
+from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.ingest_counts import IngestCounts, checksum
 from fer_pipeline.data.manifest import Manifest
@@ -18,8 +19,8 @@ from fer_pipeline.data.split_assignment import ClassThresholds
 from fer_pipeline.data.variants import create_variants
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import DatasetError, InputError
-from fer_pipeline.io import output_folder, storage, versions
-from fer_pipeline.io.output_folder import DATASET
+from fer_pipeline.io import storage, versions
+from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.load_votes import load_votes
 from fer_pipeline.spark.read_records import ParseOptions
@@ -71,8 +72,8 @@ def preprocess(
         StorageError: There is a dataset already, or the folder holds something else.
         DatasetError: Nothing is left to train on.
     """
-    folder = storage.path(output).absolute()
-    output_folder.ensure_writable(folder, DATASET, overwrite=overwrite)
+    output_folder = OutputFolder(storage.path(output).absolute(), DATASET, overwrite=overwrite)
+    output_folder.ensure_writable()
     sources = InputFiles(spark, inputs, config.input.format)
     partitions = config.output.partitions or _partitions(sources, config.image.size)
     reading = _reading(config, sources)
@@ -89,21 +90,15 @@ def preprocess(
         books.check(config)
         cuts = _cuts(gathered, config, books.pool)
         normalization = _normalization(gathered, cuts, config)
-        recipe = _recipe(folder, cuts, books, normalization, reading.votes, config)
-        with output_folder.exclusive(folder, DATASET, overwrite=overwrite):
-            try:
-                written = write_splits(gathered, recipe)
-                bad = sum(books.quarantined.values())
-                quarantine = write_quarantine(gathered, folder, books.offsets, bad)
-                result = _manifest(config, books, normalization, written, quarantine)
-                output_folder.require_files_visible(folder, result.all_files())
-            except BaseException:
-                there = manifest.read(folder).all_files() if manifest.exists(folder) else []
-                output_folder.delete_stale_files(folder, DATASET, there)
-                raise
-            result.write(folder)
-            config.write(folder / output_folder.CONFIG_FILE)
-            output_folder.delete_stale_files(folder, DATASET, result.all_files())
+        recipe = _recipe(output_folder.path, cuts, books, normalization, reading.votes, config)
+        with output_folder.writing():
+            written = write_splits(gathered, recipe)
+            bad = sum(books.quarantined.values())
+            quarantine = write_quarantine(gathered, output_folder.path, books.offsets, bad)
+            result = _manifest(config, books, normalization, written, quarantine)
+            data_files = result.all_files()
+            output_folder.require_files_visible(data_files)
+            output_folder.commit(result.to_json(), config.write, data_files=data_files)
     finally:
         gathered.close()
     return result

@@ -14,9 +14,10 @@ from fer_pipeline.data import manifest
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.record import LabelResolver
 from fer_pipeline.errors import InputError, RunError
-from fer_pipeline.io import output_folder, storage
+from fer_pipeline.io import storage
 from fer_pipeline.io import versions as provenance
-from fer_pipeline.io.output_folder import SCORES
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.learning.inference import backend, trained_model
 from fer_pipeline.learning.inference.backend import InferenceBackend
 from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
@@ -94,28 +95,23 @@ def score(
         DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
         StorageError: There are scores already, or the folder holds something else.
     """
-    folder = storage.path(output).absolute()
-    output_folder.ensure_writable(folder, SCORES, overwrite=overwrite)
+    output_folder = OutputFolder(storage.path(output).absolute(), SCORES, overwrite=overwrite)
+    output_folder.ensure_writable()
     run = trained_model.resolve_model_path(model)
     info, content = trained_model.read_model(run)
     outcomes = _outcomes(run, info, config.inference)
     chosen = backend.choose_backend(run, info, content, config.inference.runtime)
     load = _loader(spark, chosen, info, config.inference)
-    with output_folder.exclusive(folder, SCORES, overwrite=overwrite):
-        try:
-            made, known = _scored(spark, inputs, folder, config, info, load)
-            scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
-            found = sum(file["rows"] for file in made.files)
-            if scored + unscored != found or (known is not None and known != found):
-                raise RuntimeError(
-                    f"{known} found, {found} written, {scored + unscored} accounted for"
-                )
-            if not found:
-                raise InputError(f"{', '.join(inputs)}: holds no image")
-            output_folder.require_files_visible(folder, [file["path"] for file in made.files])
-        except BaseException:
-            output_folder.delete_stale_files(folder, SCORES, _files_there(folder))
-            raise
+    with output_folder.writing():
+        made, known = _scored(spark, inputs, output_folder.path, config, info, load)
+        scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
+        found = sum(file["rows"] for file in made.files)
+        if scored + unscored != found or (known is not None and known != found):
+            raise RuntimeError(f"{known} found, {found} written, {scored + unscored} accounted for")
+        if not found:
+            raise InputError(f"{', '.join(inputs)}: holds no image")
+        data_files = [str(file["path"]) for file in made.files]
+        output_folder.require_files_visible(data_files)
         result = ScoreManifest(
             format=SCORES.format,
             found=found,
@@ -130,18 +126,9 @@ def score(
             versions=provenance.package_versions(*_PACKAGES),
             created=provenance.utc_timestamp(),
         )
-        storage.write_text(folder / SCORES.mark, json.dumps(asdict(result), indent=2) + "\n")
-        config.write(folder / "config.yaml")
-        output_folder.delete_stale_files(folder, SCORES, [str(file["path"]) for file in made.files])
+        document = json.dumps(asdict(result), indent=2) + "\n"
+        output_folder.commit(document, config.write, data_files=data_files)
     return result
-
-
-def _files_there(folder: Path) -> list[str]:
-    """The files of the scores that the folder holds, if any."""
-    mark = folder / SCORES.mark
-    if not storage.exists(mark):
-        return []
-    return [file["path"] for file in json.loads(storage.read_text(mark))["files"]]
 
 
 def _outcomes(run: Path, info: ModelInfo, inference: Inference) -> list[str]:

@@ -16,8 +16,16 @@ from fer_pipeline.config import Config, load
 from fer_pipeline.data import manifest
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
-from fer_pipeline.io import output_folder, storage, versions
-from fer_pipeline.io.output_folder import EXPORT, RUN
+from fer_pipeline.io import storage, versions
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import (
+    CONFIG_FILE,
+    EXPORT,
+    EXPORT_FOLDER,
+    RUN,
+    TENSORBOARD_FOLDER,
+    RunFile,
+)
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
@@ -29,20 +37,18 @@ from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.loggers.mlflow import MLflow
 from fer_pipeline.learning.training.loggers.tensorboard import TensorBoard
 from fer_pipeline.learning.training.resume import RunCheckpointer
-from fer_pipeline.learning.training.training_run import CONFIG_SO_FAR, HISTORY_SO_FAR, TrainingRun
+from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.plots import training_curves as training_plots
 
 log = logging.getLogger(__name__)
 
-HISTORY, ACCURACY, LOSS = "history.csv", "accuracy.png", "loss.png"
-_MLFLOW = "mlflow.json"
-_TRACKED = (
-    trained_model.MODEL,
-    trained_model.INFO,
-    output_folder.CONFIG_FILE,
-    HISTORY,
-    ACCURACY,
-    LOSS,
+_TRACKED_FILES = (
+    RunFile.MODEL,
+    RunFile.MODEL_INFO,
+    CONFIG_FILE,
+    RunFile.HISTORY,
+    RunFile.ACCURACY_PLOT,
+    RunFile.LOSS_PLOT,
 )
 # What a dataset was made by, and what of it a network sees.
 _OF_DATA = (
@@ -70,7 +76,7 @@ def load_run_config(
     """
     if resume and path is None:
         folder = storage.path(output)
-        found = [folder / name for name in (CONFIG_SO_FAR, output_folder.CONFIG_FILE)]
+        found = [folder / name for name in (RunFile.UNFINISHED_CONFIG, CONFIG_FILE)]
         path = next((file for file in found if storage.is_file(file)), None)
         if path is None:
             raise RunError(f"{folder}: there is no run to resume; begin one without --resume")
@@ -143,13 +149,13 @@ class PreparedRun:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Within it, the folder is this run's; see `publication.writing`."""
-        with output_folder.exclusive(self.folder, RUN, overwrite=self.replaces):
+        """Within it, the folder is this run's; see `OutputFolder.writing`."""
+        with OutputFolder(self.folder, RUN, overwrite=self.replaces).writing():
             if not self.found:
                 # From here on there is nothing to go back to of a run that is replaced.
-                for name in (checkpoint.NAME, HISTORY_SO_FAR):
+                for name in (RunFile.CHECKPOINT, RunFile.UNFINISHED_HISTORY):
                     storage.remove(self.folder / name)
-            self.config.write(self.folder / CONFIG_SO_FAR)
+            self.config.write(self.folder / RunFile.UNFINISHED_CONFIG)
             yield
 
 
@@ -164,11 +170,12 @@ def prepare_run(
         _require_that_of(folder, config, made)
         log.info("%s: is finished already", folder)
         # All that one which was killed at its very end may have left.
-        storage.remove(folder / checkpoint.NAME)
+        storage.remove(folder / RunFile.CHECKPOINT)
         return None
+    output_folder = OutputFolder(folder, RUN)
     # One that had begun to replace another was allowed to.
-    begun = resume and storage.exists(folder / output_folder.IN_PROGRESS_FILE)
-    replaces = overwrite or (begun and storage.is_file(folder / RUN.mark))
+    begun = resume and output_folder.is_in_progress()
+    replaces = overwrite or (begun and output_folder.is_committed())
     found = _checkpoint(folder, resume=resume, overwrite=overwrite or begun)
     if found:
         resuming.require_same_run(folder, found, config, data, made)
@@ -197,7 +204,9 @@ def run_training(plan: TrainingRun, found: Checkpoint | None, *, resumed: bool) 
         _run(plan, keeper, [mlflow] if mlflow else [])
         info = _publish(plan, keeper)
         if mlflow:
-            mlflow.finish(info.best_class_accuracies, [plan.folder / name for name in _TRACKED])
+            mlflow.finish(
+                info.best_class_accuracies, [plan.folder / name for name in _TRACKED_FILES]
+            )
 
 
 def _run(plan: TrainingRun, keeper: RunCheckpointer, trackers: list[Any]) -> None:
@@ -207,7 +216,7 @@ def _run(plan: TrainingRun, keeper: RunCheckpointer, trackers: list[Any]) -> Non
         # The rounds of several workers are told where they were asked for.
         trackers = [ConsoleLogger(keeper.history), *trackers]
     if chosen.tracking.tensorboard and plan.worker.is_chief:
-        trackers = [*trackers, TensorBoard(plan.folder / RUN.folders[0], keeper.history)]
+        trackers = [*trackers, TensorBoard(plan.folder / TENSORBOARD_FOLDER, keeper.history)]
     for trial in range(keeper.trial, chosen.training.trials):
         if trial > keeper.trial:
             plan.begin_again()
@@ -253,8 +262,8 @@ def _from_anywhere(config: Config) -> Config:
 
 def is_finished(folder: Path) -> bool:
     """Whether there is a finished run that nothing has begun to replace."""
-    begun = storage.exists(folder / output_folder.IN_PROGRESS_FILE)
-    return storage.is_file(folder / RUN.mark) and not begun
+    output_folder = OutputFolder(folder, RUN)
+    return output_folder.is_committed() and not output_folder.is_in_progress()
 
 
 def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
@@ -264,7 +273,7 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
         ConfigError: It had another configuration.
         DatasetError: It had another dataset.
     """
-    resuming.require_same_config(folder, load(folder / output_folder.CONFIG_FILE).dump(), config)
+    resuming.require_same_config(folder, load(folder / CONFIG_FILE).dump(), config)
     info = trained_model.read(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
@@ -285,7 +294,7 @@ def _mlflow(plan: TrainingRun, made: History, *, resumed: bool) -> Iterator[MLfl
         yield None
         return
     opened = MLflow(
-        plan.folder / _MLFLOW,
+        plan.folder / RunFile.MLFLOW_RUN,
         made,
         plan.config,
         name=plan.folder.name,
@@ -307,14 +316,15 @@ def _checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | 
         StorageError: There is a run already, or something to go on from and nothing says what to do
             with it.
     """
-    path = folder / checkpoint.NAME
+    path = folder / RunFile.CHECKPOINT
+    output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
     if resume and storage.is_file(path):
         return checkpoint.read_checkpoint(path)
-    if storage.is_file(path) and not overwrite and not storage.is_file(folder / RUN.mark):
+    if storage.is_file(path) and not overwrite and not output_folder.is_committed():
         raise StorageError(
             f"{folder}: holds an unfinished run; --resume continues it, --overwrite begins anew"
         )
-    output_folder.ensure_writable(folder, RUN, overwrite=overwrite)
+    output_folder.ensure_writable()
     return None
 
 
@@ -336,17 +346,16 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
         plan.network, size, made.image.normalization, temperature
     )
     if not config.tracking.mlflow:
-        storage.remove(folder / _MLFLOW)
+        storage.remove(folder / RunFile.MLFLOW_RUN)
     if not config.tracking.tensorboard:
-        storage.remove_folder(folder / RUN.folders[0])
-    # From here on the old run is gone, until the new one's mark stands.
-    storage.remove(folder / RUN.mark)
-    storage.remove(folder / output_folder.CONFIG_FILE)
-    output_folder.delete_output(folder / trained_model.EXPORTS, EXPORT)
-    training_plots.accuracy(rounds, title, folder / ACCURACY)
-    training_plots.loss(rounds, title, folder / LOSS)
-    storage.move(folder / HISTORY_SO_FAR, folder / HISTORY)
-    serving_model.save(model, folder / trained_model.MODEL)
+        storage.remove_folder(folder / TENSORBOARD_FOLDER)
+    output_folder = OutputFolder(folder, RUN)
+    output_folder.retract()
+    OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated()
+    training_plots.accuracy(rounds, title, folder / RunFile.ACCURACY_PLOT)
+    training_plots.loss(rounds, title, folder / RunFile.LOSS_PLOT)
+    storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
+    serving_model.save(model, folder / RunFile.MODEL)
     formats.write_weights(model, folder)
     info = ModelInfo(
         classes=made.classes,
@@ -366,14 +375,16 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
         temperature=temperature,
         seed=config.seed,
         workers=plan.worker.count,
-        sha256=trained_model.file_sha256(folder / trained_model.MODEL),
+        sha256=trained_model.file_sha256(folder / RunFile.MODEL),
         versions=versions.package_versions(*_PACKAGES),
     )
-    storage.write_text(folder / trained_model.INFO, info.model_dump_json(indent=2) + "\n")
-    config.write(folder / output_folder.CONFIG_FILE)
-    storage.remove(folder / CONFIG_SO_FAR)
-    output_folder.delete_stale_files(folder, RUN, keep=())
-    storage.remove(folder / checkpoint.NAME)
+    output_folder.commit(
+        info.model_dump_json(indent=2) + "\n",
+        config.write,
+        obsolete_files=[RunFile.UNFINISHED_CONFIG],
+    )
+    # After the in-progress file: a run that has both is resumed from its checkpoint.
+    storage.remove(folder / RunFile.CHECKPOINT)
     return info
 
 
@@ -387,7 +398,7 @@ def _by_class(kept: BestSnapshot, classes: Sequence[str]) -> dict[str, float | N
 def summary(info: ModelInfo, output: str) -> str:
     """The result of the job for a terminal: the history, the best model, and where it is."""
     folder = storage.path(output)
-    rounds = history.read_history(folder / HISTORY)
+    rounds = history.read_history(folder / RunFile.HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
     kept = f"step {info.best_step:,}"
     if any(made.trial for made in rounds):
@@ -398,6 +409,6 @@ def summary(info: ModelInfo, output: str) -> str:
             "",
             f"{info.network}, {info.parameters:,} parameters; kept: {kept},"
             f" validation accuracy {found}; temperature {info.temperature:.3f}",
-            f"model {folder / trained_model.MODEL}",
+            f"model {folder / RunFile.MODEL}",
         ]
     )

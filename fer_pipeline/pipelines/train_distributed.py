@@ -12,16 +12,17 @@ from fer_pipeline import errors
 from fer_pipeline.config import Config
 from fer_pipeline.data import manifest
 from fer_pipeline.errors import ConfigError, FerError, StorageError, WorkerLostError
-from fer_pipeline.io import output_folder, storage
+from fer_pipeline.io import storage
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import RUN, RunFile
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 from fer_pipeline.learning.training import checkpoint, distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
 from fer_pipeline.learning.training.loggers import history_tail
-from fer_pipeline.learning.training.training_run import HISTORY_SO_FAR, TrainingRun, open_train
+from fer_pipeline.learning.training.training_run import TrainingRun, open_train
 from fer_pipeline.pipelines.train import (
-    HISTORY,
     is_finished,
     prepare_run,
     run_training,
@@ -87,7 +88,9 @@ def train_distributed(
         with_resume_hint(),
         opened as session,
         begun.writing(),
-        history_tail.tail_history(folder / HISTORY_SO_FAR, folder / HISTORY, known),
+        history_tail.tail_history(
+            folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known
+        ),
     ):
         barrier.run(session, count, part, lambda: _rounds_so_far(folder))
     if not is_finished(folder):
@@ -128,7 +131,7 @@ def _take_part(
 
 
 def _rounds_so_far(folder: Path) -> int:
-    path = folder / HISTORY_SO_FAR
+    path = folder / RunFile.UNFINISHED_HISTORY
     return storage.read_text(path).count("\n") if storage.is_file(path) else 0
 
 
@@ -139,18 +142,18 @@ def _state(folder: Path) -> str:
     """How a worker sees the run."""
     if is_finished(folder):
         return _FINISHED
-    return _BEGUN if storage.exists(folder / output_folder.IN_PROGRESS_FILE) else _ABSENT
+    return _BEGUN if OutputFolder(folder, RUN).is_in_progress() else _ABSENT
 
 
 def _checkpoint(folder: Path) -> Checkpoint | None:
-    path = folder / checkpoint.NAME
+    path = folder / RunFile.CHECKPOINT
     return checkpoint.read_checkpoint(path) if storage.is_file(path) else None
 
 
 def _require_the_same(member: BarrierTask, found: Checkpoint | None, folder: Path) -> None:
     """All workers have read the same checkpoint: one that was lost may still have been writing."""
     if len({*member.all_gather(str(found.notes["step"]) if found else "")}) > 1:
-        path = folder / checkpoint.NAME
+        path = folder / RunFile.CHECKPOINT
         raise WorkerLostError(f"{path}: changed while it was read; the workers begin again")
 
 

@@ -21,7 +21,7 @@ from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.split_assignment import KEPT, OUTCOMES
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.io import storage
-from fer_pipeline.io.output_folder import SCORES
+from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.storage import parquet_file
 from fer_pipeline.spark.input_files import escape_glob
 from fer_pipeline.spark.read_records import Batches, record_numbers

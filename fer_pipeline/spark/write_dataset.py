@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from fer_pipeline.data import schema, split_assignment
 from fer_pipeline.data.arrow import binary_column
+from fer_pipeline.data.dataset_files import DATASET, split_folder
 from fer_pipeline.data.manifest import DataFile
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.split_assignment import SPLITS
 from fer_pipeline.data.variants import Variant
-from fer_pipeline.io.output_folder import DATASET
 from fer_pipeline.io.storage import parquet_file
 from fer_pipeline.spark.read_records import record_numbers
 from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
@@ -115,7 +115,7 @@ def _write_partition(
         rows = _SplitFileWriter(partition, recipe, name, variants, here, copies[here], image_of)
         rows.shuffle(np.random.default_rng([recipe.seed, number]))
         # Readers take the files in the order of their names: for a seed it is always the same.
-        path = f"split={name}/{DATASET.unique_name(number)}"
+        path = f"{split_folder(name)}/{DATASET.unique_name(number)}"
         size = rows.write(recipe.folder / path)
         labels = partition.candidates.label
         classes = len(recipe.classes)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.dataset_files import DATASET, QUARANTINE_FOLDER
 from fer_pipeline.data.split_assignment import OUTCOMES
-from fer_pipeline.io.output_folder import DATASET
 from fer_pipeline.io.storage import parquet_file
 from fer_pipeline.spark.read_records import Batches, record_numbers
 from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
@@ -50,7 +50,7 @@ def write_quarantine(
     def write(batches: Batches) -> Batches:
         rows = pa.Table.from_batches(list(batches), columns)
         rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-        path = f"quarantine/{DATASET.unique_name(task_id())}"
+        path = f"{QUARANTINE_FOLDER}/{DATASET.unique_name(task_id())}"
         with parquet_file(folder / path) as sink:
             pq.write_table(rows, sink)
         yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

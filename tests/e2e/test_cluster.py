@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import checkpoint
 from tests.e2e.standalone import Cluster
 
@@ -129,7 +130,7 @@ class TestTrain:
         every = ("--set", "training.checkpoint_every=7")
         began = time.monotonic()
         running = jobs.start(*cluster.options, *train, *every, cwd=place)
-        last = out / checkpoint.NAME
+        last = out / RunFile.CHECKPOINT
 
         def within_the_second_epoch() -> bool:
             steps = -(-int(rounds(together)[1]["rows"]) // 32)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
-from fer_pipeline.io.output_folder import DATASET
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from fer_pipeline.data import images, synthetic
 from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import ConfigError, DatasetError, InputError, RunError, StorageError
-from fer_pipeline.io.output_folder import IN_PROGRESS_FILE
+from fer_pipeline.io.output_kinds import IN_PROGRESS_FILE
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.pipelines.export import export
 from fer_pipeline.pipelines.score import ScoreManifest, score, summary

@@ -27,7 +27,7 @@ from fer_pipeline.data.manifest import Image
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.io.output_kinds import DEFAULT_MODEL, RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.metrics import classification, tables
 from fer_pipeline.pipelines.evaluate import OUTPUTS, Evaluation, evaluate, summary
@@ -200,7 +200,7 @@ class TestOutputs:
             "format": "fer_pipeline evaluation",
             "model": {
                 "path": str(run.resolve()),
-                "sha256": trained_model.file_sha256(run / trained_model.MODEL),
+                "sha256": trained_model.file_sha256(run / RunFile.MODEL),
                 "dataset_checksum": CHECKSUM,
                 "size": SIZE,
             },
@@ -211,7 +211,7 @@ class TestOutputs:
                 "name": "keras",
                 "form": "model.keras",
                 "reason": "as configured",
-                "sha256": trained_model.file_sha256(run / trained_model.MODEL),
+                "sha256": trained_model.file_sha256(run / RunFile.MODEL),
             },
             **evaluation.to_dict(),
         }

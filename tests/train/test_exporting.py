@@ -16,8 +16,7 @@ import tensorflow as tf
 from fer_pipeline import config
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError, RunError, StorageError
-from fer_pipeline.io import output_folder
-from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.io.output_kinds import EXPORT_FILES, IN_PROGRESS_FILE
 from fer_pipeline.learning.export import formats, litert
 from fer_pipeline.learning.export.formats import (
     FORMS,
@@ -450,6 +449,6 @@ class TestOverwrite:
         (tmp_path / "config.yaml").rmdir()
         # What is torn is replaced without being asked, the folder too.
         assert (tmp_path / "saved_model").is_dir()
-        assert (tmp_path / output_folder.IN_PROGRESS_FILE).exists()
+        assert (tmp_path / IN_PROGRESS_FILE).exists()
         export(run, tmp_path, ["litert"], config.load(None))
         assert {path.name for path in tmp_path.iterdir()} == EVERYTHING - {"saved_model"}

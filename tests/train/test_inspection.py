@@ -10,8 +10,9 @@ from keras import layers
 
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
-from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.networks import registry
 
 SIZE = 12
@@ -37,9 +38,9 @@ def loaded(network: keras.Model, folder: Path) -> keras.Model:
     """The model that a later job sees."""
     serving_model.save(
         serving_model.build_serving_model(network, SIZE, NORMALIZATION),
-        folder / trained_model.MODEL,
+        folder / RunFile.MODEL,
     )
-    return serving_model.from_bytes((folder / trained_model.MODEL).read_bytes(), "system_a")
+    return serving_model.from_bytes((folder / RunFile.MODEL).read_bytes(), "system_a")
 
 
 def looked_into(network: keras.Model, size: int = SIZE) -> LayerInspector:
@@ -70,7 +71,7 @@ class TestOutputs:
         found = inspection.outputs(PIXELS, names)
         # The layers themselves, called by hand.
         network = serving_model.from_bytes(
-            (tmp_path / trained_model.MODEL).read_bytes(), "system_a"
+            (tmp_path / RunFile.MODEL).read_bytes(), "system_a"
         ).get_layer("system_a")
         expected, value = [], VALUES
         for name in names:

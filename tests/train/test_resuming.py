@@ -16,6 +16,7 @@ import pytest
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.training_run import TrainingRun
@@ -277,8 +278,8 @@ class TestKilled:
         kills = 0
         running = first
         while kills < 3:
-            marked = (run / checkpoint.NAME).stat().st_mtime_ns if kills else 0
-            while running.poll() is None and not self.newer(run / checkpoint.NAME, marked):
+            marked = (run / RunFile.CHECKPOINT).stat().st_mtime_ns if kills else 0
+            while running.poll() is None and not self.newer(run / RunFile.CHECKPOINT, marked):
                 time.sleep(0.002)
             time.sleep(moments.uniform(0, 0.5))
             assert running.poll() is None, running.stdout.read()
@@ -323,7 +324,7 @@ class TestRefusals:
             f"{unfinished}: holds an unfinished run; --resume continues it, --overwrite begins anew"
         )
         train(str(easy_dataset), str(unfinished), chosen("training.epochs=1"), overwrite=True)
-        assert not (unfinished / checkpoint.NAME).exists()
+        assert not (unfinished / RunFile.CHECKPOINT).exists()
         assert len((unfinished / "history.csv").read_text().splitlines()) == 4
 
     def test_another_configuration(self, easy_dataset, unfinished):
@@ -388,7 +389,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
     def test_a_torn_checkpoint(self, easy_dataset, unfinished, length):
-        path = unfinished / checkpoint.NAME
+        path = unfinished / RunFile.CHECKPOINT
         path.write_bytes(path.read_bytes()[:length])
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.startswith(f"{path}: is no whole checkpoint (")
@@ -398,7 +399,7 @@ class TestRefusals:
         unfinished = tmp_path / "run"
         with killed(after=2):
             train(str(easy_dataset), str(unfinished), chosen())
-        path = unfinished / checkpoint.NAME
+        path = unfinished / RunFile.CHECKPOINT
         found = checkpoint.read_checkpoint(path)
         notes = {**found.notes, "workers": 2}
         checkpoint.write_checkpoint(path, checkpoint.Checkpoint(found.arrays, notes))
@@ -409,7 +410,7 @@ class TestRefusals:
         )
 
     def test_a_checkpoint_with_a_bit_changed(self, easy_dataset, unfinished):
-        path = unfinished / checkpoint.NAME
+        path = unfinished / RunFile.CHECKPOINT
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -454,7 +455,7 @@ class TestRefusals:
         run = tmp_path / "run"
         with beginning_fails():
             train(str(easy_dataset), str(run), chosen())
-        assert not (run / checkpoint.NAME).exists()
+        assert not (run / RunFile.CHECKPOINT).exists()
         train(str(easy_dataset), str(run), own(run), resume=True)
         assert outputs(run) == outputs(whole[0])
 
@@ -505,7 +506,7 @@ class TestFullDisk:
             timeout=200,
         )
         assert done.returncode == 1
-        path = tmp_path / "run" / checkpoint.NAME
+        path = tmp_path / "run" / RunFile.CHECKPOINT
         assert done.stderr.splitlines()[-1] == f"error: {path}: cannot be written: File too large"
         assert not path.exists()
         assert not list((tmp_path / "run").glob("*.npz"))

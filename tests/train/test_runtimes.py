@@ -17,8 +17,8 @@ from fer_pipeline.data import images, manifest
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
-from fer_pipeline.io import output_folder
-from fer_pipeline.io.output_folder import EXPORT, EXPORT_FILES, IN_PROGRESS_FILE
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import EXPORT, EXPORT_FILES, IN_PROGRESS_FILE, RUN, RunFile
 from fer_pipeline.learning.export import calibration_images, formats, litert
 from fer_pipeline.learning.inference import backend, export_manifest, serving_model, trained_model
 from fer_pipeline.learning.inference.export_manifest import ExportedModel, QuantizationReport
@@ -300,9 +300,9 @@ class TestInt8:
         self, whole, easy_dataset, tmp_path
     ) -> None:
         run = make_run(tmp_path / "run", make_model())
-        info = json.loads((run / trained_model.INFO).read_text())
+        info = json.loads((run / RunFile.MODEL_INFO).read_text())
         info["classes"] = ["sad", "angry", "happy"]
-        (run / trained_model.INFO).write_text(json.dumps(info))
+        (run / RunFile.MODEL_INFO).write_text(json.dumps(info))
         with pytest.raises(DatasetError, match="its classes are angry, happy, sad"):
             export(run, None, ["litert_int8"], config.load(None), dataset=easy_dataset)
 
@@ -327,7 +327,7 @@ class TestFolder:
         assert folder_of(whole, tmp_path / "x") == tmp_path / "x"
         shipped = tmp_path / "pretrained"
         (shipped / "compact").mkdir(parents=True)
-        (shipped / "compact" / trained_model.INFO).write_text("{}")
+        (shipped / "compact" / RunFile.MODEL_INFO).write_text("{}")
         monkeypatch.setattr(trained_model, "PRETRAINED", shipped)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
@@ -340,9 +340,9 @@ class TestFolder:
         run = tmp_path / "run"
         (run / "export").mkdir(parents=True)
         with pytest.raises(StorageError, match="not a finished training run"):
-            output_folder.ensure_writable(run, output_folder.RUN, overwrite=False)
+            OutputFolder(run, RUN).ensure_writable()
         (run / IN_PROGRESS_FILE).touch()
-        output_folder.ensure_writable(run, output_folder.RUN, overwrite=False)
+        OutputFolder(run, RUN).ensure_writable()
 
 
 class TestReplacedRun:
@@ -356,7 +356,7 @@ class TestReplacedRun:
         train(str(easy_dataset), str(run), tiny, overwrite=True)
         assert [path.name for path in (run / "export").iterdir()] == ["notes.txt"]
         (run / "export" / "notes.txt").unlink()
-        (run / "export" / EXPORT.mark).write_text('{"format": "fer_pipeline export"}')
+        (run / "export" / EXPORT.commit_file).write_text('{"format": "fer_pipeline export"}')
         train(str(easy_dataset), str(run), tiny, overwrite=True)
         assert not (run / "export").exists()
 
@@ -371,7 +371,7 @@ class TestReplacedRun:
         (run / "export").symlink_to(tmp_path / "theirs")
         train(str(easy_dataset), str(run), tiny, overwrite=True)
         assert any("an export of another model is left there" in each for each in caplog.messages)
-        assert (tmp_path / "theirs" / EXPORT.mark).is_file()
+        assert (tmp_path / "theirs" / EXPORT.commit_file).is_file()
         with pytest.raises(RunError, match=r"/export: is of another model than"):
             chosen(run, "litert")
 
@@ -473,7 +473,7 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
     def make(*found: ExportedModel, sha256: str | None = None) -> Path:
         run = tmp_path / "made"
         (run / "export").mkdir(parents=True)
-        for name in (trained_model.MODEL, trained_model.INFO):
+        for name in (RunFile.MODEL, RunFile.MODEL_INFO):
             (run / name).write_bytes((whole / name).read_bytes())
         said = export_manifest.read(whole / "export")
         files = []
@@ -490,7 +490,7 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
             "model": {**said.model, "sha256": sha256 or said.model["sha256"]},
         }
         text = said.model_copy(update=update).model_dump_json()
-        (run / "export" / EXPORT.mark).write_text(text)
+        (run / "export" / EXPORT.commit_file).write_text(text)
         return run
 
     return make

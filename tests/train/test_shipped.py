@@ -13,7 +13,7 @@ import pytest
 
 from fer_pipeline import config
 from fer_pipeline.data import emotions
-from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER
 from fer_pipeline.learning.analysis.network_summary import describe
 from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
 
@@ -94,7 +94,7 @@ class TestModel:
         assert "path" not in {*report["model"], *report["dataset"]}
 
     def test_the_export_is_that_of_this_model(self, folder, shipped):
-        made = export_manifest.read(folder / trained_model.EXPORTS)
+        made = export_manifest.read(folder / EXPORT_FOLDER)
         assert made.model["sha256"] == shipped[1].sha256
         assert {one.form for one in made.exports} == FORMS[folder.name]
 

@@ -11,9 +11,9 @@ import pytest
 
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
-from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.io.output_kinds import EXPORT_FILES, RunFile
 from fer_pipeline.learning.export import benchmark, formats, verify
-from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.inference.export_manifest import ExportedModel
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 
@@ -101,7 +101,7 @@ class TestMeasure:
         folder = tmp_path_factory.mktemp("models")
         for name, filters in (("small", 2), ("large", 64)):
             model = make_model(filters)
-            serving_model.save(model, folder / name / trained_model.MODEL)
+            serving_model.save(model, folder / name / RunFile.MODEL)
             for form, each in formats.FORMS.items():
                 each.write(model, folder / name / EXPORT_FILES[form])
         return folder
@@ -112,7 +112,7 @@ class TestMeasure:
             "litert": large / "model.tflite",
             "litert_int8": small / "model.tflite",
             "saved_model": large / "saved_model",
-            "keras": small / trained_model.MODEL,
+            "keras": small / RunFile.MODEL,
         }
         found = benchmark.measure(files, "system_a", SIZE)
         assert found.keys() == files.keys()

@@ -9,19 +9,11 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError
-from fer_pipeline.io.output_folder import (
-    DATASET,
-    EXPORT,
-    IN_PROGRESS_FILE,
-    SCORES,
-    OutputKind,
-    delete_output,
-    delete_stale_files,
-    ensure_writable,
-    exclusive,
-)
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import EXPORT, IN_PROGRESS_FILE, SCORES, OutputKind
 
 ID = "3f2b8c1e-5a64-4d1f-9c0e-7b1d2f3a4b5c"
 OTHER = "9d0c7a52-11aa-4b3e-8f6d-0123456789ab"
@@ -37,7 +29,7 @@ TORN = {
     ],
     SCORES.name: [f"scores-00000-{ID}.parquet", ".scores-a1b2c3_d.json"],
 }
-KINDS = pytest.mark.parametrize("kind", [DATASET, SCORES], ids=lambda kind: kind.mark)
+KINDS = pytest.mark.parametrize("kind", [DATASET, SCORES], ids=lambda kind: kind.commit_file)
 
 
 def fill(folder: Path, names: list[str]) -> Path:
@@ -55,7 +47,7 @@ def files(folder: Path) -> list[str]:
 def refusal(folder: Path, kind: OutputKind, *, overwrite: bool) -> str:
     before = files(folder) if folder.is_dir() else []
     with pytest.raises(FerError) as raised:
-        ensure_writable(folder, kind, overwrite=overwrite)
+        OutputFolder(folder, kind, overwrite=overwrite).ensure_writable()
     assert before == (files(folder) if folder.is_dir() else [])
     return str(raised.value)
 
@@ -63,8 +55,8 @@ def refusal(folder: Path, kind: OutputKind, *, overwrite: bool) -> str:
 @KINDS
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_new_or_empty_folder_may_be_written(tmp_path, kind, overwrite):
-    ensure_writable(tmp_path / "none" / "yet", kind, overwrite=overwrite)
-    ensure_writable(tmp_path, kind, overwrite=overwrite)
+    OutputFolder(tmp_path / "none" / "yet", kind, overwrite=overwrite).ensure_writable()
+    OutputFolder(tmp_path, kind, overwrite=overwrite).ensure_writable()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,13 +96,13 @@ def test_what_is_there_already_is_only_replaced_when_asked(tmp_path, kind):
     assert refusal(tmp_path, kind, overwrite=False) == (
         f"{tmp_path}: holds {kind.name} already; --overwrite replaces it"
     )
-    ensure_writable(tmp_path, kind, overwrite=True)
+    OutputFolder(tmp_path, kind, overwrite=True).ensure_writable()
 
 
 @KINDS
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_what_a_torn_run_left_is_no_obstacle(tmp_path, kind, overwrite):
-    ensure_writable(fill(tmp_path, TORN[kind.name]), kind, overwrite=overwrite)
+    OutputFolder(fill(tmp_path, TORN[kind.name]), kind, overwrite=overwrite).ensure_writable()
     assert files(tmp_path) == sorted(TORN[kind.name])
 
 
@@ -157,7 +149,7 @@ def test_the_manifest_of_something_else_is_not_replaced(tmp_path):
 def test_cleaning_keeps_the_dataset_and_deletes_older_files_and_torn_runs(tmp_path):
     keep = [f"split=train/part-00001-{OTHER}.parquet", f"quarantine/part-00001-{OTHER}.parquet"]
     fill(tmp_path, ["manifest.json", "config.yaml", *keep, *TORN[DATASET.name]])
-    delete_stale_files(tmp_path, DATASET, keep)
+    OutputFolder(tmp_path, DATASET).delete_stale_files(keep)
     assert files(tmp_path) == sorted(["manifest.json", "config.yaml", *keep])
     # A folder that is empty now is gone; the others stay.
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["quarantine", "split=train"]
@@ -166,17 +158,17 @@ def test_cleaning_keeps_the_dataset_and_deletes_older_files_and_torn_runs(tmp_pa
 def test_cleaning_scores_keeps_theirs(tmp_path):
     keep = [f"part-00001-{OTHER}.parquet"]
     fill(tmp_path, ["scores.json", "config.yaml", *keep, *TORN[SCORES.name]])
-    delete_stale_files(tmp_path, SCORES, keep)
+    OutputFolder(tmp_path, SCORES).delete_stale_files(keep)
     assert files(tmp_path) == sorted(["scores.json", "config.yaml", *keep])
 
 
 @KINDS
 def test_cleaning_twice_or_nothing_is_the_same(tmp_path, kind):
-    delete_stale_files(tmp_path, kind, [])
-    fill(tmp_path, [kind.mark, *TORN[kind.name]])
-    delete_stale_files(tmp_path, kind, [])
-    delete_stale_files(tmp_path, kind, [])
-    assert files(tmp_path) == [kind.mark]
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    fill(tmp_path, [kind.commit_file, *TORN[kind.name]])
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    assert files(tmp_path) == [kind.commit_file]
 
 
 @KINDS
@@ -192,9 +184,9 @@ def test_what_is_not_ours_is_never_deleted(tmp_path, kind):
         "scores.json.bak",
     ]
     foreign = [place + name for place in places for name in names]
-    fill(tmp_path, [kind.mark, *foreign, *TORN[kind.name]])
-    delete_stale_files(tmp_path, kind, [])
-    assert files(tmp_path) == sorted([kind.mark, *foreign])
+    fill(tmp_path, [kind.commit_file, *foreign, *TORN[kind.name]])
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    assert files(tmp_path) == sorted([kind.commit_file, *foreign])
 
 
 @KINDS
@@ -203,25 +195,25 @@ def test_what_is_not_ours_is_never_deleted(tmp_path, kind):
 )
 def test_hidden_files_that_only_begin_like_ours_are_never_deleted(tmp_path, kind, name):
     """Ours are .STEM-, eight characters, and the suffix of what they become."""
-    fill(tmp_path, [kind.mark, name])
-    delete_stale_files(tmp_path, kind, [])
-    assert files(tmp_path) == sorted([kind.mark, name])
+    fill(tmp_path, [kind.commit_file, name])
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    assert files(tmp_path) == sorted([kind.commit_file, name])
 
 
 @KINDS
 def test_a_hidden_folder_is_no_temporary_file(tmp_path, kind):
-    fill(tmp_path, [kind.mark, ".config-d/a.yaml"])
-    delete_stale_files(tmp_path, kind, [])
-    assert files(tmp_path) == sorted([kind.mark, ".config-d/a.yaml"])
+    fill(tmp_path, [kind.commit_file, ".config-d/a.yaml"])
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    assert files(tmp_path) == sorted([kind.commit_file, ".config-d/a.yaml"])
 
 
 @KINDS
 def test_parquet_files_of_another_spark_job_are_never_deleted(tmp_path, kind):
     place = "split=train/" if kind is DATASET else ""
     foreign = f"{place}part-00000-{ID}-c000.snappy.parquet"
-    fill(tmp_path, [kind.mark, foreign])
-    delete_stale_files(tmp_path, kind, [])
-    assert files(tmp_path) == sorted([kind.mark, foreign])
+    fill(tmp_path, [kind.commit_file, foreign])
+    OutputFolder(tmp_path, kind).delete_stale_files([])
+    assert files(tmp_path) == sorted([kind.commit_file, foreign])
 
 
 def test_the_two_kinds_do_not_take_each_others_folders(tmp_path):
@@ -236,39 +228,39 @@ class TestWithdraw:
 
     def test_nothing_of_ours_is_left(self, tmp_path):
         fill(tmp_path / "it", list(self.OURS))
-        (tmp_path / "it" / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
-        delete_output(tmp_path / "it", EXPORT)
+        (tmp_path / "it" / EXPORT.commit_file).write_text(json.dumps({"format": EXPORT.format}))
+        OutputFolder(tmp_path / "it", EXPORT).delete_outdated()
         assert not (tmp_path / "it").exists()
 
     def test_an_unfinished_one_too(self, tmp_path):
         fill(tmp_path / "it", [*self.OURS, IN_PROGRESS_FILE, ".export-a1b2c3_d.json"])
-        delete_output(tmp_path / "it", EXPORT)
+        OutputFolder(tmp_path / "it", EXPORT).delete_outdated()
         assert not (tmp_path / "it").exists()
 
     def test_what_is_not_ours_stays(self, tmp_path):
         fill(tmp_path, [*self.OURS, "notes.txt", "more/notes.txt"])
-        (tmp_path / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
-        delete_output(tmp_path, EXPORT)
+        (tmp_path / EXPORT.commit_file).write_text(json.dumps({"format": EXPORT.format}))
+        OutputFolder(tmp_path, EXPORT).delete_outdated()
         assert files(tmp_path) == ["more/notes.txt", "notes.txt"]
 
     @pytest.mark.parametrize("mark", [None, "{}", "export", '{"format": "my export"}'])
     def test_a_folder_of_another_kind_is_left_alone(self, tmp_path, mark):
         fill(tmp_path, list(self.OURS))
         if mark is not None:
-            (tmp_path / EXPORT.mark).write_text(mark)
+            (tmp_path / EXPORT.commit_file).write_text(mark)
         before = files(tmp_path)
-        delete_output(tmp_path, EXPORT)
+        OutputFolder(tmp_path, EXPORT).delete_outdated()
         assert files(tmp_path) == before
 
     def test_no_folder(self, tmp_path):
-        delete_output(tmp_path / "none", EXPORT)
+        OutputFolder(tmp_path / "none", EXPORT).delete_outdated()
         assert not (tmp_path / "none").exists()
 
     @pytest.fixture
     def it(self, tmp_path):
         """An export, and what another one of ours would be."""
         fill(tmp_path / "it", list(self.OURS))
-        (tmp_path / "it" / EXPORT.mark).write_text(json.dumps({"format": EXPORT.format}))
+        (tmp_path / "it" / EXPORT.commit_file).write_text(json.dumps({"format": EXPORT.format}))
         return tmp_path / "it"
 
     @pytest.mark.parametrize("name", [".", "export.json", "model.tflite", "saved_model"])
@@ -276,7 +268,7 @@ class TestWithdraw:
         there = (it / name).rename(tmp_path / "theirs")
         (it / name).symlink_to(there)
         before, theirs = files(it), files(tmp_path)
-        delete_output(it, EXPORT)
+        OutputFolder(it, EXPORT).delete_outdated()
         assert (it / name).is_symlink()
         assert (files(it), files(tmp_path)) == (before, theirs)
         assert caplog.messages == [
@@ -294,7 +286,7 @@ class TestWithdraw:
         else:
             (it / name).mkdir()
         before = files(it)
-        delete_output(it, EXPORT)
+        OutputFolder(it, EXPORT).delete_outdated()
         assert files(it) == before
         (line,) = caplog.messages
         assert line.endswith(f"{it / name} is a link, or not what a job writes there")
@@ -304,26 +296,26 @@ class TestWithdraw:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "unlink", refuse)
-        delete_output(it, EXPORT)
+        OutputFolder(it, EXPORT).delete_outdated()
         (line,) = caplog.messages
         assert line.startswith(f"{it}: an export of another model is left there: ")
         assert "Permission denied" in line
 
     def test_a_mark_that_is_no_text(self, it, caplog):
-        (it / EXPORT.mark).write_bytes(b"\xff")
+        (it / EXPORT.commit_file).write_bytes(b"\xff")
         before = files(it)
-        delete_output(it, EXPORT)
+        OutputFolder(it, EXPORT).delete_outdated()
         assert files(it) == before
         assert "cannot be read" in caplog.messages[0]
 
     def test_a_file_in_place_of_it(self, tmp_path):
         (tmp_path / "it").write_text("mine")
-        delete_output(tmp_path / "it", EXPORT)
+        OutputFolder(tmp_path / "it", EXPORT).delete_outdated()
         assert (tmp_path / "it").read_text() == "mine"
 
 
 def begun(folder):
-    return exclusive(folder, DATASET, overwrite=False)
+    return OutputFolder(folder, DATASET).writing()
 
 
 class TestWriting:
@@ -346,25 +338,26 @@ class TestWriting:
     def test_leaves_no_folder_where_nothing_was_written(self, tmp_path):
         folder = tmp_path / "out"
         with begun(folder):
-            delete_stale_files(folder, DATASET, keep=())
+            OutputFolder(folder, DATASET).delete_stale_files(())
         assert not folder.exists()
 
     def test_somebody_has_published_there_meanwhile(self, tmp_path):
-        mark = tmp_path / DATASET.mark
+        mark = tmp_path / DATASET.commit_file
         mark.write_text(json.dumps({"format": DATASET.format}))
         with pytest.raises(FerError, match="holds a dataset already; --overwrite"), begun(tmp_path):
             pytest.fail("it was replaced")
         # What they have published is as they have left it.
-        assert files(tmp_path) == [DATASET.mark]
-        with exclusive(tmp_path, DATASET, overwrite=True):
+        assert files(tmp_path) == [DATASET.commit_file]
+        with OutputFolder(tmp_path, DATASET, overwrite=True).writing():
             pass
 
     def test_a_process_that_is_killed_lets_go(self, tmp_path):
         script = (
             "import sys, time\n"
             "from pathlib import Path\n"
-            "from fer_pipeline import publication\n"
-            "with publication.writing(Path(sys.argv[1]), publication.DATASET, overwrite=False):\n"
+            "from fer_pipeline.data.dataset_files import DATASET\n"
+            "from fer_pipeline.io.output_folder import OutputFolder\n"
+            "with OutputFolder(Path(sys.argv[1]), DATASET).writing():\n"
             "    print('begun', flush=True)\n"
             "    time.sleep(60)\n"
         )

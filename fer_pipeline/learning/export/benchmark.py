@@ -19,7 +19,7 @@ from fer_pipeline.learning.inference.export_manifest import FLOAT, INT8
 from fer_pipeline.learning.inference.predictor import Pixels, Predict, PredictorConfig, predictor
 
 KERAS: Final = "keras"
-"""The run's own `model.keras`, beside the forms of `publication.EXPORTED`."""
+"""The run's own `model.keras`, beside the forms of `output_kinds.EXPORT_FILES`."""
 
 # Always the same, whatever is configured: what an export says holds for all that use it later.
 _BATCH = 256

@@ -15,11 +15,10 @@ import tensorflow as tf
 
 from fer_pipeline.data import emotions, synthetic
 from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.export import litert
 from fer_pipeline.learning.export.litert import INPUT, OUTPUT, SIGNATURE
 from fer_pipeline.learning.inference.predictor import Pixels, Predict, with_litert
-
-ARCHITECTURE, WEIGHTS = "architecture.json", "model.weights.h5"
 
 Probabilities = npt.NDArray[np.float32]
 _AT_ONCE = 256
@@ -66,11 +65,11 @@ def write_weights(model: keras.Model, folder: Path) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    storage.write_text(folder / ARCHITECTURE, model.to_json(indent=1) + "\n")
+    storage.write_text(folder / RunFile.ARCHITECTURE, model.to_json(indent=1) + "\n")
     # Keras wants a name that ends in .weights.h5, which that of no temporary file does.
     with TemporaryDirectory() as scratch:
-        model.save_weights(Path(scratch) / WEIGHTS)
-        storage.copy(Path(scratch) / WEIGHTS, folder / WEIGHTS)
+        model.save_weights(Path(scratch) / RunFile.WEIGHTS)
+        storage.copy(Path(scratch) / RunFile.WEIGHTS, folder / RunFile.WEIGHTS)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

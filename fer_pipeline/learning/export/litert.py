@@ -119,7 +119,7 @@ def _converter(model: keras.Model, form: str) -> Iterator[Any]:
 
     Args:
         model: What is converted.
-        form: What it becomes, a key of `publication.EXPORTED`.
+        form: What it becomes, a key of `output_kinds.EXPORT_FILES`.
     """
     # By way of a SavedModel, so that all forms have the same signature.
     with TemporaryDirectory() as scratch, warnings.catch_warnings():

@@ -13,7 +13,7 @@ import numpy as np
 from fer_pipeline.data import manifest
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
-from fer_pipeline.io.output_folder import EXPORT_FILES
+from fer_pipeline.io.output_kinds import EXPORT_FILES, RunFile
 from fer_pipeline.learning.export import benchmark, calibration_images, formats, litert
 from fer_pipeline.learning.export.calibration_images import LabelledImages
 from fer_pipeline.learning.export.formats import Probabilities
@@ -175,7 +175,7 @@ def benchmark_exports(
     log.info("measuring how fast they are")
     files = {one.form: scratch / one.path for one in made}
     found = benchmark.measure(
-        {benchmark.KERAS: run / trained_model.MODEL, **files}, info.network, info.size
+        {benchmark.KERAS: run / RunFile.MODEL, **files}, info.network, info.size
     )
     return [
         one.model_copy(update={"relative_speed": found[one.form] / found[benchmark.KERAS]})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.io.output_folder import EXPORT
+from fer_pipeline.io.output_kinds import EXPORT_FOLDER, ExportFile, RunFile
 from fer_pipeline.learning.inference import export_manifest, trained_model
 from fer_pipeline.learning.inference.export_manifest import FLOAT, INT8, ExportedModel
 from fer_pipeline.learning.inference.trained_model import ModelInfo
@@ -99,7 +99,7 @@ def _none_is_better(forms: dict[str, ExportedModel]) -> str:
 
 
 def _keras(info: ModelInfo, content: bytes, reason: str) -> InferenceBackend:
-    return InferenceBackend("keras", trained_model.MODEL, reason, content, info.sha256)
+    return InferenceBackend("keras", RunFile.MODEL, reason, content, info.sha256)
 
 
 def _speed(form: ExportedModel) -> float:
@@ -113,13 +113,13 @@ def _forms(run: Path, info: ModelInfo) -> dict[str, ExportedModel]:
         RunError: There are none, or they are of another model.
         StorageError: What the export says cannot be read.
     """
-    folder = run / trained_model.EXPORTS
-    if not storage.is_file(folder / EXPORT.mark):
+    folder = run / EXPORT_FOLDER
+    if not storage.is_file(folder / ExportFile.EXPORT_INFO):
         raise RunError(f"{run}: has no export; {_remedy(run, 'make one')}")
     made = export_manifest.read(folder)
     if made.model.get("sha256") != info.sha256:
         raise RunError(
-            f"{folder}: is of another model than {run / trained_model.MODEL};"
+            f"{folder}: is of another model than {run / RunFile.MODEL};"
             f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
     found = {one.form: one for one in made.exports if one.form in (FLOAT, INT8)}
@@ -136,7 +136,7 @@ def _remedy(run: Path, what: str, *options: str) -> str:
 
 
 def _litert(run: Path, chosen: ExportedModel, reason: str) -> InferenceBackend:
-    path = run / trained_model.EXPORTS / chosen.path
+    path = run / EXPORT_FOLDER / chosen.path
     try:
         content = storage.read_bytes(path)
     except StorageError as error:
@@ -144,7 +144,7 @@ def _litert(run: Path, chosen: ExportedModel, reason: str) -> InferenceBackend:
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != chosen.sha256.get(chosen.path):
         raise RunError(
-            f"{path}: is not the file that {EXPORT.mark} describes;"
+            f"{path}: is not the file that {ExportFile.EXPORT_INFO} describes;"
             f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
     found = [chosen.agreement.said] if chosen.agreement else []

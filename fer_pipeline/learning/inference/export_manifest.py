@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
-from fer_pipeline.io.output_folder import EXPORT
+from fer_pipeline.io.output_kinds import ExportFile
 
 FORMAT_VERSION = 1
 FLOAT, INT8 = "litert", "litert_int8"
-"""The forms, of `publication.EXPORTED`, that LiteRT runs."""
+"""The forms, of `output_kinds.EXPORT_FILES`, that LiteRT runs."""
 EQUAL_IMAGES, EQUAL_LOSS, EQUAL_AGREEMENT = 500, Fraction(2, 1000), Fraction(97, 100)
 """A quantised model counts as giving equal answers where it was tried on so many images at least,
 lost that much in accuracy at most, and said the same emotion for that part of them at least."""
@@ -95,7 +95,7 @@ class ExportedModel(_Part):
     """One form of the model.
 
     Attributes:
-        form: Its name, a key of `publication.EXPORTED`.
+        form: Its name, a key of `output_kinds.EXPORT_FILES`.
         path: Its folder or file, relative to the export.
         bytes: Its size.
         largest_difference: Of two probabilities, its own and those of the model in float32; None of
@@ -168,5 +168,5 @@ def read(folder: Path) -> ExportManifest:
         StorageError: It cannot be read.
     """
     return storage.read_described(
-        folder / EXPORT.mark, ExportManifest, FORMAT_VERSION, RunError, "is damaged"
+        folder / ExportFile.EXPORT_INFO, ExportManifest, FORMAT_VERSION, RunError, "is damaged"
     )

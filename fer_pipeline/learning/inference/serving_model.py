@@ -12,6 +12,7 @@ import keras
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 from fer_pipeline.learning.networks import registry
@@ -113,7 +114,7 @@ def _scratch() -> Iterator[Path]:
     """A path for a model that is gone afterwards: Keras saves to and loads from a path alone."""
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary) / trained_model.MODEL
+            yield Path(temporary) / RunFile.MODEL
     except OSError as error:
         raise StorageError(
             f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; TMPDIR names another"

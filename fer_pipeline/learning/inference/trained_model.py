@@ -20,14 +20,12 @@ from fer_pipeline.data import images as image_functions
 from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
-from fer_pipeline.io import output_folder, storage
-from fer_pipeline.io.output_folder import DEFAULT_MODEL
+from fer_pipeline.io import storage
+from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER, IN_PROGRESS_FILE, RunFile
 from fer_pipeline.learning.inference.predictor import Predict, with_keras
 
 if TYPE_CHECKING:
     import keras
-
-MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
 
 FORMAT_VERSION = 1
 
@@ -99,11 +97,13 @@ def resolve_model_path(model: str | Path | None) -> Path:
     """
     if model is None:
         folder = PRETRAINED / DEFAULT_MODEL
-        if not storage.is_file(folder / INFO):
+        if not storage.is_file(folder / RunFile.MODEL_INFO):
             raise RunError(f"{folder}: is missing; install the package again, or name a --model")
         return folder
-    folder, shipped = storage.path(model), PRETRAINED / str(model)
-    return shipped if not storage.exists(folder) and (shipped / INFO).is_file() else folder
+    folder = storage.path(model)
+    shipped = PRETRAINED / str(model)
+    is_name = not storage.exists(folder) and (shipped / RunFile.MODEL_INFO).is_file()
+    return shipped if is_name else folder
 
 
 def is_shipped(run: Path) -> bool:
@@ -123,16 +123,21 @@ def read(folder: Path) -> ModelInfo:
     Raises:
         RunError: The folder is no finished run, or what it says is damaged.
     """
-    if not storage.is_file(folder / INFO):
+    if not storage.is_file(folder / RunFile.MODEL_INFO):
         what = "is a file, not a run's folder" if storage.is_file(folder) else "no such folder"
         if storage.is_folder(folder):
-            begun = storage.exists(folder / output_folder.IN_PROGRESS_FILE)
+            begun = storage.exists(folder / IN_PROGRESS_FILE)
             what = "its training has not finished" if begun else "holds no trained model"
-        shipped = " or ".join(sorted(path.parent.name for path in PRETRAINED.glob(f"*/{INFO}")))
-        raise RunError(
-            f"{folder}: {what} (no {INFO}); make one with the train job, or name {shipped}"
+        shipped = " or ".join(
+            sorted(path.parent.name for path in PRETRAINED.glob(f"*/{RunFile.MODEL_INFO}"))
         )
-    return storage.read_described(folder / INFO, ModelInfo, FORMAT_VERSION, RunError, "is damaged")
+        raise RunError(
+            f"{folder}: {what} (no {RunFile.MODEL_INFO}); make one with the train job, or name"
+            f" {shipped}"
+        )
+    return storage.read_described(
+        folder / RunFile.MODEL_INFO, ModelInfo, FORMAT_VERSION, RunError, "is damaged"
+    )
 
 
 def read_model(folder: Path) -> tuple[ModelInfo, bytes]:
@@ -143,11 +148,14 @@ def read_model(folder: Path) -> tuple[ModelInfo, bytes]:
     """
     info = read(folder)
     try:
-        content = storage.read_bytes(folder / MODEL)
+        content = storage.read_bytes(folder / RunFile.MODEL)
     except StorageError as error:
         raise RunError(str(error)) from error
     if hashlib.sha256(content).hexdigest() != info.sha256:
-        raise RunError(f"{folder / MODEL}: is not the file that {INFO} describes; train again")
+        raise RunError(
+            f"{folder / RunFile.MODEL}: is not the file that {RunFile.MODEL_INFO} describes;"
+            " train again"
+        )
     return info, content
 
 
@@ -200,12 +208,12 @@ class TrainedModel:
     @property
     def model_file(self) -> Path:
         """Path of `model.keras`."""
-        return self.folder / MODEL
+        return self.folder / RunFile.MODEL
 
     @property
     def export_folder(self) -> Path:
         """Folder of the model's export, which need not exist."""
-        return self.folder / EXPORTS
+        return self.folder / EXPORT_FOLDER
 
     @property
     def is_bundled(self) -> bool:
@@ -223,7 +231,10 @@ class TrainedModel:
         except StorageError as error:
             raise RunError(str(error)) from error
         if hashlib.sha256(content).hexdigest() != self.info.sha256:
-            raise RunError(f"{self.model_file}: is not the file that {INFO} describes; train again")
+            raise RunError(
+                f"{self.model_file}: is not the file that {RunFile.MODEL_INFO} describes;"
+                " train again"
+            )
         return content
 
     def load_network(self) -> keras.Model:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
 
-NAME = "checkpoint.npz"
 FORMAT_VERSION = 1
 _NOTES = "notes.json"
 

@@ -16,12 +16,12 @@ import tensorflow as tf
 from fer_pipeline.config import Config
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training import (
-    checkpoint,
     distillation,
     losses,
     optimizers,
@@ -39,9 +39,6 @@ from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 from fer_pipeline.metrics import calibration
 
 log = logging.getLogger(__name__)
-
-HISTORY_SO_FAR, CONFIG_SO_FAR = "unfinished.csv", "unfinished.yaml"
-"""Their names until the run has ended: the model that is replaced stays whole till then."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class TrainingRun:
         """
         rounds = [ValidationRound(**made) for made in found.notes["rounds"]] if found else []
         chief = self.worker.is_chief
-        made = History(self.folder / HISTORY_SO_FAR if chief else None, rounds)
+        made = History(self.folder / RunFile.UNFINISHED_HISTORY if chief else None, rounds)
         best = BestWeights(
             self.config.training.best,
             made,
@@ -159,7 +156,7 @@ class TrainingRun:
             "teachers": self.teachers,
             "workers": self.worker.count,
         }
-        path = self.folder / checkpoint.NAME if chief else None
+        path = self.folder / RunFile.CHECKPOINT if chief else None
         keeper = RunCheckpointer(path, self.trainer, made, best, begun)
         if found:
             keeper.restore(found)

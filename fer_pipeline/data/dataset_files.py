@@ -1,0 +1,34 @@
+"""The files and folders of a dataset, and its kind of output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fer_pipeline.data import manifest
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.io.output_kinds import OutputKind
+
+QUARANTINE_FOLDER = "quarantine"
+
+
+def split_folder(split: Split | str) -> str:
+    """Return the folder of a split's files, relative to that of the dataset.
+
+    Args:
+        split: The split or its name; Spark and pyarrow read it as a partition column.
+    """
+    return f"split={split}"
+
+
+def _list_data_files(folder: Path) -> list[str]:
+    return manifest.read(folder).all_files() if manifest.exists(folder) else []
+
+
+DATASET = OutputKind(
+    name="a dataset",
+    format="fer_pipeline dataset",
+    commit_file=manifest.NAME,
+    data_folders=(*map(split_folder, Split), QUARANTINE_FOLDER),
+    data_prefix="part",
+    list_data_files=_list_data_files,
+)
