@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 CONFIDENCE_LEVEL = 0.95
 """How often an interval is meant to hold the accuracy on all images of the kind."""
-RESAMPLES = 10_000
+RESAMPLE_COUNT = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Intervals:
     seed: int
 
 
-def bootstrap_intervals(actual: Sequence[int], right: Sequence[int], seed: int) -> Intervals:
+def compute_bootstrap_intervals(
+    actual: Sequence[int], right: Sequence[int], seed: int
+) -> Intervals:
     """The percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, 13.3.
 
     As many images as there are, n, are drawn from them with replacement, `RESAMPLES` times; an
@@ -61,7 +63,7 @@ def bootstrap_intervals(actual: Sequence[int], right: Sequence[int], seed: int) 
     if not count or (hits < 0).any() or (hits > images).any():
         raise ValueError(f"expected 0 <= right <= actual, some above 0, got {right} of {actual}")
     cells = np.concatenate([hits, images - hits])
-    drawn = np.random.default_rng(seed).multinomial(count, cells / count, RESAMPLES)
+    drawn = np.random.default_rng(seed).multinomial(count, cells / count, RESAMPLE_COUNT)
     drawn_hits, drawn_misses = np.split(drawn, 2, axis=1)
     totals = drawn_hits + drawn_misses
     parts = np.full(totals.shape, np.nan)

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from fer_pipeline.config.learning import TEMPERATURES
 from fer_pipeline.metrics.inputs import predicted_classes, validate_logits, validate_probabilities
 
-BINS = 15
+BIN_COUNT = 15
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 """The parts of the images for which `coverage` says what they need."""
 
@@ -103,12 +103,12 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
             that are none.
     """
     confidence, right = _predicted(labels, probabilities)
-    edges = np.arange(BINS + 1) / BINS
+    edges = np.arange(BIN_COUNT + 1) / BIN_COUNT
     # Rounding can leave a probability slightly above 1.
     place = np.searchsorted(edges[1:-1], confidence, side="left")
-    images = np.bincount(place, minlength=BINS)
-    sure = np.bincount(place, confidence, BINS)
-    hits = np.bincount(place, right, BINS)
+    images = np.bincount(place, minlength=BIN_COUNT)
+    sure = np.bincount(place, confidence, BIN_COUNT)
+    hits = np.bincount(place, right, BIN_COUNT)
     return Calibration(
         error=float(abs(hits - sure).sum() / len(right)),
         confidence=float(confidence.mean()),
@@ -120,12 +120,12 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
                 float(sure[i] / images[i]) if images[i] else None,
                 float(hits[i] / images[i]) if images[i] else None,
             )
-            for i in range(BINS)
+            for i in range(BIN_COUNT)
         ),
     )
 
 
-def accuracy_coverage_curve(
+def compute_accuracy_coverage(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> AccuracyCoverageCurve:
     """Accuracy against coverage: El-Yaniv and Wiener, JMLR 11, 2010, with 1 - accuracy as the risk.
@@ -146,7 +146,7 @@ def accuracy_coverage_curve(
     return AccuracyCoverageCurve(falling[last], last + 1, hits[last] / (last + 1))
 
 
-def coverage_points(found: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
+def select_coverage_points(found: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
     """The points of a curve at which `COVERAGES` are reached."""
     total = int(found.images[-1])
 

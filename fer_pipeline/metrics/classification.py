@@ -12,17 +12,17 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 
 from fer_pipeline.metrics.bootstrap import (
     CONFIDENCE_LEVEL,
-    RESAMPLES,
+    RESAMPLE_COUNT,
     Interval,
     Intervals,
-    bootstrap_intervals,
+    compute_bootstrap_intervals,
 )
 from fer_pipeline.metrics.calibration import (
     Calibration,
     CoveragePoint,
-    accuracy_coverage_curve,
-    coverage_points,
+    compute_accuracy_coverage,
     measure_calibration,
+    select_coverage_points,
 )
 from fer_pipeline.metrics.inputs import predicted_classes, validate_probabilities
 
@@ -144,7 +144,7 @@ class Metrics:
             "intervals": {
                 "method": "percentile bootstrap over images",
                 "level": CONFIDENCE_LEVEL,
-                "resamples": RESAMPLES,
+                "resamples": RESAMPLE_COUNT,
                 "seed": self.intervals.seed,
             },
             "classes": {
@@ -194,7 +194,7 @@ def _scores(scores: ClassScores, support: int) -> dict[str, Any]:
     }
 
 
-def measure(
+def compute_metrics(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[str], seed: int = 0
 ) -> Metrics:
     """Compares what is true with what a model says.
@@ -244,9 +244,9 @@ def measure(
         # In float64 it takes 2.2e-16, a loss of 36, for the least probability.
         loss=float(log_loss(truth, given / given.sum(axis=1, keepdims=True), labels=every)),
         confusion=tuple(tuple(map(int, row)) for row in confusion),
-        intervals=bootstrap_intervals(actual.tolist(), confusion.diagonal().tolist(), seed),
+        intervals=compute_bootstrap_intervals(actual.tolist(), confusion.diagonal().tolist(), seed),
         calibration=measure_calibration(truth, given),
-        coverage=coverage_points(accuracy_coverage_curve(truth, given)),
+        coverage=select_coverage_points(compute_accuracy_coverage(truth, given)),
     )
 
 

@@ -149,7 +149,7 @@ class Comparison:
         }
 
 
-def shortest_unique_names(folders: Sequence[Path]) -> list[str]:
+def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
     """Names of folders, none of them twice.
 
     Args:

@@ -11,7 +11,7 @@ from fer_pipeline.metrics.comparison import Comparison
 _LEAST = 1e-99
 
 
-def cost_table(found: Comparison) -> str:
+def format_cost_table(found: Comparison) -> str:
     """What each model's answer costs, one row each, and how that was measured."""
     header = ("model", "network", "pixels", "precision", "parameters", "multiply-adds")
     rows: list[Sequence[str]] = [(*header, "images/s", "ratio")]
@@ -48,7 +48,7 @@ def _cost_notes(found: Comparison) -> list[str]:
     return notes
 
 
-def quality_table(found: Comparison) -> str:
+def format_quality_table(found: Comparison) -> str:
     """How good each model is, one row each."""
     new = found.entries[0].new
     header = ["model", "accuracy, all", "mean per class, all"]
@@ -87,7 +87,7 @@ def _between(fraction: float, interval: Interval) -> str:
     return f"{100 * fraction:.1f} [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
 
 
-def pair_table(found: Comparison) -> str:
+def format_pairwise_table(found: Comparison) -> str:
     """Whether two models differ, one row for each pair."""
     rows = [("first", "second", "points", "only first", "only second", "p", "Holm", "at 5 %")]
     for pair in found.pairs:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fer_pipeline.data import schema
 from fer_pipeline.metrics import inputs
 
-SHOWN = 25
+MAX_IMAGES = 25
 """How many images a picture of examples or of mistakes holds at most: reference system E's 5x5."""
 
 
@@ -146,7 +146,7 @@ class SampleSelector:
         self.seed = seed
         self._random = np.random.default_rng(seed)
         self._image = image
-        self._examples, self._mistakes, self._subject = TopK(SHOWN), TopK(SHOWN), TopK(1)
+        self._examples, self._mistakes, self._subject = TopK(MAX_IMAGES), TopK(MAX_IMAGES), TopK(1)
         self._recognised = [TopK(1) for _ in range(classes)]
         self._mistaken = [TopK(1) for _ in range(classes)]
 

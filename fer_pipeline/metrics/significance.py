@@ -42,7 +42,7 @@ class PairwiseTest:
         return self.adjusted < ALPHA
 
 
-def compare(correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
+def compare_classifiers(correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
     """Compares each classifier with each other one.
 
     Args:
@@ -66,15 +66,17 @@ def compare(correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
     pairs = list(itertools.combinations(range(len(correct)), 2))
     firsts = np.array([only[first, second] for first, second in pairs], np.int64)
     seconds = np.array([only[second, first] for first, second in pairs], np.int64)
-    chances = mcnemar(firsts, seconds)
-    found = zip(pairs, firsts, seconds, chances, holm(chances), strict=True)
+    chances = compute_mcnemar_p_values(firsts, seconds)
+    found = zip(pairs, firsts, seconds, chances, apply_holm_correction(chances), strict=True)
     return tuple(
         PairwiseTest(first, second, int(one), int(other), float(p), float(adjusted))
         for (first, second), one, other, p, adjusted in found
     )
 
 
-def mcnemar(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def compute_mcnemar_p_values(
+    only_first: npt.ArrayLike, only_second: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
     """The exact test of McNemar, two-sided.
 
     Where two classifiers are equally good, each image that one alone gets right is as likely to be
@@ -97,7 +99,7 @@ def mcnemar(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> npt.NDArra
     return np.minimum(1.0, 2 * tail)
 
 
-def holm(chances: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def apply_holm_correction(chances: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Corrects the p of several tests, so that one false alarm among them all stays unlikely.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of

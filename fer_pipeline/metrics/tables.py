@@ -11,7 +11,7 @@ from fer_pipeline.metrics.train_test_overlap import OverlapReport
 _INTERVAL = f"{100 * CONFIDENCE_LEVEL:g} % interval"
 
 
-def class_table(metrics: Metrics) -> str:
+def format_class_table(metrics: Metrics) -> str:
     """The table per class for a terminal: reference system A's, and accuracy, precision and F1.
 
     Each accuracy has its interval beside it; that of the macro average is the mean per class.
@@ -35,13 +35,13 @@ def class_table(metrics: Metrics) -> str:
         lines.append(f"{name:<{width}}{'':>37}{_percents(scores, interval)}")
     lines.append(
         f"{'all':<{width}}{metrics.rows:>10,}{metrics.rows:>11,}{right:>16,}"
-        f"{percent(metrics.accuracy):>10}{percents(intervals.accuracy):>17}"
+        f"{format_percent(metrics.accuracy):>10}{format_interval(intervals.accuracy):>17}"
     )
     lines.append("(actual: the support; accuracy of a class: its recall; -: it has no image)")
     return "\n".join(lines)
 
 
-def confusion_table(metrics: Metrics) -> str:
+def format_confusion_table(metrics: Metrics) -> str:
     """The confusion matrix for a terminal, as counts: rows are true, columns predicted."""
     names = [one.name for one in metrics.classes]
     counts = [[f"{count:,}" for count in row] for row in metrics.confusion]
@@ -58,7 +58,7 @@ def confusion_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def confused_table(metrics: Metrics, pairs: int = 5) -> str:
+def format_confused_pairs(metrics: Metrics, pairs: int = 5) -> str:
     """The pairs most confused for a terminal: how many images, and what part of the true class."""
     shown = metrics.confused[:pairs]
     if not shown:
@@ -68,36 +68,36 @@ def confused_table(metrics: Metrics, pairs: int = 5) -> str:
     lines = [f"{'most confused':<{width}}{'images':>9}{'of the true class':>20}"]
     for pair in shown:
         words = f"{pair.true:<{first}} taken for {pair.predicted}"
-        lines.append(f"{words:<{width}}{pair.images:>9,}{percent(pair.share):>20}")
+        lines.append(f"{words:<{width}}{pair.images:>9,}{format_percent(pair.share):>20}")
     return "\n".join(lines)
 
 
-def overall(metrics: Metrics) -> str:
+def format_overall_metrics(metrics: Metrics) -> str:
     """The numbers over all classes for a terminal, one a line."""
     intervals, calibration = metrics.intervals, metrics.calibration
     numbers = (
         (
             "accuracy",
-            f"{percent(metrics.accuracy)} of {metrics.rows:,} images"
-            f" ({_INTERVAL} {percents(intervals.accuracy)})",
+            f"{format_percent(metrics.accuracy)} of {metrics.rows:,} images"
+            f" ({_INTERVAL} {format_interval(intervals.accuracy)})",
         ),
         (
             "mean per-class accuracy",
-            f"{percent(metrics.mean_class_accuracy)}"
-            f" ({_INTERVAL} {percents(intervals.mean_class_accuracy)})",
+            f"{format_percent(metrics.mean_class_accuracy)}"
+            f" ({_INTERVAL} {format_interval(intervals.mean_class_accuracy)})",
         ),
-        ("top-2 accuracy", percent(metrics.top2_accuracy)),
+        ("top-2 accuracy", format_percent(metrics.top2_accuracy)),
         ("loss", f"{metrics.loss:.4f} (mean cross-entropy, in nats)"),
         (
             "calibration error",
-            f"{percent(calibration.error)} (expected, {len(calibration.bins)} bins; mean confidence"
-            f" {percent(calibration.confidence)})",
+            f"{format_percent(calibration.error)} (expected, {len(calibration.bins)} bins;"
+            f" mean confidence {format_percent(calibration.confidence)})",
         ),
     )
     return "\n".join(f"{name:<25}{value}" for name, value in numbers)
 
 
-def coverage_table(metrics: Metrics) -> str:
+def format_coverage_table(metrics: Metrics) -> str:
     """Accuracy against coverage for a terminal: what only confident predictions would give.
 
     The least confidence is rounded down, so that it leaves no fewer images.
@@ -106,12 +106,13 @@ def coverage_table(metrics: Metrics) -> str:
     for one in metrics.coverage:
         least = math.floor(one.min_confidence * 10_000) / 10_000
         lines.append(
-            f"{percent(one.coverage):>8}{one.images:>10,}{least:>18.4f}{percent(one.accuracy):>10}"
+            f"{format_percent(one.coverage):>8}{one.images:>10,}{least:>18.4f}"
+            f"{format_percent(one.accuracy):>10}"
         )
     return "\n".join(lines)
 
 
-def copies_table(copies: OverlapReport) -> str:
+def format_overlap_table(copies: OverlapReport) -> str:
     """The accuracies with and without copies in training for a terminal, or why there is no table.
 
     Where no image has a copy, one line says so.
@@ -129,26 +130,26 @@ def copies_table(copies: OverlapReport) -> str:
             lines.append(f"{name:<25}{0:>8}{'-':>10}{'-':>17}{'-':>16}{'-':>17}")
             continue
         lines.append(
-            f"{name:<25}{found.rows:>8,}{percent(found.accuracy):>10}"
-            f"{percents(found.intervals.accuracy):>17}"
-            f"{percent(found.mean_class_accuracy):>16}"
-            f"{percents(found.intervals.mean_class_accuracy):>17}"
+            f"{name:<25}{found.rows:>8,}{format_percent(found.accuracy):>10}"
+            f"{format_interval(found.intervals.accuracy):>17}"
+            f"{format_percent(found.mean_class_accuracy):>16}"
+            f"{format_interval(found.intervals.mean_class_accuracy):>17}"
         )
     return "\n".join(lines)
 
 
-def percent(fraction: float | None) -> str:
+def format_percent(fraction: float | None) -> str:
     """A fraction as per cent with one decimal; "-" for None."""
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def percents(interval: Interval | None) -> str:
+def format_interval(interval: Interval | None) -> str:
     """An interval as per cent with one decimal; "-" for None."""
     return "-" if interval is None else f"{100 * interval.low:.1f}..{100 * interval.high:.1f} %"
 
 
 def _percents(scores: ClassScores, interval: Interval | None) -> str:
     return (
-        f"{percent(scores.accuracy):>10}{percents(interval):>17}{percent(scores.precision):>11}"
-        f"{percent(scores.f1):>9}"
+        f"{format_percent(scores.accuracy):>10}{format_interval(interval):>17}"
+        f"{format_percent(scores.precision):>11}{format_percent(scores.f1):>9}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.metrics.classification import Metrics, measure
+from fer_pipeline.metrics.classification import Metrics, compute_metrics
 
 
 @dataclass(frozen=True)
@@ -62,5 +62,5 @@ def exclude_overlap(
     count, kept = int(copied.sum()), ~copied
     rest = every if not count else None
     if count and kept.any():
-        rest = measure(labels[kept], probabilities[kept], classes, every.intervals.seed)
+        rest = compute_metrics(labels[kept], probabilities[kept], classes, every.intervals.seed)
     return OverlapReport(count, prevented, every, rest)

@@ -104,7 +104,7 @@ def compare(
         output_folder.retract()
         title = f"accuracy against cost on the {split} split of {data.resolve().name}"
         plot_file = output_folder.path / ComparisonFile.ACCURACY_COST
-        comparison_plots.accuracy_cost(found, title, plot_file)
+        comparison_plots.draw_accuracy_cost(found, title, plot_file)
         about = _about(data, made, split)
         text = json.dumps({**about, **found.to_dict()}, indent=2, allow_nan=False)
         output_folder.commit(text + "\n", config.write)
@@ -126,7 +126,7 @@ def _runs(
             predict_split.require_compatible(folder, info, data, made)
         except DatasetError as error:
             raise RunError(f"--compare {folder}: does not fit the dataset: {error}") from error
-    return dict(zip(comparison.shortest_unique_names(resolved), found, strict=True))
+    return dict(zip(comparison.shorten_to_unique_names(resolved), found, strict=True))
 
 
 def _answer(
@@ -158,7 +158,9 @@ def _answer(
         offer=keep,
     )
     try:
-        result = classification.measure(rows[schema.LABEL], given, made.classes, config.seed)
+        result = classification.compute_metrics(
+            rows[schema.LABEL], given, made.classes, config.seed
+        )
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
     return _Answer(name, run, info, network, given, rows, result, np.concatenate(kept))
@@ -181,7 +183,7 @@ def _compared(
     right = [inputs.predicted_classes(one.probabilities) == one.rows[schema.LABEL] for one in given]
     at_once = min(batch_size, len(given[0].pixels))
     conditions = BenchmarkSettings(at_once, cost.cores(), config.inference.flip)
-    pairs = significance.compare(np.stack(right))
+    pairs = significance.compare_classifiers(np.stack(right))
     count = None if copies is None else int(copies.sum())
     return Comparison(tuple(entries), pairs, conditions, count)
 
@@ -195,7 +197,7 @@ def _entry(
     labels, given, new = answer.rows[schema.LABEL], answer.probabilities, None
     if copies is not None and copies.any() and not copies.all():
         seed = answer.result.intervals.seed
-        new = classification.measure(labels[~copies], given[~copies], classes, seed)
+        new = classification.compute_metrics(labels[~copies], given[~copies], classes, seed)
     network = describe(answer.network)
     return ModelResult(
         name=answer.name,
@@ -229,11 +231,11 @@ def summary(found: Comparison, output: str | Path) -> str:
     folder = storage.path(output)
     return "\n".join(
         [
-            comparison_tables.cost_table(found),
+            comparison_tables.format_cost_table(found),
             "",
-            comparison_tables.quality_table(found),
+            comparison_tables.format_quality_table(found),
             "",
-            comparison_tables.pair_table(found),
+            comparison_tables.format_pairwise_table(found),
             "",
             *(f"wrote {folder / name}" for name in OUTPUT_FILES),
         ]

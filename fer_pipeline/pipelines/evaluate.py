@@ -137,7 +137,7 @@ def evaluate(
         title = _title(run, data, split, chosen, config)
         evaluation_plots.plot_metrics(
             result.metrics,
-            calibration.accuracy_coverage_curve(labels, probabilities),
+            calibration.compute_accuracy_coverage(labels, probabilities),
             title,
             output_folder.path,
         )
@@ -173,7 +173,7 @@ def _measured(
     made: Manifest,
     seed: int,
 ) -> Evaluation:
-    found = classification.measure(labels, probabilities, made.classes, seed)
+    found = classification.compute_metrics(labels, probabilities, made.classes, seed)
     if copied is None:
         return Evaluation(found, None)
     prevented = bool(made.config.get("split", {}).get("deduplicate", False))
@@ -224,12 +224,12 @@ def summary(result: Evaluation, output: str | Path) -> str:
     """The result of the job for a terminal: the tables, the overall numbers, what was written."""
     folder = storage.path(output)
     sections = [
-        tables.class_table(result.metrics),
-        tables.overall(result.metrics),
-        *([tables.copies_table(result.copies)] if result.copies else []),
-        tables.coverage_table(result.metrics),
-        tables.confusion_table(result.metrics),
-        tables.confused_table(result.metrics),
+        tables.format_class_table(result.metrics),
+        tables.format_overall_metrics(result.metrics),
+        *([tables.format_overlap_table(result.copies)] if result.copies else []),
+        tables.format_coverage_table(result.metrics),
+        tables.format_confusion_table(result.metrics),
+        tables.format_confused_pairs(result.metrics),
         "\n".join(
             f"wrote {folder / name}" for name in OUTPUT_FILES if storage.exists(folder / name)
         ),

@@ -14,7 +14,7 @@ from fer_pipeline.metrics.calibration import AccuracyCoverageCurve
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.samples import SampleSelector
 from fer_pipeline.plots import calibration, class_activation, feature_maps
-from fer_pipeline.plots import confusion_matrix as evaluation_plots
+from fer_pipeline.plots import class_performance as evaluation_plots
 from fer_pipeline.plots import faces as face_plots
 
 
@@ -30,10 +30,10 @@ def plot_metrics(result: Metrics, curve: AccuracyCoverageCurve, about: str, fold
     Raises:
         StorageError: A file cannot be written.
     """
-    evaluation_plots.confusion_matrix(result, about, folder / EvaluationFile.CONFUSION_MATRIX)
-    evaluation_plots.class_bars(result, about, folder / EvaluationFile.CLASS_BARS)
-    calibration.reliability(result, about, folder / EvaluationFile.RELIABILITY)
-    calibration.coverage(result, curve, about, folder / EvaluationFile.COVERAGE)
+    evaluation_plots.draw_confusion_matrix(result, about, folder / EvaluationFile.CONFUSION_MATRIX)
+    evaluation_plots.draw_class_bars(result, about, folder / EvaluationFile.CLASS_BARS)
+    calibration.draw_reliability_diagram(result, about, folder / EvaluationFile.RELIABILITY)
+    calibration.draw_accuracy_coverage(result, curve, about, folder / EvaluationFile.COVERAGE)
 
 
 def plot_samples(
@@ -63,19 +63,21 @@ def plot_samples(
         StorageError: A file cannot be written.
     """
     examples_file = folder / EvaluationFile.EXAMPLES
-    face_plots.examples(gallery.examples, classes, about, gallery.seed, examples_file)
-    face_plots.mistakes(gallery.mistakes, classes, about, folder / EvaluationFile.MISTAKES)
+    face_plots.draw_examples(gallery.examples, classes, about, gallery.seed, examples_file)
+    face_plots.draw_mistakes(gallery.mistakes, classes, about, folder / EvaluationFile.MISTAKES)
     storage.write_text(folder / EvaluationFile.MISTAKES_TABLE, mistakes_table(gallery, classes))
     storage.remove(folder / EvaluationFile.FEATURE_MAPS)
     if layers:
         subject = gallery.subject
         outputs = inspection.outputs(subject.pixels, layers)
         shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
-        feature_maps.draw(subject, shown, classes, within, folder / EvaluationFile.FEATURE_MAPS)
+        feature_maps.draw_feature_maps(
+            subject, shown, classes, within, folder / EvaluationFile.FEATURE_MAPS
+        )
     storage.remove(folder / EvaluationFile.CLASS_ACTIVATION)
     if inspection.evidence is not None:
         path = folder / EvaluationFile.CLASS_ACTIVATION
-        class_activation.draw(inspection, gallery, classes, within, path)
+        class_activation.draw_class_activation(inspection, gallery, classes, within, path)
 
 
 def mistakes_table(gallery: SampleSelector, classes: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
         images, labels, made.classes, training, seed, room
     )
     title = (f"Augmentation in training, on {folder.resolve().name}", _subtitle(config))
-    drawing.draw_preview(images, names, single, drawn, title, path)
+    drawing.draw_augmentation_preview(images, names, single, drawn, title, path)
     return f"{', '.join(on)} on {len(images)} images: {path}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_pipeline.io import storage
-from fer_pipeline.learning.input.augmentation_examples import Column, Group, Images
+from fer_pipeline.learning.input.augmentation_examples import ExampleColumn, ExampleGroup, Images
 
 _BESIDE = 10  # so many columns of single operations leave room for others beside them
 # In pixels of the picture, so that each pixel of an image is a whole number of them.
@@ -20,17 +20,17 @@ _TITLE, _HEADER, _LABEL, _CAPTION, _LETTER = 62, 42, 22, 30, 9
 _GREY = "#666666"
 
 
-def free_columns(single: Sequence[Group]) -> int:
+def free_columns(single: Sequence[ExampleGroup]) -> int:
     """How many columns there is room for below these; 0 where what follows stands beside them."""
     columns = sum(len(group.columns) for group in single)
     return columns if columns > _BESIDE else 0
 
 
-def draw_preview(
+def draw_augmentation_preview(
     originals: Images,
     rows: Sequence[str],
-    single: Sequence[Group],
-    drawn: Sequence[Group],
+    single: Sequence[ExampleGroup],
+    drawn: Sequence[ExampleGroup],
     title: tuple[str, str],
     path: Path,
 ) -> None:
@@ -47,7 +47,7 @@ def draw_preview(
     Raises:
         StorageError: The file cannot be written.
     """
-    first = Group("original", "", (Column("", originals),))
+    first = ExampleGroup("original", "", (ExampleColumn("", originals),))
     bands = [[first, *single, *drawn]]
     if free_columns(single):
         bands = [[first, *single], [first, *drawn]]
@@ -68,7 +68,7 @@ class _Sheet:
         self._images: list[tuple[int, int, Images]] = []
         self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
 
-    def add(self, band: Sequence[Group]) -> None:
+    def add(self, band: Sequence[ExampleGroup]) -> None:
         """Puts groups side by side below what is there."""
         labels = any(column.label for group in band for column in group.columns)
         top = self._height + _HEADER + (_LABEL if labels else 0)
@@ -87,12 +87,12 @@ class _Sheet:
         self._width = max(self._width, left - _GROUP_GAP + _MARGIN)
         self._height = top + len(self._rows) * step - _GAP + _MARGIN
 
-    def _head(self, left: int, group: Group) -> None:
+    def _head(self, left: int, group: ExampleGroup) -> None:
         above = self._height
         self._write(left, above + 14, group.title, fontsize=11, fontweight="bold")
         self._write(left, above + 32, group.range, fontsize=9, color=_GREY)
 
-    def _put(self, left: int, top: int, step: int, column: Column) -> None:
+    def _put(self, left: int, top: int, step: int, column: ExampleColumn) -> None:
         middle = left + self._cell / 2
         self._write(middle, top - 8, column.label, ha="center", fontsize=9)
         for row, image in enumerate(column.images):

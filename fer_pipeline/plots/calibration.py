@@ -12,11 +12,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_pipeline.metrics.calibration import AccuracyCoverageCurve
 from fer_pipeline.metrics.classification import Metrics
-from fer_pipeline.metrics.tables import percent
-from fer_pipeline.plots.style import BLUE, ORANGE, save, title
+from fer_pipeline.metrics.tables import format_percent
+from fer_pipeline.plots.style import BLUE, ORANGE, add_title, save_figure
 
 
-def reliability(metrics: Metrics, about: str, path: Path) -> None:
+def draw_reliability_diagram(metrics: Metrics, about: str, path: Path) -> None:
     """Draws the reliability diagram: the accuracy in each bin of confidence, over their images.
 
     On the diagonal a model is as sure as it is right. The distance of a bar to its mean confidence
@@ -61,11 +61,13 @@ def reliability(metrics: Metrics, about: str, path: Path) -> None:
     lower.yaxis.set_major_formatter("{x:,.0f}")
     for axis in (upper.yaxis, lower.xaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    title(figure, about, *_numbers(metrics))
-    save(figure, path)
+    add_title(figure, about, *_numbers(metrics))
+    save_figure(figure, path)
 
 
-def coverage(metrics: Metrics, curve: AccuracyCoverageCurve, about: str, path: Path) -> None:
+def draw_accuracy_coverage(
+    metrics: Metrics, curve: AccuracyCoverageCurve, about: str, path: Path
+) -> None:
     """Draws accuracy against coverage, and the least confidence that leaves so many images.
 
     Args:
@@ -85,7 +87,7 @@ def coverage(metrics: Metrics, curve: AccuracyCoverageCurve, about: str, path: P
     upper.plot(*zip(*marked, strict=True), "o", color=BLUE, markersize=5)
     for part, accuracy in marked:
         upper.annotate(
-            percent(accuracy),
+            format_percent(accuracy),
             (part, accuracy),
             (0, 9),
             textcoords="offset points",
@@ -109,8 +111,8 @@ def coverage(metrics: Metrics, curve: AccuracyCoverageCurve, about: str, path: P
     for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     lower.set_xticks(np.arange(0, 1.01, 0.1))
-    title(figure, about, "where only confident predictions count")
-    save(figure, path)
+    add_title(figure, about, "where only confident predictions count")
+    save_figure(figure, path)
 
 
 def _plain(*several: Axes) -> None:
@@ -123,7 +125,7 @@ def _plain(*several: Axes) -> None:
 def _numbers(metrics: Metrics) -> tuple[str, str]:
     calibration = metrics.calibration
     return (
-        f"expected calibration error {percent(calibration.error)}",
-        f"accuracy {percent(metrics.accuracy)}, mean confidence"
-        f" {percent(calibration.confidence)}, {metrics.rows:,} images",
+        f"expected calibration error {format_percent(calibration.error)}",
+        f"accuracy {format_percent(metrics.accuracy)}, mean confidence"
+        f" {format_percent(calibration.confidence)}, {metrics.rows:,} images",
     )

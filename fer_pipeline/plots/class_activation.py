@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
-from fer_pipeline.metrics.tables import percent
-from fer_pipeline.plots.style import VERMILION, Canvas, save
+from fer_pipeline.metrics.tables import format_percent
+from fer_pipeline.plots.style import VERMILION, Canvas, save_figure
 
 _HEADERS = ("recognised", "its evidence", "worst mistake", "for the prediction", "for the truth")
 _MISTAKE = 2  # the column in which it stands
@@ -39,7 +39,7 @@ class _Panel:
     asked: int | None
 
 
-def draw(
+def draw_class_activation(
     inspection: LayerInspector,
     gallery: SampleSelector,
     classes: Sequence[str],
@@ -87,7 +87,7 @@ def draw(
     for panel in panels:
         y = top + panel.row * (_SIDE + _CAPTION)
         _panel(sheet, panel, None if panel.asked is None else next(found), classes, y)
-    save(sheet.figure, path)
+    save_figure(sheet.figure, path)
 
 
 def _panels(gallery: SampleSelector, classes: int) -> list[_Panel]:
@@ -113,7 +113,7 @@ def _panel(
     sheet.face(face.pixels[0], x, y, _SIDE)
     below = y + _SIDE + 0.14
     if activation is None:
-        said = f"{classes[face.predicted[0]]} {percent(face.confidence[0])}"
+        said = f"{classes[face.predicted[0]]} {format_percent(face.confidence[0])}"
         wrong = bool(face.wrong[0])
         mark = {"color": VERMILION, "fontweight": "bold"} if wrong else {}
         sheet.text(x, below, f"{'✗' if wrong else '✓'} {said}", **mark)

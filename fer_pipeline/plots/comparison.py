@@ -12,8 +12,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from fer_pipeline.metrics.comparison import Comparison, Cost, ModelResult
-from fer_pipeline.metrics.tables import percent
-from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, VERMILION, save, title
+from fer_pipeline.metrics.tables import format_percent
+from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, VERMILION, add_title, save_figure
 
 # The palette of `figures` to its end, but for its yellow, too pale on white; and a grey.
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", "#7F7F7F")
@@ -30,7 +30,7 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 )
 
 
-def accuracy_cost(found: Comparison, about: str, path: Path) -> None:
+def draw_accuracy_cost(found: Comparison, about: str, path: Path) -> None:
     """Draws accuracy, with its 95 % interval, against three costs on log axes.
 
     A model whose multiply-adds are not known, or 0, is missing in that panel. Models of nearly the
@@ -71,8 +71,8 @@ def accuracy_cost(found: Comparison, about: str, path: Path) -> None:
         # A folder's name may hold a "$", which is no formula.
         text.set_parse_math(False)
     beside = ["points whose costs differ by a tenth or less stand side by side"] if moved else []
-    title(figure, about, ", ".join([_conditions(found), *beside]))
-    save(figure, path)
+    add_title(figure, about, ", ".join([_conditions(found), *beside]))
+    save_figure(figure, path)
 
 
 def _costs(axes: Axes, label: str, values: list[float]) -> None:
@@ -142,7 +142,7 @@ def _point(axes: Axes, entry: ModelResult, cost: float, place: int, aside: float
 
 def _label(entry: ModelResult) -> str:
     counted = "" if entry.cost.multiply_adds else ", multiply-adds not known"
-    return f"{entry.name} ({entry.network}): {percent(entry.result.accuracy)}{counted}"
+    return f"{entry.name} ({entry.network}): {format_percent(entry.result.accuracy)}{counted}"
 
 
 def _conditions(found: Comparison) -> str:

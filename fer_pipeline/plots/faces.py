@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from fer_pipeline.metrics.samples import SHOWN, EvaluatedImages
-from fer_pipeline.metrics.tables import percent
-from fer_pipeline.plots.style import VERMILION, Canvas, save
+from fer_pipeline.metrics.samples import MAX_IMAGES, EvaluatedImages
+from fer_pipeline.metrics.tables import format_percent
+from fer_pipeline.plots.style import VERMILION, Canvas, save_figure
 
 # In inches.
 _SIDE, _GAP, _MARGIN, _TITLE, _LINE = 1.5, 0.18, 0.25, 0.75, 0.15
-_COLUMNS = math.isqrt(SHOWN)
+_COLUMNS = math.isqrt(MAX_IMAGES)
 _SOURCE_LENGTH = 24  # of characters beside each other under an image
 
 
-def examples(
+def draw_examples(
     faces: EvaluatedImages, classes: Sequence[str], about: str, seed: int, path: Path
 ) -> None:
     """Draws a grid of images with predicted and true class, as reference system E does.
@@ -43,14 +43,14 @@ def examples(
         look = {} if right else {"color": VERMILION, "fontweight": "bold"}
         if not right:
             sheet.frame(x, y, _SIDE, VERMILION)
-        given = f"{classes[predicted]} {percent(faces.confidence[place])}"
+        given = f"{classes[predicted]} {format_percent(faces.confidence[place])}"
         below = y + _SIDE + _LINE
         sheet.text(x, below, f"{'✓' if right else '✗'} {given}", **look)
         sheet.text(x, below + _LINE, f"true: {classes[label]}", color="#444444")
-    save(sheet.figure, path)
+    save_figure(sheet.figure, path)
 
 
-def mistakes(faces: EvaluatedImages, classes: Sequence[str], about: str, path: Path) -> None:
+def draw_mistakes(faces: EvaluatedImages, classes: Sequence[str], about: str, path: Path) -> None:
     """Draws the worst mistakes, each with where it stands in the sources.
 
     Args:
@@ -67,14 +67,14 @@ def mistakes(faces: EvaluatedImages, classes: Sequence[str], about: str, path: P
     for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
         x, y = _corner(place, 3)
         sheet.face(faces.pixels[place], x, y, _SIDE)
-        given = f"{classes[predicted]} {percent(faces.confidence[place])}"
-        own = percent(faces.probabilities[place, label])
+        given = f"{classes[predicted]} {format_percent(faces.confidence[place])}"
+        own = format_percent(faces.probabilities[place, label])
         below = y + _SIDE + _LINE
         sheet.text(x, below, f"✗ {given}", color=VERMILION, fontweight="bold")
         sheet.text(x, below + _LINE, f"true: {classes[label]} {own}")
         origin = _origin(faces, place)
         sheet.text(x, below + 2 * _LINE, origin, color="#444444", fontsize=7)
-    save(sheet.figure, path)
+    save_figure(sheet.figure, path)
 
 
 def _sheet(count: int, lines: int, *text: str) -> Canvas:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.metrics.samples import EvaluatedImages
-from fer_pipeline.metrics.tables import percent
-from fer_pipeline.plots.style import Canvas, save
+from fer_pipeline.metrics.tables import format_percent
+from fer_pipeline.plots.style import Canvas, save_figure
 
-SHOWN = 32
+MAX_MAPS = 32
 """How many maps of a layer are drawn at most."""
 
 Values = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ _UNITS_HEIGHT = 1.5
 _POSITIVE, _SIGNED = "viridis", "PuOr_r"
 
 
-def draw(
+def draw_feature_maps(
     face: EvaluatedImages,
     outputs: Mapping[str, Values],
     classes: Sequence[str],
@@ -57,7 +57,7 @@ def draw(
     heights = [_HEADING + _scale_height(values) + _BELOW for values in outputs.values()]
     top = _TITLE + _FACE + _BELOW
     sheet = Canvas(_WIDTH, top + sum(heights))
-    said = f"{classes[face.predicted[0]]} {percent(face.confidence[0])}"
+    said = f"{classes[face.predicted[0]]} {format_percent(face.confidence[0])}"
     true = classes[face.label[0]]
     sheet.title(about, f"feature maps of row {face.row[0]}: {true}, taken for {said}")
     sheet.face(face.pixels[0], _MARGIN, _TITLE, _FACE)
@@ -67,11 +67,13 @@ def draw(
     for (name, values), height in zip(outputs.items(), heights, strict=True):
         _section(sheet, name, values, top)
         top += height
-    save(sheet.figure, path)
+    save_figure(sheet.figure, path)
 
 
 def _section(sheet: Canvas, name: str, values: Values, top: float) -> None:
-    shown, note = (values, f"{values.size} units") if values.ndim == 1 else most_varied(values)
+    shown, note = (
+        (values, f"{values.size} units") if values.ndim == 1 else select_most_varied(values)
+    )
     top += _HEADING
     sheet.text(_MARGIN, top - 0.08, f"{name}: {note}", fontsize=9.5, fontweight="bold")
     # Of all of the layer, also of what is not drawn.
@@ -106,7 +108,7 @@ def _scale(sheet: Canvas, top: float, height: float, look: Mapping[str, Any]) ->
         sheet.text(x + 0.15, y, f"{value:.3g}", va=where, fontsize=7)
 
 
-def most_varied(maps: Values) -> tuple[Values, str]:
+def select_most_varied(maps: Values) -> tuple[Values, str]:
     """The maps that are drawn, at most `SHOWN`, and what is to be said of them.
 
     Args:
@@ -117,10 +119,10 @@ def most_varied(maps: Values) -> tuple[Values, str]:
     silent = int((maps == 0).all(axis=(0, 1)).sum())
     if silent:
         note += f", {silent} all 0"
-    if count > SHOWN:
-        order = np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:SHOWN]
+    if count > MAX_MAPS:
+        order = np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:MAX_MAPS]
         maps = maps[:, :, np.sort(order)]
-        note += f"; the {SHOWN} that vary most"
+        note += f"; the {MAX_MAPS} that vary most"
     return maps, note
 
 
@@ -128,7 +130,7 @@ def _height(values: Values) -> float:
     """Of what a section draws of these."""
     if values.ndim == 1:
         return math.ceil(len(values) / _units_across(len(values))) * _unit_side(len(values))
-    return math.ceil(min(values.shape[2], SHOWN) / _ACROSS) * _CELL - _GUTTER
+    return math.ceil(min(values.shape[2], MAX_MAPS) / _ACROSS) * _CELL - _GUTTER
 
 
 def _scale_height(values: Values) -> float:

@@ -22,7 +22,7 @@ _DPI = 120
 _CHARACTERS_PER_INCH = 9  # of a title
 
 
-def title(figure: Figure, *lines: str, **place: Any) -> None:
+def add_title(figure: Figure, *lines: str, **place: Any) -> None:
     """Writes lines above a figure, wrapped to its width.
 
     Args:
@@ -40,7 +40,7 @@ def title(figure: Figure, *lines: str, **place: Any) -> None:
     )
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG.
 
     Raises:
@@ -66,7 +66,7 @@ class Canvas:
 
     def title(self, *lines: str) -> None:
         """Writes lines at the top, about 0.7 inches for two of them."""
-        title(self.figure, *lines, y=1 - 0.15 / self.figure.get_figheight(), va="top")
+        add_title(self.figure, *lines, y=1 - 0.15 / self.figure.get_figheight(), va="top")
 
     def image(
         self,

@@ -14,7 +14,7 @@ from fer_pipeline.plots import style
 _TRAIN, _VALIDATION = style.BLUE, style.ORANGE
 
 
-def accuracy(rounds: Sequence[ValidationRound], title: str, path: Path) -> None:
+def draw_accuracy_curves(rounds: Sequence[ValidationRound], title: str, path: Path) -> None:
     """Minibatch and validation accuracy against steps, as PNG.
 
     Args:
@@ -28,7 +28,7 @@ def accuracy(rounds: Sequence[ValidationRound], title: str, path: Path) -> None:
     _save(figure, axes, path)
 
 
-def loss(rounds: Sequence[ValidationRound], title: str, path: Path) -> None:
+def draw_loss_curves(rounds: Sequence[ValidationRound], title: str, path: Path) -> None:
     """Minibatch and validation loss against steps, as PNG.
 
     Args:
@@ -75,4 +75,4 @@ def _line(
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    style.save(figure, path)
+    style.save_figure(figure, path)

@@ -165,7 +165,9 @@ class TestReport:
 
 
 class TestPlots:
-    @pytest.mark.parametrize("draw", [training_plots.accuracy, training_plots.loss])
+    @pytest.mark.parametrize(
+        "draw", [training_plots.draw_accuracy_curves, training_plots.draw_loss_curves]
+    )
     @pytest.mark.parametrize(
         "rounds", [[DRAWN, FIRST], [DRAWN], [UNVALIDATED], []], ids=["all", "one", "train", "none"]
     )

@@ -128,7 +128,7 @@ class TestOutputs:
             model, info = serving_model.load(run)
             pixels = np.stack([resize(image, info.size) for image in test.pixels])
             right.append(np.argmax(model.predict_on_batch(pixels[..., None]), 1) == test.labels)
-        assert found.pairs == significance.compare(np.array(right))
+        assert found.pairs == significance.compare_classifiers(np.array(right))
         assert found.pairs[0].only_first > found.pairs[0].only_second > 0
 
     def test_names_and_costs(self, compared):

@@ -5,7 +5,7 @@ import pytest
 
 from fer_pipeline.errors import StorageError
 from fer_pipeline.metrics import significance
-from fer_pipeline.metrics.classification import measure
+from fer_pipeline.metrics.classification import compute_metrics
 from fer_pipeline.metrics.comparison import BenchmarkSettings, Comparison, Cost, ModelResult
 from fer_pipeline.plots import comparison as comparison_plots
 
@@ -16,7 +16,7 @@ def entry(name, right, cost):
     probabilities = np.full((200, 3), 0.1)
     guesses = np.where(np.arange(200) < right, LABELS, (LABELS + 1) % 3)
     probabilities[np.arange(200), guesses] = 0.8
-    result = measure(LABELS, probabilities, ("a", "b", "c"))
+    result = compute_metrics(LABELS, probabilities, ("a", "b", "c"))
     return ModelResult(name, f"/{name}", "", "", "network", 48, "float32", cost, result, None)
 
 
@@ -24,20 +24,24 @@ def comparison(*costs, flip=False):
     """Models of these costs, each right in ten images more than the one before."""
     entries = tuple(entry(f"run_{i}", 100 + 10 * i, cost) for i, cost in enumerate(costs))
     right = np.arange(200) < 100 + 10 * np.arange(len(costs))[:, None]
-    return Comparison(entries, significance.compare(right), BenchmarkSettings(64, 2, flip), None)
+    return Comparison(
+        entries, significance.compare_classifiers(right), BenchmarkSettings(64, 2, flip), None
+    )
 
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """Draws a comparison; returns the figure."""
     saved = []
-    save = comparison_plots.save
+    save = comparison_plots.save_figure
     monkeypatch.setattr(
-        comparison_plots, "save", lambda figure, path: (saved.append(figure), save(figure, path))
+        comparison_plots,
+        "save_figure",
+        lambda figure, path: (saved.append(figure), save(figure, path)),
     )
 
     def draw(found):
-        comparison_plots.accuracy_cost(found, "about $x", tmp_path / "accuracy_cost.png")
+        comparison_plots.draw_accuracy_cost(found, "about $x", tmp_path / "accuracy_cost.png")
         assert (tmp_path / "accuracy_cost.png").read_bytes().startswith(b"\x89PNG")
         return saved[-1]
 
@@ -132,4 +136,4 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     found = comparison(Cost(1, 1, (), 1.0))
     with pytest.raises(StorageError, match=r"file/a\.png: cannot be written"):
-        comparison_plots.accuracy_cost(found, "", tmp_path / "file" / "a.png")
+        comparison_plots.draw_accuracy_cost(found, "", tmp_path / "file" / "a.png")

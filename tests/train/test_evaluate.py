@@ -189,7 +189,9 @@ class TestOutputs:
     def test_metrics_say_what_was_evaluated(self, run, splits, dataset, evaluated):
         evaluation, out = evaluated
         result, rows = evaluation.metrics, splits["test"]
-        expected = classification.measure(rows.labels, expected_probabilities(rows.pixels), CLASSES)
+        expected = classification.compute_metrics(
+            rows.labels, expected_probabilities(rows.pixels), CLASSES
+        )
         assert result.classes == expected.classes
         assert result.confusion == expected.confusion
         assert result.top2_accuracy == expected.top2_accuracy
@@ -256,12 +258,12 @@ class TestOutputs:
         assert f"accuracy                 {100 * right:.1f} % of 110 images" in "\n".join(lines)
         assert "\n".join(lines) == "\n\n".join(
             [
-                tables.class_table(found),
-                tables.overall(found),
-                tables.copies_table(result.copies),
-                tables.coverage_table(found),
-                tables.confusion_table(found),
-                tables.confused_table(found),
+                tables.format_class_table(found),
+                tables.format_overall_metrics(found),
+                tables.format_overlap_table(result.copies),
+                tables.format_coverage_table(found),
+                tables.format_confusion_table(found),
+                tables.format_confused_pairs(found),
                 "\n".join(f"wrote {out / name}" for name in OUTPUTS),
             ]
         )
@@ -319,7 +321,7 @@ class TestSizeAndFlip:
         assert self.found(plain) == pytest.approx(one, abs=1e-5)
         assert self.found(flipped) == pytest.approx((one + other) / 2, abs=1e-5)
         assert abs(one - other).max() > 0.01
-        expected = classification.measure(splits["test"].labels, (one + other) / 2, CLASSES)
+        expected = classification.compute_metrics(splits["test"].labels, (one + other) / 2, CLASSES)
         assert result.metrics.loss == pytest.approx(expected.loss, abs=1e-5)
         told = [json.loads((out / "metrics.json").read_text())["flip"] for out in (plain, flipped)]
         assert told == [False, True]
@@ -354,13 +356,13 @@ class TestRuntime:
     def test_layers_that_are_drawn_are_said_to_be_keras_s(self, dataset, tmp_path, monkeypatch):
         run = make_run(tmp_path / "run")
         export(run, None, ["litert"], config.load(None))
-        said, draw = [], feature_maps.draw
+        said, draw = [], feature_maps.draw_feature_maps
 
         def told(*given: Any) -> None:
             said.append(given[3])
             draw(*given)
 
-        monkeypatch.setattr(feature_maps, "draw", told)
+        monkeypatch.setattr(feature_maps, "draw_feature_maps", told)
         for name in ("keras", "litert"):
             evaluate(run, dataset, Split.TEST, tmp_path / name, self.chosen(name))
         about = f"on the test split of {dataset.name}"
@@ -388,7 +390,7 @@ class TestCopies:
         result, out = evaluated
         rows = splits["test"]
         given = expected_probabilities(rows.pixels)
-        rest = classification.measure(rows.labels[20:], given[20:], CLASSES)
+        rest = classification.compute_metrics(rows.labels[20:], given[20:], CLASSES)
         assert self.told(out) == {
             "copies": 20,
             "deduplicated": False,

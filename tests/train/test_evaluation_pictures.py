@@ -13,8 +13,8 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import StorageError
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.learning.inference import serving_model
-from fer_pipeline.metrics.calibration import accuracy_coverage_curve
-from fer_pipeline.metrics.classification import measure
+from fer_pipeline.metrics.calibration import compute_accuracy_coverage
+from fer_pipeline.metrics.classification import compute_metrics
 from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
 from fer_pipeline.plots import calibration, class_activation, feature_maps
 from fer_pipeline.plots import faces as face_plots
@@ -61,7 +61,7 @@ GREY = "#646464"  # of level 100
 class TestFaces:
     def test_examples_frame_exactly_the_wrong_ones(self, tmp_path):
         shown = faces([0, 1, 2, 1, 0, 2, 2], [0, 1, 0, 2, 0, 2, 1])
-        face_plots.examples(shown, CLASSES, "about", 0, tmp_path / "examples.png")
+        face_plots.draw_examples(shown, CLASSES, "about", 0, tmp_path / "examples.png")
         picture = read(tmp_path / "examples.png")
         assert areas(picture, GREY, 10000) == 7
         # A frame is of more pixels than any letter.
@@ -70,26 +70,30 @@ class TestFaces:
     @pytest.mark.parametrize("count", [1, 5, 6, 25])
     def test_mistakes_are_all_there(self, tmp_path, count):
         shown = faces([0] * count, [1] * count)
-        face_plots.mistakes(shown, CLASSES, "about $x", tmp_path / "mistakes.png")
+        face_plots.draw_mistakes(shown, CLASSES, "about $x", tmp_path / "mistakes.png")
         picture = read(tmp_path / "mistakes.png")
         assert areas(picture, GREY, 10000) == count
 
     def test_none_is_no_error(self, tmp_path):
         none = faces([0], [0]).take(np.arange(0))
-        face_plots.mistakes(none, CLASSES, "about", tmp_path / "mistakes.png")
+        face_plots.draw_mistakes(none, CLASSES, "about", tmp_path / "mistakes.png")
         # Its title is there.
         assert (read(tmp_path / "mistakes.png") < 60).all(axis=-1).sum() > 300
 
     def test_a_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match=r"file/mistakes\.png: cannot be written"):
-            face_plots.mistakes(faces([0], [1]), CLASSES, "", tmp_path / "file" / "mistakes.png")
+            face_plots.draw_mistakes(
+                faces([0], [1]), CLASSES, "", tmp_path / "file" / "mistakes.png"
+            )
 
 
 class TestFeatureMaps:
     def drawn(self, tmp_path: Path, **outputs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         arrays = {name: np.array(values, np.float32) for name, values in outputs.items()}
-        feature_maps.draw(faces([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png")
+        feature_maps.draw_feature_maps(
+            faces([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png"
+        )
         return read(tmp_path / "maps.png")
 
     def test_each_map_is_drawn_in_the_scale_of_its_layer(self, tmp_path):
@@ -117,10 +121,10 @@ class TestFeatureMaps:
         maps = np.zeros((2, 2, 40), np.float32)
         varied = [*range(1, 20), *range(27, 40)]
         maps[0, 0, varied] = 1 + np.arange(32)
-        shown, note = feature_maps.most_varied(maps)
+        shown, note = feature_maps.select_most_varied(maps)
         assert np.array_equal(shown, maps[:, :, varied])
         assert note == "40 maps of 2x2, 8 all 0; the 32 that vary most"
-        few, note = feature_maps.most_varied(maps[:, :, 1:4])
+        few, note = feature_maps.select_most_varied(maps[:, :, 1:4])
         assert np.array_equal(few, maps[:, :, 1:4])
         assert note == "3 maps of 2x2"
 
@@ -148,7 +152,9 @@ class TestClassActivation:
         # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
         gallery.offer(faces([0, 1, 1], [0, 1, 2]))
         path = tmp_path / "activation.png"
-        class_activation.draw(self.inspection(sign), gallery, CLASSES, "about", path)
+        class_activation.draw_class_activation(
+            self.inspection(sign), gallery, CLASSES, "about", path
+        )
         picture = read(path)
         # Images: two recognised, one mistake; four maps, transparent where they are all 0.
         assert areas(picture, GREY, 10000) == (3 if sign > 0 else 7)
@@ -159,7 +165,9 @@ class TestClassActivation:
         gallery = SampleSelector(3, 0)
         gallery.offer(faces([0], [1]))
         path = tmp_path / "activation.png"
-        class_activation.draw(self.inspection(1.0), gallery, CLASSES, "about", path)
+        class_activation.draw_class_activation(
+            self.inspection(1.0), gallery, CLASSES, "about", path
+        )
         assert areas(read(path), GREY, 10000) == 1
 
 
@@ -173,9 +181,9 @@ class TestConfidence:
     def test_reliability_has_a_bar_for_each_bin_with_images(self, tmp_path):
         # All of them as sure as right, and far enough apart for no bar to touch another.
         groups = (40, 20, 0.5), (40, 28, 0.7), (40, 36, 0.9)
-        found = measure(*self.answers(*groups), CLASSES)
+        found = compute_metrics(*self.answers(*groups), CLASSES)
         assert found.calibration.error == pytest.approx(0)
-        calibration.reliability(found, "about $x", tmp_path / "picture.png")
+        calibration.draw_reliability_diagram(found, "about $x", tmp_path / "picture.png")
         picture = read(tmp_path / "picture.png")
         # Above and below, each bar is one area but where the dashed line goes over it.
         lower = picture[int(0.7 * len(picture)) :]
@@ -185,8 +193,8 @@ class TestConfidence:
         assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) == 0
 
     def test_reliability_hatches_what_is_missing(self, tmp_path):
-        found = measure(*self.answers((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
-        calibration.reliability(found, "about", tmp_path / "picture.png")
+        found = compute_metrics(*self.answers((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
+        calibration.draw_reliability_diagram(found, "about", tmp_path / "picture.png")
         picture = read(tmp_path / "picture.png")
         assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) > 10
 
@@ -194,13 +202,15 @@ class TestConfidence:
     def test_coverage_is_drawn_of_few_images_and_of_many(self, tmp_path, count):
         random = np.random.default_rng(0)
         labels, given = random.integers(3, size=count), random.dirichlet(np.ones(3), count)
-        found = measure(labels, given, CLASSES)
+        found = compute_metrics(labels, given, CLASSES)
         path = tmp_path / "picture.png"
-        calibration.coverage(found, accuracy_coverage_curve(labels, given), "about $x", path)
+        calibration.draw_accuracy_coverage(
+            found, compute_accuracy_coverage(labels, given), "about $x", path
+        )
         assert areas(read(path), BLUE, 30) >= 1
 
     def test_a_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        found = measure([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
+        found = compute_metrics([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
         with pytest.raises(StorageError, match=r"file/picture\.png: cannot be written"):
-            calibration.reliability(found, "", tmp_path / "file" / "picture.png")
+            calibration.draw_reliability_diagram(found, "", tmp_path / "file" / "picture.png")

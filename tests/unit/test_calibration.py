@@ -11,10 +11,10 @@ from fer_pipeline.metrics.calibration import (
     TEMPERATURES,
     Bin,
     CoveragePoint,
-    accuracy_coverage_curve,
-    coverage_points,
+    compute_accuracy_coverage,
     fit_temperature,
     measure_calibration,
+    select_coverage_points,
 )
 
 
@@ -162,13 +162,13 @@ class TestCalibration:
 class TestCoverage:
     def test_by_hand(self):
         # The two of 0.75 count together, whatever their order.
-        found = accuracy_coverage_curve(
+        found = compute_accuracy_coverage(
             *answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True])
         )
         assert found.confidence.tolist() == [0.875, 0.75, 0.5]
         assert found.images.tolist() == [1, 3, 4]
         assert found.accuracy.tolist() == [1.0, 2 / 3, 0.5]
-        assert coverage_points(found) == (
+        assert select_coverage_points(found) == (
             CoveragePoint(1.0, 1.0, 4, 0.5, 0.5),
             CoveragePoint(0.9, 1.0, 4, 0.5, 0.5),
             CoveragePoint(0.8, 1.0, 4, 0.5, 0.5),
@@ -178,7 +178,9 @@ class TestCoverage:
 
     def test_a_part_that_is_a_whole_number_of_images_is_not_rounded_up(self):
         sure = np.linspace(0.5, 0.9, 100)
-        found = coverage_points(accuracy_coverage_curve(*answers(sure.tolist(), [True] * 100)))
+        found = select_coverage_points(
+            compute_accuracy_coverage(*answers(sure.tolist(), [True] * 100))
+        )
         assert [one.images for one in found] == [100, 90, 80, 70, 50]
 
     @settings(max_examples=80, deadline=None)
@@ -186,7 +188,7 @@ class TestCoverage:
     def test_the_least_confidence_gives_what_is_said(self, case):
         labels, given = case
         confidence, right = given.max(axis=1), given.argmax(axis=1) == labels
-        found = coverage_points(accuracy_coverage_curve(labels, given))
+        found = select_coverage_points(compute_accuracy_coverage(labels, given))
         assert tuple(one.asked for one in found) == COVERAGES
         for one in found:
             left = confidence >= np.float32(one.min_confidence)

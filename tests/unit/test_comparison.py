@@ -9,15 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_pipeline.metrics import significance
-from fer_pipeline.metrics.classification import measure
+from fer_pipeline.metrics.classification import compute_metrics
 from fer_pipeline.metrics.comparison import (
     BenchmarkSettings,
     Comparison,
     Cost,
     ModelResult,
-    shortest_unique_names,
+    shorten_to_unique_names,
 )
-from fer_pipeline.metrics.comparison_tables import cost_table, pair_table, quality_table
+from fer_pipeline.metrics.comparison_tables import (
+    format_cost_table,
+    format_pairwise_table,
+    format_quality_table,
+)
 from fer_pipeline.metrics.significance import PairwiseTest
 
 CLASSES = ("happy", "sad")
@@ -49,15 +53,15 @@ def entry(place, **changes):
         size=(48, 28)[place],
         precision=("mixed_bfloat16", "float32")[place],
         cost=costs[place],
-        result=measure(LABELS, given_, CLASSES),
-        new=measure(LABELS[~COPIES], given_[~COPIES], CLASSES),
+        result=compute_metrics(LABELS, given_, CLASSES),
+        new=compute_metrics(LABELS[~COPIES], given_[~COPIES], CLASSES),
     )
     return dataclasses.replace(made, **changes)
 
 
 @pytest.fixture
 def found():
-    pairs = significance.compare(RIGHT)
+    pairs = significance.compare_classifiers(RIGHT)
     return Comparison((entry(0), entry(1)), pairs, BenchmarkSettings(1024, 2, False), 1)
 
 
@@ -80,12 +84,12 @@ class TestNames:
         ],
     )
     def test_as_short_as_they_can_be(self, folders, expected):
-        assert shortest_unique_names([Path(folder) for folder in folders]) == expected
+        assert shorten_to_unique_names([Path(folder) for folder in folders]) == expected
 
     @given(st.sets(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1))
     def test_no_two_alike_and_each_the_end_of_its_folder(self, parts):
         folders = [Path("/", *part) for part in sorted(parts)]
-        found = shortest_unique_names(folders)
+        found = shorten_to_unique_names(folders)
         assert len(set(found)) == len(folders)
         assert all(str(folder).endswith(name) for folder, name in zip(folders, found, strict=True))
 
@@ -145,7 +149,7 @@ class TestComparison:
 
 class TestCostTable:
     def test_whole(self, found):
-        assert cost_table(found) == (
+        assert format_cost_table(found) == (
             "model  network          pixels  precision       parameters  multiply-adds  images/s"
             "   ratio\n"
             "run_a  compact          48x48   mixed_bfloat16   1,234,567     90,000,000     2,000"
@@ -160,13 +164,13 @@ class TestCostTable:
 
     def test_with_flips_it_says_that_costs_are_of_one_pass(self, found):
         flipped = dataclasses.replace(found, conditions=BenchmarkSettings(256, 1, True))
-        assert "takes two passes: these costs are of one)" in cost_table(flipped)
-        assert "two passes" not in cost_table(found)
+        assert "takes two passes: these costs are of one)" in format_cost_table(flipped)
+        assert "two passes" not in format_cost_table(found)
 
 
 class TestQualityTable:
     def test_all_and_new(self, found):
-        header, first, second, *notes = quality_table(found).splitlines()
+        header, first, second, *notes = format_quality_table(found).splitlines()
         titles = ["accuracy, all", "mean per class, all", "accuracy, new", "mean per class, new"]
         assert cells(header) == ["model", *titles, "ECE"]
         interval = found.entries[1].result.intervals.accuracy
@@ -193,7 +197,7 @@ class TestQualityTable:
     )
     def test_without_new_images_there_are_no_columns_of_them(self, found, copies, end):
         entries = tuple(dataclasses.replace(one, new=None) for one in found.entries)
-        table = quality_table(dataclasses.replace(found, entries=entries, copies=copies))
+        table = format_quality_table(dataclasses.replace(found, entries=entries, copies=copies))
         titles = ["accuracy, all", "mean per class, all"]
         assert cells(table.splitlines()[0]) == ["model", *titles, "ECE"]
         assert len(cells(table.splitlines()[1])) == 4
@@ -202,7 +206,7 @@ class TestQualityTable:
 
 class TestPairTable:
     def test_whole(self, found):
-        assert pair_table(found) == (
+        assert format_pairwise_table(found) == (
             "first  second  points  only first  only second      p   Holm  at 5 %\n"
             "run_a  b/run    +50.0           5            0  0.062  0.062  not significant\n"
             "(points: of accuracy, the first less the second; only: images that this one alone gets"
@@ -212,11 +216,11 @@ class TestPairTable:
 
     def test_what_decides_is_the_corrected_p(self, found):
         pairs = (PairwiseTest(0, 1, 3, 1, 0.02, 0.06), PairwiseTest(0, 1, 1, 3, 1e-12, 2e-12))
-        lines = pair_table(dataclasses.replace(found, pairs=pairs)).splitlines()
+        lines = format_pairwise_table(dataclasses.replace(found, pairs=pairs)).splitlines()
         assert cells(lines[1])[-3:] == ["0.02", "0.06", "not significant"]
         assert cells(lines[2])[2:] == ["-20.0", "1", "3", "1e-12", "2e-12", "significant"]
 
     def test_what_is_too_little_for_a_number(self, found):
         pairs = (PairwiseTest(0, 1, 5, 0, 0.0, 1e-300),)
-        line = pair_table(dataclasses.replace(found, pairs=pairs)).splitlines()[1]
+        line = format_pairwise_table(dataclasses.replace(found, pairs=pairs)).splitlines()[1]
         assert cells(line)[-3:] == ["<1e-99", "<1e-99", "significant"]

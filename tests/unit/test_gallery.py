@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.metrics.samples import SHOWN, EvaluatedImages, SampleSelector, TopK
+from fer_pipeline.metrics.samples import MAX_IMAGES, EvaluatedImages, SampleSelector, TopK
 
 CLASSES = 3
 fast = settings(max_examples=60, deadline=None)
@@ -94,7 +94,7 @@ class TestGallery:
         every = faces(rows, seed)
         found = filled(every, batch)
         wrong, confidence = every.wrong, every.confidence
-        assert same(found.mistakes, best(every, confidence, wrong, SHOWN))
+        assert same(found.mistakes, best(every, confidence, wrong, MAX_IMAGES))
         for label in range(CLASSES):
             here = every.label == label
             assert same(found.recognised(label), best(every, confidence, here & ~wrong, 1))
@@ -108,7 +108,7 @@ class TestGallery:
         every = faces(rows)
         found = filled(every, batch).examples
         assert same(found, filled(every, other).examples)
-        assert len(found) == min(rows, SHOWN)
+        assert len(found) == min(rows, MAX_IMAGES)
         assert same(found, every.take(found.row))
         assert (np.diff(found.row) > 0).all()
 

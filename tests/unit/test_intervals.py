@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.metrics import bootstrap as intervals
-from fer_pipeline.metrics.bootstrap import Interval, bootstrap_intervals
+from fer_pipeline.metrics.bootstrap import Interval, compute_bootstrap_intervals
 
 
 def ends(interval: Interval | None) -> tuple[float, float]:
@@ -24,7 +24,7 @@ def counts(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 )
 def test_what_is_no_count_is_refused(actual, right):
     with pytest.raises(ValueError, match="expected 0 <= right <= actual"):
-        bootstrap_intervals(actual, right, 0)
+        compute_bootstrap_intervals(actual, right, 0)
 
 
 def test_they_are_those_of_drawing_images_one_by_one():
@@ -40,7 +40,7 @@ def test_they_are_those_of_drawing_images_one_by_one():
             [(hit & (drawn == one)).sum(1) / (drawn == one).sum(1) for one in range(4)]
         )
     low, high = np.nanpercentile(classes[[0, 1, 3]], [2.5, 97.5], axis=1)
-    found = bootstrap_intervals(actual, right, 0)
+    found = compute_bootstrap_intervals(actual, right, 0)
     near = {"abs": 0.012}
     assert ends(found.accuracy) == pytest.approx(np.percentile(hit.mean(1), [2.5, 97.5]), **near)
     assert ends(found.mean_class_accuracy) == pytest.approx(
@@ -54,37 +54,37 @@ def test_they_are_those_of_drawing_images_one_by_one():
 
 
 def test_of_many_images_they_are_those_of_the_normal_distribution():
-    found = bootstrap_intervals([2000, 1589], [1500, 905], 1)
+    found = compute_bootstrap_intervals([2000, 1589], [1500, 905], 1)
     accuracy = 2405 / 3589
     half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 3589)
     assert ends(found.accuracy) == pytest.approx((accuracy - half, accuracy + half), abs=0.001)
 
 
 def test_all_right_and_all_wrong_have_no_width():
-    found = bootstrap_intervals([5, 3], [5, 0], 0)
+    found = compute_bootstrap_intervals([5, 3], [5, 0], 0)
     assert found.classes == (Interval(1, 1), Interval(0, 0))
     assert found.accuracy.low < 5 / 8 < found.accuracy.high
 
 
 def test_the_seed_decides():
     first, second = (
-        bootstrap_intervals([90, 60], [40, 50], 3),
-        bootstrap_intervals([90, 60], [40, 50], 3),
+        compute_bootstrap_intervals([90, 60], [40, 50], 3),
+        compute_bootstrap_intervals([90, 60], [40, 50], 3),
     )
     assert first == second
     assert first.seed == 3
     assert (
-        bootstrap_intervals([901, 601], [401, 501], 4).accuracy
-        != bootstrap_intervals([901, 601], [401, 501], 3).accuracy
+        compute_bootstrap_intervals([901, 601], [401, 501], 4).accuracy
+        != compute_bootstrap_intervals([901, 601], [401, 501], 3).accuracy
     )
-    assert intervals.RESAMPLES == 10_000
+    assert intervals.RESAMPLE_COUNT == 10_000
 
 
 @settings(max_examples=40, deadline=None)
 @given(counts(), st.integers(0, 2**31 - 1))
 def test_every_interval_is_one_and_holds_what_was_measured(case, seed):
     actual, right = case
-    found = bootstrap_intervals(actual, right, seed)
+    found = compute_bootstrap_intervals(actual, right, seed)
     assert [one is None for one in found.classes] == [not images for images in actual]
     of_classes = [
         (one, hits / images)

@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, top_k_accuracy_score
 
 from fer_pipeline.data.emotions import FER2013
-from fer_pipeline.metrics.bootstrap import bootstrap_intervals
+from fer_pipeline.metrics.bootstrap import compute_bootstrap_intervals
 from fer_pipeline.metrics.classification import (
     ClassMetrics,
     ClassScores,
     ConfusedPair,
     Metrics,
-    measure,
+    compute_metrics,
 )
 from fer_pipeline.metrics.inputs import predicted_classes
 from fer_pipeline.metrics.tables import (
-    class_table,
-    confused_table,
-    confusion_table,
-    copies_table,
-    coverage_table,
-    overall,
+    format_class_table,
+    format_confused_pairs,
+    format_confusion_table,
+    format_coverage_table,
+    format_overall_metrics,
+    format_overlap_table,
 )
 from fer_pipeline.metrics.train_test_overlap import OverlapReport, exclude_overlap
 
@@ -53,7 +53,9 @@ def system_a() -> Metrics:
     guesses = np.roll(np.repeat(np.arange(7), predicted - right), 1071)
     assert (truth != guesses).all()
     hits = np.repeat(np.arange(7), right)
-    return measure(np.concatenate([hits, truth]), sure(np.concatenate([hits, guesses]), 7), FER2013)
+    return compute_metrics(
+        np.concatenate([hits, truth]), sure(np.concatenate([hits, guesses]), 7), FER2013
+    )
 
 
 @st.composite
@@ -98,7 +100,7 @@ class TestByHand:
     )
 
     def test_all_numbers(self):
-        found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"])
+        found = compute_metrics(self.labels, self.probabilities, ["angry", "happy", "sad"])
         assert found.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 0))
         assert found.classes == (
             ClassMetrics("angry", 3, 3, 2, ClassScores(2 / 3, 2 / 3, 2 / 3)),
@@ -119,7 +121,9 @@ class TestByHand:
         assert found.loss == pytest.approx((4 * math.log(2) + math.log(8 / 3)) / 5)
 
     def test_json(self):
-        found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"]).to_dict()
+        found = compute_metrics(
+            self.labels, self.probabilities, ["angry", "happy", "sad"]
+        ).to_dict()
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         assert list(found) == [
             "rows",
@@ -157,9 +161,9 @@ class TestByHand:
         ]
 
     def test_intervals_calibration_and_coverage_in_json(self):
-        found = measure(self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9)
+        found = compute_metrics(self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9)
         told = found.to_dict()
-        drawn = bootstrap_intervals([3, 1, 1], [2, 1, 0], seed=9)
+        drawn = compute_bootstrap_intervals([3, 1, 1], [2, 1, 0], seed=9)
         assert told["accuracy_interval"] == [drawn.accuracy.low, drawn.accuracy.high]
         mean = drawn.mean_class_accuracy
         assert told["mean_class_accuracy_interval"] == [mean.low, mean.high]
@@ -197,7 +201,7 @@ class TestByHand:
         ]
 
     def test_a_probability_of_zero_has_a_finite_loss(self):
-        found = measure([0], [[0.0, 1.0]], ["angry", "happy"])
+        found = compute_metrics([0], [[0.0, 1.0]], ["angry", "happy"])
         assert found.loss == pytest.approx(-math.log(np.finfo(np.float64).eps))
 
 
@@ -219,7 +223,7 @@ class TestReferenceSystemA:
 
     def test_in_the_terminal(self):
         # The interval of angry: 0.22 +- 1.96 sqrt(0.22 x 0.78 / 910), but for the drawing.
-        lines = class_table(system_a()).splitlines()
+        lines = format_class_table(system_a()).splitlines()
         assert words(lines) == [
             "actual predicted true positives accuracy 95 % interval precision F1",
             "angry 910 444 200 22.0 % 19.3..24.7 % 45.0 % 29.5 %",
@@ -247,7 +251,9 @@ class TestReferenceSystemA:
 class TestAbsentClasses:
     def test_in_the_numbers_and_tables(self):
         # No image is sad, though one is taken for it; none is taken for fear.
-        found = measure([0, 0, 1, 1], sure(np.array([0, 2, 0, 0]), 3), ["angry", "fear", "sad"])
+        found = compute_metrics(
+            [0, 0, 1, 1], sure(np.array([0, 2, 0, 0]), 3), ["angry", "fear", "sad"]
+        )
         assert found.classes == (
             ClassMetrics("angry", 2, 3, 1, ClassScores(0.5, 1 / 3, 0.4)),
             ClassMetrics("fear", 2, 0, 0, ClassScores(0.0, 0.0, 0.0)),
@@ -260,14 +266,14 @@ class TestAbsentClasses:
             **{"actual": 0, "predicted": 1, "true_positives": 0, "support": 0},
             **dict.fromkeys(["accuracy", "precision", "recall", "f1", "accuracy_interval"]),
         }
-        assert words(class_table(found).splitlines()[1:4]) == [
+        assert words(format_class_table(found).splitlines()[1:4]) == [
             "angry 2 3 1 50.0 % 0.0..100.0 % 33.3 % 40.0 %",
             "fear 2 0 0 0.0 % 0.0..0.0 % 0.0 % 0.0 %",
             "sad 0 1 0 - - - -",
         ]
 
     def test_only_one_class_is_there(self):
-        found = measure([1, 1], sure(np.array([1, 0]), 2), ["angry", "happy"])
+        found = compute_metrics([1, 1], sure(np.array([1, 0]), 2), ["angry", "happy"])
         assert found.macro == found.weighted == ClassScores(0.5, 1.0, pytest.approx(2 / 3))
         assert found.top2_accuracy == 1.0
 
@@ -277,7 +283,7 @@ class TestInvariants:
     @given(outcomes())
     def test_sums(self, outcome):
         labels, probabilities = outcome
-        found = measure(labels, probabilities, names(probabilities))
+        found = compute_metrics(labels, probabilities, names(probabilities))
         confusion = np.array(found.confusion)
         k = probabilities.shape[1]
         assert confusion.sum() == found.rows == len(labels)
@@ -294,7 +300,7 @@ class TestInvariants:
     @given(outcomes())
     def test_scores_are_those_of_scikit_learn(self, outcome):
         labels, probabilities = outcome
-        found = measure(labels, probabilities, names(probabilities))
+        found = compute_metrics(labels, probabilities, names(probabilities))
         present = sorted(set(labels))
         report = classification_report(
             labels,
@@ -319,8 +325,8 @@ class TestInvariants:
         order = list(range(len(labels)))
         random.shuffle(order)
         classes = names(probabilities)
-        found = measure(labels, probabilities, classes)
-        other = measure(np.array(labels)[order], probabilities[order], classes)
+        found = compute_metrics(labels, probabilities, classes)
+        other = compute_metrics(np.array(labels)[order], probabilities[order], classes)
         assert (other.classes, other.macro, other.weighted) == (
             (found.classes, found.macro, found.weighted)
         )
@@ -332,9 +338,9 @@ class TestInvariants:
     @given(outcomes(classes=3))
     def test_a_further_class_that_nothing_is_of_changes_no_number(self, outcome):
         labels, probabilities = outcome
-        found = measure(labels, probabilities, ["a", "b", "c"])
+        found = compute_metrics(labels, probabilities, ["a", "b", "c"])
         wider = np.pad(probabilities, ((0, 0), (0, 1)))
-        other = measure(labels, wider, ["a", "b", "c", "d"])
+        other = compute_metrics(labels, wider, ["a", "b", "c", "d"])
         assert other.classes == (
             *found.classes,
             ClassMetrics("d", 0, 0, 0, ClassScores(*[None] * 3)),
@@ -349,7 +355,7 @@ class TestInvariants:
         random = np.random.default_rng(seed)
         labels = random.integers(classes, size=20)
         probabilities = random.dirichlet(np.ones(classes), 20)
-        found = measure(labels, probabilities, [str(label) for label in range(classes)])
+        found = compute_metrics(labels, probabilities, [str(label) for label in range(classes)])
         expected = top_k_accuracy_score(labels, probabilities, k=2, labels=np.arange(classes))
         assert found.top2_accuracy == expected
 
@@ -359,12 +365,12 @@ class TestInvariants:
         labels, probabilities = outcome
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = measure(labels, probabilities, names(probabilities))
-            assert class_table(found)
-            assert confusion_table(found)
-            assert confused_table(found)
-            assert overall(found)
-            assert coverage_table(found)
+            found = compute_metrics(labels, probabilities, names(probabilities))
+            assert format_class_table(found)
+            assert format_confusion_table(found)
+            assert format_confused_pairs(found)
+            assert format_overall_metrics(found)
+            assert format_coverage_table(found)
         found_dict = found.to_dict()
         assert json.loads(json.dumps(found_dict, allow_nan=False)) == found_dict
         assert all(type(leaf) in (int, float, str, type(None)) for leaf in leaves(found_dict))
@@ -374,8 +380,8 @@ class TestConfusionTable:
     def test_says_which_way_it_reads(self):
         labels = np.repeat([0, 1, 1], [1200, 1, 2])
         guesses = np.repeat([1, 0, 1], [1200, 1, 2])
-        found = measure(labels, sure(guesses, 2), ["angry", "fear"])
-        assert confusion_table(found).splitlines() == [
+        found = compute_metrics(labels, sure(guesses, 2), ["angry", "fear"])
+        assert format_confusion_table(found).splitlines() == [
             "images; rows: true class, columns: predicted class",
             "       angry   fear",
             "angry      0  1,200",
@@ -390,7 +396,7 @@ class TestConfusedPairs:
     classes = ("angry", "fear", "sad", "neutral")
 
     def found(self) -> Metrics:
-        return measure(self.labels, sure(np.array(self.guesses), 4), self.classes)
+        return compute_metrics(self.labels, sure(np.array(self.guesses), 4), self.classes)
 
     def test_are_sorted_by_their_share_then_their_images_then_their_classes(self):
         assert self.found().confused == [
@@ -402,7 +408,7 @@ class TestConfusedPairs:
         ]
 
     def test_the_largest_are_in_the_terminal(self):
-        assert confused_table(self.found(), pairs=3).splitlines() == [
+        assert format_confused_pairs(self.found(), pairs=3).splitlines() == [
             "most confused           images   of the true class",
             "angry taken for sad          2              50.0 %",
             "fear  taken for angry        1              50.0 %",
@@ -410,15 +416,15 @@ class TestConfusedPairs:
         ]
 
     def test_there_may_be_none(self):
-        found = measure([0, 1], sure(np.array([0, 1]), 2), ["angry", "fear"])
+        found = compute_metrics([0, 1], sure(np.array([0, 1]), 2), ["angry", "fear"])
         assert found.confused == found.to_dict()["confused_pairs"] == []
-        assert confused_table(found) == "nothing is confused"
+        assert format_confused_pairs(found) == "nothing is confused"
 
     @fast
     @given(outcomes())
     def test_are_all_mistakes(self, outcome):
         labels, probabilities = outcome
-        found = measure(labels, probabilities, names(probabilities))
+        found = compute_metrics(labels, probabilities, names(probabilities))
         pairs = found.confused
         wrong = int((predicted_classes(probabilities) != labels).sum())
         assert sum(pair.images for pair in pairs) == wrong
@@ -428,8 +434,10 @@ class TestConfusedPairs:
 
 class TestOverall:
     def test_names_each_number(self):
-        found = measure([0, 1], [[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]], ["angry", "fear", "sad"])
-        assert overall(found).splitlines() == [
+        found = compute_metrics(
+            [0, 1], [[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]], ["angry", "fear", "sad"]
+        )
+        assert format_overall_metrics(found).splitlines() == [
             "accuracy                 50.0 % of 2 images (95 % interval 0.0..100.0 %)",
             "mean per-class accuracy  50.0 % (95 % interval 0.0..100.0 %)",
             "top-2 accuracy           100.0 %",
@@ -442,8 +450,8 @@ class TestCoverage:
     def test_the_least_confidence_is_rounded_down(self):
         sureness = np.array([0.99999, 0.7, 0.66666, 0.6])
         given = np.stack([sureness, 1 - sureness], axis=1)
-        found = measure([0, 0, 1, 1], given, ["angry", "fear"])
-        assert coverage_table(found).splitlines() == [
+        found = compute_metrics([0, 0, 1, 1], given, ["angry", "fear"])
+        assert format_coverage_table(found).splitlines() == [
             "coverage    images  least confidence  accuracy",
             " 100.0 %         4            0.6000    50.0 %",
             " 100.0 %         4            0.6000    50.0 %",
@@ -458,7 +466,7 @@ class TestCopies:
     probabilities = sure(np.array([0, 0, 1, 1]), 2)
 
     def found(self, *copied: bool, prevented: bool = False) -> OverlapReport:
-        every = measure(self.labels, self.probabilities, ["angry", "fear"], seed=2)
+        every = compute_metrics(self.labels, self.probabilities, ["angry", "fear"], seed=2)
         mask = np.array(copied)
         names = ["angry", "fear"]
         return exclude_overlap(
@@ -467,7 +475,7 @@ class TestCopies:
 
     def test_are_left_out(self):
         found = self.found(True, False, False, False)
-        rest = measure(self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2)
+        rest = compute_metrics(self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2)
         assert (found.count, found.rest) == (1, rest)
         assert found.to_dict() == {
             "copies": 1,
@@ -482,7 +490,7 @@ class TestCopies:
             "mean_class_accuracy": 0.75,
             "mean_class_accuracy_interval": [0.0, 1.0],
         }
-        lines = copies_table(found).splitlines()
+        lines = format_overlap_table(found).splitlines()
         assert words(lines) == [
             "exact copies in training images accuracy 95 % interval mean per class 95 % interval",
             "all images 4 75.0 % 25.0..100.0 % 83.3 % 25.0..100.0 %",
@@ -493,15 +501,15 @@ class TestCopies:
     def test_none_is_said_in_a_line(self):
         found = self.found(False, False, False, False)
         assert found.rest is found.every
-        assert copies_table(found) == "no image has an exact copy in the train split"
-        assert copies_table(self.found(False, False, False, False, prevented=True)) == (
+        assert format_overlap_table(found) == "no image has an exact copy in the train split"
+        assert format_overlap_table(self.found(False, False, False, False, prevented=True)) == (
             "no image has an exact copy in the train split (split.deduplicate)"
         )
 
     def test_all_images_may_have_one(self):
         found = self.found(True, True, True, True)
         assert found.to_dict()["without_copies"] is None
-        assert words(copies_table(found).splitlines()[2:]) == ["without 4 0 - - - -"]
+        assert words(format_overlap_table(found).splitlines()[2:]) == ["without 4 0 - - - -"]
 
 
 class TestRefusals:
@@ -521,8 +529,8 @@ class TestRefusals:
     )
     def test_what_is_no_result_of_a_classifier(self, labels, probabilities, message):
         with pytest.raises(ValueError, match=message):
-            measure(labels, probabilities, ["angry", "happy"])
+            compute_metrics(labels, probabilities, ["angry", "happy"])
 
     def test_one_class(self):
         with pytest.raises(ValueError, match="at least two classes, got 1"):
-            measure([0], [[1.0]], ["angry"])
+            compute_metrics([0], [[1.0]], ["angry"])

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from fer_pipeline.metrics.significance import ALPHA, PairwiseTest, compare, holm, mcnemar
+from fer_pipeline.metrics.significance import (
+    ALPHA,
+    PairwiseTest,
+    apply_holm_correction,
+    compare_classifiers,
+    compute_mcnemar_p_values,
+)
 
 counts = st.integers(0, 12)
 chances = st.lists(st.floats(0, 1), max_size=8)
@@ -25,7 +31,7 @@ class TestRefused:
     )
     def test_what_is_no_table_of_booleans(self, correct):
         with pytest.raises(ValueError, match="expected booleans of shape") as error:
-            compare(correct)
+            compare_classifiers(correct)
         assert str(error.value).endswith(f"got {correct.dtype} of shape {correct.shape}")
 
 
@@ -46,8 +52,8 @@ class TestMcNemar:
         ],
     )
     def test_by_hand(self, first, second, p):
-        assert float(mcnemar(first, second)) == pytest.approx(p, rel=1e-12)
-        assert float(mcnemar(second, first)) == pytest.approx(p, rel=1e-12)
+        assert float(compute_mcnemar_p_values(first, second)) == pytest.approx(p, rel=1e-12)
+        assert float(compute_mcnemar_p_values(second, first)) == pytest.approx(p, rel=1e-12)
 
     @given(counts, counts)
     @settings(deadline=None)
@@ -57,23 +63,29 @@ class TestMcNemar:
         as_far = sum(
             math.comb(images, one) for one in range(images + 1) if abs(images - 2 * one) >= seen
         )
-        assert float(mcnemar(first, second)) == pytest.approx(as_far / 2**images, rel=1e-12)
+        assert float(compute_mcnemar_p_values(first, second)) == pytest.approx(
+            as_far / 2**images, rel=1e-12
+        )
 
     @given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 4000)), max_size=5))
     @settings(max_examples=25, deadline=None)
     def test_many_at_once_are_as_scipys_one_by_one(self, pairs):
         table = np.array(pairs, np.int64).reshape(-1, 2)
         expected = [binomtest(a, a + b).pvalue if a + b else 1.0 for a, b in pairs]
-        assert mcnemar(table[:, 0], table[:, 1]) == pytest.approx(np.array(expected), rel=1e-9)
+        assert compute_mcnemar_p_values(table[:, 0], table[:, 1]) == pytest.approx(
+            np.array(expected), rel=1e-9
+        )
 
 
 class TestHolm:
     def test_by_hand(self):
         # Sorted .01 .02 .03 .04, times 4, 3, 2, 1: .04 .06 .06 .04, and none below one before it.
-        assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-        assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-        assert holm([0.01]) == pytest.approx([0.01])
-        assert holm([]).shape == (0,)
+        assert apply_holm_correction([0.04, 0.01, 0.03, 0.02]) == pytest.approx(
+            [0.06, 0.04, 0.06, 0.06]
+        )
+        assert apply_holm_correction([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+        assert apply_holm_correction([0.01]) == pytest.approx([0.01])
+        assert apply_holm_correction([]).shape == (0,)
 
     @given(chances, st.floats(0.001, 0.2))
     def test_refuses_what_the_procedure_refuses(self, given_, level):
@@ -84,11 +96,11 @@ class TestHolm:
             if given_[place] * (len(given_) - step) > level:
                 break
             refused.add(place)
-        assert {i for i, p in enumerate(holm(given_)) if p <= level} == refused
+        assert {i for i, p in enumerate(apply_holm_correction(given_)) if p <= level} == refused
 
     @given(chances)
     def test_never_smaller_and_in_the_same_order(self, given_):
-        corrected = holm(given_)
+        corrected = apply_holm_correction(given_)
         assert all(p <= q <= 1 for p, q in zip(given_, corrected, strict=True))
         for i, j in itertools.permutations(range(len(given_)), 2):
             assert given_[i] > given_[j] or corrected[i] <= corrected[j]
@@ -100,19 +112,19 @@ class TestCompare:
         correct = np.zeros((3, 12), bool)
         correct[0], correct[1, :6], correct[2, 6:] = True, True, True
         p = 2 / 64
-        assert compare(correct) == (
+        assert compare_classifiers(correct) == (
             PairwiseTest(0, 1, 6, 0, p, pytest.approx(3 * p)),
             PairwiseTest(0, 2, 6, 0, p, pytest.approx(3 * p)),
             PairwiseTest(1, 2, 6, 6, 1.0, 1.0),
         )
 
     def test_the_same_twice(self):
-        (pair,) = compare(np.tile(np.arange(5) < 3, (2, 1)))
+        (pair,) = compare_classifiers(np.tile(np.arange(5) < 3, (2, 1)))
         assert pair == PairwiseTest(0, 1, 0, 0, 1.0, 1.0)
         assert not pair.significant
 
     def test_one_alone_has_no_pairs(self):
-        assert compare(np.ones((1, 4), bool)) == ()
+        assert compare_classifiers(np.ones((1, 4), bool)) == ()
 
     @given(
         st.integers(1, 5).flatmap(
@@ -123,7 +135,7 @@ class TestCompare:
     )
     @settings(max_examples=30, deadline=None)
     def test_counts_image_by_image(self, rows):
-        found = compare(np.array(rows))
+        found = compare_classifiers(np.array(rows))
         assert [(pair.first, pair.second) for pair in found] == list(
             itertools.combinations(range(len(rows)), 2)
         )
@@ -131,8 +143,10 @@ class TestCompare:
             both = list(zip(rows[pair.first], rows[pair.second], strict=True))
             assert pair.only_first == both.count((True, False))
             assert pair.only_second == both.count((False, True))
-            assert pair.p == mcnemar(pair.only_first, pair.only_second)
-        assert [pair.adjusted for pair in found] == list(holm([pair.p for pair in found]))
+            assert pair.p == compute_mcnemar_p_values(pair.only_first, pair.only_second)
+        assert [pair.adjusted for pair in found] == list(
+            apply_holm_correction([pair.p for pair in found])
+        )
 
     def test_significant_under_five_per_cent(self):
         assert ALPHA == 0.05

@@ -26,7 +26,7 @@ _FEWEST = 4  # columns of what training draws
 
 
 @dataclass(frozen=True)
-class Column:
+class ExampleColumn:
     """One version of every row's image.
 
     Attributes:
@@ -41,7 +41,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Group:
+class ExampleGroup:
     """The columns of one operation.
 
     Attributes:
@@ -52,10 +52,12 @@ class Group:
 
     title: str
     range: str
-    columns: tuple[Column, ...]
+    columns: tuple[ExampleColumn, ...]
 
 
-def per_operation_examples(images: Images, chosen: TrainingAugmentation, seed: int) -> list[Group]:
+def per_operation_examples(
+    images: Images, chosen: TrainingAugmentation, seed: int
+) -> list[ExampleGroup]:
     """Each operation that is on by itself, at the ends of its range.
 
     Args:
@@ -70,8 +72,8 @@ def per_operation_examples(images: Images, chosen: TrainingAugmentation, seed: i
             {name: getattr(chosen, name), "border": chosen.border}
         )
         reach, ends = _ends(name, only, size)
-        columns = [Column(label, _at(images, only, places, rng)) for label, places in ends]
-        groups.append(Group(name, reach, tuple(columns)))
+        columns = [ExampleColumn(label, _at(images, only, places, rng)) for label, places in ends]
+        groups.append(ExampleGroup(name, reach, tuple(columns)))
     return groups
 
 
@@ -123,7 +125,7 @@ def sampled_examples(
     chosen: Training,
     seed: int,
     columns: int = 0,
-) -> list[Group]:
+) -> list[ExampleGroup]:
     """All operations that are on, as training draws them.
 
     Args:
@@ -145,16 +147,18 @@ def sampled_examples(
     sees, groups = "as training sees them", []
     if augment:
         title = "before mixup" if chosen.mixup else sees
-        made = tuple(Column("", batch.numpy()[..., 0]) for batch in batches)
-        groups.append(Group(title, "all that is on, drawn at random", made))
+        made = tuple(ExampleColumn("", batch.numpy()[..., 0]) for batch in batches)
+        groups.append(ExampleGroup(title, "all that is on, drawn at random", made))
     if chosen.mixup:
         mix = make_mixup_fn(chosen.mixup)
         mixed = [mix(batch, targets, one) for batch, one in zip(batches, seeds, strict=True)]
         made = tuple(
-            Column("", some.numpy()[..., 0], tuple(_parts(row, names) for row in shares.numpy()))
+            ExampleColumn(
+                "", some.numpy()[..., 0], tuple(_parts(row, names) for row in shares.numpy())
+            )
             for some, shares in mixed
         )
-        groups.append(Group(sees, f"with mixup, alpha {chosen.mixup:.3g}", made))
+        groups.append(ExampleGroup(sees, f"with mixup, alpha {chosen.mixup:.3g}", made))
     return groups
 
 

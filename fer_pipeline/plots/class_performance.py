@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fer_pipeline.metrics.classification import Metrics
-from fer_pipeline.metrics.tables import percent
-from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, save, title
+from fer_pipeline.metrics.tables import format_percent
+from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, add_title, save_figure
 
 _SERIES = {"actual": BLUE, "predicted": ORANGE, "true positives": GREEN}
 # From this part of a row on, dark text on the colour map's blue cannot be read.
 _DARK = 0.55
 
 
-def confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
+def draw_confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
     """Draws the confusion matrix: rows are true classes, columns predicted ones.
 
     Each cell holds its number of images and its part of the row, which is also its colour; the
@@ -47,7 +47,7 @@ def confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
         axes.text(
             column,
             row,
-            f"{count:,}\n{percent(part)}" if count else "0" if totals[row, 0] else "-",
+            f"{count:,}\n{format_percent(part)}" if count else "0" if totals[row, 0] else "-",
             ha="center",
             va="center",
             fontsize=9,
@@ -66,11 +66,11 @@ def confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class (images)")
     figure.colorbar(colours, ax=axes, shrink=0.8, label="part of the true class's images")
-    title(figure, about, _numbers(metrics))
-    save(figure, path)
+    add_title(figure, about, _numbers(metrics))
+    save_figure(figure, path)
 
 
-def class_bars(metrics: Metrics, about: str, path: Path) -> None:
+def draw_class_bars(metrics: Metrics, about: str, path: Path) -> None:
     """Draws bars of actual, predicted and true positives for each class.
 
     Args:
@@ -100,15 +100,16 @@ def class_bars(metrics: Metrics, about: str, path: Path) -> None:
         )
         axes.bar_label(bars, [f"{value:,}" for value in values], fontsize=7, padding=1)
     axes.set_xticks(
-        range(len(classes)), [f"{one.name}\n{percent(one.scores.accuracy)}" for one in classes]
+        range(len(classes)),
+        [f"{one.name}\n{format_percent(one.scores.accuracy)}" for one in classes],
     )
     axes.set_xlabel("class, and its accuracy")
     axes.set_ylabel("images")
     axes.margins(x=0.02, y=0.1)
     _plain(axes)
     figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
-    title(figure, about, _numbers(metrics))
-    save(figure, path)
+    add_title(figure, about, _numbers(metrics))
+    save_figure(figure, path)
 
 
 def _plain(axes: Axes) -> None:
@@ -122,6 +123,6 @@ def _plain(axes: Axes) -> None:
 
 def _numbers(metrics: Metrics) -> str:
     return (
-        f"accuracy {percent(metrics.accuracy)} of {metrics.rows:,} images,"
-        f" mean per class {percent(metrics.mean_class_accuracy)}"
+        f"accuracy {format_percent(metrics.accuracy)} of {metrics.rows:,} images,"
+        f" mean per class {format_percent(metrics.mean_class_accuracy)}"
     )
