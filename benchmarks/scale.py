@@ -11,7 +11,7 @@ import shutil
 
 from benchmarks import data
 from benchmarks.submit import CORES, FOLDER, Measured, cluster, submit
-from tests.e2e.standalone import Cluster
+from tests.helpers.standalone_cluster import Cluster
 
 _FEW, _MANY = 4, 16
 _CONFIG = ("--config", str(data.ROOT / "conf" / "system_a.yaml"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks import data
 from benchmarks.memory import Watch
-from tests.e2e.standalone import Cluster
+from tests.helpers.standalone_cluster import Cluster
 
 CORES = 2
 FOLDER = data.WORK / "cluster"

@@ -1,7 +1,8 @@
-"""What holds for all tests."""
+"""Fixtures, options and markers of all tests."""
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,23 @@ from hypothesis import settings
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("fer_pipeline", deadline=None)
 settings.load_profile("fer_pipeline")
+
+pytest_plugins = (
+    "tests.fixtures.jobs",
+    "tests.fixtures.spark",
+    "tests.fixtures.stored_datasets",
+)
+
+_MARKER_OF_FIXTURE = {
+    "spark": "spark",
+    "jobs": "processes",
+}
+_MARKER_OF_FOLDER = {
+    "e2e": "processes",
+    "learning": "tensorflow",
+    "pipelines": "tensorflow",
+}
+"""Markers say what a test costs. Fixtures and folders set them, so no test can lack its own."""
 
 
 @pytest.fixture
@@ -39,6 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _MARKER_OF_FOLDER:
+            item.add_marker(_MARKER_OF_FOLDER[folder])
+        for fixture, marker in _MARKER_OF_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
         # It travels with the report, from whichever process runs the test.
         item.user_properties += [("killed", mark.args[0]) for mark in item.iter_markers("killed")]
 

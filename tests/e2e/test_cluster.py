@@ -20,7 +20,7 @@ import pytest
 
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import checkpoint
-from tests.e2e.standalone import Cluster
+from tests.helpers.standalone_cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 4

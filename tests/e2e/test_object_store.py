@@ -6,7 +6,7 @@ import pytest
 
 from fer_pipeline.data import manifest
 from fer_pipeline.io import storage
-from tests.object_store import BUCKET, names, served
+from tests.helpers.object_store import BUCKET, names, served
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.pipelines.evaluate import evaluate
 from fer_pipeline.pipelines.train import train
-from tests.object_store import BUCKET, names, served
+from tests.helpers.object_store import BUCKET, names, served
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from fer_pipeline.pipelines.export import export
 from fer_pipeline.pipelines.score import ScoreManifest, score, summary
 from fer_pipeline.spark.session import translate_spark_errors
 from jobs import score as jobs_score
-from tests import finished_run
+from tests.helpers import finished_run
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 12

@@ -33,7 +33,7 @@ from fer_pipeline.metrics import classification, tables
 from fer_pipeline.pipelines.evaluate import OUTPUTS, Evaluation, evaluate, summary
 from fer_pipeline.pipelines.export import export
 from fer_pipeline.plots import feature_maps
-from tests import finished_run
+from tests.helpers import finished_run
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16

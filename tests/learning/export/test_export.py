@@ -28,7 +28,7 @@ from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.pipelines.export import export, summary
-from tests import finished_run
+from tests.helpers import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATION = Normalization.standard(1_000_003, 77_777_777, 9_999_999_999)

@@ -17,7 +17,7 @@ from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER
 from fer_pipeline.learning.analysis.network_summary import describe
 from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # What is taken where no model is named has both; its teacher is there to teach and to compare.
 FORMS = {"compact": {"litert_int8"}, DEFAULT_MODEL: {"litert", "litert_int8"}}
 # Beside a checkout for development; nobody else has it there.

@@ -8,7 +8,7 @@ import yaml
 from fer_pipeline import config
 from fer_pipeline.config.reference import reference
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 

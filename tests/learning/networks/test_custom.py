@@ -330,7 +330,7 @@ class TestLayersOfOnesOwn:
             "model, info = bundle.load(Path('run'))\n"
             "print(info.network, float(model(np.ones((1, 16, 16, 1), np.float32)).numpy().sum()))\n"
         )
-        root = Path(__file__).resolve().parents[2]
+        root = Path(__file__).resolve().parents[3]
         found = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,

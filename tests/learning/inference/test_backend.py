@@ -30,7 +30,7 @@ from fer_pipeline.learning.inference.predictor import (
 )
 from fer_pipeline.pipelines.export import default_forms, export, folder_of, summary
 from fer_pipeline.pipelines.train import train
-from tests import finished_run
+from tests.helpers import finished_run
 
 SIZE, CLASSES = 16, ["angry", "happy", "sad"]
 NORMALIZATION = Normalization.centered()

@@ -24,7 +24,7 @@ from fer_pipeline.learning.input.augmentation import (
     max_erased_side,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 24
 BORDERS = ("constant", "replicate", "reflect")
 SOME = {"rotation": 15, "shift": 0.1, "zoom": 0.1, "shear": 0.1, "flip": True}
@@ -386,7 +386,7 @@ def digest():
 
 def test_another_process_of_one_thread_and_with_op_determinism_gives_the_same_bits():
     script = (
-        "import sys, tensorflow as tf; sys.path.insert(0, 'tests/train');"
+        "import sys, tensorflow as tf; sys.path.insert(0, 'tests/learning/input');"
         "tf.config.experimental.enable_op_determinism();"
         "tf.config.threading.set_intra_op_parallelism_threads(1);"
         "import test_augmentation as it; print(it.digest())"

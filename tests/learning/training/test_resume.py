@@ -22,7 +22,7 @@ from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import load_run_config, train
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 JOB = ROOT / "jobs" / "train.py"
 
 # With all that has a state of its own: dropout's random numbers, BatchNormalization's statistics,

@@ -23,7 +23,7 @@ from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance
 from fer_pipeline.pipelines.compare import OUTPUTS, compare, summary
 from fer_pipeline.pipelines.evaluate import evaluate
-from tests import finished_run
+from tests.helpers import finished_run
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16

@@ -11,7 +11,7 @@ from fer_pipeline.errors import RunError
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training.trainer import enable_determinism
-from tests import finished_run
+from tests.helpers import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATIONS = {

@@ -18,7 +18,7 @@ from fer_pipeline.learning.training.history import History, ValidationRound
 from fer_pipeline.learning.training.loggers.mlflow import MLflow
 from fer_pipeline.learning.training.loggers.tensorboard import TensorBoard
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DRAWN = ValidationRound(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
 FIRST = ValidationRound(7, 1, 0.75, 0.5, 1.5, 0.25, 0.375, 0.25)
 SECOND = ValidationRound(14, 2, 0.625, 0.875, 1.0, 0.75, 0.5, 0.125)
