@@ -1,1 +1,1 @@
-"""Networks in plain Keras 3: those of the package, the user's own, and how both are built."""
+"""Networks in plain Keras 3: those of the package, and custom ones from a user's module."""

@@ -1,4 +1,4 @@
-"""What calling any network's `build` has in common."""
+"""Arguments and errors of a network's `build` function, bundled or custom."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fer_pipeline.errors import ConfigError
+from fer_pipeline.text import one_line
 
 
-def require_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Makes sure that a `build` takes the options.
+def require_options(name: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Check that a `build` function accepts the configured options.
 
     Args:
-        name: The network's, for the message.
-        make: Its `build(size, classes, **options)`.
-        options: What it shall be given.
+        name: Name of the network, for the message.
+        build: Function `build(size, classes, **options)` of the network.
+        options: Configured options, by parameter name.
 
     Raises:
-        ConfigError: It has no such option; names all at once.
+        ConfigError: Options are unknown; the message names all of them.
     """
-    parameters = list(inspect.signature(make).parameters.values())
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+    parameters = list(inspect.signature(build).parameters.values())
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [one.name for one in parameters[2:] if one.kind is not one.VAR_POSITIONAL]
+    known = [
+        parameter.name
+        for parameter in parameters[2:]
+        if parameter.kind is not parameter.VAR_POSITIONAL
+    ]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ConfigError(
-            f"model.options: {name} has no option {', '.join(unknown)}; it has"
+            f"model.options: {name} has no option {', '.join(unknown)}; its options are"
             f" {', '.join(known) or 'none'}"
         )
 
 
-def reason(error: Exception) -> str:
-    """What an exception says, as one plain line."""
-    # Keras prints some of it in bold, and then repeats the arguments.
+def error_summary(error: Exception) -> str:
+    """Return the message of an exception as one plain line."""
+    # Keras prints some messages in bold, and then repeats the arguments.
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
-    return " ".join(text.split())
+    return one_line(text)

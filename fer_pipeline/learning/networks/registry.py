@@ -1,13 +1,12 @@
-"""The networks, one module each: plain Keras 3, from normalised pixels to logits.
+"""Registry of the networks: plain Keras 3 models from normalised pixels to logits.
 
-A module's `build(size, classes, **options)` makes its network; `model.name` in the configuration
-names the module and `model.options` gives the options. They build on any backend of Keras. A name
-with a dot is a network of the user's own.
+Each module of `architectures` is one network, which its function `build(size, classes, **options)`
+builds on any Keras backend. `model.name` in the configuration names the module, `model.options`
+gives the options. A name with a dot is a custom network, see `custom`.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -15,76 +14,75 @@ from typing import TYPE_CHECKING, Any
 
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.networks import architectures, build_arguments, custom
+from fer_pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     import keras
 
 
 def network_names() -> list[str]:
-    """The networks that there are; a module with an underscore in front is none."""
-    found = (module.name for module in pkgutil.iter_modules(architectures.__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    """Return the names of the package's networks, sorted."""
+    names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def is_custom(name: str) -> bool:
-    """Whether a name stands for a network of the user's own."""
+    """Return whether a name is that of a custom network."""
     return "." in name
 
 
 def import_layers(name: str) -> None:
-    """Imports what a saved network needs to be loaded: the layers of its module.
+    """Import the module of a network, which registers the layers that Keras needs to load it.
 
     Args:
-        name: As for `build`.
+        name: Name of the network, as for `build_network`.
 
     Raises:
         ConfigError: The module cannot be imported.
     """
     if is_custom(name):
-        custom.function(name)
+        custom.import_build_function(name)
     elif name in network_names():
         importlib.import_module(f"{architectures.__name__}.{name}")
 
 
 def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]) -> keras.Model:
-    """Builds a network.
+    """Build a network.
 
     Args:
-        name: One of `names`, or the dotted name of a module with a function `build`, or of a
-            function.
-        size: The side of the images, in pixels.
-        classes: How many emotions there are.
-        options: Further arguments of the network's `build`.
+        name: One of `network_names`, or the dotted name of a custom network: of a module with a
+            function `build`, or of a function.
+        size: Side of the images, in pixels.
+        classes: Number of emotions.
+        options: Further arguments of the network's `build` function.
 
     Returns:
         A model from float32 of shape (n, size, size, 1) to logits of shape (n, classes).
 
     Raises:
-        ConfigError: There is no such network, it has no such option, it refuses a value or the
-            size; what the user's own function returns is no such model.
+        ConfigError: The network or an option is unknown, the network does not accept the size or
+            the value of an option, or a custom function does not return such a model.
     """
     if is_custom(name):
-        return custom.build(name, size, classes, options)
+        return custom.build_custom_network(name, size, classes, options)
     if name not in network_names():
-        near = difflib.get_close_matches(name, network_names(), n=1)
-        hint = f"perhaps {near[0]}" if near else f"there are: {', '.join(network_names())}"
         raise ConfigError(
-            f"model.name: no network {name!r}, {hint}; one of your own has a dot in its name, as in"
-            " my_module.build"
+            f"model.name: unknown network {name!r}, {did_you_mean(name, network_names())} (the"
+            " name of a custom network contains a dot, as in my_module.build)"
         )
     module = importlib.import_module(f"{architectures.__name__}.{name}")
     build_arguments.require_options(name, module.build, options)
-    smallest = getattr(module, "SMALLEST", 1)
-    if size < smallest:
+    min_size = getattr(module, "MIN_IMAGE_SIZE", 1)
+    if size < min_size:
         raise ConfigError(
-            f"model.name: {name} cannot be built for {size}x{size}: it needs at least"
-            f" {smallest}x{smallest} pixels; run preprocess with image.size={smallest} or more, or"
-            " take another network"
+            f"model.name: {name} cannot be built for {size}x{size} pixels: it needs at least"
+            f" {min_size}x{min_size}; run preprocess with image.size={min_size} or more, or choose"
+            " another network"
         )
     try:
         return module.build(size, classes, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"model.options: {name} cannot be built for {size}x{size}:"
-            f" {build_arguments.reason(error)}"
+            f"model.options: {name} cannot be built for {size}x{size} pixels:"
+            f" {build_arguments.error_summary(error)}"
         ) from error

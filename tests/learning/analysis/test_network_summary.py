@@ -285,6 +285,6 @@ class TestSummarize:
             summarize(config.load(None), str(tmp_path / "none"), tmp_path / "a.png")
 
     def test_no_such_network(self, tmp_path):
-        with pytest.raises(ConfigError, match="perhaps system_b"):
+        with pytest.raises(ConfigError, match=r"did you mean system_b\?"):
             summarize(config.load(None, ["model.name=systemb"]), None, tmp_path / "a.png")
         assert list(tmp_path.iterdir()) == []

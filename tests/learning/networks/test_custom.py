@@ -121,7 +121,7 @@ class TestOwnNetworks:
         job.write_text(
             "import sys\n"
             "from fer_pipeline.learning.networks import registry\n"
-            "print(networks.build(sys.argv[1], 12, 3, {}).output_shape)\n"
+            "print(registry.build_network(sys.argv[1], 12, 3, {}).output_shape)\n"
         )
 
         def run(folder):
@@ -139,27 +139,25 @@ class TestOwnNetworks:
         assert (there.stdout, there.returncode) == ("(None, 3)\n", 0), there.stderr
         elsewhere = run(job.parent)
         assert elsewhere.returncode == 1
-        assert f"model.name: there is no module {name.split('.')[0]}" in elsewhere.stderr
+        assert f"model.name: no module {name.split('.')[0]}" in elsewhere.stderr
 
 
 class TestOwnNetworksRefused:
     @pytest.mark.parametrize("name", ["..bundle", "a..b", ".", "a.", "a.b-c", "a/b.py", "a.1b"])
     def test_no_dotted_name(self, name):
-        assert refused(name, {}) == (
-            f"model.name: {name!r} is no dotted name; expected package.module or"
-            " package.module.function"
-        )
+        message = refused(name, {})
+        assert message.startswith(f"model.name: {name!r} is not a valid dotted name; ")
+        assert "package.module or package.module.function" in message
 
     def test_no_such_module(self):
-        assert refused("no_such.nets.build", {}) == (
-            "model.name: there is no module no_such.nets for no_such.nets.build; put the folder"
-            " that holds it on PYTHONPATH, or run the job there"
-        )
+        message = refused("no_such.nets.build", {})
+        assert message.startswith("model.name: no module no_such.nets for no_such.nets.build; ")
+        assert "PYTHONPATH" in message
 
     def test_no_such_module_in_a_package(self, own):
         package = own(GOOD).removesuffix(".nets")
         message = refused(f"{package}.nits.build", {})
-        assert message.startswith(f"model.name: there is no module {package}.nits for ")
+        assert message.startswith(f"model.name: no module {package}.nits for ")
         assert refused(f"{package}.nits", {}) == (
             f"model.name: {package} (a folder of modules) has no function nits; expected"
             " nits(size, classes, **options), which returns a keras.Model"
@@ -170,7 +168,7 @@ class TestOwnNetworksRefused:
         module = own(GOOD)
         message = refused(f"{module}.{function}", {})
         if function == "build.wide":
-            assert message.startswith(f"model.name: there is no module {module}.build for ")
+            assert message.startswith(f"model.name: no module {module}.build for ")
         else:
             file = tmp_path / Path(*module.split(".")).with_suffix(".py")
             assert message == (
@@ -201,7 +199,7 @@ class TestOwnNetworksRefused:
 
     def test_an_unknown_option(self, own):
         module = own(GOOD)
-        message = f"model.options: {module} has no option height; it has width"
+        message = f"model.options: {module} has no option height; its options are width"
         assert refused(module, {"height": 3}) == message
 
     @pytest.mark.parametrize(
@@ -214,9 +212,9 @@ class TestOwnNetworksRefused:
     def test_a_function_that_fails(self, own, body, said, tmp_path):
         module = own(f"def build(size, classes):\n    {body}\n")
         file = str(tmp_path / Path(*module.split(".")).with_suffix(".py"))
-        assert refused(module, {}) == (
-            f"model.name: {module} failed for 28x28 and 7 classes: {said.replace('FILE', file)}"
-        )
+        message = refused(module, {})
+        assert message.startswith(f"model.name: {module} failed for 28x28 pixels and 7 classes: ")
+        assert message.endswith(f": {said.replace('FILE', file)}")
 
     def test_a_function_of_other_arguments(self, own):
         message = refused(own("def build(size):\n    return size"), {})
@@ -232,15 +230,14 @@ class TestOwnNetworksRefused:
     @pytest.mark.parametrize(
         ("call", "said"),
         [
-            ("build(size, classes - 1)", "gives (None, 6), expected logits of shape (None, 7)"),
-            ("build(size, 1)", "gives (None, 1), expected logits of shape (None, 7)"),
-            ("maps(size)", "gives (None, 28, 28, 7), expected logits of shape (None, 7)"),
-            ("two(size, classes)", "gives list, expected logits of shape (None, 7)"),
-            ("build(48, classes)", "does not take images of shape (None, 28, 28, 1): "),
+            ("build(size, classes - 1)", "returns (None, 6), expected logits of shape (None, 7)"),
+            ("build(size, 1)", "returns (None, 1), expected logits of shape (None, 7)"),
+            ("maps(size)", "returns (None, 28, 28, 7), expected logits of shape (None, 7)"),
+            ("two(size, classes)", "returns list, expected logits of shape (None, 7)"),
+            ("build(48, classes)", "does not accept images of shape (None, 28, 28, 1): "),
             (
                 "ending(build(size, classes), keras.layers.Softmax(name='last'))",
-                "ends in a softmax (last); leave it out: a network gives logits, the run adds"
-                " the softmax",
+                "ends in a softmax (last); remove it: a network returns logits",
             ),
             (
                 "ending(build(size, classes), keras.layers.Dense(7, 'softmax', name='last'))",
@@ -280,7 +277,7 @@ class TestOwnNetworksRefused:
         )
         message = refused(name, {})
         assert message.startswith(
-            f"model.name: the model of {name} does not take images of shape (None, 28, 28, 1): "
+            f"model.name: the model of {name} does not accept images of shape (None, 28, 28, 1): "
         )
 
     def test_a_model_that_is_no_graph_of_layers(self, own):
@@ -326,8 +323,9 @@ class TestLayersOfOnesOwn:
         code = (
             "import sys, numpy as np\n"
             "from pathlib import Path\n"
-            "from fer_pipeline.learning.model import bundle\n"
-            "model, info = bundle.load(Path('run'))\n"
+            "from fer_pipeline.learning.inference.trained_model import TrainedModel\n"
+            "trained = TrainedModel.open(Path('run'))\n"
+            "model, info = trained.load_network(), trained.info\n"
             "print(info.network, float(model(np.ones((1, 16, 16, 1), np.float32)).numpy().sum()))\n"
         )
         root = Path(__file__).resolve().parents[3]
@@ -369,7 +367,7 @@ class TestStridedShortcuts:
     def test_are_warned_of(self, own, caplog, monkeypatch) -> None:
         monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
         told = self.warned(own, caplog)
-        assert told.startswith("training may crash, or go wrong unseen, in its 1x1 convolutions")
+        assert told.startswith("training may crash or silently go wrong in its 1x1 convolutions")
         assert "(shortcut)" in told
 
     @pytest.mark.parametrize("options", [{"kernel": 3}, {"strides": 1}])

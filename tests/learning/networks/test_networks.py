@@ -445,7 +445,7 @@ import numpy as np
 from fer_pipeline.learning.networks import registry
 
 def logits(name, size, classes):
-    network = networks.build(name, size, classes, {})
+    network = registry.build_network(name, size, classes, {})
     draw = np.random.default_rng(size)
     for variable in network.weights:
         # Moving means and variances other than 0 and 1: BatchNorm has to use them.
@@ -494,53 +494,53 @@ class TestRefusals:
     def test_images_that_are_too_small(self, name):
         least = SMALLEST[name]
         assert registry.build_network(name, least, 7, {}).output_shape == (None, 7)
-        assert refused(name, {}, least - 1) == (
-            f"model.name: {name} cannot be built for {least - 1}x{least - 1}: it needs at least"
-            f" {least}x{least} pixels; run preprocess with image.size={least} or more, or take"
-            " another network"
+        message = refused(name, {}, least - 1)
+        assert message.startswith(
+            f"model.name: {name} cannot be built for {least - 1}x{least - 1} pixels: "
         )
+        assert f" at least {least}x{least};" in message
+        assert f" image.size={least} or more" in message
 
     def test_system_e_does_not_take_28x28(self):
-        assert "it needs at least 31x31 pixels" in refused("system_e", {}, 28)
+        assert "it needs at least 31x31;" in refused("system_e", {}, 28)
 
     @pytest.mark.parametrize("value", [-0.1, 1.5, "many", None, [0.1]])
     @pytest.mark.parametrize("name", ["system_b", "system_c"])
     def test_a_bad_dropout(self, name, value):
         message = refused(name, {"dropout": value})
-        assert message.startswith(f"model.options: {name} cannot be built for 28x28: ")
+        assert message.startswith(f"model.options: {name} cannot be built for 28x28 pixels: ")
         assert "\x1b" not in message
 
     def test_a_network_without_options(self):
-        message = "model.options: system_d has no option hidden; it has none"
+        message = "model.options: system_d has no option hidden; its options are none"
         assert refused("system_d", {"hidden": 3}) == message
 
     def test_an_unknown_name_near_a_known_one(self):
-        assert refused("sytem_a", {}) == (
-            "model.name: no network 'sytem_a', perhaps system_a; one of your own has a dot in its"
-            " name, as in my_module.build"
-        )
+        message = refused("sytem_a", {})
+        assert message.startswith("model.name: unknown network 'sytem_a', did you mean system_a? ")
+        assert "contains a dot, as in my_module.build" in message
 
-    @pytest.mark.parametrize("name", ["vgg", "", "__init__", "_blocks", "_own"])
+    @pytest.mark.parametrize("name", ["vgg", "", "__init__", "four_blocks", "custom"])
     def test_an_unknown_name(self, name):
         message = refused(name, {})
-        assert message.startswith(f"model.name: no network {name!r}, ")
+        assert message.startswith(f"model.name: unknown network {name!r}, ")
         assert "system_a" in message
 
     def test_an_unknown_option(self):
         assert refused("system_a", {"hiden": 64}) == (
-            "model.options: system_a has no option hiden; it has hidden"
+            "model.options: system_a has no option hiden; its options are hidden"
         )
 
     def test_unknown_options_all_at_once(self):
         message = refused("system_a", {"depth": 3, "hidden": 8, "size": 28, "classes": 7})
         assert message == (
-            "model.options: system_a has no option depth, size, classes; it has hidden"
+            "model.options: system_a has no option depth, size, classes; its options are hidden"
         )
 
     @pytest.mark.parametrize("value", [0, -1, "many", 1.5, None, [64], {"a": 1}])
     def test_a_bad_value(self, value):
         message = refused("system_a", {"hidden": value})
-        assert message.startswith("model.options: system_a cannot be built for 28x28: ")
+        assert message.startswith("model.options: system_a cannot be built for 28x28 pixels: ")
 
     def test_names(self):
         assert "system_a" in registry.network_names()

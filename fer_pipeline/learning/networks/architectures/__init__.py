@@ -1,1 +1,1 @@
-"""The networks of the package, one module each: `build(size, classes, **options)`."""
+"""The networks of the package, one module with a `build(size, classes, **options)` each."""

@@ -1,4 +1,4 @@
-"""The package's own network, the one that comes trained: at most a million parameters."""
+"""A network of this package with at most a million parameters, bundled trained."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from keras import layers
 
 from fer_pipeline.learning.types import Tensor
 
-SMALLEST = 8
-"""The side of the smallest image: each of three poolings halves it."""
+MIN_IMAGE_SIZE = 8
+"""Side of the smallest image, in pixels: each of three poolings halves it."""
 
 
 def build(
@@ -20,20 +20,20 @@ def build(
     stages: Sequence[int] = (64, 128, 224),
     dropout: float = 0.3,
 ) -> keras.Model:
-    """Builds it: a convolution, three stages of two convolutions each, a global mean, the logits.
+    """Build the network: a convolution, three stages of two convolutions, a mean, the logits.
 
-    All convolutions are plain ones, 3x3: on processors these are the cheapest for what they learn.
-    The maps shrink early, before the stem's BatchNorm and ReLU, because at full size it is moving
-    the maps that takes the time. The second convolution of a stage has a shortcut around it (He et
-    al. 2016). With seven classes it has 991,431 parameters, 1,728 of them not trainable, whatever
-    the size, and 90 million multiply-adds for 48x48 pixels.
+    All convolutions are plain 3x3 ones, which on CPUs cost the least for the accuracy that they
+    give. The maps shrink early, before the stem's BatchNorm and ReLU, because at full size moving
+    the maps takes most of the time. The second convolution of a stage has a shortcut around it (He
+    et al. 2016). With seven classes the network has 991,431 parameters at any size, 1,728 of them
+    not trainable, and 90 million multiply-adds for 48x48 pixels.
 
     Args:
-        size: The side of the images, in pixels; 48 in training, 8 at least.
-        classes: How many emotions there are.
-        stem: The filters of the first convolution.
-        stages: The filters of each stage.
-        dropout: The part of the means that training sets to zero before the logits, 0..1.
+        size: Side of the images, in pixels; 48 in training, 8 at least.
+        classes: Number of emotions.
+        stem: Number of filters of the first convolution.
+        stages: Number of filters of each stage.
+        dropout: Fraction of the means that training sets to zero before the logits, 0..1.
 
     Returns:
         A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
@@ -48,7 +48,7 @@ def build(
         if number > 1:
             maps = layers.MaxPooling2D(2, name=f"stage_{number}_pool")(maps)
         maps = _stage(maps, f"stage_{number}", filters)
-    # In whatever precision the maps are computed, these few numbers cost nothing in float32.
+    # These few numbers cost nothing in float32, whatever precision the maps have.
     means = layers.GlobalAveragePooling2D(name="mean", dtype="float32")(maps)
     means = layers.Dropout(dropout, name="dropout", dtype="float32")(means)
     logits = layers.Dense(classes, name="logits", dtype="float32")(means)
@@ -59,9 +59,9 @@ def _stage(maps: Tensor, name: str, filters: int) -> Tensor:
     maps = _convolution(maps, f"{name}_a", filters)
     maps = layers.BatchNormalization(name=f"{name}_a_batch_norm")(maps)
     maps = layers.ReLU(name=f"{name}_a_relu")(maps)
-    found = _convolution(maps, f"{name}_b", filters)
-    found = layers.BatchNormalization(name=f"{name}_b_batch_norm")(found)
-    total = layers.Add(name=f"{name}_sum")([found, maps])
+    residual = _convolution(maps, f"{name}_b", filters)
+    residual = layers.BatchNormalization(name=f"{name}_b_batch_norm")(residual)
+    total = layers.Add(name=f"{name}_sum")([residual, maps])
     return layers.ReLU(name=f"{name}_b_relu")(total)
 
 

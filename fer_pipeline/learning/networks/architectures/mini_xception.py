@@ -7,20 +7,20 @@ from keras import layers
 
 from fer_pipeline.learning.types import Tensor
 
-SMALLEST = 5
-"""The first two convolutions take two pixels each."""
+MIN_IMAGE_SIZE = 5
+"""Side of the smallest image, in pixels: the first two convolutions remove two each."""
 
 
 def build(size: int, classes: int) -> keras.Model:
-    """Builds it: two convolutions, four residual modules of separable ones, a mean per class.
+    """Build the network: two convolutions, four residual separable modules, a mean per class.
 
-    This is the form that its authors trained on FER2013: 58,423 parameters for seven classes,
-    1,472 of them not trainable, whatever the size. Only the last convolution has a bias. Their L2
-    penalty of 0.01 on the kernels is part of the training, not of the network.
+    This is the variant that its authors trained on FER2013: 58,423 parameters for seven classes at
+    any size, 1,472 of them not trainable. Only the last convolution has a bias. Their L2 penalty of
+    0.01 on the kernels is part of the training, not of the network.
 
     Args:
-        size: The side of the images, in pixels; 64 in the original, 5 at least.
-        classes: How many emotions there are.
+        size: Side of the images, in pixels; 64 in the original, 5 at least.
+        classes: Number of emotions.
 
     Returns:
         A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
@@ -40,9 +40,9 @@ def build(size: int, classes: int) -> keras.Model:
 
 
 def _module(maps: Tensor, name: str, filters: int) -> Tensor:
-    """Two separable convolutions and a pooling beside a 1x1 convolution; halves the maps' side."""
-    # The original's 1x1 convolution has a stride of 2. Its gradient writes beyond its memory in
-    # TensorFlow 2.21 with oneDNN; to leave out every second pixel first is the same function.
+    """Add two separable convolutions and a pooling to a 1x1 convolution; halve the maps' side."""
+    # The original's 1x1 convolution has a stride of 2, whose gradient writes beyond its memory in
+    # TensorFlow 2.21 with oneDNN. Dropping every second pixel first is the same function.
     shortcut = layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_shortcut_stride")(
         maps
     )

@@ -1,4 +1,4 @@
-"""A network of our own that sees a face and its mirror image alike."""
+"""A network of this package that gives a face and its mirror image the same logits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fer_pipeline.learning.networks.mirrored_layers import (
 )
 from fer_pipeline.learning.types import Tensor
 
-SMALLEST = 8
-"""The side of the smallest image: each of three poolings halves it."""
+MIN_IMAGE_SIZE = 8
+"""Side of the smallest image, in pixels: each of three poolings halves it."""
 
 
 def build(
@@ -25,23 +25,23 @@ def build(
     shortcuts: int = 2,
     dropout: float = 0.3,
 ) -> keras.Model:
-    """Builds it: a convolution, three stages of three convolutions each, a global mean, the logits.
+    """Build the network: a convolution, three stages of three convolutions, a mean, the logits.
 
-    It is `compact` of mirrored layers (see `_mirrored`), deeper and with half of the parameters for
+    It is `compact` with the layers of `mirrored_layers`, deeper and with half of the parameters for
     the same multiply-adds. All convolutions of a stage but the first have a shortcut around them.
 
-    A face and its mirror image get the same logits, to the last rounding, at every size that the
-    three poolings halve evenly, and nearly so at others: mirroring the images of a training set
-    would add nothing to it. With seven classes it has 548,951 parameters, 1,040 of them not
-    trainable, whatever the size, and 92 million multiply-adds for 48x48 pixels.
+    A face and its mirror image get the same logits, up to rounding, at every size that the three
+    poolings halve evenly, and nearly so at others: mirroring the images of a training set would add
+    nothing to it. With seven classes the network has 548,951 parameters at any size, 1,040 of them
+    not trainable, and 92 million multiply-adds for 48x48 pixels.
 
     Args:
-        size: The side of the images, in pixels; 48 in training, 8 at least.
-        classes: How many emotions there are.
-        stem: The filters of the first convolution, an even number, as in each stage.
-        stages: The filters of each stage.
-        shortcuts: The convolutions of a stage that have one.
-        dropout: The part of the means that training sets to zero before the logits, 0..1.
+        size: Side of the images, in pixels; 48 in training, 8 at least.
+        classes: Number of emotions.
+        stem: Number of filters of the first convolution, an even number.
+        stages: Number of filters of each stage, even numbers.
+        shortcuts: Number of convolutions of a stage that have a shortcut around them.
+        dropout: Fraction of the means that training sets to zero before the logits, 0..1.
 
     Returns:
         A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
@@ -56,9 +56,9 @@ def build(
         if number > 1:
             maps = layers.MaxPooling2D(2, name=f"stage_{number}_pool")(maps)
         maps = _stage(maps, f"stage_{number}", filters, shortcuts)
-    # In whatever precision the maps are computed, these few numbers cost nothing in float32.
+    # These few numbers cost nothing in float32, whatever precision the maps have.
     means = layers.GlobalAveragePooling2D(name="mean", dtype="float32")(maps)
-    # Mirroring an image makes one half of the means the other; their mean stays.
+    # Mirroring an image swaps the two halves of the means, which leaves their mean unchanged.
     halves = layers.Reshape((2, -1), name="halves", dtype="float32")(means)
     means = layers.GlobalAveragePooling1D(name="mean_of_halves", dtype="float32")(halves)
     means = layers.Dropout(dropout, name="dropout", dtype="float32")(means)
@@ -67,15 +67,15 @@ def build(
 
 
 def _stage(maps: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
-    maps = _normalised(maps, f"{name}_a", filters)
+    maps = _convolution(maps, f"{name}_a", filters)
     maps = layers.ReLU(name=f"{name}_a_relu")(maps)
     for number in range(1, shortcuts + 1):
-        found = _normalised(maps, f"{name}_b{number}", filters)
-        total = layers.Add(name=f"{name}_b{number}_sum")([found, maps])
+        residual = _convolution(maps, f"{name}_b{number}", filters)
+        total = layers.Add(name=f"{name}_b{number}_sum")([residual, maps])
         maps = layers.ReLU(name=f"{name}_b{number}_relu")(total)
     return maps
 
 
-def _normalised(maps: Tensor, name: str, filters: int) -> Tensor:
+def _convolution(maps: Tensor, name: str, filters: int) -> Tensor:
     maps = MirroredConv2D(filters, name=name)(maps)
     return MirroredBatchNormalization(name=f"{name}_batch_norm")(maps)

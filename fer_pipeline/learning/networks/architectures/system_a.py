@@ -1,4 +1,4 @@
-"""Reference system A: the network of the Spark and TensorFlow system of 2017, for 28x28 images."""
+"""Network of reference system A, the Spark and TensorFlow system of 2017, for 28x28 images."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from keras import initializers, layers
 
 
 def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
-    """Builds it: two convolutions 5x5x16 with max-pooling, a dense layer, the logits.
+    """Build the network: two convolutions 5x5x16 with max-pooling, a dense layer, the logits.
 
-    Weights are drawn from a truncated normal distribution with deviation 0.1; the biases of the
-    first convolution are 0, all others 1, as in its listing.
+    The initial weights are samples of a truncated normal distribution with standard deviation 0.1;
+    the biases of the first convolution are 0, all others 1, as in the system's listing.
 
     Args:
-        size: The side of the images, in pixels; 28 in the original.
-        classes: How many emotions there are.
-        hidden: The width of the dense layer: 64 in its listing (57,527 parameters for 28x28 pixels
-            and seven classes), 3136 in its text (2,490,551).
+        size: Side of the images, in pixels; 28 in the original.
+        classes: Number of emotions.
+        hidden: Number of units of the dense layer: 64 in the system's listing (57,527 parameters
+            for 28x28 pixels and seven classes), 3136 in its text (2,490,551).
 
     Returns:
         A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
         (n, classes).
     """
 
-    def weights() -> initializers.Initializer:
-        # One for each layer: an initializer that is used twice draws the same values twice.
+    def make_initializer() -> initializers.Initializer:
+        # One for each layer: an initializer gives the same values each time it is used.
         return initializers.TruncatedNormal(stddev=0.1)
 
     def convolution(name: str, bias: float) -> layers.Layer:
@@ -33,7 +33,7 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
             5,
             padding="same",
             activation="relu",
-            kernel_initializer=weights(),
+            kernel_initializer=make_initializer(),
             bias_initializer=initializers.Constant(bias),
             name=name,
         )
@@ -42,7 +42,7 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
         return layers.Dense(
             units,
             activation=activation,
-            kernel_initializer=weights(),
+            kernel_initializer=make_initializer(),
             bias_initializer=initializers.Constant(1.0),
             name=name,
         )

@@ -1,4 +1,4 @@
-"""Reference system C: the four-block CNN with a dense head, for 48x48 images."""
+"""Network of reference system C, a four-block CNN with a dense head, for 48x48 images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from keras import layers
 
 from fer_pipeline.learning.networks import four_blocks
 
-SMALLEST = four_blocks.SMALLEST
+MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
 
 
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
-    """Builds it: system B's four blocks, dense layers of 256 and 512, the logits.
+    """Build the network: system B's four blocks, dense layers of 256 and 512, the logits.
 
-    It has 4,478,727 parameters for 48x48 pixels and seven classes, 3,968 of them not trainable.
+    With seven classes and 48x48 pixels it has 4,478,727 parameters, 3,968 of them not trainable.
 
     Args:
-        size: The side of the images, in pixels; 48 in the original, 16 at least.
-        classes: How many emotions there are.
-        dropout: The part of the values that training sets to zero after each block and each dense
+        size: Side of the images, in pixels; 48 in the original, 16 at least.
+        classes: Number of emotions.
+        dropout: Fraction of the values that training sets to zero after each block and each dense
             layer, 0..1.
 
     Returns:
@@ -36,7 +36,7 @@ def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
     return keras.Sequential(
         [
             layers.Input((size, size, 1)),
-            *four_blocks.four_blocks(dropout),
+            *four_blocks.build_four_blocks(dropout),
             layers.Flatten(name="flatten"),
             *head,
             layers.Dense(classes, name="logits"),

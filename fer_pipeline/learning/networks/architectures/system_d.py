@@ -1,23 +1,23 @@
-"""Reference system D: the stacked CNN that reached the Kaggle top ten, for 48x48 images."""
+"""Network of reference system D, the stacked CNN of the Kaggle top ten, for 48x48 images."""
 
 from __future__ import annotations
 
 import keras
 from keras import layers
 
-SMALLEST = 18
-"""The first convolution takes two pixels, and four poolings halve what is left."""
+MIN_IMAGE_SIZE = 18
+"""Side of the smallest image, in pixels: one convolution removes two, four poolings halve it."""
 
 
 def build(size: int, classes: int) -> keras.Model:
-    """Builds it: four blocks of two convolutions, three dense layers, the logits.
+    """Build the network: four blocks of two convolutions, three dense layers, the logits.
 
-    The first convolution takes no border and has no BatchNorm. It has 5,905,863 parameters for
+    The first convolution has no padding and no BatchNorm. The network has 5,905,863 parameters for
     48x48 pixels and seven classes, 3,712 of them not trainable.
 
     Args:
-        size: The side of the images, in pixels; 48 in the original, 18 at least.
-        classes: How many emotions there are.
+        size: Side of the images, in pixels; 48 in the original, 18 at least.
+        classes: Number of emotions.
 
     Returns:
         A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
@@ -45,22 +45,22 @@ def build(size: int, classes: int) -> keras.Model:
 
 
 def _block(number: int, filters: int) -> list[layers.Layer]:
-    made: list[layers.Layer] = []
+    block: list[layers.Layer] = []
     for letter in "ab":
-        first = (number, letter) == (1, "a")
-        made.append(
+        is_first = (number, letter) == (1, "a")
+        block.append(
             layers.Conv2D(
                 filters,
                 3,
-                padding="valid" if first else "same",
+                padding="valid" if is_first else "same",
                 activation="relu",
                 name=f"convolution_{number}{letter}",
             )
         )
-        if not first:
-            made.append(layers.BatchNormalization(name=f"batch_norm_{number}{letter}"))
+        if not is_first:
+            block.append(layers.BatchNormalization(name=f"batch_norm_{number}{letter}"))
     return [
-        *made,
+        *block,
         layers.MaxPooling2D(2, name=f"pool_{number}"),
         layers.Dropout(0.5, name=f"dropout_{number}"),
     ]
