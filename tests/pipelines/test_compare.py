@@ -253,7 +253,7 @@ class TestRefusals:
     def test_a_folder_that_is_someone_elses(self, runs, dataset, tmp_path):
         (tmp_path / "accuracy_cost.png").write_bytes(b"mine")
         message = self.refused(StorageError, runs, dataset, tmp_path)
-        assert "not a comparison (there is accuracy_cost.png)" in message
+        assert "not a comparison (it holds accuracy_cost.png)" in message
         assert contents(tmp_path) == {"accuracy_cost.png": b"mine"}
 
 
