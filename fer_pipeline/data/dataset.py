@@ -12,6 +12,7 @@ from fer_pipeline.data.manifest import DataFile, Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_path
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StoredDataset:
             DatasetError: The folder is no dataset, has another format, or its manifest is invalid.
             StorageError: The folder cannot be reached.
         """
-        folder = storage.path(path)
+        folder = parse_path(path)
         return cls(folder, manifest_file.read(folder))
 
     @property
@@ -95,6 +96,6 @@ class StoredDataset:
 def is_dataset(path: str | Path) -> bool:
     """Return whether a path or a URL is the folder of a dataset."""
     try:
-        return storage.is_file(storage.path(path) / manifest_file.NAME)
+        return storage.is_file(parse_path(path) / manifest_file.NAME)
     except StorageError:
         return False

@@ -16,6 +16,8 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.json_documents import read_document
+from fer_pipeline.io.paths import parse_path
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -133,7 +135,7 @@ def exists(folder: Path) -> bool:
 def exists_at(path: str) -> bool:
     """Whether a path that a user names, which may be no local one at all, is a dataset."""
     try:
-        return exists(storage.path(path))
+        return exists(parse_path(path))
     except StorageError:
         return False
 
@@ -148,9 +150,7 @@ def read(folder: Path) -> Manifest:
         there = storage.is_folder(folder)
         what = "holds no dataset (no manifest.json)" if there else "no such folder"
         raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
-    return storage.read_described(
-        folder / NAME, Manifest, FORMAT_VERSION, DatasetError, "is no manifest"
-    )
+    return read_document(folder / NAME, Manifest, DatasetError, "is not a valid manifest")
 
 
 def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:

@@ -20,6 +20,7 @@ from fer_pipeline.data import emotions
 from fer_pipeline.data.outcomes import DropReason
 from fer_pipeline.errors import InputError
 from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_path
 
 _USAGE, _NAME, _UNKNOWN, _NO_FACE = "usage", "image name", "unknown", "nf"
 _CAUSES = (None, DropReason.NO_FACE, DropReason.NO_VOTES, DropReason.TIE)
@@ -110,7 +111,7 @@ def read(path: str, classes: Sequence[str]) -> Votes:
         StorageError: The file cannot be read.
         InputError: A column is unknown, missing or there twice, or a vote is no whole number.
     """
-    lines = storage.read_text(storage.path(path)).removeprefix("\ufeff").splitlines()
+    lines = storage.read_text(parse_path(path)).removeprefix("\ufeff").splitlines()
     rows = _rows(lines, path)
     _, header = next(rows, (1, []))
     names = _columns(header, classes, path)

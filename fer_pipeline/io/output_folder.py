@@ -126,7 +126,7 @@ class OutputFolder:
         was_in_progress = self.is_in_progress()
         try:
             self.mark_in_progress()
-            with storage.locked(self.path / IN_PROGRESS_FILE) as has_lock:
+            with storage.try_lock(self.path / IN_PROGRESS_FILE) as has_lock:
                 if not has_lock:
                     raise StorageError(
                         f"{self.path}: another job is writing there; wait for its end, or choose"

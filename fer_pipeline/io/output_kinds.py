@@ -91,8 +91,8 @@ class OutputKind:
     def is_temporary(self, path: Path) -> bool:
         """Return whether a path is the temporary file of an interrupted write."""
         names = (self.commit_file, CONFIG_FILE, IN_PROGRESS_FILE, *self.files)
-        patterns = map(storage.temporary_pattern, names)
-        return storage.is_file(path) and any(pattern.fullmatch(path.name) for pattern in patterns)
+        is_temporary = any(storage.is_temporary_file(path, name) for name in names)
+        return is_temporary and storage.is_file(path)
 
 
 class RunFile(StrEnum):

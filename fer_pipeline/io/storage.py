@@ -1,14 +1,12 @@
-"""The one module that knows filesystems.
+"""Reading and writing files on local disks and on other filesystems.
 
-A path is a local path, a `file:` URL, or a URL of any filesystem that fsspec knows, such as
-`s3://bucket/key`. Whatever is written here appears whole or not at all.
+All functions take the paths of `fer_pipeline.io.paths`. A file is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import re
@@ -17,217 +15,152 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
-from urllib.parse import unquote, urlparse
+from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
-
-from fer_pipeline.errors import DatasetError, RunError, StorageError
+from fer_pipeline.errors import StorageError
+from fer_pipeline.io.paths import get_filesystem, is_local
+from fer_pipeline.text import one_line
 
 log = logging.getLogger(__name__)
 
-Description = TypeVar("Description", bound=BaseModel)
-
-_DAY = 24 * 60 * 60.0
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
-
-
-def path(text: str | Path) -> Path:
-    """The path behind a path or a URL.
-
-    Args:
-        text: What a user names.
-
-    Returns:
-        A `pathlib.Path` where it is local; for any other filesystem a `UPath`, which has the same
-        methods.
-
-    Raises:
-        StorageError: There is no such filesystem, or the package for it is missing.
-    """
-    if not isinstance(text, str | Path):
-        return text
-    named = str(text)
-    if not _URL.match(named) or urlparse(named).scheme == "file":
-        return local_path(named)
-    # Nobody who stays on this machine needs it.
-    from upath import UPath
-
-    scheme = urlparse(named).scheme
-    try:
-        # Other processes write there too: what is listed once is not what is there later.
-        found = UPath(named, use_listings_cache=False)
-        filesystem(cast(Path, found))
-        return cast(Path, found)
-    except ImportError as error:
-        extra = "; pip install 'fer_pipeline[s3]'" if scheme in ("s3", "s3a") else ""
-        raise StorageError(f"{named}: {scheme}: needs a package: {error}{extra}") from error
-    except (ValueError, OSError) as error:
-        raise StorageError(f"{named}: cannot be reached: {error}") from error
-
-
-def is_local(path: Path) -> bool:
-    """Whether what `path` gave is a path of this machine."""
-    return isinstance(path, Path)
-
-
-def local_path(text: str | Path) -> Path:
-    """The local path behind a path or a `file:` URL.
-
-    Raises:
-        StorageError: It is a URL of another scheme.
-    """
-    text = str(text)
-    if not _URL.match(text):
-        return Path(text).expanduser()
-    url = urlparse(text)
-    if url.scheme != "file" or url.netloc not in ("", "localhost"):
-        raise StorageError(f"{text}: expected a local path or a file: URL")
-    # In a path, "?" and "#" are letters like any other.
-    tail = text.partition(url.path)[2] if url.path else ""
-    return Path(unquote(url.path + tail))
-
-
-def filesystem(path: Path) -> Any:
-    """The fsspec filesystem of a path that is not local."""
-    return cast(Any, path).fs
-
-
-def spark_url(path: Path) -> str:
-    """What Spark, which decodes nothing in a path's text, reads a path by."""
-    if is_local(path):
-        # as_uri would quote the "=".
-        return f"file:{path.absolute()}"
-    return re.sub(r"^s3:", "s3a:", str(path))
+_ABANDONED_AFTER_SECONDS = 24 * 60 * 60.0
+_DEFAULT_FILE_MODE = 0o666  # before the umask
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file.
+    """Return whether a file exists.
 
     Raises:
-        StorageError: Its filesystem cannot be asked.
+        StorageError: The filesystem does not answer.
     """
-    with _reading(path):
-        return path.is_file() if is_local(path) else _type(path) == "file"
+    with _translate_read_errors(path):
+        return path.is_file() if is_local(path) else _read_type(path) == "file"
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder.
+    """Return whether a folder exists.
 
     Raises:
-        StorageError: Its filesystem cannot be asked.
+        StorageError: The filesystem does not answer.
     """
-    with _reading(path):
-        return path.is_dir() if is_local(path) else _type(path) == "directory"
+    with _translate_read_errors(path):
+        return path.is_dir() if is_local(path) else _read_type(path) == "directory"
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or a folder.
+    """Return whether a file or a folder exists.
 
     Raises:
-        StorageError: Its filesystem cannot be asked.
+        StorageError: The filesystem does not answer.
     """
-    with _reading(path):
-        return path.exists() if is_local(path) else _type(path) is not None
+    with _translate_read_errors(path):
+        return path.exists() if is_local(path) else _read_type(path) is not None
 
 
-def _type(path: Path) -> str | None:
-    """What there is. fsspec's own `isfile` says that there is nothing where a server fails."""
+def _read_type(path: Path) -> str | None:
+    """Return "file", "directory" or None; fsspec's own `isfile` hides the errors of a server."""
     try:
-        return str(filesystem(path).info(cast(Any, path).path)["type"])
+        return str(get_filesystem(path).info(cast(Any, path).path)["type"])
     except FileNotFoundError:
         return None
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file.
+    """Read a file.
 
     Raises:
-        StorageError: It is not there or cannot be read.
+        StorageError: It does not exist or cannot be read.
     """
-    with _reading(path):
+    with _translate_read_errors(path):
         return path.read_bytes()
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        StorageError: It does not exist or cannot be read.
+    """
+    with _translate_read_errors(path):
+        return path.read_text(encoding="utf-8")
+
+
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    with _in_our_words(path, "read"):
+def _translate_read_errors(path: Path) -> Iterator[None]:
+    with _translate_errors(path, "read"):
         try:
             yield
         except FileNotFoundError:
             raise StorageError(f"{path}: no such file") from None
 
 
-def _writing(path: Path) -> contextlib.AbstractContextManager[None]:
-    return _in_our_words(path, "written")
+def _translate_write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
+    return _translate_errors(path, "written")
 
 
 @contextlib.contextmanager
-def _in_our_words(path: Path, done: str) -> Iterator[None]:
+def _translate_errors(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        # Other filesystems have errors of their own; on a disk, another one is a mistake of ours.
+        # Other filesystems raise classes of their own. On a local disk, another class than these
+        # is a mistake in this package.
         if is_local(path) and not isinstance(error, OSError | UnicodeDecodeError):
             raise
-        raise StorageError(f"{path}: cannot be {done}: {_reason(error)}") from error
+        raise StorageError(f"{path}: cannot be {action}: {_format_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    told = error.strerror if isinstance(error, OSError) else None
-    return " ".join(str(told or error or type(error).__name__).split())
-
-
-def temporary_pattern(name: str) -> re.Pattern[str]:
-    """What the temporary file of a file of this name is called, see `replacing`."""
-    path = Path(name)
-    return re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+def _format_reason(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return one_line(reason or error or type(error).__name__)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary, local path whose file takes the place of `path` when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary local path whose file replaces `path` if the block succeeds.
 
     Raises:
-        StorageError: The folder cannot be written, the disk is full, ...
+        StorageError: The folder cannot be written, or the disk is full.
     """
-    with _uploaded(path) if not is_local(path) else _replaced(path) as temporary:
+    with _upload(path) if not is_local(path) else _replace(path) as temporary:
         yield temporary
 
 
 @contextlib.contextmanager
-def _uploaded(path: Path) -> Iterator[Path]:
+def _upload(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
-        # The suffix stays last: some writers choose their format by it.
+        # The suffix stays the last one: some writers choose their format by it.
         temporary = Path(scratch) / f"file{path.suffix}"
         try:
             yield temporary
         except OSError as error:
-            raise StorageError(f"{temporary}: cannot be written: {_reason(error)}") from error
-        with _writing(path):
-            # Object stores show a file when all of it is there.
-            filesystem(path).put_file(str(temporary), cast(Any, path).path)
+            message = f"{temporary}: cannot be written: {_format_reason(error)}"
+            raise StorageError(message) from error
+        with _translate_write_errors(path):
+            # Object stores show a file only when it is complete.
+            get_filesystem(path).put_file(str(temporary), cast(Any, path).path)
 
 
 @contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    with _writing(path):
+def _replace(path: Path) -> Iterator[Path]:
+    with _translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # `is_temporary_file` knows these names.
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
     temporary = Path(name)
     try:
-        with _writing(path):
-            # mkstemp makes it readable by its owner alone, unlike every other file.
+        with _translate_write_errors(path):
+            # mkstemp makes the file readable by its owner only, unlike other files.
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
+            temporary.chmod(_DEFAULT_FILE_MODE & ~umask)
             yield temporary
-            # What stands at the path survives a loss of power, too.
+            # So that the file also survives a loss of power.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -235,51 +168,55 @@ def _replaced(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def touch(path: Path) -> None:
-    """Makes an empty file where there is none.
+def is_temporary_file(path: Path, name: str) -> bool:
+    """Return whether a path has the name of a temporary file of `atomic_write`.
 
-    Raises:
-        StorageError: The folder cannot be written.
+    Args:
+        path: The path of the possible temporary file.
+        name: Name of the file that the temporary one would have replaced.
     """
-    with _writing(path):
-        if is_local(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    final = Path(name)
+    pattern = rf"\.{re.escape(final.stem)}-[a-z0-9_]{{8}}{re.escape(final.suffix)}"
+    return re.fullmatch(pattern, path.name) is not None
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Whether a file is this process's alone within; where there are no locks it always is.
+def create_data_file(path: Path) -> Iterator[str]:
+    """Yield the local path at which to write a new file; delete it if the block fails.
+
+    For files with unique names, which no reader opens before a commit file names them: unlike
+    `atomic_write`, this creates no temporary file on a local disk.
 
     Raises:
-        StorageError: It cannot be opened.
+        StorageError: The folder cannot be written, or the disk is full.
     """
     if not is_local(path):
-        yield True
+        with atomic_write(path) as temporary:
+            yield str(temporary)
         return
-    with _reading(path):
-        file = path.open("rb")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who had it before may have deleted it, and then somebody else may have made another.
-            ours = os.fstat(file.fileno()).st_nlink > 0
-        except BlockingIOError:
-            ours = False
-        except OSError as error:
-            log.debug("%s: cannot be locked: %s", path, error)
-            ours = True
-        yield ours
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield str(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in one step."""
-    with replacing(path) as temporary:
+    """Write a text file in UTF-8, in one step.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def append_text(path: Path, text: str) -> None:
-    """Adds to a text file: elsewhere than on a disk, by writing all of it again.
+    """Append to a text file; on filesystems that cannot, by writing the whole file again.
 
     Raises:
         StorageError: It cannot be written.
@@ -287,59 +224,102 @@ def append_text(path: Path, text: str) -> None:
     if not is_local(path):
         write_text(path, read_text(path) + text)
         return
-    with _writing(path), path.open("a", newline="", encoding="utf-8") as file:
+    with _translate_write_errors(path), path.open("a", newline="", encoding="utf-8") as file:
         file.write(text)
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copies a local file to anywhere, in one step.
+def touch(path: Path) -> None:
+    """Create an empty file if it does not exist.
 
     Raises:
-        StorageError: The place cannot be written.
+        StorageError: The folder cannot be written.
     """
-    with replacing(target) as temporary:
+    with _translate_write_errors(path):
+        if is_local(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Try to lock a file; yield whether it succeeded.
+
+    It always succeeds on filesystems without locks. The system releases the lock of a process
+    that is killed.
+
+    Raises:
+        StorageError: The file cannot be opened.
+    """
+    if not is_local(path):
+        yield True
+        return
+    with _translate_read_errors(path):
+        file = path.open("rb")
+    with file:
+        # Not the package filelock: it deletes the file when it releases the lock, but the
+        # in-progress file of an output has to outlive a job that fails.
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The previous owner may have deleted the file, and another job may have made a new one.
+            has_lock = os.fstat(file.fileno()).st_nlink > 0
+        except BlockingIOError:
+            has_lock = False
+        except OSError as error:
+            log.debug("%s: cannot be locked: %s", path, error)
+            has_lock = True
+        yield has_lock
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a local file to any filesystem, in one step.
+
+    Raises:
+        StorageError: The target cannot be written.
+    """
+    with atomic_write(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def move(source: Path, target: Path) -> None:
-    """Puts a file in the place of another on the same filesystem, in one step.
+    """Move a file within one filesystem, in place of an existing target, in one step.
 
     Raises:
-        StorageError: The place cannot be written.
+        StorageError: The target cannot be written.
     """
-    with _writing(target):
+    with _translate_write_errors(target):
         if is_local(target):
             source.replace(target)
         else:
-            filesystem(target).mv(cast(Any, source).path, cast(Any, target).path)
+            get_filesystem(target).mv(cast(Any, source).path, cast(Any, target).path)
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a file that no mark names is nobody's: where there are no locks, after a day.
+    """Return whether a file that no commit file names may be deleted.
 
-    Until then another job may be writing there that has not named it yet.
+    On filesystems without locks only after a day: until then a running job may have written it.
 
     Raises:
-        StorageError: Its filesystem cannot be asked.
+        StorageError: The filesystem does not answer.
     """
     if is_local(path):
         return True
-    with _reading(path):
-        return time.time() - filesystem(path).modified(cast(Any, path).path).timestamp() > _DAY
+    with _translate_read_errors(path):
+        modified = get_filesystem(path).modified(cast(Any, path).path).timestamp()
+        return time.time() - modified > _ABANDONED_AFTER_SECONDS
 
 
 def remove(path: Path) -> None:
-    """Deletes a file, if it is there.
+    """Delete a file, if it exists.
 
     Raises:
         StorageError: It cannot be deleted.
     """
-    with _writing(path):
+    with _translate_write_errors(path):
         path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:
-    """Deletes a folder with all that it holds, if it is there.
+    """Delete a folder with all its content, if it exists.
 
     Raises:
         StorageError: It cannot be deleted.
@@ -356,90 +336,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_empty_folder(path: Path) -> None:
-    """Deletes a folder that holds nothing; where there are no folders, there is none."""
+    """Delete a local folder if it is empty; object stores have no empty folders."""
     if is_local(path):
         with contextlib.suppress(OSError):
             path.rmdir()
-
-
-def require_format(
-    folder: Path, text: str, newest: int, error: type[DatasetError] | type[RunError]
-) -> None:
-    """Refuses what a later version of this package has written.
-
-    Args:
-        folder: Where it stands, for the message.
-        text: JSON with a key `format_version`.
-        newest: The newest version of the format that is understood.
-        error: What is raised.
-    """
-    try:
-        found = json.loads(text).get("format_version", 0)
-    except (ValueError, AttributeError):
-        return
-    if isinstance(found, int) and found > newest:
-        raise error(
-            f"{folder}: its format is {found}, this version reads up to {newest};"
-            " update fer_pipeline"
-        )
-
-
-def read_described(
-    path: Path,
-    kind: type[Description],
-    newest: int,
-    error: type[DatasetError] | type[RunError],
-    damaged: str,
-) -> Description:
-    """Reads the JSON that says what its folder holds.
-
-    Args:
-        path: The file.
-        kind: What it has to be.
-        newest: The newest version of the format that is understood.
-        error: What is raised where it is not.
-        damaged: What the message says of it then.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
-    text = read_text(path)
-    require_format(path.parent, text, newest, error)
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as invalid:
-        first = invalid.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise error(f"{path}: {damaged}: {key}: {first['msg']}") from invalid
-
-
-def read_text(path: Path) -> str:
-    """Reads a text file.
-
-    Raises:
-        StorageError: It is not there or cannot be read.
-    """
-    with _reading(path):
-        return path.read_text(encoding="utf-8")
-
-
-@contextlib.contextmanager
-def parquet_file(path: Path) -> Iterator[str]:
-    """Where a Parquet writer writes a file that does not matter before a manifest names it.
-
-    Raises:
-        StorageError: The folder cannot be written, the disk is full, ...
-    """
-    if not is_local(path):
-        with replacing(path) as temporary:
-            yield str(temporary)
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield str(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error

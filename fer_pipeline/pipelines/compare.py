@@ -17,9 +17,10 @@ from fer_pipeline.data import manifest, schema
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, RunError
-from fer_pipeline.io import storage, versions
+from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import COMPARISON, CONFIG_FILE, ComparisonFile
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.analysis import cost
 from fer_pipeline.learning.analysis.network_summary import describe
 from fer_pipeline.learning.inference import predict_split, serving_model, trained_model
@@ -86,8 +87,8 @@ def compare(
         raise ConfigError(
             "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
         )
-    data = storage.path(dataset)
-    output_folder = OutputFolder(storage.path(output), COMPARISON, overwrite=overwrite)
+    data = parse_path(dataset)
+    output_folder = OutputFolder(parse_path(output), COMPARISON, overwrite=overwrite)
     output_folder.ensure_writable()
     made = manifest.read(data)
     manifest.require(data, made, split)
@@ -228,7 +229,7 @@ def _about(data: Path, made: Manifest, split: Split) -> dict[str, Any]:
 
 def summary(found: Comparison, output: str | Path) -> str:
     """The result of the job for a terminal: what each costs, how good it is, which differ."""
-    folder = storage.path(output)
+    folder = parse_path(output)
     return "\n".join(
         [
             comparison_tables.format_cost_table(found),

@@ -21,6 +21,7 @@ from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.io import storage, versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import CONFIG_FILE, EVALUATION, EvaluationFile
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.analysis import cost
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.learning.inference import backend, predict_split, serving_model, trained_model
@@ -97,8 +98,8 @@ def evaluate(
         StorageError: There is an evaluation already, or the folder holds what is not ours.
     """
     run = trained_model.resolve_model_path(model)
-    data = storage.path(dataset)
-    output_folder = OutputFolder(storage.path(output), EVALUATION, overwrite=overwrite)
+    data = parse_path(dataset)
+    output_folder = OutputFolder(parse_path(output), EVALUATION, overwrite=overwrite)
     output_folder.ensure_writable()
     made = manifest.read(data)
     manifest.require(data, made, split)
@@ -185,7 +186,7 @@ def _measured(
 
 def _write(output_folder: OutputFolder, table: pa.Table) -> None:
     """Write the predictions in place of those of an older evaluation, which ends with that."""
-    with storage.replacing(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
+    with storage.atomic_write(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
         output_folder.retract()
 
@@ -222,7 +223,7 @@ def _about(run: Path, info: ModelInfo, data: Path, made: Manifest, split: Split)
 
 def summary(result: Evaluation, output: str | Path) -> str:
     """The result of the job for a terminal: the tables, the overall numbers, what was written."""
-    folder = storage.path(output)
+    folder = parse_path(output)
     sections = [
         tables.format_class_table(result.metrics),
         tables.format_overall_metrics(result.metrics),

@@ -13,6 +13,7 @@ from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import storage, versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import EXPORT, EXPORT_FILES, EXPORT_FOLDER, ExportFile
+from fer_pipeline.io.paths import is_local, parse_path
 from fer_pipeline.learning.analysis.network_summary import describe
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.export.verify import ReferenceModel, benchmark_exports
@@ -35,7 +36,7 @@ def folder_of(model: str | Path, output: str | Path | None) -> Path:
         StorageError: The model is one of the package, which is left as it is.
     """
     if output is not None:
-        return storage.path(output)
+        return parse_path(output)
     run = trained_model.resolve_model_path(model)
     if trained_model.is_shipped(run):
         raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
@@ -149,7 +150,7 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_file():
         storage.copy(source, target)
         return
-    if not storage.is_local(target):
+    if not is_local(target):
         for file in (path for path in source.rglob("*") if path.is_file()):
             storage.copy(file, target / str(file.relative_to(source)))
         return

@@ -19,8 +19,9 @@ from fer_pipeline.data.split_assignment import ClassThresholds
 from fer_pipeline.data.variants import create_variants
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import DatasetError, InputError
-from fer_pipeline.io import storage, versions
+from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.load_votes import load_votes
 from fer_pipeline.spark.read_records import ParseOptions
@@ -72,7 +73,7 @@ def preprocess(
         StorageError: There is a dataset already, or the folder holds something else.
         DatasetError: Nothing is left to train on.
     """
-    output_folder = OutputFolder(storage.path(output).absolute(), DATASET, overwrite=overwrite)
+    output_folder = OutputFolder(parse_path(output).absolute(), DATASET, overwrite=overwrite)
     output_folder.ensure_writable()
     sources = InputFiles(spark, inputs, config.input.format)
     partitions = config.output.partitions or _partitions(sources, config.image.size)
@@ -269,7 +270,7 @@ def _manifest(
 
 def _labels(config: Config) -> manifest.Labels:
     path = config.labels.votes
-    name = None if path is None else storage.path(path).name
+    name = None if path is None else parse_path(path).name
     return manifest.Labels(votes=name, form=config.labels.form)
 
 

@@ -12,7 +12,7 @@ from fer_pipeline.config import Config
 from fer_pipeline.data import manifest, schema
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, StorageError
-from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_local_path, parse_path
 from fer_pipeline.learning.input import augmentation_examples
 from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, enabled_operations
 from fer_pipeline.learning.input.batch_loader import BatchLoader
@@ -45,7 +45,7 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
             "nothing to preview: training changes no image; set one of training.augmentation"
             f" ({', '.join(OPERATIONS)}) or training.mixup"
         )
-    folder, path = storage.path(dataset), storage.local_path(picture)
+    folder, path = parse_path(dataset), parse_local_path(picture)
     if path.suffix != ".png":
         raise StorageError(f"{path}: a preview is drawn as .png; name a file that ends so")
     made = manifest.read(folder)

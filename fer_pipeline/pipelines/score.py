@@ -14,10 +14,10 @@ from fer_pipeline.data import manifest
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.record import LabelResolver
 from fer_pipeline.errors import InputError, RunError
-from fer_pipeline.io import storage
 from fer_pipeline.io import versions as provenance
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference import backend, trained_model
 from fer_pipeline.learning.inference.backend import InferenceBackend
 from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
@@ -95,7 +95,7 @@ def score(
         DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
         StorageError: There are scores already, or the folder holds something else.
     """
-    output_folder = OutputFolder(storage.path(output).absolute(), SCORES, overwrite=overwrite)
+    output_folder = OutputFolder(parse_path(output).absolute(), SCORES, overwrite=overwrite)
     output_folder.ensure_writable()
     run = trained_model.resolve_model_path(model)
     info, content = trained_model.read_model(run)
@@ -174,7 +174,7 @@ def _scored(
     """Scores whatever the inputs are; also how many images there must be, where that is known."""
     least = config.inference.min_confidence
     if len(inputs) == 1 and manifest.exists_at(inputs[0]):
-        path = storage.path(inputs[0])
+        path = parse_path(inputs[0])
         dataset = manifest.read(path)
         manifest.require_files(path, dataset)
         manifest.require_enhancement(path, dataset, info.enhancement)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fer_pipeline.config import Config
 from fer_pipeline.data import manifest
-from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.analysis import network_summary
 from fer_pipeline.learning.networks import registry
 
@@ -32,7 +32,7 @@ def summarize(config: Config, dataset: str | None, picture: Path) -> str:
     if dataset is None:
         size, classes = config.image.size, config.class_names
     else:
-        made = manifest.read(storage.path(dataset))
+        made = manifest.read(parse_path(dataset))
         size, classes = made.image.size, made.classes
     network = registry.build_network(config.model.name, size, len(classes), config.model.options)
     drawn = network_summary.draw(network, picture)

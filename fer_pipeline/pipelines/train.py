@@ -26,6 +26,7 @@ from fer_pipeline.io.output_kinds import (
     TENSORBOARD_FOLDER,
     RunFile,
 )
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
@@ -75,7 +76,7 @@ def load_run_config(
         RunError: There is no run to resume, and no file to begin one with.
     """
     if resume and path is None:
-        folder = storage.path(output)
+        folder = parse_path(output)
         found = [folder / name for name in (RunFile.UNFINISHED_CONFIG, CONFIG_FILE)]
         path = next((file for file in found if storage.is_file(file)), None)
         if path is None:
@@ -111,7 +112,7 @@ def train(
     """
     begun = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     if not begun:
-        return trained_model.read(storage.path(output))
+        return trained_model.read(parse_path(output))
     plan = TrainingRun.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
     with with_resume_hint(), begun.writing():
         run_training(plan, begun.found, resumed=resume)
@@ -163,7 +164,7 @@ def prepare_run(
     dataset: str, output: str, config: Config, *, overwrite: bool, resume: bool
 ) -> PreparedRun | None:
     """Makes sure that a run may begin, or go on; see `train`. None for one that is finished."""
-    data, folder = storage.path(dataset), storage.path(output)
+    data, folder = parse_path(dataset), parse_path(output)
     made = manifest.read(data)
     config = _from_anywhere(_of_dataset(config, made))
     if resume and is_finished(folder):
@@ -397,7 +398,7 @@ def _by_class(kept: BestSnapshot, classes: Sequence[str]) -> dict[str, float | N
 
 def summary(info: ModelInfo, output: str) -> str:
     """The result of the job for a terminal: the history, the best model, and where it is."""
-    folder = storage.path(output)
+    folder = parse_path(output)
     rounds = history.read_history(folder / RunFile.HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
     kept = f"step {info.best_step:,}"

@@ -15,6 +15,7 @@ from fer_pipeline.errors import ConfigError, FerError, StorageError, WorkerLostE
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import RUN, RunFile
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 from fer_pipeline.learning.training import checkpoint, distributed
@@ -77,7 +78,7 @@ def train_distributed(
             " of every batch; set a larger one, or take fewer workers"
         )
     begun = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
-    folder = storage.path(output)
+    folder = parse_path(output)
     if not begun:
         return trained_model.read(folder)
     part = functools.partial(

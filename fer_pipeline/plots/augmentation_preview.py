@@ -123,5 +123,5 @@ class _Sheet:
         for x, y, text, look in self._texts:
             # A folder's name may hold a "$", which is no formula.
             figure.text(x / width, 1 - y / height, text, parse_math=False, **look)
-        with storage.replacing(path) as temporary:
+        with storage.atomic_write(path) as temporary:
             figure.savefig(temporary, format="png", dpi=_DPI)

@@ -46,7 +46,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    with storage.replacing(path) as temporary:
+    with storage.atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI)
 
 

@@ -15,7 +15,7 @@ from fer_pipeline.data import fer_csv
 from fer_pipeline.data.fer_csv import CsvLayout
 from fer_pipeline.data.ingest_counts import block_offsets
 from fer_pipeline.errors import InputError, StorageError
-from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_local_path
 from fer_pipeline.spark.read_records import (
     Batches,
     ParseOptions,
@@ -208,7 +208,7 @@ def _literal(path: str) -> str:
     if not _GLOB.search(path):
         return path
     try:
-        there = storage.local_path(path).exists()
+        there = parse_local_path(path).exists()
     except StorageError:
         return path
     return _GLOB.sub(r"\\\g<0>", path) if there else path

@@ -20,9 +20,9 @@ from fer_pipeline.data.arrow import arrow_schema
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.split_assignment import KEPT, OUTCOMES
 from fer_pipeline.errors import DatasetError, RunError
-from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import SCORES
-from fer_pipeline.io.storage import parquet_file
+from fer_pipeline.io.paths import to_spark_url
+from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.spark.input_files import escape_glob
 from fer_pipeline.spark.read_records import Batches, record_numbers
 from fer_pipeline.spark.session import set_arrow_batch_size, task_id
@@ -92,7 +92,7 @@ def crops_of_records(
 def dataset_rows(spark: SparkSession, folder: Path, made: Manifest) -> DataFrame:
     """The rows of a prepared dataset: the files that its manifest names and no others."""
     set_arrow_batch_size(spark, _IMAGES_PER_BATCH)
-    paths = [escape_glob(storage.spark_url(folder / file.path)) for file in made.files]
+    paths = [escape_glob(to_spark_url(folder / file.path)) for file in made.files]
     return spark.read.parquet(*paths).select("image", *schema.ORIGIN)
 
 
@@ -153,7 +153,7 @@ def score(
             writer = None
             for origin, pixels in crops(batches):
                 if writer is None:
-                    sink = open_files.enter_context(parquet_file(path))
+                    sink = open_files.enter_context(create_data_file(path))
                     writer = pq.ParquetWriter(sink, columns, compression="zstd")
                     open_files.enter_context(writer)
                 scored = _scored(origin, pixels, load, classes, columns, min_confidence)

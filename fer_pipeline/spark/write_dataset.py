@@ -24,7 +24,7 @@ from fer_pipeline.data.manifest import DataFile
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.split_assignment import SPLITS
 from fer_pipeline.data.variants import Variant
-from fer_pipeline.io.storage import parquet_file
+from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.spark.read_records import record_numbers
 from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
 from fer_pipeline.spark.session import task_id
@@ -163,7 +163,7 @@ class _SplitFileWriter:
         recipe = self._recipe
         step = recipe.group_rows[self._split]
         with (
-            parquet_file(path) as sink,
+            create_data_file(path) as sink,
             pq.ParquetWriter(
                 sink,
                 recipe.columns,

@@ -12,7 +12,7 @@ from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import arrow_schema
 from fer_pipeline.data.dataset_files import DATASET, QUARANTINE_FOLDER
 from fer_pipeline.data.split_assignment import OUTCOMES
-from fer_pipeline.io.storage import parquet_file
+from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.spark.read_records import Batches, record_numbers
 from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
 from fer_pipeline.spark.session import task_id
@@ -51,7 +51,7 @@ def write_quarantine(
         rows = pa.Table.from_batches(list(batches), columns)
         rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
         path = f"{QUARANTINE_FOLDER}/{DATASET.unique_name(task_id())}"
-        with parquet_file(folder / path) as sink:
+        with create_data_file(folder / path) as sink:
             pq.write_table(rows, sink)
         yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})
 

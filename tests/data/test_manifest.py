@@ -183,7 +183,7 @@ def test_a_broken_one_is_refused(tmp_path, text, key):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DatasetError) as raised:
         manifest.read(tmp_path)
-    expected = f"{tmp_path / 'manifest.json'}: is no manifest: {key}: "
+    expected = f"{tmp_path / 'manifest.json'}: is not a valid manifest: {key}: "
     assert str(raised.value).startswith(expected)
 
 
@@ -192,7 +192,7 @@ def test_every_cut_of_one_is_refused(tmp_path):
     text = text_of(tmp_path).rstrip()
     for end in range(0, len(text), 97):
         (tmp_path / "manifest.json").write_text(text[:end], encoding="utf-8")
-        with pytest.raises(DatasetError, match="is no manifest"):
+        with pytest.raises(DatasetError, match="is not a valid manifest"):
             manifest.read(tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_one_with_a_wrong_value_is_refused_by_its_key(tmp_path, key, value):
     made().write(tmp_path)
     changed = {**json.loads(text_of(tmp_path)), key: value}
     (tmp_path / "manifest.json").write_text(json.dumps(changed))
-    with pytest.raises(DatasetError, match=f"is no manifest: {key}"):
+    with pytest.raises(DatasetError, match=f"is not a valid manifest: {key}"):
         manifest.read(tmp_path)
 
 

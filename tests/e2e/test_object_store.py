@@ -6,6 +6,7 @@ import pytest
 
 from fer_pipeline.data import manifest
 from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_path
 from tests.helpers.object_store import BUCKET, names, served
 
 
@@ -19,11 +20,11 @@ def test_preprocess_over_what_a_killed_one_left(jobs, home, dataset, environment
     out = f"{BUCKET}/data"
     left = "split=train/part-00000-01234567-89ab-cdef-0123-456789abcdef.parquet"
     for name in (".unfinished", left):
-        storage.touch(storage.path(f"{out}/{name}"))
+        storage.touch(parse_path(f"{out}/{name}"))
     options = ("--config", "small.yaml", "--input", "faces.csv", "--output", out)
     jobs.run("preprocess", *options, cwd=home, **environment).expect_success()
-    made = manifest.read(storage.path(out))
-    manifest.require_files(storage.path(out), made)
+    made = manifest.read(parse_path(out))
+    manifest.require_files(parse_path(out), made)
     assert made.checksum == dataset.manifest["checksum"]
     # What is younger than a day may be another job's that is still writing.
     assert names(out) - {*made.all_files()} == {"manifest.json", "config.yaml", left}
@@ -33,7 +34,7 @@ def test_score(jobs, home, environment):
     out = f"{BUCKET}/scores"
     score = ("score", "--input", "faces.csv", "--output", out)
     jobs.run(*score, cwd=home, **environment).expect_success()
-    made = json.loads(storage.read_text(storage.path(f"{out}/scores.json")))
+    made = json.loads(storage.read_text(parse_path(f"{out}/scores.json")))
     files = {file["path"] for file in made["files"]}
     assert files
     assert names(out) == {*files, "scores.json", "config.yaml"}

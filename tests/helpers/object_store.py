@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from fer_pipeline.io import storage
+from fer_pipeline.io.paths import get_filesystem, parse_path
 
 BUCKET = "s3://faces"
 
@@ -32,8 +32,8 @@ def served() -> Iterator[dict[str, str]]:
             for name, value in environment.items():
                 patch.setenv(name, value)
             # Clients of an earlier server would be found again.
-            storage.filesystem(storage.path(BUCKET)).clear_instance_cache()
-            client = storage.filesystem(storage.path(BUCKET))
+            get_filesystem(parse_path(BUCKET)).clear_instance_cache()
+            client = get_filesystem(parse_path(BUCKET))
             # Servers of one process have what they hold in common.
             client.makedirs(BUCKET.removeprefix("s3://"), exist_ok=True)
             yield environment
@@ -43,5 +43,5 @@ def served() -> Iterator[dict[str, str]]:
 
 def names(url: str) -> set[str]:
     """The files of a folder there, relative to it."""
-    folder = storage.path(url)
+    folder = parse_path(url)
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -6,18 +6,15 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.errors import StorageError
-from fer_pipeline.io import storage
+from fer_pipeline.io.paths import is_local, parse_local_path, parse_path, to_spark_url
 from fer_pipeline.io.storage import (
     append_text,
-    is_local,
-    local_path,
+    atomic_write,
+    create_data_file,
     move,
-    parquet_file,
     read_text,
     remove_empty_folder,
     remove_folder,
-    replacing,
-    spark_url,
     write_text,
 )
 
@@ -39,29 +36,29 @@ from fer_pipeline.io.storage import (
     ],
 )
 def test_a_path_or_a_file_url_is_a_local_path(said, meant):
-    assert local_path(said) == Path(meant)
+    assert parse_local_path(said) == Path(meant)
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
-    assert local_path("~/data") == Path("/home/someone/data")
+    assert parse_local_path("~/data") == Path("/home/someone/data")
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/key", "hdfs://host/x", "file://host/a", "gs://b"])
 def test_what_has_to_be_local_is_no_other_url(url):
     with pytest.raises(StorageError) as raised:
-        local_path(url)
+        parse_local_path(url)
     assert str(raised.value) == f"{url}: expected a local path or a file: URL"
 
 
 @pytest.mark.parametrize("text", ["/a/b", "file:///a/b", "a:b", Path("/a/b")])
 def test_a_path_or_a_file_url_is_local(text):
-    assert storage.path(text) == local_path(text)
-    assert is_local(storage.path(text))
+    assert parse_path(text) == parse_local_path(text)
+    assert is_local(parse_path(text))
 
 
 def test_another_url_has_the_methods_of_a_path():
-    folder = storage.path("memory://faces/run")
+    folder = parse_path("memory://faces/run")
     assert not is_local(folder)
     assert str(folder / "model.json") == "memory://faces/run/model.json"
     write_text(folder / "model.json", "{}")
@@ -78,7 +75,7 @@ def test_another_url_has_the_methods_of_a_path():
     assert not folder.exists()
     remove_folder(folder)
     # A path that is one already stays as it is.
-    assert storage.path(folder) is folder
+    assert parse_path(folder) is folder
 
 
 @pytest.mark.parametrize(
@@ -86,18 +83,18 @@ def test_another_url_has_the_methods_of_a_path():
     [("/a b/c%20=d", "file:/a b/c%20=d"), ("memory://a/b", "memory://a/b")],
 )
 def test_what_spark_reads_a_path_by(said, spark):
-    assert spark_url(storage.path(said)) == spark
+    assert to_spark_url(parse_path(said)) == spark
 
 
 def test_s3_is_s3a_to_spark():
-    assert spark_url(storage.path("s3://bucket/split=train/x")) == "s3a://bucket/split=train/x"
+    assert to_spark_url(parse_path("s3://bucket/split=train/x")) == "s3a://bucket/split=train/x"
 
 
 @pytest.mark.parametrize("url", ["file:///data/set#2", "file:///data/set?2", "file:/data/a;b#c"])
 def test_no_part_of_a_url_is_lost_in_silence(url):
     """Or a dataset would land in another folder, such as /data/set."""
     try:
-        found = str(local_path(url))
+        found = str(parse_local_path(url))
     except StorageError:
         return
     assert found == url.removeprefix("file:").replace("///", "/")
@@ -126,7 +123,7 @@ def test_a_second_text_takes_the_place_of_the_first(tmp_path):
 def test_until_the_block_ends_the_old_file_is_there(tmp_path):
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".keras"
         assert temporary.name.startswith(".")
@@ -143,7 +140,7 @@ def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path, error, befo
         (tmp_path / name).write_text(text)
 
     def fail() -> None:
-        with replacing(tmp_path / "c.txt") as temporary:
+        with atomic_write(tmp_path / "c.txt") as temporary:
             temporary.write_text("half")
             raise error
 
@@ -156,7 +153,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fail() -> None:
-        with replacing(tmp_path / "c.txt") as temporary:
+        with atomic_write(tmp_path / "c.txt") as temporary:
             temporary.write_text("half")
             raise full
 
@@ -191,7 +188,10 @@ def test_a_file_in_place_of_the_folder_is_the_users_error(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(StorageError, match="cannot be written"):
         write_text(tmp_path / "f" / "c.txt", "x")
-    with pytest.raises(StorageError, match="cannot be written"), parquet_file(tmp_path / "f" / "c"):
+    with (
+        pytest.raises(StorageError, match="cannot be written"),
+        create_data_file(tmp_path / "f" / "c"),
+    ):
         pass
     assert content(tmp_path) == {"f": "x"}
 
@@ -211,7 +211,7 @@ def test_a_folder_or_bytes_that_are_no_text_are_the_users_error(tmp_path):
 
 def test_a_parquet_file_goes_where_it_is_asked_for(tmp_path):
     path = tmp_path / "split=train" / "part-a.parquet"
-    with parquet_file(path) as sink:
+    with create_data_file(path) as sink:
         assert sink == str(path)
         Path(sink).write_text("rows")
     assert content(tmp_path) == {"split=train/part-a.parquet": "rows"}
@@ -221,7 +221,7 @@ def test_a_parquet_file_that_fills_the_disk_is_deleted(tmp_path):
     path = tmp_path / "part-a.parquet"
 
     def fail() -> None:
-        with parquet_file(path) as sink:
+        with create_data_file(path) as sink:
             Path(sink).write_text("half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

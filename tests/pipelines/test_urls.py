@@ -9,6 +9,7 @@ from fer_pipeline import config
 from fer_pipeline.data import manifest
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.paths import get_filesystem, parse_path
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.training import checkpoint
@@ -29,7 +30,7 @@ def dataset(bucket, easy_dataset):
     """The easy dataset, there."""
     for file in easy_dataset.rglob("*"):
         if file.is_file():
-            storage.copy(file, storage.path(f"{bucket}/easy/{file.relative_to(easy_dataset)}"))
+            storage.copy(file, parse_path(f"{bucket}/easy/{file.relative_to(easy_dataset)}"))
     return f"{bucket}/easy"
 
 
@@ -54,16 +55,16 @@ class TestFeed:
             feed = BatchLoader(folder, "train", 16, shuffle=True, seed=4, **options)
             return [(a.numpy().tobytes(), b.numpy().tolist()) for a, b in feed.epoch(1)]
 
-        assert batches(storage.path(dataset)) == batches(easy_dataset)
+        assert batches(parse_path(dataset)) == batches(easy_dataset)
 
     def test_a_file_that_is_missing(self, bucket, dataset):
         copy = f"{bucket}/torn"
         for name in names(dataset):
-            part = storage.path(f"{dataset}/{name}")
+            part = parse_path(f"{dataset}/{name}")
             if not name.endswith("parquet"):
-                storage.write_text(storage.path(f"{copy}/{name}"), storage.read_text(part))
+                storage.write_text(parse_path(f"{copy}/{name}"), storage.read_text(part))
         with pytest.raises(DatasetError, match="is missing, the manifest says"):
-            BatchLoader(storage.path(copy), "train", 16, shuffle=True, seed=0)
+            BatchLoader(parse_path(copy), "train", 16, shuffle=True, seed=0)
 
 
 class TestRuns:
@@ -76,8 +77,8 @@ class TestRuns:
         }
         assert any("tfevents" in name for name in names(there))
         for name in ("history.csv", "config.yaml"):
-            assert storage.read_text(storage.path(f"{there}/{name}")) == (local / name).read_text()
-        weights = [serving_model.load(storage.path(run))[0].get_weights() for run in runs]
+            assert storage.read_text(parse_path(f"{there}/{name}")) == (local / name).read_text()
+        weights = [serving_model.load(parse_path(run))[0].get_weights() for run in runs]
         for one, other in zip(*weights, strict=True):
             assert one.tobytes() == other.tobytes()
 
@@ -101,10 +102,10 @@ class TestRuns:
                 train(dataset, there, chosen())
         assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= names(there)
         with pytest.raises(RunError, match="its training has not finished"):
-            trained_model.read(storage.path(there))
+            trained_model.read(parse_path(there))
         train(dataset, there, chosen(), resume=True)
-        whole = storage.read_text(storage.path(f"{runs[0]}/history.csv"))
-        assert storage.read_text(storage.path(f"{there}/history.csv")) == whole
+        whole = storage.read_text(parse_path(f"{runs[0]}/history.csv"))
+        assert storage.read_text(parse_path(f"{there}/history.csv")) == whole
         assert not {".unfinished", "checkpoint.npz", "unfinished.csv"} & names(there)
 
     def test_are_evaluated(self, bucket, dataset, easy_dataset, runs, tmp_path):
@@ -123,17 +124,17 @@ class TestRuns:
 
 
 def test_a_manifest_is_read_from_there(dataset, easy_dataset):
-    assert manifest.read(storage.path(dataset)) == manifest.read(easy_dataset)
+    assert manifest.read(parse_path(dataset)) == manifest.read(easy_dataset)
 
 
 def test_without_credentials_or_a_server(dataset, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    storage.filesystem(storage.path(dataset)).clear_instance_cache()
+    get_filesystem(parse_path(dataset)).clear_instance_cache()
     with pytest.raises(StorageError) as error:
-        manifest.read(storage.path(f"{dataset}/elsewhere"))
+        manifest.read(parse_path(f"{dataset}/elsewhere"))
     assert str(error.value).startswith(f"{dataset}/elsewhere/manifest.json: cannot be read: ")
     assert "\n" not in str(error.value)
-    storage.filesystem(storage.path(dataset)).clear_instance_cache()
+    get_filesystem(parse_path(dataset)).clear_instance_cache()
 
 
 def test_a_package_that_is_missing_is_named():
@@ -142,7 +143,7 @@ def test_a_package_that_is_missing_is_named():
         "sys.modules['s3fs'] = None\n"
         "from fer_pipeline import storage\n"
         "try:\n"
-        "    storage.path('s3://bucket/key')\n"
+        "    parse_path('s3://bucket/key')\n"
         "except storage.StorageError as error:\n"
         "    print(error)\n"
     )
@@ -155,4 +156,4 @@ def test_a_package_that_is_missing_is_named():
 
 def test_of_no_filesystem():
     with pytest.raises(StorageError, match=r"^blah://host/x: "):
-        storage.path("blah://host/x")
+        parse_path("blah://host/x")

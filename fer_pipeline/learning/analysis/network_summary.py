@@ -211,7 +211,7 @@ def draw(network: keras.Model, path: Path) -> bool:
         )
     try:
         # Keras asks whether dot is there before it writes anything.
-        with storage.replacing(path) as temporary:
+        with storage.atomic_write(path) as temporary:
             keras.utils.plot_model(
                 network,
                 to_file=temporary,

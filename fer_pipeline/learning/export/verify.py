@@ -12,8 +12,8 @@ import numpy as np
 
 from fer_pipeline.data import manifest
 from fer_pipeline.errors import RunError
-from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import EXPORT_FILES, RunFile
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.export import benchmark, calibration_images, formats, litert
 from fer_pipeline.learning.export.calibration_images import LabelledImages
 from fer_pipeline.learning.export.formats import Probabilities
@@ -63,7 +63,7 @@ class ReferenceModel:
         samples: tuple[LabelledImages, ...] = ()
         about = {}
         if dataset is not None:
-            data = storage.path(dataset)
+            data = parse_path(dataset)
             made = manifest.read(data)
             predict_split.require_compatible(run, info, data, made)
             if info.dataset_checksum != made.checksum:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.io import storage
+from fer_pipeline.io.json_documents import read_document
 from fer_pipeline.io.output_kinds import ExportFile
 
 FORMAT_VERSION = 1
@@ -167,6 +167,4 @@ def read(folder: Path) -> ExportManifest:
         RunError: It is damaged, or that of a later version.
         StorageError: It cannot be read.
     """
-    return storage.read_described(
-        folder / ExportFile.EXPORT_INFO, ExportManifest, FORMAT_VERSION, RunError, "is damaged"
-    )
+    return read_document(folder / ExportFile.EXPORT_INFO, ExportManifest, RunError)

@@ -51,7 +51,7 @@ def build_serving_model(
 
 def save(model: keras.Model, path: Path) -> None:
     """Saves a model in one step: what stands at the path is the old one or the new one."""
-    with storage.replacing(path) as temporary:
+    with storage.atomic_write(path) as temporary:
         model.save(temporary)
 
 

@@ -21,7 +21,9 @@ from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.json_documents import read_document
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER, IN_PROGRESS_FILE, RunFile
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference.predictor import Predict, with_keras
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def resolve_model_path(model: str | Path | None) -> Path:
         if not storage.is_file(folder / RunFile.MODEL_INFO):
             raise RunError(f"{folder}: is missing; install the package again, or name a --model")
         return folder
-    folder = storage.path(model)
+    folder = parse_path(model)
     shipped = PRETRAINED / str(model)
     is_name = not storage.exists(folder) and (shipped / RunFile.MODEL_INFO).is_file()
     return shipped if is_name else folder
@@ -135,9 +137,7 @@ def read(folder: Path) -> ModelInfo:
             f"{folder}: {what} (no {RunFile.MODEL_INFO}); make one with the train job, or name"
             f" {shipped}"
         )
-    return storage.read_described(
-        folder / RunFile.MODEL_INFO, ModelInfo, FORMAT_VERSION, RunError, "is damaged"
-    )
+    return read_document(folder / RunFile.MODEL_INFO, ModelInfo, RunError)
 
 
 def read_model(folder: Path) -> tuple[ModelInfo, bytes]:

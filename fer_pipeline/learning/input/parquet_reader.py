@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fer_pipeline.data import manifest, schema
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.io import storage
+from fer_pipeline.io.paths import get_filesystem, is_local
 from fer_pipeline.learning.input.shuffle_buffer import Pixels
 
 # petastorm 0.12 is written for an older pyarrow, which says so at every turn, in its threads too.
@@ -53,10 +53,10 @@ class ParquetReader:
         odd = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
         if odd:
             raise DatasetError(f"{folder}: petastorm reads no path with a {odd[0]}; rename it")
-        local = storage.is_local(folder)
+        local = is_local(folder)
         self._urls = [f"file://{path}" if local else str(path) for path in paths]
         # petastorm hands it to a part of pyarrow that takes none of fsspec's as it is.
-        self._filesystem = None if local else _wrapped(storage.filesystem(folder))
+        self._filesystem = None if local else _wrapped(get_filesystem(folder))
         self._workers = 1 if deterministic else _FAST_WORKERS
         self._shard, self._shards = shard, shards
         self.split_rows = self.rows = sum(file.rows for file in files)

@@ -50,7 +50,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     # NumPy leaves a file that it cannot write open, and complains of it long after.
     content = io.BytesIO()
     np.savez(content, **arrays)
-    with storage.replacing(path) as temporary:
+    with storage.atomic_write(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 
 

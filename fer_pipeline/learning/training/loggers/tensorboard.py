@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from fer_pipeline.errors import StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.paths import is_local
 from fer_pipeline.learning.training.history import History, ValidationRound
 
 _PLACES = {"minibatch": "train", "validation": "validation"}
@@ -39,7 +40,7 @@ class TensorBoard(keras.callbacks.Callback):
         super().__init__()
         self._target, self._history, self._written = folder, history, 0
         # TensorFlow writes to disks alone: what is for elsewhere is copied there.
-        self._scratch = None if storage.is_local(folder) else tempfile.TemporaryDirectory()
+        self._scratch = None if is_local(folder) else tempfile.TemporaryDirectory()
         self._folder = Path(self._scratch.name) if self._scratch else folder
         self._writers: dict[Path, Any] = {}
 

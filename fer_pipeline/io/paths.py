@@ -1,0 +1,85 @@
+"""Local paths and URLs of other filesystems, as objects with the methods of `pathlib.Path`.
+
+A path is a local path, a `file:` URL, or a URL of any filesystem that fsspec knows, such as
+`s3://bucket/key`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlparse
+
+from fer_pipeline.errors import StorageError
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+def parse_path(text: str | Path) -> Path:
+    """Return the path object for a path or URL that a user names.
+
+    Args:
+        text: A local path or a URL; a path object of another filesystem is returned as it is.
+
+    Returns:
+        A `pathlib.Path` if the path is local; for any other filesystem a `UPath`, which has the
+        same methods.
+
+    Raises:
+        StorageError: There is no such filesystem, or the package for it is missing.
+    """
+    if not isinstance(text, str | Path):
+        return text
+    url = str(text)
+    if not _URL.match(url) or urlparse(url).scheme == "file":
+        return parse_local_path(url)
+    # Imported only for URLs: local paths do not need fsspec.
+    from upath import UPath
+
+    scheme = urlparse(url).scheme
+    try:
+        # Other processes write there too, so a listing must not be cached.
+        path = cast(Path, UPath(url, use_listings_cache=False))
+        get_filesystem(path)
+    except ImportError as error:
+        extra = "; pip install 'fer_pipeline[s3]'" if scheme in ("s3", "s3a") else ""
+        raise StorageError(f"{url}: {scheme}: needs a package: {error}{extra}") from error
+    except (ValueError, OSError) as error:
+        raise StorageError(f"{url}: cannot be reached: {error}") from error
+    return path
+
+
+def parse_local_path(text: str | Path) -> Path:
+    """Return the local path for a path or a `file:` URL.
+
+    Raises:
+        StorageError: It is a URL of another scheme.
+    """
+    text = str(text)
+    if not _URL.match(text):
+        return Path(text).expanduser()
+    url = urlparse(text)
+    if url.scheme != "file" or url.netloc not in ("", "localhost"):
+        raise StorageError(f"{text}: expected a local path or a file: URL")
+    # In a path "?" and "#" are ordinary characters, but urlparse cuts the text at them.
+    tail = text.partition(url.path)[2] if url.path else ""
+    return Path(unquote(url.path + tail))
+
+
+def is_local(path: Path) -> bool:
+    """Return whether a path from `parse_path` is on this machine."""
+    return isinstance(path, Path)
+
+
+def get_filesystem(path: Path) -> Any:
+    """Return the fsspec filesystem of a path that is not local."""
+    return cast(Any, path).fs
+
+
+def to_spark_url(path: Path) -> str:
+    """Return the URL to pass to Spark, which does not percent-decode paths."""
+    if is_local(path):
+        # Path.as_uri would quote the "=" of "split=train".
+        return f"file:{path.absolute()}"
+    return re.sub(r"^s3:", "s3a:", str(path))
