@@ -1,12 +1,16 @@
-"""Facial emotion recognition from FER2013: prepare, train, evaluate and score.
+"""Facial emotion recognition with FER2013: prepare images, train, evaluate and score.
 
-Data flows one way: raw -> prepared -> dataset on disk -> feed -> model -> trained -> evaluated
--> scored -> reported. The modules stand on three floors, each importing only downwards:
+The packages, each of which imports only from those below it:
 
-1. *pure*: numpy and OpenCV on plain arrays; no Spark, no TensorFlow, no petastorm;
-2. `fer_pipeline.spark` and `fer_pipeline.learning` (TensorFlow), which meet on disk and nowhere
-   else;
-3. `fer_pipeline.stages`, which the entry points in `jobs/` call.
+* `pipelines`: one function for each job; the entry points in `jobs/` call them.
+* `spark` and `learning`: the distributed side (Spark) and the networks (TensorFlow and Keras).
+  They exchange files, and neither imports the other.
+* `plots`: all pictures (matplotlib).
+* `metrics`: all numbers of an evaluation.
+* `config` and `cli`: the YAML configuration, and the options and errors on the command line.
+* `data`: images, labels, splits and stored datasets; NumPy and OpenCV on plain arrays.
+* `io`: paths, files and output folders.
+* `errors` and `text`: the errors that a user can cause, and texts for messages.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What every job's command line has in common."""
+"""The command line options, the log and the error messages that all jobs share."""
 
 from __future__ import annotations
 
@@ -10,66 +10,80 @@ from pathlib import Path
 
 from fer_pipeline.errors import FerError
 from fer_pipeline.io import interrupts
+from fer_pipeline.text import one_line
 
-log = logging.getLogger("fer_pipeline")
+_QUIET_LOGGERS = (
+    "py4j",
+    "matplotlib",
+    "PIL",
+    "petastorm",
+    "absl",
+    "tensorflow",
+    "h5py",
+)
+# 128 + SIGINT, as shells have it.
+_INTERRUPTED_EXIT_CODE = 130
 
 
-def parser(job: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the options of every job.
+def create_parser(job: str, description: str) -> argparse.ArgumentParser:
+    """Return an argument parser with the options of every job.
 
     Args:
-        job: The job's name, as `spark-submit.sh` takes it.
-        description: What the job does.
+        job: Name of the job, as `spark-submit.sh` takes it.
+        description: Description of the job for the help text.
     """
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"spark-submit.sh {job}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    common = made.add_argument_group("options of every job")
+    common = parser.add_argument_group("options of every job")
     common.add_argument("--config", type=Path, metavar="FILE.yaml", help="the configuration")
     common.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="overrides one key of it, such as image.size=28; repeatable",
+        help="override one key of the configuration, such as image.size=28; repeatable",
     )
     common.add_argument(
         "--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
     )
-    return made
+    return parser
 
 
-def run(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
-    """Runs a job: its log on stderr, its result on stdout, an error of the user's as one line.
+def run_job(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
+    """Run a job: log to stderr, print its report to stdout, print a user's error as one line.
 
     Args:
-        main: The job; returns its result as text.
-        arguments: What `parser` parsed.
+        main: Function that does the work and returns the report.
+        arguments: Arguments from the parser of `create_parser`.
 
     Returns:
         The exit status.
     """
+    _configure_logging(arguments.log_level)
+    try:
+        with interrupts.record_interrupts():
+            report = main(arguments)
+    except FerError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["error: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        return _INTERRUPTED_EXIT_CODE
+    print(report, flush=True)
+    return 0
+
+
+def _configure_logging(level: str) -> None:
     logging.basicConfig(
-        level=arguments.log_level,
+        level=level,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    # py4j logs what it raises too, with a traceback, and as nobody: to the root.
+    # py4j also logs the exceptions that it raises, with a traceback, and to the root logger.
     logging.getLogger().addFilter(lambda record: record.module != "java_gateway")
-    for noisy in ("py4j", "matplotlib", "PIL", "petastorm", "absl", "tensorflow", "h5py"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        with interrupts.record_interrupts():
-            result = main(arguments)
-    except FerError as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as stopped:
-        print("; ".join(["error: interrupted", *map(str, stopped.args)]), file=sys.stderr)
-        return 130
-    print(result, flush=True)
-    return 0
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

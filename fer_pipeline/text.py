@@ -1,4 +1,4 @@
-"""Text for messages and terminals: one-line errors, suggestions and tables."""
+"""Texts for messages and terminals: one-line errors, suggestions and tables."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def did_you_mean(name: str, known_names: Iterable[str]) -> str:
     """Return a hint at the known name that is nearest to a misspelt one.
 
     Args:
-        name: The name that is not known.
+        name: Name that is not known.
         known_names: All names that would have been accepted.
 
     Returns:
         "did you mean NAME?", or the list of all known names if none is near.
     """
-    known = list(known_names)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    names = list(known_names)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
 
 
 def format_table(
@@ -34,8 +34,8 @@ def format_table(
     """Return rows as a text table with aligned columns and no lines.
 
     Args:
-        rows: The cells, already formatted.
-        header: One title for each column.
+        rows: Cells of each row, already formatted.
+        header: Title of each column.
         alignment: "left" or "right" for each column.
     """
     return tabulate(

@@ -10,7 +10,7 @@ from fer_pipeline.io.output_kinds import DEFAULT_MODEL
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the job; returns its exit status."""
-    parser = cli.parser("evaluate", __doc__ or "")
+    parser = cli.create_parser("evaluate", __doc__ or "")
     models = parser.add_mutually_exclusive_group()
     models.add_argument(
         "--model",
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("layers", "image", "runtime"):
             if getattr(arguments, name) not in ([], None):
                 parser.error(f"argument --{name}: not allowed with argument --compare")
-    return cli.run(_run if arguments.compare is None else _compare, arguments)
+    return cli.run_job(_run if arguments.compare is None else _compare, arguments)
 
 
 def _compare(arguments: argparse.Namespace) -> str:

@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = cli.parser("export", __doc__ or "")
+    parser = cli.create_parser("export", __doc__ or "")
     parser.add_argument(
         "--model",
         required=True,
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         help="repeatable; default: " + ", ".join(EXPORT_FILES) + " (this one with --dataset)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
-    return cli.run(_run, parser.parse_args(argv))
+    return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace) -> str:

@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = cli.parser("preprocess", __doc__ or "")
+    parser = cli.create_parser("preprocess", __doc__ or "")
     parser.add_argument(
         "--input",
         required=True,
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the dataset's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
-    return cli.run(_run, parser.parse_args(argv))
+    return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace) -> str:

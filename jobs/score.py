@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = cli.parser("score", __doc__ or "")
+    parser = cli.create_parser("score", __doc__ or "")
     parser.add_argument(
         "--model",
         metavar="RUN",
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="inference.flip=true: average over each image and its mirror image",
     )
-    return cli.run(_run, parser.parse_args(argv))
+    return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _configuration(arguments: argparse.Namespace) -> config.Config:

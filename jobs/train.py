@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = cli.parser("train", __doc__ or "")
+    parser = cli.create_parser("train", __doc__ or "")
     parser.add_argument("--dataset", metavar="DIR", help="what preprocess made")
     parser.add_argument("--output", metavar="RUN", help="the run's folder")
     begun = parser.add_mutually_exclusive_group()
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
     if arguments.workers is not None and arguments.workers < 1:
         parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
-    return cli.run(_show if arguments.summary or arguments.preview else _run, arguments)
+    return cli.run_job(_show if arguments.summary or arguments.preview else _run, arguments)
 
 
 def _show(arguments: argparse.Namespace) -> str:

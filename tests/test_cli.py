@@ -16,7 +16,7 @@ class OddError(FerError):
 
 
 def outcome(main, capsys) -> tuple[int, str, str]:
-    code = cli.run(main, ARGUMENTS)
+    code = cli.run_job(main, ARGUMENTS)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -60,7 +60,7 @@ def test_an_interruption_may_say_what_goes_on(capsys):
 
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        cli.run(raising(ZeroDivisionError()), ARGUMENTS)
+        cli.run_job(raising(ZeroDivisionError()), ARGUMENTS)
 
 
 PROGRAM = """
@@ -76,7 +76,7 @@ def main(arguments):
         raise InputError("no such\\nfile")
     return "result"
 
-sys.exit(cli.run(main, cli.parser("preprocess", "What it does.").parse_args()))
+sys.exit(cli.run_job(main, cli.create_parser("preprocess", "What it does.").parse_args()))
 """
 
 
@@ -108,7 +108,7 @@ def test_the_log_level_is_obeyed_and_an_error_is_the_last_line():
 
 
 def parsed(*arguments: str) -> Namespace:
-    return cli.parser("train", "Trains.").parse_args(arguments)
+    return cli.create_parser("train", "Trains.").parse_args(arguments)
 
 
 def test_every_job_has_a_config_overrides_and_a_log_level():

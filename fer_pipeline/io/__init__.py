@@ -1,1 +1,1 @@
-"""Files, paths and finished output folders; knows neither Spark nor TensorFlow."""
+"""Paths, files and output folders; imports neither Spark nor TensorFlow."""

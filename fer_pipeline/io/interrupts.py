@@ -1,9 +1,9 @@
-"""Ctrl-C that is not lost.
+"""Ctrl-C that cannot get lost.
 
-Python raises a KeyboardInterrupt wherever the program happens to be. Where that is a finalizer, or
-a method that C code calls and whose errors it clears (a lookup in a dictionary, `hasattr`), nobody
-hears of it, and a training of hours goes on as if nothing had been said. So it is written down too,
-and whoever loops for long asks.
+Python raises a KeyboardInterrupt at whatever line the program is. If that line is in a finalizer,
+or in a method that C code calls and whose errors it clears (a lookup in a dictionary, `hasattr`),
+the exception is swallowed, and a training run of hours continues. So the signal handler also
+records the interrupt, and long loops check that record.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import signal
 import threading
 from collections.abc import Iterator
 
-_came = threading.Event()
+_interrupted = threading.Event()
 
 
 @contextlib.contextmanager
 def record_interrupts() -> Iterator[None]:
-    """Within it, `check` knows of a Ctrl-C.
+    """Record each Ctrl-C within the block, for `raise_if_interrupted`.
 
-    Changes nothing where the signal is ignored, as in the background of a shell, or handled
-    already, and outside of the main thread, which hears of no signal.
+    Nothing is changed if the signal is ignored, as in the background of a shell, if it is handled
+    already, or outside the main thread, which alone receives signals.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -29,25 +29,25 @@ def record_interrupts() -> Iterator[None]:
     ):
         yield
         return
-    _came.clear()
-    signal.signal(signal.SIGINT, _notice)
+    _interrupted.clear()
+    signal.signal(signal.SIGINT, _record_and_raise)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _came.clear()
+        _interrupted.clear()
 
 
 def raise_if_interrupted() -> None:
-    """Ends what goes on although it was interrupted.
+    """Raise again if an interrupt was recorded.
 
     Raises:
-        KeyboardInterrupt: There was a Ctrl-C, and nobody has heard of it.
+        KeyboardInterrupt: There was a Ctrl-C, and its exception was swallowed.
     """
-    if _came.is_set():
+    if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
-def _notice(*_: object) -> None:
-    _came.set()
+def _record_and_raise(*_: object) -> None:
+    _interrupted.set()
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What made an output."""
+"""The package versions and the time that an output records."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from fer_pipeline import __version__
 
 
 def package_versions(*packages: str) -> dict[str, str]:
-    """The versions of this package, of Python and of those of the named packages that are there.
+    """Return the versions of this package, of Python and of the named packages.
 
     Args:
-        packages: Distribution names; TensorFlow comes under more than one.
+        packages: Distribution names; those that are not installed are left out, since TensorFlow
+            comes under more than one.
     """
-    found = {"fer_pipeline": __version__, "python": platform.python_version()}
+    versions = {"fer_pipeline": __version__, "python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def utc_timestamp() -> str:
-    """The time in UTC, in ISO 8601, to the second."""
+    """Return the current time in UTC, in ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
