@@ -85,7 +85,7 @@ class OutputFolder:
             return False
         if not self._has_format():
             raise StorageError(
-                f"{self.path / self.kind.commit_file}: is not that of {self.kind.name};"
+                f"{self.path / self.kind.commit_file}: is not the file of {self.kind.name};"
                 " choose another folder"
             )
         if not self.overwrite:
@@ -248,7 +248,7 @@ class OutputFolder:
                 self._delete()
         except (OSError, StorageError) as error:
             log.warning(
-                "%s: %s of another model is left there: %s", self.path, self.kind.name, error
+                "%s: %s of another model cannot be deleted: %s", self.path, self.kind.name, error
             )
 
     def _delete(self) -> None:
@@ -263,7 +263,7 @@ class OutputFolder:
         for path in (self.path, *files, *folders):
             has_type = storage.is_file(path) if path in files else storage.is_folder(path)
             if path.is_symlink() or (storage.exists(path) and not has_type):
-                raise StorageError(f"{path} is a link, or not what a job writes there")
+                raise StorageError(f"{path} is a link, or of another type than a job writes there")
         # Until the last file is deleted, all of them stay recognisable as a job's.
         self.mark_in_progress()
         for path in files:

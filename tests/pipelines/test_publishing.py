@@ -103,7 +103,7 @@ def test_a_folder_of_other_things_is_refused(prepare, files, tmp_path, overwrite
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.odt").write_bytes(b"years of work")
 
-    with pytest.raises(StorageError, match=r"is not empty .* \(there is thesis\.odt\)"):
+    with pytest.raises(StorageError, match=r"is not empty .* \(it holds thesis\.odt\)"):
         prepare(files[0], to=tmp_path / "out", overwrite=overwrite)
 
     assert on_disk(tmp_path / "out") == {"thesis.odt": b"years of work"}

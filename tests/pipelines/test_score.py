@@ -715,7 +715,7 @@ class TestOutput:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.odt").write_bytes(b"years of work")
 
-        with pytest.raises(StorageError, match=r"is not empty .* \(there is thesis\.odt\)"):
+        with pytest.raises(StorageError, match=r"is not empty .* \(it holds thesis\.odt\)"):
             scored(run, crops.root, to=tmp_path / "out", overwrite=overwrite)
 
         assert on_disk(tmp_path / "out") == {"thesis.odt": b"years of work"}

@@ -783,7 +783,7 @@ class TestRefusals:
         (tmp_path / "thesis.tex").write_text("three years of work")
         message = self.refused(StorageError, easy_dataset, tmp_path, overwrite=overwrite)
         assert message == (
-            f"{tmp_path}: is not empty and not a finished training run (there is thesis.tex);"
+            f"{tmp_path}: is not empty and not a finished training run (it holds thesis.tex);"
             " choose another folder"
         )
 

@@ -416,7 +416,7 @@ class TestRefusals:
         (tmp_path / theirs).parent.mkdir(exist_ok=True)
         (tmp_path / theirs).write_text("three years of work")
         message = refused(StorageError, run, tmp_path, overwrite=overwrite)
-        assert f"not an export (there is {theirs.partition('/')[0]})" in message
+        assert f"not an export (it holds {theirs.partition('/')[0]})" in message
 
     def test_the_run_itself_is_no_place_for_it(self, run):
         assert "not an export" in refused(StorageError, run, run, overwrite=True)

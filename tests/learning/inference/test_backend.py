@@ -370,7 +370,9 @@ class TestReplacedRun:
         shutil.copytree(whole / "export", tmp_path / "theirs")
         (run / "export").symlink_to(tmp_path / "theirs")
         train(str(easy_dataset), str(run), tiny, overwrite=True)
-        assert any("an export of another model is left there" in each for each in caplog.messages)
+        assert any(
+            "an export of another model cannot be deleted" in each for each in caplog.messages
+        )
         assert (tmp_path / "theirs" / EXPORT.commit_file).is_file()
         with pytest.raises(RunError, match=r"/export: is of another model than"):
             chosen(run, "litert")
