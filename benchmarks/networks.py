@@ -39,7 +39,7 @@ def _measured(name: str) -> Iterator[tuple[str, str, str]]:
     with precision.use_precision(computed):
         network = registry.build_network(name, size, classes, {})
     model = serving_model.build_serving_model(network, size, Normalization.centered())
-    cost = network_summary.describe(network).multiply_adds / 1e6
+    cost = network_summary.summarize_network(network).multiply_adds / 1e6
     about = f"{name}, {size}x{size}, {cost:.1f} M multiply-adds"
     suffix = f"images/s ({computed}, batches of {_BATCH})"
     trained = _rate(_training(network, model, size, classes))

@@ -21,8 +21,8 @@ from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import COMPARISON, CONFIG_FILE, ComparisonFile
 from fer_pipeline.io.paths import parse_path
-from fer_pipeline.learning.analysis import cost
-from fer_pipeline.learning.analysis.network_summary import describe
+from fer_pipeline.learning.analysis import timing
+from fer_pipeline.learning.analysis.network_summary import summarize_network
 from fer_pipeline.learning.inference import predict_split, serving_model, trained_model
 from fer_pipeline.learning.inference.predict_split import Columns
 from fer_pipeline.learning.inference.trained_model import ModelInfo
@@ -175,7 +175,7 @@ def _compared(
 ) -> Comparison:
     batch_size = config.inference.batch_size
     log.info("timing forward passes")
-    speeds = cost.images_per_second(
+    speeds = timing.images_per_second(
         [one.network for one in given], [one.pixels for one in given], batch_size
     )
     entries = [
@@ -183,7 +183,7 @@ def _compared(
     ]
     right = [inputs.predicted_classes(one.probabilities) == one.rows[schema.LABEL] for one in given]
     at_once = min(batch_size, len(given[0].pixels))
-    conditions = BenchmarkSettings(at_once, cost.cores(), config.inference.flip)
+    conditions = BenchmarkSettings(at_once, timing.available_cores(), config.inference.flip)
     pairs = significance.compare_classifiers(np.stack(right))
     count = None if copies is None else int(copies.sum())
     return Comparison(tuple(entries), pairs, conditions, count)
@@ -199,7 +199,7 @@ def _entry(
     if copies is not None and copies.any() and not copies.all():
         seed = answer.result.intervals.seed
         new = classification.compute_metrics(labels[~copies], given[~copies], classes, seed)
-    network = describe(answer.network)
+    network = summarize_network(answer.network)
     return ModelResult(
         name=answer.name,
         path=str(answer.run.resolve()),
@@ -208,7 +208,9 @@ def _entry(
         network=answer.info.network,
         size=answer.info.size,
         precision=network.precision,
-        cost=Cost(network.parameters, network.multiply_adds, tuple(network.left_out), speed),
+        cost=Cost(
+            network.parameters, network.multiply_adds, tuple(network.uncounted_layers), speed
+        ),
         result=answer.result,
         new=new,
     )

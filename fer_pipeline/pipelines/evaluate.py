@@ -22,7 +22,7 @@ from fer_pipeline.io import storage, versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import CONFIG_FILE, EVALUATION, EvaluationFile
 from fer_pipeline.io.paths import parse_path
-from fer_pipeline.learning.analysis import cost
+from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.learning.inference import backend, predict_split, serving_model, trained_model
 from fer_pipeline.learning.inference.backend import InferenceBackend
@@ -113,7 +113,7 @@ def evaluate(
     chosen = backend.choose_backend(run, info, content, "litert" if litert else "keras")
     predict_split.require_compatible(run, info, data, made)
     inspection = LayerInspector(network)
-    drawn = inspection.chosen(layers)
+    drawn = inspection.select_layers(layers)
     _require_row(data, made, split, image)
     predict_split.warn_of_leakage(info, made, split)
     gallery = SampleSelector(len(made.classes), config.seed, image)
@@ -194,7 +194,7 @@ def _write(output_folder: OutputFolder, table: pa.Table) -> None:
 def _answers(network: Any, chosen: InferenceBackend, config: Config) -> Predict:
     if chosen.name == "keras":
         return predict_split.keras_predict_fn(network)
-    return with_litert(chosen.content, config.inference.batch_size, cost.cores())
+    return with_litert(chosen.content, config.inference.batch_size, timing.available_cores())
 
 
 def _title(run: Path, data: Path, split: Split, chosen: InferenceBackend, config: Config) -> str:

@@ -69,13 +69,13 @@ def plot_samples(
     storage.remove(folder / EvaluationFile.FEATURE_MAPS)
     if layers:
         subject = gallery.subject
-        outputs = inspection.outputs(subject.pixels, layers)
+        outputs = inspection.layer_outputs(subject.pixels, layers)
         shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
         feature_maps.draw_feature_maps(
             subject, shown, classes, within, folder / EvaluationFile.FEATURE_MAPS
         )
     storage.remove(folder / EvaluationFile.CLASS_ACTIVATION)
-    if inspection.evidence is not None:
+    if inspection.cam_layer is not None:
         path = folder / EvaluationFile.CLASS_ACTIVATION
         class_activation.draw_class_activation(inspection, gallery, classes, within, path)
 

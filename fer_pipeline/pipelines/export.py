@@ -14,7 +14,7 @@ from fer_pipeline.io import storage, versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import EXPORT, EXPORT_FILES, EXPORT_FOLDER, ExportFile
 from fer_pipeline.io.paths import is_local, parse_path
-from fer_pipeline.learning.analysis.network_summary import describe
+from fer_pipeline.learning.analysis.network_summary import summarize_network
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.export.verify import ReferenceModel, benchmark_exports
 from fer_pipeline.learning.inference import serving_model, trained_model
@@ -92,7 +92,7 @@ def export(
     with TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         made = [original.write(form, scratch) for form in dict.fromkeys(forms)]
-        computes = describe(trained).precision
+        computes = summarize_network(trained).precision
         result = _result(
             original, info, computes, rounding, benchmark_exports(made, run, info, scratch)
         )

@@ -35,13 +35,13 @@ def summarize(config: Config, dataset: str | None, picture: Path) -> str:
         made = manifest.read(parse_path(dataset))
         size, classes = made.image.size, made.classes
     network = registry.build_network(config.model.name, size, len(classes), config.model.options)
-    drawn = network_summary.draw(network, picture)
+    drawn = network_summary.draw_graph(network, picture)
     return "\n".join(
         [
             f"{config.model.name} for {size}x{size} pixels and {len(classes)} classes"
             f" ({', '.join(classes)})",
             "",
-            network_summary.table(network_summary.describe(network)),
+            network_summary.format_summary(network_summary.summarize_network(network)),
             f"wrote {picture}" if drawn else "no picture: it needs graphviz (apt install graphviz)",
         ]
     )

@@ -72,7 +72,7 @@ def draw_class_activation(
     sheet = Canvas(width, top + len(classes) * (_SIDE + _CAPTION) + 0.1)
     sheet.title(
         about,
-        f"class activation (Grad-CAM) on {inspection.evidence}",
+        f"class activation (Grad-CAM) on {inspection.cam_layer}",
         "bright: speaks for the class; each map has its own scale",
     )
     for column, header in enumerate(_HEADERS):

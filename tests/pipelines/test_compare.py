@@ -17,7 +17,6 @@ from fer_pipeline.data.images import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
-from fer_pipeline.learning.analysis import cost
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance

@@ -1,1 +1,1 @@
-"""Inspection of networks: layers, parameters, cost."""
+"""Analysis of networks: layers, parameters, multiply-adds, speed and class activation."""

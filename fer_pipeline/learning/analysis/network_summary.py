@@ -1,4 +1,4 @@
-"""What a network consists of: layers, parameters and multiply-adds, as text and as a picture."""
+"""Summary of a network as text and as a graph: layers, parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -12,54 +12,56 @@ import keras
 
 from fer_pipeline.errors import StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.learning.analysis import cost
+from fer_pipeline.learning.analysis import flops
+from fer_pipeline.learning.analysis.flops import Shape
+from fer_pipeline.text import format_table
 
 log = logging.getLogger(__name__)
 
-PICTURES = (".pdf", ".png", ".svg")
-"""The forms in which `draw` draws."""
+GRAPH_SUFFIXES = (".pdf", ".png", ".svg")
+"""File formats of `draw_graph`."""
 
-_FLOAT32 = 4  # bytes
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer.
+    """Summary of one layer.
 
     Attributes:
-        name: Its name; within a nested model, behind that model's and a slash.
-        kind: The layer's class.
-        output_shape: Of one image, without the batch; None where Keras does not know it, in a model
-            that is no graph of layers.
-        parameters: How many it has, trainable or not.
-        multiply_adds: For one image, see `describe`; None where the shape that it gives, or takes,
-            is not known.
-        left_out: Whether it multiplies with a kernel, and yet counts as 0.
+        name: Name of the layer; in a nested model, after that model's name and a slash.
+        kind: Class of the layer.
+        output_shape: Shape of its output for one image, without the batch dimension; None if Keras
+            does not know it, as in a model that is no graph of layers.
+        parameters: Number of parameters, trainable or not.
+        multiply_adds: Multiply-adds for one image, see `summarize_network`; None if the shape of
+            its output, or of its input, is not known.
+        is_uncounted: Whether it multiplies with a kernel and yet counts as 0.
     """
 
     name: str
     kind: str
-    output_shape: tuple[int | None, ...] | None
+    output_shape: Shape | None
     parameters: int
     multiply_adds: int | None
-    left_out: bool = False
+    is_uncounted: bool = False
 
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """A network.
+    """Summary of a network.
 
     Attributes:
-        name: Its name.
-        rows: Its layers, in order.
-        trainable: Parameters that training changes.
-        not_trainable: Those that it does not, such as BatchNorm's moving statistics.
-        multiply_adds: For one image; None where those of a layer are not known.
-        precision: In which it computes, `float32` or, where it does so in part, `mixed_bfloat16`.
+        name: Name of the network.
+        layers: Its layers, in order.
+        trainable: Number of parameters that training changes.
+        not_trainable: Number of the others, such as BatchNorm's moving statistics.
+        multiply_adds: Multiply-adds for one image; None if those of a layer are not known.
+        precision: `float32`, or `mixed_bfloat16` if some layers compute in bfloat16.
     """
 
     name: str
-    rows: tuple[LayerSummary, ...]
+    layers: tuple[LayerSummary, ...]
     trainable: int
     not_trainable: int
     multiply_adds: int | None
@@ -67,26 +69,26 @@ class NetworkSummary:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Number of all parameters."""
         return self.trainable + self.not_trainable
 
     @property
-    def left_out(self) -> list[str]:
-        """The kinds of layers that multiply with a kernel, and yet count as 0."""
-        return sorted({row.kind for row in self.rows if row.left_out})
+    def uncounted_layers(self) -> list[str]:
+        """Classes of the layers that multiply with a kernel and yet count as 0."""
+        return sorted({layer.kind for layer in self.layers if layer.is_uncounted})
 
     @property
     def megabytes(self) -> float:
-        """The size of the parameters as float32, in units of 10^6 bytes."""
-        return _FLOAT32 * self.parameters / 1e6
+        """Size of the parameters as float32, in units of 10^6 bytes."""
+        return _FLOAT32_BYTES * self.parameters / 1e6
 
 
-def describe(network: keras.Model) -> NetworkSummary:
-    """Describes a network layer by layer, those of nested models in their places.
+def summarize_network(network: keras.Model) -> NetworkSummary:
+    """Summarize a network layer by layer; the layers of nested models are listed in their place.
 
     One multiply-add is a product and its addition to a sum. Those of convolutions and dense layers
-    are counted, each for one image and as the textbook's loops over the whole kernel do, so the
-    products with the zeros of a border count too:
+    are counted, for one image and as the textbook's loops over the whole kernel do, so products
+    with the zeros of a border count too:
 
     - `Conv2D`: height * width of the output * kernel height * width * input channels (per group)
       * filters;
@@ -94,123 +96,122 @@ def describe(network: keras.Model) -> NetworkSummary:
     - `SeparableConv2D`: a depthwise one, and a `Conv2D` of 1x1 over its outputs;
     - `Conv2DTranspose`: height * width of the input * kernel height * width * input channels
       * filters;
-    - `Dense`: inputs * units, for each position where there are several.
+    - `Dense`: inputs * units, for each position if there are several.
 
-    Biases, BatchNorm, activations, poolings and every other layer count as 0; `left_out` names
-    those that have a kernel. A layer that is used several times has one row and is counted once.
+    Biases, BatchNorm, activations, poolings and all other layers count as 0; `uncounted_layers`
+    names those that have a kernel. A layer that is used several times is listed and counted once.
 
     Args:
         network: A built model.
     """
-    rows = tuple(_rows(network, ""))
-    counts = [row.multiply_adds for row in rows]
-    known = [count for count in counts if count is not None]
+    layers = tuple(_summarize_layers(network, ""))
+    counts = [layer.multiply_adds for layer in layers if layer.multiply_adds is not None]
     return NetworkSummary(
         name=network.name,
-        rows=rows,
-        trainable=_size(network.trainable_weights),
-        not_trainable=_size(network.non_trainable_weights),
-        multiply_adds=sum(known) if len(known) == len(counts) else None,
-        precision="mixed_bfloat16" if "bfloat16" in _computed(network) else "float32",
+        layers=layers,
+        trainable=_parameter_count(network.trainable_weights),
+        not_trainable=_parameter_count(network.non_trainable_weights),
+        multiply_adds=sum(counts) if len(counts) == len(layers) else None,
+        precision="mixed_bfloat16" if "bfloat16" in _compute_dtypes(network) else "float32",
     )
 
 
-def _computed(network: keras.Model) -> set[str]:
-    found: set[str] = set()
+def _compute_dtypes(network: keras.Model) -> set[str]:
+    dtypes: set[str] = set()
     for layer in network.layers:
-        found |= _computed(layer) if isinstance(layer, keras.Model) else {layer.compute_dtype}
-    return found
+        dtypes |= (
+            _compute_dtypes(layer) if isinstance(layer, keras.Model) else {layer.compute_dtype}
+        )
+    return dtypes
 
 
-def _rows(network: keras.Model, prefix: str) -> Iterator[LayerSummary]:
+def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummary]:
     for layer in network.layers:
         name = prefix + layer.name
         if isinstance(layer, keras.Model):
-            yield from _rows(layer, f"{name}/")
+            yield from _summarize_layers(layer, f"{name}/")
         elif not isinstance(layer, keras.layers.InputLayer):
             yield LayerSummary(
-                name,
-                type(layer).__name__,
-                cost.input_shape(layer, "output"),
-                _size(layer.weights),
-                cost.multiply_adds(layer),
-                cost.is_left_out(layer),
+                name=name,
+                kind=type(layer).__name__,
+                output_shape=flops.image_shape(layer, "output"),
+                parameters=_parameter_count(layer.weights),
+                multiply_adds=flops.count_multiply_adds(layer),
+                is_uncounted=flops.is_uncounted(layer),
             )
 
 
-def _size(variables: Sequence[keras.Variable]) -> int:
+def _parameter_count(variables: Sequence[keras.Variable]) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def table(summary: NetworkSummary) -> str:
-    """The layers and the totals for a terminal."""
-    cells = [("layer", "type", "output", "parameters", "multiply-adds")]
-    cells += [
+def format_summary(summary: NetworkSummary) -> str:
+    """Return the layers and the totals as text for a terminal."""
+    rows = [
         (
-            row.name,
-            row.kind,
-            _shape(row.output_shape),
-            _count(row.parameters),
-            _count(row.multiply_adds),
+            layer.name,
+            layer.kind,
+            _format_shape(layer.output_shape),
+            _format_count(layer.parameters),
+            _format_count(layer.multiply_adds),
         )
-        for row in summary.rows
+        for layer in summary.layers
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    aligned = "<<<>>"
-    lines = [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(*parts, strict=True)
-        ).rstrip()
-        for parts in ((row, aligned, widths) for row in cells)
-    ]
+    table = format_table(
+        rows,
+        header=("layer", "type", "output", "parameters", "multiply-adds"),
+        alignment=("left", "left", "left", "right", "right"),
+    )
     count = summary.multiply_adds
-    others = f"; {', '.join(summary.left_out)} as 0" if summary.left_out else ""
+    uncounted = summary.uncounted_layers
+    exceptions = f"; {', '.join(uncounted)} as 0" if uncounted else ""
     return "\n".join(
         [
-            *lines,
+            *(line.rstrip() for line in table.splitlines()),
             "",
             f"{summary.name}: {summary.parameters:,} parameters ({summary.trainable:,} trainable,"
             f" {summary.not_trainable:,} not), {summary.megabytes:.2f} MB as float32",
             f"multiply-adds per image: {'not known' if count is None else f'{count:,}'} (of"
-            f" convolutions and dense layers{others})",
+            f" convolutions and dense layers{exceptions})",
         ]
     )
 
 
-def _count(number: int | None) -> str:
+def _format_count(number: int | None) -> str:
     if number is None:
         return "?"
     return f"{number:,}" if number else ""
 
 
-def _shape(shape: tuple[int | None, ...] | None) -> str:
+def _format_shape(shape: Shape | None) -> str:
     if shape is None:
         return "?"
     return " x ".join("?" if side is None else str(side) for side in shape)
 
 
-def draw(network: keras.Model, path: Path) -> bool:
-    """Draws the graph of the layers with the shapes of their outputs.
+def draw_graph(network: keras.Model, path: Path) -> bool:
+    """Draw the graph of the layers with the shapes of their outputs.
 
-    Graphviz, the program `dot`, does the drawing, and pydot speaks to it. Without them nothing is
-    drawn, and the log says so.
+    Keras does it with pydot and Graphviz's program `dot`. Without them nothing is drawn, and a
+    warning is logged.
 
     Args:
         network: A built model.
-        path: The file, in one of the forms of `PICTURES`.
+        path: Path of the file, with one of `GRAPH_SUFFIXES`.
 
     Returns:
-        Whether it was drawn.
+        Whether the graph was drawn.
 
     Raises:
-        StorageError: The file's name does not end like a picture's, or it cannot be written.
+        StorageError: The file has another suffix, or cannot be written.
     """
-    if path.suffix not in PICTURES:
+    if path.suffix not in GRAPH_SUFFIXES:
         raise StorageError(
-            f"{path}: a network is drawn as {', '.join(PICTURES)}; name a file that ends so"
+            f"{path}: a network can be drawn as {', '.join(GRAPH_SUFFIXES)}; choose a file name"
+            " with one of these suffixes"
         )
     try:
-        # Keras asks whether dot is there before it writes anything.
+        # Keras checks that dot exists before it writes anything.
         with storage.atomic_write(path) as temporary:
             keras.utils.plot_model(
                 network,
@@ -221,6 +222,6 @@ def draw(network: keras.Model, path: Path) -> bool:
                 dpi=64,
             )
     except ImportError:
-        log.warning("%s: not drawn: graphviz's dot is not on this machine", path)
+        log.warning("%s: not drawn, because Graphviz's dot is not installed", path)
         return False
     return True

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from fer_pipeline import config
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.analysis import network_summary
-from fer_pipeline.learning.analysis.network_summary import LayerSummary, describe, draw, table
+from fer_pipeline.learning.analysis.network_summary import (
+    LayerSummary,
+    draw_graph,
+    format_summary,
+    summarize_network,
+)
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.pipelines.summarize import summarize
 
@@ -66,8 +71,8 @@ class Unknown(keras.Model):
 
 class TestDescribe:
     def test_system_a(self, system_a):
-        summary = describe(system_a)
-        assert summary.rows == SYSTEM_A
+        summary = summarize_network(system_a)
+        assert summary.layers == SYSTEM_A
         assert summary.name == "system_a"
         assert (summary.trainable, summary.not_trainable) == (57_527, 0)
         assert summary.parameters == 57_527
@@ -96,10 +101,10 @@ class TestDescribe:
         ],
     )  # fmt: skip
     def test_totals(self, name, size, classes, trainable, not_trainable, multiply_adds):
-        summary = describe(registry.build_network(name, size, classes, {}))
+        summary = summarize_network(registry.build_network(name, size, classes, {}))
         assert (summary.trainable, summary.not_trainable) == (trainable, not_trainable)
         assert summary.multiply_adds == multiply_adds
-        assert sum(row.parameters for row in summary.rows) == summary.parameters
+        assert sum(row.parameters for row in summary.layers) == summary.parameters
 
     def test_nested_models_are_flattened(self, system_a):
         pixels = keras.Input((28, 28, 1))
@@ -107,8 +112,8 @@ class TestDescribe:
         around_both = keras.layers.Softmax(name="probabilities")(
             inner(keras.layers.Rescaling(2.0, name="rescaling")(pixels))
         )
-        summary = describe(keras.Model(pixels, around_both, name="outer"))
-        assert summary.rows == (
+        summary = summarize_network(keras.Model(pixels, around_both, name="outer"))
+        assert summary.layers == (
             LayerSummary("rescaling", "Rescaling", (28, 28, 1), 0, 0),
             *(
                 LayerSummary(f"inner/system_a/{r.name}", r.kind, r.output_shape, r.parameters,
@@ -124,22 +129,25 @@ class TestDescribe:
     def test_frozen_layers_are_not_trainable(self):
         network = registry.build_network("system_a", 28, 7, {})
         network.get_layer("hidden").trainable = False
-        summary = describe(network)
+        summary = summarize_network(network)
         assert (summary.trainable, summary.not_trainable) == (57_527 - 50_240, 50_240)
 
     def test_a_dense_layer_over_maps_is_counted_at_each_position(self):
-        assert describe(around(keras.layers.Dense(5), (4, 6, 3))).multiply_adds == 4 * 6 * 3 * 5
+        assert (
+            summarize_network(around(keras.layers.Dense(5), (4, 6, 3))).multiply_adds
+            == 4 * 6 * 3 * 5
+        )
 
     def test_what_is_not_known_is_not_counted_as_nothing(self):
         network = Unknown()
         network(np.zeros((1, 4, 4, 1), np.float32))
-        summary = describe(network)
-        assert summary.rows == (
+        summary = summarize_network(network)
+        assert summary.layers == (
             LayerSummary("flat", "Flatten", None, 0, 0),
             LayerSummary("end", "Dense", None, 34, None),
         )
         assert summary.multiply_adds is None
-        assert table(summary) == (
+        assert format_summary(summary) == (
             "layer  type     output  parameters  multiply-adds\n"
             "flat   Flatten  ?\n"
             "end    Dense    ?               34              ?\n"
@@ -150,9 +158,11 @@ class TestDescribe:
 
     def test_a_size_that_is_not_known(self):
         layer = keras.layers.Conv2D(4, 3, name="convolution")
-        (row,) = describe(around(layer, (None, 8, 1))).rows
+        (row,) = summarize_network(around(layer, (None, 8, 1))).layers
         assert row == LayerSummary("convolution", "Conv2D", (None, 6, 4), 40, None)
-        assert "? x 6 x 4" in table(describe(around(keras.layers.Conv2D(4, 3), (None, 8, 1))))
+        assert "? x 6 x 4" in format_summary(
+            summarize_network(around(keras.layers.Conv2D(4, 3), (None, 8, 1)))
+        )
 
 
 # With an input, a kernel and no border of anything but ones, each output is the number of products
@@ -163,7 +173,7 @@ class TestAgainstCounting:
         for variable in network.weights:
             variable.assign(np.ones(variable.shape, np.float32))
         return int(np.asarray(network(np.ones((1, *shape), np.float32)), np.float64).sum()), (
-            describe(network).multiply_adds
+            summarize_network(network).multiply_adds
         )
 
     @settings(max_examples=20, deadline=None)
@@ -201,16 +211,18 @@ class TestAgainstCounting:
                 keras.layers.Conv2D(5, 1),
             ]
         )
-        assert describe(one).multiply_adds == describe(two).multiply_adds
+        assert summarize_network(one).multiply_adds == summarize_network(two).multiply_adds
 
 
 class TestTable:
     def test_system_a(self, system_a):
-        assert table(describe(system_a)) == TABLE
+        assert format_summary(summarize_network(system_a)) == TABLE
 
     @pytest.mark.parametrize("name", registry.network_names())
     def test_every_line_fits_a_terminal(self, name):
-        lines = table(describe(registry.build_network(name, 48, 7, {}))).splitlines()
+        lines = format_summary(
+            summarize_network(registry.build_network(name, 48, 7, {}))
+        ).splitlines()
         assert max(map(len, lines)) <= 100
         assert all(line == line.rstrip() for line in lines)
 
@@ -219,12 +231,12 @@ BEGINNINGS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
 class TestDraw:
-    @pytest.mark.parametrize("suffix", network_summary.PICTURES)
+    @pytest.mark.parametrize("suffix", network_summary.GRAPH_SUFFIXES)
     def test_a_picture_where_graphviz_is_there_and_else_nothing(
         self, system_a, tmp_path, suffix, caplog
     ):
         path = tmp_path / f"graph{suffix}"
-        drawn = draw(system_a, path)
+        drawn = draw_graph(system_a, path)
         assert drawn == (shutil.which("dot") is not None)
         if drawn:
             assert path.read_bytes().startswith(BEGINNINGS[suffix])
@@ -235,23 +247,23 @@ class TestDraw:
         path = tmp_path / "graph.png"
         path.write_bytes(b"older")
         with caplog.at_level(logging.INFO):
-            assert draw(system_a, path) is False
+            assert draw_graph(system_a, path) is False
         said = [record.getMessage() for record in caplog.records if "graph.png" in record.message]
-        assert said == [f"{path}: not drawn: graphviz's dot is not on this machine"]
+        assert said == [f"{path}: not drawn, because Graphviz's dot is not installed"]
         assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"older"]
 
     @pytest.mark.parametrize("name", ["graph", "graph.jpeg", "graph.keras", "graph.PNG"])
     def test_a_name_that_is_no_picture(self, system_a, tmp_path, name):
         with pytest.raises(StorageError) as error:
-            draw(system_a, tmp_path / name)
-        assert str(error.value) == (
-            f"{tmp_path / name}: a network is drawn as .pdf, .png, .svg; name a file that ends so"
-        )
+            draw_graph(system_a, tmp_path / name)
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path / name}: ")
+        assert "drawn as .pdf, .png, .svg" in message
 
     def test_a_folder_that_cannot_be_written(self, system_a, tmp_path):
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(StorageError, match="cannot be written"):
-            draw(system_a, tmp_path / "file" / "graph.png")
+            draw_graph(system_a, tmp_path / "file" / "graph.png")
 
 
 class TestSummarize:

@@ -14,7 +14,7 @@ import pytest
 from fer_pipeline import config
 from fer_pipeline.data import emotions
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER
-from fer_pipeline.learning.analysis.network_summary import describe
+from fer_pipeline.learning.analysis.network_summary import summarize_network
 from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,7 +57,7 @@ class TestModel:
     def test_costs_no_more_than_it_may(self, folder, shipped):
         model, info = shipped
         assert info.parameters == model.count_params() <= 1_000_000
-        assert describe(model).multiply_adds <= 100_000_000
+        assert summarize_network(model).multiply_adds <= 100_000_000
         assert sum(file.stat().st_size for file in folder.rglob("*")) < 12e6
 
     def test_computes_in_float32_with_kernels_that_float16_can_hold(self, shipped):

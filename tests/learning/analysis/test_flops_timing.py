@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.normalization import Normalization
-from fer_pipeline.learning.analysis import cost
-from fer_pipeline.learning.analysis.network_summary import describe, table
+from fer_pipeline.learning.analysis import timing
+from fer_pipeline.learning.analysis.flops import count_multiply_adds, is_uncounted
+from fer_pipeline.learning.analysis.network_summary import format_summary, summarize_network
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.networks import registry
 
@@ -52,7 +53,7 @@ class TestMultiplyAdds:
         ],
     )
     def test_by_hand(self, layer, shape, expected):
-        assert describe(around(layer, shape)).multiply_adds == expected
+        assert summarize_network(around(layer, shape)).multiply_adds == expected
 
     @pytest.mark.parametrize(
         "layer",
@@ -66,26 +67,26 @@ class TestMultiplyAdds:
     )
     def test_others_count_nothing_and_are_not_left_out(self, layer):
         around(layer, (4, 4, 3))
-        assert cost.multiply_adds(layer) == 0
-        assert not cost.is_left_out(layer)
+        assert count_multiply_adds(layer) == 0
+        assert not is_uncounted(layer)
 
     def test_what_has_a_kernel_and_counts_nothing_is_named(self):
         network = keras.Sequential(
             [layers.Input((6, 4)), layers.Conv1D(3, 3), layers.GRU(2), layers.Dense(2)]
         )
         network.layers[0].trainable = False
-        summary = describe(network)
-        assert [row.left_out for row in summary.rows] == [True, True, False]
-        assert (summary.left_out, summary.multiply_adds) == (["Conv1D", "GRU"], 4)
-        assert table(summary).endswith(
+        summary = summarize_network(network)
+        assert [layer.is_uncounted for layer in summary.layers] == [True, True, False]
+        assert (summary.uncounted_layers, summary.multiply_adds) == (["Conv1D", "GRU"], 4)
+        assert format_summary(summary).endswith(
             "multiply-adds per image: 4 (of convolutions and dense layers; Conv1D, GRU as 0)"
         )
 
     def test_a_size_that_is_not_known(self):
         layer = layers.Conv2DTranspose(2, 3)
         around(layer, (None, 4, 1))
-        assert cost.multiply_adds(layer) is None
-        assert not cost.is_left_out(layer)
+        assert count_multiply_adds(layer) is None
+        assert not is_uncounted(layer)
 
     @settings(max_examples=15, deadline=None)
     @given(data=st.data())
@@ -98,9 +99,9 @@ class TestMultiplyAdds:
         transposed = layers.Conv2DTranspose(
             number(3), kernel, strides=strides, padding="valid", use_bias=False
         )
-        assert counted(transposed, shape) == cost.multiply_adds(transposed) > 0
+        assert counted(transposed, shape) == count_multiply_adds(transposed) > 0
         plain = layers.Conv2D(number(3), kernel, strides=strides, padding="valid", use_bias=False)
-        assert counted(plain, shape) == cost.multiply_adds(plain) > 0
+        assert counted(plain, shape) == count_multiply_adds(plain) > 0
 
     @pytest.mark.parametrize("name", registry.network_names())
     def test_a_model_that_was_saved_costs_what_its_network_does(self, name, tmp_path):
@@ -108,11 +109,11 @@ class TestMultiplyAdds:
         model = serving_model.build_serving_model(network, 48, Normalization.centered())
         serving_model.save(model, tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
-        expected = describe(network)
+        expected = summarize_network(network)
         assert expected.multiply_adds > 0
-        assert describe(loaded).multiply_adds == expected.multiply_adds
-        assert describe(loaded).parameters == expected.parameters
-        assert expected.left_out == []
+        assert summarize_network(loaded).multiply_adds == expected.multiply_adds
+        assert summarize_network(loaded).parameters == expected.parameters
+        assert expected.uncounted_layers == []
 
 
 class Clocked:
@@ -149,27 +150,27 @@ class TestImagesASecond:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock):
         # A batch of 4 takes a turn: 400 s to warm up, then 4, 2, 1, 2, 4 s.
         model = Clocked(clock, 100, 1, 0.5, 0.25, 0.5, 1)
-        assert cost.images_per_second([model], [self.pixels(4)], 4) == [4.0]
+        assert timing.images_per_second([model], [self.pixels(4)], 4) == [4.0]
         assert model.seen == [(4, 4, 4, 1)] * 6
 
     def test_a_turn_goes_on_for_half_a_second(self, clock):
         model = Clocked(clock, 1 / 16)
-        assert cost.images_per_second([model], [self.pixels(5)], 2) == [16.0]
+        assert timing.images_per_second([model], [self.pixels(5)], 2) == [16.0]
         # Five turns of four batches each; no batch is smaller than the others.
         assert model.seen == [(2, 4, 4, 1)] * (1 + 5 * 4)
 
     def test_they_take_turns_each_with_images_of_its_size(self, clock):
         fast, slow = Clocked(clock, 0.25), Clocked(clock, 0.5)
-        found = cost.images_per_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
+        found = timing.images_per_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
         assert found == [4.0, 2.0]
         assert clock.calls == [fast, slow] * 6
         assert set(slow.seen) == {(4, 6, 6, 1)}
 
     def test_fewer_images_than_a_batch(self, clock):
         model = Clocked(clock, 1)
-        assert cost.images_per_second([model], [self.pixels(3)], 256) == [1.0]
+        assert timing.images_per_second([model], [self.pixels(3)], 256) == [1.0]
         assert set(model.seen) == {(3, 4, 4, 1)}
 
 
 def test_there_is_a_core():
-    assert cost.cores() >= 1
+    assert timing.available_cores() >= 1
