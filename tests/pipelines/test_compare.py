@@ -17,6 +17,7 @@ from fer_pipeline.data.images import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
+from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance
@@ -65,7 +66,7 @@ def chosen(*settings: str) -> Config:
 def _short_turns():
     """Speed is measured, but not well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "_SECONDS", 0.0)
+        patch.setattr(timing, "_TURN_SECONDS", 0.0)
         yield
 
 
