@@ -31,18 +31,17 @@ def did_you_mean(name: str, known_names: Iterable[str]) -> str:
 def format_table(
     rows: Sequence[Sequence[str]], header: Sequence[str], alignment: Sequence[str]
 ) -> str:
-    """Return rows as a text table with aligned columns and no lines.
+    """Return rows as a text table: aligned columns with two spaces between them, and no lines.
 
     Args:
         rows: Cells of each row, already formatted.
         header: Title of each column.
         alignment: "left" or "right" for each column.
     """
+    # The header is passed as a row because tabulate widens the columns of its own headers.
     return tabulate(
-        rows,
-        headers=header,
+        [header, *rows],
         tablefmt="plain",
         colalign=alignment,
-        headersalign=alignment,
         disable_numparse=True,
     )

@@ -19,7 +19,7 @@ from fer_pipeline.data import emotions
 
 Metric = Literal["loss", "accuracy", "val_loss", "val_accuracy", "val_mean_class_accuracy"]
 
-TEMPERATURES = (0.05, 20.0)
+TEMPERATURE_RANGE = (0.05, 20.0)
 """The least and the greatest that a model's logits are divided by."""
 
 
@@ -34,8 +34,8 @@ class Model(Section):
     options: dict[str, Any] = Field({}, description="arguments of its build function")
     temperature: float | None = Field(
         None,
-        ge=TEMPERATURES[0],
-        le=TEMPERATURES[1],
+        ge=TEMPERATURE_RANGE[0],
+        le=TEMPERATURE_RANGE[1],
         description="what its logits are divided by before the softmax of the finished model;"
         " default: fitted on the validation split, 1 where there is none",
     )

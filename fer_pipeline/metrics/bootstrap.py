@@ -1,4 +1,4 @@
-"""How far an accuracy would move on other images of the same kind: bootstrap intervals."""
+"""Bootstrap confidence intervals of accuracies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE_LEVEL = 0.95
-"""How often an interval is meant to hold the accuracy on all images of the kind."""
+"""Fraction of the intervals that should contain the accuracy on all images of the same kind."""
+
 RESAMPLE_COUNT = 10_000
+"""Number of bootstrap samples."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Its ends, fractions in 0..1."""
+    """Confidence interval of a fraction in 0..1.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+    """
 
     low: float
     high: float
@@ -24,13 +31,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Intervals:
-    """The intervals of an evaluation.
+    """Confidence intervals of an evaluation.
 
     Attributes:
-        accuracy: Of the part of all images that is recognised.
-        mean_class_accuracy: Of the mean over the classes that have images.
-        classes: Of each class's accuracy, in the order of the labels; None where it has no image.
-        seed: With which they were drawn.
+        accuracy: Interval of the overall accuracy.
+        mean_class_accuracy: Interval of the mean accuracy of the classes that have images.
+        classes: Interval of each class's accuracy, in the order of the labels; None for a class
+            without images.
+        seed: Seed of the bootstrap samples.
     """
 
     accuracy: Interval
@@ -40,44 +48,53 @@ class Intervals:
 
 
 def compute_bootstrap_intervals(
-    actual: Sequence[int], right: Sequence[int], seed: int
+    actual: Sequence[int], correct: Sequence[int], seed: int
 ) -> Intervals:
-    """The percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, 13.3.
+    """Return percentile bootstrap intervals of the accuracies.
 
-    As many images as there are, n, are drawn from them with replacement, `RESAMPLES` times; an
-    interval reaches from the 2.5th to the 97.5th percentile of what these samples give. An image
-    counts by its class and by whether it is recognised and by nothing else, so a sample of n images
-    is one multinomial draw of n over these 2 x classes cells: exactly, and without a loop.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
 
-    A class of few images may be missing from a sample, which then says nothing of it. Where all
-    images of a class are recognised, or none, no sample can say otherwise: the interval has no
-    width, however few they are.
+    Each of the `RESAMPLE_COUNT` samples takes n of the n images with replacement; an interval
+    reaches from the 2.5th to the 97.5th percentile of the samples' accuracies. Only the class of an
+    image and whether it is recognised matter, so a sample of n images is exactly one multinomial
+    sample of n over these 2 x classes cells, and needs no loop over images.
+
+    A class with few images may be missing from a sample; that sample then does not count for the
+    class. If all images of a class are recognised, or none, the interval of the class has no width,
+    however few images there are.
 
     Args:
-        actual: The images of each class, at least one in all.
-        right: How many of them are recognised.
-        seed: Of the draws.
+        actual: Number of images of each class, at least one in total.
+        correct: Number of recognised images of each class.
+        seed: Seed of the samples.
+
+    Raises:
+        ValueError: There is no image, or a class has more recognised images than images.
     """
-    images, hits = np.asarray(actual), np.asarray(right)
-    count = int(images.sum())
-    if not count or (hits < 0).any() or (hits > images).any():
-        raise ValueError(f"expected 0 <= right <= actual, some above 0, got {right} of {actual}")
-    cells = np.concatenate([hits, images - hits])
-    drawn = np.random.default_rng(seed).multinomial(count, cells / count, RESAMPLE_COUNT)
-    drawn_hits, drawn_misses = np.split(drawn, 2, axis=1)
-    totals = drawn_hits + drawn_misses
-    parts = np.full(totals.shape, np.nan)
-    np.divide(drawn_hits, totals, out=parts, where=totals > 0)
+    actual_counts, correct_counts = np.asarray(actual), np.asarray(correct)
+    total = int(actual_counts.sum())
+    if not total or (correct_counts < 0).any() or (correct_counts > actual_counts).any():
+        raise ValueError(
+            f"expected 0 <= correct <= actual, some above 0, got {correct} of {actual}"
+        )
+    cells = np.concatenate([correct_counts, actual_counts - correct_counts])
+    samples = np.random.default_rng(seed).multinomial(total, cells / total, RESAMPLE_COUNT)
+    sampled_correct, sampled_wrong = np.split(samples, 2, axis=1)
+    sampled_actual = sampled_correct + sampled_wrong
+    accuracies = np.full(sampled_actual.shape, np.nan)
+    np.divide(sampled_correct, sampled_actual, out=accuracies, where=sampled_actual > 0)
     return Intervals(
-        accuracy=_interval(drawn_hits.sum(axis=1) / count),
-        mean_class_accuracy=_interval(np.nanmean(parts, axis=1)),
+        accuracy=_percentile_interval(sampled_correct.sum(axis=1) / total),
+        mean_class_accuracy=_percentile_interval(np.nanmean(accuracies, axis=1)),
         classes=tuple(
-            _interval(parts[:, label]) if images[label] else None for label in range(len(images))
+            _percentile_interval(accuracies[:, label]) if count else None
+            for label, count in enumerate(actual_counts)
         ),
         seed=seed,
     )
 
 
-def _interval(values: npt.NDArray[Any]) -> Interval:
-    low, high = np.nanpercentile(values, [50 * (1 - CONFIDENCE_LEVEL), 50 * (1 + CONFIDENCE_LEVEL)])
+def _percentile_interval(accuracies: npt.NDArray[Any]) -> Interval:
+    percentiles = [50 * (1 - CONFIDENCE_LEVEL), 50 * (1 + CONFIDENCE_LEVEL)]
+    low, high = np.nanpercentile(accuracies, percentiles)
     return Interval(float(low), float(high))

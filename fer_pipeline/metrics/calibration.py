@@ -1,32 +1,34 @@
-"""How far a model's confidence can be trusted: calibration, and accuracy against coverage."""
+"""Calibration of a model's confidence, and accuracy against coverage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from fer_pipeline.config.learning import TEMPERATURES
-from fer_pipeline.metrics.inputs import predicted_classes, validate_logits, validate_probabilities
+from fer_pipeline.metrics.inputs import predict_classes, validate_logits, validate_probabilities
 
 BIN_COUNT = 15
+"""Number of confidence bins of equal width."""
+
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
-"""The parts of the images for which `coverage` says what they need."""
+"""Fractions of the images at which accuracy against coverage is reported."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The images whose confidence, the probability of the predicted class, is in (low, high].
+    """Images whose confidence, the probability of the predicted class, is in (low, high].
 
     Attributes:
-        low: The lower end.
-        high: The upper end.
-        images: How many there are.
-        confidence: Their mean confidence; None where there are none.
-        accuracy: The part of them that is recognised; None where there are none.
+        low: Lower end of the bin.
+        high: Upper end of the bin.
+        images: Number of images in the bin.
+        confidence: Mean confidence of the images; None for an empty bin.
+        accuracy: Fraction of the images that are recognised; None for an empty bin.
     """
 
     low: float
@@ -38,14 +40,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidence and accuracy agree.
+    """Agreement of confidence and accuracy.
 
     Attributes:
-        error: The expected calibration error: the mean, weighted by images, of the distance of
-            accuracy and mean confidence in a bin; 0..1, of a model that is as sure as it is right
-            about 0.
-        confidence: The mean confidence.
-        bins: `BINS` of equal width.
+        error: Expected calibration error in 0..1: the mean distance of accuracy and mean confidence
+            in a bin, weighted by images; about 0 for a calibrated model.
+        confidence: Mean confidence of all images.
+        bins: The `BIN_COUNT` bins, of equal width.
     """
 
     error: float
@@ -55,31 +56,41 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CoveragePoint:
-    """The images that are left where only confident predictions count.
+    """Accuracy of the images that remain if only confident predictions count.
 
     Attributes:
-        asked: The part of all images that is asked for.
-        coverage: The part that is left: no less, and more where confidences are equal.
-        images: How many these are.
-        min_confidence: The least confidence that counts: the highest that leaves so many.
-        accuracy: The part of them that is recognised.
+        requested: Requested fraction of all images.
+        coverage: Fraction that remains: at least the requested one, more if confidences are equal.
+        images: Number of images that remain.
+        min_confidence: Highest confidence threshold that keeps the requested fraction.
+        accuracy: Fraction of the remaining images that are recognised.
     """
 
-    asked: float
+    requested: float
     coverage: float
     images: int
     min_confidence: float
     accuracy: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "asked": self.requested,
+            "coverage": self.coverage,
+            "images": self.images,
+            "min_confidence": self.min_confidence,
+            "accuracy": self.accuracy,
+        }
+
 
 @dataclass(frozen=True)
 class AccuracyCoverageCurve:
-    """Accuracy against coverage at every confidence that occurs, the highest first.
+    """Accuracy against coverage at each distinct confidence, the highest first.
 
     Attributes:
-        confidence: The least confidence that counts.
-        images: How many images have at least that.
-        accuracy: The part of them that is recognised.
+        confidence: Confidence thresholds.
+        images: Number of images at or above each threshold.
+        accuracy: Fraction of these images that are recognised.
     """
 
     confidence: npt.NDArray[np.float64]
@@ -88,37 +99,37 @@ class AccuracyCoverageCurve:
 
 
 def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Calibration:
-    """The expected calibration error of the predictions, and the bins of its reliability diagram.
+    """Return the expected calibration error and the bins of the reliability diagram.
 
-    Equations 2 and 3 of Guo et al., On Calibration of Modern Neural Networks, 2017,
+    Source: equations 2 and 3 of Guo et al., On Calibration of Modern Neural Networks, 2017,
     https://arxiv.org/abs/1706.04599.
 
     Args:
-        labels: The true classes, whole numbers in 0..classes-1, of shape (n,), n at least 1.
-        probabilities: The model's, of shape (n, classes); the most probable class is the
+        labels: True classes, whole numbers in 0..classes-1, of shape (n,), n at least 1.
+        probabilities: Predicted probabilities of shape (n, classes). The most probable class is the
             prediction, the first of equally probable ones.
 
     Raises:
-        ValueError: The arrays are empty, do not fit each other, or hold labels or probabilities
-            that are none.
+        ValueError: The arrays are empty, do not match each other, or contain invalid labels or
+            probabilities.
     """
-    confidence, right = _predicted(labels, probabilities)
+    confidence, is_correct = _evaluate_predictions(labels, probabilities)
     edges = np.arange(BIN_COUNT + 1) / BIN_COUNT
-    # Rounding can leave a probability slightly above 1.
-    place = np.searchsorted(edges[1:-1], confidence, side="left")
-    images = np.bincount(place, minlength=BIN_COUNT)
-    sure = np.bincount(place, confidence, BIN_COUNT)
-    hits = np.bincount(place, right, BIN_COUNT)
+    # The outer edges are left out: rounding can make a probability slightly larger than 1.
+    bin_index = np.searchsorted(edges[1:-1], confidence, side="left")
+    images = np.bincount(bin_index, minlength=BIN_COUNT)
+    confidence_sum = np.bincount(bin_index, confidence, BIN_COUNT)
+    correct_count = np.bincount(bin_index, is_correct, BIN_COUNT)
     return Calibration(
-        error=float(abs(hits - sure).sum() / len(right)),
+        error=float(abs(correct_count - confidence_sum).sum() / len(is_correct)),
         confidence=float(confidence.mean()),
         bins=tuple(
             Bin(
-                float(edges[i]),
-                float(edges[i + 1]),
-                int(images[i]),
-                float(sure[i] / images[i]) if images[i] else None,
-                float(hits[i] / images[i]) if images[i] else None,
+                low=float(edges[i]),
+                high=float(edges[i + 1]),
+                images=int(images[i]),
+                confidence=float(confidence_sum[i] / images[i]) if images[i] else None,
+                accuracy=float(correct_count[i] / images[i]) if images[i] else None,
             )
             for i in range(BIN_COUNT)
         ),
@@ -128,84 +139,93 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
 def compute_accuracy_coverage(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> AccuracyCoverageCurve:
-    """Accuracy against coverage: El-Yaniv and Wiener, JMLR 11, 2010, with 1 - accuracy as the risk.
+    """Return the accuracy at each confidence threshold.
 
-    Images of equal confidence count together or not at all, as they do for a least confidence.
+    Source: El-Yaniv and Wiener, JMLR 11, 2010, with 1 - accuracy as the risk. Images of equal
+    confidence are kept or rejected together, as by a threshold.
 
     Args:
-        labels: As in `calibration`.
-        probabilities: As there.
+        labels: As for `measure_calibration`.
+        probabilities: As for `measure_calibration`.
 
     Raises:
-        ValueError: As there.
+        ValueError: As for `measure_calibration`.
     """
-    confidence, right = _predicted(labels, probabilities)
+    confidence, is_correct = _evaluate_predictions(labels, probabilities)
     order = np.argsort(-confidence, kind="stable")
-    falling, hits = confidence[order], right[order].cumsum()
-    (last,) = np.nonzero(np.append(np.diff(falling) < 0, True))
-    return AccuracyCoverageCurve(falling[last], last + 1, hits[last] / (last + 1))
+    sorted_confidence, correct_count = confidence[order], is_correct[order].cumsum()
+    (last_of_equals,) = np.nonzero(np.append(np.diff(sorted_confidence) < 0, True))
+    images = last_of_equals + 1
+    return AccuracyCoverageCurve(
+        sorted_confidence[last_of_equals], images, correct_count[last_of_equals] / images
+    )
 
 
-def select_coverage_points(found: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
-    """The points of a curve at which `COVERAGES` are reached."""
-    total = int(found.images[-1])
+def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
+    """Return the points of a curve at which `COVERAGES` are reached."""
+    total = int(curve.images[-1])
 
-    def at(asked: float) -> CoveragePoint:
-        # Rounded up, whatever 0.7 times 10 is in binary.
-        wanted = max(1, int(np.ceil(round(asked * total, 6))))
-        place = int(np.searchsorted(found.images, wanted))
-        images = int(found.images[place])
+    def select_point(requested: float) -> CoveragePoint:
+        # Rounded first: in binary, 0.7 times 10 may be slightly larger than 7.
+        min_images = max(1, int(np.ceil(round(requested * total, 6))))
+        index = int(np.searchsorted(curve.images, min_images))
+        images = int(curve.images[index])
         return CoveragePoint(
-            asked,
-            images / total,
-            images,
-            float(found.confidence[place]),
-            float(found.accuracy[place]),
+            requested=requested,
+            coverage=images / total,
+            images=images,
+            min_confidence=float(curve.confidence[index]),
+            accuracy=float(curve.accuracy[index]),
         )
 
-    return tuple(map(at, COVERAGES))
+    return tuple(map(select_point, COVERAGES))
 
 
-def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The temperature that makes a model as sure as it is right.
+def fit_temperature(
+    logits: npt.ArrayLike, labels: npt.ArrayLike, bounds: tuple[float, float]
+) -> float:
+    """Return the temperature that calibrates a model.
 
     Temperature scaling: section 4.2 of Guo et al., On Calibration of Modern Neural Networks, 2017,
-    https://arxiv.org/abs/1706.04599. It moves no prediction.
+    https://arxiv.org/abs/1706.04599. It changes no prediction.
 
     Args:
-        logits: Of shape (n, classes), n and classes at least 1; of images that the model was not
-            trained on.
-        labels: The true classes, whole numbers in 0..classes-1, of shape (n,).
+        logits: Logits of shape (n, classes), n and classes at least 1, for images that the model
+            was not trained on.
+        labels: True classes, whole numbers in 0..classes-1, of shape (n,).
+        bounds: Lowest and highest temperature, above 0.
 
     Returns:
-        The T in `TEMPERATURES` at which the mean cross-entropy of softmax(logits / T) is least. It
-        has one least value there, because it is convex in 1 / T. Where every image is right by any
-        margin, that is the lowest T; where no T is better than another (the logits of every image
-        are all equal), it is 1.
+        The temperature T within the bounds that minimises the mean cross-entropy of
+        softmax(logits / T). The minimum is unique because the loss is convex in 1 / T. T is the
+        lower bound if every image is recognised by any margin, and 1 if no T is better than another
+        (the logits of each image are all equal).
 
     Raises:
-        ValueError: The arrays are empty, do not fit each other, or hold labels or logits that are
-            none.
+        ValueError: The arrays are empty, do not match each other, or contain invalid labels or
+            logits.
     """
-    truth, given = validate_logits(labels, logits)
-    own = np.arange(len(truth)), truth
-    if not np.ptp(given, axis=1).any():
+    labels, logits = validate_logits(labels, logits)
+    true_class = np.arange(len(labels)), labels
+    if not np.ptp(logits, axis=1).any():
         return 1.0
 
-    def loss(log_temperature: float) -> float:
-        return float(-log_softmax(given / np.exp(log_temperature), axis=1)[own].mean())
+    def compute_loss(log_temperature: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[true_class].mean())
 
-    low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    # The search comes near a bound, and never onto it; and a loss that is flat there, such as one
-    # of 0, leaves it anywhere.
-    best = min((low, high, found.x), key=loss)
-    return float(np.clip(np.exp(best), *TEMPERATURES))
+    low, high = np.log(bounds)
+    minimum = minimize_scalar(
+        compute_loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}
+    )
+    # The search approaches a bound but never reaches it, and it may end anywhere on a flat loss,
+    # for example one that is 0.
+    best = min((low, high, minimum.x), key=compute_loss)
+    return float(np.clip(np.exp(best), *bounds))
 
 
-def _predicted(
+def _evaluate_predictions(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """How sure each prediction is, and whether it is right."""
-    truth, given = validate_probabilities(labels, probabilities)
-    return given.max(axis=1), predicted_classes(given) == truth
+    """Return the confidence of each prediction and whether it is correct."""
+    labels, probabilities = validate_probabilities(labels, probabilities)
+    return probabilities.max(axis=1), predict_classes(probabilities) == labels

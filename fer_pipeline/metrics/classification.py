@@ -1,4 +1,4 @@
-"""What a classifier is worth: all numbers of an evaluation."""
+"""Metrics of a classifier: scores per class, averages, confusion, calibration and coverage."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from fer_pipeline.metrics.calibration import (
     measure_calibration,
     select_coverage_points,
 )
-from fer_pipeline.metrics.inputs import predicted_classes, validate_probabilities
+from fer_pipeline.metrics.inputs import predict_classes, validate_probabilities
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Fractions in 0..1; None where there is nothing to measure.
+    """Fractions in 0..1; None if there is no image to measure them on.
 
     Attributes:
-        accuracy: Of a class, the part of its images that is recognised: its recall.
-        precision: Of the images that are taken for the class, the part that is of it; 0 where
-            there are none.
-        f1: The harmonic mean of the two.
+        accuracy: Recall of a class: the fraction of its images that are recognised.
+        precision: Fraction of the images predicted as the class that belong to it; 0 if no image
+            is predicted as the class.
+        f1: Harmonic mean of the two.
     """
 
     accuracy: float | None
@@ -45,14 +45,14 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class.
+    """Counts and scores of one class.
 
     Attributes:
         name: The emotion.
-        actual: Its images; scikit-learn's support.
-        predicted: The images that are taken for it.
-        true_positives: Those that are both.
-        scores: All None where the class has no image.
+        actual: Number of images of the class; scikit-learn's support.
+        predicted: Number of images predicted as the class.
+        true_positives: Number of images that are both.
+        scores: Scores of the class; all None if the class has no image.
     """
 
     name: str
@@ -64,13 +64,13 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """A class that is taken for another one.
+    """Images of one class that are predicted as another one.
 
     Attributes:
-        true: The class.
-        predicted: What it is taken for.
-        images: How many of its images are.
-        share: The part of its images that these are, in 0..1.
+        true: Name of the true class.
+        predicted: Name of the predicted class.
+        images: Number of such images.
+        share: Fraction of the true class's images that these are, in 0..1.
     """
 
     true: str
@@ -81,21 +81,22 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class Metrics:
-    """All numbers of an evaluation.
+    """All metrics of an evaluation.
 
-    A class without an image has no scores and enters no average; taking an image for it is still a
-    mistake.
+    A class without images has no scores and is left out of the averages; an image that is predicted
+    as such a class is still an error.
 
     Attributes:
-        classes: One by one, in the order of the labels.
-        macro: The plain mean of the classes' scores; its accuracy is the mean per-class accuracy.
-        weighted: Their mean weighted by `actual`; its accuracy is the overall accuracy.
-        top2_accuracy: The part of the images whose class is among the two most probable ones.
-        loss: The mean cross-entropy, in nats.
-        confusion: Images by true class (rows) and predicted class (columns).
-        intervals: Of the accuracies.
-        calibration: How far confidence and accuracy agree.
-        coverage: What the most confident parts of the images give.
+        classes: Metrics of each class, in the order of the labels.
+        macro: Unweighted mean of the class scores; its accuracy is the mean per-class accuracy.
+        weighted: Mean of the class scores weighted by `actual`; its accuracy is the overall
+            accuracy.
+        top2_accuracy: Fraction of the images whose class is among the two most probable ones.
+        loss: Mean cross-entropy, in nats.
+        confusion: Number of images by true class (rows) and predicted class (columns).
+        intervals: Confidence intervals of the accuracies.
+        calibration: Agreement of confidence and accuracy.
+        coverage: Accuracy of the most confident images, at several coverages.
     """
 
     classes: tuple[ClassMetrics, ...]
@@ -109,36 +110,46 @@ class Metrics:
     coverage: tuple[CoveragePoint, ...]
 
     @property
-    def rows(self) -> int:
-        """How many images were evaluated."""
-        return sum(one.actual for one in self.classes)
+    def image_count(self) -> int:
+        """Number of evaluated images."""
+        return sum(class_metrics.actual for class_metrics in self.classes)
+
+    @property
+    def correct_count(self) -> int:
+        """Number of images that are recognised."""
+        return sum(class_metrics.true_positives for class_metrics in self.classes)
 
     @property
     def accuracy(self) -> float:
-        """The part of all images that is recognised."""
-        return sum(one.true_positives for one in self.classes) / self.rows
+        """Fraction of all images that are recognised."""
+        return self.correct_count / self.image_count
 
     @property
     def mean_class_accuracy(self) -> float:
-        """The mean over the classes that have images: 1 / classes for guessing, however uneven."""
-        present = [one for one in self.classes if one.actual]
-        return sum(one.true_positives / one.actual for one in present) / len(present)
+        """Mean accuracy of the classes that have images: 1 / classes for random guesses."""
+        recalls = [
+            class_metrics.true_positives / class_metrics.actual
+            for class_metrics in self.classes
+            if class_metrics.actual
+        ]
+        return sum(recalls) / len(recalls)
 
     @property
-    def confused(self) -> list[ConfusedPair]:
-        """The pairs that are confused, by their share, then their images; the largest first."""
-        found = [
-            ConfusedPair(one.name, other.name, images, images / one.actual)
-            for one, row in zip(self.classes, self.confusion, strict=True)
-            for other, images in zip(self.classes, row, strict=True)
-            if images and other is not one
+    def confused_pairs(self) -> list[ConfusedPair]:
+        """Pairs of classes that are confused, sorted by falling share, then number of images."""
+        names = [class_metrics.name for class_metrics in self.classes]
+        pairs = [
+            ConfusedPair(true.name, predicted, images, images / true.actual)
+            for true, row in zip(self.classes, self.confusion, strict=True)
+            for predicted, images in zip(names, row, strict=True)
+            if images and predicted != true.name
         ]
-        return sorted(found, key=lambda pair: (-pair.share, -pair.images))
+        return sorted(pairs, key=lambda pair: (-pair.share, -pair.images))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without NaN; what does not exist is None."""
+        """Return plain values for JSON, without NaN; a missing value is None."""
         return {
-            **self.accuracies(),
+            **self.accuracies_to_dict(),
             "top2_accuracy": self.top2_accuracy,
             "loss": self.loss,
             "intervals": {
@@ -148,43 +159,49 @@ class Metrics:
                 "seed": self.intervals.seed,
             },
             "classes": {
-                one.name: {
-                    "actual": one.actual,
-                    "predicted": one.predicted,
-                    "true_positives": one.true_positives,
-                    **_scores(one.scores, one.actual),
-                    "accuracy_interval": _ends(interval),
-                }
-                for one, interval in zip(self.classes, self.intervals.classes, strict=True)
+                class_metrics.name: _class_to_dict(class_metrics, interval)
+                for class_metrics, interval in zip(
+                    self.classes, self.intervals.classes, strict=True
+                )
             },
-            "macro_average": _scores(self.macro, self.rows),
-            "weighted_average": _scores(self.weighted, self.rows),
+            "macro_average": _scores_to_dict(self.macro, self.image_count),
+            "weighted_average": _scores_to_dict(self.weighted, self.image_count),
             "confusion_matrix": [list(row) for row in self.confusion],
-            "confused_pairs": [asdict(pair) for pair in self.confused],
+            "confused_pairs": [asdict(pair) for pair in self.confused_pairs],
             "calibration": {
                 "expected_calibration_error": self.calibration.error,
                 "mean_confidence": self.calibration.confidence,
-                "bins": [asdict(one) for one in self.calibration.bins],
+                "bins": [asdict(confidence_bin) for confidence_bin in self.calibration.bins],
             },
-            "coverage": [asdict(one) for one in self.coverage],
+            "coverage": [point.to_dict() for point in self.coverage],
         }
 
-    def accuracies(self) -> dict[str, Any]:
-        """Of `to_dict`, how many images there are and both accuracies with their intervals."""
+    def accuracies_to_dict(self) -> dict[str, Any]:
+        """Return the part of `to_dict` with the number of images and both accuracies."""
         return {
-            "rows": self.rows,
+            "rows": self.image_count,
             "accuracy": self.accuracy,
-            "accuracy_interval": _ends(self.intervals.accuracy),
+            "accuracy_interval": _interval_to_list(self.intervals.accuracy),
             "mean_class_accuracy": self.mean_class_accuracy,
-            "mean_class_accuracy_interval": _ends(self.intervals.mean_class_accuracy),
+            "mean_class_accuracy_interval": _interval_to_list(self.intervals.mean_class_accuracy),
         }
 
 
-def _ends(interval: Interval | None) -> list[float] | None:
+def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> dict[str, Any]:
+    return {
+        "actual": class_metrics.actual,
+        "predicted": class_metrics.predicted,
+        "true_positives": class_metrics.true_positives,
+        **_scores_to_dict(class_metrics.scores, class_metrics.actual),
+        "accuracy_interval": _interval_to_list(interval),
+    }
+
+
+def _interval_to_list(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 
 
-def _scores(scores: ClassScores, support: int) -> dict[str, Any]:
+def _scores_to_dict(scores: ClassScores, support: int) -> dict[str, Any]:
     return {
         "accuracy": scores.accuracy,
         "precision": scores.precision,
@@ -197,63 +214,90 @@ def _scores(scores: ClassScores, support: int) -> dict[str, Any]:
 def compute_metrics(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[str], seed: int = 0
 ) -> Metrics:
-    """Compares what is true with what a model says.
+    """Compare the true classes with the probabilities that a model predicts.
 
     Args:
-        labels: The true classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
-        probabilities: The model's, of shape (n, classes), each row adding up to 1. The most
-            probable class is the prediction, the first of equally probable ones.
-        classes: The names of the classes, at least two, in the order of their labels.
-        seed: Of the intervals.
+        labels: True classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
+        probabilities: Predicted probabilities of shape (n, classes), each row adding up to 1. The
+            most probable class is the prediction, the first of equally probable ones.
+        classes: Names of the classes, at least two, in the order of their labels.
+        seed: Seed of the bootstrap intervals.
 
     Raises:
-        ValueError: The arrays are empty, do not fit each other or the classes, or hold labels or
-            probabilities that are none.
+        ValueError: The arrays are empty, do not match each other or the classes, or contain invalid
+            labels or probabilities.
     """
     if len(classes) < 2:
         raise ValueError(f"expected at least two classes, got {len(classes)}")
-    truth, given = validate_probabilities(labels, probabilities, len(classes))
-    guesses = predicted_classes(given)
-    every = np.arange(len(classes))
-    confusion = confusion_matrix(truth, guesses, labels=every)
-    actual, taken = confusion.sum(axis=1), confusion.sum(axis=0)
-    present = every[actual > 0]
-    per_class = precision_recall_fscore_support(truth, guesses, labels=every, zero_division=0)
-
-    def average(kind: str) -> ClassScores:
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            truth, guesses, labels=present, average=kind, zero_division=0
-        )
-        return ClassScores(float(recall), float(precision), float(f1))
-
-    def of_class(label: int) -> ClassScores:
-        precision, recall, f1 = (float(values[label]) for values in per_class[:3])
-        return (
-            ClassScores(recall, precision, f1) if actual[label] else ClassScores(None, None, None)
-        )
-
+    labels, probabilities = validate_probabilities(labels, probabilities, len(classes))
+    predicted = predict_classes(probabilities)
+    all_labels = np.arange(len(classes))
+    confusion = confusion_matrix(labels, predicted, labels=all_labels)
+    actual_counts, predicted_counts = confusion.sum(axis=1), confusion.sum(axis=0)
+    scores = _score_classes(labels, predicted, actual_counts)
+    # A row that adds up to 1 in float32 does not in float64, of which scikit-learn would warn.
+    # In float64 it clips the smallest probability to 2.2e-16, a loss of 36.
+    normalized = probabilities / probabilities.sum(axis=1, keepdims=True)
     return Metrics(
         classes=tuple(
-            ClassMetrics(name, int(actual[i]), int(taken[i]), int(confusion[i, i]), of_class(i))
-            for i, name in enumerate(classes)
+            ClassMetrics(
+                name=name,
+                actual=int(actual_counts[label]),
+                predicted=int(predicted_counts[label]),
+                true_positives=int(confusion[label, label]),
+                scores=scores[label],
+            )
+            for label, name in enumerate(classes)
         ),
-        macro=average("macro"),
-        weighted=average("weighted"),
-        top2_accuracy=float((_ranks(truth, given) < 2).mean()),
-        # A row that adds up to 1 in float32 does not in float64, of which scikit-learn would warn.
-        # In float64 it takes 2.2e-16, a loss of 36, for the least probability.
-        loss=float(log_loss(truth, given / given.sum(axis=1, keepdims=True), labels=every)),
+        macro=_average_scores(labels, predicted, all_labels[actual_counts > 0], "macro"),
+        weighted=_average_scores(labels, predicted, all_labels[actual_counts > 0], "weighted"),
+        top2_accuracy=float((_rank_true_class(labels, probabilities) < 2).mean()),
+        loss=float(log_loss(labels, normalized, labels=all_labels)),
         confusion=tuple(tuple(map(int, row)) for row in confusion),
-        intervals=compute_bootstrap_intervals(actual.tolist(), confusion.diagonal().tolist(), seed),
-        calibration=measure_calibration(truth, given),
-        coverage=select_coverage_points(compute_accuracy_coverage(truth, given)),
+        intervals=compute_bootstrap_intervals(
+            actual_counts.tolist(), confusion.diagonal().tolist(), seed
+        ),
+        calibration=measure_calibration(labels, probabilities),
+        coverage=select_coverage_points(compute_accuracy_coverage(labels, probabilities)),
     )
 
 
-def _ranks(truth: npt.NDArray[np.int64], given: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """How many classes come before the true one: 0 exactly where the prediction is right."""
-    # scikit-learn's top_k_accuracy_score lets the last of equals come first, so that its top-1 is
-    # not the accuracy, and knows no two classes.
-    own = np.take_along_axis(given, truth[:, None], axis=1)
-    earlier = np.arange(given.shape[1]) < truth[:, None]
-    return ((given > own) | ((given == own) & earlier)).sum(axis=1)
+def _score_classes(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    actual_counts: npt.NDArray[np.int64],
+) -> list[ClassScores]:
+    """Return the scores of each class; all None for a class without images."""
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(actual_counts)), zero_division=0
+    )
+    return [
+        ClassScores(float(recall[label]), float(precision[label]), float(f1[label]))
+        if count
+        else ClassScores(None, None, None)
+        for label, count in enumerate(actual_counts)
+    ]
+
+
+def _average_scores(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    averaged_labels: npt.NDArray[np.int64],
+    average: str,
+) -> ClassScores:
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=averaged_labels, average=average, zero_division=0
+    )
+    return ClassScores(float(recall), float(precision), float(f1))
+
+
+def _rank_true_class(
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Return how many classes precede the true one: 0 exactly if the prediction is correct."""
+    # scikit-learn's top_k_accuracy_score ranks the last of equal classes first, so that its top-1
+    # differs from the accuracy, and it does not support two classes.
+    true_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    has_lower_label = np.arange(probabilities.shape[1]) < labels[:, None]
+    is_tied_before = (probabilities == true_probability) & has_lower_label
+    return ((probabilities > true_probability) | is_tied_before).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Several models on the same images: how good each is, what it costs, which differ."""
+"""Comparison of several models on the same images: accuracy, cost and significance."""
 
 from __future__ import annotations
 
@@ -13,38 +13,47 @@ from fer_pipeline.metrics.significance import PairwiseTest
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model's answer costs.
+    """Cost of a model.
 
     Attributes:
-        parameters: How many it has.
-        multiply_adds: Of convolutions and dense layers, for one image and one forward pass; None
-            where they are not known.
-        left_out: The kinds of layers that have a kernel and yet count as 0.
-        images_a_second: In one forward pass each, on the machine of the comparison.
+        parameters: Number of parameters.
+        multiply_adds: Multiply-adds of convolutions and dense layers, for one image and one forward
+            pass; None if unknown.
+        uncounted_layers: Kinds of layers that have a kernel but are counted as 0.
+        images_per_second: Images per second in forward passes, on the machine of the comparison.
     """
 
     parameters: int
     multiply_adds: int | None
-    left_out: tuple[str, ...]
-    images_a_second: float
+    uncounted_layers: tuple[str, ...]
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; a missing value is None."""
+        return {
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+            "left_out": self.uncounted_layers,
+            "images_a_second": self.images_per_second,
+        }
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model.
+    """Metrics and cost of one model.
 
     Attributes:
-        name: Unlike every other one's.
-        path: The run's folder.
-        sha256: Of its `model.keras`.
-        dataset_checksum: Of the dataset that it was trained on.
-        network: The network's name in the configuration.
-        size: The side of the images that it takes, in pixels.
-        precision: In which it computes, `float32` or `mixed_bfloat16`.
-        cost: What its answer costs.
-        result: How good it is on all images.
-        new: The same on those that have no exact copy in the train split; None where these are all
-            images or none, or where the dataset cannot tell.
+        name: Name that is unique in the comparison.
+        path: Folder of the run.
+        sha256: SHA-256 of its `model.keras`.
+        dataset_checksum: Checksum of the dataset that it was trained on.
+        network: Name of the network in the configuration.
+        size: Side of the input images, in pixels.
+        precision: Precision of its computations, `float32` or `mixed_bfloat16`.
+        cost: Cost of the model.
+        metrics: Metrics of all images.
+        without_overlap: Metrics of the images without an exact copy in the train split; None if
+            these are all images or none, or if the dataset cannot tell.
     """
 
     name: str
@@ -55,11 +64,12 @@ class ModelResult:
     size: int
     precision: str
     cost: Cost
-    result: Metrics
-    new: Metrics | None
+    metrics: Metrics
+    without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what does not exist is None."""
+        """Return plain values for JSON; a missing value is None."""
+        without_overlap = self.without_overlap
         return {
             "name": self.name,
             "path": self.path,
@@ -68,22 +78,24 @@ class ModelResult:
             "network": self.network,
             "size": self.size,
             "precision": self.precision,
-            **asdict(self.cost),
-            **self.result.accuracies(),
-            "expected_calibration_error": self.result.calibration.error,
-            "without_copies_in_training": self.new.accuracies() if self.new else None,
+            **self.cost.to_dict(),
+            **self.metrics.accuracies_to_dict(),
+            "expected_calibration_error": self.metrics.calibration.error,
+            "without_copies_in_training": (
+                without_overlap.accuracies_to_dict() if without_overlap else None
+            ),
         }
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """How the models were run, all of them alike.
+    """Settings with which all models were run.
 
     Attributes:
-        batch_size: Images that go through at once.
-        cores: How many the process may use.
-        flip: Whether the probabilities are the mean of those of an image and its mirror image, so
-            that an answer takes two forward passes.
+        batch_size: Images per forward pass.
+        cores: Number of CPU cores that the process may use.
+        flip: Whether the probabilities are averaged over an image and its mirror image, which takes
+            two forward passes.
     """
 
     batch_size: int
@@ -93,56 +105,56 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models on the same images.
+    """Results of several models on the same images.
 
     Attributes:
-        entries: One by one, in the order in which they were named.
-        pairs: Each with each other one.
-        conditions: How they were run.
-        copies: How many images have an exact copy in the train split; None where the dataset
+        models: Results of the models, in the order in which they were named.
+        pairs: Test of each pair of models.
+        settings: Settings with which the models were run.
+        overlap_count: Number of images with an exact copy in the train split; None if the dataset
             cannot tell.
     """
 
-    entries: tuple[ModelResult, ...]
+    models: tuple[ModelResult, ...]
     pairs: tuple[PairwiseTest, ...]
-    conditions: BenchmarkSettings
-    copies: int | None
+    settings: BenchmarkSettings
+    overlap_count: int | None
 
     @property
-    def rows(self) -> int:
-        """How many images there are."""
-        return self.entries[0].result.rows
+    def image_count(self) -> int:
+        """Number of evaluated images."""
+        return self.models[0].metrics.image_count
 
     @property
-    def ratios(self) -> list[float]:
-        """How many times as many images a second each model does as the first."""
-        first = self.entries[0].cost.images_a_second
-        return [entry.cost.images_a_second / first for entry in self.entries]
+    def speed_ratios(self) -> list[float]:
+        """Images per second of each model, relative to the first model."""
+        first = self.models[0].cost.images_per_second
+        return [model.cost.images_per_second / first for model in self.models]
 
-    def difference(self, pair: PairwiseTest) -> float:
-        """The accuracy of the pair's first model less that of its second, in -1..1."""
-        return (pair.only_first - pair.only_second) / self.rows
+    def accuracy_difference(self, pair: PairwiseTest) -> float:
+        """Return the accuracy of a pair's first model minus that of its second, in -1..1."""
+        return (pair.only_first - pair.only_second) / self.image_count
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what does not exist is None."""
+        """Return plain values for JSON; a missing value is None."""
         return {
-            **asdict(self.conditions),
-            "rows": self.rows,
-            "copies_in_training": self.copies,
+            **asdict(self.settings),
+            "rows": self.image_count,
+            "copies_in_training": self.overlap_count,
             "models": [
-                {**entry.to_dict(), "ratio_to_first": ratio}
-                for entry, ratio in zip(self.entries, self.ratios, strict=True)
+                {**model.to_dict(), "ratio_to_first": ratio}
+                for model, ratio in zip(self.models, self.speed_ratios, strict=True)
             ],
             "pairs": [
                 {
-                    "first": self.entries[pair.first].name,
-                    "second": self.entries[pair.second].name,
-                    "difference": self.difference(pair),
+                    "first": self.models[pair.first].name,
+                    "second": self.models[pair.second].name,
+                    "difference": self.accuracy_difference(pair),
                     "only_first": pair.only_first,
                     "only_second": pair.only_second,
-                    "p": pair.p,
-                    "p_holm": pair.adjusted,
-                    "significant": pair.significant,
+                    "p": pair.p_value,
+                    "p_holm": pair.adjusted_p_value,
+                    "significant": pair.is_significant,
                 }
                 for pair in self.pairs
             ],
@@ -150,20 +162,20 @@ class Comparison:
 
 
 def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
-    """Names of folders, none of them twice.
+    """Return a short name for each folder, no two of them equal.
 
     Args:
-        folders: Absolute paths, no two alike.
+        folders: Absolute paths, no two of them equal.
 
     Returns:
-        The last part of each; where several end alike, as many of its parts as tell it from them.
+        The last part of each path, or as many of its last parts as distinguish it from the others.
     """
-    return [_name(folder, [other for other in folders if other != folder]) for folder in folders]
+    return [_shorten(folder, [path for path in folders if path != folder]) for folder in folders]
 
 
-def _name(folder: Path, others: Sequence[Path]) -> str:
+def _shorten(folder: Path, others: Sequence[Path]) -> str:
     for count in range(1, len(folder.parts)):
-        own = folder.parts[-count:]
-        if all(other.parts[-count:] != own for other in others):
-            return str(Path(*own))
+        last_parts = folder.parts[-count:]
+        if all(path.parts[-count:] != last_parts for path in others):
+            return str(Path(*last_parts))
     return str(folder)

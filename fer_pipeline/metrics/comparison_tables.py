@@ -1,125 +1,133 @@
-"""A comparison of models for a terminal."""
+"""Text tables of a comparison of models."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from fer_pipeline.metrics.bootstrap import Interval
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.comparison import Comparison
+from fer_pipeline.text import format_table
 
-_LEAST = 1e-99
-
-
-def format_cost_table(found: Comparison) -> str:
-    """What each model's answer costs, one row each, and how that was measured."""
-    header = ("model", "network", "pixels", "precision", "parameters", "multiply-adds")
-    rows: list[Sequence[str]] = [(*header, "images/s", "ratio")]
-    for entry, ratio in zip(found.entries, found.ratios, strict=True):
-        cost = entry.cost
-        rows.append(
-            (
-                entry.name,
-                entry.network,
-                f"{entry.size}x{entry.size}",
-                entry.precision,
-                f"{cost.parameters:,}",
-                "?" if cost.multiply_adds is None else f"{cost.multiply_adds:,}",
-                f"{cost.images_a_second:,.0f}",
-                f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.4f}",
-            )
-        )
-    return "\n".join([*_aligned(rows, "<<<<>>>>"), *_cost_notes(found)])
+_MIN_P_VALUE = 1e-99
+"""Smallest p-value that is written as a number."""
 
 
-def _cost_notes(found: Comparison) -> list[str]:
-    conditions = found.conditions
+def format_cost_table(comparison: Comparison) -> str:
+    """Return the table of the models' costs, and notes on how they were measured."""
+    rows = [
+        [
+            model.name,
+            model.network,
+            f"{model.size}x{model.size}",
+            model.precision,
+            f"{model.cost.parameters:,}",
+            "?" if model.cost.multiply_adds is None else f"{model.cost.multiply_adds:,}",
+            f"{model.cost.images_per_second:,.0f}",
+            f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.4f}",
+        ]
+        for model, ratio in zip(comparison.models, comparison.speed_ratios, strict=True)
+    ]
+    header = [
+        "model",
+        "network",
+        "pixels",
+        "precision",
+        "parameters",
+        "multiply-adds",
+        "images/s",
+        "ratio",
+    ]
+    table = format_table(rows, header, ["left"] * 4 + ["right"] * 4)
+    return "\n".join([table, *_cost_notes(comparison)])
+
+
+def _cost_notes(comparison: Comparison) -> list[str]:
+    settings = comparison.settings
     notes = [
         "(multiply-adds: of convolutions and dense layers, for one image; images/s: forward passes",
-        f" in batches of {conditions.batch_size:,}, cores: {conditions.cores}; ratio: to the first"
+        f" in batches of {settings.batch_size:,}, cores: {settings.cores}; ratio: to the first"
         " model)",
     ]
-    if conditions.flip:
+    if settings.flip:
         notes.append("(with flips averaged an answer takes two passes: these costs are of one)")
-    for entry in found.entries:
-        if entry.cost.left_out:
-            kinds = ", ".join(entry.cost.left_out)
-            notes.append(f"({entry.name}: counted as 0: {kinds})")
+    for model in comparison.models:
+        if model.cost.uncounted_layers:
+            layers = ", ".join(model.cost.uncounted_layers)
+            notes.append(f"({model.name}: counted as 0: {layers})")
     return notes
 
 
-def format_quality_table(found: Comparison) -> str:
-    """How good each model is, one row each."""
-    new = found.entries[0].new
+def format_quality_table(comparison: Comparison) -> str:
+    """Return the table of the models' accuracies, on all images and on those without a copy."""
     header = ["model", "accuracy, all", "mean per class, all"]
-    if new:
+    if comparison.models[0].without_overlap:
         header += ["accuracy, new", "mean per class, new"]
-    rows = [[*header, "ECE"]]
-    for entry in found.entries:
-        cells = [cell for result in (entry.result, entry.new) if result for cell in _cells(result)]
-        rows.append([entry.name, *cells, f"{100 * entry.result.calibration.error:.1f}"])
-    return "\n".join([*_aligned(rows, "<" + ">" * len(header)), *_quality_notes(found)])
+    header.append("ECE")
+    rows = [
+        [
+            model.name,
+            *_accuracy_cells(model.metrics),
+            *(_accuracy_cells(model.without_overlap) if model.without_overlap else []),
+            f"{100 * model.metrics.calibration.error:.1f}",
+        ]
+        for model in comparison.models
+    ]
+    table = format_table(rows, header, ["left"] + ["right"] * (len(header) - 1))
+    return "\n".join([table, *_quality_notes(comparison)])
 
 
-def _quality_notes(found: Comparison) -> list[str]:
-    first = (
+def _quality_notes(comparison: Comparison) -> list[str]:
+    note = (
         "(in per cent, with 95 % intervals; ECE: expected calibration error, on all; all:"
-        f" {found.rows:,} images"
+        f" {comparison.image_count:,} images"
     )
-    new = found.entries[0].new
-    if new:
-        last = f" new: the {new.rows:,} of them without an exact copy in the train split)"
-        return [f"{first};", last]
-    if found.copies is None:
-        return [f"{first})"]
-    having = "none of them has" if not found.copies else "all of them have"
-    return [f"{first};", f" {having} an exact copy in the train split)"]
+    without_overlap = comparison.models[0].without_overlap
+    if without_overlap:
+        return [
+            f"{note};",
+            f" new: the {without_overlap.image_count:,} of them without an exact copy in the train"
+            " split)",
+        ]
+    if comparison.overlap_count is None:
+        return [f"{note})"]
+    subject = "all of them have" if comparison.overlap_count else "none of them has"
+    return [f"{note};", f" {subject} an exact copy in the train split)"]
 
 
-def _cells(result: Metrics) -> tuple[str, str]:
-    return (
-        _between(result.accuracy, result.intervals.accuracy),
-        _between(result.mean_class_accuracy, result.intervals.mean_class_accuracy),
-    )
+def _accuracy_cells(metrics: Metrics) -> list[str]:
+    return [
+        _format_accuracy(metrics.accuracy, metrics.intervals.accuracy),
+        _format_accuracy(metrics.mean_class_accuracy, metrics.intervals.mean_class_accuracy),
+    ]
 
 
-def _between(fraction: float, interval: Interval) -> str:
-    return f"{100 * fraction:.1f} [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
+def _format_accuracy(accuracy: float, interval: Interval) -> str:
+    return f"{100 * accuracy:.1f} [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
 
 
-def format_pairwise_table(found: Comparison) -> str:
-    """Whether two models differ, one row for each pair."""
-    rows = [("first", "second", "points", "only first", "only second", "p", "Holm", "at 5 %")]
-    for pair in found.pairs:
-        rows.append(
-            (
-                found.entries[pair.first].name,
-                found.entries[pair.second].name,
-                f"{100 * found.difference(pair):+.1f}",
-                f"{pair.only_first:,}",
-                f"{pair.only_second:,}",
-                _chance(pair.p),
-                _chance(pair.adjusted),
-                "significant" if pair.significant else "not significant",
-            )
-        )
+def format_pairwise_table(comparison: Comparison) -> str:
+    """Return the table of the significance tests, one row for each pair of models."""
+    rows = [
+        [
+            comparison.models[pair.first].name,
+            comparison.models[pair.second].name,
+            f"{100 * comparison.accuracy_difference(pair):+.1f}",
+            f"{pair.only_first:,}",
+            f"{pair.only_second:,}",
+            _format_p_value(pair.p_value),
+            _format_p_value(pair.adjusted_p_value),
+            "significant" if pair.is_significant else "not significant",
+        ]
+        for pair in comparison.pairs
+    ]
+    header = ["first", "second", "points", "only first", "only second", "p", "Holm", "at 5 %"]
+    table = format_table(rows, header, ["left"] * 2 + ["right"] * 5 + ["left"])
     notes = [
         "(points: of accuracy, the first less the second; only: images that this one alone gets"
         " right;",
         " p: McNemar's exact test, two-sided; Holm: p corrected over all pairs, which decides)",
     ]
-    return "\n".join([*_aligned(rows, "<<>>>>><"), *notes])
+    return "\n".join([table, *notes])
 
 
-def _chance(p: float) -> str:
-    return f"{p:.2g}" if p >= _LEAST else f"<{_LEAST:.0g}"
-
-
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+def _format_p_value(p_value: float) -> str:
+    return f"{p_value:.2g}" if p_value >= _MIN_P_VALUE else f"<{_MIN_P_VALUE:.0g}"

@@ -1,4 +1,4 @@
-"""A classifier's answers to images whose class is known, checked before anything is measured."""
+"""Labels, probabilities and logits, validated before anything is measured on them."""
 
 from __future__ import annotations
 
@@ -11,51 +11,64 @@ import numpy.typing as npt
 _SUM_TOLERANCE = 0.01
 
 Labels = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.float64]
 
 
-def predicted_classes(probabilities: npt.NDArray[Any]) -> Labels:
-    """The most probable class of each row, the first of equals: int64 of shape (n,)."""
+def predict_classes(probabilities: npt.NDArray[Any]) -> Labels:
+    """Return the most probable class of each row, the first of equal ones: int64 of shape (n,)."""
     return np.argmax(probabilities, axis=1)
 
 
 def validate_probabilities(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int | None = None
-) -> tuple[Labels, Values]:
-    """Labels and probabilities as arrays.
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_count: int | None = None
+) -> tuple[Labels, Scores]:
+    """Return labels and probabilities as arrays, int64 of (n,) and float64 of (n, classes).
 
     Args:
-        labels: The true classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
-        probabilities: Of shape (n, classes), each row adding up to 1.
-        classes: How many there must be; None for any number.
+        labels: True classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
+        probabilities: Probabilities of shape (n, classes), each row adding up to 1.
+        class_count: Expected number of classes; None accepts any number.
 
     Raises:
-        ValueError: The arrays are empty, do not fit each other or the classes, or hold labels or
-            probabilities that are none.
+        ValueError: The arrays are empty, do not match each other or the classes, or contain invalid
+            labels or probabilities.
     """
-    truth, given = _checked(labels, probabilities, "probabilities", classes)
-    if (given < 0).any() or (abs(given.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
+    label_array, probability_array = _validate(labels, probabilities, "probabilities", class_count)
+    sums = probability_array.sum(axis=1)
+    if (probability_array < 0).any() or (abs(sums - 1) > _SUM_TOLERANCE).any():
         raise ValueError("expected probabilities, got rows that do not add up to 1")
-    return truth, given
+    return label_array, probability_array
 
 
-def validate_logits(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Labels, Values]:
-    """The same with logits, which may be any finite numbers."""
-    return _checked(labels, logits, "logits", None)
+def validate_logits(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Labels, Scores]:
+    """Return labels and logits as arrays, int64 of (n,) and float64 of (n, classes).
+
+    Args:
+        labels: True classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
+        logits: Finite numbers of shape (n, classes).
+
+    Raises:
+        ValueError: The arrays are empty, do not match each other, or contain invalid labels or
+            logits.
+    """
+    return _validate(labels, logits, "logits", None)
 
 
-def _checked(
-    labels: npt.ArrayLike, values: npt.ArrayLike, what: str, classes: int | None
-) -> tuple[Labels, Values]:
-    truth, given = np.asarray(labels), np.asarray(values, np.float64)
-    columns = given.shape[1] if classes is None and given.ndim == 2 else classes
-    if truth.ndim != 1 or not len(truth) or given.shape != (len(truth), columns):
+def _validate(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, scores_name: str, class_count: int | None
+) -> tuple[Labels, Scores]:
+    label_array, score_array = np.asarray(labels), np.asarray(scores, np.float64)
+    columns = score_array.shape[1] if class_count is None and score_array.ndim == 2 else class_count
+    is_empty = label_array.ndim != 1 or not len(label_array)
+    if is_empty or score_array.shape != (len(label_array), columns):
         raise ValueError(
-            f"expected labels of shape (n,), n > 0, and {what} of shape"
-            f" (n, {classes or 'classes'}), got {truth.shape} and {given.shape}"
+            f"expected labels of shape (n,), n > 0, and {scores_name} of shape"
+            f" (n, {class_count or 'classes'}), got {label_array.shape} and {score_array.shape}"
         )
-    if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= given.shape[1]:
-        raise ValueError(f"expected labels that are whole numbers in 0..{given.shape[1] - 1}")
-    if not np.isfinite(given).all():
-        raise ValueError(f"expected {what}, got values that are not finite")
-    return truth.astype(np.int64), given
+    highest = score_array.shape[1] - 1
+    is_integer = label_array.dtype.kind in "iu"
+    if not is_integer or label_array.min() < 0 or label_array.max() > highest:
+        raise ValueError(f"expected labels that are whole numbers in 0..{highest}")
+    if not np.isfinite(score_array).all():
+        raise ValueError(f"expected {scores_name}, got values that are not finite")
+    return label_array.astype(np.int64), score_array

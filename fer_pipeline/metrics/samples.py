@@ -1,9 +1,9 @@
-"""The few images of an evaluation that its pictures show, chosen while all of them pass by."""
+"""Selection of the few images that the plots of an evaluation show, in one pass over all images."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +14,21 @@ from fer_pipeline.data import schema
 from fer_pipeline.metrics import inputs
 
 MAX_IMAGES = 25
-"""How many images a picture of examples or of mistakes holds at most: reference system E's 5x5."""
+"""Most images in a plot of examples or of mistakes: reference system E shows 5 x 5."""
 
 
 @dataclass(frozen=True)
 class EvaluatedImages:
-    """Images with what is true of them and what a model says, as arrays of one length n.
+    """Images with their true classes and predictions, as arrays of one length n.
 
     Attributes:
-        row: int64, the 0-based number in the split, in the order in which its rows are stored.
+        row: int64, the 0-based row number in the split, in the stored order.
         pixels: uint8 of shape (n, size, size).
-        label: The true class.
-        probabilities: The model's, of shape (n, classes).
-        source: The file that the image came from.
-        record: int64, its 0-based number there.
-        variant: See `augmentation.Variant`.
+        label: True classes.
+        probabilities: Predicted probabilities, of shape (n, classes).
+        source: Files that the images came from.
+        record: int64, the 0-based record number in the source.
+        variant: Values of `variants.Variant`.
     """
 
     row: npt.NDArray[np.int64]
@@ -40,154 +40,174 @@ class EvaluatedImages:
     variant: npt.NDArray[Any]
 
     @classmethod
-    def of_batch(
+    def from_batch(
         cls,
-        first: int,
+        first_row: int,
         pixels: npt.NDArray[np.uint8],
         probabilities: npt.NDArray[np.float32],
         columns: Mapping[str, npt.NDArray[Any]],
     ) -> EvaluatedImages:
-        """Those of a batch, which begins at row `first` of the split."""
-        row = np.arange(first, first + len(pixels), dtype=np.int64)
+        """Return the images of a batch.
+
+        Args:
+            first_row: Row number in the split of the first image.
+            pixels: uint8 of shape (n, size, size).
+            probabilities: Predicted probabilities, of shape (n, classes).
+            columns: Label and origin of each image, by column name.
+        """
+        row = np.arange(first_row, first_row + len(pixels), dtype=np.int64)
         origin = {name: columns[name] for name in ("source", "record", "variant")}
         return cls(row, pixels, columns[schema.LABEL], probabilities, **origin)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Return the number of images."""
         return len(self.row)
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """The predicted classes."""
-        return inputs.predicted_classes(self.probabilities)
+        """Predicted classes."""
+        return inputs.predict_classes(self.probabilities)
 
     @property
     def confidence(self) -> npt.NDArray[np.float32]:
-        """The probabilities of the predicted classes."""
+        """Probabilities of the predicted classes."""
         return self.probabilities.max(axis=1)
 
     @property
-    def wrong(self) -> npt.NDArray[np.bool_]:
-        """Which images are taken for what they are not."""
+    def is_wrong(self) -> npt.NDArray[np.bool_]:
+        """Mask of the images that are predicted wrongly."""
         return self.predicted != self.label
 
     def take(self, index: npt.NDArray[Any]) -> EvaluatedImages:
-        """Those at these positions, or where a mask is true; copies, so that no batch is kept."""
+        """Return a copy of some images, which keeps no reference to the batch.
+
+        Args:
+            index: Positions, or a mask of shape (n,).
+        """
         return EvaluatedImages(
             *(getattr(self, field.name)[index] for field in dataclasses.fields(self))
         )
 
-    def joined(self, other: EvaluatedImages) -> EvaluatedImages:
-        """These and then the others."""
+    def append(self, images: EvaluatedImages) -> EvaluatedImages:
+        """Return these images followed by others."""
         return EvaluatedImages(
             *(
-                np.concatenate([getattr(self, field.name), getattr(other, field.name)])
+                np.concatenate([getattr(self, field.name), getattr(images, field.name)])
                 for field in dataclasses.fields(self)
             )
         )
 
 
 class TopK:
-    """The images with the highest scores of all that are offered, the first of equal ones."""
+    """The images with the highest scores among all that were added, the first of equal ones."""
 
     def __init__(self, count: int) -> None:
-        """Takes how many are kept."""
-        self._count = count
-        self._scores = np.empty(0)
-        self._faces: EvaluatedImages | None = None
-
-    def offer(self, faces: EvaluatedImages, scores: npt.NDArray[Any]) -> None:
-        """Offers images.
+        """Start without images.
 
         Args:
-            faces: The images.
-            scores: Theirs; NaN for an image that is not wanted.
+            count: Number of images to keep.
+        """
+        self._count = count
+        self._scores = np.empty(0)
+        self._images: EvaluatedImages | None = None
+
+    def update(self, images: EvaluatedImages, scores: npt.NDArray[Any]) -> None:
+        """Add images and keep those with the highest scores.
+
+        Args:
+            images: Images to add.
+            scores: Score of each image; NaN excludes an image.
         """
         if len(self._scores) == self._count and self._count:
-            # One that only equals the last comes too late.
-            wanted = scores > self._scores[-1]
+            # An image that only equals the last one is later, and therefore not kept.
+            is_candidate = scores > self._scores[-1]
         else:
-            wanted = ~np.isnan(scores)
-        offered = faces.take(wanted)
-        if self._faces is not None:
-            offered = self._faces.joined(offered)
-        known = np.concatenate([self._scores, scores[wanted]])
-        order = np.argsort(-known, kind="stable")[: self._count]
-        self._scores, self._faces = known[order], offered.take(order)
+            is_candidate = ~np.isnan(scores)
+        candidates = images.take(is_candidate)
+        if self._images is not None:
+            candidates = self._images.append(candidates)
+        candidate_scores = np.concatenate([self._scores, scores[is_candidate]])
+        order = np.argsort(-candidate_scores, kind="stable")[: self._count]
+        self._scores, self._images = candidate_scores[order], candidates.take(order)
 
     @property
-    def faces(self) -> EvaluatedImages:
-        """The images that are kept, highest score first.
+    def images(self) -> EvaluatedImages:
+        """The kept images, the highest score first.
 
         Raises:
-            ValueError: None was ever offered.
+            ValueError: No image was ever added.
         """
-        if self._faces is None:
-            raise ValueError("no image was offered")
-        return self._faces
+        if self._images is None:
+            raise ValueError("no image was added")
+        return self._images
 
 
 class SampleSelector:
-    """What the pictures of an evaluation show; holds no more images than these.
+    """Selector of the images in the plots of an evaluation; holds no other images in memory.
 
     Attributes:
-        seed: Of the examples.
+        classes: Names of the classes, in the order of their labels.
+        seed: Seed of the random examples.
     """
 
-    def __init__(self, classes: int, seed: int, image: int | None = None) -> None:
-        """Begins a gallery.
+    def __init__(self, classes: Sequence[str], seed: int, inspected_row: int | None = None) -> None:
+        """Start without images.
 
         Args:
-            classes: How many there are.
-            seed: Of the examples: with it the same rows are drawn, in whatever batches they come.
-            image: The row of the `subject`; None for the image that is recognised with the
-                highest probability.
+            classes: Names of the classes, in the order of their labels.
+            seed: Seed of the random examples. It selects the same rows for any batch size.
+            inspected_row: Row of the `inspected_image`; None for the image that is recognised with
+                the highest probability.
         """
+        self.classes = tuple(classes)
         self.seed = seed
         self._random = np.random.default_rng(seed)
-        self._image = image
-        self._examples, self._mistakes, self._subject = TopK(MAX_IMAGES), TopK(MAX_IMAGES), TopK(1)
-        self._recognised = [TopK(1) for _ in range(classes)]
-        self._mistaken = [TopK(1) for _ in range(classes)]
+        self._inspected_row = inspected_row
+        self._examples = TopK(MAX_IMAGES)
+        self._mistakes = TopK(MAX_IMAGES)
+        self._inspected = TopK(1)
+        self._best_recognised = [TopK(1) for _ in self.classes]
+        self._worst_mistakes = [TopK(1) for _ in self.classes]
 
-    def offer(self, faces: EvaluatedImages) -> None:
-        """Takes what is to be shown of the next rows, which come in their order."""
-        wrong, confidence = faces.wrong, faces.confidence.astype(np.float64)
-        # Of all rows, those with the highest random numbers: a uniform sample without replacement.
-        self._examples.offer(faces, self._random.random(len(faces)))
-        self._mistakes.offer(faces, np.where(wrong, confidence, np.nan))
-        for label, (recognised, mistaken) in enumerate(
-            zip(self._recognised, self._mistaken, strict=True)
+    def update(self, images: EvaluatedImages) -> None:
+        """Select from the next images, which must come in the order of their rows."""
+        is_wrong, confidence = images.is_wrong, images.confidence.astype(np.float64)
+        # The rows with the highest random numbers: a uniform sample without replacement.
+        self._examples.update(images, self._random.random(len(images)))
+        self._mistakes.update(images, np.where(is_wrong, confidence, np.nan))
+        for label, (recognised, mistakes) in enumerate(
+            zip(self._best_recognised, self._worst_mistakes, strict=True)
         ):
-            here = faces.label == label
-            recognised.offer(faces, np.where(here & ~wrong, confidence, np.nan))
-            mistaken.offer(faces, np.where(here & wrong, confidence, np.nan))
-        if self._image is not None:
-            self._subject.offer(faces, np.where(faces.row == self._image, 0.0, np.nan))
+            in_class = images.label == label
+            recognised.update(images, np.where(in_class & ~is_wrong, confidence, np.nan))
+            mistakes.update(images, np.where(in_class & is_wrong, confidence, np.nan))
+        if self._inspected_row is not None:
+            is_inspected = images.row == self._inspected_row
+            self._inspected.update(images, np.where(is_inspected, 0.0, np.nan))
         else:
-            # Any that is recognised comes before any that is not.
-            self._subject.offer(faces, confidence + ~wrong)
+            # A recognised image scores above 1, and therefore precedes all others.
+            self._inspected.update(images, confidence + ~is_wrong)
 
     @property
     def examples(self) -> EvaluatedImages:
-        """Images drawn at random, in the order of their rows."""
-        drawn = self._examples.faces
-        return drawn.take(np.argsort(drawn.row))
+        """Randomly sampled images, in the order of their rows."""
+        examples = self._examples.images
+        return examples.take(np.argsort(examples.row))
 
     @property
     def mistakes(self) -> EvaluatedImages:
-        """The worst mistakes: the wrong predictions of highest probability, the worst first."""
-        return self._mistakes.faces
+        """Wrong predictions of the highest probability, the highest first."""
+        return self._mistakes.images
 
     @property
-    def subject(self) -> EvaluatedImages:
-        """The one image through which the layers are looked at."""
-        return self._subject.faces
+    def inspected_image(self) -> EvaluatedImages:
+        """The one image for which the outputs of layers are plotted."""
+        return self._inspected.images
 
-    def recognised(self, label: int) -> EvaluatedImages:
-        """The image of a class that is recognised with the highest probability, if one is."""
-        return self._recognised[label].faces
+    def best_recognised(self, label: int) -> EvaluatedImages:
+        """Return the image of a class that is recognised with the highest probability, if any."""
+        return self._best_recognised[label].images
 
-    def mistaken(self, label: int) -> EvaluatedImages:
-        """The worst mistake of a class, if there is one."""
-        return self._mistaken[label].faces
+    def worst_mistake(self, label: int) -> EvaluatedImages:
+        """Return the image of a class that is wrong with the highest probability, if any."""
+        return self._worst_mistakes[label].images

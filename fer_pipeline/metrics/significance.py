@@ -1,4 +1,4 @@
-"""Whether two classifiers differ by more than chance, seen on the same images."""
+"""Significance tests of the difference between classifiers on the same images."""
 
 from __future__ import annotations
 
@@ -12,109 +12,119 @@ import numpy.typing as npt
 from scipy import stats
 
 ALPHA = 0.05
-"""The p under which a difference is called significant."""
+"""Significance level: a difference is significant if its corrected p-value is below it."""
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """Two classifiers.
+    """Test of the difference between two classifiers.
 
     Attributes:
-        first: The position of the one.
-        second: The position of the other, behind it.
-        only_first: How many images only the first gets right.
-        only_second: How many only the second does.
-        p: Of McNemar's test, in 0..1: how likely a difference at least so large is where there is
-            none.
-        adjusted: The same after Holm's correction over all pairs.
+        first: Position of the first classifier.
+        second: Position of the second classifier, greater than `first`.
+        only_first: Number of images that only the first classifier recognises.
+        only_second: Number of images that only the second classifier recognises.
+        p_value: p-value of McNemar's test, in 0..1: the probability of a difference at least this
+            large between equally good classifiers.
+        adjusted_p_value: p-value after Holm's correction over all pairs.
     """
 
     first: int
     second: int
     only_first: int
     only_second: int
-    p: float
-    adjusted: float
+    p_value: float
+    adjusted_p_value: float
 
     @property
-    def significant(self) -> bool:
-        """Whether the corrected p is under `LEVEL`."""
-        return self.adjusted < ALPHA
+    def is_significant(self) -> bool:
+        """Whether the corrected p-value is below `ALPHA`."""
+        return self.adjusted_p_value < ALPHA
 
 
-def compare_classifiers(correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
-    """Compares each classifier with each other one.
+def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
+    """Test the difference between each pair of classifiers.
 
     Args:
-        correct: Whether a classifier (row) gets an image (column) right: bool of shape
+        is_correct: Whether a classifier (row) recognises an image (column): bool of shape
             (classifiers, images), at least one image.
 
     Returns:
         The pairs (0, 1), (0, 2), ..., (1, 2), ...
 
     Raises:
-        ValueError: The array is none of that kind.
+        ValueError: The array has another dtype or shape.
     """
-    if correct.ndim != 2 or correct.dtype != np.bool_ or not correct.shape[1]:
+    if is_correct.ndim != 2 or is_correct.dtype != np.bool_ or not is_correct.shape[1]:
         raise ValueError(
             "expected booleans of shape (classifiers, images), at least one image, got"
-            f" {correct.dtype} of shape {correct.shape}"
+            f" {is_correct.dtype} of shape {is_correct.shape}"
         )
-    counts = correct.astype(np.int64)
-    # Right in the row's classifier and wrong in the column's.
-    only = counts @ (1 - counts).T
-    pairs = list(itertools.combinations(range(len(correct)), 2))
-    firsts = np.array([only[first, second] for first, second in pairs], np.int64)
-    seconds = np.array([only[second, first] for first, second in pairs], np.int64)
-    chances = compute_mcnemar_p_values(firsts, seconds)
-    found = zip(pairs, firsts, seconds, chances, apply_holm_correction(chances), strict=True)
+    correct = is_correct.astype(np.int64)
+    # Images that the row's classifier recognises and the column's does not.
+    only_row = correct @ (1 - correct).T
+    pairs = list(itertools.combinations(range(len(is_correct)), 2))
+    only_first = np.array([only_row[first, second] for first, second in pairs], np.int64)
+    only_second = np.array([only_row[second, first] for first, second in pairs], np.int64)
+    p_values = compute_mcnemar_p_values(only_first, only_second)
+    adjusted_p_values = apply_holm_correction(p_values)
     return tuple(
-        PairwiseTest(first, second, int(one), int(other), float(p), float(adjusted))
-        for (first, second), one, other, p, adjusted in found
+        PairwiseTest(
+            first=first,
+            second=second,
+            only_first=int(only_first[index]),
+            only_second=int(only_second[index]),
+            p_value=float(p_values[index]),
+            adjusted_p_value=float(adjusted_p_values[index]),
+        )
+        for index, (first, second) in enumerate(pairs)
     )
 
 
 def compute_mcnemar_p_values(
     only_first: npt.ArrayLike, only_second: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """The exact test of McNemar, two-sided.
+    """Return the p-values of McNemar's exact test, two-sided.
 
-    Where two classifiers are equally good, each image that one alone gets right is as likely to be
-    the first's as the second's: a binomial distribution with the probability 1/2. Source: McNemar,
-    Note on the sampling error of the difference between correlated proportions or percentages,
-    Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996, but with that distribution itself
-    in place of its approximation by chi-squared.
+    If two classifiers are equally good, an image that only one of them recognises is equally likely
+    to be recognised by either: a binomial distribution with probability 1/2. Source: McNemar, Note
+    on the sampling error of the difference between correlated proportions or percentages,
+    Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996, here with the exact distribution
+    instead of its chi-squared approximation.
 
     Args:
-        only_first: How many images only the first gets right, whole numbers from 0, of any shape.
-        only_second: How many only the second does, of the same shape.
+        only_first: Number of images that only the first classifier recognises, of any shape.
+        only_second: Number of images that only the second classifier recognises, of that shape.
 
     Returns:
-        p in 0..1, float64 of that shape; 1 where there is no such image.
+        p-values in 0..1, float64 of the same shape; 1 if there is no such image.
     """
-    one, other = np.asarray(only_first), np.asarray(only_second)
-    # The distribution is symmetric: both tails are equal, and in its middle they overlap. The same
-    # as scipy.stats.binomtest, which takes one pair at a time.
-    tail = stats.binom.cdf(np.minimum(one, other), one + other, 0.5)
+    only_first, only_second = np.asarray(only_first), np.asarray(only_second)
+    # The distribution is symmetric, so both tails are equal; in the middle they overlap. This
+    # equals scipy.stats.binomtest, which takes one pair at a time.
+    smaller = np.minimum(only_first, only_second)
+    tail = stats.binom.cdf(smaller, only_first + only_second, 0.5)
     return np.minimum(1.0, 2 * tail)
 
 
-def apply_holm_correction(chances: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Corrects the p of several tests, so that one false alarm among them all stays unlikely.
+def apply_holm_correction(
+    p_values: Sequence[float] | npt.NDArray[Any],
+) -> npt.NDArray[np.float64]:
+    """Correct the p-values of several tests, to limit the probability of any false positive.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
-    Statistics 6, 1979, https://www.jstor.org/stable/4615733: the least p counts as often as there
-    are tests, the next one time less, and none falls below one before it.
+    Statistics 6, 1979, https://www.jstor.org/stable/4615733. The smallest p-value is multiplied by
+    the number of tests, the next one by one less, and so on; none may fall below its predecessor.
 
     Args:
-        chances: Of each test, in 0..1; perhaps of none.
+        p_values: p-values in 0..1, possibly none.
 
     Returns:
-        The corrected ones in the same order, float64, none less than it was and none above 1.
+        The corrected p-values in the same order, float64, at least the given ones and at most 1.
     """
-    given = np.asarray(chances, np.float64)
-    order = np.argsort(given, kind="stable")
-    corrected = np.empty_like(given)
-    scaled = given[order] * np.arange(len(given), 0, -1)
+    raw = np.asarray(p_values, np.float64)
+    order = np.argsort(raw, kind="stable")
+    scaled = raw[order] * np.arange(len(raw), 0, -1)
+    corrected = np.empty_like(raw)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return corrected

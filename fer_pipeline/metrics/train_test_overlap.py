@@ -1,4 +1,4 @@
-"""What of an evaluation is recognising again: with and without images that were trained on."""
+"""Metrics with and without the images that also occur in the train split."""
 
 from __future__ import annotations
 
@@ -14,53 +14,59 @@ from fer_pipeline.metrics.classification import Metrics, compute_metrics
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """An evaluation, and what it is without the images that have an exact copy in training.
+    """Metrics of all images, and of those without an exact copy in the train split.
 
     Attributes:
-        count: How many images have one.
-        prevented: Whether the dataset was made with `split.deduplicate`, which takes such copies
-            out of training.
-        every: Of all images.
-        rest: Of those without a copy; None where there are none.
+        overlap_count: Number of images with an exact copy in the train split.
+        deduplicated: Whether the dataset was made with `split.deduplicate`, which removes such
+            copies from the train split.
+        all_images: Metrics of all images.
+        without_overlap: Metrics of the images without a copy; None if every image has one.
     """
 
-    count: int
-    prevented: bool
-    every: Metrics
-    rest: Metrics | None
+    overlap_count: int
+    deduplicated: bool
+    all_images: Metrics
+    without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
+        without_copies = None
+        if self.without_overlap:
+            accuracies = self.without_overlap.accuracies_to_dict()
+            without_copies = {**accuracies, "classes": self.without_overlap.to_dict()["classes"]}
         return {
-            "copies": self.count,
-            "deduplicated": self.prevented,
-            "all": self.every.accuracies(),
-            "without_copies": self.rest
-            and {**self.rest.accuracies(), "classes": self.rest.to_dict()["classes"]},
+            "copies": self.overlap_count,
+            "deduplicated": self.deduplicated,
+            "all": self.all_images.accuracies_to_dict(),
+            "without_copies": without_copies,
         }
 
 
 def exclude_overlap(
-    copied: npt.NDArray[np.bool_],
-    every: Metrics,
+    has_copy: npt.NDArray[np.bool_],
+    all_images: Metrics,
     labels: npt.NDArray[np.integer[Any]],
     probabilities: npt.NDArray[np.floating[Any]],
-    classes: Sequence[str],
     *,
-    prevented: bool,
+    deduplicated: bool,
 ) -> OverlapReport:
-    """Leaves the copies out of an evaluation.
+    """Evaluate again without the images that have an exact copy in the train split.
 
     Args:
-        copied: Which images have an exact copy in training, of shape (n,).
-        every: The evaluation of all images.
-        labels: As in `metrics.measure`.
-        probabilities: As there.
-        classes: As there.
-        prevented: Whether the dataset was made with `split.deduplicate`.
+        has_copy: Whether each image has an exact copy in the train split, of shape (n,).
+        all_images: Metrics of all images.
+        labels: True classes, as for `compute_metrics`.
+        probabilities: Predicted probabilities, as for `compute_metrics`.
+        deduplicated: Whether the dataset was made with `split.deduplicate`.
     """
-    count, kept = int(copied.sum()), ~copied
-    rest = every if not count else None
-    if count and kept.any():
-        rest = compute_metrics(labels[kept], probabilities[kept], classes, every.intervals.seed)
-    return OverlapReport(count, prevented, every, rest)
+    overlap_count = int(has_copy.sum())
+    without_overlap = None
+    if not overlap_count:
+        without_overlap = all_images
+    elif not has_copy.all():
+        classes: Sequence[str] = [class_metrics.name for class_metrics in all_images.classes]
+        without_overlap = compute_metrics(
+            labels[~has_copy], probabilities[~has_copy], classes, all_images.intervals.seed
+        )
+    return OverlapReport(overlap_count, deduplicated, all_images, without_overlap)

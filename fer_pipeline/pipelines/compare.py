@@ -181,7 +181,7 @@ def _compared(
     entries = [
         _entry(one, speed, copies, made.classes) for one, speed in zip(given, speeds, strict=True)
     ]
-    right = [inputs.predicted_classes(one.probabilities) == one.rows[schema.LABEL] for one in given]
+    right = [inputs.predict_classes(one.probabilities) == one.rows[schema.LABEL] for one in given]
     at_once = min(batch_size, len(given[0].pixels))
     conditions = BenchmarkSettings(at_once, timing.available_cores(), config.inference.flip)
     pairs = significance.compare_classifiers(np.stack(right))
@@ -211,8 +211,8 @@ def _entry(
         cost=Cost(
             network.parameters, network.multiply_adds, tuple(network.uncounted_layers), speed
         ),
-        result=answer.result,
-        new=new,
+        metrics=answer.result,
+        without_overlap=new,
     )
 
 

@@ -116,7 +116,7 @@ def evaluate(
     drawn = inspection.select_layers(layers)
     _require_row(data, made, split, image)
     predict_split.warn_of_leakage(info, made, split)
-    gallery = SampleSelector(len(made.classes), config.seed, image)
+    gallery = SampleSelector(made.classes, config.seed, image)
     probabilities, rows = predict_split.predict(
         _answers(network, chosen, config),
         info,
@@ -125,7 +125,7 @@ def evaluate(
         split,
         batch_size=config.inference.batch_size,
         flip=config.inference.flip,
-        offer=gallery.offer,
+        offer=gallery.update,
     )
     copied = predict_split.copies_in_training(data, made, split, rows)
     labels = rows[schema.LABEL]
@@ -177,9 +177,9 @@ def _measured(
     found = classification.compute_metrics(labels, probabilities, made.classes, seed)
     if copied is None:
         return Evaluation(found, None)
-    prevented = bool(made.config.get("split", {}).get("deduplicate", False))
+    deduplicated = bool(made.config.get("split", {}).get("deduplicate", False))
     apart = train_test_overlap.exclude_overlap(
-        copied, found, labels, probabilities, made.classes, prevented=prevented
+        copied, found, labels, probabilities, deduplicated=deduplicated
     )
     return Evaluation(found, apart)
 

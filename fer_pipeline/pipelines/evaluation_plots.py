@@ -68,7 +68,7 @@ def plot_samples(
     storage.write_text(folder / EvaluationFile.MISTAKES_TABLE, mistakes_table(gallery, classes))
     storage.remove(folder / EvaluationFile.FEATURE_MAPS)
     if layers:
-        subject = gallery.subject
+        subject = gallery.inspected_image
         outputs = inspection.layer_outputs(subject.pixels, layers)
         shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
         feature_maps.draw_feature_maps(

@@ -81,7 +81,7 @@ def draw_accuracy_coverage(
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
-    parts = curve.images / metrics.rows
+    parts = curve.images / metrics.image_count
     upper.plot(parts, curve.accuracy, color=BLUE, linewidth=1.8)
     marked = [(one.coverage, one.accuracy) for one in metrics.coverage]
     upper.plot(*zip(*marked, strict=True), "o", color=BLUE, markersize=5)
@@ -95,7 +95,7 @@ def draw_accuracy_coverage(
             fontsize=8,
         )
     # Of few images an accuracy jumps: their part of the curve must not set its scale.
-    least = min([metrics.accuracy, *curve.accuracy[curve.images >= 0.02 * metrics.rows]])
+    least = min([metrics.accuracy, *curve.accuracy[curve.images >= 0.02 * metrics.image_count]])
     bottom = max(-0.03, least - 0.06)
     upper.set(ylim=(bottom, 1 + (1 - bottom) / 20), ylabel="accuracy of the images that are left")
     lower.plot(parts, curve.confidence, color=ORANGE, linewidth=1.8)
@@ -127,5 +127,5 @@ def _numbers(metrics: Metrics) -> tuple[str, str]:
     return (
         f"expected calibration error {format_percent(calibration.error)}",
         f"accuracy {format_percent(metrics.accuracy)}, mean confidence"
-        f" {format_percent(calibration.confidence)}, {metrics.rows:,} images",
+        f" {format_percent(calibration.confidence)}, {metrics.image_count:,} images",
     )

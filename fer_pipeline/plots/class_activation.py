@@ -93,7 +93,10 @@ def draw_class_activation(
 def _panels(gallery: SampleSelector, classes: int) -> list[_Panel]:
     panels = []
     for label in range(classes):
-        for first, face in ((0, gallery.recognised(label)), (_MISTAKE, gallery.mistaken(label))):
+        for first, face in (
+            (0, gallery.best_recognised(label)),
+            (_MISTAKE, gallery.worst_mistake(label)),
+        ):
             if len(face):
                 asked = [None, *dict.fromkeys((int(face.predicted[0]), label))]
                 panels += [
@@ -114,7 +117,7 @@ def _panel(
     below = y + _SIDE + 0.14
     if activation is None:
         said = f"{classes[face.predicted[0]]} {format_percent(face.confidence[0])}"
-        wrong = bool(face.wrong[0])
+        wrong = bool(face.is_wrong[0])
         mark = {"color": VERMILION, "fontweight": "bold"} if wrong else {}
         sheet.text(x, below, f"{'✗' if wrong else '✓'} {said}", **mark)
         return

@@ -123,6 +123,6 @@ def _plain(axes: Axes) -> None:
 
 def _numbers(metrics: Metrics) -> str:
     return (
-        f"accuracy {format_percent(metrics.accuracy)} of {metrics.rows:,} images,"
+        f"accuracy {format_percent(metrics.accuracy)} of {metrics.image_count:,} images,"
         f" mean per class {format_percent(metrics.mean_class_accuracy)}"
     )

@@ -26,7 +26,7 @@ _ALIKE, _STEP = 0.1, 9.0
 _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
     ("multiply-adds per image", lambda cost: cost.multiply_adds),
     ("parameters", lambda cost: cost.parameters),
-    ("images a second, on this machine", lambda cost: cost.images_a_second),
+    ("images a second, on this machine", lambda cost: cost.images_per_second),
 )
 
 
@@ -44,12 +44,12 @@ def draw_accuracy_cost(found: Comparison, about: str, path: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    rows = -(-len(found.entries) // 2)
+    rows = -(-len(found.models) // 2)
     figure = Figure(figsize=(12, 4.6 + 0.25 * rows), layout="constrained")
     panels = figure.subplots(1, len(_PANELS), sharey=True)
     moved = False
     for axes, (label, cost) in zip(panels, _PANELS, strict=True):
-        known = [(entry, cost(entry.cost)) for entry in found.entries]
+        known = [(entry, cost(entry.cost)) for entry in found.models]
         _costs(axes, label, [value for _, value in known if value])
         aside = _aside([value for _, value in known])
         moved = moved or any(aside)
@@ -62,7 +62,7 @@ def draw_accuracy_cost(found: Comparison, about: str, path: Path) -> None:
     handles = panels[1].get_legend_handles_labels()[0]
     legend = figure.legend(
         handles,
-        [_label(entry) for entry in found.entries],
+        [_label(entry) for entry in found.models],
         loc="outside lower center",
         ncols=2,
         frameon=False,
@@ -96,7 +96,7 @@ def _costs(axes: Axes, label: str, values: list[float]) -> None:
 def _accuracies(found: Comparison) -> tuple[float, float]:
     """The ends of the axis, in per cent: all intervals, and some room around."""
     # What is moved aside does not scale the axis by itself.
-    ends = [entry.result.intervals.accuracy for entry in found.entries]
+    ends = [entry.metrics.intervals.accuracy for entry in found.models]
     low, high = min(end.low for end in ends), max(end.high for end in ends)
     room = max(0.01, 0.08 * (high - low))
     return 100 * (low - room), 100 * (high + room)
@@ -124,7 +124,7 @@ def _aside(costs: Sequence[float | None]) -> list[float]:
 
 def _point(axes: Axes, entry: ModelResult, cost: float, place: int, aside: float) -> None:
     moved = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
-    accuracy, ends = entry.result.accuracy, entry.result.intervals.accuracy
+    accuracy, ends = entry.metrics.accuracy, entry.metrics.intervals.accuracy
     axes.errorbar(
         cost,
         100 * accuracy,
@@ -142,12 +142,12 @@ def _point(axes: Axes, entry: ModelResult, cost: float, place: int, aside: float
 
 def _label(entry: ModelResult) -> str:
     counted = "" if entry.cost.multiply_adds else ", multiply-adds not known"
-    return f"{entry.name} ({entry.network}): {format_percent(entry.result.accuracy)}{counted}"
+    return f"{entry.name} ({entry.network}): {format_percent(entry.metrics.accuracy)}{counted}"
 
 
 def _conditions(found: Comparison) -> str:
-    conditions = found.conditions
-    words = [f"{found.rows:,} images", f"batches of {conditions.batch_size}"]
+    conditions = found.settings
+    words = [f"{found.image_count:,} images", f"batches of {conditions.batch_size}"]
     words.append(f"{conditions.cores} cores" if conditions.cores > 1 else "1 core")
     if conditions.flip:
         words.append("accuracy with flips averaged, costs of one pass")

@@ -33,7 +33,7 @@ def draw_examples(
     Raises:
         StorageError: The file cannot be written.
     """
-    wrong = int(faces.wrong.sum())
+    wrong = int(faces.is_wrong.sum())
     count = f"{len(faces)} images drawn with seed {seed}: {len(faces) - wrong} ✓, {wrong} ✗"
     sheet = _sheet(len(faces), 2, about, count)
     for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):

@@ -23,7 +23,7 @@ def counts(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     ("actual", "right"), [([], []), ([0, 0], [0, 0]), ([3, 2], [4, 0]), ([3, 2], [-1, 0])]
 )
 def test_what_is_no_count_is_refused(actual, right):
-    with pytest.raises(ValueError, match="expected 0 <= right <= actual"):
+    with pytest.raises(ValueError, match="expected 0 <= correct <= actual"):
         compute_bootstrap_intervals(actual, right, 0)
 
 

@@ -8,7 +8,6 @@ from scipy.special import log_softmax, softmax
 
 from fer_pipeline.metrics.calibration import (
     COVERAGES,
-    TEMPERATURES,
     Bin,
     CoveragePoint,
     compute_accuracy_coverage,
@@ -16,6 +15,8 @@ from fer_pipeline.metrics.calibration import (
     measure_calibration,
     select_coverage_points,
 )
+
+BOUNDS = (0.05, 20.0)
 
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
@@ -52,7 +53,7 @@ class TestTemperature:
     )
     def test_what_is_no_evaluation_is_refused(self, logits, labels, said):
         with pytest.raises(ValueError, match=said):
-            fit_temperature(logits, np.array(labels))
+            fit_temperature(logits, np.array(labels), BOUNDS)
 
     @pytest.mark.parametrize("truth", [0.3, 1.0, 2.5])
     def test_the_temperature_of_scaled_logits_comes_out(self, truth):
@@ -60,27 +61,29 @@ class TestTemperature:
         logits = 2 * random.standard_normal((60_000, 7))
         odds = softmax(logits, axis=1).cumsum(axis=1)
         labels = (random.random((len(logits), 1)) > odds).sum(axis=1)
-        assert fit_temperature(truth * logits, labels) == pytest.approx(truth, rel=0.03)
+        assert fit_temperature(truth * logits, labels, BOUNDS) == pytest.approx(truth, rel=0.03)
 
     def test_two_images_by_hand(self):
         # 3 of 4 are right, all by a margin of 2: sigmoid(2 / T) = 3 / 4.
         logits = np.array([[0, 2], [0, 2], [2, 0], [2, 0]], np.float32)
-        assert fit_temperature(logits, np.array([1, 1, 0, 1])) == pytest.approx(2 / np.log(3))
+        assert fit_temperature(logits, np.array([1, 1, 0, 1]), BOUNDS) == pytest.approx(
+            2 / np.log(3)
+        )
 
     @pytest.mark.parametrize(
         ("logits", "labels", "temperature"),
         [
-            ([[0, 1], [1, 0]], [1, 0], TEMPERATURES[0]),  # all right
-            ([[0, 1000], [1000, 0]], [1, 0], TEMPERATURES[0]),  # at any T the loss is 0
-            ([[0, 1]], [1], TEMPERATURES[0]),
-            ([[0, 1]], [0], TEMPERATURES[1]),  # all wrong
-            ([[0, 1], [0, 1]], [0, 1], TEMPERATURES[1]),  # right by chance
+            ([[0, 1], [1, 0]], [1, 0], BOUNDS[0]),  # all right
+            ([[0, 1000], [1000, 0]], [1, 0], BOUNDS[0]),  # at any T the loss is 0
+            ([[0, 1]], [1], BOUNDS[0]),
+            ([[0, 1]], [0], BOUNDS[1]),  # all wrong
+            ([[0, 1], [0, 1]], [0, 1], BOUNDS[1]),  # right by chance
             ([[5, 5, 5], [0, 0, 0]], [2, 1], 1.0),
             ([[5]], [0], 1.0),
         ],
     )
     def test_without_a_least_loss_it_is_still_within_bounds(self, logits, labels, temperature):
-        assert fit_temperature(logits, np.array(labels)) == pytest.approx(temperature)
+        assert fit_temperature(logits, np.array(labels), BOUNDS) == pytest.approx(temperature)
 
     @settings(max_examples=150, deadline=None)
     @given(scored())
@@ -88,9 +91,9 @@ class TestTemperature:
         logits, labels = case
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = fit_temperature(logits, labels)
-        assert TEMPERATURES[0] <= found <= TEMPERATURES[1]
-        others = np.geomspace(*TEMPERATURES, 200)
+            found = fit_temperature(logits, labels, BOUNDS)
+        assert BOUNDS[0] <= found <= BOUNDS[1]
+        others = np.geomspace(*BOUNDS, 200)
         least = min(loss(logits, labels, other) for other in others)
         assert loss(logits, labels, found) <= least + 1e-9
 
@@ -189,11 +192,11 @@ class TestCoverage:
         labels, given = case
         confidence, right = given.max(axis=1), given.argmax(axis=1) == labels
         found = select_coverage_points(compute_accuracy_coverage(labels, given))
-        assert tuple(one.asked for one in found) == COVERAGES
+        assert tuple(one.requested for one in found) == COVERAGES
         for one in found:
             left = confidence >= np.float32(one.min_confidence)
             assert one.images == left.sum()
-            assert one.coverage == left.mean() >= one.asked - 1e-9
+            assert one.coverage == left.mean() >= one.requested - 1e-9
             assert one.accuracy == pytest.approx(right[left].mean())
             # With the next higher confidence, fewer than asked for are left.
-            assert (confidence > np.float32(one.min_confidence)).mean() < one.asked
+            assert (confidence > np.float32(one.min_confidence)).mean() < one.requested

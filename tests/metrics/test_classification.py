@@ -18,7 +18,7 @@ from fer_pipeline.metrics.classification import (
     Metrics,
     compute_metrics,
 )
-from fer_pipeline.metrics.inputs import predicted_classes
+from fer_pipeline.metrics.inputs import predict_classes
 from fer_pipeline.metrics.tables import (
     format_class_table,
     format_confused_pairs,
@@ -107,7 +107,7 @@ class TestByHand:
             ClassMetrics("happy", 1, 2, 1, ClassScores(1.0, 0.5, 2 / 3)),
             ClassMetrics("sad", 1, 0, 0, ClassScores(0.0, 0.0, 0.0)),
         )
-        assert found.rows == 5
+        assert found.image_count == 5
         assert found.accuracy == 3 / 5
         assert found.mean_class_accuracy == pytest.approx(5 / 9)
         assert found.macro.accuracy == pytest.approx(5 / 9)
@@ -217,7 +217,7 @@ class TestReferenceSystemA:
 
     def test_its_accuracy(self):
         # It reports 48.8 %; its own table says 3220 of 6576.
-        assert system_a().rows == 6576
+        assert system_a().image_count == 6576
         assert system_a().accuracy == 3220 / 6576
         assert round(100 * system_a().accuracy, 1) == 49.0
 
@@ -239,10 +239,10 @@ class TestReferenceSystemA:
             "(actual: the support; accuracy of a class: its recall; -: it has no image)",
         ]
         assert lines[:2] == [
-            "                    actual  predicted  true positives"
-            "  accuracy    95 % interval  precision       F1",
-            "angry                  910        444             200"
-            "    22.0 %     19.3..24.7 %     45.0 %   29.5 %",
+            "                  actual  predicted  true positives"
+            "  accuracy  95 % interval  precision      F1",
+            "angry                910        444             200"
+            "    22.0 %   19.3..24.7 %     45.0 %  29.5 %",
         ]
         # Of the rows that have all columns, these stand below each other.
         assert {len(line) for line in lines[:8]} == {len(lines[0])}
@@ -286,7 +286,7 @@ class TestInvariants:
         found = compute_metrics(labels, probabilities, names(probabilities))
         confusion = np.array(found.confusion)
         k = probabilities.shape[1]
-        assert confusion.sum() == found.rows == len(labels)
+        assert confusion.sum() == found.image_count == len(labels)
         assert [one.actual for one in found.classes] == confusion.sum(axis=1).tolist()
         assert [one.predicted for one in found.classes] == confusion.sum(axis=0).tolist()
         assert [one.true_positives for one in found.classes] == confusion.diagonal().tolist()
@@ -294,7 +294,7 @@ class TestInvariants:
         assert found.accuracy <= found.top2_accuracy <= 1
         assert found.macro.accuracy == pytest.approx(found.mean_class_accuracy)
         assert found.weighted.accuracy == pytest.approx(found.accuracy)
-        assert found.accuracy == accuracy_score(labels, predicted_classes(probabilities))
+        assert found.accuracy == accuracy_score(labels, predict_classes(probabilities))
 
     @fast
     @given(outcomes())
@@ -304,7 +304,7 @@ class TestInvariants:
         present = sorted(set(labels))
         report = classification_report(
             labels,
-            predicted_classes(probabilities),
+            predict_classes(probabilities),
             labels=present,
             target_names=[f"class {label}" for label in present],
             output_dict=True,
@@ -399,7 +399,7 @@ class TestConfusedPairs:
         return compute_metrics(self.labels, sure(np.array(self.guesses), 4), self.classes)
 
     def test_are_sorted_by_their_share_then_their_images_then_their_classes(self):
-        assert self.found().confused == [
+        assert self.found().confused_pairs == [
             ConfusedPair("angry", "sad", 2, 0.5),
             ConfusedPair("fear", "angry", 1, 0.5),
             ConfusedPair("fear", "sad", 1, 0.5),
@@ -408,16 +408,16 @@ class TestConfusedPairs:
         ]
 
     def test_the_largest_are_in_the_terminal(self):
-        assert format_confused_pairs(self.found(), pairs=3).splitlines() == [
-            "most confused           images   of the true class",
-            "angry taken for sad          2              50.0 %",
-            "fear  taken for angry        1              50.0 %",
-            "fear  taken for sad          1              50.0 %",
+        assert format_confused_pairs(self.found(), max_pairs=3).splitlines() == [
+            "most confused          images  of the true class",
+            "angry taken for sad         2             50.0 %",
+            "fear  taken for angry       1             50.0 %",
+            "fear  taken for sad         1             50.0 %",
         ]
 
     def test_there_may_be_none(self):
         found = compute_metrics([0, 1], sure(np.array([0, 1]), 2), ["angry", "fear"])
-        assert found.confused == found.to_dict()["confused_pairs"] == []
+        assert found.confused_pairs == found.to_dict()["confused_pairs"] == []
         assert format_confused_pairs(found) == "nothing is confused"
 
     @fast
@@ -425,8 +425,8 @@ class TestConfusedPairs:
     def test_are_all_mistakes(self, outcome):
         labels, probabilities = outcome
         found = compute_metrics(labels, probabilities, names(probabilities))
-        pairs = found.confused
-        wrong = int((predicted_classes(probabilities) != labels).sum())
+        pairs = found.confused_pairs
+        wrong = int((predict_classes(probabilities) != labels).sum())
         assert sum(pair.images for pair in pairs) == wrong
         assert all(0 < pair.share <= 1 for pair in pairs)
         assert pairs == sorted(pairs, key=lambda pair: pair.share, reverse=True)
@@ -452,12 +452,12 @@ class TestCoverage:
         given = np.stack([sureness, 1 - sureness], axis=1)
         found = compute_metrics([0, 0, 1, 1], given, ["angry", "fear"])
         assert format_coverage_table(found).splitlines() == [
-            "coverage    images  least confidence  accuracy",
-            " 100.0 %         4            0.6000    50.0 %",
-            " 100.0 %         4            0.6000    50.0 %",
-            " 100.0 %         4            0.6000    50.0 %",
-            "  75.0 %         3            0.6666    66.7 %",
-            "  50.0 %         2            0.7000   100.0 %",
+            "coverage  images  least confidence  accuracy",
+            " 100.0 %       4            0.6000    50.0 %",
+            " 100.0 %       4            0.6000    50.0 %",
+            " 100.0 %       4            0.6000    50.0 %",
+            "  75.0 %       3            0.6666    66.7 %",
+            "  50.0 %       2            0.7000   100.0 %",
         ]
 
 
@@ -465,25 +465,24 @@ class TestCopies:
     labels = np.array([0, 0, 0, 1])
     probabilities = sure(np.array([0, 0, 1, 1]), 2)
 
-    def found(self, *copied: bool, prevented: bool = False) -> OverlapReport:
+    def found(self, *copied: bool, deduplicated: bool = False) -> OverlapReport:
         every = compute_metrics(self.labels, self.probabilities, ["angry", "fear"], seed=2)
         mask = np.array(copied)
-        names = ["angry", "fear"]
         return exclude_overlap(
-            mask, every, self.labels, self.probabilities, names, prevented=prevented
+            mask, every, self.labels, self.probabilities, deduplicated=deduplicated
         )
 
     def test_are_left_out(self):
         found = self.found(True, False, False, False)
         rest = compute_metrics(self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2)
-        assert (found.count, found.rest) == (1, rest)
+        assert (found.overlap_count, found.without_overlap) == (1, rest)
         assert found.to_dict() == {
             "copies": 1,
             "deduplicated": False,
-            "all": found.every.accuracies(),
-            "without_copies": {**rest.accuracies(), "classes": rest.to_dict()["classes"]},
+            "all": found.all_images.accuracies_to_dict(),
+            "without_copies": {**rest.accuracies_to_dict(), "classes": rest.to_dict()["classes"]},
         }
-        assert rest.accuracies() == {
+        assert rest.accuracies_to_dict() == {
             "rows": 3,
             "accuracy": 2 / 3,
             "accuracy_interval": [0.0, 1.0],
@@ -500,9 +499,9 @@ class TestCopies:
 
     def test_none_is_said_in_a_line(self):
         found = self.found(False, False, False, False)
-        assert found.rest is found.every
+        assert found.without_overlap is found.all_images
         assert format_overlap_table(found) == "no image has an exact copy in the train split"
-        assert format_overlap_table(self.found(False, False, False, False, prevented=True)) == (
+        assert format_overlap_table(self.found(False, False, False, False, deduplicated=True)) == (
             "no image has an exact copy in the train split (split.deduplicate)"
         )
 

@@ -53,8 +53,8 @@ def entry(place, **changes):
         size=(48, 28)[place],
         precision=("mixed_bfloat16", "float32")[place],
         cost=costs[place],
-        result=compute_metrics(LABELS, given_, CLASSES),
-        new=compute_metrics(LABELS[~COPIES], given_[~COPIES], CLASSES),
+        metrics=compute_metrics(LABELS, given_, CLASSES),
+        without_overlap=compute_metrics(LABELS[~COPIES], given_[~COPIES], CLASSES),
     )
     return dataclasses.replace(made, **changes)
 
@@ -96,12 +96,12 @@ class TestNames:
 
 class TestComparison:
     def test_its_numbers(self, found):
-        assert found.rows == 10
-        assert found.ratios == [1.0, 0.025]
+        assert found.image_count == 10
+        assert found.speed_ratios == [1.0, 0.025]
         (pair,) = found.pairs
         assert pair == PairwiseTest(0, 1, 5, 0, 2 / 32, 2 / 32)
         # 9 of 10 against 4 of 10.
-        assert found.difference(pair) == 0.5
+        assert found.accuracy_difference(pair) == 0.5
 
     def test_as_json(self, found):
         told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -125,7 +125,7 @@ class TestComparison:
                 }
             ],
         }
-        second = found.entries[1]
+        second = found.models[1]
         assert models[1] == {
             "name": "b/run",
             "path": "/runs/b/run",
@@ -139,9 +139,9 @@ class TestComparison:
             "left_out": ["Embedding", "MyOwn"],
             "images_a_second": 50.0,
             "ratio_to_first": 0.025,
-            **second.result.accuracies(),
-            "expected_calibration_error": second.result.calibration.error,
-            "without_copies_in_training": second.new.accuracies(),
+            **second.metrics.accuracies_to_dict(),
+            "expected_calibration_error": second.metrics.calibration.error,
+            "without_copies_in_training": second.without_overlap.accuracies_to_dict(),
         }
         assert (models[1]["rows"], models[1]["accuracy"]) == (10, 0.4)
         assert models[1]["without_copies_in_training"]["rows"] == 9
@@ -163,7 +163,7 @@ class TestCostTable:
         )
 
     def test_with_flips_it_says_that_costs_are_of_one_pass(self, found):
-        flipped = dataclasses.replace(found, conditions=BenchmarkSettings(256, 1, True))
+        flipped = dataclasses.replace(found, settings=BenchmarkSettings(256, 1, True))
         assert "takes two passes: these costs are of one)" in format_cost_table(flipped)
         assert "two passes" not in format_cost_table(found)
 
@@ -173,7 +173,7 @@ class TestQualityTable:
         header, first, second, *notes = format_quality_table(found).splitlines()
         titles = ["accuracy, all", "mean per class, all", "accuracy, new", "mean per class, new"]
         assert cells(header) == ["model", *titles, "ECE"]
-        interval = found.entries[1].result.intervals.accuracy
+        interval = found.models[1].metrics.intervals.accuracy
         name, accuracy, mean, new, new_mean, error = cells(second)
         assert name == "b/run"
         assert accuracy == f"40.0 [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
@@ -196,8 +196,10 @@ class TestQualityTable:
         ],
     )
     def test_without_new_images_there_are_no_columns_of_them(self, found, copies, end):
-        entries = tuple(dataclasses.replace(one, new=None) for one in found.entries)
-        table = format_quality_table(dataclasses.replace(found, entries=entries, copies=copies))
+        entries = tuple(dataclasses.replace(one, without_overlap=None) for one in found.models)
+        table = format_quality_table(
+            dataclasses.replace(found, models=entries, overlap_count=copies)
+        )
         titles = ["accuracy, all", "mean per class, all"]
         assert cells(table.splitlines()[0]) == ["model", *titles, "ECE"]
         assert len(cells(table.splitlines()[1])) == 4

@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 
 from fer_pipeline.metrics.samples import MAX_IMAGES, EvaluatedImages, SampleSelector, TopK
 
-CLASSES = 3
+CLASSES = ("angry", "happy", "sad")
 fast = settings(max_examples=60, deadline=None)
 
 
 def faces(rows: int, seed: int = 0, first: int = 0) -> EvaluatedImages:
     """Images of which no two are alike, with few different probabilities: there are ties."""
     random = np.random.default_rng(seed)
-    weights = random.integers(1, 4, (rows, CLASSES))
-    return EvaluatedImages.of_batch(
+    weights = random.integers(1, 4, (rows, len(CLASSES)))
+    return EvaluatedImages.from_batch(
         first,
         np.arange(rows * 4, dtype=np.uint8).reshape(rows, 2, 2),
         (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
         {
-            "label": random.integers(CLASSES, size=rows).astype(np.int32),
+            "label": random.integers(len(CLASSES), size=rows).astype(np.int32),
             "source": np.array([f"{row % 3}.csv" for row in range(rows)], object),
             "record": 1000 - np.arange(rows),
             "variant": np.array(["original", "flip"], object)[np.arange(rows) % 2],
@@ -40,7 +40,7 @@ def filled(
 ) -> SampleSelector:
     gallery = SampleSelector(CLASSES, seed, image)
     for start in range(0, len(every), batch):
-        gallery.offer(every.take(np.arange(start, min(start + batch, len(every)))))
+        gallery.update(every.take(np.arange(start, min(start + batch, len(every)))))
     return gallery
 
 
@@ -60,7 +60,7 @@ class TestFaces:
         )
         assert found.predicted.tolist() == [0, 2]
         assert found.confidence.tolist() == [0.5, np.float32(0.7)]
-        assert found.wrong.tolist() == [False, True]
+        assert found.is_wrong.tolist() == [False, True]
 
     def test_those_of_a_batch_are_numbered_from_its_first_row(self):
         assert faces(3, first=40).row.tolist() == [40, 41, 42]
@@ -76,15 +76,15 @@ class TestBest:
     def test_are_those_of_a_sort(self, scores, batch, count):
         every, values = faces(len(scores)), np.array(scores)
         kept = TopK(count)
-        kept.offer(every.take(np.arange(0)), values[:0])
+        kept.update(every.take(np.arange(0)), values[:0])
         for start in range(0, len(every), batch):
             part = np.arange(start, min(start + batch, len(every)))
-            kept.offer(every.take(part), values[part])
-        assert same(kept.faces, best(every, values, ~np.isnan(values), count))
+            kept.update(every.take(part), values[part])
+        assert same(kept.images, best(every, values, ~np.isnan(values), count))
 
     def test_of_nothing_is_no_answer(self):
-        with pytest.raises(ValueError, match="no image was offered"):
-            _ = TopK(3).faces
+        with pytest.raises(ValueError, match="no image was added"):
+            _ = TopK(3).images
 
 
 class TestGallery:
@@ -93,14 +93,14 @@ class TestGallery:
     def test_chooses_as_a_sort_of_all_images_would(self, rows, batch, seed):
         every = faces(rows, seed)
         found = filled(every, batch)
-        wrong, confidence = every.wrong, every.confidence
+        wrong, confidence = every.is_wrong, every.confidence
         assert same(found.mistakes, best(every, confidence, wrong, MAX_IMAGES))
-        for label in range(CLASSES):
+        for label in range(len(CLASSES)):
             here = every.label == label
-            assert same(found.recognised(label), best(every, confidence, here & ~wrong, 1))
-            assert same(found.mistaken(label), best(every, confidence, here & wrong, 1))
+            assert same(found.best_recognised(label), best(every, confidence, here & ~wrong, 1))
+            assert same(found.worst_mistake(label), best(every, confidence, here & wrong, 1))
         right = ~wrong if (~wrong).any() else wrong
-        assert same(found.subject, best(every, confidence, right, 1))
+        assert same(found.inspected_image, best(every, confidence, right, 1))
 
     @fast
     @given(st.integers(1, 120), st.integers(1, 50), st.integers(1, 50))
@@ -122,12 +122,17 @@ class TestGallery:
     @pytest.mark.parametrize("row", [0, 41, 99])
     def test_the_subject_that_is_asked_for(self, row):
         every = faces(100)
-        assert same(filled(every, 7, image=row).subject, every.take(np.array([row])))
+        assert same(filled(every, 7, image=row).inspected_image, every.take(np.array([row])))
 
     def test_keeps_no_batch_alive(self):
         batch = faces(50)
         found = filled(batch, 50)
-        for shown in (found.examples, found.mistakes, found.subject, found.recognised(0)):
+        for shown in (
+            found.examples,
+            found.mistakes,
+            found.inspected_image,
+            found.best_recognised(0),
+        ):
             assert not np.shares_memory(shown.pixels, batch.pixels)
 
     def test_predictions_that_are_none_are_no_mistakes(self):

@@ -121,7 +121,7 @@ class TestCompare:
     def test_the_same_twice(self):
         (pair,) = compare_classifiers(np.tile(np.arange(5) < 3, (2, 1)))
         assert pair == PairwiseTest(0, 1, 0, 0, 1.0, 1.0)
-        assert not pair.significant
+        assert not pair.is_significant
 
     def test_one_alone_has_no_pairs(self):
         assert compare_classifiers(np.ones((1, 4), bool)) == ()
@@ -143,12 +143,12 @@ class TestCompare:
             both = list(zip(rows[pair.first], rows[pair.second], strict=True))
             assert pair.only_first == both.count((True, False))
             assert pair.only_second == both.count((False, True))
-            assert pair.p == compute_mcnemar_p_values(pair.only_first, pair.only_second)
-        assert [pair.adjusted for pair in found] == list(
-            apply_holm_correction([pair.p for pair in found])
+            assert pair.p_value == compute_mcnemar_p_values(pair.only_first, pair.only_second)
+        assert [pair.adjusted_p_value for pair in found] == list(
+            apply_holm_correction([pair.p_value for pair in found])
         )
 
     def test_significant_under_five_per_cent(self):
         assert ALPHA == 0.05
-        assert PairwiseTest(0, 1, 9, 0, 0.001, 0.049).significant
-        assert not PairwiseTest(0, 1, 9, 0, 0.001, 0.05).significant
+        assert PairwiseTest(0, 1, 9, 0, 0.001, 0.049).is_significant
+        assert not PairwiseTest(0, 1, 9, 0, 0.001, 0.05).is_significant

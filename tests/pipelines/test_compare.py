@@ -113,12 +113,12 @@ def contents(folder):
 class TestOutputs:
     def test_a_model_is_evaluated_as_evaluate_does(self, runs, dataset, compared, tmp_path):
         found, _ = compared
-        entry = found.entries[2]
+        entry = found.models[2]
         alone = evaluate(runs[2], dataset, Split.TEST, tmp_path, chosen())
-        assert entry.result == alone.metrics
-        assert entry.new == alone.copies.rest
-        assert [one.new.rows for one in found.entries] == 3 * [TESTED - TRAINED]
-        assert found.copies == TRAINED
+        assert entry.metrics == alone.metrics
+        assert entry.without_overlap == alone.copies.without_overlap
+        assert [one.without_overlap.image_count for one in found.models] == 3 * [TESTED - TRAINED]
+        assert found.overlap_count == TRAINED
 
     def test_the_pairs_are_of_the_same_images(self, runs, splits, compared):
         found, _ = compared
@@ -133,14 +133,14 @@ class TestOutputs:
 
     def test_names_and_costs(self, compared):
         found, _ = compared
-        assert [entry.name for entry in found.entries] == ["good/run", "worse/run", "small"]
-        assert [entry.size for entry in found.entries] == [SIZE, SIZE, 8]
+        assert [entry.name for entry in found.models] == ["good/run", "worse/run", "small"]
+        assert [entry.size for entry in found.models] == [SIZE, SIZE, 8]
         # A convolution of 1x1 with one filter, and 3 units over its mean.
-        costs = [(one.cost.parameters, one.cost.multiply_adds) for one in found.entries]
+        costs = [(one.cost.parameters, one.cost.multiply_adds) for one in found.models]
         assert costs == [(8, 16 * 16 + 3), (8, 16 * 16 + 3), (8, 8 * 8 + 3)]
-        assert all(entry.cost.images_a_second > 0 for entry in found.entries)
-        conditions = found.conditions
-        assert (conditions.batch_size, conditions.flip) == (30, False)
+        assert all(entry.cost.images_per_second > 0 for entry in found.models)
+        settings = found.settings
+        assert (settings.batch_size, settings.flip) == (30, False)
 
     def test_the_folder(self, runs, dataset, compared):
         found, out = compared
@@ -170,26 +170,29 @@ class TestOutputs:
         found = compare([runs[0], left], dataset, Split.TEST, tmp_path / "out", settings)
         alone = evaluate(left, dataset, Split.TEST, tmp_path / "alone", settings)
         plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
-        assert found.entries[1].result == alone.metrics != plain.metrics
-        assert found.conditions.flip
+        assert found.models[1].metrics == alone.metrics != plain.metrics
+        assert found.settings.flip
         assert "takes two passes" in summary(found, tmp_path / "out")
         assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip"] is True
 
     def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):
         settings = chosen("inference.batch_size=1000")
         found = compare(runs[:2], dataset, Split.TEST, tmp_path, settings)
-        assert 0 < found.conditions.batch_size <= TESTED
+        assert 0 < found.settings.batch_size <= TESTED
 
     def test_the_precision_is_that_of_the_model(self, runs, dataset, compared, tmp_path):
         with precision.use_precision("mixed_bfloat16"):
             other = make_run(tmp_path / "other")
         found = compare([runs[0], other], dataset, Split.TEST, tmp_path / "out", chosen())
-        assert [entry.precision for entry in found.entries] == ["float32", "mixed_bfloat16"]
+        assert [entry.precision for entry in found.models] == ["float32", "mixed_bfloat16"]
 
     def test_on_the_train_split_there_are_no_copies(self, runs, dataset, tmp_path):
         found = compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
-        assert (found.copies, [entry.new for entry in found.entries]) == (None, [None, None])
-        assert found.rows == TRAINED
+        assert (found.overlap_count, [entry.without_overlap for entry in found.models]) == (
+            None,
+            [None, None],
+        )
+        assert found.image_count == TRAINED
 
 
 class TestRefusals:
@@ -301,7 +304,7 @@ class TestJob:
         told = json.loads((tmp_path / "out" / "comparison.json").read_text())
         assert told["flip"] is True
         assert [one["name"] for one in told["models"]] == ["run", "small"]
-        assert told["models"][0]["accuracy"] == found.entries[1].result.accuracy
+        assert told["models"][0]["accuracy"] == found.models[1].metrics.accuracy
         assert done.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
 
     @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ class TestSizeAndFlip:
         assert self.found(tmp_path) == pytest.approx(expected_probabilities(pixels), abs=1e-5)
         told = json.loads((tmp_path / "metrics.json").read_text())
         assert (told["model"]["size"], told["dataset"]["size"]) == (SIZE, 9)
-        assert result.metrics.rows == 110
+        assert result.metrics.image_count == 110
 
     def test_flips_are_averaged(self, dataset, splits, tmp_path):
         left = make_run(tmp_path / "run", left=True)
@@ -394,8 +394,8 @@ class TestCopies:
         assert self.told(out) == {
             "copies": 20,
             "deduplicated": False,
-            "all": result.metrics.accuracies(),
-            "without_copies": {**rest.accuracies(), "classes": rest.to_dict()["classes"]},
+            "all": result.metrics.accuracies_to_dict(),
+            "without_copies": {**rest.accuracies_to_dict(), "classes": rest.to_dict()["classes"]},
         }
         assert rest.rows == 90
         assert rest.accuracy != result.metrics.accuracy
@@ -405,7 +405,7 @@ class TestCopies:
         result = evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
         assert self.told(tmp_path / "out")["deduplicated"] is True
         assert result.copies is not None
-        assert result.copies.prevented
+        assert result.copies.deduplicated
 
     def test_there_are_none_to_speak_of_in_the_train_split(self, run, dataset, tmp_path):
         result = evaluate(run, dataset, Split.TRAIN, tmp_path, chosen())
@@ -582,7 +582,7 @@ class TestOverwrite:
         assert not (tmp_path / "metrics.json").exists()
         (tmp_path / "classes.png").rmdir()
         # What is torn is replaced without being asked.
-        assert evaluate(run, dataset, Split.TEST, tmp_path, chosen()).metrics.rows == 110
+        assert evaluate(run, dataset, Split.TEST, tmp_path, chosen()).metrics.image_count == 110
 
 
 class TestWarnings:
@@ -596,7 +596,7 @@ class TestWarnings:
         assert self.warned(caplog) == []
 
     def test_of_the_train_split(self, run, dataset, tmp_path, caplog):
-        assert evaluate(run, dataset, Split.TRAIN, tmp_path, chosen()).metrics.rows == 20
+        assert evaluate(run, dataset, Split.TRAIN, tmp_path, chosen()).metrics.image_count == 20
         (message,) = self.warned(caplog)
         assert message.startswith("the train split is what the model learnt from")
 

@@ -69,9 +69,9 @@ def test_every_model_stands_at_its_costs_with_its_interval(drawn):
         (speed, (40_000.0, 600.0)),
     ):
         expected = []
-        for cost, one in zip(costs, found.entries, strict=True):
-            ends = one.result.intervals.accuracy
-            expected.append((cost, 100 * one.result.accuracy, 100 * ends.low, 100 * ends.high))
+        for cost, one in zip(costs, found.models, strict=True):
+            ends = one.metrics.intervals.accuracy
+            expected.append((cost, 100 * one.metrics.accuracy, 100 * ends.low, 100 * ends.high))
         assert np.array(points(axes)) == pytest.approx(np.array(expected))
         # Nothing is cut off.
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()

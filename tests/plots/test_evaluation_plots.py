@@ -29,7 +29,7 @@ def faces(labels: list[int], predicted: list[int], level: int = 100) -> Evaluate
     rows = len(labels)
     probabilities = np.full((rows, 3), 0.1, np.float32)
     probabilities[np.arange(rows), predicted] = 0.8
-    return EvaluatedImages.of_batch(
+    return EvaluatedImages.from_batch(
         0,
         np.full((rows, SIZE, SIZE), level, np.uint8),
         probabilities,
@@ -148,9 +148,9 @@ class TestClassActivation:
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_is_drawn_where_something_speaks_for_the_class(self, tmp_path, sign):
-        gallery = SampleSelector(3, 0)
+        gallery = SampleSelector(CLASSES, 0)
         # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
-        gallery.offer(faces([0, 1, 1], [0, 1, 2]))
+        gallery.update(faces([0, 1, 1], [0, 1, 2]))
         path = tmp_path / "activation.png"
         class_activation.draw_class_activation(
             self.inspection(sign), gallery, CLASSES, "about", path
@@ -162,8 +162,8 @@ class TestClassActivation:
         assert areas(picture, tuple(brightest), 10000) == (4 if sign > 0 else 0)
 
     def test_where_nothing_is_recognised(self, tmp_path):
-        gallery = SampleSelector(3, 0)
-        gallery.offer(faces([0], [1]))
+        gallery = SampleSelector(CLASSES, 0)
+        gallery.update(faces([0], [1]))
         path = tmp_path / "activation.png"
         class_activation.draw_class_activation(
             self.inspection(1.0), gallery, CLASSES, "about", path

@@ -118,7 +118,7 @@ def predict(
             given.append(forward(pixels))
             parts.append(part)
             if offer is not None:
-                offer(EvaluatedImages.of_batch(first, pixels, given[-1], part))
+                offer(EvaluatedImages.from_batch(first, pixels, given[-1], part))
             first += len(pixels)
             progress.update(len(pixels))
     rows = {name: np.concatenate([part[name] for part in parts]) for name in columns}
@@ -175,7 +175,7 @@ def table(
         copied: Of `copies_in_training`; the column is null where it is None.
         classes: The names of the classes.
     """
-    labels, guesses = rows[schema.LABEL], inputs.predicted_classes(probabilities)
+    labels, guesses = rows[schema.LABEL], inputs.predict_classes(probabilities)
     names = pa.array(classes, pa.string())
     columns = {
         **{name: rows[name] for name in schema.ORIGIN},

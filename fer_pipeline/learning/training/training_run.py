@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.config import Config
+from fer_pipeline.config.learning import TEMPERATURE_RANGE
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.io.output_kinds import RunFile
@@ -179,7 +180,7 @@ class TrainingRun:
             for images, labels in whole.epoch(0)
         ]
         logits, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return calibration.fit_temperature(logits.astype(np.float64), labels)
+        return calibration.fit_temperature(logits.astype(np.float64), labels, TEMPERATURE_RANGE)
 
     def begin_again(self) -> None:
         """Makes the network and its optimiser what they were before the first step."""
