@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from fer_pipeline.config.learning import TEMPERATURES
+from fer_pipeline.config.training import TEMPERATURES
 from fer_pipeline.metrics.inputs import predicted_classes, validate_logits, validate_probabilities
 
 BINS = 15

@@ -82,9 +82,9 @@ def compare(
         DatasetError: The dataset is none, or its split is empty or broken.
         StorageError: There is a comparison already, or the folder holds what is not ours.
     """
-    if config.inference.runtime == "litert":
+    if config.inference.backend == "litert":
         raise ConfigError(
-            "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
+            "inference.backend: a comparison runs Keras; evaluate the runs with litert one by one"
         )
     data, folder = (storage.path(path) for path in (dataset, output))
     output_folder.ensure_writable(folder, COMPARISON, overwrite=overwrite)
@@ -155,7 +155,7 @@ def _answer(
         made,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip,
+        flip=config.inference.flip_tta,
         offer=keep,
     )
     try:
@@ -181,7 +181,7 @@ def _compared(
     ]
     right = [inputs.predicted_classes(one.probabilities) == one.rows[schema.LABEL] for one in given]
     at_once = min(batch_size, len(given[0].pixels))
-    conditions = BenchmarkSettings(at_once, cost.cores(), config.inference.flip)
+    conditions = BenchmarkSettings(at_once, cost.cores(), config.inference.flip_tta)
     pairs = significance.compare(np.stack(right))
     count = None if copies is None else int(copies.sum())
     return Comparison(tuple(entries), pairs, conditions, count)

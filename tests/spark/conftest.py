@@ -85,7 +85,7 @@ class Prepared:
 
 
 def _place(row: Row) -> tuple[Any, ...]:
-    return row["source"], row["record"], row["variant"], row["copy"]
+    return row["source"], row["record"], row["variant"], row["replica"]
 
 
 Prepare = Callable[..., Prepared]
@@ -102,7 +102,7 @@ def prepare(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pr
         *inputs: Path | str, to: Path | str | None = None, overwrite: bool = False, **config: Any
     ) -> Prepared:
         config.setdefault("image", {"size": 8})
-        config.setdefault("output", {"partitions": 2})
+        config.setdefault("output", {"files_per_split": 2})
         folder = to or tmp_path_factory.mktemp("prepared") / "dataset"
         with translate_spark_errors():
             made = preprocess(
@@ -177,7 +177,7 @@ def stored() -> Callable[..., Row]:
             "record": record,
             "image_hash": digest.hexdigest(),
             "variant": variant,
-            "copy": copy,
+            "replica": copy,
         }
 
     return make
