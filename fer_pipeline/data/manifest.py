@@ -16,11 +16,17 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.io.json_documents import read_document
+from fer_pipeline.io.json_documents import DocumentFormat, read_document
 from fer_pipeline.io.paths import parse_path
 
 NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = DocumentFormat(
+    version=FORMAT_VERSION,
+    error_class=DatasetError,
+    problem="is not a valid manifest",
+    upgrade="run preprocess again",
+)
 
 
 class _Part(BaseModel):
@@ -45,7 +51,7 @@ class SourceFile(_Part):
     fingerprint: str  # of its records' content, whatever their order; 16 hexadecimal digits
 
 
-class Image(_Part):
+class ImageInfo(_Part):
     """What every image of the dataset is."""
 
     size: int
@@ -54,24 +60,24 @@ class Image(_Part):
     enhancement: Enhancement = Enhancement()
 
 
-class Labels(_Part):
+class LabelInfo(_Part):
     """Where the labels come from.
 
     Attributes:
         votes: The file of the votes; None where the labels are the source's own.
-        form: With `distribution`, a column `schema.VOTES` stands beside the label.
+        target: `hard`: the label alone; `soft`: the dataset also has a column `schema.VOTES`.
     """
 
     votes: str | None = None
-    form: Literal["majority", "distribution"] = "majority"
+    target: Literal["hard", "soft"] = "hard"
 
     @property
     def distribution(self) -> bool:
         """Whether the dataset holds a distribution over the classes beside each label."""
-        return self.votes is not None and self.form == "distribution"
+        return self.votes is not None and self.target == "soft"
 
 
-class Rows(_Part):
+class RowCounts(_Part):
     """The books: read = kept + dropped + quarantined; written counts variants and copies too."""
 
     read: int
@@ -87,19 +93,19 @@ class Manifest(_Part):
     Attributes:
         classes: The emotions; the position of one is its label.
         counts: Rows written, by split and class.
-        checksum: Of the content (split, label, image, pixels, variant, copy, and the distribution
-            where there is one), whatever the partitioning; 16 hexadecimal digits.
+        checksum: Of the content (split, label, image, pixels, variant, replica, and
+            the distribution where there is one), whatever the partitioning; 16 hexadecimal digits.
     """
 
     format: Literal["fer_pipeline dataset"] = "fer_pipeline dataset"
     format_version: int = FORMAT_VERSION
     created: str
-    image: Image
-    labels: Labels = Labels()
+    image: ImageInfo
+    labels: LabelInfo = LabelInfo()
     classes: list[str]
     files: list[DataFile]
     counts: dict[Split, dict[str, int]]
-    rows: Rows
+    rows: RowCounts
     quarantine: list[str]
     sources: list[SourceFile]
     checksum: str
@@ -150,7 +156,7 @@ def read(folder: Path) -> Manifest:
         there = storage.is_folder(folder)
         what = "holds no dataset (no manifest.json)" if there else "no such folder"
         raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
-    return read_document(folder / NAME, Manifest, DatasetError, "is not a valid manifest")
+    return read_document(folder / NAME, Manifest, _FORMAT)
 
 
 def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:

@@ -94,13 +94,13 @@ class BenchmarkSettings:
     Attributes:
         batch_size: Images per forward pass.
         cores: Number of CPU cores that the process may use.
-        flip: Whether the probabilities are averaged over an image and its mirror image, which takes
-            two forward passes.
+        flip_tta: Whether the probabilities are averaged over an image and its mirror image, which
+            takes two forward passes.
     """
 
     batch_size: int
     cores: int
-    flip: bool
+    flip_tta: bool
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def _cost_notes(comparison: Comparison) -> list[str]:
         f" in batches of {settings.batch_size:,}, cores: {settings.cores}; ratio: to the first"
         " model)",
     ]
-    if settings.flip:
+    if settings.flip_tta:
         notes.append("(with flips averaged an answer takes two passes: these costs are of one)")
     for model in comparison.models:
         if model.cost.uncounted_layers:

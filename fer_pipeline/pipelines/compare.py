@@ -83,9 +83,9 @@ def compare(
         DatasetError: The dataset is none, or its split is empty or broken.
         StorageError: There is a comparison already, or the folder holds what is not ours.
     """
-    if config.inference.runtime == "litert":
+    if config.inference.backend == "litert":
         raise ConfigError(
-            "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
+            "inference.backend: a comparison runs Keras; evaluate the runs with litert one by one"
         )
     data = parse_path(dataset)
     output_folder = OutputFolder(parse_path(output), COMPARISON, overwrite=overwrite)
@@ -155,7 +155,7 @@ def _answer(
         made,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip,
+        flip=config.inference.flip_tta,
         offer=keep,
     )
     try:
@@ -183,7 +183,7 @@ def _compared(
     ]
     right = [inputs.predict_classes(one.probabilities) == one.rows[schema.LABEL] for one in given]
     at_once = min(batch_size, len(given[0].pixels))
-    conditions = BenchmarkSettings(at_once, timing.available_cores(), config.inference.flip)
+    conditions = BenchmarkSettings(at_once, timing.available_cores(), config.inference.flip_tta)
     pairs = significance.compare_classifiers(np.stack(right))
     count = None if copies is None else int(copies.sum())
     return Comparison(tuple(entries), pairs, conditions, count)

@@ -109,7 +109,7 @@ def evaluate(
     info, content = trained_model.read_model(run)
     network = serving_model.from_bytes(content, info.network)
     # A report is of the model itself unless something else is asked for.
-    litert = config.inference.runtime == "litert"
+    litert = config.inference.backend == "litert"
     chosen = backend.choose_backend(run, info, content, "litert" if litert else "keras")
     predict_split.require_compatible(run, info, data, made)
     inspection = LayerInspector(network)
@@ -124,7 +124,7 @@ def evaluate(
         made,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip,
+        flip=config.inference.flip_tta,
         offer=gallery.update,
     )
     copied = predict_split.copies_in_training(data, made, split, rows)
@@ -149,8 +149,8 @@ def evaluate(
         )
         about = {
             **_about(run, info, data, made, split),
-            "flip": config.inference.flip,
-            "runtime": chosen.said(),
+            "flip_tta": config.inference.flip_tta,
+            "backend": chosen.said(),
             "versions": versions.package_versions(*_PACKAGES),
         }
         text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
@@ -198,8 +198,8 @@ def _answers(network: Any, chosen: InferenceBackend, config: Config) -> Predict:
 
 
 def _title(run: Path, data: Path, split: Split, chosen: InferenceBackend, config: Config) -> str:
-    form = "" if chosen.name == "keras" else f" as {chosen.form}"
-    how = ", flips averaged" if config.inference.flip else ""
+    form = "" if chosen.name == "keras" else f" as {chosen.format}"
+    how = ", flips averaged" if config.inference.flip_tta else ""
     return f"model {run.resolve().name}{form} on the {split} split of {data.resolve().name}{how}"
 
 

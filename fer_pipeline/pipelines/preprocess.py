@@ -76,7 +76,7 @@ def preprocess(
     output_folder = OutputFolder(parse_path(output).absolute(), DATASET, overwrite=overwrite)
     output_folder.ensure_writable()
     sources = InputFiles(spark, inputs, config.input.format)
-    partitions = config.output.partitions or _partitions(sources, config.image.size)
+    partitions = config.output.files_per_split or _partitions(sources, config.image.size)
     reading = _reading(config, sources)
     gathered = RecordStore.read(
         spark, sources, reading, partitions, deduplicate=config.split.deduplicate
@@ -120,10 +120,10 @@ def _partitions(sources: InputFiles, size: int) -> int:
 def _reading(config: Config, sources: InputFiles) -> ParseOptions:
     path = config.labels.votes
     voted, offsets = load_votes(sources, path, config.class_names) if path else (None, {})
-    by_usage = config.split.kind == "usage"
+    by_usage = config.split.method == "usage"
     labels = LabelEncoder(config.input.emotions, config.class_names)
     return ParseOptions(
-        judge=LabelResolver(labels, config.split.usage if by_usage else None),
+        judge=LabelResolver(labels, config.split.usage_to_split if by_usage else None),
         size=config.image.size,
         seed=config.seed,
         usage=by_usage,
@@ -165,10 +165,10 @@ def _cuts(
 
 def _factors(config: Config, train: Mapping[int, int]) -> dict[int, float]:
     """How many times the training images of each class are written, on average."""
-    if config.balance:
+    if config.sampling.balance:
         most = max(train.values(), default=0)
         return {label: most / max(count, 1) for label, count in train.items()}
-    return {label: config.oversample.get(config.class_names[label], 1) for label in train}
+    return {label: config.sampling.oversample.get(config.class_names[label], 1) for label in train}
 
 
 def _normalization(
@@ -194,7 +194,7 @@ def _recipe(
     voted: Votes | None,
     config: Config,
 ) -> WriteOptions:
-    chosen, output = config.augmentation, config.output
+    chosen, output = config.variants, config.output
     made = create_variants(chosen.flip, chosen.rotations, chosen.border, config.image.size)
     # Only the size of row groups hangs on these numbers, so they need not be exact.
     pool, split = sum(books.pool.values()), config.split
@@ -216,7 +216,7 @@ def _recipe(
         },
         compression=output.compression,
         seed=config.seed,
-        votes=voted if config.labels.form == "distribution" else None,
+        votes=voted if config.labels.target == "soft" else None,
     )
 
 
@@ -243,7 +243,7 @@ def _manifest(
             log.warning("the %s split is empty: %s; split.%s draws one", split, needs, split)
     return Manifest(
         created=versions.utc_timestamp(),
-        image=manifest.Image(
+        image=manifest.ImageInfo(
             size=config.image.size,
             dtype=config.image.dtype,
             normalization=normalization,
@@ -253,7 +253,7 @@ def _manifest(
         classes=classes,
         files=[file for part in written.values() for file in part.files],
         counts={s: dict(zip(classes, w.counts, strict=True)) for s, w in written.items()},
-        rows=manifest.Rows(
+        rows=manifest.RowCounts(
             read=books.read,
             kept={s: dict(zip(classes, w.originals, strict=True)) for s, w in written.items()},
             dropped={cause: books.dropped[cause] for cause in DropReason},
@@ -264,14 +264,14 @@ def _manifest(
         sources=books.sources,
         checksum=checksum(sum(part.checksum for part in written.values())),
         versions=versions.package_versions(*_PACKAGES),
-        config=config.dump(),
+        config=config.to_dict(),
     )
 
 
-def _labels(config: Config) -> manifest.Labels:
+def _labels(config: Config) -> manifest.LabelInfo:
     path = config.labels.votes
     name = None if path is None else parse_path(path).name
-    return manifest.Labels(votes=name, form=config.labels.form)
+    return manifest.LabelInfo(votes=name, target=config.labels.target)
 
 
 def summary(made: Manifest, output: str) -> str:

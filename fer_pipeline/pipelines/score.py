@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_pipeline.config import Config
-from fer_pipeline.config.keys import Inference
+from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data import manifest
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.record import LabelResolver
@@ -37,30 +37,30 @@ class ScoreManifest:
 
     Attributes:
         format: What this is.
-        found: How many images were found, readable or not.
+        images: Number of input images, readable or not.
         scored: How many of them have an emotion.
         emotions: How many images show each emotion, or an uncertain one where
             `inference.min_confidence` is set.
         unscored: How many have none, by reason.
         files: Path, rows and bytes of each file.
         model: Which model it was: its run's folder and the checksum of its file.
-        runtime: What ran it: its name, the form of the model that it ran, why, and the checksum of
+        backend: What ran it: its name, the form of the model that it ran, why, and the checksum of
             this form's file.
-        flip: Whether its answer is the mean of those for the image and its mirror image.
+        flip_tta: Whether its answer is the mean of those for the image and its mirror image.
         min_confidence: The probability below which an image is uncertain; 0 is off.
         versions: Of what made the scores.
         created: When.
     """
 
     format: str
-    found: int
+    images: int
     scored: int
     emotions: dict[str, int]
     unscored: dict[str, int]
     files: list[dict[str, Any]]
     model: dict[str, Any]
-    runtime: dict[str, Any]
-    flip: bool
+    backend: dict[str, Any]
+    flip_tta: bool
     min_confidence: float
     versions: dict[str, str]
     created: str
@@ -100,7 +100,7 @@ def score(
     run = trained_model.resolve_model_path(model)
     info, content = trained_model.read_model(run)
     outcomes = _outcomes(run, info, config.inference)
-    chosen = backend.choose_backend(run, info, content, config.inference.runtime)
+    chosen = backend.choose_backend(run, info, content, config.inference.backend)
     load = _loader(spark, chosen, info, config.inference)
     with output_folder.writing():
         made, known = _scored(spark, inputs, output_folder.path, config, info, load)
@@ -114,14 +114,14 @@ def score(
         output_folder.require_files_visible(data_files)
         result = ScoreManifest(
             format=SCORES.format,
-            found=found,
+            images=found,
             scored=scored,
             emotions={name: made.emotions[name] for name in outcomes},
             unscored=dict(made.reasons),
             files=made.files,
             model={"run": str(run.absolute()), "sha256": info.sha256},
-            runtime=chosen.said(),
-            flip=config.inference.flip,
+            backend=chosen.said(),
+            flip_tta=config.inference.flip_tta,
             min_confidence=config.inference.min_confidence,
             versions=provenance.package_versions(*_PACKAGES),
             created=provenance.utc_timestamp(),
@@ -131,7 +131,7 @@ def score(
     return result
 
 
-def _outcomes(run: Path, info: ModelInfo, inference: Inference) -> list[str]:
+def _outcomes(run: Path, info: ModelInfo, inference: InferenceConfig) -> list[str]:
     """What an image can be found to show."""
     if not inference.min_confidence:
         return info.classes
@@ -144,7 +144,7 @@ def _outcomes(run: Path, info: ModelInfo, inference: Inference) -> list[str]:
 
 
 def _loader(
-    spark: SparkSession, chosen: InferenceBackend, info: ModelInfo, inference: Inference
+    spark: SparkSession, chosen: InferenceBackend, info: ModelInfo, inference: InferenceConfig
 ) -> Callable[[], Callable[[Pixels], Any]]:
     """The function by which a worker gets the model: it travels there, so no path is shared."""
     shared = spark.sparkContext.broadcast(chosen.content)
@@ -154,7 +154,7 @@ def _loader(
         size=info.size,
         batch_size=inference.batch_size,
         threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
-        flip=inference.flip,
+        flip=inference.flip_tta,
     )
 
     def load() -> Callable[[Pixels], Any]:
@@ -203,8 +203,8 @@ def summary(made: ScoreManifest, output: str) -> str:
     """The result of the job for a terminal: what was found, and what the faces show."""
     lines = [f"{name:<12}{count:>10,}" for name, count in made.emotions.items()]
     lines.append("")
-    unscored = made.found - made.scored
-    lines.append(f"{made.found:,} images found = {made.scored:,} scored + {unscored:,} not scored")
+    unscored = made.images - made.scored
+    lines.append(f"{made.images:,} images found = {made.scored:,} scored + {unscored:,} not scored")
     lines += [f"  not scored, {reason}: {count:,}" for reason, count in made.unscored.items()]
     lines.append(f"scores {output}")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from fer_pipeline.config import Config, load
+from fer_pipeline.config import Config, load_config, load_stored_config
 from fer_pipeline.data import manifest
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
@@ -53,7 +53,13 @@ _TRACKED_FILES = (
 )
 # What a dataset was made by, and what of it a network sees.
 _OF_DATA = (
-    *("classes", "input", "image", "labels", "split", "oversample", "balance", "augmentation"),
+    "classes",
+    "input",
+    "image",
+    "labels",
+    "split",
+    "sampling",
+    "variants",
     "output",
 )
 _SEEN_BY_NETWORK = ("classes", "image", "labels")
@@ -68,12 +74,12 @@ def load_run_config(
     Args:
         output: The run's folder.
         path: A YAML file.
-        overrides: See `config.load`.
+        overrides: See `load_config`.
         resume: Whether the run is resumed.
 
     Raises:
         ConfigError: It is not valid.
-        RunError: There is no run to resume, and no file to begin one with.
+        RunError: There is no run to resume, or it was written by an older version.
     """
     if resume and path is None:
         folder = parse_path(output)
@@ -81,7 +87,8 @@ def load_run_config(
         path = next((file for file in found if storage.is_file(file)), None)
         if path is None:
             raise RunError(f"{folder}: there is no run to resume; begin one without --resume")
-    return load(path, overrides)
+        return load_stored_config(path, overrides)
+    return load_config(path, overrides)
 
 
 def train(
@@ -211,31 +218,31 @@ def run_training(plan: TrainingRun, found: Checkpoint | None, *, resumed: bool) 
 
 
 def _run(plan: TrainingRun, keeper: RunCheckpointer, trackers: list[Any]) -> None:
-    """Trains all trials that are not yet done."""
+    """Trains all restarts that are not yet done."""
     chosen = plan.config
     if plan.worker.count == 1:
         # The rounds of several workers are told where they were asked for.
         trackers = [ConsoleLogger(keeper.history), *trackers]
     if chosen.tracking.tensorboard and plan.worker.is_chief:
         trackers = [*trackers, TensorBoard(plan.folder / TENSORBOARD_FOLDER, keeper.history)]
-    for trial in range(keeper.trial, chosen.training.trials):
-        if trial > keeper.trial:
+    for restart in range(keeper.restart, chosen.training.restarts):
+        if restart > keeper.restart:
             plan.begin_again()
-        plan.run(keeper, trial, trackers)
+        plan.run(keeper, restart, trackers)
 
 
 def _of_dataset(config: Config, made: Manifest) -> Config:
     """The configuration with what it says of the data as the dataset was made."""
     kept = {name: made.config[name] for name in _OF_DATA if name in made.config}
     try:
-        found = Config.model_validate({**config.dump(), **kept})
+        found = Config.model_validate({**config.to_dict(), **kept})
     except ValidationError:
         # A dataset of another version: its manifest says all that training needs.
         return config
     differing = [
         key
-        for key in resuming.changed_keys(found.dump(), config.dump())
-        if key.startswith(_SEEN_BY_NETWORK) and config.gives(key)
+        for key in resuming.changed_keys(found.to_dict(), config.to_dict())
+        if key.startswith(_SEEN_BY_NETWORK) and config.is_set(key)
     ]
     if differing:
         log.warning(
@@ -274,7 +281,7 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
         ConfigError: It had another configuration.
         DatasetError: It had another dataset.
     """
-    resuming.require_same_config(folder, load(folder / CONFIG_FILE).dump(), config)
+    resuming.require_same_config(folder, load_stored_config(folder / CONFIG_FILE).to_dict(), config)
     info = trained_model.read(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
@@ -291,7 +298,7 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
 @contextlib.contextmanager
 def _mlflow(plan: TrainingRun, made: History, *, resumed: bool) -> Iterator[MLflow | None]:
     """The run in MLflow, where it is asked for; one that fails is told so."""
-    if not plan.config.tracking.mlflow:
+    if not plan.config.tracking.mlflow.enabled:
         yield None
         return
     opened = MLflow(
@@ -336,7 +343,7 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
     if not all(np.isfinite(weights).all() for weights in kept.weights):
         raise RunError(
             "the weights are not finite after the last step; a lower"
-            " training.optimizer.learning_rate, or training.optimizer.clip_norm, may help"
+            " training.optimizer.learning_rate, or training.optimizer.global_clipnorm, may help"
         )
     size, rounds = made.image.size, keeper.history.rounds
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
@@ -346,7 +353,7 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
     model = serving_model.build_serving_model(
         plan.network, size, made.image.normalization, temperature
     )
-    if not config.tracking.mlflow:
+    if not config.tracking.mlflow.enabled:
         storage.remove(folder / RunFile.MLFLOW_RUN)
     if not config.tracking.tensorboard:
         storage.remove_folder(folder / TENSORBOARD_FOLDER)
@@ -369,7 +376,7 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
         parameters=plan.network.count_params(),
         precision=plan.precision,
         best_step=kept.made.step,
-        best_trial=kept.made.trial,
+        best_restart=kept.made.restart,
         best_accuracy=kept.made.validation_accuracy,
         best_class_accuracies=_by_class(kept, made.classes),
         teachers=[*plan.teachers],
@@ -402,8 +409,8 @@ def summary(info: ModelInfo, output: str) -> str:
     rounds = history.read_history(folder / RunFile.HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
     kept = f"step {info.best_step:,}"
-    if any(made.trial for made in rounds):
-        kept = f"trial {info.best_trial}, {kept}"
+    if any(made.restart for made in rounds):
+        kept = f"restart {info.best_restart}, {kept}"
     return "\n".join(
         [
             history.format_history(rounds),

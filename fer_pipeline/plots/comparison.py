@@ -149,6 +149,6 @@ def _conditions(found: Comparison) -> str:
     conditions = found.settings
     words = [f"{found.image_count:,} images", f"batches of {conditions.batch_size}"]
     words.append(f"{conditions.cores} cores" if conditions.cores > 1 else "1 core")
-    if conditions.flip:
+    if conditions.flip_tta:
         words.append("accuracy with flips averaged, costs of one pass")
     return ", ".join(words)

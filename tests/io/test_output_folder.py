@@ -67,13 +67,15 @@ def commit_document(kind: OutputKind, data_files: Sequence[str] = ()) -> str:
     if kind is DATASET:
         return manifest.Manifest(
             created="",
-            image=manifest.Image(size=48, dtype="uint8", normalization=Normalization.centered()),
+            image=manifest.ImageInfo(
+                size=48, dtype="uint8", normalization=Normalization.centered()
+            ),
             classes=[],
             files=[
                 manifest.DataFile(path=name, split="train", rows=1, bytes=1) for name in data_files
             ],
             counts={},
-            rows=manifest.Rows(read=0, kept={}, dropped={}, quarantined={}, written=0),
+            rows=manifest.RowCounts(read=0, kept={}, dropped={}, quarantined={}, written=0),
             quarantine=[],
             sources=[],
             checksum="",

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config
-from fer_pipeline.config import Config
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.data import manifest
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.images import resize
@@ -59,7 +58,7 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
 
 
 def chosen(*settings: str) -> Config:
-    return config.load(None, ["inference.batch_size=30", "seed=3", *settings])
+    return load_config(None, ["inference.batch_size=30", "seed=3", *settings])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,7 +139,7 @@ class TestOutputs:
         assert costs == [(8, 16 * 16 + 3), (8, 16 * 16 + 3), (8, 8 * 8 + 3)]
         assert all(entry.cost.images_per_second > 0 for entry in found.models)
         settings = found.settings
-        assert (settings.batch_size, settings.flip) == (30, False)
+        assert (settings.batch_size, settings.flip_tta) == (30, False)
 
     def test_the_folder(self, runs, dataset, compared):
         found, out = compared
@@ -154,7 +153,7 @@ class TestOutputs:
             "split": "test",
             **json.loads(json.dumps(found.to_dict())),
         }
-        assert config.load(out / "config.yaml", []) == chosen()
+        assert load_config(out / "config.yaml", []) == chosen()
 
     def test_the_result_for_the_terminal(self, compared):
         found, out = compared
@@ -166,14 +165,14 @@ class TestOutputs:
 
     def test_flips_are_averaged(self, runs, dataset, tmp_path):
         left = make_run(tmp_path / "left", left=True)
-        settings = chosen("inference.flip=true")
+        settings = chosen("inference.flip_tta=true")
         found = compare([runs[0], left], dataset, Split.TEST, tmp_path / "out", settings)
         alone = evaluate(left, dataset, Split.TEST, tmp_path / "alone", settings)
         plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
         assert found.models[1].metrics == alone.metrics != plain.metrics
-        assert found.settings.flip
+        assert found.settings.flip_tta
         assert "takes two passes" in summary(found, tmp_path / "out")
-        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip"] is True
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip_tta"] is True
 
     def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):
         settings = chosen("inference.batch_size=1000")
@@ -203,10 +202,10 @@ class TestRefusals:
         return str(raised.value)
 
     def test_litert(self, runs, dataset, tmp_path):
-        settings = chosen("inference.runtime=litert")
+        settings = chosen("inference.backend=litert")
         with pytest.raises(ConfigError) as raised:
             compare(runs, dataset, Split.TEST, tmp_path / "out", settings)
-        assert str(raised.value).startswith("inference.runtime: a comparison runs Keras;")
+        assert str(raised.value).startswith("inference.backend: a comparison runs Keras;")
         assert not (tmp_path / "out").exists()
 
     def test_other_classes(self, runs, dataset, tmp_path):
@@ -298,11 +297,11 @@ class TestJob:
         found, _ = compared
         done = job(
             *("--compare", *runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
-            *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip"),
+            *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip-tta"),
         )
         assert done.returncode == 0, done.stderr
         told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-        assert told["flip"] is True
+        assert told["flip_tta"] is True
         assert [one["name"] for one in told["models"]] == ["run", "small"]
         assert told["models"][0]["accuracy"] == found.models[1].metrics.accuracy
         assert done.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
@@ -319,8 +318,8 @@ class TestJob:
             ),
             (["a", "b", "--layers", "x"], "argument --layers: not allowed with argument --compare"),
             (
-                ["a", "b", "--runtime", "keras"],
-                "argument --runtime: not allowed with argument --compare",
+                ["a", "b", "--backend", "keras"],
+                "argument --backend: not allowed with argument --compare",
             ),
             (["a", "b", "--image", "0"], "argument --image: not allowed with argument --compare"),
         ],

@@ -96,7 +96,7 @@ class ReferenceModel:
             tolerance = formats.FORMS[form].tolerance
         files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
         return ExportedModel(
-            form=form,
+            format=form,
             path=EXPORT_FILES[form],
             bytes=sum(file.stat().st_size for file in files),
             largest_difference=difference,
@@ -137,18 +137,18 @@ class ReferenceModel:
         agreement = QuantizationReport(
             dataset=self.dataset,
             seed=self.seed,
-            calibrated_on=str(calibration.split),
+            calibration_split=str(calibration.split),
             calibration_images=len(calibration.labels),
             split=str(trial.split),
             images=len(trial.labels),
-            same=int((answers == before).sum()),
-            right=int((answers == trial.labels).sum()),
-            float_right=int((before == trial.labels).sum()),
+            agreeing_images=int((answers == before).sum()),
+            correct_images=int((answers == trial.labels).sum()),
+            float_correct_images=int((before == trial.labels).sum()),
         )
         if agreement.loss > LOSS:
             raise RunError(
-                f"{self.run}: as {INT8} it recognises {agreement.right:,} of"
-                f" {agreement.images:,} images, in float32 {agreement.float_right:,};"
+                f"{self.run}: as {INT8} it recognises {agreement.correct_images:,} of"
+                f" {agreement.images:,} images, in float32 {agreement.float_correct_images:,};"
                 f" {float(LOSS):.0%} less is allowed; nothing was exported, --format leaves a form"
                 " out"
             )
@@ -173,11 +173,11 @@ def benchmark_exports(
         RunError: It cannot be measured.
     """
     log.info("measuring how fast they are")
-    files = {one.form: scratch / one.path for one in made}
+    files = {one.format: scratch / one.path for one in made}
     found = benchmark.measure(
         {benchmark.KERAS: run / RunFile.MODEL, **files}, info.network, info.size
     )
     return [
-        one.model_copy(update={"relative_speed": found[one.form] / found[benchmark.KERAS]})
+        one.model_copy(update={"relative_speed": found[one.format] / found[benchmark.KERAS]})
         for one in made
     ]

@@ -9,10 +9,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.io.json_documents import read_document
+from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat, read_document
 from fer_pipeline.io.output_kinds import ExportFile
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = DocumentFormat(
+    version=FORMAT_VERSION,
+    error_class=RunError,
+    problem="is damaged",
+    upgrade=UPGRADE_RUN,
+)
 FLOAT, INT8 = "litert", "litert_int8"
 """The forms, of `output_kinds.EXPORT_FILES`, that LiteRT runs."""
 EQUAL_IMAGES, EQUAL_LOSS, EQUAL_AGREEMENT = 500, Fraction(2, 1000), Fraction(97, 100)
@@ -30,39 +36,39 @@ class QuantizationReport(_Part):
     Attributes:
         dataset: The dataset whose images were drawn: its folder and its checksum.
         seed: By which they were drawn.
-        calibrated_on: The split of those that it was quantised on.
+        calibration_split: The split of those that it was quantised on.
         calibration_images: How many these were.
         split: The split of those that both models then answered.
         images: How many these were, one at least.
-        same: For how many of them both say the same emotion.
-        right: How many of them it recognises.
-        float_right: How many of them the model in float32 recognises.
+        agreeing_images: For how many of them both say the same emotion.
+        correct_images: How many of them it recognises.
+        float_correct_images: How many of them the model in float32 recognises.
     """
 
     dataset: dict[str, str]
     seed: int
-    calibrated_on: str
+    calibration_split: str
     calibration_images: int
     split: str
     images: int = Field(ge=1)
-    same: int
-    right: int
-    float_right: int
+    agreeing_images: int
+    correct_images: int
+    float_correct_images: int
 
     @property
     def agreement(self) -> Fraction:
         """The part of the images for which both say the same emotion."""
-        return Fraction(self.same, self.images)
+        return Fraction(self.agreeing_images, self.images)
 
     @property
     def accuracy(self) -> Fraction:
         """The part of the images that it recognises."""
-        return Fraction(self.right, self.images)
+        return Fraction(self.correct_images, self.images)
 
     @property
     def float_accuracy(self) -> Fraction:
         """The part of the images that the model in float32 recognises."""
-        return Fraction(self.float_right, self.images)
+        return Fraction(self.float_correct_images, self.images)
 
     @property
     def loss(self) -> Fraction:
@@ -107,7 +113,7 @@ class ExportedModel(_Part):
         sha256: Of each of its files, by their path relative to the export.
     """
 
-    form: str
+    format: str
     path: str
     bytes: int
     largest_difference: float | None
@@ -167,4 +173,4 @@ def read(folder: Path) -> ExportManifest:
         RunError: It is damaged, or that of a later version.
         StorageError: It cannot be read.
     """
-    return read_document(folder / ExportFile.EXPORT_INFO, ExportManifest, RunError)
+    return read_document(folder / ExportFile.EXPORT_INFO, ExportManifest, _FORMAT)

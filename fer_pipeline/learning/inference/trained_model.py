@@ -21,7 +21,7 @@ from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.io.json_documents import read_document
+from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat, read_document
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER, IN_PROGRESS_FILE, RunFile
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference.predictor import Predict, with_keras
@@ -29,7 +29,13 @@ from fer_pipeline.learning.inference.predictor import Predict, with_keras
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = DocumentFormat(
+    version=FORMAT_VERSION,
+    error_class=RunError,
+    problem="is damaged",
+    upgrade=UPGRADE_RUN,
+)
 
 _BATCH_SIZE = 256  # images in a forward pass of `TrainedModel.predict`
 
@@ -51,7 +57,7 @@ class ModelInfo(BaseModel):
         parameters: How many it has.
         precision: In which it was trained, `float32` or `mixed_bfloat16`.
         best_step: The step after which it was best, or the last one.
-        best_trial: In which of several trials, from 0.
+        best_restart: In which of several restarts, from 0.
         best_accuracy: Its validation accuracy then; None without a validation split.
         best_class_accuracies: The same of each class; empty without a validation split.
         teachers: The SHA-256 of each model that taught it.
@@ -76,7 +82,7 @@ class ModelInfo(BaseModel):
     parameters: int
     precision: str = "float32"
     best_step: int
-    best_trial: int = 0
+    best_restart: int = 0
     best_accuracy: float | None
     best_class_accuracies: dict[str, float | None] = {}
     teachers: list[str] = []
@@ -137,7 +143,7 @@ def read(folder: Path) -> ModelInfo:
             f"{folder}: {what} (no {RunFile.MODEL_INFO}); make one with the train job, or name"
             f" {shipped}"
         )
-    return read_document(folder / RunFile.MODEL_INFO, ModelInfo, RunError)
+    return read_document(folder / RunFile.MODEL_INFO, ModelInfo, _FORMAT)
 
 
 def read_model(folder: Path) -> tuple[ModelInfo, bytes]:

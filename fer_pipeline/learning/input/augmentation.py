@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from fer_pipeline.config.learning import TrainingAugmentation
+from fer_pipeline.config.training import AugmentationConfig
 from fer_pipeline.learning.types import Tensor
 
 GEOMETRIC = ("flip", "rotation", "shift", "zoom", "shear")
 """Operations that move pixels: together they are one resampling."""
 
-OPERATIONS = (*GEOMETRIC, "contrast", "brightness", "erasing")
+OPERATIONS = (*GEOMETRIC, "contrast", "brightness", "random_erasing")
 """All operations, keys of `training.augmentation`, in the order in which they are applied."""
 
 _FILL_MODES = {"constant": "CONSTANT", "replicate": "NEAREST", "reflect": "REFLECT"}
@@ -46,13 +46,13 @@ class AugmentationSample(NamedTuple):
     erased_top: Tensor
 
 
-def enabled_operations(chosen: TrainingAugmentation) -> list[str]:
+def enabled_operations(chosen: AugmentationConfig) -> list[str]:
     """The operations that are on, in the order of `OPERATIONS`."""
     return [name for name in OPERATIONS if getattr(chosen, name)]
 
 
 def make_augment_fn(
-    chosen: TrainingAugmentation, size: int
+    chosen: AugmentationConfig, size: int
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """Makes the function that changes the images of a batch, each in its own way.
 
@@ -78,7 +78,7 @@ def make_augment_fn(
 
 
 def apply_augmentation(
-    images: Tensor, draws: AugmentationSample, chosen: TrainingAugmentation, size: int
+    images: Tensor, draws: AugmentationSample, chosen: AugmentationConfig, size: int
 ) -> Tensor:
     """The images after all operations that are on.
 
@@ -99,8 +99,8 @@ def apply_augmentation(
     if chosen.brightness:
         images += _each(_either_way(draws.brightness, 255 * chosen.brightness))
     images = tf.clip_by_value(images, 0.0, 255.0)
-    if chosen.erasing:
-        images = tf.where(_erased(draws, chosen.erasing, size), _mean(images), images)
+    if chosen.random_erasing:
+        images = tf.where(_erased(draws, chosen.random_erasing, size), _mean(images), images)
     return images
 
 
@@ -123,7 +123,7 @@ def _mean(images: Tensor) -> Tensor:
     return tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
 
 
-def _sources(draws: AugmentationSample, chosen: TrainingAugmentation, size: int) -> Tensor:
+def _sources(draws: AugmentationSample, chosen: AugmentationConfig, size: int) -> Tensor:
     """Where each pixel comes from, as the op's eight numbers per image.
 
     An image is mirrored, scaled, sheared (x + k * y, with y downwards), rotated (counter-clockwise

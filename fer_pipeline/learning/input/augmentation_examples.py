@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fer_pipeline.config.learning import Training, TrainingAugmentation
+from fer_pipeline.config.training import AugmentationConfig, TrainingConfig
 from fer_pipeline.learning.input.augmentation import (
     AugmentationSample,
     apply_augmentation,
@@ -56,7 +56,7 @@ class ExampleGroup:
 
 
 def per_operation_examples(
-    images: Images, chosen: TrainingAugmentation, seed: int
+    images: Images, chosen: AugmentationConfig, seed: int
 ) -> list[ExampleGroup]:
     """Each operation that is on by itself, at the ends of its range.
 
@@ -68,7 +68,7 @@ def per_operation_examples(
     size, rng = images.shape[1], np.random.default_rng(seed)
     groups = []
     for name in enabled_operations(chosen):
-        only = TrainingAugmentation.model_validate(
+        only = AugmentationConfig.model_validate(
             {name: getattr(chosen, name), "border": chosen.border}
         )
         reach, ends = _ends(name, only, size)
@@ -78,7 +78,7 @@ def per_operation_examples(
 
 
 def _ends(
-    name: str, chosen: TrainingAugmentation, size: int
+    name: str, chosen: AugmentationConfig, size: int
 ) -> tuple[str, list[tuple[str, dict[str, float]]]]:
     """An operation's range in words, and its ends: a label and where they are, see `Draws`."""
     most = float(getattr(chosen, name))
@@ -88,7 +88,7 @@ def _ends(
         both = ("shift_right", "shift_down")
         ends = [("left, up", dict.fromkeys(both, 0.0)), ("right, down", dict.fromkeys(both, 1.0))]
         return f"±{100 * most:.3g} % of the side", ends
-    if name == "erasing":
+    if name == "random_erasing":
         side = max_erased_side(most, size)
         # Just below 1: the draws do not reach it.
         return f"a square of up to {side} px", 2 * [(f"{side} px", {"erased_side": 1 - 2**-23})]
@@ -104,7 +104,7 @@ def _ends(
 
 def _at(
     images: Images,
-    chosen: TrainingAugmentation,
+    chosen: AugmentationConfig,
     places: dict[str, float],
     rng: np.random.Generator,
 ) -> Images:
@@ -122,7 +122,7 @@ def sampled_examples(
     images: Images,
     labels: npt.NDArray[np.int32],
     names: Sequence[str],
-    chosen: Training,
+    chosen: TrainingConfig,
     seed: int,
     columns: int = 0,
 ) -> list[ExampleGroup]:
@@ -138,7 +138,7 @@ def sampled_examples(
     """
     pixels, targets = tf.constant(images[..., None]), tf.one_hot(labels, len(names))
     augment = make_augment_fn(chosen.augmentation, images.shape[1])
-    kinds = bool(augment) + bool(chosen.mixup)
+    kinds = bool(augment) + bool(chosen.mixup_alpha)
     seeds = [
         tf.constant((seed, number), tf.int64)
         for number in range(max(_FEWEST, columns // max(1, kinds)))
@@ -146,11 +146,11 @@ def sampled_examples(
     batches = [augment(pixels, one) if augment else pixels for one in seeds]
     sees, groups = "as training sees them", []
     if augment:
-        title = "before mixup" if chosen.mixup else sees
+        title = "before mixup" if chosen.mixup_alpha else sees
         made = tuple(ExampleColumn("", batch.numpy()[..., 0]) for batch in batches)
         groups.append(ExampleGroup(title, "all that is on, drawn at random", made))
-    if chosen.mixup:
-        mix = make_mixup_fn(chosen.mixup)
+    if chosen.mixup_alpha:
+        mix = make_mixup_fn(chosen.mixup_alpha)
         mixed = [mix(batch, targets, one) for batch, one in zip(batches, seeds, strict=True)]
         made = tuple(
             ExampleColumn(
@@ -158,7 +158,7 @@ def sampled_examples(
             )
             for some, shares in mixed
         )
-        groups.append(ExampleGroup(sees, f"with mixup, alpha {chosen.mixup:.3g}", made))
+        groups.append(ExampleGroup(sees, f"with mixup, alpha {chosen.mixup_alpha:.3g}", made))
     return groups
 
 

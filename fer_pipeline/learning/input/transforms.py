@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fer_pipeline.config.learning import Training
+from fer_pipeline.config.training import TrainingConfig
 from fer_pipeline.learning.input.augmentation import make_augment_fn, make_mixup_fn
 from fer_pipeline.learning.input.batch_loader import Transform
 from fer_pipeline.learning.training.losses import one_hot_targets
 from fer_pipeline.learning.types import Tensor
 
 
-def make_train_transform(chosen: Training, size: int, classes: int) -> Transform | None:
+def make_train_transform(chosen: TrainingConfig, size: int, classes: int) -> Transform | None:
     """The augmentation of each image, then the mixing of pairs.
 
     Args:
@@ -21,7 +21,7 @@ def make_train_transform(chosen: Training, size: int, classes: int) -> Transform
         None where nothing is asked for.
     """
     augment = make_augment_fn(chosen.augmentation, size)
-    mix = make_mixup_fn(chosen.mixup) if chosen.mixup else None
+    mix = make_mixup_fn(chosen.mixup_alpha) if chosen.mixup_alpha else None
     if augment is None and mix is None:
         return None
 

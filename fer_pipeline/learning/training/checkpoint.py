@@ -15,8 +15,15 @@ import numpy.typing as npt
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
+from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = DocumentFormat(
+    version=FORMAT_VERSION,
+    error_class=RunError,
+    problem="is damaged",
+    upgrade=UPGRADE_RUN,
+)
 _NOTES = "notes.json"
 
 
@@ -71,11 +78,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise RunError(
             f"{path}: is no whole checkpoint ({reason}); --overwrite begins anew"
         ) from error
-    if notes["format_version"] > FORMAT_VERSION:
-        raise RunError(
-            f"{path}: its format is {notes['format_version']}, this version reads up to"
-            f" {FORMAT_VERSION}; update fer_pipeline"
-        )
+    _FORMAT.require_version(path.parent, notes["format_version"])
     arrays: dict[str, list[npt.NDArray[Any]]] = {}
     for name, array in found.items():
         arrays.setdefault(name.partition("/")[0], []).append(array)

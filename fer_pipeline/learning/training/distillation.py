@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fer_pipeline.config.learning import Distillation
+from fer_pipeline.config.training import DistillationConfig
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.inference import serving_model, trained_model
@@ -50,7 +50,7 @@ class TeacherEnsemble:
         return tf.switch_case(turn, [answer(model) for model in self._models])
 
 
-def load_teachers(chosen: Distillation, made: Manifest) -> TeacherEnsemble | None:
+def load_teachers(chosen: DistillationConfig, made: Manifest) -> TeacherEnsemble | None:
     """Loads the teachers, in the precision that each was trained in; None where there are none.
 
     Args:

@@ -199,10 +199,18 @@ class TestRefusals:
         path = run / "model.json"
         said = json.loads(path.read_text())
         # Whatever else the newer format says.
-        path.write_text(json.dumps({"format_version": 2, "format": said["format"], "new": 1}))
+        path.write_text(json.dumps({"format_version": 3, "format": said["format"], "new": 1}))
         assert refused(run) == (
-            f"{run}: its format is 2, this version reads up to 1; update fer_pipeline"
+            f"{run}: has format 3, this version of fer_pipeline reads format 2; update fer_pipeline"
         )
+
+    def test_an_older_format(self, run):
+        path = run / "model.json"
+        older = {**json.loads(path.read_text()), "format_version": 1, "best_trial": 0}
+        path.write_text(json.dumps(older))
+        message = refused(run)
+        assert message.startswith(f"{run}: has format 1, ")
+        assert message.endswith(f"; convert it with scripts/migrate-run {run}")
 
     @pytest.mark.parametrize("key", ["classes", "size", "normalization", "sha256"])
     def test_a_key_that_is_missing(self, run, key):

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline.errors import StorageError
+from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning.training import history as histories
 from fer_pipeline.learning.training.callbacks import BestWeights, ConsoleLogger
 from fer_pipeline.learning.training.history import History, ValidationRound
@@ -14,7 +14,7 @@ from fer_pipeline.plots import training_curves as training_plots
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
     *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
-    *("learning_rate", "trial", "rows"),
+    *("learning_rate", "restart", "rows"),
 ]
 DRAWN = ValidationRound(0, 0, None, None, 1.25, 0.125)
 FIRST = ValidationRound(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
@@ -57,6 +57,13 @@ class TestHistory:
         path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
         assert histories.read_history(path) == [DRAWN, UNVALIDATED]
 
+    def test_with_the_columns_of_an_older_version_it_is_refused(self, tmp_path):
+        path = tmp_path / "history.csv"
+        History(path, [DRAWN])
+        path.write_text(path.read_text().replace("restart", "trial"))
+        with pytest.raises(RunError, match=rf"scripts/migrate-run {tmp_path}$"):
+            histories.read(path)
+
     def test_in_memory_alone(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         history = History(None, [DRAWN])
@@ -71,8 +78,8 @@ class TestHistory:
             "  14      2  0.2500    75.00%         -             -           -     -",
         ]
         assert histories.format_history([FIRST]).splitlines() == [
-            "trial  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
-            "    1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
+            "restart  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
+            "      1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
         ]
 
     def test_begins_anew(self, tmp_path):

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import RunFile
@@ -44,15 +45,23 @@ def build(size, classes):
     )
 """
 EVERYTHING = [
-    *("seed=5", "feed.batch_size=23", "model.name=stateful.network"),
-    *("training.epochs=6", "training.validate_every=4", "training.checkpoint_every=3"),
+    *("seed=5", "loader.batch_size=23", "model.name=stateful.network"),
+    *("training.epochs=6", "training.validate_every_steps=4", "training.checkpoint_every_steps=3"),
     *("training.optimizer.name=adamw", "training.optimizer.learning_rate=0.01"),
-    *("training.optimizer.weight_decay=0.01", "training.optimizer.clip_norm=1"),
+    *("training.optimizer.weight_decay=0.01", "training.optimizer.global_clipnorm=1"),
     *("training.schedule.kind=plateau", "training.schedule.patience=2"),
     *("training.schedule.min_delta=0.3", "training.early_stopping.monitor=val_loss"),
-    *("training.early_stopping.patience=50", "training.label_smoothing=0.1", "training.mixup=0.2"),
-    *("training.average=0.9", "training.class_weights=balanced", "training.augmentation.flip=true"),
-    *("training.augmentation.rotation=10", "training.augmentation.erasing=0.5"),
+    *(
+        "training.early_stopping.patience=50",
+        "training.label_smoothing=0.1",
+        "training.mixup_alpha=0.2",
+    ),
+    *(
+        "training.ema_decay=0.9",
+        "training.class_weights=balanced",
+        "training.augmentation.flip=true",
+    ),
+    *("training.augmentation.rotation=10", "training.augmentation.random_erasing=0.5"),
 ]
 
 
@@ -70,7 +79,7 @@ def network(tmp_path_factory):
 
 
 def chosen(*overrides):
-    return config.load(None, [*EVERYTHING, *overrides])
+    return load_config(None, [*EVERYTHING, *overrides])
 
 
 def arguments(*overrides):
@@ -148,8 +157,8 @@ class TestResumed:
         assert processes == len(due) + 1
         assert outputs(run) == outputs(folder)
 
-    def test_in_the_middle_of_trials(self, easy_dataset, tmp_path):
-        settings = chosen("training.trials=3", "training.epochs=2")
+    def test_in_the_middle_of_restarts(self, easy_dataset, tmp_path):
+        settings = chosen("training.restarts=3", "training.epochs=2")
         whole = train(str(easy_dataset), str(tmp_path / "whole"), settings)
         run = tmp_path / "run"
         for after in (2, 6, 7):
@@ -157,7 +166,7 @@ class TestResumed:
                 train(str(easy_dataset), str(run), settings, resume=run.exists())
         found = train(str(easy_dataset), str(run), own(run), resume=True)
         assert outputs(run) == outputs(tmp_path / "whole")
-        assert found.best_trial == whole.best_trial
+        assert found.best_restart == whole.best_restart
         rows = (run / "history.csv").read_text().splitlines()[1:]
         assert [row.split(",")[-2] for row in rows] == [t for t in "012" for _ in range(4)]
 
@@ -191,7 +200,7 @@ class TestResumed:
 
     def test_with_a_cache_and_a_schedule_by_step(self, easy_dataset, tmp_path):
         settings = chosen(
-            *("feed.cache=memory", "training.schedule.kind=cosine", "training.epochs=3"),
+            *("loader.cache_in_memory=true", "training.schedule.kind=cosine", "training.epochs=3"),
             "training.schedule.warmup_epochs=1",
         )
         train(str(easy_dataset), str(tmp_path / "whole"), settings)
@@ -269,7 +278,7 @@ def resume(*arguments, cwd):
 class TestKilled:
     def test_at_any_time(self, easy_dataset, tmp_path, network):
         """Real processes, real SIGKILL, at moments that nobody chose."""
-        settings = arguments("training.epochs=60", "training.validate_every=16")
+        settings = arguments("training.epochs=60", "training.validate_every_steps=16")
         begin = ["--dataset", easy_dataset, "--output"]
         whole, run = tmp_path / "whole", tmp_path / "run"
         undisturbed = resume(*begin, whole, *settings, cwd=network)
@@ -369,7 +378,7 @@ class TestRefusals:
 
     def test_what_has_no_bearing_on_the_result_may_change(self, easy_dataset, unfinished, whole):
         other = chosen(
-            *("inference.batch_size=7", "training.checkpoint_every=2"),
+            *("inference.batch_size=7", "training.checkpoint_every_steps=2"),
             "tracking.tensorboard=false",
         )
         train(str(easy_dataset), str(unfinished), other, resume=True)
@@ -394,6 +403,41 @@ class TestRefusals:
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.startswith(f"{path}: is no whole checkpoint (")
         assert message.endswith("; --overwrite begins anew")
+
+    def test_a_checkpoint_of_an_older_version(self, easy_dataset, unfinished):
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        checkpoint.write(path, replace(found, notes={**found.notes, "format_version": 1}))
+        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        assert message.endswith(f"; convert it with scripts/migrate-run {unfinished}")
+
+    def test_a_run_of_an_older_version_that_is_resumed(self, unfinished):
+        path = unfinished / "unfinished.yaml"
+        path.write_text(path.read_text().replace("loader:", "feed:"))
+        with pytest.raises(RunError, match=rf"scripts/migrate-run {unfinished}$"):
+            load_run_config(str(unfinished), None, [], resume=True)
+
+    def test_a_migrated_checkpoint_goes_on_with_files_of_other_sizes(
+        self, easy_dataset, unfinished, whole
+    ):
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        dataset = found.notes["dataset"]
+        files = [[split, rows, None] for split, rows, _ in dataset["files"]]
+        notes = {**found.notes, "dataset": {**dataset, "files": files}}
+        checkpoint.write(path, replace(found, notes=notes))
+        info = train(str(easy_dataset), str(unfinished), own(unfinished), resume=True)
+        assert info.best_step == whole[1].best_step
+
+    def test_a_migrated_checkpoint_is_of_files_with_as_many_rows(self, easy_dataset, unfinished):
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        dataset = found.notes["dataset"]
+        files = [[split, rows + 1, None] for split, rows, _ in dataset["files"]]
+        notes = {**found.notes, "dataset": {**dataset, "files": files}}
+        checkpoint.write(path, replace(found, notes=notes))
+        message = self.refused(DatasetError, easy_dataset, unfinished, own(unfinished), resume=True)
+        assert "differs in files" in message
 
     def test_an_epoch_that_another_number_of_workers_has_begun(self, easy_dataset, tmp_path):
         unfinished = tmp_path / "run"
@@ -476,8 +520,8 @@ class TestRefusals:
         run = tmp_path / "run"
         bad = chosen(
             *("training.optimizer.name=sgd", "training.optimizer.weight_decay=0"),
-            *("training.optimizer.clip_norm=null", "training.optimizer.learning_rate=1e30"),
-            *("training.validate_every=30", "training.checkpoint_every=1"),
+            *("training.optimizer.global_clipnorm=null", "training.optimizer.learning_rate=1e30"),
+            *("training.validate_every_steps=30", "training.checkpoint_every_steps=1"),
         )
         with pytest.raises(RunError, match=r"^the loss is nan after \d steps") as error:
             train(str(easy_dataset), str(run), bad)
