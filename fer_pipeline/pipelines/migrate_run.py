@@ -28,9 +28,8 @@ from fer_pipeline.io.output_kinds import CONFIG_FILE, EXPORT_FOLDER, ExportFile,
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.text import one_line
 
-_CONFIGS = (CONFIG_FILE, "unfinished.yaml")
-_HISTORIES = ("history.csv", "unfinished.csv")
-_CHECKPOINT = "checkpoint.npz"
+_CONFIGS = (CONFIG_FILE, RunFile.UNFINISHED_CONFIG)
+_HISTORIES = (RunFile.HISTORY, RunFile.UNFINISHED_HISTORY)
 _CHECKPOINT_NOTES = "notes.json.npy"
 
 _FORMAT_VERSION = 2
@@ -63,13 +62,13 @@ def migrate_run(folder: Path) -> list[Path]:
         RunError: The folder is neither a run nor an export, or a file in it is damaged.
         StorageError: A file cannot be read or written.
     """
-    names = (RunFile.MODEL_INFO, ExportFile.EXPORT_INFO, _CHECKPOINT, *_CONFIGS)
+    names = (RunFile.MODEL_INFO, ExportFile.EXPORT_INFO, RunFile.CHECKPOINT, *_CONFIGS)
     if not any(storage.is_file(folder / name) for name in names):
         raise RunError(f"{folder}: is neither a run nor an export; name the folder of one")
     converters: dict[str, Callable[[Path], bool]] = {
         **dict.fromkeys(_CONFIGS, _migrate_config_file),
         **dict.fromkeys(_HISTORIES, _migrate_history),
-        _CHECKPOINT: _migrate_checkpoint,
+        RunFile.CHECKPOINT: _migrate_checkpoint,
         ExportFile.EXPORT_INFO: _migrate_export_info,
         RunFile.MODEL_INFO: _migrate_model_info,
     }

@@ -20,7 +20,7 @@ from fer_pipeline.io.storage import (
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "expected"),
     [
         ("/a/b", "/a/b"),
         ("a/b", "a/b"),
@@ -35,8 +35,8 @@ from fer_pipeline.io.storage import (
         (Path("file:///a/b"), "/a/b"),
     ],
 )
-def test_a_path_or_a_file_url_is_a_local_path(said, meant):
-    assert parse_local_path(said) == Path(meant)
+def test_a_path_or_a_file_url_is_a_local_path(text, expected):
+    assert parse_local_path(text) == Path(expected)
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch):
@@ -45,7 +45,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/key", "hdfs://host/x", "file://host/a", "gs://b"])
-def test_what_has_to_be_local_is_no_other_url(url):
+def test_other_urls_are_not_local(url):
     with pytest.raises(StorageError) as raised:
         parse_local_path(url)
     assert str(raised.value) == f"{url}: expected a local path or a file: URL"
@@ -74,16 +74,16 @@ def test_another_url_has_the_methods_of_a_path():
     remove_folder(folder)
     assert not folder.exists()
     remove_folder(folder)
-    # A path that is one already stays as it is.
+    # A path object is returned as it is.
     assert parse_path(folder) is folder
 
 
 @pytest.mark.parametrize(
-    ("said", "spark"),
+    ("text", "url"),
     [("/a b/c%20=d", "file:/a b/c%20=d"), ("memory://a/b", "memory://a/b")],
 )
-def test_what_spark_reads_a_path_by(said, spark):
-    assert to_spark_url(parse_path(said)) == spark
+def test_spark_gets_a_url_that_it_does_not_decode(text, url):
+    assert to_spark_url(parse_path(text)) == url
 
 
 def test_s3_is_s3a_to_spark():
@@ -91,16 +91,16 @@ def test_s3_is_s3a_to_spark():
 
 
 @pytest.mark.parametrize("url", ["file:///data/set#2", "file:///data/set?2", "file:/data/a;b#c"])
-def test_no_part_of_a_url_is_lost_in_silence(url):
+def test_no_part_of_a_url_is_lost(url):
     """Or a dataset would land in another folder, such as /data/set."""
     try:
-        found = str(parse_local_path(url))
+        path = str(parse_local_path(url))
     except StorageError:
         return
-    assert found == url.removeprefix("file:").replace("///", "/")
+    assert path == url.removeprefix("file:").replace("///", "/")
 
 
-def content(folder: Path) -> dict[str, str]:
+def read_files(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
         for path in folder.rglob("*")
@@ -108,19 +108,19 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_text_is_written_whole_with_its_folders(tmp_path):
+def test_a_text_is_written_with_its_folders(tmp_path):
     write_text(tmp_path / "a" / "b" / "c.txt", "gr\u00fcn\n")
-    assert content(tmp_path) == {"a/b/c.txt": "gr\u00fcn\n"}
+    assert read_files(tmp_path) == {"a/b/c.txt": "gr\u00fcn\n"}
     assert read_text(tmp_path / "a" / "b" / "c.txt") == "gr\u00fcn\n"
 
 
 def test_a_second_text_takes_the_place_of_the_first(tmp_path):
     write_text(tmp_path / "c.txt", "first")
     write_text(tmp_path / "c.txt", "second")
-    assert content(tmp_path) == {"c.txt": "second"}
+    assert read_files(tmp_path) == {"c.txt": "second"}
 
 
-def test_until_the_block_ends_the_old_file_is_there(tmp_path):
+def test_the_old_file_exists_until_the_block_ends(tmp_path):
     path = tmp_path / "model.keras"
     path.write_text("old")
     with atomic_write(path) as temporary:
@@ -130,12 +130,12 @@ def test_until_the_block_ends_the_old_file_is_there(tmp_path):
         temporary.write_text("half")
         assert path.read_text() == "old"
         temporary.write_text("new")
-    assert content(tmp_path) == {"model.keras": "new"}
+    assert read_files(tmp_path) == {"model.keras": "new"}
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
 @pytest.mark.parametrize("before", [{}, {"c.txt": "old"}])
-def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path, error, before):
+def test_an_error_in_the_block_changes_nothing(tmp_path, error, before):
     for name, text in before.items():
         (tmp_path / name).write_text(text)
 
@@ -146,10 +146,10 @@ def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path, error, befo
 
     with pytest.raises(type(error)):
         fail()
-    assert content(tmp_path) == before
+    assert read_files(tmp_path) == before
 
 
-def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_a_users_error_and_leaves_nothing(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fail() -> None:
@@ -159,32 +159,32 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
 
     with pytest.raises(StorageError) as raised:
         fail()
-    expected = f"{tmp_path / 'c.txt'}: cannot be written: No space left on device"
-    assert str(raised.value) == expected
-    assert content(tmp_path) == {}
+    message = f"{tmp_path / 'c.txt'}: cannot be written: No space left on device"
+    assert str(raised.value) == message
+    assert read_files(tmp_path) == {}
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_a_file_has_the_permissions_of_any_other(tmp_path, umask):
+def test_a_file_has_the_usual_permissions(tmp_path, umask):
     before = os.umask(umask)
     try:
-        write_text(tmp_path / "ours.txt", "x")
-        (tmp_path / "others.txt").write_text("x")
+        write_text(tmp_path / "written.txt", "x")
+        (tmp_path / "usual.txt").write_text("x")
         assert os.umask(umask) == umask
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == {"ours.txt": 0o666 & ~umask, "others.txt": 0o666 & ~umask}
+    assert modes == {"written.txt": 0o666 & ~umask, "usual.txt": 0o666 & ~umask}
 
 
-def test_a_folder_in_the_way_is_the_users_error(tmp_path):
+def test_a_folder_in_the_way_is_a_users_error(tmp_path):
     (tmp_path / "c.txt").mkdir()
     with pytest.raises(StorageError, match=r"c\.txt: cannot be written: Is a directory"):
         write_text(tmp_path / "c.txt", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["c.txt"]
 
 
-def test_a_file_in_place_of_the_folder_is_the_users_error(tmp_path):
+def test_a_file_in_place_of_the_folder_is_a_users_error(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(StorageError, match="cannot be written"):
         write_text(tmp_path / "f" / "c.txt", "x")
@@ -193,39 +193,39 @@ def test_a_file_in_place_of_the_folder_is_the_users_error(tmp_path):
         create_data_file(tmp_path / "f" / "c"),
     ):
         pass
-    assert content(tmp_path) == {"f": "x"}
+    assert read_files(tmp_path) == {"f": "x"}
 
 
-def test_a_missing_file_is_the_users_error(tmp_path):
+def test_a_missing_file_is_a_users_error(tmp_path):
     with pytest.raises(StorageError) as raised:
         read_text(tmp_path / "none")
     assert str(raised.value) == f"{tmp_path / 'none'}: no such file"
 
 
-def test_a_folder_or_bytes_that_are_no_text_are_the_users_error(tmp_path):
+def test_a_folder_or_bytes_that_are_no_text_are_a_users_error(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path, tmp_path / "bytes"):
         with pytest.raises(StorageError, match="cannot be read"):
             read_text(path)
 
 
-def test_a_parquet_file_goes_where_it_is_asked_for(tmp_path):
+def test_a_data_file_is_written_at_its_path(tmp_path):
     path = tmp_path / "split=train" / "part-a.parquet"
-    with create_data_file(path) as sink:
-        assert sink == str(path)
-        Path(sink).write_text("rows")
-    assert content(tmp_path) == {"split=train/part-a.parquet": "rows"}
+    with create_data_file(path) as local_path:
+        assert local_path == str(path)
+        Path(local_path).write_text("rows")
+    assert read_files(tmp_path) == {"split=train/part-a.parquet": "rows"}
 
 
-def test_a_parquet_file_that_fills_the_disk_is_deleted(tmp_path):
+def test_a_data_file_that_fills_the_disk_is_deleted(tmp_path):
     path = tmp_path / "part-a.parquet"
 
     def fail() -> None:
-        with create_data_file(path) as sink:
-            Path(sink).write_text("half")
+        with create_data_file(path) as local_path:
+            Path(local_path).write_text("half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(StorageError) as raised:
         fail()
     assert str(raised.value) == f"{path}: cannot be written: No space left on device"
-    assert content(tmp_path) == {}
+    assert read_files(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""What happens to the output folder: overwriting, failing, cleaning up."""
+"""The output folder of preprocess: overwriting, failing and cleaning up."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
 
 @pytest.fixture
 def files(csv_file, picture, line):
-    """Two sound inputs that share nothing, and one that is rejected."""
+    """Two valid inputs without a common image, and one that is rejected."""
 
-    def make(name, first):
+    def write_faces(name, first):
         return csv_file(name, [line(n % 7, picture(first + n)) for n in range(14)])
 
-    return make("a.csv", 0), make("b.csv", 100), csv_file("bad.csv", ["broken", "broken"])
+    return (
+        write_faces("a.csv", 0),
+        write_faces("b.csv", 100),
+        csv_file("bad.csv", ["broken", "broken"]),
+    )
 
 
-def on_disk(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -30,67 +34,67 @@ def on_disk(folder: Path) -> dict[str, bytes]:
     }
 
 
-def named(made) -> set[str]:
-    files = {file.path for file in made.manifest.files}
-    return {"manifest.json", "config.yaml", *files, *made.manifest.quarantine}
+def list_published_files(dataset) -> set[str]:
+    files = {file.path for file in dataset.manifest.files}
+    return {"manifest.json", "config.yaml", *files, *dataset.manifest.quarantine}
 
 
 def test_a_dataset_is_replaced_only_on_request(prepare, files, tmp_path) -> None:
     old = prepare(files[0], to=tmp_path / "out")
-    before = on_disk(tmp_path / "out")
+    before = read_files(tmp_path / "out")
 
     with pytest.raises(
         StorageError, match=r"out: holds a dataset already; --overwrite replaces it"
     ):
         prepare(files[1], to=tmp_path / "out")
 
-    assert on_disk(tmp_path / "out") == before
+    assert read_files(tmp_path / "out") == before
 
     new = prepare(files[1], to=tmp_path / "out", overwrite=True)
 
     assert {row["source"] for row in new.rows} == {str(files[1])}
-    assert set(on_disk(tmp_path / "out")) == named(new)
-    assert not named(old) & {file.path for file in new.manifest.files}
+    assert set(read_files(tmp_path / "out")) == list_published_files(new)
+    assert not list_published_files(old) & {file.path for file in new.manifest.files}
 
 
 def test_a_failed_overwrite_leaves_the_old_dataset_whole(
     prepare, files, csv_file, picture, line, tmp_path
 ) -> None:
     old = prepare(files[0], to=tmp_path / "out")
-    before = on_disk(tmp_path / "out")
-    alone = csv_file("alone.csv", [line(n, picture(200 + n)) for n in range(7)])
-    drawn = {"method": "stratified", "validation": 0.7, "test": 0}
+    before = read_files(tmp_path / "out")
+    one_face_per_class = csv_file("alone.csv", [line(n, picture(200 + n)) for n in range(7)])
+    split = {"method": "stratified", "validation": 0.7, "test": 0}
 
     with pytest.raises(TooManyBadRowsError):
         prepare(files[2], to=tmp_path / "out", overwrite=True)
     # This one fails after its files are written: each class has one image, and validation gets it.
     with pytest.raises(DatasetError, match="no training rows are left"):
-        prepare(alone, to=tmp_path / "out", overwrite=True, split=drawn)
+        prepare(one_face_per_class, to=tmp_path / "out", overwrite=True, split=split)
 
-    assert before.items() <= on_disk(tmp_path / "out").items()
+    assert before.items() <= read_files(tmp_path / "out").items()
     assert type(old).read(tmp_path / "out") == old
 
     new = prepare(files[1], to=tmp_path / "out", overwrite=True)
 
-    assert set(on_disk(tmp_path / "out")) == named(new)
+    assert set(read_files(tmp_path / "out")) == list_published_files(new)
 
 
-def test_what_a_torn_run_left_is_cleaned_up(prepare, files, tmp_path) -> None:
-    torn = (
+def test_leftovers_of_a_killed_job_are_deleted(prepare, files, tmp_path) -> None:
+    leftovers = (
         f"split=train/{DATASET.unique_name(1)}",
         f"split=test/{DATASET.unique_name(2)}",
         f"quarantine/{DATASET.unique_name(3)}",
         ".manifest-a1b2c3_d.json",
         ".config-a1b2c3_d.yaml",
     )
-    for name in torn:
+    for name in leftovers:
         path = tmp_path / "out" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"torn")
+        path.write_bytes(b"leftover")
 
-    made = prepare(files[0], to=tmp_path / "out")
+    dataset = prepare(files[0], to=tmp_path / "out")
 
-    assert set(on_disk(tmp_path / "out")) == named(made)
+    assert set(read_files(tmp_path / "out")) == list_published_files(dataset)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "manifest.json",
         "config.yaml",
@@ -99,17 +103,17 @@ def test_what_a_torn_run_left_is_cleaned_up(prepare, files, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_of_other_things_is_refused(prepare, files, tmp_path, overwrite) -> None:
+def test_a_folder_of_other_files_is_refused(prepare, files, tmp_path, overwrite) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.odt").write_bytes(b"years of work")
 
     with pytest.raises(StorageError, match=r"is not empty .* \(it holds thesis\.odt\)"):
         prepare(files[0], to=tmp_path / "out", overwrite=overwrite)
 
-    assert on_disk(tmp_path / "out") == {"thesis.odt": b"years of work"}
+    assert read_files(tmp_path / "out") == {"thesis.odt": b"years of work"}
 
 
-def test_a_file_is_no_output_folder(prepare, files) -> None:
+def test_a_file_is_not_an_output_folder(prepare, files) -> None:
     before = files[1].read_bytes()
 
     with pytest.raises(StorageError, match=r"b\.csv: is a file; choose a folder"):
@@ -124,34 +128,36 @@ def test_other_files_in_a_dataset_survive_an_overwrite(prepare, files, tmp_path)
 
     new = prepare(files[1], to=tmp_path / "out", overwrite=True)
 
-    assert set(on_disk(tmp_path / "out")) == {*named(new), "notes.txt"}
+    assert set(read_files(tmp_path / "out")) == {*list_published_files(new), "notes.txt"}
 
 
 def test_there_is_a_whole_dataset_at_every_moment_of_an_overwrite(prepare, files, tmp_path) -> None:
     folder = tmp_path / "out"
     prepare(files[0], to=folder)
-    done, torn, seen = threading.Event(), [], set()
+    finished = threading.Event()
+    missing_files = []
+    checksums = set()
 
-    def look() -> None:
-        while not done.is_set():
-            found = manifest.read(folder)
-            missing = [file.path for file in found.files if not (folder / file.path).is_file()]
-            # Files go only once the manifest names others.
-            if missing and manifest.read(folder) == found:
-                torn.append(missing)
-            seen.add(found.checksum)
+    def read_repeatedly() -> None:
+        while not finished.is_set():
+            before = manifest.read(folder)
+            missing = [file.path for file in before.files if not (folder / file.path).is_file()]
+            # Files are deleted only once the manifest names others.
+            if missing and manifest.read(folder) == before:
+                missing_files.append(missing)
+            checksums.add(before.checksum)
 
-    reader = threading.Thread(target=look)
+    reader = threading.Thread(target=read_repeatedly)
     reader.start()
     try:
         new = prepare(files[1], to=folder, overwrite=True)
     finally:
-        done.set()
+        finished.set()
         reader.join()
 
-    assert torn == []
+    assert missing_files == []
     assert manifest.read(folder) == new.manifest
-    assert seen
+    assert checksums
 
 
 def test_an_output_that_cannot_be_written_is_one_clear_error(prepare, files) -> None:
@@ -163,7 +169,7 @@ def test_an_output_that_cannot_be_written_is_one_clear_error(prepare, files) -> 
 
 
 def test_an_output_may_be_a_url(prepare, files, stored, picture, tmp_path) -> None:
-    made = prepare(files[0], to=f"file:{tmp_path}/a%20b")
+    dataset = prepare(files[0], to=f"file:{tmp_path}/a%20b")
 
-    assert made.folder == tmp_path / "a b"
-    assert made.rows == [stored(files[0], n, n % 7, picture(n)) for n in range(14)]
+    assert dataset.folder == tmp_path / "a b"
+    assert dataset.rows == [stored(files[0], n, n % 7, picture(n)) for n in range(14)]
