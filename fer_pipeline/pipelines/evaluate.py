@@ -142,11 +142,10 @@ def evaluate(
             title,
             output_folder.path,
         )
-        # A LiteRT file shows nothing of its layers.
-        within = f"{title}; its layers as in Keras" if litert else title
-        evaluation_plots.plot_samples(
-            inspection, drawn, gallery, made.classes, title, within, output_folder.path
-        )
+        evaluation_plots.plot_samples(gallery, title, output_folder.path)
+        # A LiteRT file does not expose the outputs of its layers.
+        inner_title = f"{title}; its layers as in Keras" if litert else title
+        evaluation_plots.plot_layers(inspection, drawn, gallery, inner_title, output_folder.path)
         about = {
             **_about(run, info, data, made, split),
             "flip_tta": config.inference.flip_tta,

@@ -1,4 +1,4 @@
-"""What an evaluation shows of its images: the pictures, and where the worst mistakes stand."""
+"""Plots of an evaluation, and the table of its worst mistakes."""
 
 from __future__ import annotations
 
@@ -7,93 +7,162 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import EvaluationFile
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.metrics.calibration import AccuracyCoverageCurve
 from fer_pipeline.metrics.classification import Metrics
-from fer_pipeline.metrics.samples import SampleSelector
-from fer_pipeline.plots import calibration, class_activation, feature_maps
-from fer_pipeline.plots import class_performance as evaluation_plots
-from fer_pipeline.plots import faces as face_plots
+from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
+from fer_pipeline.plots import calibration, class_activation, class_performance, faces, feature_maps
+from fer_pipeline.plots.class_activation import ActivatedImage, ClassActivations
 
 
-def plot_metrics(result: Metrics, curve: AccuracyCoverageCurve, about: str, folder: Path) -> None:
-    """Draws the confusion matrix, the bars per class, calibration, and accuracy against coverage.
+def plot_metrics(metrics: Metrics, curve: AccuracyCoverageCurve, title: str, folder: Path) -> None:
+    """Draw the confusion matrix, the bars per class, calibration, and accuracy against coverage.
 
     Args:
-        result: The evaluation.
-        curve: Its accuracy against coverage.
-        about: What was evaluated on what.
-        folder: The evaluation's folder.
+        metrics: Metrics of the evaluation.
+        curve: Accuracy at each confidence threshold.
+        title: Title that names the model and the dataset.
+        folder: Folder of the evaluation.
 
     Raises:
         StorageError: A file cannot be written.
     """
-    evaluation_plots.draw_confusion_matrix(result, about, folder / EvaluationFile.CONFUSION_MATRIX)
-    evaluation_plots.draw_class_bars(result, about, folder / EvaluationFile.CLASS_BARS)
-    calibration.draw_reliability_diagram(result, about, folder / EvaluationFile.RELIABILITY)
-    calibration.draw_accuracy_coverage(result, curve, about, folder / EvaluationFile.COVERAGE)
+    class_performance.draw_confusion_matrix(
+        metrics, title, folder / EvaluationFile.CONFUSION_MATRIX
+    )
+    class_performance.draw_class_bars(metrics, title, folder / EvaluationFile.CLASS_BARS)
+    calibration.draw_reliability_diagram(metrics, title, folder / EvaluationFile.RELIABILITY)
+    calibration.draw_accuracy_coverage(metrics, curve, title, folder / EvaluationFile.COVERAGE)
 
 
-def plot_samples(
-    inspection: LayerInspector,
+def plot_samples(samples: SampleSelector, title: str, folder: Path) -> None:
+    """Draw examples and the worst mistakes, and list the mistakes as CSV.
+
+    Args:
+        samples: Selected images.
+        title: Title that names the model and the dataset.
+        folder: Folder of the evaluation.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    faces.draw_examples(
+        samples.examples, samples.classes, title, samples.seed, folder / EvaluationFile.EXAMPLES
+    )
+    faces.draw_mistakes(samples.mistakes, samples.classes, title, folder / EvaluationFile.MISTAKES)
+    mistakes = format_mistakes(samples.mistakes, samples.classes)
+    storage.write_text(folder / EvaluationFile.MISTAKES_TABLE, mistakes)
+
+
+def plot_layers(
+    inspector: LayerInspector,
     layers: Sequence[str],
-    gallery: SampleSelector,
-    classes: Sequence[str],
-    about: str,
-    within: str,
+    samples: SampleSelector,
+    title: str,
     folder: Path,
 ) -> None:
-    """Draws examples, mistakes, feature maps and class activations.
+    """Draw feature maps and class activations.
 
-    A network without convolutions has no class activations, and by default no feature maps; then
-    no older picture of them stays either.
+    A network without convolutions has no class activations, and by default no feature maps. Older
+    plots are then deleted.
 
     Args:
-        inspection: A look into the model.
-        layers: Whose outputs are drawn, perhaps none.
-        gallery: The images.
-        classes: The names of the classes.
-        about: What was evaluated on what.
-        within: The same, above what goes on inside the model.
-        folder: The evaluation's folder.
+        inspector: Inspector of the model's layers.
+        layers: Names of the layers whose outputs are drawn, possibly none.
+        samples: Selected images.
+        title: Title that names the model and the dataset.
+        folder: Folder of the evaluation.
 
     Raises:
         StorageError: A file cannot be written.
     """
-    examples_file = folder / EvaluationFile.EXAMPLES
-    face_plots.draw_examples(gallery.examples, classes, about, gallery.seed, examples_file)
-    face_plots.draw_mistakes(gallery.mistakes, classes, about, folder / EvaluationFile.MISTAKES)
-    storage.write_text(folder / EvaluationFile.MISTAKES_TABLE, mistakes_table(gallery, classes))
-    storage.remove(folder / EvaluationFile.FEATURE_MAPS)
+    feature_maps_file = folder / EvaluationFile.FEATURE_MAPS
+    storage.remove(feature_maps_file)
     if layers:
-        subject = gallery.inspected_image
-        outputs = inspection.layer_outputs(subject.pixels, layers)
-        shown = {name: given[0] for name, given in zip(layers, outputs, strict=True)}
+        image = samples.inspected_image
+        outputs = inspector.layer_outputs(image.pixels, layers)
+        output_by_layer = {name: output[0] for name, output in zip(layers, outputs, strict=True)}
         feature_maps.draw_feature_maps(
-            subject, shown, classes, within, folder / EvaluationFile.FEATURE_MAPS
+            image, output_by_layer, samples.classes, title, feature_maps_file
         )
-    storage.remove(folder / EvaluationFile.CLASS_ACTIVATION)
-    if inspection.cam_layer is not None:
-        path = folder / EvaluationFile.CLASS_ACTIVATION
-        class_activation.draw_class_activation(inspection, gallery, classes, within, path)
+    class_activation_file = folder / EvaluationFile.CLASS_ACTIVATION
+    storage.remove(class_activation_file)
+    if inspector.cam_layer is not None:
+        class_activation.draw_class_activation(
+            compute_class_activations(inspector, samples),
+            samples.classes,
+            inspector.cam_layer,
+            title,
+            class_activation_file,
+        )
 
 
-def mistakes_table(gallery: SampleSelector, classes: Sequence[str]) -> str:
-    """The worst mistakes as CSV, the worst first.
+def compute_class_activations(
+    inspector: LayerInspector, samples: SampleSelector
+) -> list[ClassActivations]:
+    """Compute the class activations of the best recognised image and the worst mistake per class.
 
-    `row` is what `--image` takes; `source` and `record` say where the image came from; `p_true` is
-    the probability that the model gives to the true class.
+    Args:
+        inspector: Inspector of a model with a layer for class activations.
+        samples: Selected images.
     """
-    faces = gallery.mistakes
+    images, labels = [], []
+    for label in range(len(samples.classes)):
+        for image in (samples.best_recognised(label), samples.worst_mistake(label)):
+            for evidence_label in _evidence_labels(image):
+                images.append(image)
+                labels.append(evidence_label)
+    # One batch, because each call of the inspector builds a model.
+    maps = inspector.class_activation(
+        np.concatenate([image.pixels for image in images]), np.array(labels, np.int32)
+    )
+    remaining_maps = iter(maps)
+
+    def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
+        image_maps = {label: next(remaining_maps) for label in _evidence_labels(image)}
+        return ActivatedImage(image, image_maps) if len(image) else None
+
+    return [
+        ClassActivations(
+            recognised=add_maps(samples.best_recognised(label)),
+            mistake=add_maps(samples.worst_mistake(label)),
+        )
+        for label in range(len(samples.classes))
+    ]
+
+
+def _evidence_labels(image: EvaluatedImages) -> list[int]:
+    """Return the classes whose evidence is drawn: the predicted one, then the true one."""
+    labels = [*image.predicted.tolist(), *image.label.tolist()]
+    return list(dict.fromkeys(labels))
+
+
+def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
+    """Return mistakes as CSV, in the order of the images.
+
+    `row` is the value for `--image`; `source` and `record` are the origin of the image; `p_true` is
+    the predicted probability of the true class.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
         ["row", "source", "record", "variant", "emotion", "predicted", "confidence", "p_true"]
     )
-    for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
-        origin = (faces.row[place], faces.source[place], faces.record[place], faces.variant[place])
-        given = (faces.confidence[place], faces.probabilities[place, label])
-        writer.writerow([*origin, classes[label], classes[predicted], *(f"{p:.6f}" for p in given)])
+    for index, (label, predicted) in enumerate(zip(images.label, images.predicted, strict=True)):
+        writer.writerow(
+            [
+                images.row[index],
+                images.source[index],
+                images.record[index],
+                images.variant[index],
+                classes[label],
+                classes[predicted],
+                f"{images.confidence[index]:.6f}",
+                f"{images.probabilities[index, label]:.6f}",
+            ]
+        )
     return text.getvalue()

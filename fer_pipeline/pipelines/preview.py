@@ -57,8 +57,9 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
     drawn = augmentation_examples.sampled_examples(
         images, labels, made.classes, training, seed, room
     )
-    title = (f"Augmentation in training, on {folder.resolve().name}", _subtitle(config))
-    drawing.draw_augmentation_preview(images, names, single, drawn, title, path)
+    examples = drawing.AugmentationExamples(names, images, single, drawn)
+    title = f"Augmentation in training, on {folder.resolve().name}"
+    drawing.draw_augmentation_preview(examples, title, _subtitle(config), path)
     return f"{', '.join(on)} on {len(images)} images: {path}"
 
 

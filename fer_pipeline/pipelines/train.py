@@ -39,7 +39,7 @@ from fer_pipeline.learning.training.loggers.mlflow import MLflow
 from fer_pipeline.learning.training.loggers.tensorboard import TensorBoard
 from fer_pipeline.learning.training.resume import RunCheckpointer
 from fer_pipeline.learning.training.training_run import TrainingRun
-from fer_pipeline.plots import training_curves as training_plots
+from fer_pipeline.pipelines.training_plots import plot_training
 
 log = logging.getLogger(__name__)
 
@@ -360,8 +360,7 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
     output_folder = OutputFolder(folder, RUN)
     output_folder.retract()
     OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated()
-    training_plots.draw_accuracy_curves(rounds, title, folder / RunFile.ACCURACY_PLOT)
-    training_plots.draw_loss_curves(rounds, title, folder / RunFile.LOSS_PLOT)
+    plot_training(rounds, title, folder)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save(model, folder / RunFile.MODEL)
     formats.write_weights(model, folder)

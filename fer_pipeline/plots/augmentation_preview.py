@@ -1,127 +1,205 @@
-"""The picture of what augmentation makes of some images."""
+"""Plot of training images before and after augmentation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+import numpy.typing as npt
 
-from fer_pipeline.io import storage
-from fer_pipeline.learning.input.augmentation_examples import ExampleColumn, ExampleGroup, Images
+from fer_pipeline.plots.style import Canvas
 
-_BESIDE = 10  # so many columns of single operations leave room for others beside them
-# In pixels of the picture, so that each pixel of an image is a whole number of them.
-_DPI = 100
-_CELL, _GAP, _GROUP_GAP, _MARGIN = 80, 6, 24, 20
-_TITLE, _HEADER, _LABEL, _CAPTION, _LETTER = 62, 42, 22, 30, 9
+Images = npt.NDArray[np.float32]
+"""Pixel values in 0..255, of shape (rows, size, size)."""
+
+_MAX_COLUMNS_BESIDE = 10
+"""Most columns of single operations beside which sampled examples fit in the same band."""
+
 _GREY = "#666666"
 
+# In dots, so that each pixel of an image covers a whole number of them.
+_DPI = 100  # dots per inch
+_MIN_IMAGE_SIDE = 80
+_GAP = 6  # between images
+_GROUP_GAP = 24
+_MARGIN = 20
+_TITLE_HEIGHT = 62
+_HEADER_HEIGHT = 42
+_LABEL_HEIGHT = 22
+_CAPTION_HEIGHT = 30
+_NAME_CHARACTER_WIDTH = 9
+# No character of the titles is wider, with few exceptions.
+_TITLE_CHARACTER_WIDTH = 11
+_SUBTITLE_CHARACTER_WIDTH = 7
 
-def free_columns(single: Sequence[ExampleGroup]) -> int:
-    """How many columns there is room for below these; 0 where what follows stands beside them."""
-    columns = sum(len(group.columns) for group in single)
-    return columns if columns > _BESIDE else 0
+
+@dataclass(frozen=True)
+class ExampleColumn:
+    """One version of each row's image.
+
+    Attributes:
+        label: Short description of the change.
+        images: The version of each image.
+        captions: Text of up to two lines below each image; empty for none.
+    """
+
+    label: str
+    images: Images
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExampleGroup:
+    """Columns under a common heading.
+
+    Attributes:
+        title: Name of the operation.
+        range: Range of the operation, in words.
+        columns: Examples of the operation.
+    """
+
+    title: str
+    range: str
+    columns: tuple[ExampleColumn, ...]
+
+
+@dataclass(frozen=True)
+class AugmentationExamples:
+    """Images before and after augmentation.
+
+    Attributes:
+        row_names: Name beside each row.
+        originals: The image of each row.
+        per_operation: Each operation by itself.
+        sampled: All operations together, as in training.
+    """
+
+    row_names: Sequence[str]
+    originals: Images
+    per_operation: Sequence[ExampleGroup]
+    sampled: Sequence[ExampleGroup]
+
+
+Band = Sequence[ExampleGroup]
+"""Groups side by side."""
+
+
+def free_columns(per_operation: Sequence[ExampleGroup]) -> int:
+    """Return how many columns fit in a band below single operations, 0 without such a band."""
+    columns = sum(len(group.columns) for group in per_operation)
+    return columns if columns > _MAX_COLUMNS_BESIDE else 0
 
 
 def draw_augmentation_preview(
-    originals: Images,
-    rows: Sequence[str],
-    single: Sequence[ExampleGroup],
-    drawn: Sequence[ExampleGroup],
-    title: tuple[str, str],
-    path: Path,
+    examples: AugmentationExamples, title: str, subtitle: str, path: Path
 ) -> None:
-    """Draws the originals and what became of them, one row per image.
+    """Draw images before and after augmentation, one row per image.
 
     Args:
-        originals: The images.
-        rows: The name beside each.
-        single: Each operation by itself.
-        drawn: What training draws.
-        title: What the picture shows, in two lines.
-        path: The PNG.
+        examples: The images.
+        title: First line of the title.
+        subtitle: Second line of the title.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    first = ExampleGroup("original", "", (ExampleColumn("", originals),))
-    bands = [[first, *single, *drawn]]
-    if free_columns(single):
-        bands = [[first, *single], [first, *drawn]]
-    sheet = _Sheet(originals.shape[1], rows)
+    originals = ExampleGroup("original", "", (ExampleColumn("", examples.originals),))
+    if free_columns(examples.per_operation):
+        bands = [[originals, *examples.per_operation], [originals, *examples.sampled]]
+    else:
+        bands = [[originals, *examples.per_operation, *examples.sampled]]
+    layout = _Layout(examples.row_names, examples.originals.shape[1])
+    title_width = max(
+        _TITLE_CHARACTER_WIDTH * len(title), _SUBTITLE_CHARACTER_WIDTH * len(subtitle)
+    )
+    width = max(2 * _MARGIN + title_width, *(layout.band_width(band) for band in bands))
+    height = _TITLE_HEIGHT + sum(layout.band_height(band) for band in bands)
+    # Half a dot more than a whole number, because matplotlib rounds down.
+    canvas = Canvas((width + 0.5) / _DPI, (height + 0.5) / _DPI, _DPI)
+    _add_text(canvas, _MARGIN, _MARGIN + 8, title, fontsize=13, fontweight="bold")
+    _add_text(canvas, _MARGIN, _MARGIN + 28, subtitle, fontsize=9, color=_GREY)
+    top = _TITLE_HEIGHT
     for band in bands:
-        sheet.add(band)
-    sheet.save(title, path)
+        _add_band(canvas, layout, band, top)
+        top += layout.band_height(band)
+    canvas.save(path)
 
 
-class _Sheet:
-    """A white sheet on which bands are put one below the other; its places count from its top."""
+class _Layout:
+    """Positions of the parts of a band, in dots.
 
-    def __init__(self, size: int, rows: Sequence[str]) -> None:
-        self._rows, self._scale = rows, -(-_CELL // size)
-        self._cell = self._scale * size
-        self._left = _MARGIN + _LETTER * max(map(len, rows)) + _GAP
-        self._width, self._height = 0, _TITLE
-        self._images: list[tuple[int, int, Images]] = []
-        self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
+    Attributes:
+        row_names: Name beside each row.
+        scale: Dots per pixel of an image.
+        side: Side of a drawn image.
+        left: Left edge of the first column.
+    """
 
-    def add(self, band: Sequence[ExampleGroup]) -> None:
-        """Puts groups side by side below what is there."""
-        labels = any(column.label for group in band for column in group.columns)
-        top = self._height + _HEADER + (_LABEL if labels else 0)
-        captions = any(column.captions for group in band for column in group.columns)
-        step = self._cell + (_CAPTION if captions else 0) + _GAP
-        for row, name in enumerate(self._rows):
-            middle = top + row * step + self._cell / 2
-            self._write(self._left - _GAP, middle, name, ha="right", va="center", fontsize=11)
-        left = self._left
-        for group in band:
-            self._head(left, group)
-            for column in group.columns:
-                self._put(left, top, step, column)
-                left += self._cell + _GAP
-            left += _GROUP_GAP - _GAP
-        self._width = max(self._width, left - _GROUP_GAP + _MARGIN)
-        self._height = top + len(self._rows) * step - _GAP + _MARGIN
+    def __init__(self, row_names: Sequence[str], image_size: int) -> None:
+        self.row_names = row_names
+        self.scale = math.ceil(_MIN_IMAGE_SIDE / image_size)
+        self.side = self.scale * image_size
+        self.left = _MARGIN + _NAME_CHARACTER_WIDTH * max(map(len, row_names)) + _GAP
 
-    def _head(self, left: int, group: ExampleGroup) -> None:
-        above = self._height
-        self._write(left, above + 14, group.title, fontsize=11, fontweight="bold")
-        self._write(left, above + 32, group.range, fontsize=9, color=_GREY)
+    def band_width(self, band: Band) -> int:
+        columns = sum(len(group.columns) for group in band)
+        inner_gaps = columns - len(band)
+        gaps = _GAP * inner_gaps + _GROUP_GAP * (len(band) - 1)
+        return self.left + columns * self.side + gaps + _MARGIN
 
-    def _put(self, left: int, top: int, step: int, column: ExampleColumn) -> None:
-        middle = left + self._cell / 2
-        self._write(middle, top - 8, column.label, ha="center", fontsize=9)
-        for row, image in enumerate(column.images):
-            self._images.append((left, top + row * step, image))
-        for row, caption in enumerate(column.captions):
-            below = top + row * step + self._cell + 3
-            self._write(middle, below, caption, ha="center", va="top", fontsize=8)
+    def band_height(self, band: Band) -> int:
+        rows_height = len(self.row_names) * self.row_step(band) - _GAP
+        return self.images_top(band) + rows_height + _MARGIN
 
-    def _write(self, x: float, y: float, text: str, **look: Any) -> None:
-        self._texts.append((x, y, text, look))
+    def images_top(self, band: Band) -> int:
+        """Return the distance from the top of a band to its first image."""
+        has_labels = any(column.label for group in band for column in group.columns)
+        return _HEADER_HEIGHT + (_LABEL_HEIGHT if has_labels else 0)
 
-    def save(self, title: tuple[str, str], path: Path) -> None:
-        """Writes the sheet as PNG."""
-        self._write(_MARGIN, _MARGIN + 8, title[0], fontsize=13, fontweight="bold")
-        self._write(_MARGIN, _MARGIN + 28, title[1], fontsize=9, color=_GREY)
-        # No wider than their letters: 11 and 7 pixels hold any but a few of them.
-        width = max(self._width, 2 * _MARGIN + max(11 * len(title[0]), 7 * len(title[1])))
-        height = self._height
-        canvas = np.full((height, width), 255, np.uint8)
-        for left, top, image in self._images:
-            large = np.kron(np.rint(image).astype(np.uint8), np.ones((self._scale,) * 2, np.uint8))
-            canvas[top : top + self._cell, left : left + self._cell] = large
-        # Half a pixel more than a whole number, because matplotlib rounds down.
-        inches = ((width + 0.5) / _DPI, (height + 0.5) / _DPI)
-        figure = Figure(figsize=inches, dpi=_DPI)
-        # As red, green and blue: a colour map would change some pixels by one.
-        figure.figimage(np.stack([canvas] * 3, axis=-1), origin="upper")
-        for x, y, text, look in self._texts:
-            # A folder's name may hold a "$", which is no formula.
-            figure.text(x / width, 1 - y / height, text, parse_math=False, **look)
-        with storage.atomic_write(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI)
+    def row_step(self, band: Band) -> int:
+        """Return the distance between the tops of two rows."""
+        has_captions = any(column.captions for group in band for column in group.columns)
+        return self.side + (_CAPTION_HEIGHT if has_captions else 0) + _GAP
+
+
+def _add_band(canvas: Canvas, layout: _Layout, band: Band, top: int) -> None:
+    """Draw groups side by side, with the names of the rows on their left."""
+    image_tops = [
+        top + layout.images_top(band) + row * layout.row_step(band)
+        for row in range(len(layout.row_names))
+    ]
+    for name, image_top in zip(layout.row_names, image_tops, strict=True):
+        middle = image_top + layout.side / 2
+        _add_text(canvas, layout.left - _GAP, middle, name, ha="right", va="center", fontsize=11)
+    left = layout.left
+    for group in band:
+        _add_text(canvas, left, top + 14, group.title, fontsize=11, fontweight="bold")
+        _add_text(canvas, left, top + 32, group.range, fontsize=9, color=_GREY)
+        for column in group.columns:
+            _add_column(canvas, layout, column, left, image_tops)
+            left += layout.side + _GAP
+        left += _GROUP_GAP - _GAP
+
+
+def _add_column(
+    canvas: Canvas, layout: _Layout, column: ExampleColumn, left: int, image_tops: Sequence[int]
+) -> None:
+    """Draw the images of a column with its label above and their captions below."""
+    middle = left + layout.side / 2
+    _add_text(canvas, middle, image_tops[0] - 8, column.label, ha="center", fontsize=9)
+    for image, top in zip(column.images, image_tops, strict=True):
+        canvas.add_scaled_image(np.rint(image).astype(np.uint8), left, top, layout.scale)
+    if column.captions:
+        for caption, top in zip(column.captions, image_tops, strict=True):
+            below = top + layout.side + 3
+            _add_text(canvas, middle, below, caption, ha="center", va="top", fontsize=8)
+
+
+def _add_text(canvas: Canvas, x: float, y: float, text: str, **text_options: Any) -> None:
+    """Write text at a position in dots."""
+    canvas.add_text(x / _DPI, y / _DPI, text, **text_options)

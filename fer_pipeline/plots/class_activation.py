@@ -1,134 +1,149 @@
-"""A picture of where a network looks."""
+"""Plot of class activations (Grad-CAM): the evidence for a class within an image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
-from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
+from fer_pipeline.metrics.samples import EvaluatedImages
 from fer_pipeline.metrics.tables import format_percent
-from fer_pipeline.plots.style import VERMILION, Canvas, save_figure
+from fer_pipeline.plots.style import TEXT_GREY, VERMILION, Canvas
+
+ActivationMap = npt.NDArray[np.float32]
 
 _HEADERS = ("recognised", "its evidence", "worst mistake", "for the prediction", "for the truth")
-_MISTAKE = 2  # the column in which it stands
+_MISTAKE_COLUMN = 2  # first column of the worst mistake
+
 # In inches.
-_SIDE, _GAP, _BETWEEN = 1.35, 0.1, 0.3  # of images; between the two images of a class
-_MARGIN, _NAME, _TITLE, _HEADER, _CAPTION = 0.3, 1.0, 0.7, 0.55, 0.24
+_SIDE = 1.35  # of an image
+_GAP = 0.1  # between an image and its maps
+_MISTAKE_GAP = 0.3  # additional gap before the worst mistake
+_MARGIN = 0.3
+_NAME_WIDTH = 1.0
+_TITLE_HEIGHT = 0.7
+_HEADER_HEIGHT = 0.55
+_CAPTION_HEIGHT = 0.24
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """One image in the picture of class activations.
+class ActivatedImage:
+    """One image with its class activations.
 
     Attributes:
-        row: The class in whose row it stands.
-        column: The column.
-        face: The image, alone.
-        asked: The class whose evidence is drawn over it, None for the image itself.
+        image: The image, alone.
+        maps: Map of shape (height, width), at least 0, by the class whose evidence it shows.
     """
 
-    row: int
-    column: int
-    face: EvaluatedImages
-    asked: int | None
+    image: EvaluatedImages
+    maps: Mapping[int, ActivationMap]
+
+
+@dataclass(frozen=True)
+class ClassActivations:
+    """The two images of one class in the plot.
+
+    Attributes:
+        recognised: The image that is recognised with the highest probability, if any.
+        mistake: The image that is wrong with the highest probability, if any.
+    """
+
+    recognised: ActivatedImage | None
+    mistake: ActivatedImage | None
 
 
 def draw_class_activation(
-    inspection: LayerInspector,
-    gallery: SampleSelector,
+    activations: Sequence[ClassActivations],
     classes: Sequence[str],
-    about: str,
+    layer: str,
+    title: str,
     path: Path,
 ) -> None:
-    """Draws where the network looks: Grad-CAM over an image, see `Inspection.class_activation`.
+    """Draw class activations over images, a row for each class.
 
-    For each class the image that is recognised with the highest probability, with the evidence for
-    the class, and the worst mistake, with the evidence for the predicted and for the true class.
+    A row shows the image that is recognised with the highest probability, with the evidence for the
+    class, and the worst mistake, with the evidence for the predicted and for the true class.
 
     Args:
-        inspection: A look into the model; some layer of it gives maps.
-        gallery: The images.
-        classes: The names of the classes.
-        about: What was evaluated on what.
-        path: The PNG.
+        activations: Images and maps of each class.
+        classes: Names of the classes.
+        layer: Name of the layer that the maps come from.
+        title: Title that names the model and the dataset.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    panels = _panels(gallery, len(classes))
-    mapped = [panel for panel in panels if panel.asked is not None]
-    maps = inspection.class_activation(
-        np.concatenate([panel.face.pixels for panel in mapped]),
-        np.array([panel.asked for panel in mapped], np.int32),
-    )
-    width = _NAME + len(_HEADERS) * (_SIDE + _GAP) + _BETWEEN + 2 * _MARGIN - _GAP
-    top = _TITLE + _HEADER
-    sheet = Canvas(width, top + len(classes) * (_SIDE + _CAPTION) + 0.1)
-    sheet.title(
-        about,
-        f"class activation (Grad-CAM) on {inspection.cam_layer}",
+    width = _NAME_WIDTH + len(_HEADERS) * (_SIDE + _GAP) + _MISTAKE_GAP + 2 * _MARGIN - _GAP
+    top = _TITLE_HEIGHT + _HEADER_HEIGHT
+    row_height = _SIDE + _CAPTION_HEIGHT
+    canvas = Canvas(width, top + len(classes) * row_height + 0.1)
+    canvas.add_title(
+        title,
+        f"class activation (Grad-CAM) on {layer}",
         "bright: speaks for the class; each map has its own scale",
     )
     for column, header in enumerate(_HEADERS):
-        x = _left(column) + _SIDE / 2
-        sheet.text(x, top - 0.1, header, ha="center", va="bottom", fontsize=9, fontweight="bold")
-    for row, name in enumerate(classes):
-        y = top + row * (_SIDE + _CAPTION) + _SIDE / 2
-        sheet.text(_MARGIN, y, name, va="center", fontsize=10, fontweight="bold")
-        for column in {0, _MISTAKE} - {panel.column for panel in panels if panel.row == row}:
-            sheet.text(_left(column), y, "none", va="center", color="#444444")
-    found = iter(maps)
-    for panel in panels:
-        y = top + panel.row * (_SIDE + _CAPTION)
-        _panel(sheet, panel, None if panel.asked is None else next(found), classes, y)
-    save_figure(sheet.figure, path)
+        x = _column_left(column) + _SIDE / 2
+        canvas.add_text(
+            x, top - 0.1, header, ha="center", va="bottom", fontsize=9, fontweight="bold"
+        )
+    for row, (name, activation) in enumerate(zip(classes, activations, strict=True)):
+        y = top + row * row_height
+        canvas.add_text(_MARGIN, y + _SIDE / 2, name, va="center", fontsize=10, fontweight="bold")
+        _add_activated_image(canvas, activation.recognised, 0, y, classes)
+        _add_activated_image(canvas, activation.mistake, _MISTAKE_COLUMN, y, classes)
+    canvas.save(path)
 
 
-def _panels(gallery: SampleSelector, classes: int) -> list[_Panel]:
-    panels = []
-    for label in range(classes):
-        for first, face in (
-            (0, gallery.best_recognised(label)),
-            (_MISTAKE, gallery.worst_mistake(label)),
-        ):
-            if len(face):
-                asked = [None, *dict.fromkeys((int(face.predicted[0]), label))]
-                panels += [
-                    _Panel(label, column, face, one) for column, one in enumerate(asked, first)
-                ]
-    return panels
-
-
-def _panel(
-    sheet: Canvas,
-    panel: _Panel,
-    activation: npt.NDArray[np.float32] | None,
-    classes: Sequence[str],
+def _add_activated_image(
+    canvas: Canvas,
+    activated: ActivatedImage | None,
+    column: int,
     y: float,
+    classes: Sequence[str],
 ) -> None:
-    face, x = panel.face, _left(panel.column)
-    sheet.face(face.pixels[0], x, y, _SIDE)
-    below = y + _SIDE + 0.14
-    if activation is None:
-        said = f"{classes[face.predicted[0]]} {format_percent(face.confidence[0])}"
-        wrong = bool(face.is_wrong[0])
-        mark = {"color": VERMILION, "fontweight": "bold"} if wrong else {}
-        sheet.text(x, below, f"{'✗' if wrong else '✓'} {said}", **mark)
+    """Draw an image and its maps in adjacent columns, or "none"."""
+    x = _column_left(column)
+    if activated is None:
+        canvas.add_text(x, y + _SIDE / 2, "none", va="center", color=TEXT_GREY)
         return
-    largest = float(activation.max())
-    name = classes[panel.asked or 0]
-    if largest:
-        part = activation / largest
-        look: dict[str, Any] = {"cmap": "inferno", "interpolation": "bilinear", "alpha": 0.55}
-        sheet.image(part, x, y, _SIDE, vmin=0, vmax=1, **look)
-    sheet.text(x, below, name if largest else f"{name}: none", color="#444444")
+    image = activated.image
+    canvas.add_image(image.pixels[0], x, y, _SIDE)
+    prediction = f"{classes[image.predicted[0]]} {format_percent(image.confidence[0])}"
+    caption_y = y + _SIDE + 0.14
+    if image.is_wrong[0]:
+        canvas.add_text(x, caption_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")
+    else:
+        canvas.add_text(x, caption_y, f"✓ {prediction}")
+    for map_column, (label, activation) in enumerate(activated.maps.items(), start=column + 1):
+        x = _column_left(map_column)
+        canvas.add_image(image.pixels[0], x, y, _SIDE)
+        has_evidence = bool(activation.max())
+        if has_evidence:
+            _add_map(canvas, activation, x, y)
+        caption = classes[label] if has_evidence else f"{classes[label]}: none"
+        canvas.add_text(x, caption_y, caption, color=TEXT_GREY)
 
 
-def _left(column: int) -> float:
-    return _MARGIN + _NAME + column * (_SIDE + _GAP) + _BETWEEN * (column >= _MISTAKE)
+def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
+    """Draw a map over an image, scaled to its highest value."""
+    canvas.add_array(
+        activation / float(activation.max()),
+        x,
+        y,
+        _SIDE,
+        vmin=0,
+        vmax=1,
+        cmap="inferno",
+        interpolation="bilinear",
+        alpha=0.55,
+    )
+
+
+def _column_left(column: int) -> float:
+    mistake_gap = _MISTAKE_GAP if column >= _MISTAKE_COLUMN else 0
+    return _MARGIN + _NAME_WIDTH + column * (_SIDE + _GAP) + mistake_gap

@@ -1,63 +1,59 @@
-"""The pictures of an evaluation's numbers."""
+"""Plots of the results per class: confusion matrix and bars of counts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.tables import format_percent
-from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, add_title, save_figure
+from fer_pipeline.plots.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    add_title,
+    format_counts,
+    save_figure,
+    style_axes,
+)
 
-_SERIES = {"actual": BLUE, "predicted": ORANGE, "true positives": GREEN}
-# From this part of a row on, dark text on the colour map's blue cannot be read.
-_DARK = 0.55
+# Fraction of a row above which dark text cannot be read on the blue of the colour map.
+_WHITE_TEXT_ABOVE = 0.55
+_BAR_WIDTH = 0.28  # fraction of the distance between classes
 
 
-def draw_confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
-    """Draws the confusion matrix: rows are true classes, columns predicted ones.
+def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
+    """Draw the confusion matrix: rows are true classes, columns predicted ones.
 
-    Each cell holds its number of images and its part of the row, which is also its colour; the
-    diagonal shows the accuracy per class. A class without images has an empty row.
+    Each cell shows its number of images and their fraction of the row, which is also its colour;
+    the diagonal shows the accuracy per class. A class without images has an empty row.
 
     Args:
-        metrics: The evaluation.
-        about: What was evaluated on what.
-        path: The PNG.
+        metrics: Metrics of the evaluation.
+        title: Title that names the model and the dataset.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    names = [one.name for one in metrics.classes]
+    names = [class_metrics.name for class_metrics in metrics.classes]
     counts = np.array(metrics.confusion)
-    totals = counts.sum(axis=1, keepdims=True)
-    parts = counts / np.maximum(totals, 1)
+    totals = counts.sum(axis=1)
+    fractions = counts / np.maximum(totals, 1)[:, None]
     side = 3 + 0.8 * len(names)
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.add_subplot()
-    colours = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        part = parts[row, column]
-        # What there is most of, nothing, must not drown the rest.
-        shade = "white" if part > _DARK else "black" if count else "#999999"
-        axes.text(
-            column,
-            row,
-            f"{count:,}\n{format_percent(part)}" if count else "0" if totals[row, 0] else "-",
-            ha="center",
-            va="center",
-            fontsize=9,
-            color=shade,
-            fontweight="bold" if row == column else "normal",
-        )
+        cell = _Cell(int(count), float(fractions[row, column]), is_empty_row=not totals[row])
+        _add_cell_text(axes, row, column, cell)
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(
-        range(len(names)), [f"{n}\n({t:,})" for n, t in zip(names, totals[:, 0], strict=True)]
-    )
+    labels = [f"{name}\n({total:,})" for name, total in zip(names, totals, strict=True)]
+    axes.set_yticks(range(len(names)), labels)
     axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
@@ -65,63 +61,97 @@ def draw_confusion_matrix(metrics: Metrics, about: str, path: Path) -> None:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class (images)")
-    figure.colorbar(colours, ax=axes, shrink=0.8, label="part of the true class's images")
-    add_title(figure, about, _numbers(metrics))
+    figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class's images")
+    add_title(figure, title, _accuracy_line(metrics))
     save_figure(figure, path)
 
 
-def draw_class_bars(metrics: Metrics, about: str, path: Path) -> None:
-    """Draws bars of actual, predicted and true positives for each class.
+@dataclass(frozen=True)
+class _Cell:
+    """Content of one cell of the confusion matrix.
+
+    Attributes:
+        count: Number of images.
+        fraction: Their fraction of the true class's images.
+        is_empty_row: Whether the true class has no image.
+    """
+
+    count: int
+    fraction: float
+    is_empty_row: bool
+
+    @property
+    def text(self) -> str:
+        if self.is_empty_row:
+            return "-"
+        return f"{self.count:,}\n{format_percent(self.fraction)}" if self.count else "0"
+
+    @property
+    def color(self) -> str:
+        if self.fraction > _WHITE_TEXT_ABOVE:
+            return "white"
+        # Most cells are 0, and must not distract from the others.
+        return "black" if self.count else "#999999"
+
+
+def _add_cell_text(axes: Axes, row: int, column: int, cell: _Cell) -> None:
+    axes.text(
+        column,
+        row,
+        cell.text,
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=cell.color,
+        fontweight="bold" if row == column else "normal",
+    )
+
+
+def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
+    """Draw bars of actual images, predicted images and true positives for each class.
 
     Args:
-        metrics: The evaluation.
-        about: What was evaluated on what.
-        path: The PNG.
+        metrics: Metrics of the evaluation.
+        title: Title that names the model and the dataset.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
     classes = metrics.classes
     series = {
-        "actual": [one.actual for one in classes],
-        "predicted": [one.predicted for one in classes],
-        "true positives": [one.true_positives for one in classes],
+        "actual": (BLUE, [class_metrics.actual for class_metrics in classes]),
+        "predicted": (ORANGE, [class_metrics.predicted for class_metrics in classes]),
+        "true positives": (GREEN, [class_metrics.true_positives for class_metrics in classes]),
     }
     figure = Figure(figsize=(2.6 + 1.15 * len(classes), 4.8), layout="constrained")
     axes = figure.add_subplot()
-    width = 0.28
-    for offset, (name, values) in enumerate(series.items(), start=-1):
+    for offset, (name, (color, counts)) in enumerate(series.items(), start=-1):
         bars = axes.bar(
-            np.arange(len(classes)) + offset * width,
-            values,
-            width,
+            np.arange(len(classes)) + offset * _BAR_WIDTH,
+            counts,
+            _BAR_WIDTH,
             label=name,
-            color=_SERIES[name],
+            color=color,
         )
-        axes.bar_label(bars, [f"{value:,}" for value in values], fontsize=7, padding=1)
-    axes.set_xticks(
-        range(len(classes)),
-        [f"{one.name}\n{format_percent(one.scores.accuracy)}" for one in classes],
-    )
+        axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=7, padding=1)
+    labels = [
+        f"{class_metrics.name}\n{format_percent(class_metrics.scores.accuracy)}"
+        for class_metrics in classes
+    ]
+    axes.set_xticks(range(len(classes)), labels)
     axes.set_xlabel("class, and its accuracy")
     axes.set_ylabel("images")
     axes.margins(x=0.02, y=0.1)
-    _plain(axes)
+    style_axes(axes, grid="y")
+    axes.tick_params(axis="x", length=0)
+    format_counts(axes.yaxis)
     figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
-    add_title(figure, about, _numbers(metrics))
+    add_title(figure, title, _accuracy_line(metrics))
     save_figure(figure, path)
 
 
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="x", length=0)
-    axes.yaxis.grid(visible=True, color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-
-
-def _numbers(metrics: Metrics) -> str:
+def _accuracy_line(metrics: Metrics) -> str:
     return (
         f"accuracy {format_percent(metrics.accuracy)} of {metrics.image_count:,} images,"
         f" mean per class {format_percent(metrics.mean_class_accuracy)}"

@@ -1,4 +1,4 @@
-"""Pictures of images with what is true of them and what a model says."""
+"""Plots of single images with their true and predicted classes."""
 
 from __future__ import annotations
 
@@ -8,97 +8,109 @@ from pathlib import Path, PurePath
 
 from fer_pipeline.metrics.samples import MAX_IMAGES, EvaluatedImages
 from fer_pipeline.metrics.tables import format_percent
-from fer_pipeline.plots.style import VERMILION, Canvas, save_figure
+from fer_pipeline.plots.style import TEXT_GREY, VERMILION, Canvas
 
 # In inches.
-_SIDE, _GAP, _MARGIN, _TITLE, _LINE = 1.5, 0.18, 0.25, 0.75, 0.15
+_SIDE = 1.5  # of an image
+_GAP = 0.18  # between images
+_MARGIN = 0.25
+_TITLE_HEIGHT = 0.75
+_LINE_HEIGHT = 0.15
+_ROW_GAP = 0.2  # below the text of a row
+
 _COLUMNS = math.isqrt(MAX_IMAGES)
-_SOURCE_LENGTH = 24  # of characters beside each other under an image
+_MAX_ORIGIN_LENGTH = 24  # characters that fit below an image
 
 
 def draw_examples(
-    faces: EvaluatedImages, classes: Sequence[str], about: str, seed: int, path: Path
+    images: EvaluatedImages, classes: Sequence[str], title: str, seed: int, path: Path
 ) -> None:
-    """Draws a grid of images with predicted and true class, as reference system E does.
+    """Draw a grid of images with predicted and true class, as reference system E does.
 
-    Wrong ones have a frame, a cross and bold text.
+    Wrong predictions have a frame, a cross and bold text.
 
     Args:
-        faces: At least one.
-        classes: The names of the classes.
-        about: What was evaluated on what.
-        seed: With which the images were drawn.
-        path: The PNG.
+        images: Images to draw, at least one.
+        classes: Names of the classes.
+        title: Title that names the model and the dataset.
+        seed: Seed with which the images were sampled.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    wrong = int(faces.is_wrong.sum())
-    count = f"{len(faces)} images drawn with seed {seed}: {len(faces) - wrong} ✓, {wrong} ✗"
-    sheet = _sheet(len(faces), 2, about, count)
-    for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
-        x, y = _corner(place, 2)
-        sheet.face(faces.pixels[place], x, y, _SIDE)
-        right = label == predicted
-        look = {} if right else {"color": VERMILION, "fontweight": "bold"}
-        if not right:
-            sheet.frame(x, y, _SIDE, VERMILION)
-        given = f"{classes[predicted]} {format_percent(faces.confidence[place])}"
-        below = y + _SIDE + _LINE
-        sheet.text(x, below, f"{'✓' if right else '✗'} {given}", **look)
-        sheet.text(x, below + _LINE, f"true: {classes[label]}", color="#444444")
-    save_figure(sheet.figure, path)
+    wrong = int(images.is_wrong.sum())
+    counts = f"{len(images) - wrong} ✓, {wrong} ✗"
+    subtitle = f"{len(images)} images drawn with seed {seed}: {counts}"
+    canvas = _create_canvas(len(images), 2, title, subtitle)
+    for index, (label, predicted) in enumerate(zip(images.label, images.predicted, strict=True)):
+        x, y = _image_corner(index, 2)
+        canvas.add_image(images.pixels[index], x, y, _SIDE)
+        text_y = y + _SIDE + _LINE_HEIGHT
+        prediction = f"{classes[predicted]} {format_percent(images.confidence[index])}"
+        if label == predicted:
+            canvas.add_text(x, text_y, f"✓ {prediction}")
+        else:
+            canvas.add_frame(x, y, _SIDE, VERMILION)
+            canvas.add_text(x, text_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")
+        canvas.add_text(x, text_y + _LINE_HEIGHT, f"true: {classes[label]}", color=TEXT_GREY)
+    canvas.save(path)
 
 
-def draw_mistakes(faces: EvaluatedImages, classes: Sequence[str], about: str, path: Path) -> None:
-    """Draws the worst mistakes, each with where it stands in the sources.
+def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, path: Path) -> None:
+    """Draw the worst mistakes, each with its source file and record number.
 
     Args:
-        faces: Wrongly predicted ones, in the order in which they are drawn.
-        classes: The names of the classes.
-        about: What was evaluated on what.
-        path: The PNG.
+        images: Wrongly predicted images, in the order in which they are drawn; possibly none.
+        classes: Names of the classes.
+        title: Title that names the model and the dataset.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    what = f"the {len(faces)} wrong predictions of highest probability" if len(faces) else "none"
-    sheet = _sheet(len(faces), 3, about, f"worst mistakes: {what}")
-    for place, (label, predicted) in enumerate(zip(faces.label, faces.predicted, strict=True)):
-        x, y = _corner(place, 3)
-        sheet.face(faces.pixels[place], x, y, _SIDE)
-        given = f"{classes[predicted]} {format_percent(faces.confidence[place])}"
-        own = format_percent(faces.probabilities[place, label])
-        below = y + _SIDE + _LINE
-        sheet.text(x, below, f"✗ {given}", color=VERMILION, fontweight="bold")
-        sheet.text(x, below + _LINE, f"true: {classes[label]} {own}")
-        origin = _origin(faces, place)
-        sheet.text(x, below + 2 * _LINE, origin, color="#444444", fontsize=7)
-    save_figure(sheet.figure, path)
+    count = f"the {len(images)} wrong predictions of highest probability" if len(images) else "none"
+    canvas = _create_canvas(len(images), 3, title, f"worst mistakes: {count}")
+    for index, (label, predicted) in enumerate(zip(images.label, images.predicted, strict=True)):
+        x, y = _image_corner(index, 3)
+        canvas.add_image(images.pixels[index], x, y, _SIDE)
+        text_y = y + _SIDE + _LINE_HEIGHT
+        prediction = f"{classes[predicted]} {format_percent(images.confidence[index])}"
+        truth = f"{classes[label]} {format_percent(images.probabilities[index, label])}"
+        canvas.add_text(x, text_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")
+        canvas.add_text(x, text_y + _LINE_HEIGHT, f"true: {truth}")
+        canvas.add_text(
+            x,
+            text_y + 2 * _LINE_HEIGHT,
+            _format_origin(images, index),
+            color=TEXT_GREY,
+            fontsize=7,
+        )
+    canvas.save(path)
 
 
-def _sheet(count: int, lines: int, *text: str) -> Canvas:
-    """A sheet for so many images with so many lines of text below each."""
-    rows = math.ceil(count / _COLUMNS)
+def _create_canvas(image_count: int, text_lines: int, *title: str) -> Canvas:
+    """Return a canvas for a number of images with a number of text lines below each."""
+    rows = math.ceil(image_count / _COLUMNS)
     width = 2 * _MARGIN + _COLUMNS * (_SIDE + _GAP) - _GAP
-    sheet = Canvas(width, _TITLE + rows * _row(lines) + _MARGIN / 2)
-    sheet.title(*text)
-    return sheet
+    canvas = Canvas(width, _TITLE_HEIGHT + rows * _row_height(text_lines) + _MARGIN / 2)
+    canvas.add_title(*title)
+    return canvas
 
 
-def _row(lines: int) -> float:
-    return _SIDE + lines * _LINE + 0.2
+def _row_height(text_lines: int) -> float:
+    return _SIDE + text_lines * _LINE_HEIGHT + _ROW_GAP
 
 
-def _corner(place: int, lines: int) -> tuple[float, float]:
-    """The upper left corner of an image."""
-    row, column = divmod(place, _COLUMNS)
-    return _MARGIN + column * (_SIDE + _GAP), _TITLE + row * _row(lines)
+def _image_corner(index: int, text_lines: int) -> tuple[float, float]:
+    """Return the upper left corner of an image."""
+    row, column = divmod(index, _COLUMNS)
+    return _MARGIN + column * (_SIDE + _GAP), _TITLE_HEIGHT + row * _row_height(text_lines)
 
 
-def _origin(faces: EvaluatedImages, place: int) -> str:
-    """The name of the source and the number of the record there."""
-    number = f" record {faces.record[place]}"
-    name = PurePath(str(faces.source[place])).name
-    space = max(_SOURCE_LENGTH - len(number), 4)
-    return (name if len(name) <= space else f"{name[: space - 1]}…") + number
+def _format_origin(images: EvaluatedImages, index: int) -> str:
+    """Return the name of the source file, shortened if necessary, and the record number."""
+    record = f" record {images.record[index]}"
+    name = PurePath(str(images.source[index])).name
+    max_length = max(_MAX_ORIGIN_LENGTH - len(record), 4)
+    return (name if len(name) <= max_length else f"{name[: max_length - 1]}…") + record

@@ -1,4 +1,4 @@
-"""A picture of what the layers of a network make of an image."""
+"""Plot of the outputs of a network's layers for one image."""
 
 from __future__ import annotations
 
@@ -12,113 +12,145 @@ import numpy.typing as npt
 
 from fer_pipeline.metrics.samples import EvaluatedImages
 from fer_pipeline.metrics.tables import format_percent
-from fer_pipeline.plots.style import Canvas, save_figure
+from fer_pipeline.plots.style import Canvas
 
 MAX_MAPS = 32
-"""How many maps of a layer are drawn at most."""
+"""Most maps of a layer that are drawn."""
 
-Values = npt.NDArray[np.float32]
+LayerOutput = npt.NDArray[np.float32]
 
-# All in inches.
-_WIDTH, _MARGIN, _TITLE, _SCALE = 10.4, 0.3, 0.7, 0.75
-_ACROSS = 16  # maps beside each other
-_CELL = (_WIDTH - 2 * _MARGIN - _SCALE) / _ACROSS
-_GUTTER = 0.035
-_HEADING, _BELOW = 0.26, 0.22  # of a section
-_FACE = 1.3
-_UNITS_HEIGHT = 1.5
+_MAPS_PER_ROW = 16
 
-# Dark is nothing where no value is negative, else white is nothing.
-_POSITIVE, _SIGNED = "viridis", "PuOr_r"
+# In inches.
+_WIDTH = 10.4
+_MARGIN = 0.3
+_TITLE_HEIGHT = 0.7
+_SCALE_WIDTH = 0.75  # of the colour scale and its numbers
+_MIN_SCALE_HEIGHT = 0.3  # room for two numbers
+_ROW_WIDTH = _WIDTH - 2 * _MARGIN - _SCALE_WIDTH
+_MAP_PITCH = _ROW_WIDTH / _MAPS_PER_ROW
+_MAP_GAP = 0.035
+_HEADING_HEIGHT = 0.26
+_SECTION_GAP = 0.22
+_IMAGE_SIDE = 1.3
+_MAX_UNITS_HEIGHT = 1.5
+
+_MIN_UNITS_PER_ROW = 64
+
+_POSITIVE_COLORS = "viridis"  # dark is 0
+_SIGNED_COLORS = "PuOr_r"  # white is 0
 
 
 def draw_feature_maps(
-    face: EvaluatedImages,
-    outputs: Mapping[str, Values],
+    image: EvaluatedImages,
+    outputs: Mapping[str, LayerOutput],
     classes: Sequence[str],
-    about: str,
+    title: str,
     path: Path,
 ) -> None:
-    """Draws what layers give for one image, a section for each.
+    """Draw the outputs of layers for one image, a section for each layer.
 
-    The colours of a section have one scale, which stands beside it.
+    Each section has its own colour scale, drawn beside it.
 
     Args:
-        face: The image.
-        outputs: For each layer, maps of shape (height, width, maps), or units of shape (units,).
-            Of more than `SHOWN` maps those that vary most are drawn, in their order.
-        classes: The names of the classes.
-        about: What was evaluated on what.
-        path: The PNG.
+        image: The image, alone.
+        outputs: Output of each layer: maps of shape (height, width, maps), or units of shape
+            (units,). If there are more than `MAX_MAPS` maps, those with the highest standard
+            deviation are drawn, in their order.
+        classes: Names of the classes.
+        title: Title that names the model and the dataset.
+        path: Path of the PNG.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    heights = [_HEADING + _scale_height(values) + _BELOW for values in outputs.values()]
-    top = _TITLE + _FACE + _BELOW
-    sheet = Canvas(_WIDTH, top + sum(heights))
-    said = f"{classes[face.predicted[0]]} {format_percent(face.confidence[0])}"
-    true = classes[face.label[0]]
-    sheet.title(about, f"feature maps of row {face.row[0]}: {true}, taken for {said}")
-    sheet.face(face.pixels[0], _MARGIN, _TITLE, _FACE)
-    side = face.pixels.shape[1]
-    origin = f"{face.source[0]}\nrecord {face.record[0]}, {face.variant[0]}\n{side}x{side} pixels"
-    sheet.text(_MARGIN + _FACE + 0.15, _TITLE, origin, va="top")
-    for (name, values), height in zip(outputs.items(), heights, strict=True):
-        _section(sheet, name, values, top)
-        top += height
-    save_figure(sheet.figure, path)
-
-
-def _section(sheet: Canvas, name: str, values: Values, top: float) -> None:
-    shown, note = (
-        (values, f"{values.size} units") if values.ndim == 1 else select_most_varied(values)
+    heights = [
+        _HEADING_HEIGHT + _section_height(output) + _SECTION_GAP for output in outputs.values()
+    ]
+    top = _TITLE_HEIGHT + _IMAGE_SIDE + _SECTION_GAP
+    canvas = Canvas(_WIDTH, top + sum(heights))
+    prediction = f"{classes[image.predicted[0]]} {format_percent(image.confidence[0])}"
+    true_class = classes[image.label[0]]
+    canvas.add_title(
+        title, f"feature maps of row {image.row[0]}: {true_class}, taken for {prediction}"
     )
-    top += _HEADING
-    sheet.text(_MARGIN, top - 0.08, f"{name}: {note}", fontsize=9.5, fontweight="bold")
-    # Of all of the layer, also of what is not drawn.
-    bound = float(abs(values).max()) or 1.0
-    signed = bool(values.min() < 0)
-    look: dict[str, Any] = {
-        "cmap": _SIGNED if signed else _POSITIVE,
-        "vmin": -bound if signed else 0.0,
-        "vmax": bound,
-    }
-    if shown.ndim == 1:
-        across = _units_across(len(shown))
-        padded = np.full(math.ceil(len(shown) / across) * across, np.nan, np.float32)
-        padded[: len(shown)] = shown
-        width = across * _unit_side(len(shown))
-        sheet.image(padded.reshape(-1, across), _MARGIN, top, width, _height(values), **look)
+    canvas.add_image(image.pixels[0], _MARGIN, _TITLE_HEIGHT, _IMAGE_SIDE)
+    side = image.pixels.shape[1]
+    origin = (
+        f"{image.source[0]}\nrecord {image.record[0]}, {image.variant[0]}\n{side}x{side} pixels"
+    )
+    canvas.add_text(_MARGIN + _IMAGE_SIDE + 0.15, _TITLE_HEIGHT, origin, va="top")
+    for (name, output), height in zip(outputs.items(), heights, strict=True):
+        _add_section(canvas, name, output, top)
+        top += height
+    canvas.save(path)
+
+
+def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> None:
+    is_units = output.ndim == 1
+    drawn_output, note = (
+        (output, f"{output.size} units") if is_units else select_most_varied(output)
+    )
+    top += _HEADING_HEIGHT
+    canvas.add_text(_MARGIN, top - 0.08, f"{name}: {note}", fontsize=9.5, fontweight="bold")
+    color_options = _color_options(output)
+    if is_units:
+        _add_units(canvas, drawn_output, top, color_options)
     else:
-        for index in range(shown.shape[2]):
-            row, column = divmod(index, _ACROSS)
-            x, y = _MARGIN + column * _CELL, top + row * _CELL
-            sheet.image(shown[:, :, index], x, y, _CELL - _GUTTER, **look)
-    _scale(sheet, top, _scale_height(values), look)
+        _add_maps(canvas, drawn_output, top, color_options)
+    _add_color_scale(canvas, top, _section_height(output), color_options)
 
 
-def _scale(sheet: Canvas, top: float, height: float, look: Mapping[str, Any]) -> None:
-    """The colours of a section, from the least value below to the largest above."""
-    x = _WIDTH - _MARGIN - _SCALE + 0.1
-    low, high = look["vmin"], look["vmax"]
+def _color_options(output: LayerOutput) -> dict[str, Any]:
+    """Return the colour map of a layer and its limits, over all maps, also those not drawn."""
+    bound = float(abs(output).max()) or 1.0
+    if output.min() < 0:
+        return {"cmap": _SIGNED_COLORS, "vmin": -bound, "vmax": bound}
+    return {"cmap": _POSITIVE_COLORS, "vmin": 0.0, "vmax": bound}
+
+
+def _add_units(
+    canvas: Canvas, units: LayerOutput, top: float, color_options: Mapping[str, Any]
+) -> None:
+    per_row = _units_per_row(len(units))
+    padded = np.full(math.ceil(len(units) / per_row) * per_row, np.nan, np.float32)
+    padded[: len(units)] = units
+    grid = padded.reshape(-1, per_row)
+    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _output_height(units), **color_options)
+
+
+def _add_maps(
+    canvas: Canvas, maps: LayerOutput, top: float, color_options: Mapping[str, Any]
+) -> None:
+    for index in range(maps.shape[2]):
+        row, column = divmod(index, _MAPS_PER_ROW)
+        x, y = _MARGIN + column * _MAP_PITCH, top + row * _MAP_PITCH
+        canvas.add_array(maps[:, :, index], x, y, _MAP_PITCH - _MAP_GAP, **color_options)
+
+
+def _add_color_scale(
+    canvas: Canvas, top: float, height: float, color_options: Mapping[str, Any]
+) -> None:
+    """Draw the colours of a section, from the lowest value at the bottom to the highest."""
+    x = _WIDTH - _MARGIN - _SCALE_WIDTH + 0.1
+    low, high = color_options["vmin"], color_options["vmax"]
     ramp = np.linspace(high, low, 64)[:, None]
-    sheet.image(ramp, x, top, 0.1, height, **look)
-    for value, y, where in ((high, top, "top"), (low, top + height, "bottom")):
-        sheet.text(x + 0.15, y, f"{value:.3g}", va=where, fontsize=7)
+    canvas.add_array(ramp, x, top, 0.1, height, **color_options)
+    canvas.add_text(x + 0.15, top, f"{high:.3g}", va="top", fontsize=7)
+    canvas.add_text(x + 0.15, top + height, f"{low:.3g}", va="bottom", fontsize=7)
 
 
-def select_most_varied(maps: Values) -> tuple[Values, str]:
-    """The maps that are drawn, at most `SHOWN`, and what is to be said of them.
+def select_most_varied(maps: LayerOutput) -> tuple[LayerOutput, str]:
+    """Return the maps to draw, at most `MAX_MAPS`, and a note on their number.
 
     Args:
-        maps: Of shape (height, width, maps).
+        maps: Maps of shape (height, width, maps).
     """
     height, width, count = maps.shape
     note = f"{count} maps of {height}x{width}"
-    silent = int((maps == 0).all(axis=(0, 1)).sum())
-    if silent:
-        note += f", {silent} all 0"
+    zero_count = int((maps == 0).all(axis=(0, 1)).sum())
+    if zero_count:
+        note += f", {zero_count} all 0"
     if count > MAX_MAPS:
         order = np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:MAX_MAPS]
         maps = maps[:, :, np.sort(order)]
@@ -126,22 +158,19 @@ def select_most_varied(maps: Values) -> tuple[Values, str]:
     return maps, note
 
 
-def _height(values: Values) -> float:
-    """Of what a section draws of these."""
-    if values.ndim == 1:
-        return math.ceil(len(values) / _units_across(len(values))) * _unit_side(len(values))
-    return math.ceil(min(values.shape[2], MAX_MAPS) / _ACROSS) * _CELL - _GUTTER
+def _output_height(output: LayerOutput) -> float:
+    """Return the height of the drawn maps or units of a layer, in inches."""
+    if output.ndim == 1:
+        per_row = _units_per_row(len(output))
+        return math.ceil(len(output) / per_row) * _ROW_WIDTH / per_row
+    return math.ceil(min(output.shape[2], MAX_MAPS) / _MAPS_PER_ROW) * _MAP_PITCH - _MAP_GAP
 
 
-def _scale_height(values: Values) -> float:
-    """Of the scale beside a section: at least that of its two numbers."""
-    return max(_height(values), 0.3)
+def _section_height(output: LayerOutput) -> float:
+    """Return the height of a section without its heading, in inches."""
+    return max(_output_height(output), _MIN_SCALE_HEIGHT)
 
 
-def _units_across(count: int) -> int:
-    """How many units stand in a row: 64, or more where they would become too high."""
-    return max(64, math.ceil(math.sqrt(count * _ACROSS * _CELL / _UNITS_HEIGHT)))
-
-
-def _unit_side(count: int) -> float:
-    return _ACROSS * _CELL / _units_across(count)
+def _units_per_row(count: int) -> int:
+    """Return how many units are drawn side by side: 64, or more to limit the height."""
+    return max(_MIN_UNITS_PER_ROW, math.ceil(math.sqrt(count * _ROW_WIDTH / _MAX_UNITS_HEIGHT)))

@@ -16,6 +16,7 @@ from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.metrics.calibration import compute_accuracy_coverage
 from fer_pipeline.metrics.classification import compute_metrics
 from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
+from fer_pipeline.pipelines import evaluation_plots
 from fer_pipeline.plots import calibration, class_activation, feature_maps
 from fer_pipeline.plots import faces as face_plots
 from fer_pipeline.plots.style import BLUE, ORANGE, VERMILION
@@ -146,15 +147,17 @@ class TestClassActivation:
             serving_model.build_serving_model(network, SIZE, Normalization.centered())
         )
 
+    def draw(self, inspector: LayerInspector, samples: SampleSelector, path: Path) -> None:
+        activations = evaluation_plots.compute_class_activations(inspector, samples)
+        class_activation.draw_class_activation(activations, CLASSES, "conv2d", "title", path)
+
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_is_drawn_where_something_speaks_for_the_class(self, tmp_path, sign):
         gallery = SampleSelector(CLASSES, 0)
         # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
         gallery.update(faces([0, 1, 1], [0, 1, 2]))
         path = tmp_path / "activation.png"
-        class_activation.draw_class_activation(
-            self.inspection(sign), gallery, CLASSES, "about", path
-        )
+        self.draw(self.inspection(sign), gallery, path)
         picture = read(path)
         # Images: two recognised, one mistake; four maps, transparent where they are all 0.
         assert areas(picture, GREY, 10000) == (3 if sign > 0 else 7)
@@ -165,9 +168,7 @@ class TestClassActivation:
         gallery = SampleSelector(CLASSES, 0)
         gallery.update(faces([0], [1]))
         path = tmp_path / "activation.png"
-        class_activation.draw_class_activation(
-            self.inspection(1.0), gallery, CLASSES, "about", path
-        )
+        self.draw(self.inspection(1.0), gallery, path)
         assert areas(read(path), GREY, 10000) == 1
 
 

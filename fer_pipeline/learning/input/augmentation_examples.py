@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,41 +17,9 @@ from fer_pipeline.learning.input.augmentation import (
     make_mixup_fn,
     max_erased_side,
 )
-
-Images = npt.NDArray[np.float32]
-"""Pixel values in 0..255, of shape (rows, size, size)."""
+from fer_pipeline.plots.augmentation_preview import ExampleColumn, ExampleGroup, Images
 
 _FEWEST = 4  # columns of what training draws
-
-
-@dataclass(frozen=True)
-class ExampleColumn:
-    """One version of every row's image.
-
-    Attributes:
-        label: What was done.
-        images: The version.
-        captions: A text of up to two lines below each image; empty for none.
-    """
-
-    label: str
-    images: Images
-    captions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExampleGroup:
-    """The columns of one operation.
-
-    Attributes:
-        title: Its name.
-        range: What it may do.
-        columns: Examples of it.
-    """
-
-    title: str
-    range: str
-    columns: tuple[ExampleColumn, ...]
 
 
 def per_operation_examples(

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from fer_pipeline.errors import RunError, StorageError
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import history as histories
 from fer_pipeline.learning.training.callbacks import BestWeights, ConsoleLogger
 from fer_pipeline.learning.training.history import History, ValidationRound
-from fer_pipeline.plots import training_curves as training_plots
+from fer_pipeline.pipelines.training_plots import plot_training
 
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
@@ -172,14 +173,12 @@ class TestReport:
 
 
 class TestPlots:
-    @pytest.mark.parametrize(
-        "draw", [training_plots.draw_accuracy_curves, training_plots.draw_loss_curves]
-    )
+    @pytest.mark.parametrize("file", [RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT])
     @pytest.mark.parametrize(
         "rounds", [[DRAWN, FIRST], [DRAWN], [UNVALIDATED], []], ids=["all", "one", "train", "none"]
     )
-    def test_can_be_seen(self, tmp_path, draw, rounds):
-        draw(rounds, "a run", tmp_path / "a.png")
-        picture = cv2.imread(str(tmp_path / "a.png"))
+    def test_can_be_seen(self, tmp_path, file, rounds):
+        plot_training(rounds, "a run", tmp_path)
+        picture = cv2.imread(str(tmp_path / file))
         assert min(picture.shape[:2]) > 300
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
