@@ -26,24 +26,24 @@ def plot_training(rounds: Sequence[ValidationRound], title: str, folder: Path) -
         StorageError: A file cannot be written.
     """
     restarts = [
-        [validation_round for validation_round in rounds if validation_round.restart == trial]
-        for index in sorted({validation_round.restart for validation_round in rounds})
+        [row for row in rounds if row.restart == restart]
+        for restart in sorted({row.restart for row in rounds})
     ]
     accuracies = [
         TrainingCurves(
-            steps=[validation_round.step for validation_round in restart],
-            minibatch=[validation_round.minibatch_accuracy for validation_round in restart],
-            validation=[validation_round.validation_accuracy for validation_round in restart],
+            steps=[row.step for row in rows],
+            minibatch=[row.minibatch_accuracy for row in rows],
+            validation=[row.validation_accuracy for row in rows],
         )
-        for restart in restarts
+        for rows in restarts
     ]
     losses = [
         TrainingCurves(
-            steps=[validation_round.step for validation_round in restart],
-            minibatch=[validation_round.minibatch_loss for validation_round in restart],
-            validation=[validation_round.validation_loss for validation_round in restart],
+            steps=[row.step for row in rows],
+            minibatch=[row.minibatch_loss for row in rows],
+            validation=[row.validation_loss for row in rows],
         )
-        for restart in restarts
+        for rows in restarts
     ]
     draw_accuracy_curves(accuracies, title, folder / RunFile.ACCURACY_PLOT)
     draw_loss_curves(losses, title, folder / RunFile.LOSS_PLOT)
