@@ -1,5 +1,5 @@
-# Everything here runs in .venv, which is built where it is missing, moved, or older than what it is
-# made from. `make PYTHON=/path/to/python3.12 ...` builds it with another python.
+# All targets run in .venv, which is built if it is missing, was moved, or is older than setup.py,
+# constraints.txt and pyproject.toml. `make PYTHON=/path/to/python3.12 ...` selects the python.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -7,11 +7,11 @@
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
-# Two tests at once: most of them wait for a JVM or a process of their own half of the time.
-AT_ONCE := --numprocesses 2
+# Two tests at a time: half of the time most of them wait for a JVM or another process.
+PARALLEL := --numprocesses 2
 
-# Nothing of the caller's own python, pip, Spark, Hadoop or TensorFlow set-up reaches the recipes.
-# JAVA_HOME does: a Java 17 there is the one to use.
+# The recipes do not see the caller's settings of python, pip, Spark, Hadoop and TensorFlow. They do
+# see JAVA_HOME, which selects a Java 17.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
 unexport VIRTUAL_ENV
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_REQUIREMENT PIP_NO_DEPS PIP_DRY_RUN
@@ -24,34 +24,34 @@ export PYTHONNOUSERSITE := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-venv: $(STAMP) ## build the environment alone
+venv: $(STAMP) ## build only the environment
 
-demo: $(STAMP) ## run all jobs on a small drawn dataset, or on FER2013=/path/to/fer2013.csv
+demo: $(STAMP) ## run all jobs on a small synthetic dataset, or on FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
 
-test: $(STAMP) ## run the tests; ARGS="-k java" hands options to pytest
-	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadfile --no-loadscope-reorder tests $(ARGS)
+test: $(STAMP) ## run the tests; ARGS="-k java" passes options to pytest
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests $(ARGS)
 
-cluster-test: $(STAMP) ## kill processes of a Spark cluster, on drawn faces or FER2013=/path/to/fer2013.csv
-	@$(VENV_PYTHON) -m pytest $(AT_ONCE) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
+cluster-test: $(STAMP) ## kill processes of a Spark cluster, with synthetic faces or FER2013=/path/to/fer2013.csv
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
-lint: $(STAMP) ## check style, types and the imports between the floors
+lint: $(STAMP) ## check style, types and the imports between the packages
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy fer_pipeline jobs
 	@.venv/bin/lint-imports --no-logo
 
-dist: $(STAMP) ## build a wheel, and an archive of its environment for a cluster's executors
+dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
 	@scripts/dist
 
 bench: $(STAMP) ## run the benchmarks
 	@$(VENV_PYTHON) -m benchmarks
 
-bench-cluster: $(STAMP) ## measure jobs on a standalone cluster: with 500,000 faces, and on skewed input
+bench-cluster: $(STAMP) ## measure jobs on a standalone cluster: with 500,000 faces, and with skewed input
 	@$(VENV_PYTHON) -m benchmarks scale skew
 
-# Without what it needs for videos and for its other face detector, which is all of PyTorch.
-bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring, beside the package fer
+# Without the dependencies of fer for videos and for its second face detector, such as PyTorch.
+bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring and compare it with the package fer
 	@$(VENV_PYTHON) -m benchmarks scoring
 
 .venv-fer/.complete: | $(STAMP)
@@ -68,35 +68,36 @@ clean: ## remove .venv, caches and builds; artifacts/ stays
 	    .ruff_cache metastore_db derby.log spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Prints "ok PYTHON", or else what is wrong, in one line.
-# Debian and Ubuntu keep ensurepip, which venv needs, in a package of its own.
+# Prints "ok PYTHON", or one line that says what is wrong.
+# On Debian and Ubuntu ensurepip, which venv needs, is in a separate package.
 define FIND_PYTHON
-found=; \
+unsuitable=; \
 for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
     version=$$("$$python" -E -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
         || continue; \
     case $$version in \
         3.11 | 3.12) ;; \
-        *) found="$$found$${found:+, }$$python is $$version"; continue ;; \
+        *) unsuitable="$$unsuitable$${unsuitable:+, }$$python is $$version"; continue ;; \
     esac; \
     if "$$python" -E -c 'import ensurepip, venv' 2>/dev/null; then echo "ok $$python"; exit; fi; \
     echo "$$python lacks ensurepip: apt install python3-venv (or python$$version-venv)"; exit; \
 done; \
-echo "fer_pipeline needs Python 3.11 or 3.12, found: $${found:-none}; try PYTHON=/path/to/it"
+echo "fer_pipeline needs Python 3.11 or 3.12, found: $${unsuitable:-none}; try PYTHON=/path/to/it"
 endef
 
-# An environment knows its own path: a copied or moved one would run the other checkout's code.
+# An environment contains its own path: a copied or moved one would run the code of the other
+# checkout.
 ifneq ($(shell test -x $(VENV_PYTHON) && cat $(STAMP) 2>/dev/null),$(CURDIR))
 $(STAMP): moved
 endif
 
-# The stamp is written last: what was interrupted is built again from nothing.
+# The stamp is written last: an interrupted build starts again from nothing.
 $(STAMP): setup.py constraints.txt pyproject.toml
-	$(eval answer := $(shell $(FIND_PYTHON)))
-	$(if $(filter ok,$(firstword $(answer))),,$(error $(answer)))
-	@echo "Building .venv with $(lastword $(answer)): this downloads about 1 GB the first time" >&2
+	$(eval python_check := $(shell $(FIND_PYTHON)))
+	$(if $(filter ok,$(firstword $(python_check))),,$(error $(python_check)))
+	@echo "Building .venv with $(lastword $(python_check)): this downloads about 1 GB the first time" >&2
 	@rm -rf .venv
-	@$(lastword $(answer)) -m venv .venv
+	@$(lastword $(python_check)) -m venv .venv
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
 	    -c constraints.txt -e '.[dev,java]'
 	@$(VENV_PYTHON) -m pip check

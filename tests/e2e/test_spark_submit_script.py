@@ -131,12 +131,12 @@ def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
         ),
         (
             ["--master", "spark://host:7077", "--deploy-mode", "cluster", "tell"],
-            "--deploy-mode cluster: Spark runs no Python that way on spark://host:7077; leave it"
-            " out",
+            "--deploy-mode cluster: Spark cannot run Python jobs that way on spark://host:7077;"
+            " leave it out",
         ),
         (
             ["--archives", "#environment", "tell"],
-            "--archives #environment: names no file before the #",
+            "--archives #environment: there is no file name before the #",
         ),
     ],
 )
