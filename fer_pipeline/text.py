@@ -29,18 +29,18 @@ def did_you_mean(name: str, known_names: Iterable[str]) -> str:
 
 
 def format_table(
-    rows: Sequence[Sequence[str]], header: Sequence[str], alignment: Sequence[str]
+    rows: Sequence[Sequence[str]], header: Sequence[str] | None, alignment: Sequence[str]
 ) -> str:
     """Return rows as a text table: aligned columns with two spaces between them, and no lines.
 
     Args:
         rows: Cells of each row, already formatted.
-        header: Title of each column.
+        header: Title of each column; None for a table without a header.
         alignment: "left" or "right" for each column.
     """
     # The header is passed as a row because tabulate widens the columns of its own headers.
     return tabulate(
-        [header, *rows],
+        rows if header is None else [header, *rows],
         tablefmt="plain",
         colalign=alignment,
         disable_numparse=True,

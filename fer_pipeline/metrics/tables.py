@@ -124,7 +124,7 @@ def format_overall_metrics(metrics: Metrics) -> str:
             f" mean confidence {format_percent(calibration.confidence)})",
         ),
     )
-    return format_table(lines[1:], lines[0], ["left", "left"])
+    return format_table(lines, None, ["left", "left"])
 
 
 def format_coverage_table(metrics: Metrics) -> str:

@@ -20,6 +20,7 @@ from fer_pipeline.learning.export.verify import ReferenceModel, benchmark_export
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.export_manifest import INT8, ExportedModel, ExportManifest
 from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.text import format_table
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
 
@@ -163,15 +164,18 @@ def _copy(source: Path, target: Path) -> None:
 
 def summary(made: ExportManifest, folder: Path) -> str:
     """The result of the job for a terminal: the files, their sizes, what was measured."""
-    width = max(len(str(folder / one.path)) for one in made.exports)
-    lines = [f"{'':<13}{'':<{width}}{'bytes':>12}{'difference':>12}{'allowed':>9}{'speed':>8}"]
-    for one in made.exports:
-        said = f"{one.format:<13}{folder / one.path!s:<{width}}{one.bytes:>12,}"
-        if one.largest_difference is None:
-            said += f"{'':>21}"
-        else:
-            said += f"{one.largest_difference:>12.1e}{one.tolerance:>9g}"
-        lines.append(f"{said}{one.relative_speed:>8.2f}")
+    rows = [
+        [
+            exported.format,
+            str(folder / exported.path),
+            f"{exported.bytes:,}",
+            *_difference_cells(exported),
+            f"{exported.relative_speed:.2f}",
+        ]
+        for exported in made.exports
+    ]
+    header = ["", "", "bytes", "difference", "allowed", "speed"]
+    lines = [format_table(rows, header, ["left"] * 2 + ["right"] * 4)]
     lines += [
         f"(difference: the largest of two probabilities on {made.images} images, its own and those"
         " of the run's model in float32)",
@@ -192,3 +196,9 @@ def summary(made: ExportManifest, folder: Path) -> str:
             f" float32 by up to {made.rounding:.1e}"
         )
     return "\n".join([*lines, "", f"export {folder / ExportFile.EXPORT_INFO}"])
+
+
+def _difference_cells(exported: ExportedModel) -> list[str]:
+    if exported.largest_difference is None:
+        return ["", ""]
+    return [f"{exported.largest_difference:.1e}", f"{exported.tolerance:g}"]

@@ -30,6 +30,7 @@ from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.write_dataset import WrittenSplit, write_splits
 from fer_pipeline.spark.write_options import WriteOptions, group_rows
 from fer_pipeline.spark.write_quarantine import write_quarantine
+from fer_pipeline.text import format_table
 
 log = logging.getLogger(__name__)
 
@@ -278,13 +279,10 @@ def summary(made: Manifest, output: str) -> str:
     """The result of the job for a terminal: the books, and rows per split and class."""
     rows = made.rows
     kept = sum(sum(of_split.values()) for of_split in rows.kept.values())
-    lines = [f"{'':<12}{'train':>10}{'validation':>12}{'test':>10}"]
-    for name in made.classes:
-        counts = [made.counts[split][name] for split in Split]
-        lines.append(f"{name:<12}{counts[0]:>10,}{counts[1]:>12,}{counts[2]:>10,}")
-    totals = [made.rows_of(split) for split in Split]
-    lines.append(f"{'all':<12}{totals[0]:>10,}{totals[1]:>12,}{totals[2]:>10,}")
-    lines.append("")
+    table = [[name, *(f"{made.counts[split][name]:,}" for split in Split)] for name in made.classes]
+    table.append(["all", *(f"{made.rows_of(split):,}" for split in Split)])
+    header = ["", *(str(split) for split in Split)]
+    lines = [format_table(table, header, ["left", "right", "right", "right"]), ""]
     lines.append(
         f"{rows.read:,} records read = {kept:,} kept + {sum(rows.dropped.values()):,} dropped"
         f" + {sum(rows.quarantined.values()):,} quarantined; {rows.written:,} rows written"

@@ -27,6 +27,7 @@ from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.read_records import ParseOptions
 from fer_pipeline.spark.score_images import UNCERTAIN, Pixels, ScoringTotals
 from fer_pipeline.spark.session import SparkSession
+from fer_pipeline.text import format_table
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert", "pyspark")
 
@@ -201,8 +202,8 @@ def _scored(
 
 def summary(made: ScoreManifest, output: str) -> str:
     """The result of the job for a terminal: what was found, and what the faces show."""
-    lines = [f"{name:<12}{count:>10,}" for name, count in made.emotions.items()]
-    lines.append("")
+    counts = [[name, f"{count:,}"] for name, count in made.emotions.items()]
+    lines = [format_table(counts, None, ["left", "right"]), ""]
     unscored = made.images - made.scored
     lines.append(f"{made.images:,} images found = {made.scored:,} scored + {unscored:,} not scored")
     lines += [f"  not scored, {reason}: {count:,}" for reason, count in made.unscored.items()]

@@ -12,6 +12,7 @@ from typing import Any
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN
+from fer_pipeline.text import format_table
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,15 @@ def format_history(rounds: Sequence[ValidationRound]) -> str:
     columns = dict(_COLUMNS)
     if not any(made.restart for made in rounds):
         del columns["restart"]
-    rows = [list(columns)]
-    for made in rounds:
-        values = [(getattr(made, field), form) for field, form in columns.values()]
-        rows.append(["-" if value is None else form.format(value) for value, form in values])
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    rows = [
+        [_format_cell(getattr(made, field), form) for field, form in columns.values()]
+        for made in rounds
+    ]
+    return format_table(rows, list(columns), ["right"] * len(columns))
+
+
+def _format_cell(number: float | None, number_format: str) -> str:
+    return "-" if number is None else number_format.format(number)
 
 
 def _line(made: ValidationRound) -> str:
