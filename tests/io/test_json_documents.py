@@ -31,7 +31,7 @@ def test_an_older_version_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(RunError) as raised:
         read_document(path, Report, RUN)
     assert str(raised.value).endswith(f"reads format 2; convert {tmp_path}")
-    with pytest.raises(DatasetError, match="has format 1, .* run preprocess again"):
+    with pytest.raises(DatasetError, match=r"has format 1, .* run preprocess again"):
         read_document(path, Report, DATASET)
 
 
