@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fer_pipeline.config.learning import Optimizer, Schedule
+from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig
 from fer_pipeline.emotions import FER2013
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.model import bundle
@@ -49,7 +49,7 @@ def _measured(name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _training(network: Any, model: Any, size: int, classes: int) -> Callable[[], None]:
-    optimizer = optimization.make_optimizer(Optimizer(), Schedule(), 1, 1)
+    optimizer = optimization.make_optimizer(OptimizerConfig(), ScheduleConfig(), 1, 1)
     trainer = Trainer(network, model, optimizer, Objective(classes))
     images = tf.random.normal((_BATCH, size, size, 1))
     labels = tf.random.uniform((_BATCH,), 0, classes, tf.int32)

@@ -18,7 +18,7 @@ from benchmarks.memory import Watch
 
 _REPEATS = (1, 4, 8)
 _ROUNDS = {1: 3, 4: 2, 8: 2}
-SETTINGS = ("split.usage.PublicTest=test", "augmentation.flip=true", "augmentation.rotations=[10]")
+SETTINGS = ("split.usage_to_split.PublicTest=test", "variants.flip=true", "variants.rotations=[10]")
 """What it is configured with, also where its input is skewed."""
 
 

@@ -17,8 +17,8 @@ _FEW, _MANY = 4, 16
 _CONFIG = ("--config", str(data.ROOT / "conf" / "system_a.yaml"))
 # Who has many rows has neither room for all of them nor time for batches of 32.
 _EPOCH = (
-    *("feed.cache=none", "feed.batch_size=256", "training.steps=null"),
-    *("training.epochs=1", "training.validate_every=null"),
+    *("loader.cache_in_memory=false", "loader.batch_size=256", "training.steps=null"),
+    *("training.epochs=1", "training.validate_every_steps=null"),
 )
 
 

@@ -85,24 +85,25 @@ class Books:
         """Stops a run that would make no good dataset, before anything is written.
 
         Raises:
-            TooManyBadRowsError: More records are bad than `input.max_bad_fraction` allows.
+            TooManyBadRowsError: More records are bad than `input.max_quarantined_fraction` allows.
             DatasetError: There is no record to train on.
         """
         bad = sum(self.quarantined.values())
         # Not "allowed < bad": 0.29 of 100 is a little less than 29 in floating point.
-        if bad / self.read - config.input.max_bad_fraction > 1e-12:
+        if bad / self.read - config.input.max_quarantined_fraction > 1e-12:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())
             worst = max(self.sources, key=lambda source: source.quarantined)
             raise TooManyBadRowsError(
-                f"{bad} of {self.read} records are bad, more than input.max_bad_fraction"
-                f" {config.input.max_bad_fraction:g} allows ({reasons}); most of"
+                f"{bad} of {self.read} records are bad, more than input.max_quarantined_fraction"
+                f" {config.input.max_quarantined_fraction:g} allows ({reasons}); most of"
                 f" them in {worst.path}; nothing was written"
             )
         if not self.pool:
             dropped = ", ".join(f"{cause}: {n}" for cause, n in self.dropped.items()) or "none"
             raise DatasetError(
                 f"no training rows are left of {self.read} records (dropped: {dropped}; validation"
-                f" and test: {sum(self.evaluation.values())}); check classes and split.usage"
+                f" and test: {sum(self.evaluation.values())}); check classes and"
+                f" split.usage_to_split"
             )
         self._warn_of_codes(config)
 

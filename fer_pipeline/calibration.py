@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from fer_pipeline.answers import checked_logits, checked_probabilities, predictions
-from fer_pipeline.config.learning import TEMPERATURES
+from fer_pipeline.config.training import TEMPERATURES
 
 BINS = 15
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)

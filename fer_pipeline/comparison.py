@@ -19,14 +19,14 @@ class Cost:
         parameters: How many it has.
         multiply_adds: Of convolutions and dense layers, for one image and one forward pass; None
             where they are not known.
-        left_out: The kinds of layers that have a kernel and yet count as 0.
-        images_a_second: In one forward pass each, on the machine of the comparison.
+        uncounted_layers: The kinds of layers that have a kernel and yet count as 0.
+        images_per_second: In one forward pass each, on the machine of the comparison.
     """
 
     parameters: int
     multiply_adds: int | None
-    left_out: tuple[str, ...]
-    images_a_second: float
+    uncounted_layers: tuple[str, ...]
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class Conditions:
     Attributes:
         batch_size: Images that go through at once.
         cores: How many the process may use.
-        flip: Whether the probabilities are the mean of those of an image and its mirror image, so
-            that an answer takes two forward passes.
+        flip_tta: Whether probabilities are averaged over each image and its mirror image, which
+            takes two forward passes.
     """
 
     batch_size: int
     cores: int
-    flip: bool
+    flip_tta: bool
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Comparison:
     @property
     def ratios(self) -> list[float]:
         """How many times as many images a second each model does as the first."""
-        first = self.entries[0].cost.images_a_second
-        return [entry.cost.images_a_second / first for entry in self.entries]
+        first = self.entries[0].cost.images_per_second
+        return [entry.cost.images_per_second / first for entry in self.entries]
 
     def difference(self, pair: Pair) -> float:
         """The accuracy of the pair's first model less that of its second, in -1..1."""

@@ -25,7 +25,7 @@ def cost_table(found: Comparison) -> str:
                 entry.precision,
                 f"{cost.parameters:,}",
                 "?" if cost.multiply_adds is None else f"{cost.multiply_adds:,}",
-                f"{cost.images_a_second:,.0f}",
+                f"{cost.images_per_second:,.0f}",
                 f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.4f}",
             )
         )
@@ -39,11 +39,11 @@ def _cost_notes(found: Comparison) -> list[str]:
         f" in batches of {conditions.batch_size:,}, cores: {conditions.cores}; ratio: to the first"
         " model)",
     ]
-    if conditions.flip:
+    if conditions.flip_tta:
         notes.append("(with flips averaged an answer takes two passes: these costs are of one)")
     for entry in found.entries:
-        if entry.cost.left_out:
-            kinds = ", ".join(entry.cost.left_out)
+        if entry.cost.uncounted_layers:
+            kinds = ", ".join(entry.cost.uncounted_layers)
             notes.append(f"({entry.name}: counted as 0: {kinds})")
     return notes
 

@@ -62,7 +62,7 @@ def read_header(line: bytes, source: str, *, labelled: bool, usage: bool) -> Lay
             raise InputError(f"{source}: the header names {name} twice: {found}")
     for name, needed in (("pixels", True), ("emotion", labelled), ("usage", usage)):
         if needed and name not in names:
-            hint = "; split.kind=stratified needs none" if name == "usage" else ""
+            hint = "; split.method=stratified needs none" if name == "usage" else ""
             raise InputError(f"{source}: no column {name} in its first line (got: {found}){hint}")
 
     def position(name: str) -> int | None:

@@ -27,13 +27,15 @@ class Enhancement(BaseModel):
         0.0,
         ge=0,
         le=255,
-        description="strength h of non-local means, in grey levels; 0 is off, 3 to 10 are usual",
+        description="Strength h of non-local means denoising, in grey levels; 0 disables it, 3 to"
+        " 10 are usual.",
     )
-    equalize: bool = Field(False, description="equalise the histogram of each image")
+    equalize: bool = Field(False, description="Equalise the histogram of each image.")
     local_contrast: bool = Field(
         False,
-        description="subtract the local mean, divide by the local deviation (Gaussian window of"
-        " 3/16 of the side); the mean becomes 128, a deviation 64 grey levels",
+        description="Normalise the local contrast: subtract the local mean and divide by the local"
+        " standard deviation (Gaussian window of 3/16 of the side). The mean becomes 128, one"
+        " standard deviation 64 grey levels.",
     )
 
     def __str__(self) -> str:

@@ -55,7 +55,7 @@ class InputError(FerError):
 
 
 class TooManyBadRowsError(InputError):
-    """More rows are quarantined than `input.max_bad_fraction` allows."""
+    """More rows are quarantined than `input.max_quarantined_fraction` allows."""
 
 
 class DatasetError(FerError):

@@ -18,7 +18,13 @@ from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.pixels import Normalization
 
 NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = storage.FileFormat(
+    version=FORMAT_VERSION,
+    error=DatasetError,
+    invalid="is not a valid manifest",
+    upgrade="run preprocess again",
+)
 
 
 class _Part(BaseModel):
@@ -43,7 +49,7 @@ class SourceFile(_Part):
     fingerprint: str  # of its records' content, whatever their order; 16 hexadecimal digits
 
 
-class Image(_Part):
+class ImageInfo(_Part):
     """What every image of the dataset is."""
 
     size: int
@@ -52,24 +58,24 @@ class Image(_Part):
     enhancement: Enhancement = Enhancement()
 
 
-class Labels(_Part):
+class LabelInfo(_Part):
     """Where the labels come from.
 
     Attributes:
         votes: The file of the votes; None where the labels are the source's own.
-        form: With `distribution`, a column `schema.VOTES` stands beside the label.
+        target: `hard`: the label alone; `soft`: the dataset also has a column `schema.VOTES`.
     """
 
     votes: str | None = None
-    form: Literal["majority", "distribution"] = "majority"
+    target: Literal["hard", "soft"] = "hard"
 
     @property
     def distribution(self) -> bool:
         """Whether the dataset holds a distribution over the classes beside each label."""
-        return self.votes is not None and self.form == "distribution"
+        return self.votes is not None and self.target == "soft"
 
 
-class Rows(_Part):
+class RowCounts(_Part):
     """The books: read = kept + dropped + quarantined; written counts variants and copies too."""
 
     read: int
@@ -85,19 +91,19 @@ class Manifest(_Part):
     Attributes:
         classes: The emotions; the position of one is its label.
         counts: Rows written, by split and class.
-        checksum: Of the content (split, label, image, pixels, variant, copy, and the distribution
-            where there is one), whatever the partitioning; 16 hexadecimal digits.
+        checksum: Of the content (split, label, image, pixels, variant, replica, and
+            the distribution where there is one), whatever the partitioning; 16 hexadecimal digits.
     """
 
     format: Literal["fer_pipeline dataset"] = "fer_pipeline dataset"
     format_version: int = FORMAT_VERSION
     created: str
-    image: Image
-    labels: Labels = Labels()
+    image: ImageInfo
+    labels: LabelInfo = LabelInfo()
     classes: list[str]
     files: list[DataFile]
     counts: dict[Split, dict[str, int]]
-    rows: Rows
+    rows: RowCounts
     quarantine: list[str]
     sources: list[SourceFile]
     checksum: str
@@ -144,9 +150,7 @@ def read(folder: Path) -> Manifest:
         there = storage.is_folder(folder)
         what = "holds no dataset (no manifest.json)" if there else "no such folder"
         raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
-    return storage.read_described(
-        folder / NAME, Manifest, FORMAT_VERSION, DatasetError, "is no manifest"
-    )
+    return storage.read_described(folder / NAME, Manifest, _FORMAT)
 
 
 def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:

@@ -28,6 +28,9 @@ BEGUN = ".unfinished"
 SHIPPED = "mirrored"
 """The model of the package that evaluates and scores where no other is named."""
 
+UPGRADE_RUN = "convert it with scripts/migrate-run {folder}"
+"""What to do about a run or an export that an older version of the package wrote."""
+
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 

@@ -14,7 +14,7 @@ ORIGIN: Mapping[str, str] = MappingProxyType(
         "record": "bigint",  # its 0-based number there; blank lines and the header do not count
         "image_hash": "string",  # 32 hexadecimal digits, see `splits.image_hash`
         "variant": "string",  # see `augmentation.Variant`
-        "copy": "int",  # 0 but for the further copies that oversampling makes
+        "replica": "int",  # 0, 1, ...: number of the replica that oversampling wrote
     }
 )
 """Where an image comes from: column name to Spark's type."""

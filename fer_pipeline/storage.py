@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlparse
@@ -362,55 +363,75 @@ def remove_empty_folder(path: Path) -> None:
             path.rmdir()
 
 
-def require_format(
-    folder: Path, text: str, newest: int, error: type[DatasetError] | type[RunError]
-) -> None:
-    """Refuses what a later version of this package has written.
+@dataclass(frozen=True)
+class FileFormat:
+    """The format of a JSON file that describes its folder.
 
-    Args:
-        folder: Where it stands, for the message.
-        text: JSON with a key `format_version`.
-        newest: The newest version of the format that is understood.
-        error: What is raised.
+    Attributes:
+        version: Version of the format that this version of the package reads and writes.
+        error: Class of the error that is raised if the file has another format or is invalid.
+        invalid: Predicate of the error message for an invalid file, such as `is damaged`.
+        upgrade: What to do about a folder in an older format; `{folder}` in it is replaced.
     """
-    try:
-        found = json.loads(text).get("format_version", 0)
-    except (ValueError, AttributeError):
-        return
-    if isinstance(found, int) and found > newest:
-        raise error(
-            f"{folder}: its format is {found}, this version reads up to {newest};"
-            " update fer_pipeline"
+
+    version: int
+    error: type[DatasetError] | type[RunError]
+    invalid: str
+    upgrade: str
+
+    def require_version(self, folder: Path, version: int) -> None:
+        """Check that a folder has this version of the format.
+
+        Raises:
+            DatasetError: The dataset was written in an older or a newer format.
+            RunError: The run was written in an older or a newer format.
+        """
+        if version == self.version:
+            return
+        if version > self.version:
+            remedy = "update fer_pipeline"
+        else:
+            remedy = self.upgrade.format(folder=folder)
+        raise self.error(
+            f"{folder}: has format {version}, this version of fer_pipeline reads format"
+            f" {self.version}; {remedy}"
         )
 
 
-def read_described(
-    path: Path,
-    kind: type[Description],
-    newest: int,
-    error: type[DatasetError] | type[RunError],
-    damaged: str,
-) -> Description:
-    """Reads the JSON that says what its folder holds.
+def read_described(path: Path, kind: type[Description], file_format: FileFormat) -> Description:
+    """Read the JSON file that describes its folder.
 
     Args:
-        path: The file.
-        kind: What it has to be.
-        newest: The newest version of the format that is understood.
-        error: What is raised where it is not.
-        damaged: What the message says of it then.
+        path: Path of the file.
+        kind: Class of the description.
+        file_format: Format of the file.
 
     Raises:
-        StorageError: It cannot be read.
+        DatasetError: The dataset's file is invalid, or has another format.
+        RunError: The run's file is invalid, or has another format.
+        StorageError: The file cannot be read.
     """
     text = read_text(path)
-    require_format(path.parent, text, newest, error)
+    version = _format_version(text)
+    if version is not None:
+        file_format.require_version(path.parent, version)
     try:
         return kind.model_validate_json(text)
     except ValidationError as invalid:
         first = invalid.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise error(f"{path}: {damaged}: {key}: {first['msg']}") from invalid
+        raise file_format.error(
+            f"{path}: {file_format.invalid}: {key}: {first['msg']}"
+        ) from invalid
+
+
+def _format_version(text: str) -> int | None:
+    """Return the format version that a JSON text states, or None if it states none."""
+    try:
+        version = json.loads(text).get("format_version")
+    except (ValueError, AttributeError):
+        return None
+    return version if isinstance(version, int) else None
 
 
 def read_text(path: Path) -> str:

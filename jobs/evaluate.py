@@ -3,8 +3,9 @@
 import argparse
 import sys
 
-from fer_pipeline import cli, config
+from fer_pipeline import cli
 from fer_pipeline.accounting import Split
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.publication import SHIPPED
 
 
@@ -37,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
         "--overwrite", action="store_true", help="replace an evaluation that is there"
     )
     parser.add_argument(
-        "--flip",
+        "--flip-tta",
         action="store_true",
-        help="average over each image and its mirror image: --set inference.flip=true",
+        help="average over each image and its mirror image: --set inference.flip_tta=true",
     )
     parser.add_argument(
-        "--runtime",
+        "--backend",
         choices=["keras", "litert"],
-        help="what runs the model: --set inference.runtime=...; litert: its export in 8-bit"
+        help="what runs the model: --set inference.backend=...; litert: its export in 8-bit"
         " integers, where there is one; default: keras",
     )
     parser.add_argument(
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.compare is not None:
         if len(arguments.compare) < 2:
             parser.error("argument --compare: expected at least two runs")
-        for name in ("layers", "image", "runtime"):
+        for name in ("layers", "image", "backend"):
             if getattr(arguments, name) not in ([], None):
                 parser.error(f"argument --{name}: not allowed with argument --compare")
     return cli.run(_run if arguments.compare is None else _compare, arguments)
@@ -84,11 +85,11 @@ def _compare(arguments: argparse.Namespace) -> str:
     return summary(found, arguments.output)
 
 
-def _configuration(arguments: argparse.Namespace) -> config.Config:
-    short = ["inference.flip=true"] if arguments.flip else []
-    if arguments.runtime:
-        short.append(f"inference.runtime={arguments.runtime}")
-    return config.load(arguments.config, [*arguments.set, *short])
+def _configuration(arguments: argparse.Namespace) -> Config:
+    short = ["inference.flip_tta=true"] if arguments.flip_tta else []
+    if arguments.backend:
+        short.append(f"inference.backend={arguments.backend}")
+    return load_config(arguments.config, [*arguments.set, *short])
 
 
 def _run(arguments: argparse.Namespace) -> str:

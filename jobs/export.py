@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from fer_pipeline import cli, config
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
 from fer_pipeline.publication import EXPORTED
 
 
@@ -52,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> str:
         arguments.model,
         arguments.output,
         arguments.format or default_forms(arguments.dataset),
-        config.load(arguments.config, arguments.set),
+        load_config(arguments.config, arguments.set),
         dataset=arguments.dataset,
         overwrite=arguments.overwrite,
     )

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from fer_pipeline import cli, config
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> str:
     from fer_pipeline.spark.session import spark_session
     from fer_pipeline.stages.preprocess import preprocess, summary
 
-    chosen = config.load(arguments.config, arguments.set)
+    chosen = load_config(arguments.config, arguments.set)
     with spark_session("preprocess") as spark:
         made = preprocess(
             spark, arguments.input, arguments.output, chosen, overwrite=arguments.overwrite

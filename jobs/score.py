@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from fer_pipeline import cli, config
+from fer_pipeline import cli
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.publication import SHIPPED
 
 
@@ -34,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace scores that are there")
     keys = parser.add_argument_group("short for a key of the configuration")
     keys.add_argument(
-        "--runtime",
+        "--backend",
         choices=["auto", "keras", "litert"],
-        help="inference.runtime: what runs the model; litert: what export has put into RUN/export,"
+        help="inference.backend: what runs the model; litert: what export has put into RUN/export,"
         " in 8-bit integers where there is one, whatever that costs; auto: the fastest that answers"
         " as the model does",
     )
@@ -47,22 +48,22 @@ def main(argv: list[str] | None = None) -> int:
         " is uncertain",
     )
     keys.add_argument(
-        "--flip",
+        "--flip-tta",
         action="store_true",
-        help="inference.flip=true: average over each image and its mirror image",
+        help="inference.flip_tta=true: average over each image and its mirror image",
     )
     return cli.run(_run, parser.parse_args(argv))
 
 
-def _configuration(arguments: argparse.Namespace) -> config.Config:
+def _configuration(arguments: argparse.Namespace) -> Config:
     given = {
-        "runtime": arguments.runtime,
+        "backend": arguments.backend,
         "min_confidence": arguments.min_confidence,
-        "flip": "true" if arguments.flip else None,
+        "flip_tta": "true" if arguments.flip_tta else None,
     }
     short = [f"inference.{key}={value}" for key, value in given.items() if value is not None]
     options = {"inference.min_confidence": "--min-confidence"} if arguments.min_confidence else {}
-    return config.load(arguments.config, [*arguments.set, *short], options)
+    return load_config(arguments.config, [*arguments.set, *short], options)
 
 
 def _run(arguments: argparse.Namespace) -> str:

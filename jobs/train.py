@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fer_pipeline import cli, config
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> str:
-    chosen = config.load(arguments.config, arguments.set)
+    chosen = load_config(arguments.config, arguments.set)
     if arguments.summary:
         from fer_pipeline.stages.networks import summarize
 

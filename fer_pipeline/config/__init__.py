@@ -1,6 +1,6 @@
-"""The configuration: one typed tree for all jobs, from a YAML file and `--set key=value`."""
+"""The configuration: one typed tree for all jobs, read from a YAML file and `--set key=value`."""
 
-from fer_pipeline.config.keys import Config
-from fer_pipeline.config.loading import load
+from fer_pipeline.config.loader import load_config, load_stored_config
+from fer_pipeline.config.schema import Config
 
-__all__ = ["Config", "load"]
+__all__ = ["Config", "load_config", "load_stored_config"]

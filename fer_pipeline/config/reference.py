@@ -1,4 +1,4 @@
-"""The configuration's keys as a table: `python -m fer_pipeline.config.reference` prints it."""
+"""The table of configuration keys: `python -m fer_pipeline.config.reference` prints it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from fer_pipeline.config.keys import Config
+from fer_pipeline.config.schema import Config
 
 
-def reference() -> str:
-    """Every key with its default and its meaning, as a Markdown table."""
-    rows = [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in _keys(Config())]
+def format_reference() -> str:
+    """Return all keys with their defaults and help texts, as a Markdown table."""
+    rows = [f"| `{key}` | {default} | {text} |" for key, default, text in _iterate_keys(Config())]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
 
 
-def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def _iterate_keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _keys(value, f"{prefix}{name}.")
+        member = getattr(section, name)
+        if isinstance(member, BaseModel):
+            yield from _iterate_keys(member, f"{prefix}{name}.")
         else:
-            meaning = "; ".join(filter(None, [field.description, _choices(field.annotation)]))
-            yield f"{prefix}{name}", _shown(section, name), meaning
+            choices = _format_choices(field.annotation)
+            text = " ".join(filter(None, [field.description, choices]))
+            yield f"{prefix}{name}", _format_default(section, name), text
 
 
-def _choices(annotation: Any) -> str:
-    """The values that a key may have, where they are a few words."""
+def _format_choices(annotation: Any) -> str:
+    """Return a sentence with the choices of a key that has a few; otherwise nothing."""
     if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
-    others = [one for one in get_args(annotation) if one is not type(None)]
-    return _choices(others[0]) if isinstance(annotation, UnionType) and len(others) == 1 else ""
+        return "One of " + ", ".join(f"`{choice}`" for choice in get_args(annotation)) + "."
+    types = [argument for argument in get_args(annotation) if argument is not type(None)]
+    is_optional = isinstance(annotation, UnionType) and len(types) == 1
+    return _format_choices(types[0]) if is_optional else ""
 
 
-def _shown(section: BaseModel, name: str) -> str:
-    # Without the defaults that depend on other keys: those are said in words.
+def _format_default(section: BaseModel, name: str) -> str:
+    # Defaults that depend on other keys are explained in the help text instead.
     field = type(section).model_fields[name]
-    value: Any = section.model_dump(mode="json")[name] if field.default is not None else None
-    return "" if value in (None, [], {}) else f"`{json.dumps(value)}`"
+    default = section.model_dump(mode="json")[name] if field.default is not None else None
+    return "" if default in (None, [], {}) else f"`{json.dumps(default)}`"
 
 
 if __name__ == "__main__":
-    print(reference())
+    print(format_reference())

@@ -77,7 +77,7 @@ def crops_of_records(
                     "record": record_numbers(batch, offsets),
                     "image_hash": [content and content.hex() for content in hashes],
                     "variant": ["original"] * len(batch),
-                    "copy": np.zeros(len(batch), np.int32),
+                    "replica": np.zeros(len(batch), np.int32),
                     "reason": [None if code == KEPT else str(OUTCOMES[code]) for code in outcome],
                     "detail": batch.column("detail"),
                 }

@@ -147,14 +147,14 @@ class _Rows:
         self.origin = np.tile(np.repeat(records, copies), many)
         self.variant = np.repeat(np.arange(many), copies.sum())
         starts = np.repeat(np.cumsum(copies) - copies, copies)
-        self.copy = np.tile(np.arange(copies.sum()) - starts, many)
+        self.replica = np.tile(np.arange(copies.sum()) - starts, many)
         self.checksum = 0
 
     def shuffle(self, rng: np.random.Generator) -> None:
         """Mixes all rows of the file, so that the variants of an image stand far apart."""
         order = rng.permutation(len(self.origin))
         self.origin, self.variant = self.origin[order], self.variant[order]
-        self.copy = self.copy[order]
+        self.replica = self.replica[order]
 
     def write(self, path: Path) -> int:
         """Writes the rows, a row group at a time, and returns the file's size in bytes."""
@@ -180,7 +180,7 @@ class _Rows:
         return path.stat().st_size
 
     def _table(self, part: slice) -> pa.Table:
-        origin, variant, copy = self.origin[part], self.variant[part], self.copy[part]
+        origin, variant, replica = self.origin[part], self.variant[part], self.replica[part]
         facts = self._partition.facts.take(pa.array(origin))
         pixels = self._pixels(origin, variant)
         hashes = facts.column("image_hash").to_pylist()
@@ -189,7 +189,7 @@ class _Rows:
         shares = None if votes is None else votes.distribution(record)
         content = pixels if shares is None else np.hstack([pixels, shares.view(np.uint8)])
         labels = self._partition.candidates.label[origin]
-        self._add_checksum(content, hashes, labels, variant, copy)
+        self._add_checksum(content, hashes, labels, variant, replica)
         names = pa.array([made.name for made in self._variants])
         label = facts.column("label")
         columns = {
@@ -200,7 +200,7 @@ class _Rows:
             "record": record,
             "image_hash": [value.hex() for value in hashes],
             "variant": names.take(pa.array(variant)),
-            "copy": copy.astype(np.int32),
+            "replica": replica.astype(np.int32),
         }
         if shares is not None:
             columns[schema.VOTES] = _lists(shares)
@@ -227,11 +227,11 @@ class _Rows:
         hashes: Sequence[bytes],
         labels: npt.NDArray[np.int32],
         variant: npt.NDArray[np.int64],
-        copy: npt.NDArray[np.int64],
+        replica: npt.NDArray[np.int64],
     ) -> None:
         names = [made.name for made in self._variants]
         for row, image_hash in enumerate(hashes):
-            said = f"{self._split} {labels[row]} {names[variant[row]]} {copy[row]} ".encode()
+            said = f"{self._split} {labels[row]} {names[variant[row]]} {replica[row]} ".encode()
             digest = hashlib.blake2b(said + image_hash, digest_size=8)
             digest.update(content[row])
             self.checksum += int.from_bytes(digest.digest(), "little")

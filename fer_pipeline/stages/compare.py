@@ -91,9 +91,9 @@ def compare(
         DatasetError: The dataset is none, or its split is empty or broken.
         StorageError: There is a comparison already, or the folder holds what is not ours.
     """
-    if config.inference.runtime == "litert":
+    if config.inference.backend == "litert":
         raise ConfigError(
-            "inference.runtime: a comparison runs Keras; evaluate the runs with litert one by one"
+            "inference.backend: a comparison runs Keras; evaluate the runs with litert one by one"
         )
     data, folder = (storage.path(path) for path in (dataset, output))
     publication.claim(folder, COMPARISON, overwrite=overwrite)
@@ -164,7 +164,7 @@ def _answer(
         made,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip,
+        flip=config.inference.flip_tta,
         offer=keep,
     )
     try:
@@ -182,7 +182,7 @@ def _compared(
 ) -> Comparison:
     batch_size = config.inference.batch_size
     log.info("timing forward passes")
-    speeds = cost.images_a_second(
+    speeds = cost.images_per_second(
         [one.network for one in given], [one.pixels for one in given], batch_size
     )
     entries = [
@@ -190,7 +190,7 @@ def _compared(
     ]
     right = [answers.predictions(one.probabilities) == one.rows[schema.LABEL] for one in given]
     at_once = min(batch_size, len(given[0].pixels))
-    conditions = Conditions(at_once, cost.cores(), config.inference.flip)
+    conditions = Conditions(at_once, cost.cores(), config.inference.flip_tta)
     pairs = significance.compare(np.stack(right))
     count = None if copies is None else int(copies.sum())
     return Comparison(tuple(entries), pairs, conditions, count)

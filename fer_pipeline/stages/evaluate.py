@@ -117,7 +117,7 @@ def evaluate(
     info, content = run_folder.read_model(run)
     network = bundle.from_bytes(content, info.network)
     # A report is of the model itself unless something else is asked for.
-    litert = config.inference.runtime == "litert"
+    litert = config.inference.backend == "litert"
     chosen = runtime.choose(run, info, content, "litert" if litert else "keras")
     predictions.require_fit(run, info, data, made)
     inspection = Inspection(network)
@@ -132,7 +132,7 @@ def evaluate(
         made,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip,
+        flip=config.inference.flip_tta,
         offer=gallery.offer,
     )
     copied = predictions.copies_in_training(data, made, split, rows)
@@ -150,8 +150,8 @@ def evaluate(
         pictures.of_images(inspection, drawn, gallery, made.classes, title, within, folder)
         about = {
             **_about(run, info, data, made, split),
-            "flip": config.inference.flip,
-            "runtime": chosen.said(),
+            "flip_tta": config.inference.flip_tta,
+            "backend": chosen.said(),
             "versions": provenance.versions(*_PACKAGES),
         }
         text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
@@ -201,8 +201,8 @@ def _answers(network: Any, chosen: Runtime, config: Config) -> Predict:
 
 
 def _title(run: Path, data: Path, split: Split, chosen: Runtime, config: Config) -> str:
-    form = "" if chosen.name == "keras" else f" as {chosen.form}"
-    how = ", flips averaged" if config.inference.flip else ""
+    form = "" if chosen.name == "keras" else f" as {chosen.format}"
+    how = ", flips averaged" if config.inference.flip_tta else ""
     return f"model {run.resolve().name}{form} on the {split} split of {data.resolve().name}{how}"
 
 

@@ -160,7 +160,7 @@ def summary(made: Export, folder: Path) -> str:
     width = max(len(str(folder / one.path)) for one in made.exports)
     lines = [f"{'':<13}{'':<{width}}{'bytes':>12}{'difference':>12}{'allowed':>9}{'speed':>8}"]
     for one in made.exports:
-        said = f"{one.form:<13}{folder / one.path!s:<{width}}{one.bytes:>12,}"
+        said = f"{one.format:<13}{folder / one.path!s:<{width}}{one.bytes:>12,}"
         if one.largest_difference is None:
             said += f"{'':>21}"
         else:
@@ -179,7 +179,7 @@ def summary(made: Export, folder: Path) -> str:
             f" {float(agreement.agreement):.2%}"
         )
         if agreement.unequal:
-            lines.append(f"score takes it only with --runtime litert: {agreement.unequal}")
+            lines.append(f"score takes it only with --backend litert: {agreement.unequal}")
     if made.rounding:
         lines.append(
             f"the run itself computes in {made.precision}: its probabilities differ from those in"

@@ -96,7 +96,7 @@ class Original:
             tolerance = exporting.FORMS[form].tolerance
         files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
         return Exported(
-            form=form,
+            format=form,
             path=EXPORTED[form],
             bytes=sum(file.stat().st_size for file in files),
             largest_difference=difference,
@@ -135,18 +135,18 @@ class Original:
         agreement = Agreement(
             dataset=self.dataset,
             seed=self.seed,
-            calibrated_on=str(calibration.split),
+            calibration_split=str(calibration.split),
             calibration_images=len(calibration.labels),
             split=str(trial.split),
             images=len(trial.labels),
-            same=int((answers == before).sum()),
-            right=int((answers == trial.labels).sum()),
-            float_right=int((before == trial.labels).sum()),
+            agreeing_images=int((answers == before).sum()),
+            correct_images=int((answers == trial.labels).sum()),
+            float_correct_images=int((before == trial.labels).sum()),
         )
         if agreement.loss > LOSS:
             raise RunError(
-                f"{self.run}: as {INT8} it recognises {agreement.right:,} of"
-                f" {agreement.images:,} images, in float32 {agreement.float_right:,};"
+                f"{self.run}: as {INT8} it recognises {agreement.correct_images:,} of"
+                f" {agreement.images:,} images, in float32 {agreement.float_correct_images:,};"
                 f" {float(LOSS):.0%} less is allowed; nothing was exported, --format leaves a form"
                 " out"
             )
@@ -169,9 +169,9 @@ def timed(made: list[Exported], run: Path, info: RunInfo, scratch: Path) -> list
         RunError: It cannot be measured.
     """
     log.info("measuring how fast they are")
-    files = {one.form: scratch / one.path for one in made}
+    files = {one.format: scratch / one.path for one in made}
     found = speed.measure({speed.KERAS: run / run_folder.MODEL, **files}, info.network, info.size)
     return [
-        one.model_copy(update={"relative_speed": found[one.form] / found[speed.KERAS]})
+        one.model_copy(update={"relative_speed": found[one.format] / found[speed.KERAS]})
         for one in made
     ]

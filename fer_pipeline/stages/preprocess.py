@@ -73,7 +73,7 @@ def preprocess(
     folder = storage.path(output).absolute()
     publication.claim(folder, DATASET, overwrite=overwrite)
     sources = Sources(spark, inputs, config.input.format)
-    partitions = config.output.partitions or _partitions(sources, config.image.size)
+    partitions = config.output.files_per_split or _partitions(sources, config.image.size)
     reading = _reading(config, sources)
     gathered = Gathered.read(
         spark, sources, reading, partitions, deduplicate=config.split.deduplicate
@@ -123,10 +123,10 @@ def _partitions(sources: Sources, size: int) -> int:
 def _reading(config: Config, sources: Sources) -> Reading:
     path = config.labels.votes
     voted, offsets = votes_on(sources, path, config.class_names) if path else (None, {})
-    by_usage = config.split.kind == "usage"
+    by_usage = config.split.method == "usage"
     labels = Labels(config.input.emotions, config.class_names)
     return Reading(
-        judge=Judge(labels, config.split.usage if by_usage else None),
+        judge=Judge(labels, config.split.usage_to_split if by_usage else None),
         size=config.image.size,
         seed=config.seed,
         usage=by_usage,
@@ -166,10 +166,10 @@ def _cuts(gathered: Gathered, config: Config, pool: Mapping[int, int]) -> dict[i
 
 def _factors(config: Config, train: Mapping[int, int]) -> dict[int, float]:
     """How many times the training images of each class are written, on average."""
-    if config.balance:
+    if config.sampling.balance:
         most = max(train.values(), default=0)
         return {label: most / max(count, 1) for label, count in train.items()}
-    return {label: config.oversample.get(config.class_names[label], 1) for label in train}
+    return {label: config.sampling.oversample.get(config.class_names[label], 1) for label in train}
 
 
 def _normalization(gathered: Gathered, cuts: Mapping[int, Cuts], config: Config) -> Normalization:
@@ -193,7 +193,7 @@ def _recipe(
     voted: Votes | None,
     config: Config,
 ) -> Recipe:
-    chosen, output = config.augmentation, config.output
+    chosen, output = config.variants, config.output
     made = variants(chosen.flip, chosen.rotations, chosen.border, config.image.size)
     # Only the size of row groups hangs on these numbers, so they need not be exact.
     pool, split = sum(books.pool.values()), config.split
@@ -215,7 +215,7 @@ def _recipe(
         },
         compression=output.compression,
         seed=config.seed,
-        votes=voted if config.labels.form == "distribution" else None,
+        votes=voted if config.labels.target == "soft" else None,
     )
 
 
@@ -242,7 +242,7 @@ def _manifest(
             log.warning("the %s split is empty: %s; split.%s draws one", split, needs, split)
     return Manifest(
         created=provenance.now(),
-        image=manifest.Image(
+        image=manifest.ImageInfo(
             size=config.image.size,
             dtype=config.image.dtype,
             normalization=normalization,
@@ -252,7 +252,7 @@ def _manifest(
         classes=classes,
         files=[file for part in written.values() for file in part.files],
         counts={s: dict(zip(classes, w.counts, strict=True)) for s, w in written.items()},
-        rows=manifest.Rows(
+        rows=manifest.RowCounts(
             read=books.read,
             kept={s: dict(zip(classes, w.originals, strict=True)) for s, w in written.items()},
             dropped={cause: books.dropped[cause] for cause in Cause},
@@ -263,14 +263,14 @@ def _manifest(
         sources=books.sources,
         checksum=checksum(sum(part.checksum for part in written.values())),
         versions=provenance.versions(*_PACKAGES),
-        config=config.dump(),
+        config=config.to_dict(),
     )
 
 
-def _labels(config: Config) -> manifest.Labels:
+def _labels(config: Config) -> manifest.LabelInfo:
     path = config.labels.votes
     name = None if path is None else storage.path(path).name
-    return manifest.Labels(votes=name, form=config.labels.form)
+    return manifest.LabelInfo(votes=name, target=config.labels.target)
 
 
 def summary(made: Manifest, output: str) -> str:

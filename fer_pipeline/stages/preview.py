@@ -38,11 +38,11 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
         StorageError: The file's name does not end in .png, or it cannot be written.
     """
     training, seed = config.training, config.seed
-    on = active(training.augmentation) + (["mixup"] if training.mixup else [])
+    on = active(training.augmentation) + (["mixup"] if training.mixup_alpha else [])
     if not on:
         raise ConfigError(
             "nothing to preview: training changes no image; set one of training.augmentation"
-            f" ({', '.join(OPERATIONS)}) or training.mixup"
+            f" ({', '.join(OPERATIONS)}) or training.mixup_alpha"
         )
     folder, path = storage.path(dataset), storage.local_path(picture)
     if path.suffix != ".png":

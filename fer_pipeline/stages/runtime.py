@@ -24,14 +24,14 @@ class Runtime:
 
     Attributes:
         name: Its name.
-        form: Which of the model's forms it runs.
+        format: Which of the model's forms it runs.
         reason: Why.
         content: The content of the model's file.
         sha256: Of this file.
     """
 
     name: Literal["keras", "litert"]
-    form: str
+    format: str
     reason: str
     content: bytes
     sha256: str
@@ -40,7 +40,7 @@ class Runtime:
         """What the scores say of it."""
         return {
             "name": self.name,
-            "form": self.form,
+            "format": self.format,
             "reason": self.reason,
             "sha256": self.sha256,
         }
@@ -63,7 +63,7 @@ def choose(
         RunError: LiteRT is wanted, and there is no export of this model, or a damaged one.
     """
     made = _chosen(run, info, content, wanted)
-    log.info("scoring with %s (%s): %s", made.name, made.form, made.reason)
+    log.info("scoring with %s (%s): %s", made.name, made.format, made.reason)
     return made
 
 
@@ -88,13 +88,13 @@ def _chosen(run: Path, info: RunInfo, content: bytes, wanted: str) -> Runtime:
 
 def _as_configured(run: Path, form: Exported) -> Runtime:
     if not form.equal:
-        log.warning("%s does not answer as the model does: %s", form.form, form.unequal)
+        log.warning("%s does not answer as the model does: %s", form.format, form.unequal)
     return _litert(run, form, "as configured")
 
 
 def _none_is_better(forms: dict[str, Exported]) -> str:
     reason = "no form of its export is faster at equal answers"
-    unequal = [f"{one.form}: {one.unequal}" for one in forms.values() if not one.equal]
+    unequal = [f"{one.format}: {one.unequal}" for one in forms.values() if not one.equal]
     return "; ".join([reason, *unequal])
 
 
@@ -122,7 +122,7 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
             f"{folder}: is of another model than {run / run_folder.MODEL};"
             f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
-    found = {one.form: one for one in made.exports if one.form in (FLOAT, INT8)}
+    found = {one.format: one for one in made.exports if one.format in (FLOAT, INT8)}
     if not found:
         raise RunError(f"{folder}: has no LiteRT form; {_remedy(run, 'add them', '--overwrite')}")
     return found
@@ -131,7 +131,7 @@ def _forms(run: Path, info: RunInfo) -> dict[str, Exported]:
 def _remedy(run: Path, what: str, *options: str) -> str:
     """What a user can do about an export that is not as it should be."""
     if run_folder.is_shipped(run):
-        return "the installation is not whole: install the package again, or choose --runtime keras"
+        return "the installation is not whole: install the package again, or choose --backend keras"
     return " ".join([f"{what} with: export --model {run} --dataset DIR", *options])
 
 
@@ -148,4 +148,4 @@ def _litert(run: Path, chosen: Exported, reason: str) -> Runtime:
             f" {_remedy(run, 'make it anew', '--overwrite')}"
         )
     found = [chosen.agreement.said] if chosen.agreement else []
-    return Runtime("litert", chosen.form, "; ".join([reason, *found]), content, sha256)
+    return Runtime("litert", chosen.format, "; ".join([reason, *found]), content, sha256)

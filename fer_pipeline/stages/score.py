@@ -10,7 +10,7 @@ from typing import Any
 
 from fer_pipeline import manifest, provenance, publication, storage
 from fer_pipeline.config import Config
-from fer_pipeline.config.keys import Inference
+from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.emotions import Labels
 from fer_pipeline.errors import InputError, RunError
 from fer_pipeline.learning.model import run_folder
@@ -35,30 +35,30 @@ class Scores:
 
     Attributes:
         format: What this is.
-        found: How many images were found, readable or not.
+        images: Number of input images, readable or not.
         scored: How many of them have an emotion.
         emotions: How many images show each emotion, or an uncertain one where
             `inference.min_confidence` is set.
         unscored: How many have none, by reason.
         files: Path, rows and bytes of each file.
         model: Which model it was: its run's folder and the checksum of its file.
-        runtime: What ran it: its name, the form of the model that it ran, why, and the checksum of
+        backend: What ran it: its name, the form of the model that it ran, why, and the checksum of
             this form's file.
-        flip: Whether its answer is the mean of those for the image and its mirror image.
+        flip_tta: Whether its answer is the mean of those for the image and its mirror image.
         min_confidence: The probability below which an image is uncertain; 0 is off.
         versions: Of what made the scores.
         created: When.
     """
 
     format: str
-    found: int
+    images: int
     scored: int
     emotions: dict[str, int]
     unscored: dict[str, int]
     files: list[dict[str, Any]]
     model: dict[str, Any]
-    runtime: dict[str, Any]
-    flip: bool
+    backend: dict[str, Any]
+    flip_tta: bool
     min_confidence: float
     versions: dict[str, str]
     created: str
@@ -98,7 +98,7 @@ def score(
     run = run_folder.located(model)
     info, content = run_folder.read_model(run)
     outcomes = _outcomes(run, info, config.inference)
-    chosen = runtime.choose(run, info, content, config.inference.runtime)
+    chosen = runtime.choose(run, info, content, config.inference.backend)
     load = _loader(spark, chosen, info, config.inference)
     with publication.writing(folder, SCORES, overwrite=overwrite):
         try:
@@ -117,14 +117,14 @@ def score(
             raise
         result = Scores(
             format=SCORES.format,
-            found=found,
+            images=found,
             scored=scored,
             emotions={name: made.emotions[name] for name in outcomes},
             unscored=dict(made.reasons),
             files=made.files,
             model={"run": str(run.absolute()), "sha256": info.sha256},
-            runtime=chosen.said(),
-            flip=config.inference.flip,
+            backend=chosen.said(),
+            flip_tta=config.inference.flip_tta,
             min_confidence=config.inference.min_confidence,
             versions=provenance.versions(*_PACKAGES),
             created=provenance.now(),
@@ -143,7 +143,7 @@ def _files_there(folder: Path) -> list[str]:
     return [file["path"] for file in json.loads(storage.read_text(mark))["files"]]
 
 
-def _outcomes(run: Path, info: RunInfo, inference: Inference) -> list[str]:
+def _outcomes(run: Path, info: RunInfo, inference: InferenceConfig) -> list[str]:
     """What an image can be found to show."""
     if not inference.min_confidence:
         return info.classes
@@ -156,7 +156,7 @@ def _outcomes(run: Path, info: RunInfo, inference: Inference) -> list[str]:
 
 
 def _loader(
-    spark: SparkSession, chosen: Runtime, info: RunInfo, inference: Inference
+    spark: SparkSession, chosen: Runtime, info: RunInfo, inference: InferenceConfig
 ) -> Callable[[], Callable[[Pixels], Any]]:
     """The function by which a worker gets the model: it travels there, so no path is shared."""
     shared = spark.sparkContext.broadcast(chosen.content)
@@ -166,7 +166,7 @@ def _loader(
         size=info.size,
         batch_size=inference.batch_size,
         threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
-        flip=inference.flip,
+        flip=inference.flip_tta,
     )
 
     def load() -> Callable[[Pixels], Any]:
@@ -213,8 +213,8 @@ def summary(made: Scores, output: str) -> str:
     """The result of the job for a terminal: what was found, and what the faces show."""
     lines = [f"{name:<12}{count:>10,}" for name, count in made.emotions.items()]
     lines.append("")
-    unscored = made.found - made.scored
-    lines.append(f"{made.found:,} images found = {made.scored:,} scored + {unscored:,} not scored")
+    unscored = made.images - made.scored
+    lines.append(f"{made.images:,} images found = {made.scored:,} scored + {unscored:,} not scored")
     lines += [f"  not scored, {reason}: {count:,}" for reason, count in made.unscored.items()]
     lines.append(f"scores {output}")
     return "\n".join(lines)

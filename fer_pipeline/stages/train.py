@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fer_pipeline import manifest, provenance, publication, storage
-from fer_pipeline.config import Config, load
+from fer_pipeline.config import Config, load_config, load_stored_config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.learning.model import bundle, exporting, run_folder
 from fer_pipeline.learning.model.run_folder import RunInfo
@@ -36,7 +36,13 @@ _MLFLOW = "mlflow.json"
 _TRACKED = (run_folder.MODEL, run_folder.INFO, publication.CONFIG, HISTORY, ACCURACY, LOSS)
 # What a dataset was made by, and what of it a network sees.
 _OF_DATA = (
-    *("classes", "input", "image", "labels", "split", "oversample", "balance", "augmentation"),
+    "classes",
+    "input",
+    "image",
+    "labels",
+    "split",
+    "sampling",
+    "variants",
     "output",
 )
 _SEEN_BY_NETWORK = ("classes", "image", "labels")
@@ -51,12 +57,12 @@ def configuration(
     Args:
         output: The run's folder.
         path: A YAML file.
-        overrides: See `config.load`.
+        overrides: See `load_config`.
         resume: Whether the run is resumed.
 
     Raises:
         ConfigError: It is not valid.
-        RunError: There is no run to resume, and no file to begin one with.
+        RunError: There is no run to resume, or it was written by an older version.
     """
     if resume and path is None:
         folder = storage.path(output)
@@ -64,7 +70,8 @@ def configuration(
         path = next((file for file in found if storage.is_file(file)), None)
         if path is None:
             raise RunError(f"{folder}: there is no run to resume; begin one without --resume")
-    return load(path, overrides)
+        return load_stored_config(path, overrides)
+    return load_config(path, overrides)
 
 
 def train(
@@ -191,31 +198,31 @@ def perform(plan: Plan, found: Checkpoint | None, *, resumed: bool) -> None:
 
 
 def _run(plan: Plan, keeper: RunKeeper, trackers: list[Any]) -> None:
-    """Trains all trials that are not yet done."""
+    """Trains all restarts that are not yet done."""
     chosen = plan.config
     if plan.worker.count == 1:
         # The rounds of several workers are told where they were asked for.
         trackers = [Report(keeper.history), *trackers]
     if chosen.tracking.tensorboard and plan.worker.is_chief:
         trackers = [*trackers, TensorBoard(plan.folder / RUN.folders[0], keeper.history)]
-    for trial in range(keeper.trial, chosen.training.trials):
-        if trial > keeper.trial:
+    for restart in range(keeper.restart, chosen.training.restarts):
+        if restart > keeper.restart:
             plan.begin_again()
-        plan.run(keeper, trial, trackers)
+        plan.run(keeper, restart, trackers)
 
 
 def _of_dataset(config: Config, made: Manifest) -> Config:
     """The configuration with what it says of the data as the dataset was made."""
     kept = {name: made.config[name] for name in _OF_DATA if name in made.config}
     try:
-        found = Config.model_validate({**config.dump(), **kept})
+        found = Config.model_validate({**config.to_dict(), **kept})
     except ValidationError:
         # A dataset of another version: its manifest says all that training needs.
         return config
     differing = [
         key
-        for key in resuming.differing(found.dump(), config.dump())
-        if key.startswith(_SEEN_BY_NETWORK) and config.gives(key)
+        for key in resuming.differing(found.to_dict(), config.to_dict())
+        if key.startswith(_SEEN_BY_NETWORK) and config.is_set(key)
     ]
     if differing:
         log.warning(
@@ -254,7 +261,9 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
         ConfigError: It had another configuration.
         DatasetError: It had another dataset.
     """
-    resuming.require_same_config(folder, load(folder / publication.CONFIG).dump(), config)
+    resuming.require_same_config(
+        folder, load_stored_config(folder / publication.CONFIG).to_dict(), config
+    )
     info = run_folder.read(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
@@ -271,7 +280,7 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
 @contextlib.contextmanager
 def _mlflow(plan: Plan, made: History, *, resumed: bool) -> Iterator[MLflow | None]:
     """The run in MLflow, where it is asked for; one that fails is told so."""
-    if not plan.config.tracking.mlflow:
+    if not plan.config.tracking.mlflow.enabled:
         yield None
         return
     opened = MLflow(
@@ -315,7 +324,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
     if not all(np.isfinite(weights).all() for weights in kept.weights):
         raise RunError(
             "the weights are not finite after the last step; a lower"
-            " training.optimizer.learning_rate, or training.optimizer.clip_norm, may help"
+            " training.optimizer.learning_rate, or training.optimizer.global_clipnorm, may help"
         )
     size, rounds = made.image.size, keeper.history.rounds
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
@@ -323,7 +332,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
     temperature = plan.temperature()
     # A wrapper of its own: what the callbacks drive is compiled, what is saved is not.
     model = bundle.servable(plan.network, size, made.image.normalization, temperature)
-    if not config.tracking.mlflow:
+    if not config.tracking.mlflow.enabled:
         storage.remove(folder / _MLFLOW)
     if not config.tracking.tensorboard:
         storage.remove_folder(folder / RUN.folders[0])
@@ -347,7 +356,7 @@ def _publish(plan: Plan, keeper: RunKeeper) -> RunInfo:
         parameters=plan.network.count_params(),
         precision=plan.precision,
         best_step=kept.made.step,
-        best_trial=kept.made.trial,
+        best_restart=kept.made.restart,
         best_accuracy=kept.made.validation_accuracy,
         best_class_accuracies=_by_class(kept, made.classes),
         teachers=[*plan.teachers],
@@ -378,8 +387,8 @@ def summary(info: RunInfo, output: str) -> str:
     rounds = history.read(folder / HISTORY)
     found = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
     kept = f"step {info.best_step:,}"
-    if any(made.trial for made in rounds):
-        kept = f"trial {info.best_trial}, {kept}"
+    if any(made.restart for made in rounds):
+        kept = f"restart {info.best_restart}, {kept}"
     return "\n".join(
         [
             history.table(rounds),

@@ -56,15 +56,15 @@ def train_together(
         WorkerLostError: Workers were lost too often.
         FerError: As for `train`.
     """
-    if config.tracking.mlflow and not config.tracking.uri:
+    if config.tracking.mlflow.enabled and not config.tracking.mlflow.uri:
         raise ConfigError(
-            "tracking.uri: with --workers, MLflow needs one that all machines reach: by default it"
-            " is a file in the folder of the worker that writes"
+            "tracking.mlflow.uri: with --workers, MLflow needs one that all machines reach: by"
+            " default it is a file in the folder of the worker that writes"
         )
-    if config.feed.batch_size < count:
+    if config.loader.batch_size < count:
         raise ConfigError(
-            f"feed.batch_size: is {config.feed.batch_size}, and each of {count} workers needs a row"
-            " of every batch; set a larger one, or take fewer workers"
+            f"loader.batch_size: is {config.loader.batch_size}, and each of {count} workers needs a"
+            " row of every batch; set a larger one, or take fewer workers"
         )
     begun = begin(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = storage.path(output)

@@ -28,12 +28,12 @@ _LIMIT = 150.0
 # A quarter of the images that the network of the demo sees, and a few steps.
 CONFIG = """\
 seed: 3
-input: {max_bad_fraction: 0.02}
+input: {max_quarantined_fraction: 0.02}
 image: {size: 28}
-augmentation: {flip: true}
-output: {partitions: 4}
+variants: {flip: true}
+output: {files_per_split: 4}
 model: {name: system_a, options: {hidden: 16}}
-training: {steps: 60, validate_every: 20}
+training: {steps: 60, validate_every_steps: 20}
 """
 
 

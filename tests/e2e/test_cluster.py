@@ -24,11 +24,11 @@ from tests.e2e.standalone import Cluster
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 4
 # Row groups that are small, so that each worker has some; epochs of more than an instant.
-PREPROCESS = ("--set", "output.row_group_rows=64", "--set", "output.partitions=4")
+PREPROCESS = ("--set", "output.row_group_rows=64", "--set", "output.files_per_split=4")
 TRAIN = (
     *("--config", "small.yaml", "--dataset", "split", "--set", "training.steps=null"),
-    *("--set", f"training.epochs={EPOCHS}", "--set", "training.validate_every=null"),
-    *("--set", "feed.batch_size=32"),
+    *("--set", f"training.epochs={EPOCHS}", "--set", "training.validate_every_steps=null"),
+    *("--set", "loader.batch_size=32"),
 )
 
 
@@ -126,7 +126,7 @@ class TestTrain:
     def test_a_worker_that_is_killed_in_an_epoch(self, jobs, place, cluster, together, victim):
         out = place / f"run of a killed {victim}"
         train = ("train", "--workers", "2", *TRAIN, "--output", str(out))
-        every = ("--set", "training.checkpoint_every=7")
+        every = ("--set", "training.checkpoint_every_steps=7")
         began = time.monotonic()
         running = jobs.start(*cluster.options, *train, *every, cwd=place)
         last = out / checkpoint.NAME
@@ -244,7 +244,7 @@ class TestPreprocess:
         command = (*cluster.options, "preprocess", *options, *PREPROCESS)
         began = time.monotonic()
         # An older dataset, of other rows, which has to stay whole until the newer one is.
-        jobs.run(*command, "--set", "augmentation.flip=false", cwd=place).expect_success()
+        jobs.run(*command, "--set", "variants.flip=false", cwd=place).expect_success()
         older, takes = checksum(out), time.monotonic() - began
         assert older != checksum(split)
         found = []

@@ -15,7 +15,7 @@ import pytest
 # Many small files, so that there is a while in which only some of them are there.
 PREPROCESS = (
     *("--master", "local[2]", "preprocess", "--config", "small.yaml", "--input", "faces.csv"),
-    *("--set", "output.partitions=12"),
+    *("--set", "output.files_per_split=12"),
 )
 TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
 STOPPED = "error: interrupted"

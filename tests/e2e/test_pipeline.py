@@ -20,7 +20,7 @@ import h5py
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config
+from fer_pipeline.config import load_config
 from fer_pipeline.spark.java import find_java_home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def again(jobs, home, dataset) -> Ran:
     submit = Path(sys.executable).with_name("spark-submit")
     command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
     command += [str(ROOT / "jobs" / "preprocess.py"), *READ, "--output", "again"]
-    command += ["--set", "output.partitions=7"]
+    command += ["--set", "output.files_per_split=7"]
     java = str(find_java_home())
     return Ran(jobs.start_command(command, home, JAVA_HOME=java).wait(), home / "again")
 
@@ -296,12 +296,12 @@ def test_export(exported, dataset, runs, on_disk) -> None:
 
 
 def test_each_output_has_its_configuration(dataset, again, runs, report, scores, exported) -> None:
-    chosen = config.load(dataset.home / "small.yaml")
-    more = config.load(dataset.home / "small.yaml", ["output.partitions=7"])
+    chosen = load_config(dataset.home / "small.yaml")
+    more = load_config(dataset.home / "small.yaml", ["output.files_per_split=7"])
 
     for folder in (dataset.folder, *(ran.folder for ran in (*runs, report, scores, exported))):
-        assert config.load(folder / "config.yaml") == chosen
-    assert config.load(again.folder / "config.yaml") == more
+        assert load_config(folder / "config.yaml") == chosen
+    assert load_config(again.folder / "config.yaml") == more
 
 
 def test_nothing_else_is_left_in_the_users_folder(
@@ -341,8 +341,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "/headless.csv: no column pixels in its first line (got: 0, 1 2 3, training)",
     ),
     "preprocess: too many bad rows": (
-        "preprocess --input faces.csv --output {out} --set input.max_bad_fraction=0.001",
-        "12 of 1200 records are bad, more than input.max_bad_fraction 0.001 allows",
+        "preprocess --input faces.csv --output {out} --set input.max_quarantined_fraction=0.001",
+        "12 of 1200 records are bad, more than input.max_quarantined_fraction 0.001 allows",
     ),
     "preprocess: an unknown key": (
         "preprocess --input faces.csv --output {out} --set image.sizes=28",
@@ -377,8 +377,9 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "Spark knows S3 as s3a://, with --packages org.apache.hadoop:hadoop-aws:",
     ),
     "train: fewer rows in a batch than workers": (
-        "train --workers 3 --dataset data --output {out} --set feed.batch_size=2",
-        "feed.batch_size: is 2, and each of 3 workers needs a row of every batch; set a larger one",
+        "train --workers 3 --dataset data --output {out} --set loader.batch_size=2",
+        "loader.batch_size: is 2, and each of 3 workers needs a row of every batch; set a"
+        " larger one",
     ),
     "train: no such dataset for workers": (
         # It is said before anybody looks for the master.
@@ -391,7 +392,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "train: two unknown keys": (
         "train --dataset data --output {out} --set trainin.steps=2 --set feed.batchsize=2",
-        "error: --set feed.batchsize: unknown key, did you mean feed.batch_size?; --set trainin:"
+        "error: --set feed.batchsize: unknown key, did you mean loader.batch_size?; --set trainin:"
         " unknown key, did you mean"
         " training?",
     ),

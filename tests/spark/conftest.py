@@ -84,7 +84,7 @@ class Prepared:
 
 
 def _place(row: Row) -> tuple[Any, ...]:
-    return row["source"], row["record"], row["variant"], row["copy"]
+    return row["source"], row["record"], row["variant"], row["replica"]
 
 
 Prepare = Callable[..., Prepared]
@@ -101,7 +101,7 @@ def prepare(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pr
         *inputs: Path | str, to: Path | str | None = None, overwrite: bool = False, **config: Any
     ) -> Prepared:
         config.setdefault("image", {"size": 8})
-        config.setdefault("output", {"partitions": 2})
+        config.setdefault("output", {"files_per_split": 2})
         folder = to or tmp_path_factory.mktemp("prepared") / "dataset"
         with user_errors():
             made = preprocess(
@@ -176,7 +176,7 @@ def stored() -> Callable[..., Row]:
             "record": record,
             "image_hash": digest.hexdigest(),
             "variant": variant,
-            "copy": copy,
+            "replica": copy,
         }
 
     return make

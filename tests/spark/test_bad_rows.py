@@ -56,7 +56,7 @@ def broken(tmp_path_factory, prepare, picture, line):
     for number, (text, _, _) in enumerate(BAD.values(), 1):
         lines += ["", text, line(3, picture(number))]
     path.write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
-    return path, prepare(path, input={"max_bad_fraction": len(BAD) / (2 * len(BAD) + 1)})
+    return path, prepare(path, input={"max_quarantined_fraction": len(BAD) / (2 * len(BAD) + 1)})
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -95,7 +95,7 @@ def test_exactly_as_many_bad_rows_as_allowed(prepare, csv_file, picture, line) -
     rows = [line(row % 7, picture(row)) for row in range(98)]
     file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken"])
 
-    assert len(prepare(file, input={"max_bad_fraction": 0.02}).quarantine) == 2
+    assert len(prepare(file, input={"max_quarantined_fraction": 0.02}).quarantine) == 2
 
 
 def test_more_bad_rows_than_allowed_publish_nothing(
@@ -105,10 +105,10 @@ def test_more_bad_rows_than_allowed_publish_nothing(
     file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken", "fields"])
 
     with pytest.raises(TooManyBadRowsError) as caught:
-        prepare(file, to=tmp_path / "out", input={"max_bad_fraction": 0.02})
+        prepare(file, to=tmp_path / "out", input={"max_quarantined_fraction": 0.02})
 
     assert str(caught.value).startswith(
-        "3 of 100 records are bad, more than input.max_bad_fraction 0.02 allows"
+        "3 of 100 records are bad, more than input.max_quarantined_fraction 0.02 allows"
         " (broken line: 2, unknown emotion: 1)"
     )
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*"))

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import __version__, config
+from fer_pipeline import __version__
 from fer_pipeline.accounting import Cause, Reason, Split
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.emotions import FER2013
 
 # Training images by class, and then as many of each class for validation and for test.
@@ -22,9 +23,9 @@ EVALUATION = 12
 BAD = 6
 SETTINGS = {
     "seed": 7,
-    "oversample": {"disgust": 4, "fear": 1.5},
-    "augmentation": {"flip": True, "rotations": [10, -7.5], "border": "replicate"},
-    "output": {"partitions": 3},
+    "sampling": {"oversample": {"disgust": 4, "fear": 1.5}},
+    "variants": {"flip": True, "rotations": [10, -7.5], "border": "replicate"},
+    "output": {"files_per_split": 3},
 }
 
 
@@ -79,7 +80,7 @@ VARIANTS = {
 
 
 def test_every_row_is_a_variant_of_its_image(made, shown, source, stored) -> None:
-    twice = {row["record"] for row in made.rows if row["label"] == 2 and row["copy"] == 1}
+    twice = {row["record"] for row in made.rows if row["label"] == 2 and row["replica"] == 1}
     assert len(twice) == TRAIN[2] // 2
     expected = []
     for record, (label, image, usage) in enumerate(shown):
@@ -101,7 +102,7 @@ def test_every_row_is_a_variant_of_its_image(made, shown, source, stored) -> Non
 def test_rotations_are_counter_clockwise(prepare, csv_file, picture, line) -> None:
     file = csv_file("a.csv", [line(n, picture(n)) for n in range(3)])
 
-    made = prepare(file, augmentation={"rotations": [90, -90, 180]})
+    made = prepare(file, variants={"rotations": [90, -90, 180]})
 
     found = {(row["record"], row["variant"]): row["image"] for row in made.rows}
     assert found == {
@@ -123,7 +124,7 @@ def test_balanced_classes_have_equal_counts(prepare, csv_file, picture, line) ->
     rows += [line(label, picture(100 + label), "PrivateTest") for label in (0, 1, 1)]
     file = csv_file("a.csv", rows)
 
-    made = prepare(file, balance=True, augmentation={"flip": True})
+    made = prepare(file, sampling={"balance": True}, variants={"flip": True})
 
     assert made.manifest.counts["train"] == dict.fromkeys(FER2013, 46)
     assert made.manifest.counts["test"] == {**dict.fromkeys(FER2013, 0), "angry": 1, "disgust": 2}
@@ -188,7 +189,7 @@ def test_columns_are_plain(request, dataset, image) -> None:
         "record": pa.int64(),
         "image_hash": pa.string(),
         "variant": pa.string(),
-        "copy": pa.int32(),
+        "replica": pa.int32(),
     }
 
     for file in made.manifest.files:
@@ -200,7 +201,7 @@ def test_more_partitions_than_rows(prepare, csv_file, picture, line, stored) -> 
     usages = ("Training", "Training", "PublicTest")
     file = csv_file("a.csv", [line(n, picture(n), usages[n]) for n in range(3)])
 
-    made = prepare(file, output={"partitions": 9})
+    made = prepare(file, output={"files_per_split": 9})
 
     splits = ("train", "train", "validation")
     assert made.rows == [stored(file, n, n, picture(n), splits[n]) for n in range(3)]
@@ -226,7 +227,9 @@ def test_many_readers_can_share_what_is_left_of_drawn_splits(
 ) -> None:
     rows = [line(n % 7, picture(n)) for n in range(4096)]
 
-    made = prepare(csv_file("a.csv", rows), split={"kind": "stratified"}, output={"partitions": 2})
+    made = prepare(
+        csv_file("a.csv", rows), split={"method": "stratified"}, output={"files_per_split": 2}
+    )
 
     groups = _groups(made, "train")
     assert sum(map(len, groups)) == made.manifest.rows_of(Split.TRAIN) > 3200
@@ -236,7 +239,9 @@ def test_many_readers_can_share_what_is_left_of_drawn_splits(
 def test_the_rows_of_a_row_group_can_be_set(prepare, csv_file, picture, line) -> None:
     file = csv_file("a.csv", [line(n % 7, picture(n)) for n in range(40)])
 
-    made = prepare(file, output={"partitions": 1, "row_group_rows": 9, "compression": "snappy"})
+    made = prepare(
+        file, output={"files_per_split": 1, "row_group_rows": 9, "compression": "snappy"}
+    )
 
     assert list(map(len, _groups(made, "train"))) == [9, 9, 9, 9, 4]
     path = made.folder / made.manifest.files[0].path
@@ -280,7 +285,7 @@ def test_the_manifest_keeps_the_books(made, source, shown) -> None:
     originals = Counter(
         (row["split"], row["emotion"])
         for row in made.rows
-        if row["variant"] == "original" and row["copy"] == 0
+        if row["variant"] == "original" and row["replica"] == 0
     )
 
     assert manifest.counts == {s: {name: written[s, name] for name in FER2013} for s in Split}
@@ -298,15 +303,15 @@ def test_the_manifest_keeps_the_books(made, source, shown) -> None:
 
 def test_the_manifest_says_what_it_was_made_with(made) -> None:
     manifest = made.manifest
-    chosen = config.Config(image={"size": 8, "normalization": "standard"}, **SETTINGS)
+    chosen = Config(image={"size": 8, "normalization": "standard"}, **SETTINGS)
     age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(manifest.created)
 
-    assert (manifest.format, manifest.format_version) == ("fer_pipeline dataset", 1)
+    assert (manifest.format, manifest.format_version) == ("fer_pipeline dataset", 2)
     assert datetime.timedelta(seconds=-1) < age < datetime.timedelta(hours=1)
     assert (manifest.image.size, manifest.image.dtype) == (8, "uint8")
     assert manifest.classes == list(FER2013)
-    assert manifest.config == chosen.dump()
-    assert config.load(made.folder / "config.yaml") == chosen
+    assert manifest.config == chosen.to_dict()
+    assert load_config(made.folder / "config.yaml") == chosen
     assert manifest.versions["fer_pipeline"] == __version__
     for name in ("pyspark", "pyarrow", "numpy", "opencv-python-headless"):
         assert manifest.versions[name] == version(name)
@@ -333,7 +338,7 @@ def test_a_fingerprint_is_of_the_content(prepare, csv_file, picture, line) -> No
         csv_file(f"in/{name}.csv", lines)
     folder = csv_file("in/again.csv", rows).parent
 
-    made = prepare(folder, input={"max_bad_fraction": 0.1})
+    made = prepare(folder, input={"max_quarantined_fraction": 0.1})
 
     prints = {source.path: source.fingerprint for source in made.manifest.sources}
     same = {prints.pop(str(folder / f"{name}.csv")) for name in ("again", *list(files)[:3])}

@@ -41,7 +41,7 @@ def test_variants_and_standard_normalisation_are_of_what_is_stored(prepare, sour
     made = prepare(
         source,
         image={"size": 48, "normalization": "standard", "enhancement": how.model_dump()},
-        augmentation={"flip": True},
+        variants={"flip": True},
     )
 
     pixels = np.stack([enhance(face, how) for face in faces]).astype(float)

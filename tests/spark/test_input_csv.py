@@ -88,7 +88,7 @@ def forms(tmp_path_factory, prepare, picture):
     (folder / "empty.csv").write_bytes(b"")
     (folder / "empty.csv.gz").write_bytes(gzip.compress(b""))
     (folder / "README.txt").write_text("no data")
-    return folder, prepare(folder, input={"max_bad_fraction": 0.1}), drawn
+    return folder, prepare(folder, input={"max_quarantined_fraction": 0.1}), drawn
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -122,7 +122,7 @@ def test_a_file_without_usage_is_split_by_emotion(prepare, csv_file, picture, li
     rows = [line(row % 2, image).rpartition(",")[0] for row, image in enumerate(shown)]
     file = csv_file("two columns.csv", rows, "emotion, pixels")
 
-    made = prepare(file, split={"kind": "stratified", "validation": 0.2, "test": 0.1})
+    made = prepare(file, split={"method": "stratified", "validation": 0.2, "test": 0.1})
 
     splits = [row["split"] for row in made.rows]
     assert made.rows == [
@@ -141,7 +141,7 @@ def test_without_usage_it_says_what_to_do(prepare, csv_file, picture, line) -> N
 
     assert str(caught.value) == (
         f"{file}: no column usage in its first line (got: emotion, pixels);"
-        " split.kind=stratified needs none"
+        " split.method=stratified needs none"
     )
 
 

@@ -61,7 +61,7 @@ def folders(tmp_path_factory, prepare, picture, colours):
     fill(root, {"train/angry/.hidden.png": b"", "train/angry/_SUCCESS": b""})
     # The brackets of the outer folder are no pattern: the glob stands for them.
     path = str(root).replace("[neu]", "*")
-    return root, prepare(path, input={"max_bad_fraction": 0.5}), sound
+    return root, prepare(path, input={"max_quarantined_fraction": 0.5}), sound
 
 
 def test_every_image_is_a_row(folders, stored, picture, colours) -> None:
@@ -151,7 +151,7 @@ def test_folders_of_classes_alone_are_split_by_emotion(
 
     with caplog.at_level(logging.WARNING, logger="fer_pipeline.stages.preprocess"):
         made = prepare(
-            tmp_path / "faces", split={"kind": "stratified", "validation": 0.3, "test": 0.1}
+            tmp_path / "faces", split={"method": "stratified", "validation": 0.3, "test": 0.1}
         )
 
     splits = [row["split"] for row in made.rows]

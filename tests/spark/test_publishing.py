@@ -59,7 +59,7 @@ def test_a_failed_overwrite_leaves_the_old_dataset_whole(
     old = prepare(files[0], to=tmp_path / "out")
     before = on_disk(tmp_path / "out")
     alone = csv_file("alone.csv", [line(n, picture(200 + n)) for n in range(7)])
-    drawn = {"kind": "stratified", "validation": 0.7, "test": 0}
+    drawn = {"method": "stratified", "validation": 0.7, "test": 0}
 
     with pytest.raises(TooManyBadRowsError):
         prepare(files[2], to=tmp_path / "out", overwrite=True)

@@ -90,7 +90,7 @@ def test_the_drawn_csv_is_accounted_for(prepare, tmp_path) -> None:
     file = tmp_path / "drawn.csv"
     synthetic.write_csv(file, 210, seed=1, broken=7)
 
-    made = prepare(file, image={"size": 28}, input={"max_bad_fraction": 0.1})
+    made = prepare(file, image={"size": 28}, input={"max_quarantined_fraction": 0.1})
 
     rows = made.manifest.rows
     assert rows.read == 210

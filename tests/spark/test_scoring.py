@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, images, synthetic
-from fer_pipeline.config import Config
+from fer_pipeline import images, synthetic
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.enhancement import Enhancement, enhance
 from fer_pipeline.errors import ConfigError, DatasetError, InputError, RunError, StorageError
 from fer_pipeline.learning.model import bundle
@@ -41,7 +41,7 @@ from tests import finished_run
 CLASSES = ("angry", "happy", "sad")
 SIZE = 12
 COLUMNS = [
-    *("source", "record", "image_hash", "variant", "copy", "emotion", "confidence"),
+    *("source", "record", "image_hash", "variant", "replica", "emotion", "confidence"),
     *(f"p_{name}" for name in CLASSES),
     *("reason", "detail"),
 ]
@@ -128,7 +128,7 @@ def scored(spark, tmp_path_factory) -> Callable[..., Found]:
                 str(source),
                 [str(path) for path in inputs],
                 str(folder),
-                config.load(None, settings),
+                load_config(None, settings),
                 overwrite=overwrite,
             )
         found = Found.read(folder)
@@ -178,7 +178,7 @@ def expect_books(found: Found) -> None:
     """What `scores.json` counts is what its files hold."""
     about, rows = found.about, found.rows
     shown = Counter(row["emotion"] for row in rows if row["reason"] is None)
-    assert about["found"] == len(rows) == about["scored"] + sum(about["unscored"].values())
+    assert about["images"] == len(rows) == about["scored"] + sum(about["unscored"].values())
     assert about["scored"] == sum(about["emotions"].values())
     assert about["emotions"] == {name: shown[name] for name in CLASSES}
     assert about["unscored"] == Counter(row["reason"] for row in rows if row["reason"])
@@ -287,9 +287,9 @@ class TestFolder:
         assert [(row["source"], row["record"]) for row in of_crops.rows] == [
             (str(crops.root / name), 0) for name in sorted({**crops.sound, **crops.broken})
         ]
-        assert {(row["variant"], row["copy"]) for row in of_crops.rows} == {("original", 0)}
+        assert {(row["variant"], row["replica"]) for row in of_crops.rows} == {("original", 0)}
         expect_books(of_crops)
-        assert of_crops.about["found"] == 26
+        assert of_crops.about["images"] == 26
         assert of_crops.about["unscored"] == {"undecodable image": 7, "image too small": 3}
 
     def test_images_get_what_the_model_says_of_them(self, crops, run, of_crops) -> None:
@@ -317,7 +317,7 @@ class TestFolder:
         assert (about["flip"], about["min_confidence"]) == (False, 0.0)
         assert {"fer_pipeline", "python", "keras", "pyspark"} <= set(about["versions"])
         assert set(on_disk(of_crops.folder)) == named(of_crops)
-        assert config.load(of_crops.folder / "config.yaml") == Config()
+        assert load_config(of_crops.folder / "config.yaml") == Config()
 
     def test_the_summary_adds_up(self, of_crops) -> None:
         lines = summary(Scores(**of_crops.about), "out").splitlines()
@@ -350,7 +350,7 @@ class TestFolder:
         found = scored(run, tmp_path / "faces")
 
         expect_books(found)
-        assert (found.about["found"], found.about["scored"]) == (2, 0)
+        assert (found.about["images"], found.about["scored"]) == (2, 0)
         assert [row["detail"] for row in found.rows] == [
             "no bytes",
             "4 bytes that are no whole image",
@@ -376,7 +376,7 @@ class TestFolder:
         found = scored(run, tmp_path / "faces")
 
         expect_books(found)
-        assert (found.about["found"], found.about["scored"]) == (17, 14)
+        assert (found.about["images"], found.about["scored"]) == (17, 14)
         assert found.about["unscored"] == {"undecodable image": 3}
 
 
@@ -553,17 +553,17 @@ class TestDataset:
         made = prepare(
             faces[0],
             image={"size": SIZE},
-            augmentation={"flip": True, "rotations": [10]},
-            oversample={"disgust": 2},
+            variants={"flip": True, "rotations": [10]},
+            sampling={"oversample": {"disgust": 2}},
         )
 
         found = scored(run, made.folder)
 
         def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-            return row["source"], row["record"], row["variant"], row["copy"]
+            return row["source"], row["record"], row["variant"], row["replica"]
 
         expect_books(found)
-        assert found.about["found"] == made.manifest.rows.written == len(made.rows) > 60
+        assert found.about["images"] == made.manifest.rows.written == len(made.rows) > 60
         rows = sorted(found.rows, key=place)
         assert list(map(place, rows)) == list(map(place, made.rows))
         stored = [np.frombuffer(row["image"], np.uint8).reshape(SIZE, SIZE) for row in made.rows]
@@ -749,25 +749,25 @@ def exported_run(run, tmp_path_factory) -> Run:
 
 class TestInference:
     def test_litert_says_the_same(self, exported_run, faces, scored) -> None:
-        settings = ("inference.runtime=litert", "inference.batch_size=7")
+        settings = ("inference.backend=litert", "inference.batch_size=7")
 
         found = scored(exported_run, faces[0], settings=settings)
 
         expect_books(found)
         expect_scored(found.rows, exported_run, faces[1])
         file = exported_run.folder / "export" / "model.tflite"
-        assert found.about["runtime"] == {
+        assert found.about["backend"] == {
             "name": "litert",
-            "form": "litert",
+            "format": "litert",
             "reason": "as configured",
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
-        assert config.load(found.folder / "config.yaml") == config.load(None, settings)
+        assert load_config(found.folder / "config.yaml") == load_config(None, settings)
 
     def test_without_an_export_it_is_keras(self, run, of_crops) -> None:
-        assert of_crops.about["runtime"] == {
+        assert of_crops.about["backend"] == {
             "name": "keras",
-            "form": "model.keras",
+            "format": "model.keras",
             "reason": f"{run.folder}: has no export; make one with: export --model {run.folder}"
             " --dataset DIR",
             "sha256": of_crops.about["model"]["sha256"],
@@ -775,18 +775,18 @@ class TestInference:
 
     def test_without_an_export_litert_is_refused(self, run, faces, scored, tmp_path) -> None:
         with pytest.raises(RunError) as why:
-            scored(run, faces[0], to=tmp_path / "out", settings=("inference.runtime=litert",))
+            scored(run, faces[0], to=tmp_path / "out", settings=("inference.backend=litert",))
 
         assert str(why.value) == (
             f"{run.folder}: has no export; make one with: export --model {run.folder} --dataset DIR"
         )
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("runtime", ["keras", "litert"])
+    @pytest.mark.parametrize("backend", ["keras", "litert"])
     def test_flip_is_the_mean_with_the_mirror_image(
         self, exported_run, faces, scored, runtime
     ) -> None:
-        settings = ("inference.flip=true", f"inference.runtime={runtime}")
+        settings = ("inference.flip_tta=true", f"inference.backend={runtime}")
         given = exported_run.says(faces[1])
         mirrored = exported_run.says([image[:, ::-1] for image in faces[1]])
 
@@ -819,7 +819,7 @@ class TestInference:
         shown = Counter(row["emotion"] for row in expected if row["reason"] is None)
         assert about["emotions"] == {name: shown[name] for name in (*CLASSES, "uncertain")}
         assert about["emotions"]["uncertain"] == len(sure) // 2
-        assert (about["found"], about["scored"]) == (26, 16) == (26, shown.total())
+        assert (about["images"], about["scored"]) == (26, 16) == (26, shown.total())
         lines = summary(Scores(**about), "out").splitlines()
         assert lines[3].split() == ["uncertain", str(len(sure) // 2)]
 
@@ -842,19 +842,19 @@ class TestInference:
     def test_flags_are_keys(self) -> None:
         given = argparse.Namespace(
             config=None,
-            set=["seed=3", "inference.runtime=keras"],
-            runtime="litert",
+            set=["seed=3", "inference.backend=keras"],
+            backend="litert",
             min_confidence="0.4",
-            flip=True,
+            flip_tta=True,
         )
         chosen = jobs_score._configuration(given)
         found = chosen.inference
-        assert (chosen.seed, found.runtime, found.min_confidence, found.flip) == (
+        assert (chosen.seed, found.backend, found.min_confidence, found.flip_tta) == (
             *(3, "litert"),
             *(0.4, True),
         )
         none = argparse.Namespace(
-            config=None, set=[], runtime=None, min_confidence=None, flip=False
+            config=None, set=[], backend=None, min_confidence=None, flip_tta=False
         )
         assert jobs_score._configuration(none) == Config()
 
@@ -866,8 +866,8 @@ class TestInference:
         ],
     )
     def test_what_is_wrong_is_named_as_it_was_given(self, given, named) -> None:
-        nothing = {"config": None, "set": [], "runtime": None, "min_confidence": None}
-        arguments = argparse.Namespace(**(nothing | given), flip=False)
+        nothing = {"config": None, "set": [], "backend": None, "min_confidence": None}
+        arguments = argparse.Namespace(**(nothing | given), flip_tta=False)
         with pytest.raises(ConfigError) as why:
             jobs_score._configuration(arguments)
         assert str(why.value) == f"{named}: Input should be less than 1, got 2"
@@ -908,7 +908,7 @@ class TestErrors:
             ("damaged", r"/run/model\.keras: is not the file that model\.json describes; train"),
             ("cut short", r"/run/model\.keras: is not the file that model\.json describes; train"),
             ("torn info", r"/run/model\.json: is damaged: "),
-            ("newer", r"/run: its format is 99, this version reads up to 1; update fer_pipeline$"),
+            ("newer", r"/run: has format 99, .* reads format 2; update fer_pipeline$"),
         ],
     )
     def test_the_run_is_none(self, run, scored, two, tmp_path, state, says) -> None:
@@ -933,7 +933,7 @@ class TestErrors:
                 info.write_bytes(info.read_bytes()[:-10])
             case "newer":
                 text = info.read_text()
-                info.write_text(text.replace('"format_version": 1', '"format_version": 99'))
+                info.write_text(text.replace('"format_version": 2', '"format_version": 99'))
 
         with pytest.raises(RunError, match=says) as why:
             scored(folder, two[0], to=tmp_path / "out")
@@ -990,7 +990,7 @@ def test_scores_can_be_read_back_as_a_table(of_crops) -> None:
         "record": "int64",
         "image_hash": "string",
         "variant": "string",
-        "copy": "int32",
+        "replica": "int32",
         "emotion": "string",
         "confidence": "float",
         **{f"p_{name}": "float" for name in CLASSES},

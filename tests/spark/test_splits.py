@@ -11,12 +11,12 @@ from fer_pipeline.accounting import Cause
 from fer_pipeline.errors import DatasetError
 
 SIZES = (60, 5, 44, 71, 33, 28, 59)
-DRAWN = {"kind": "stratified", "validation": 0.1, "test": 0.15}
+DRAWN = {"method": "stratified", "validation": 0.1, "test": 0.15}
 MADE = {
     "split": DRAWN,
-    "oversample": {"disgust": 4, "fear": 1.5},
-    "augmentation": {"flip": True},
-    "input": {"max_bad_fraction": 0.1},
+    "sampling": {"oversample": {"disgust": 4, "fear": 1.5}},
+    "variants": {"flip": True},
+    "input": {"max_quarantined_fraction": 0.1},
 }
 
 
@@ -80,7 +80,7 @@ def test_partitions_and_the_order_of_rows_change_nothing(
 ) -> None:
     _write(tmp_path / "a.csv", np.random.default_rng(partitions).permutation(lines).tolist())
 
-    made = prepare(tmp_path / "a.csv", output={"partitions": partitions}, **MADE)
+    made = prepare(tmp_path / "a.csv", output={"files_per_split": partitions}, **MADE)
 
     assert made.manifest.checksum == base.manifest.checksum
     assert _content(made) == _content(base)
@@ -91,7 +91,7 @@ def test_how_many_files_hold_the_rows_changes_nothing(prepare, lines, base, tmp_
     for part in range(3):
         _write(tmp_path / f"{part}.csv", lines[part::3])
 
-    made = prepare(tmp_path, output={"partitions": 3}, **MADE)
+    made = prepare(tmp_path, output={"files_per_split": 3}, **MADE)
 
     assert made.manifest.checksum == base.manifest.checksum
     assert _content(made) == _content(base)
@@ -117,8 +117,10 @@ def test_usages_mean_what_the_configuration_says(prepare, csv_file, picture, lin
 
     made = prepare(
         file,
-        split={"usage": {"PublicTest": "test", "PrivateTest": None, "Extra": "validation"}},
-        input={"max_bad_fraction": 0.2},
+        split={
+            "usage_to_split": {"PublicTest": "test", "PrivateTest": None, "Extra": "validation"}
+        },
+        input={"max_quarantined_fraction": 0.2},
     )
 
     splits = {0: "train", 1: "test", 3: "train", 4: "validation", 6: "validation"}
@@ -135,7 +137,7 @@ def test_validation_is_drawn_from_training_alone(prepare, csv_file, picture, lin
     file = csv_file("a.csv", rows)
     usage = {"Training": "train", "PublicTest": "test", "PrivateTest": None}
 
-    made = prepare(file, split={"usage": usage, "validation": 0.25})
+    made = prepare(file, split={"usage_to_split": usage, "validation": 0.25})
 
     where = {row["record"]: row["split"] for row in made.rows}
     assert {record for record, split in where.items() if split == "test"} == set(range(40, 54))
@@ -177,7 +179,7 @@ COPIES = [
     ("J", 6, "PrivateTest", Cause.CLASS),
 ]
 CLASSES = ("angry", "disgust", "fear", "happy", "sad")
-RULES = {"classes": CLASSES, "split": {"usage": {"Unused": None}}}
+RULES = {"classes": CLASSES, "split": {"usage_to_split": {"Unused": None}}}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from fer_pipeline.accounting import Cause, Reason
 from fer_pipeline.emotions import FER2013
 from fer_pipeline.errors import InputError, StorageError
-from fer_pipeline.manifest import Labels
+from fer_pipeline.manifest import LabelInfo
 
 NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COLUMNS = (*NAMES, "unknown", "NF")
@@ -24,8 +24,8 @@ CLASSES = {"sad": "sadness", "happy": "happiness", "contempt": "contempt", "fear
 ROWS = 420
 BAD = {40: "9,1 2 3,Training", 200: "nothing", 410: "3,,Training"}
 USAGES = ("Training", "Training", "Training", "PublicTest", "PrivateTest")
-SPLIT = {"usage": {"PrivateTest": None}}
-ALLOWED = {"max_bad_fraction": 0.1}
+SPLIT = {"usage_to_split": {"PrivateTest": None}}
+ALLOWED = {"max_quarantined_fraction": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,9 @@ def votes(tmp_path_factory, ballots) -> Path:
 def made(prepare, source, votes) -> Callable[..., object]:
     """Prepares the source with its votes."""
 
-    def run(form: str, **settings: object) -> object:
+    def run(target: str, **settings: object) -> object:
         settings = {
-            "labels": {"votes": str(votes), "form": form},
+            "labels": {"votes": str(votes), "target": target},
             "classes": list(CLASSES),
             "split": SPLIT,
             "input": ALLOWED,
@@ -88,12 +88,12 @@ def made(prepare, source, votes) -> Callable[..., object]:
 
 @pytest.fixture(scope="module")
 def majority(made):
-    return made("majority")
+    return made("hard")
 
 
 @pytest.fixture(scope="module")
 def distribution(made):
-    return made("distribution", augmentation={"flip": True}, oversample={"fear": 2})
+    return made("soft", variants={"flip": True}, sampling={"oversample": {"fear": 2}})
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_every_record_has_the_label_that_pandas_gives_it(majority, shown, ballot
     assert books.dropped == {cause: dropped[cause] for cause in Cause}
     assert sum(books.quarantined.values()) == len(BAD)
     assert books.read == ROWS
-    assert majority.manifest.labels == Labels(votes="cast.csv", form="majority")
+    assert majority.manifest.labels == LabelInfo(votes="cast.csv", target="hard")
 
 
 def test_a_distribution_stands_beside_each_label(distribution, majority, shown, ballots) -> None:
@@ -171,11 +171,11 @@ def test_a_distribution_stands_beside_each_label(distribution, majority, shown, 
     originals = [
         {key: value for key, value in row.items() if key != "votes"}
         for row in distribution.rows
-        if (row["variant"], row["copy"]) == ("original", 0)
+        if (row["variant"], row["replica"]) == ("original", 0)
     ]
     assert originals == majority.rows
     assert distribution.manifest.rows.dropped == majority.manifest.rows.dropped
-    assert distribution.manifest.labels == Labels(votes="cast.csv", form="distribution")
+    assert distribution.manifest.labels == LabelInfo(votes="cast.csv", target="soft")
     assert distribution.manifest.labels.distribution
 
 
@@ -193,10 +193,10 @@ def test_blocks_and_partitions_change_nothing(spark, made, source, distribution)
     assert spark.read.text(str(source)).rdd.getNumPartitions() >= 10
 
     again = made(
-        "distribution",
-        augmentation={"flip": True},
-        oversample={"fear": 2},
-        output={"partitions": 5},
+        "soft",
+        variants={"flip": True},
+        sampling={"oversample": {"fear": 2}},
+        output={"files_per_split": 5},
     )
 
     assert again.rows == distribution.rows
@@ -210,17 +210,17 @@ def test_the_distribution_is_part_of_the_checksum(
     votes = ballots[:20].assign(Usage="", **dict.fromkeys(COLUMNS, 0))
     votes["happiness"], votes["sadness"] = 5, 2
     checksums = {}
-    for name, form, happiness, sadness in (
-        ("two", "distribution", 5, 2),
-        ("the same parts", "distribution", 10, 4),
-        ("three", "distribution", 5, 3),
-        ("two of majority", "majority", 5, 2),
-        ("three of majority", "majority", 5, 3),
+    for name, target, happiness, sadness in (
+        ("two", "soft", 5, 2),
+        ("the same parts", "soft", 10, 4),
+        ("three", "soft", 5, 3),
+        ("two of majority", "hard", 5, 2),
+        ("three of majority", "hard", 5, 3),
     ):
         votes.loc[7, ["happiness", "sadness"]] = happiness, sadness
         path = tmp_path / f"{name}.csv"
         votes.to_csv(path, index=False)
-        made = prepare(file, labels={"votes": str(path), "form": form})
+        made = prepare(file, labels={"votes": str(path), "target": target})
         checksums[name] = made.manifest.checksum
 
     assert checksums["two"] == checksums["the same parts"]
@@ -257,7 +257,7 @@ def test_other_usages_are_refused_by_their_record(prepare, source, ballots, tmp_
     )
     assert refused(prepare, source, votes=path) == message
     # Nor where usage decides nothing.
-    assert refused(prepare, source, votes=path, split={"kind": "stratified"}) == message
+    assert refused(prepare, source, votes=path, split={"method": "stratified"}) == message
 
 
 def test_several_files_are_refused(prepare, source, votes) -> None:

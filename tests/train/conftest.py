@@ -13,7 +13,7 @@ import pytest
 
 from fer_pipeline import arrow, schema, synthetic
 from fer_pipeline.learning.model import speed
-from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows
+from fer_pipeline.manifest import DataFile, ImageInfo, LabelInfo, Manifest, RowCounts
 from fer_pipeline.pixels import Normalization
 
 SIZE = 16
@@ -39,7 +39,7 @@ class Rowset:
             "record": 2**33 + 1000 - 7 * row,
             "image_hash": f"{row * 2654435761:032x}",
             "variant": ("original", "flip")[row % 2],
-            "copy": row % 4,
+            "replica": row % 4,
         }
 
 
@@ -130,12 +130,12 @@ def write(
     total = sum(file.rows for file in files)
     Manifest(
         created="2024-05-06T07:08:09+00:00",
-        image=Image(size=size, dtype=dtype, normalization=normalization),
-        labels=Labels(votes="votes.csv", form="distribution") if soft else Labels(),
+        image=ImageInfo(size=size, dtype=dtype, normalization=normalization),
+        labels=LabelInfo(votes="votes.csv", target="soft") if soft else LabelInfo(),
         classes=list(CLASSES),
         files=[claimed(file) for file in files],
         counts=counts,
-        rows=Rows(read=total, kept=counts, dropped={}, quarantined={}, written=total),
+        rows=RowCounts(read=total, kept=counts, dropped={}, quarantined={}, written=total),
         quarantine=[],
         sources=[],
         checksum=CHECKSUM,

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fer_pipeline.config.learning import Optimizer, Schedule
+from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig
 from fer_pipeline.learning.model import bundle
 from fer_pipeline.learning.networks._mirrored import MirroredBatchNormalization, MirroredConv2D
 from fer_pipeline.learning.training import optimization, workers
@@ -49,13 +49,13 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
     make_repeatable(0)
     with tf.distribute.get_strategy().scope():
         network = smooth(images.shape[2])
-    chosen = Optimizer(
-        learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.005, clip_norm=0.5
+    chosen = OptimizerConfig(
+        learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.005, global_clipnorm=0.5
     )
     trainer = Trainer(
         network,
         bundle.servable(network, images.shape[2], Normalization.centered()),
-        optimization.make_optimizer(chosen, Schedule(), len(images), len(images)),
+        optimization.make_optimizer(chosen, ScheduleConfig(), len(images), len(images)),
         Objective(3, 0.1, [1.0, 2.0, 0.5]),
         0.9,
     )

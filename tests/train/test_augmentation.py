@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fer_pipeline.config.learning import TrainingAugmentation
+from fer_pipeline.config.training import AugmentationConfig
 from fer_pipeline.learning.data.augmentation import (
     OPERATIONS,
     Draws,
@@ -28,12 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = 24
 BORDERS = ("constant", "replicate", "reflect")
 SOME = {"rotation": 15, "shift": 0.1, "zoom": 0.1, "shear": 0.1, "flip": True}
-EVERYTHING = {**SOME, "brightness": 0.2, "contrast": 0.3, "erasing": 0.5}
+EVERYTHING = {**SOME, "brightness": 0.2, "contrast": 0.3, "random_erasing": 0.5}
 SEED = (3, 14)
 
 
 def chosen(**keys):
-    return TrainingAugmentation(**keys)
+    return AugmentationConfig(**keys)
 
 
 def noise(many=6, size=SIZE, seed=0):
@@ -105,9 +105,9 @@ def placed(size, mirrored, angle, scale, shear, right, down):
         {"shear": 1.1},
         {"brightness": 1.1},
         {"contrast": 1},
-        {"erasing": 1.01},
+        {"random_erasing": 1.01},
         {"border": "wrap"},
-        {"erasing": float("nan")},
+        {"random_erasing": float("nan")},
     ],
 )
 def test_what_is_out_of_range_is_refused(keys):
@@ -120,9 +120,13 @@ def test_nothing_on_is_no_function():
 
 
 def test_what_is_on_is_known_in_the_order_in_which_it_is_done():
-    assert active(chosen(erasing=0.2, flip=True, shear=0.1)) == ["flip", "shear", "erasing"]
+    assert active(chosen(random_erasing=0.2, flip=True, shear=0.1)) == [
+        "flip",
+        "shear",
+        "random_erasing",
+    ]
     assert active(chosen(**EVERYTHING)) == list(OPERATIONS)
-    keys = set(TrainingAugmentation.model_fields) - {"border"}
+    keys = set(AugmentationConfig.model_fields) - {"border"}
     assert set(OPERATIONS) == keys, "a key without an operation, or the other way round"
 
 
@@ -234,8 +238,8 @@ def test_each_operation_leaves_alone_what_is_not_its_own():
     moved = augmented(flat, brightness=0.2, **SOME, border="replicate")
     np.testing.assert_allclose(moved, tones, atol=1e-3)
     half = noise(50)
-    erased = augmented(half, erasing=0.5) != half
-    both = augmented(half, erasing=0.5, flip=True)
+    erased = augmented(half, random_erasing=0.5) != half
+    both = augmented(half, random_erasing=0.5, flip=True)
     flipped = augmented(half, flip=True)
     np.testing.assert_array_equal(both != flipped, erased)
 
@@ -252,7 +256,7 @@ def squares(erased):
 
 def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
     images = noise(4000, 16)
-    found = augmented(images, erasing=0.25)
+    found = augmented(images, random_erasing=0.25)
     erased = found != images
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     np.testing.assert_allclose(found[erased], np.broadcast_to(mean, found.shape)[erased], rtol=1e-5)
@@ -274,7 +278,9 @@ def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
 def test_the_largest_square_is_rounded_to_whole_pixels(part, size, pixels):
     assert largest_erased(part, size) == pixels
     images = noise(1, size)
-    whole = at(images, {"erasing": part}, erased_side=1 - 2**-23, erased_left=0, erased_top=0)
+    whole = at(
+        images, {"random_erasing": part}, erased_side=1 - 2**-23, erased_left=0, erased_top=0
+    )
     assert (whole != images).sum() == pixels**2
 
 

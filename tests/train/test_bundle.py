@@ -199,9 +199,9 @@ class TestRefusals:
         path = run / "model.json"
         said = json.loads(path.read_text())
         # Whatever else the newer format says.
-        path.write_text(json.dumps({"format_version": 2, "format": said["format"], "new": 1}))
+        path.write_text(json.dumps({"format_version": 3, "format": said["format"], "new": 1}))
         assert refused(run) == (
-            f"{run}: its format is 2, this version reads up to 1; update fer_pipeline"
+            f"{run}: has format 3, this version of fer_pipeline reads format 2; update fer_pipeline"
         )
 
     @pytest.mark.parametrize("key", ["classes", "size", "normalization", "sha256"])

@@ -14,7 +14,7 @@ from fer_pipeline.learning.training.history import History, Round
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
     *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
-    *("learning_rate", "trial", "rows"),
+    *("learning_rate", "restart", "rows"),
 ]
 DRAWN = Round(0, 0, None, None, 1.25, 0.125)
 FIRST = Round(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
@@ -71,7 +71,7 @@ class TestHistory:
             "  14      2  0.2500    75.00%         -             -           -     -",
         ]
         assert histories.table([FIRST]).splitlines() == [
-            "trial  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
+            "restart  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
             "    1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
         ]
 

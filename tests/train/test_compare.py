@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config, manifest, significance
+from fer_pipeline import manifest, significance
 from fer_pipeline.accounting import Split
-from fer_pipeline.config import Config
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
 from fer_pipeline.images import resize
@@ -56,7 +56,7 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
 
 
 def chosen(*settings: str) -> Config:
-    return config.load(None, ["inference.batch_size=30", "seed=3", *settings])
+    return load_config(None, ["inference.batch_size=30", "seed=3", *settings])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,9 +135,9 @@ class TestOutputs:
         # A convolution of 1x1 with one filter, and 3 units over its mean.
         costs = [(one.cost.parameters, one.cost.multiply_adds) for one in found.entries]
         assert costs == [(8, 16 * 16 + 3), (8, 16 * 16 + 3), (8, 8 * 8 + 3)]
-        assert all(entry.cost.images_a_second > 0 for entry in found.entries)
+        assert all(entry.cost.images_per_second > 0 for entry in found.entries)
         conditions = found.conditions
-        assert (conditions.batch_size, conditions.flip) == (30, False)
+        assert (conditions.batch_size, conditions.flip_tta) == (30, False)
 
     def test_the_folder(self, runs, dataset, compared):
         found, out = compared
@@ -151,7 +151,7 @@ class TestOutputs:
             "split": "test",
             **json.loads(json.dumps(found.to_dict())),
         }
-        assert config.load(out / "config.yaml", []) == chosen()
+        assert load_config(out / "config.yaml", []) == chosen()
 
     def test_the_result_for_the_terminal(self, compared):
         found, out = compared
@@ -163,14 +163,14 @@ class TestOutputs:
 
     def test_flips_are_averaged(self, runs, dataset, tmp_path):
         left = make_run(tmp_path / "left", left=True)
-        settings = chosen("inference.flip=true")
+        settings = chosen("inference.flip_tta=true")
         found = compare([runs[0], left], dataset, Split.TEST, tmp_path / "out", settings)
         alone = evaluate(left, dataset, Split.TEST, tmp_path / "alone", settings)
         plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
         assert found.entries[1].result == alone.metrics != plain.metrics
-        assert found.conditions.flip
+        assert found.conditions.flip_tta
         assert "takes two passes" in summary(found, tmp_path / "out")
-        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip"] is True
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip_tta"] is True
 
     def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):
         settings = chosen("inference.batch_size=1000")
@@ -197,10 +197,10 @@ class TestRefusals:
         return str(raised.value)
 
     def test_litert(self, runs, dataset, tmp_path):
-        settings = chosen("inference.runtime=litert")
+        settings = chosen("inference.backend=litert")
         with pytest.raises(ConfigError) as raised:
             compare(runs, dataset, Split.TEST, tmp_path / "out", settings)
-        assert str(raised.value).startswith("inference.runtime: a comparison runs Keras;")
+        assert str(raised.value).startswith("inference.backend: a comparison runs Keras;")
         assert not (tmp_path / "out").exists()
 
     def test_other_classes(self, runs, dataset, tmp_path):
@@ -292,11 +292,11 @@ class TestJob:
         found, _ = compared
         done = job(
             *("--compare", *runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
-            *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip"),
+            *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip-tta"),
         )
         assert done.returncode == 0, done.stderr
         told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-        assert told["flip"] is True
+        assert told["flip_tta"] is True
         assert [one["name"] for one in told["models"]] == ["run", "small"]
         assert told["models"][0]["accuracy"] == found.entries[1].result.accuracy
         assert done.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
@@ -313,8 +313,8 @@ class TestJob:
             ),
             (["a", "b", "--layers", "x"], "argument --layers: not allowed with argument --compare"),
             (
-                ["a", "b", "--runtime", "keras"],
-                "argument --runtime: not allowed with argument --compare",
+                ["a", "b", "--backend", "keras"],
+                "argument --backend: not allowed with argument --compare",
             ),
             (["a", "b", "--image", "0"], "argument --image: not allowed with argument --compare"),
         ],

@@ -148,25 +148,25 @@ class TestImagesASecond:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock):
         # A batch of 4 takes a turn: 400 s to warm up, then 4, 2, 1, 2, 4 s.
         model = Clocked(clock, 100, 1, 0.5, 0.25, 0.5, 1)
-        assert cost.images_a_second([model], [self.pixels(4)], 4) == [4.0]
+        assert cost.images_per_second([model], [self.pixels(4)], 4) == [4.0]
         assert model.seen == [(4, 4, 4, 1)] * 6
 
     def test_a_turn_goes_on_for_half_a_second(self, clock):
         model = Clocked(clock, 1 / 16)
-        assert cost.images_a_second([model], [self.pixels(5)], 2) == [16.0]
+        assert cost.images_per_second([model], [self.pixels(5)], 2) == [16.0]
         # Five turns of four batches each; no batch is smaller than the others.
         assert model.seen == [(2, 4, 4, 1)] * (1 + 5 * 4)
 
     def test_they_take_turns_each_with_images_of_its_size(self, clock):
         fast, slow = Clocked(clock, 0.25), Clocked(clock, 0.5)
-        found = cost.images_a_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
+        found = cost.images_per_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
         assert found == [4.0, 2.0]
         assert clock.calls == [fast, slow] * 6
         assert set(slow.seen) == {(4, 6, 6, 1)}
 
     def test_fewer_images_than_a_batch(self, clock):
         model = Clocked(clock, 1)
-        assert cost.images_a_second([model], [self.pixels(3)], 256) == [1.0]
+        assert cost.images_per_second([model], [self.pixels(3)], 256) == [1.0]
         assert set(model.seen) == {(3, 4, 4, 1)}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, RunError
 from fer_pipeline.learning.data.feed import Feed
 from fer_pipeline.learning.model import bundle, run_folder
@@ -19,10 +19,10 @@ SIZE = 16
 
 
 def chosen(*overrides, seed=0):
-    return config.load(
+    return load_config(
         None,
         [
-            *(f"seed={seed}", "feed.batch_size=23", "model.options.hidden=8"),
+            *(f"seed={seed}", "loader.batch_size=23", "model.options.hidden=8"),
             *("training.epochs=8", "training.optimizer.learning_rate=0.02", *overrides),
         ],
     )
@@ -67,7 +67,7 @@ def guesses(run, dataset):
 
 class TestTeachers:
     def test_answer_in_turn(self, easy_dataset, teachers):
-        settings = config.load(None, taught_by(*teachers)).training.distillation
+        settings = load_config(None, taught_by(*teachers)).training.distillation
         loaded = distillation.load(settings, read(easy_dataset))
         ((images, _),) = Feed(easy_dataset, "validation", 40, shuffle=False, seed=0).epoch(0)
         models = [bundle.load(folder)[0] for folder in teachers]
@@ -81,7 +81,7 @@ class TestTeachers:
 
     def test_there_are_none(self, easy_dataset):
         assert (
-            distillation.load(config.load(None).training.distillation, read(easy_dataset)) is None
+            distillation.load(load_config(None).training.distillation, read(easy_dataset)) is None
         )
 
     def test_that_have_no_say_change_no_bit(self, easy_dataset, teachers, tmp_path):
@@ -105,7 +105,9 @@ class TestPupil:
         shares = {}
         for weight in (0.1, 0.9):
             run = tmp_path / str(weight)
-            settings = chosen("training.best=last", *taught_by(teachers[1], weight=weight), seed=1)
+            settings = chosen(
+                "training.select_best_by=last", *taught_by(teachers[1], weight=weight), seed=1
+            )
             train(str(easy_dataset), str(run), settings)
             said, labels = guesses(run, easy_dataset)
             shares[weight] = ((said == labels).mean(), (said == (labels + 1) % 3).mean())
@@ -118,7 +120,7 @@ class TestPupil:
             str(easy_dataset), str(run), chosen("training.epochs=1", *taught_by(*teachers))
         )
         assert info.teachers == [run_folder.read(folder).sha256 for folder in teachers]
-        written = config.load(run / "config.yaml").training.distillation
+        written = load_config(run / "config.yaml").training.distillation
         assert written.teachers == [str(folder) for folder in teachers]
 
 
@@ -145,4 +147,4 @@ class TestRefusals:
     @pytest.mark.parametrize("weight", [-0.1, 1, 2])
     def test_a_weight_that_is_no_part(self, weight):
         with pytest.raises(ConfigError, match=r"training\.distillation\.weight"):
-            config.load(None, [f"training.distillation.weight={weight}"])
+            load_config(None, [f"training.distillation.weight={weight}"])

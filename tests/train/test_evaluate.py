@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, images, manifest, metrics, report
+from fer_pipeline import images, manifest, metrics, report
 from fer_pipeline.accounting import Split
-from fer_pipeline.config import Config
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.evaluation import feature_map_plots
 from fer_pipeline.learning.model import bundle, run_folder
-from fer_pipeline.manifest import Image
+from fer_pipeline.manifest import ImageInfo
 from fer_pipeline.pixels import Normalization
 from fer_pipeline.publication import SHIPPED
 from fer_pipeline.stages.evaluate import OUTPUTS, Evaluation, evaluate, summary
@@ -101,8 +101,8 @@ def expected_probabilities(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floa
 
 
 def chosen(batch_size: int = 6, flip: bool = False) -> Config:
-    settings = [f"inference.batch_size={batch_size}", f"inference.flip={str(flip).lower()}"]
-    return config.load(None, settings)
+    settings = [f"inference.batch_size={batch_size}", f"inference.flip_tta={str(flip).lower()}"]
+    return load_config(None, settings)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ class TestOutputs:
             ("record", pa.int64()),
             ("image_hash", pa.string()),
             ("variant", pa.string()),
-            ("copy", pa.int32()),
+            ("replica", pa.int32()),
             ("copy_in_training", pa.bool_()),
             ("label", pa.int32()),
             ("emotion", pa.string()),
@@ -204,10 +204,10 @@ class TestOutputs:
             },
             "dataset": {"path": str(dataset.resolve()), "checksum": CHECKSUM, "size": SIZE},
             "split": "test",
-            "flip": False,
-            "runtime": {
+            "flip_tta": False,
+            "backend": {
                 "name": "keras",
-                "form": "model.keras",
+                "format": "model.keras",
                 "reason": "as configured",
                 "sha256": run_folder.digest(run / run_folder.MODEL),
             },
@@ -220,7 +220,7 @@ class TestOutputs:
     def test_the_folder_holds_the_outputs_and_nothing_else(self, evaluated):
         _, out = evaluated
         assert {path.name for path in out.iterdir()} == set(OUTPUTS)
-        assert config.load(out / "config.yaml") == chosen()
+        assert load_config(out / "config.yaml") == chosen()
 
     def test_the_pictures_can_be_seen(self, evaluated):
         pictures = [name for name in OUTPUTS if name.endswith(".png")]
@@ -319,30 +319,32 @@ class TestSizeAndFlip:
         assert abs(one - other).max() > 0.01
         expected = metrics.measure(splits["test"].labels, (one + other) / 2, CLASSES)
         assert result.metrics.loss == pytest.approx(expected.loss, abs=1e-5)
-        told = [json.loads((out / "metrics.json").read_text())["flip"] for out in (plain, flipped)]
+        told = [
+            json.loads((out / "metrics.json").read_text())["flip_tta"] for out in (plain, flipped)
+        ]
         assert told == [False, True]
 
 
 class TestRuntime:
-    def chosen(self, runtime: str) -> Config:
-        return config.load(None, [f"inference.runtime={runtime}", "inference.batch_size=6"])
+    def chosen(self, backend: str) -> Config:
+        return load_config(None, [f"inference.backend={backend}", "inference.batch_size=6"])
 
     def test_is_keras_unless_litert_is_asked_for(self, dataset, tmp_path):
         run = make_run(tmp_path / "run")
-        export(run, None, ["litert"], config.load(None))
+        export(run, None, ["litert"], load_config(None))
         told, found = {}, {}
         for name in ("auto", "keras", "litert"):
             out = tmp_path / name
             evaluate(run, dataset, Split.TEST, out, self.chosen(name))
-            told[name] = json.loads((out / "metrics.json").read_text())["runtime"]
+            told[name] = json.loads((out / "metrics.json").read_text())["backend"]
             table = pq.read_table(out / "predictions.parquet")
             found[name] = np.stack([table.column(f"p_{name}").to_numpy() for name in CLASSES])
         content = (run / "export" / "model.tflite").read_bytes()
         assert told["auto"] == told["keras"]
-        assert told["keras"]["form"] == "model.keras"
+        assert told["keras"]["format"] == "model.keras"
         assert told["litert"] == {
             "name": "litert",
-            "form": "litert",
+            "format": "litert",
             "reason": "as configured",
             "sha256": hashlib.sha256(content).hexdigest(),
         }
@@ -351,7 +353,7 @@ class TestRuntime:
 
     def test_layers_that_are_drawn_are_said_to_be_keras_s(self, dataset, tmp_path, monkeypatch):
         run = make_run(tmp_path / "run")
-        export(run, None, ["litert"], config.load(None))
+        export(run, None, ["litert"], load_config(None))
         said, draw = [], feature_map_plots.draw
 
         def told(*given: Any) -> None:
@@ -502,7 +504,9 @@ class TestRefusals:
 
     def test_another_enhancement(self, run, make_dataset, tmp_path):
         enhanced = Enhancement(equalize=True)
-        image = Image(size=SIZE, dtype="uint8", normalization=NORMALIZATION, enhancement=enhanced)
+        image = ImageInfo(
+            size=SIZE, dtype="uint8", normalization=NORMALIZATION, enhancement=enhanced
+        )
         data = make_dataset(tmp_path / "data", image=image)
         message = self.refused(DatasetError, run, data, tmp_path / "out")
         assert message.startswith(f"{data}: its images are enhanced by {enhanced}, the model")
@@ -627,7 +631,7 @@ class TestJob:
     def test_in_a_process_of_its_own(self, run, dataset, tmp_path):
         command = [JOB, "--model", run, "--dataset", dataset, "--split", "test"]
         command += ["--output", tmp_path / "out", "--set", "inference.batch_size=5"]
-        command += ["--layers", "logits", "same", "--image", 7, "--flip"]
+        command += ["--layers", "logits", "same", "--image", 7, "--flip-tta"]
         done = python(*command)
         assert done.returncode == 0, done.stderr
         # What the process prints is what the same evaluation gives here.

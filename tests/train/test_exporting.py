@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, publication
+from fer_pipeline import publication
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.model import bundle, exporting, litert, run_folder
@@ -94,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's model, exported in every form into a folder that was not there."""
     folder = tmp_path_factory.mktemp("whole") / "a" / "b"
-    export(run, folder, list(FLOATS), config.load(None))
+    export(run, folder, list(FLOATS), load_config(None))
     return folder
 
 
@@ -278,7 +279,7 @@ class TestExport:
         exports, versions = said.pop("exports"), said.pop("versions")
         assert said == {
             "format": "fer_pipeline export",
-            "format_version": 1,
+            "format_version": 2,
             "model": {
                 "path": str(run.resolve()),
                 "sha256": run_folder.digest(run / "model.keras"),
@@ -298,12 +299,12 @@ class TestExport:
             "images": 64,
         }
         assert {"fer_pipeline", "python", "keras"} <= set(versions)
-        assert [(e["form"], e["path"]) for e in exports] == list(FLOATS.items())
+        assert [(e["format"], e["path"]) for e in exports] == list(FLOATS.items())
         files = contents(whole)
         for one in exports:
             assert 0 <= one["largest_difference"] <= one["tolerance"] <= 1e-3
             assert one["agreement"] is None
-            assert one["relative_speed"] == {"saved_model": 1.25, "litert": 1.5}[one["form"]]
+            assert one["relative_speed"] == {"saved_model": 1.25, "litert": 1.5}[one["format"]]
             there = {name: f for name, f in files.items() if name.startswith(one["path"])}
             assert one["sha256"] == {n: hashlib.sha256(f).hexdigest() for n, f in there.items()}
             assert one["bytes"] == sum(map(len, there.values()))
@@ -320,7 +321,7 @@ class TestExport:
     def test_a_run_in_bfloat16(self, tmp_path):
         # What the run says that it was trained in decides nothing.
         make_run(tmp_path / "run", make_model("mixed_bfloat16"), "float32")
-        made = export(tmp_path / "run", tmp_path / "out", list(FLOATS), config.load(None))
+        made = export(tmp_path / "run", tmp_path / "out", list(FLOATS), load_config(None))
         assert made.precision == "mixed_bfloat16"
         assert 1e-4 < made.rounding < 0.1
         exact = probabilities(make_model())
@@ -334,22 +335,22 @@ class TestExport:
 
     def test_a_run_trained_in_bfloat16_that_computes_in_float32(self, tmp_path):
         make_run(tmp_path / "run", in_float32(make_model("mixed_bfloat16")), "mixed_bfloat16")
-        made = export(tmp_path / "run", tmp_path / "out", ["saved_model"], config.load(None))
+        made = export(tmp_path / "run", tmp_path / "out", ["saved_model"], load_config(None))
         assert (made.precision, made.rounding) == ("float32", 0.0)
         assert "the run itself computes in" not in summary(made, tmp_path / "out")
 
     def test_one_form_alone_and_named_twice(self, run, tmp_path):
-        made = export(run, tmp_path, ["litert", "litert"], config.load(None))
-        assert [one.form for one in made.exports] == ["litert"]
+        made = export(run, tmp_path, ["litert", "litert"], load_config(None))
+        assert [one.format for one in made.exports] == ["litert"]
         assert {path.name for path in tmp_path.iterdir()} == EVERYTHING - {"saved_model"}
 
     def test_the_result_for_the_terminal(self, run, tmp_path):
-        made = export(run, tmp_path / "out", list(FLOATS), config.load(None))
+        made = export(run, tmp_path / "out", list(FLOATS), load_config(None))
         lines = summary(made, tmp_path / "out").splitlines()
         assert lines[0].split() == ["bytes", "difference", "allowed", "speed"]
         assert [line.split() for line in lines[1:3]] == [
             [
-                one.form,
+                one.format,
                 str(tmp_path / "out" / one.path),
                 f"{one.bytes:,}",
                 f"{one.largest_difference:.1e}",
@@ -370,7 +371,7 @@ class TestExport:
 def refused(kind: type[FerError], run: Path, out: Path, *, overwrite: bool = False) -> str:
     before = contents(out) if out.is_dir() else None
     with pytest.raises(kind) as caught:
-        export(run, out, list(FLOATS), config.load(None), overwrite=overwrite)
+        export(run, out, list(FLOATS), load_config(None), overwrite=overwrite)
     assert (contents(out) if out.is_dir() else None) == before
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -421,14 +422,14 @@ class TestRefusals:
 
 class TestOverwrite:
     def test_replaces_all_of_it(self, run, tmp_path):
-        export(run, tmp_path, list(FLOATS), config.load(None))
+        export(run, tmp_path, list(FLOATS), load_config(None))
         (tmp_path / "saved_model" / "assets" / "older.txt").write_text("")
         (tmp_path / ".export-a1b2c3_d.json").write_text("{")
-        chosen = config.load(None, ["seed=5"])
+        chosen = load_config(None, ["seed=5"])
         export(run, tmp_path, ["saved_model"], chosen, overwrite=True)
         assert {path.name for path in tmp_path.iterdir()} == EVERYTHING - {"model.tflite"}
         assert not (tmp_path / "saved_model" / "assets" / "older.txt").exists()
-        assert config.load(tmp_path / "config.yaml") == chosen
+        assert load_config(tmp_path / "config.yaml") == chosen
 
     def test_that_fails_before_it_writes_leaves_the_old_one_whole(self, whole, tmp_path):
         model = make_model()
@@ -437,15 +438,15 @@ class TestOverwrite:
         refused(RunError, tmp_path / "run", whole, overwrite=True)
 
     def test_that_fails_while_it_writes_leaves_no_mixture(self, run, tmp_path):
-        export(run, tmp_path, list(FLOATS), config.load(None))
+        export(run, tmp_path, list(FLOATS), load_config(None))
         (tmp_path / "config.yaml").unlink()
         (tmp_path / "config.yaml").mkdir()  # a file cannot take its place
         with pytest.raises(StorageError, match=r"config\.yaml: cannot be written"):
-            export(run, tmp_path, list(FLOATS), config.load(None), overwrite=True)
+            export(run, tmp_path, list(FLOATS), load_config(None), overwrite=True)
         assert not (tmp_path / "export.json").exists()
         (tmp_path / "config.yaml").rmdir()
         # What is torn is replaced without being asked, the folder too.
         assert (tmp_path / "saved_model").is_dir()
         assert (tmp_path / publication.BEGUN).exists()
-        export(run, tmp_path, ["litert"], config.load(None))
+        export(run, tmp_path, ["litert"], load_config(None))
         assert {path.name for path in tmp_path.iterdir()} == EVERYTHING - {"saved_model"}

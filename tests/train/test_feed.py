@@ -90,8 +90,8 @@ WAYS = [
     pytest.param({"batch_size": 23}, id="batches without a rest"),
     pytest.param({"deterministic": False}, id="not deterministic"),
     pytest.param({"deterministic": False, "shuffle_buffer": 20}, id="not deterministic, small"),
-    pytest.param({"cache": "memory"}, id="in memory"),
-    pytest.param({"cache": "memory", "shuffle": False}, id="in memory, in stored order"),
+    pytest.param({"cache_in_memory": True}, id="in memory"),
+    pytest.param({"cache_in_memory": True, "shuffle": False}, id="in memory, in stored order"),
 ]
 
 
@@ -112,9 +112,9 @@ class TestRows:
                 assert images.shape == (len(labels), SIZE, SIZE, 1)
                 assert labels.dtype == np.int32
 
-    @pytest.mark.parametrize("cache", ["none", "memory"])
+    @pytest.mark.parametrize("cache", [False, True])
     def test_without_shuffling_the_order_is_the_stored_one(self, either, rows, cache):
-        feed = feed_of(either, 9, shuffle=False, cache=cache)
+        feed = feed_of(either, 9, shuffle=False, cache_in_memory=cache)
         for number in (0, 1):
             images, labels = joined(feed, number)
             np.testing.assert_array_equal(images, TABLE[rows.pixels][..., None])
@@ -181,10 +181,10 @@ class TestRows:
 
 
 class TestOrder:
-    @pytest.mark.parametrize("cache", ["none", "memory"])
+    @pytest.mark.parametrize("cache", [False, True])
     @pytest.mark.parametrize("buffer", [20, 16384])
     def test_follows_from_seed_and_epoch(self, dataset, cache, buffer):
-        make = functools.partial(feed_of, dataset, cache=cache, shuffle_buffer=buffer)
+        make = functools.partial(feed_of, dataset, cache_in_memory=cache, shuffle_buffer=buffer)
         feed = make(seed=5)
         first, second = joined(feed, 0), joined(feed, 1)
         # Whatever was read before, and in whatever feed.
@@ -196,7 +196,7 @@ class TestOrder:
         orders = {images.tobytes() for images in [first[0], *others]}
         assert len(orders) == 4
 
-    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"deterministic": False}])
+    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     def test_is_far_from_the_stored_one(self, dataset, rows, options):
         for number in range(3):
             order = np.array(order_of(rows, joined(feed_of(dataset, **options), number)[0]))
@@ -283,7 +283,7 @@ class TestShards:
             (9, {"batch_size": 64}),
             (4, {"shuffle": False}),
             (4, {"deterministic": False}),
-            (4, {"cache": "memory"}),
+            (4, {"cache_in_memory": True}),
         ],
         ids=str,
     )
@@ -344,10 +344,10 @@ class TestShards:
         whole = [labels for _, labels in batches(feed)]
         assert [part.tolist() for part in rest] == [part.tolist() for part in whole[2:]]
 
-    @pytest.mark.parametrize("cache", ["none", "memory"])
+    @pytest.mark.parametrize("cache", [False, True])
     def test_that_validate_fill_up_where_rows_are_fewer_than_steps(self, dataset, rows, cache):
         """Ten shards of nine row groups: the last has no row at all."""
-        options = {"batch_size": 10, "shuffle": False, "cache": cache}
+        options = {"batch_size": 10, "shuffle": False, "cache_in_memory": cache}
         feeds = [feed_of(dataset, shard=s, shards=10, **options) for s in range(10)]
         assert feeds[9].rows == 0
         parts = [joined(feed) for feed in feeds]
@@ -368,7 +368,7 @@ class TestShards:
 class TestCache:
     def test_needs_the_files_for_the_first_pass_alone(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows})
-        feed = feed_of(folder, cache="memory")
+        feed = feed_of(folder, cache_in_memory=True)
         first = joined(feed, 0)
         for path in (folder / "split=train").iterdir():
             path.unlink()
@@ -376,7 +376,7 @@ class TestCache:
         np.testing.assert_array_equal(joined(feed, 0)[0], first[0])
 
     def test_a_pass_that_was_abandoned_leaves_no_torn_cache(self, dataset, rows):
-        feed = feed_of(dataset, 4, cache="memory")
+        feed = feed_of(dataset, 4, cache_in_memory=True)
         passing = feed.epoch(0)
         next(passing)
         passing.close()
@@ -384,7 +384,7 @@ class TestCache:
 
     def test_a_pass_that_failed_is_not_kept(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
-        feed = feed_of(folder, cache="memory")
+        feed = feed_of(folder, cache_in_memory=True)
         for number in (0, 1):
             with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
                 joined(feed, number)
@@ -409,7 +409,7 @@ READS = {
 
 class TestDamage:
     @pytest.mark.parametrize("read", READS)
-    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"deterministic": False}])
+    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     @pytest.mark.parametrize("more", [1, -1])
     def test_another_number_of_rows(self, rows, write_dataset, tmp_path, more, options, read):
         folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(more))
@@ -471,7 +471,7 @@ class TestDamage:
             READS[read](feed)
         assert str(folder) in one_line(error)
 
-    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"shards": 2}])
+    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"shards": 2}])
     @pytest.mark.parametrize("place", ["pages", "footer", "magic"])
     def test_a_file_that_is_no_parquet_any_more(
         self, rows, write_dataset, tmp_path, place, options
@@ -589,7 +589,7 @@ class TestThreads:
         folder = tmp_path_factory.mktemp("long")
         return write_dataset(folder, {"train": rows}, layout=[[1] * 60, [1] * 60])
 
-    @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"cache": "memory"}])
+    @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"cache_in_memory": True}])
     @pytest.mark.parametrize("read", ["epoch", "dataset", "raw"])
     def test_an_abandoned_pass_leaves_none(self, long_dataset, read, options):
         feed = feed_of(long_dataset, 1, shuffle_buffer=4, **options)
@@ -649,7 +649,7 @@ class TestSoftLabels:
         with_votes = dataclasses.replace(rows, votes=votes)
         return write_dataset(tmp_path_factory.mktemp("voted"), {"train": with_votes})
 
-    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"deterministic": False}])
+    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     def test_come_with_their_images(self, rows, voted, votes, options):
         images, given = joined(feed_of(voted, soft=True, **options))
         order = order_of(rows, images)
@@ -665,7 +665,7 @@ class TestSoftLabels:
 
 
 class TestSkip:
-    @pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"shuffle": False}])
+    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"shuffle": False}])
     @pytest.mark.parametrize("skip", [0, 1, 3, 7])
     def test_goes_on_where_another_pass_stopped(self, dataset, options, skip):
         whole = batches(feed_of(dataset, **options), 2)

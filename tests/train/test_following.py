@@ -19,7 +19,7 @@ def round_of(step):
         validation_accuracy=None,
         validation_mean_class_accuracy=None,
         learning_rate=0.1,
-        trial=0,
+        restart=0,
     )
 
 

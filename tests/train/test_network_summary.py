@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline import config
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.model import summary as network_summary
@@ -261,7 +261,7 @@ class TestSummarize:
         return "no picture: it needs graphviz (apt install graphviz)"
 
     def test_with_the_configuration_alone(self, tmp_path):
-        chosen = config.load(None, ["image.size=28"])
+        chosen = load_config(None, ["image.size=28"])
         first, empty, *lines, last = summarize(chosen, None, tmp_path / "a.png").splitlines()
         assert first == (
             "system_a for 28x28 pixels and 7 classes (angry, disgust, fear, happy, sad, surprise,"
@@ -273,7 +273,7 @@ class TestSummarize:
     def test_with_a_dataset(self, easy_dataset, tmp_path):
         # The size and the classes are those of the dataset, whatever the configuration says.
         made = json.loads((easy_dataset / "manifest.json").read_text())
-        chosen = config.load(None, ["model.options={hidden: 8}", "image.size=48"])
+        chosen = load_config(None, ["model.options={hidden: 8}", "image.size=48"])
         text = summarize(chosen, str(easy_dataset), tmp_path / "a.png")
         assert text.startswith("system_a for 16x16 pixels and 3 classes (angry, happy, sad)\n")
         assert (made["image"]["size"], made["classes"]) == (16, ["angry", "happy", "sad"])
@@ -282,9 +282,9 @@ class TestSummarize:
 
     def test_no_dataset(self, tmp_path):
         with pytest.raises(DatasetError, match="no such folder"):
-            summarize(config.load(None), str(tmp_path / "none"), tmp_path / "a.png")
+            summarize(load_config(None), str(tmp_path / "none"), tmp_path / "a.png")
 
     def test_no_such_network(self, tmp_path):
         with pytest.raises(ConfigError, match="perhaps system_b"):
-            summarize(config.load(None, ["model.name=systemb"]), None, tmp_path / "a.png")
+            summarize(load_config(None, ["model.name=systemb"]), None, tmp_path / "a.png")
         assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_pipeline import config
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, RunError
 from fer_pipeline.learning import networks
 from fer_pipeline.stages.train import train
@@ -317,7 +317,7 @@ def build(size, classes, layer="Registered"):
 
 class TestLayersOfOnesOwn:
     def settings(self, name, *more):
-        return config.load(None, [f"model.name={name}", "training.steps=2", *more])
+        return load_config(None, [f"model.name={name}", "training.steps=2", *more])
 
     def test_are_found_by_whoever_loads_the_model(self, own, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path / "run"), self.settings(own(LAYERS)))

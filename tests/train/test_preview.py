@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, manifest
+from fer_pipeline import manifest
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.data import examples
 from fer_pipeline.learning.data.augmentation import augmenter, mixup
@@ -23,12 +24,12 @@ EVERYTHING = (
     "shear=0.25",
     "contrast=0.3",
     "brightness=0.2",
-    "erasing=0.25",
+    "random_erasing=0.25",
 )
 
 
 def chosen(*keys, **others):
-    return config.load(
+    return load_config(
         None,
         [f"training.augmentation.{key}" for key in keys]
         + [f"{key.replace('__', '.')}={value}" for key, value in others.items()],
@@ -65,7 +66,8 @@ def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
         preview(str(tmp_path / "none"), chosen("border=reflect"), tmp_path / "it.png")
     assert str(error.value) == (
         "nothing to preview: training changes no image; set one of training.augmentation (flip,"
-        " rotation, shift, zoom, shear, contrast, brightness, erasing) or training.mixup"
+        " rotation, shift, zoom, shear, contrast, brightness, random_erasing) or"
+        " training.mixup_alpha"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -138,7 +140,7 @@ def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path)
     some = dataclasses.replace(rows, pixels=rows.pixels[kept], labels=rows.labels[kept])
     write_dataset(tmp_path / "d", {"train": some})
     assert manifest.read(tmp_path / "d").classes == list(CLASSES)
-    said = preview(str(tmp_path / "d"), chosen(training__mixup=0.4), tmp_path / "it.png")
+    said = preview(str(tmp_path / "d"), chosen(training__mixup_alpha=0.4), tmp_path / "it.png")
     assert said.startswith("mixup on 2 images: ")
 
 
@@ -152,7 +154,7 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
         ("shear", "±0.25", ["−0.25", "+0.25"]),  # noqa: RUF001
         ("contrast", "×0.7 to ×1.3", ["×0.7", "×1.3"]),  # noqa: RUF001
         ("brightness", "±51 of 255", ["−51", "+51"]),  # noqa: RUF001
-        ("erasing", "a square of up to 4 px", ["4 px", "4 px"]),
+        ("random_erasing", "a square of up to 4 px", ["4 px", "4 px"]),
     ]
     made = {group.title: [column.images for column in group.columns] for group in groups}
     np.testing.assert_array_equal(made["flip"][0], images[:, :, ::-1])
@@ -169,10 +171,10 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
         for image, found in zip(images, turned, strict=True):
             expected = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
             assert np.abs(found - expected).max() < 255 / 16  # OpenCV's 1/32 pixel, along x and y
-    for number, erased in enumerate(made["erasing"]):
+    for number, erased in enumerate(made["random_erasing"]):
         assert ((erased != images).sum(axis=(1, 2)) <= 16).all()
         assert (erased != images).any(axis=(1, 2)).all()
-        assert not np.array_equal(erased, made["erasing"][1 - number])
+        assert not np.array_equal(erased, made["random_erasing"][1 - number])
     rim, smaller, larger = images[:, 0].mean(), *(zoomed[:, 0].mean() for zoomed in made["zoom"])
     assert smaller < rim / 2 < larger, "a smaller image leaves a black rim, a larger one none"
 
@@ -189,7 +191,7 @@ def test_all_together_is_what_training_makes(images):
 
 
 def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
-    training = chosen(*EVERYTHING, training__mixup=0.6).training
+    training = chosen(*EVERYTHING, training__mixup_alpha=0.6).training
     before, after = examples.together(images, np.array([2, 0, 1]), CLASSES, training, 7, 12)
     assert (before.title, after.title) == ("before mixup", "as training sees them")
     assert after.range == "with mixup, alpha 0.6"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from fer_pipeline import config
-from fer_pipeline.config.learning import Optimizer, Schedule, Training
+from fer_pipeline.config import load_config
+from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.data.feed import NO_ROW
 from fer_pipeline.learning.training import optimization, precision
@@ -159,8 +159,8 @@ def step_of(gradient, **chosen):
     network = keras.Sequential([keras.Input((2,)), layer])
     for variable in layer.weights:
         variable.assign(np.ones(variable.shape))
-    chosen = Optimizer(**chosen)
-    optimizer = optimization.make_optimizer(chosen, Schedule(), 10, 10)
+    chosen = OptimizerConfig(**chosen)
+    optimizer = optimization.make_optimizer(chosen, ScheduleConfig(), 10, 10)
     optimization.build(optimizer, network)
     gradients = [tf.fill(variable.shape, gradient) for variable in layer.weights]
     optimizer.apply(gradients, layer.weights)
@@ -194,11 +194,11 @@ class TestOptimizer:
         np.testing.assert_allclose(bias, 1, atol=1e-6)
 
     def test_a_gradient_is_clipped_by_the_norm_of_all(self):
-        kernel, bias = step_of(2.0, name="sgd", learning_rate=1.0, clip_norm=0.5)
+        kernel, bias = step_of(2.0, name="sgd", learning_rate=1.0, global_clipnorm=0.5)
         # Six numbers, each 2: their norm is 2 * sqrt(6).
         np.testing.assert_allclose(kernel, 1 - 0.5 / math.sqrt(6), rtol=1e-5)
         np.testing.assert_allclose(bias, 1 - 0.5 / math.sqrt(6), rtol=1e-5)
-        kernel, _ = step_of(0.01, name="sgd", learning_rate=1.0, clip_norm=0.5)
+        kernel, _ = step_of(0.01, name="sgd", learning_rate=1.0, global_clipnorm=0.5)
         np.testing.assert_allclose(kernel, 0.99, rtol=1e-6)
 
     @pytest.mark.parametrize(
@@ -215,14 +215,14 @@ class TestOptimizer:
     def test_what_would_be_ignored_is_refused(self, chosen, problem):
         overrides = [f"training.optimizer.{key}={value}" for key, value in chosen.items()]
         with pytest.raises(ConfigError, match=r"training\.optimizer") as error:
-            config.load(None, overrides)
+            load_config(None, overrides)
         assert problem in str(error.value)
 
 
 class TestSchedule:
     def rates(self, schedule, steps=100, steps_per_epoch=10):
         optimizer = optimization.make_optimizer(
-            Optimizer(learning_rate=0.5), schedule, steps, steps_per_epoch
+            OptimizerConfig(learning_rate=0.5), schedule, steps, steps_per_epoch
         )
         variable = keras.Variable([0.0])
         optimizer.build([variable])
@@ -233,42 +233,42 @@ class TestSchedule:
         return np.array(found)
 
     def test_constant(self):
-        assert set(self.rates(Schedule())) == {0.5}
+        assert set(self.rates(ScheduleConfig())) == {0.5}
 
     def test_cosine_with_warm_up(self):
-        rates = self.rates(Schedule(kind="cosine", warmup_epochs=2, final=0.01))
+        rates = self.rates(ScheduleConfig(kind="cosine", warmup_epochs=2, min_learning_rate=0.01))
         np.testing.assert_allclose(rates[:20], 0.5 * np.arange(20) / 20, rtol=1e-5)
         passed = np.arange(80) / 80
         expected = 0.01 + (0.5 - 0.01) * (1 + np.cos(math.pi * passed)) / 2
         np.testing.assert_allclose(rates[20:], expected, rtol=1e-4)
 
     def test_cosine(self):
-        rates = self.rates(Schedule(kind="cosine"))
+        rates = self.rates(ScheduleConfig(kind="cosine"))
         np.testing.assert_allclose(
             rates, 0.25 * (1 + np.cos(math.pi * np.arange(100) / 100)), atol=1e-6
         )
 
     def test_constant_after_warm_up(self):
-        rates = self.rates(Schedule(warmup_epochs=1.5))
+        rates = self.rates(ScheduleConfig(warmup_epochs=1.5))
         np.testing.assert_allclose(rates[:15], 0.5 * np.arange(15) / 15, rtol=1e-5)
         np.testing.assert_allclose(rates[15:], 0.5, rtol=1e-6)
 
     def test_a_warm_up_that_plateau_does_not_have_is_refused(self):
         with pytest.raises(ConfigError, match="plateau has no warm-up"):
-            config.load(
+            load_config(
                 None, ["training.schedule.kind=plateau", "training.schedule.warmup_epochs=1"]
             )
 
     def test_plateau_and_early_stopping_are_keras_callbacks(self):
-        chosen = Training(
-            schedule=Schedule(kind="plateau", factor=0.2, patience=3, minimum=1e-5),
+        chosen = TrainingConfig(
+            schedule=ScheduleConfig(kind="plateau", factor=0.2, patience=3, min_learning_rate=1e-5),
             early_stopping={"monitor": "val_accuracy", "patience": 7, "min_delta": 0.01},
         )
         plateau, stopping = optimization.watchers(chosen)
         assert (plateau.monitor, plateau.mode, plateau.factor) == ("val_loss", "min", 0.2)
         assert (plateau.patience, plateau.min_lr) == (3, 1e-5)
         assert (stopping.monitor, stopping.mode, stopping.patience) == ("val_accuracy", "max", 7)
-        assert optimization.watchers(Training()) == []
+        assert optimization.watchers(TrainingConfig()) == []
 
     @pytest.mark.parametrize(
         ("overrides", "key"),
@@ -278,31 +278,31 @@ class TestSchedule:
                 ["training.early_stopping.monitor=val_accuracy"],
                 "training.early_stopping.monitor: val_accuracy",
             ),
-            (["training.trials=2"], "training.trials: the best of several"),
+            (["training.restarts=2"], "training.restarts: the best of several"),
         ],
     )
     def test_what_watches_validation_needs_it(self, overrides, key):
         with pytest.raises(ConfigError) as error:
-            optimization.require_validation(config.load(None, overrides).training)
+            optimization.require_validation(load_config(None, overrides).training)
         assert str(error.value) == (
             f"{key} needs a validation split, and the dataset has none; make it with"
             " split.validation"
         )
         optimization.require_validation(
-            config.load(None, ["training.early_stopping.monitor=loss"]).training
+            load_config(None, ["training.early_stopping.monitor=loss"]).training
         )
 
 
 class TestTransform:
     def test_of_nothing_is_none(self):
-        assert transform(Training(), 16, 3) is None
+        assert transform(TrainingConfig(), 16, 3) is None
 
     def test_augments_and_then_mixes(self):
         images = tf.random.stateless_uniform((6, 16, 16, 1), [1, 2], 0, 255)
-        chosen = Training(augmentation={"brightness": 0.5}, mixup=1.0)
+        chosen = TrainingConfig(augmentation={"brightness": 0.5}, mixup_alpha=1.0)
         seed = tf.constant([3, 4], tf.int64)
         changed, mixed = transform(chosen, 16, 3)(images, tf.constant([0, 1, 2, 0, 1, 2]), seed)
-        alone, labels = transform(Training(augmentation={"brightness": 0.5}), 16, 3)(
+        alone, labels = transform(TrainingConfig(augmentation={"brightness": 0.5}), 16, 3)(
             images, tf.constant([0, 1, 2, 0, 1, 2]), seed
         )
         assert labels.numpy().tolist() == [0, 1, 2, 0, 1, 2]

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config, storage
+from fer_pipeline import storage
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.training import checkpoint, precision
@@ -42,15 +43,23 @@ def build(size, classes):
     )
 """
 EVERYTHING = [
-    *("seed=5", "feed.batch_size=23", "model.name=stateful.network"),
-    *("training.epochs=6", "training.validate_every=4", "training.checkpoint_every=3"),
+    *("seed=5", "loader.batch_size=23", "model.name=stateful.network"),
+    *("training.epochs=6", "training.validate_every_steps=4", "training.checkpoint_every_steps=3"),
     *("training.optimizer.name=adamw", "training.optimizer.learning_rate=0.01"),
-    *("training.optimizer.weight_decay=0.01", "training.optimizer.clip_norm=1"),
+    *("training.optimizer.weight_decay=0.01", "training.optimizer.global_clipnorm=1"),
     *("training.schedule.kind=plateau", "training.schedule.patience=2"),
     *("training.schedule.min_delta=0.3", "training.early_stopping.monitor=val_loss"),
-    *("training.early_stopping.patience=50", "training.label_smoothing=0.1", "training.mixup=0.2"),
-    *("training.average=0.9", "training.class_weights=balanced", "training.augmentation.flip=true"),
-    *("training.augmentation.rotation=10", "training.augmentation.erasing=0.5"),
+    *(
+        "training.early_stopping.patience=50",
+        "training.label_smoothing=0.1",
+        "training.mixup_alpha=0.2",
+    ),
+    *(
+        "training.ema_decay=0.9",
+        "training.class_weights=balanced",
+        "training.augmentation.flip=true",
+    ),
+    *("training.augmentation.rotation=10", "training.augmentation.random_erasing=0.5"),
 ]
 
 
@@ -68,7 +77,7 @@ def network(tmp_path_factory):
 
 
 def chosen(*overrides):
-    return config.load(None, [*EVERYTHING, *overrides])
+    return load_config(None, [*EVERYTHING, *overrides])
 
 
 def arguments(*overrides):
@@ -146,8 +155,8 @@ class TestResumed:
         assert processes == len(due) + 1
         assert outputs(run) == outputs(folder)
 
-    def test_in_the_middle_of_trials(self, easy_dataset, tmp_path):
-        settings = chosen("training.trials=3", "training.epochs=2")
+    def test_in_the_middle_of_restarts(self, easy_dataset, tmp_path):
+        settings = chosen("training.restarts=3", "training.epochs=2")
         whole = train(str(easy_dataset), str(tmp_path / "whole"), settings)
         run = tmp_path / "run"
         for after in (2, 6, 7):
@@ -155,7 +164,7 @@ class TestResumed:
                 train(str(easy_dataset), str(run), settings, resume=run.exists())
         found = train(str(easy_dataset), str(run), own(run), resume=True)
         assert outputs(run) == outputs(tmp_path / "whole")
-        assert found.best_trial == whole.best_trial
+        assert found.best_restart == whole.best_restart
         rows = (run / "history.csv").read_text().splitlines()[1:]
         assert [row.split(",")[-2] for row in rows] == [t for t in "012" for _ in range(4)]
 
@@ -189,7 +198,7 @@ class TestResumed:
 
     def test_with_a_cache_and_a_schedule_by_step(self, easy_dataset, tmp_path):
         settings = chosen(
-            *("feed.cache=memory", "training.schedule.kind=cosine", "training.epochs=3"),
+            *("loader.cache_in_memory=true", "training.schedule.kind=cosine", "training.epochs=3"),
             "training.schedule.warmup_epochs=1",
         )
         train(str(easy_dataset), str(tmp_path / "whole"), settings)
@@ -267,7 +276,7 @@ def resume(*arguments, cwd):
 class TestKilled:
     def test_at_any_time(self, easy_dataset, tmp_path, network):
         """Real processes, real SIGKILL, at moments that nobody chose."""
-        settings = arguments("training.epochs=60", "training.validate_every=16")
+        settings = arguments("training.epochs=60", "training.validate_every_steps=16")
         begin = ["--dataset", easy_dataset, "--output"]
         whole, run = tmp_path / "whole", tmp_path / "run"
         undisturbed = resume(*begin, whole, *settings, cwd=network)
@@ -367,7 +376,7 @@ class TestRefusals:
 
     def test_what_has_no_bearing_on_the_result_may_change(self, easy_dataset, unfinished, whole):
         other = chosen(
-            *("inference.batch_size=7", "training.checkpoint_every=2"),
+            *("inference.batch_size=7", "training.checkpoint_every_steps=2"),
             "tracking.tensorboard=false",
         )
         train(str(easy_dataset), str(unfinished), other, resume=True)
@@ -474,8 +483,8 @@ class TestRefusals:
         run = tmp_path / "run"
         bad = chosen(
             *("training.optimizer.name=sgd", "training.optimizer.weight_decay=0"),
-            *("training.optimizer.clip_norm=null", "training.optimizer.learning_rate=1e30"),
-            *("training.validate_every=30", "training.checkpoint_every=1"),
+            *("training.optimizer.global_clipnorm=null", "training.optimizer.learning_rate=1e30"),
+            *("training.validate_every_steps=30", "training.checkpoint_every_steps=1"),
         )
         with pytest.raises(RunError, match=r"^the loss is nan after \d steps") as error:
             train(str(easy_dataset), str(run), bad)

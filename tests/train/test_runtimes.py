@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline import config, images, manifest, publication
+from fer_pipeline import images, manifest, publication
 from fer_pipeline.accounting import Split
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.data import sampling
 from fer_pipeline.learning.model import bundle, exporting, exports, litert, run_folder
@@ -74,7 +75,7 @@ def make_run(folder: Path, model: keras.Model) -> Path:
 def whole(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an export of every form in its folder."""
     run = make_run(tmp_path_factory.mktemp("whole") / "run", make_model())
-    export(run, None, list(EXPORTED), config.load(None), dataset=easy_dataset)
+    export(run, None, list(EXPORTED), load_config(None), dataset=easy_dataset)
     return run
 
 
@@ -173,16 +174,16 @@ class TestInt8:
         assert said.agreement == Agreement(
             dataset={"path": str(easy_dataset), "checksum": "fedcba9876543210"},
             seed=0,
-            calibrated_on="train",
+            calibration_split="train",
             calibration_images=115,
             split="validation",
             images=40,
-            same=np.sum(found.argmax(1) == expected.argmax(1)),
-            right=np.sum(found.argmax(1) == faces.labels),
-            float_right=np.sum(expected.argmax(1) == faces.labels),
+            agreeing_images=np.sum(found.argmax(1) == expected.argmax(1)),
+            correct_images=np.sum(found.argmax(1) == faces.labels),
+            float_correct_images=np.sum(expected.argmax(1) == faces.labels),
         )
         # It decides clearly: no rounding changes that.
-        assert (said.agreement.same, said.agreement.right) == (40, 40)
+        assert (said.agreement.agreeing_images, said.agreement.correct_images) == (40, 40)
         assert np.abs(found - expected).max() < 0.05
         assert len(np.unique(found.max(axis=1))) == 40
         assert (said.largest_difference, said.tolerance) == (None, None)
@@ -211,7 +212,7 @@ class TestInt8:
         with_another_bias([0.0, 1000.0, 0.0])
         with pytest.raises(RunError) as raised:
             export(
-                whole, tmp_path / "out", ["litert_int8"], config.load(None), dataset=easy_dataset
+                whole, tmp_path / "out", ["litert_int8"], load_config(None), dataset=easy_dataset
             )
         assert str(raised.value) == (
             f"{whole}: as litert_int8 it recognises {(faces.labels == 1).sum()} of 40 images, in"
@@ -225,7 +226,7 @@ class TestInt8:
         with_another_bias([np.nan, 0.0, 0.0])
         with pytest.raises(RunError) as raised:
             export(
-                whole, tmp_path / "out", ["litert_int8"], config.load(None), dataset=easy_dataset
+                whole, tmp_path / "out", ["litert_int8"], load_config(None), dataset=easy_dataset
             )
         assert str(raised.value) == (
             f"{whole}: as litert_int8 it gives no finite probabilities for 40 of 40 images; nothing"
@@ -246,7 +247,7 @@ class TestInt8:
                 whole,
                 tmp_path / f"of {data.name}",
                 ["litert_int8"],
-                config.load(None),
+                load_config(None),
                 dataset=data,
             )
             warned.append([m for m in caplog.messages if "is not the dataset" in m])
@@ -261,7 +262,7 @@ class TestInt8:
 
     def test_a_dataset_that_no_form_needs_is_refused(self, whole, tmp_path) -> None:
         with pytest.raises(RunError) as raised:
-            export(whole, tmp_path / "out", ["litert"], config.load(None), dataset="data/a")
+            export(whole, tmp_path / "out", ["litert"], load_config(None), dataset="data/a")
         assert str(raised.value) == (
             "data/a: no form that is asked for needs a dataset; add --format litert_int8, or leave"
             " --dataset out"
@@ -271,7 +272,7 @@ class TestInt8:
         assert default_forms(None) == ["saved_model", "litert"]
         assert default_forms("data") == ["saved_model", "litert", "litert_int8"]
         with pytest.raises(RunError) as raised:
-            export(whole, tmp_path / "out", ["litert_int8"], config.load(None))
+            export(whole, tmp_path / "out", ["litert_int8"], load_config(None))
         assert str(raised.value) == (
             f"{whole}: litert_int8 is calibrated on faces; --dataset names the folder of a"
             " preprocess job"
@@ -285,7 +286,7 @@ class TestInt8:
         info["classes"] = ["sad", "angry", "happy"]
         (run / run_folder.INFO).write_text(json.dumps(info))
         with pytest.raises(DatasetError, match="its classes are angry, happy, sad"):
-            export(run, None, ["litert_int8"], config.load(None), dataset=easy_dataset)
+            export(run, None, ["litert_int8"], load_config(None), dataset=easy_dataset)
 
     def test_the_summary_says_what_it_costs(self, whole) -> None:
         made = exports.read(whole / "export")
@@ -294,11 +295,11 @@ class TestInt8:
         assert [line.split()[0] for line in lines[1:4]] == list(EXPORTED)
         assert (
             f"in 8-bit integers, on 40 images of the validation split: accuracy"
-            f" {found.right / 40:.2%}, in float32 {found.float_right / 40:.2%}, the same emotion"
-            f" for {found.same / 40:.2%}"
+            f" {found.correct_images / 40:.2%}, in float32 {found.float_correct_images / 40:.2%},"
+            f" the same emotion for {found.agreeing_images / 40:.2%}"
         ) in lines
         assert (
-            "score takes it only with --runtime litert: it was tried on 40 images, 500 are needed"
+            "score takes it only with --backend litert: it was tried on 40 images, 500 are needed"
         ) in lines
 
 
@@ -329,7 +330,7 @@ class TestFolder:
 class TestReplacedRun:
     def test_its_export_goes_with_it(self, easy_dataset, whole, tmp_path) -> None:
         settings = ["model.name=system_a", "model.options.hidden=4", "training.steps=4"]
-        tiny = config.load(None, [*settings, "training.precision=float32"])
+        tiny = load_config(None, [*settings, "training.precision=float32"])
         run = tmp_path / "run"
         train(str(easy_dataset), str(run), tiny)
         shutil.copytree(whole / "export", run / "export")
@@ -345,7 +346,7 @@ class TestReplacedRun:
         self, easy_dataset, whole, tmp_path, caplog
     ) -> None:
         settings = ["model.name=system_a", "model.options.hidden=4", "training.steps=4"]
-        tiny = config.load(None, [*settings, "training.precision=float32"])
+        tiny = load_config(None, [*settings, "training.precision=float32"])
         run = tmp_path / "run"
         train(str(easy_dataset), str(run), tiny)
         shutil.copytree(whole / "export", tmp_path / "theirs")
@@ -417,24 +418,24 @@ class TestPredictor:
 # --- What scores.
 
 
-def agreed(images: int = 10_000, lost: int = 0, same: int | None = None) -> Agreement:
+def agreed(images: int = 10_000, lost: int = 0, agreeing_images: int | None = None) -> Agreement:
     """So many answers, of which these many are no longer right, and these many the same."""
     return Agreement(
         dataset={},
         seed=0,
-        calibrated_on="train",
+        calibration_split="train",
         calibration_images=1,
         split="validation",
         images=images,
-        same=images if same is None else same,
-        right=images // 2 - lost,
-        float_right=images // 2,
+        agreeing_images=images if agreeing_images is None else agreeing_images,
+        correct_images=images // 2 - lost,
+        float_correct_images=images // 2,
     )
 
 
 def form(name: str, speed: float | None, agreement: Agreement | None = None) -> Exported:
     return Exported(
-        form=name,
+        format=name,
         path=EXPORTED[name],
         bytes=1,
         largest_difference=0.0,
@@ -503,8 +504,8 @@ class TestEqual:
             ({"images": 3500, "lost": 7}, ""),
             ({"lost": 21}, "it loses 0.21 points of accuracy"),
             ({"images": 1000, "lost": 9}, "it loses 0.90 points of accuracy"),
-            ({"same": 9700}, ""),
-            ({"same": 9699}, "it says another emotion for 3.01% of the images"),
+            ({"agreeing_images": 9700}, ""),
+            ({"agreeing_images": 9699}, "it says another emotion for 3.01% of the images"),
             ({"images": 500}, ""),
             ({"images": 499}, "it was tried on 499 images, 500 are needed"),
         ],
@@ -578,12 +579,12 @@ class TestChoice:
             if expected == "model.keras"
             else run / "export" / EXPORTED[expected]
         )
-        assert (made.form, made.name) == (
+        assert (made.format, made.name) == (
             expected,
             "keras" if expected == "model.keras" else "litert",
         )
         assert (made.content, made.sha256) == (path.read_bytes(), run_folder.digest(path))
-        assert caplog.messages[-1] == f"scoring with {made.name} ({made.form}): {reason}"
+        assert caplog.messages[-1] == f"scoring with {made.name} ({made.format}): {reason}"
         warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
         assert warned == (
             ["litert_int8 does not answer as the model does: it loses 0.70 points of accuracy"]
@@ -592,7 +593,7 @@ class TestChoice:
         )
         assert made.said() == {
             "name": made.name,
-            "form": expected,
+            "format": expected,
             "reason": reason,
             "sha256": made.sha256,
         }
@@ -646,7 +647,7 @@ class TestChoice:
         assert "\n" not in message
         # Left to itself, it goes on without, and says why.
         made = chosen(run, "auto")
-        assert (made.form, made.reason) == ("model.keras", message)
+        assert (made.format, made.reason) == ("model.keras", message)
         assert dataclasses.replace(chosen(run, "keras"), reason=message) == made
 
     @pytest.mark.parametrize("state", ["none", "another model", "no form", "damaged"])
@@ -665,6 +666,6 @@ class TestChoice:
         with pytest.raises(RunError) as raised:
             chosen(run, "litert")
         assert str(raised.value).endswith(
-            "; the installation is not whole: install the package again, or choose --runtime keras"
+            "; the installation is not whole: install the package again, or choose --backend keras"
         )
         assert "--model" not in str(raised.value)

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline import config, emotions
+from fer_pipeline import emotions
+from fer_pipeline.config import load_config
 from fer_pipeline.learning.model import bundle, exports, run_folder
 from fer_pipeline.learning.model.summary import describe
 from fer_pipeline.publication import SHIPPED
@@ -70,8 +71,8 @@ class TestModel:
 
     def test_was_trained_with_the_configuration_that_is_shipped(self, folder, shipped):
         _, info = shipped
-        trained = config.load(folder / "config.yaml").dump()
-        written = config.load(ROOT / "conf" / f"{folder.name}.yaml").dump()
+        trained = load_config(folder / "config.yaml").to_dict()
+        written = load_config(ROOT / "conf" / f"{folder.name}.yaml").to_dict()
         for chosen in (trained, written):
             # All rows of the last run are for training; the first one chose on a tenth of them.
             assert chosen["split"].pop("validation") in (0.0, 0.1)
@@ -95,7 +96,7 @@ class TestModel:
     def test_the_export_is_that_of_this_model(self, folder, shipped):
         made = exports.read(folder / run_folder.EXPORTS)
         assert made.model["sha256"] == shipped[1].sha256
-        assert {one.form for one in made.exports} == FORMS[folder.name]
+        assert {one.format for one in made.exports} == FORMS[folder.name]
 
     def test_the_card_says_what_the_report_says(self, folder, report):
         card = (folder / "README.md").read_text()

@@ -70,12 +70,12 @@ def test_the_unit_is_the_models_own_speed(tmp_path, monkeypatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(speed, "measure", measure)
     made = [
-        Exported(form=form, path=path, bytes=1, largest_difference=0, tolerance=0, sha256={})
+        Exported(format=form, path=path, bytes=1, largest_difference=0, tolerance=0, sha256={})
         for form, path in EXPORTED.items()
     ]
     info = RunInfo.model_construct(network="system_a", size=SIZE)
     found = forms.timed(made, tmp_path / "run", info, tmp_path)
-    assert {one.form: one.relative_speed for one in found} == {
+    assert {one.format: one.relative_speed for one in found} == {
         "saved_model": 0.5,
         "litert": 2.0,
         "litert_int8": 4.0,

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, StorageError
 from fer_pipeline.learning.training.history import History, Round
 from fer_pipeline.learning.training.tensorboard import TensorBoard
@@ -23,7 +23,7 @@ DRAWN = Round(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
 FIRST = Round(7, 1, 0.75, 0.5, 1.5, 0.25, 0.375, 0.25)
 SECOND = Round(14, 2, 0.625, 0.875, 1.0, 0.75, 0.5, 0.125)
 UNVALIDATED = Round(21, 3, 0.5, 0.25, None, None, None, 0.0625)
-TRIAL = Round(7, 1, 0.25, 0.125, 2.0, 0.5, 0.25, 0.5, trial=1)
+RESTART = Round(7, 1, 0.25, 0.125, 2.0, 0.5, 0.25, 0.5, restart=1)
 Points = dict[str, list[tuple[int, float]]]
 
 
@@ -94,19 +94,19 @@ class TestTensorBoard:
         assert self.events(folder)["validation/epoch_loss"] == [(0, 1.25), (7, 1.5), (14, 1.125)]
         assert self.events(folder)["train/epoch_loss"] == [(7, 0.75), (14, 0.625)]
 
-    def test_each_trial_has_a_folder_of_its_own(self, tmp_path, history):
+    def test_each_restart_has_a_folder_of_its_own(self, tmp_path, history):
         made = self.callback(tmp_path, history)
         history.add(FIRST)
         made.on_epoch_end(0)
         made.on_train_end()
         made.on_train_begin()
-        history.add(TRIAL)
+        history.add(RESTART)
         made.on_epoch_end(0)
         made.on_train_end()
         found = self.events(tmp_path / "run" / "tensorboard")
         assert found["validation/epoch_accuracy"] == [(7, 0.25)]
-        assert found["trial_1/validation/epoch_accuracy"] == [(7, 0.5)]
-        assert found["trial_1/train/epoch_accuracy"] == [(7, 0.125)]
+        assert found["restart_1/validation/epoch_accuracy"] == [(7, 0.5)]
+        assert found["restart_1/train/epoch_accuracy"] == [(7, 0.125)]
 
     def test_only_event_files_are_deleted(self, tmp_path, history):
         folder = tmp_path / "run" / "tensorboard"
@@ -142,7 +142,7 @@ def begin(history: History, *settings: str, resumed: bool = False) -> MLflow:
     made = MLflow(
         Path("mlflow.json"),
         history,
-        config.load(None, ["tracking.mlflow=true", *settings]),
+        load_config(None, ["tracking.mlflow.enabled=true", *settings]),
         name="a run",
         dataset_checksum="fedcba9876543210",
         resumed=resumed,
@@ -156,7 +156,10 @@ class Looker:
 
     def __init__(self, store: str, experiment: str) -> None:
         self.client, self.experiment = mlflow.MlflowClient(store), experiment
-        self._settings = (f"tracking.uri={store}", f"tracking.experiment={experiment}")
+        self._settings = (
+            f"tracking.mlflow.uri={store}",
+            f"tracking.mlflow.experiment={experiment}",
+        )
 
     def begin(self, history: History, *settings: str, resumed: bool = False) -> MLflow:
         return begin(history, *self._settings, *settings, resumed=resumed)
@@ -204,7 +207,7 @@ class TestMLflow:
         assert (artifact.path, Path(found).read_text()) == ("model.keras", "a model")
 
     def test_the_parameters_are_the_whole_configuration(self, looker, history):
-        settings = ["model.options={hidden: 16}", "split.usage.Own=null", "seed=5"]
+        settings = ["model.options={hidden: 16}", "split.usage_to_split.Own=null", "seed=5"]
         looker.begin(history, *settings)
         (run,) = looker.runs()
         parameters = run.data.params
@@ -218,9 +221,9 @@ class TestMLflow:
             "split.deduplicate": "true",
         }
         assert {name: parameters.get(name) for name in expected} == expected
-        assert json.loads(parameters["split.usage"])["Own"] is None
+        assert json.loads(parameters["split.usage_to_split"])["Own"] is None
         # Every key of the reference, but for where the run itself is written.
-        sections = config.load(None).dump()
+        sections = load_config(None).to_dict()
         assert {name.partition(".")[0] for name in parameters} == (
             set(sections) - {"tracking"} | {"dataset_checksum"}
         )
@@ -272,19 +275,19 @@ class TestMLflow:
         with pytest.raises(StorageError, match=r"mlflow\.json: is damaged; delete it"):
             looker.begin(history, resumed=True)
 
-    def test_each_trial_has_metrics_of_its_own(self, looker, history, tmp_path):
+    def test_each_restart_has_metrics_of_its_own(self, looker, history, tmp_path):
         made = looker.begin(history)
         history.add(FIRST)
         made.on_epoch_end(0)
         made.on_train_begin()
-        history.add(TRIAL)
+        history.add(RESTART)
         made.on_epoch_end(0)
         again = looker.begin(History(tmp_path / "again.csv", [FIRST]), resumed=True)
-        again._history.add(TRIAL)
+        again._history.add(RESTART)
         again.on_epoch_end(0)
         found = looker.points(made.run_id)
         assert found["validation_accuracy"] == [(7, 0.25)]
-        assert found["trial_1/validation_accuracy"] == [(7, 0.5)]
+        assert found["restart_1/validation_accuracy"] == [(7, 0.5)]
         assert len(looker.runs()) == 1
 
     def test_a_round_that_is_not_taken_is_sent_with_the_next(self, store, looker, history, caplog):
@@ -317,10 +320,10 @@ class TestRefusals:
     def test_a_store_that_is_none(self, here, history, uri):
         (here / "garbage.db").write_text("this is no database, whatever its name says")
         with pytest.raises(ConfigError) as error:
-            begin(history, f"tracking.uri={uri}")
+            begin(history, f"tracking.mlflow.uri={uri}")
         message = str(error.value)
         shown = uri.replace("me:secret@", "")
-        assert message.startswith(f"tracking.uri: {shown} cannot be used: ")
+        assert message.startswith(f"tracking.mlflow.uri: {shown} cannot be used: ")
         assert "secret" not in message
         assert "\n" not in message
 
@@ -330,7 +333,7 @@ class TestRefusals:
             begin(history)
         assert str(error.value) == (
             "tracking.mlflow: MLflow is not installed; pip install 'fer_pipeline[mlflow]', or"
-            " leave it out with tracking.mlflow=false"
+            " leave it out with tracking.mlflow.enabled=false"
         )
 
 
@@ -347,7 +350,7 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "from fer_pipeline.learning.training.history import History, Round\n"
         "from fer_pipeline.learning.training.tracking import MLflow\n"
         "history = History(Path('history.csv'))\n"
-        "chosen = config.load(None, ['tracking.mlflow=true'])\n"
+        "chosen = load_config(None, ['tracking.mlflow.enabled=true'])\n"
         "made = MLflow(Path('mlflow.json'), history, chosen, name='a', dataset_checksum='b',"
         " resumed=False)\n"
         "made.on_train_begin()\n"

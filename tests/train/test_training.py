@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fer_pipeline import config, interruption, provenance
+from fer_pipeline import interruption, provenance
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.learning import networks
 from fer_pipeline.learning.data.feed import Feed
@@ -48,11 +49,11 @@ OUTPUTS = {
 def chosen(*overrides, seed=0, batch_size=23, steps=10):
     """A configuration; by default an epoch is five steps."""
     length = [f"training.steps={steps}"] if steps else []
-    return config.load(
+    return load_config(
         None,
         [
             f"seed={seed}",
-            f"feed.batch_size={batch_size}",
+            f"loader.batch_size={batch_size}",
             "model.options.hidden=8",
             "training.optimizer.learning_rate=0.02",
             *length,
@@ -200,19 +201,22 @@ class TestRounds:
         [
             (["training.epochs=2"], [(0, 0), (5, 1), (10, 2)]),
             (
-                ["training.epochs=2", "training.validate_every=4"],
+                ["training.epochs=2", "training.validate_every_steps=4"],
                 [(0, 0), (4, 1), (8, 2), (10, 2)],
             ),
             # The last round is short.
             (["training.steps=7"], [(0, 0), (5, 1), (7, 2)]),
             (
-                ["training.steps=7", "training.validate_every=3"],
+                ["training.steps=7", "training.validate_every_steps=3"],
                 [(0, 0), (3, 1), (6, 2), (7, 2)],
             ),
-            (["training.steps=3", "training.validate_every=1"], [(0, 0), (1, 1), (2, 1), (3, 1)]),
+            (
+                ["training.steps=3", "training.validate_every_steps=1"],
+                [(0, 0), (1, 1), (2, 1), (3, 1)],
+            ),
             # Larger than the steps, and over two epochs.
-            (["training.steps=4", "training.validate_every=99"], [(0, 0), (4, 1)]),
-            (["training.steps=12", "training.validate_every=12"], [(0, 0), (12, 3)]),
+            (["training.steps=4", "training.validate_every_steps=99"], [(0, 0), (4, 1)]),
+            (["training.steps=12", "training.validate_every_steps=12"], [(0, 0), (12, 3)]),
         ],
         ids=lambda value: " ".join(value) if isinstance(value[0], str) else "",
     )
@@ -248,7 +252,7 @@ class TestLearning:
         info = train(
             str(easy_dataset),
             str(tmp_path),
-            chosen("training.validate_every=30", steps=150, batch_size=16),
+            chosen("training.validate_every_steps=30", steps=150, batch_size=16),
         )
         rows = table(tmp_path / "history.csv")
         losses = [float(row["minibatch_loss"]) for row in rows[1:]]
@@ -329,7 +333,9 @@ class TestWhatIsKept:
     ):
         data = write_dataset(tmp_path / "data", {"train": bright_and_dark(TRAIN, 5)})
         with caplog.at_level("INFO"):
-            info = train(str(data), str(tmp_path / "run"), chosen("training.validate_every=4"))
+            info = train(
+                str(data), str(tmp_path / "run"), chosen("training.validate_every_steps=4")
+            )
         assert "there is no validation split: the model is the last one" in caplog.messages
         assert (info.best_step, info.best_accuracy) == (10, None)
         rows = table(tmp_path / "run" / "history.csv")
@@ -350,7 +356,7 @@ class TestTemperature:
         return network(given).numpy()
 
     def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
-        info = train(str(easy_dataset), str(tmp_path), chosen("training.best=last"))
+        info = train(str(easy_dataset), str(tmp_path), chosen("training.select_best_by=last"))
         model, _ = bundle.load(tmp_path)
         rows = feed_of(easy_dataset, "validation").raw(["label"])
         pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
@@ -478,7 +484,7 @@ def one_line(error):
 
 MAY_HELP = (
     "; a lower training.optimizer.learning_rate (1e+30 in the last step), or"
-    " training.optimizer.clip_norm, may help"
+    " training.optimizer.global_clipnorm, may help"
 )
 
 
@@ -634,7 +640,7 @@ class TestTrain:
         )
         assert json.loads((folder / "model.json").read_text()) == {
             "format": "fer_pipeline run",
-            "format_version": 1,
+            "format_version": 2,
             "classes": CLASSES,
             "size": SIZE,
             "normalization": {"kind": "centered", "scale": 1 / 128, "offset": -1.0},
@@ -645,7 +651,7 @@ class TestTrain:
             "parameters": network.count_params(),
             "precision": "float32",
             "best_step": int(rows[best]["step"]),
-            "best_trial": 0,
+            "best_restart": 0,
             "temperature": info.temperature,
             "best_accuracy": accuracies[best],
             "best_class_accuracies": info.best_class_accuracies,
@@ -669,14 +675,14 @@ class TestTrain:
 
     def test_the_configuration_can_be_used_again(self, trained):
         folder, _ = trained
-        assert config.load(folder / "config.yaml") == chosen()
+        assert load_config(folder / "config.yaml") == chosen()
 
     def test_says_of_the_data_what_the_dataset_says(self, easy_dataset, tmp_path, caplog):
         data = tmp_path / "data"
         shutil.copytree(easy_dataset, data)
         manifest = json.loads((data / "manifest.json").read_text())
         made = ["classes=[angry, happy, sad]", "image.size=16", "split.validation=0.3"]
-        manifest["config"] = config.load(None, made).dump()
+        manifest["config"] = load_config(None, made).to_dict()
         (data / "manifest.json").write_text(json.dumps(manifest))
         with caplog.at_level("WARNING"):
             train(str(data), str(tmp_path / "one"), chosen(steps=1))
@@ -688,7 +694,7 @@ class TestTrain:
         ]
         expected = chosen(*made, steps=1)
         for run in ("one", "two"):
-            assert config.load(tmp_path / run / "config.yaml") == expected
+            assert load_config(tmp_path / run / "config.yaml") == expected
 
     def test_the_pictures_can_be_seen(self, trained):
         for name in ("accuracy.png", "loss.png"):
@@ -724,10 +730,10 @@ class TestTrain:
     @pytest.mark.parametrize(
         "options",
         [
-            ["feed.cache=memory"],
-            ["feed.deterministic=false"],
-            ["feed.shuffle_buffer=7"],
-            ["feed.batch_size=1000", "inference.batch_size=1"],
+            ["loader.cache_in_memory=true"],
+            ["loader.deterministic=false"],
+            ["loader.shuffle_buffer=7"],
+            ["loader.batch_size=1000", "inference.batch_size=1"],
         ],
         ids=str,
     )
@@ -825,13 +831,13 @@ class TestOverwrite:
         assert all(after[name] != before[name] for name in OUTPUTS)
         assert bundle.load(run)[1] == info
         assert info.seed == 7
-        assert config.load(run / "config.yaml") == other
+        assert load_config(run / "config.yaml") == other
 
     def test_that_fails_while_it_trains_leaves_the_old_run_whole(self, easy_dataset, run):
         before = contents(run)
         weights = weights_of(run)
         # It validates, and so keeps a model, before it fails.
-        bad = chosen("training.optimizer.learning_rate=1e30", "training.validate_every=1")
+        bad = chosen("training.optimizer.learning_rate=1e30", "training.validate_every_steps=1")
         with pytest.raises(RunError, match="the loss is nan"):
             train(str(easy_dataset), str(run), bad, overwrite=True)
         after = contents(run)
@@ -914,7 +920,7 @@ class TestJob:
             "--set",
             "model.options.hidden=8",
         ]
-        failed = python(*command, "--set", "feed.batch_size=16")
+        failed = python(*command, "--set", "loader.batch_size=16")
         assert failed.returncode == 1
         assert failed.stdout == ""
         assert failed.stderr.splitlines()[-1].startswith("error: the loss is nan after ")

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from fer_pipeline import config, manifest, storage
+from fer_pipeline import manifest, storage
+from fer_pipeline.config import load_config
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.data.feed import Feed
 from fer_pipeline.learning.model import bundle, run_folder
@@ -32,8 +33,8 @@ def dataset(bucket, easy_dataset):
 
 
 def chosen(*overrides):
-    options = ("feed.batch_size=23", "model.options.hidden=8", "training.epochs=3")
-    return config.load(None, [*options, "training.optimizer.learning_rate=0.02", *overrides])
+    options = ("loader.batch_size=23", "model.options.hidden=8", "training.epochs=3")
+    return load_config(None, [*options, "training.optimizer.learning_rate=0.02", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def runs(bucket, dataset, easy_dataset, tmp_path_factory):
 
 
 class TestFeed:
-    @pytest.mark.parametrize("options", [{}, {"shards": 2, "shard": 1}, {"cache": "memory"}])
+    @pytest.mark.parametrize("options", [{}, {"shards": 2, "shard": 1}, {"cache_in_memory": True}])
     def test_is_that_of_a_disk(self, dataset, easy_dataset, options):
         def batches(folder):
             feed = Feed(folder, "train", 16, shuffle=True, seed=4, **options)
@@ -106,7 +107,7 @@ class TestRuns:
         assert not {".unfinished", "checkpoint.npz", "unfinished.csv"} & names(there)
 
     def test_are_evaluated(self, bucket, dataset, easy_dataset, runs, tmp_path):
-        report, settings = tmp_path / "report", config.load(None)
+        report, settings = tmp_path / "report", load_config(None)
         there = evaluate(runs[0], dataset, "test", f"{bucket}/report", settings)
         local = evaluate(runs[1], easy_dataset, "test", report, settings)
         assert there.metrics == local.metrics

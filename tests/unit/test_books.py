@@ -171,7 +171,7 @@ class TestCheck:
     def test_just_as_many_bad_rows_as_are_allowed_pass(self, bad, of) -> None:
         """Their fraction is hardly ever a floating-point number."""
         books = Books.of([tally(of - bad), tally(1, split=Split.TEST), tally(bad, Reason.EMPTY)])
-        allowed = config(input={"max_bad_fraction": bad / (of + 1)})
+        allowed = config(input={"max_quarantined_fraction": bad / (of + 1)})
 
         books.check(allowed)
 
@@ -186,12 +186,12 @@ class TestCheck:
         )
 
         with pytest.raises(TooManyBadRowsError) as caught:
-            books.check(config(input={"max_bad_fraction": 0.29}))
+            books.check(config(input={"max_quarantined_fraction": 0.29}))
 
         assert str(caught.value) == (
-            "30 of 100 records are bad, more than input.max_bad_fraction 0.29 allows (broken line:"
-            " 20, value outside 0..255: 9, empty field: 1); most of them in b.csv; nothing was"
-            " written"
+            "30 of 100 records are bad, more than input.max_quarantined_fraction 0.29 allows"
+            " (broken line: 20, value outside 0..255: 9, empty field: 1); most of them in b.csv;"
+            " nothing was written"
         )
 
     def test_one_of_a_hundred_million_counts(self) -> None:
@@ -220,7 +220,8 @@ class TestCheck:
 
         assert str(caught.value) == (
             "no training rows are left of 14 records (dropped: class not selected: 4, copy of a"
-            " test or validation image: 5; validation and test: 5); check classes and split.usage"
+            " test or validation image: 5; validation and test: 5); check classes and"
+            " split.usage_to_split"
         )
 
     def test_nothing_to_train_on_and_nothing_dropped(self) -> None:

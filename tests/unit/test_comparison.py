@@ -99,7 +99,7 @@ class TestComparison:
         assert told == {
             "batch_size": 1024,
             "cores": 2,
-            "flip": False,
+            "flip_tta": False,
             "rows": 10,
             "copies_in_training": 1,
             "pairs": [
@@ -126,8 +126,8 @@ class TestComparison:
             "precision": "float32",
             "parameters": 57_527,
             "multiply_adds": None,
-            "left_out": ["Embedding", "MyOwn"],
-            "images_a_second": 50.0,
+            "uncounted_layers": ["Embedding", "MyOwn"],
+            "images_per_second": 50.0,
             "ratio_to_first": 0.025,
             **second.result.accuracies(),
             "expected_calibration_error": second.result.calibration.error,

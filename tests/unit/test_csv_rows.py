@@ -93,7 +93,7 @@ def test_a_column_that_is_not_needed_may_be_missing():
         (
             b"emotion,pixels",
             "faces.csv: no column usage in its first line (got: emotion, pixels);"
-            " split.kind=stratified needs none",
+            " split.method=stratified needs none",
         ),
         (
             b"emotion,pixels,Usage,Pixels",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from fer_pipeline import config
-from fer_pipeline.config.reference import reference
+from fer_pipeline.config import load_config
+from fer_pipeline.config.reference import format_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -16,11 +16,11 @@ def test_the_readme_lists_every_configuration_key_as_it_is():
     written = README.split("<!-- configuration: begin -->\n")[1].split("\n<!-- configuration: end")[
         0
     ]
-    assert written == reference(), "run scripts/update-readme"
+    assert written == format_reference(), "run scripts/update-readme"
 
 
 def test_every_configuration_key_has_a_description():
-    assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", reference(), re.MULTILINE)
+    assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_reference(), re.MULTILINE)
 
 
 def test_the_readme_and_the_changelog_name_every_job():
@@ -33,7 +33,7 @@ def test_every_shipped_configuration_is_valid_and_opens_with_its_command_time_an
     files = sorted((ROOT / "conf").glob("*.yaml"))
     assert files
     for file in files:
-        config.load(file)
+        load_config(file)
         opening = file.read_text().split("\n\n")[:3]
         assert all(line.startswith("#") for line in opening[0].splitlines())
         said = re.findall(r"^#   (command|time|result) +(\S+)", "\n".join(opening), re.MULTILINE)

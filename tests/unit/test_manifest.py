@@ -6,7 +6,7 @@ from fer_pipeline import manifest
 from fer_pipeline.accounting import Cause, Reason, Split
 from fer_pipeline.enhancement import Enhancement
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.manifest import DataFile, Image, Labels, Manifest, Rows, SourceFile
+from fer_pipeline.manifest import DataFile, ImageInfo, LabelInfo, Manifest, RowCounts, SourceFile
 from fer_pipeline.pixels import Normalization
 
 FILES = [
@@ -19,11 +19,13 @@ FILES = [
 def made(**changes: object) -> Manifest:
     values = {
         "created": "2024-05-06T07:08:09+00:00",
-        "image": Image(size=48, dtype="uint8", normalization=Normalization.standard(9, 700, 99999)),
+        "image": ImageInfo(
+            size=48, dtype="uint8", normalization=Normalization.standard(9, 700, 99999)
+        ),
         "classes": ["angry", "sad"],
         "files": FILES,
         "counts": {"train": {"angry": 3, "sad": 4}, "test": {"angry": 2, "sad": 0}},
-        "rows": Rows(
+        "rows": RowCounts(
             read=12,
             kept={"train": {"angry": 3, "sad": 4}, "test": {"angry": 2, "sad": 0}},
             dropped={Cause.COPY: 2},
@@ -73,7 +75,7 @@ def test_what_is_written_is_read(tmp_path):
     ids=str,
 )
 def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
-    made(image=Image(size=8, dtype="float32", normalization=normalization)).write(tmp_path)
+    made(image=ImageInfo(size=8, dtype="float32", normalization=normalization)).write(tmp_path)
     found = manifest.read(tmp_path).image.normalization
     assert found == normalization
     assert found.table().tobytes() == normalization.table().tobytes()
@@ -82,7 +84,7 @@ def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
 def test_it_is_plain_json_that_others_can_read(tmp_path):
     made().write(tmp_path)
     found = json.loads(text_of(tmp_path))
-    assert (found["format"], found["format_version"]) == ("fer_pipeline dataset", 1)
+    assert (found["format"], found["format_version"]) == ("fer_pipeline dataset", 2)
     assert found["files"][0] == {
         "path": "split=train/part-a.parquet",
         "split": "train",
@@ -99,16 +101,16 @@ def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_pat
     del old["labels"], old["image"]["enhancement"]
     (tmp_path / "manifest.json").write_text(json.dumps(old))
 
-    assert manifest.read(tmp_path) == made(labels=Labels(votes=None, form="majority"))
+    assert manifest.read(tmp_path) == made(labels=LabelInfo(votes=None, target="hard"))
     assert manifest.read(tmp_path).image.enhancement == Enhancement()
 
 
 @pytest.mark.parametrize(
     ("labels", "soft"),
     [
-        (Labels(), False),
-        (Labels(votes="v.csv"), False),
-        (Labels(votes="v.csv", form="distribution"), True),
+        (LabelInfo(), False),
+        (LabelInfo(votes="v.csv"), False),
+        (LabelInfo(votes="v.csv", target="soft"), True),
     ],
 )
 def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_path, labels, soft):
@@ -120,7 +122,9 @@ def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_p
 
 def test_images_enhanced_otherwise_are_refused(tmp_path):
     equalized = Enhancement(equalize=True)
-    image = Image(size=8, dtype="uint8", normalization=Normalization.unit(), enhancement=equalized)
+    image = ImageInfo(
+        size=8, dtype="uint8", normalization=Normalization.unit(), enhancement=equalized
+    )
     manifest.require_enhancement(tmp_path, made(), Enhancement())
     manifest.require_enhancement(tmp_path, made(image=image), equalized)
     with pytest.raises(DatasetError) as raised:
@@ -183,7 +187,7 @@ def test_a_broken_one_is_refused(tmp_path, text, key):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DatasetError) as raised:
         manifest.read(tmp_path)
-    expected = f"{tmp_path / 'manifest.json'}: is no manifest: {key}: "
+    expected = f"{tmp_path / 'manifest.json'}: is not a valid manifest: {key}: "
     assert str(raised.value).startswith(expected)
 
 
@@ -192,7 +196,7 @@ def test_every_cut_of_one_is_refused(tmp_path):
     text = text_of(tmp_path).rstrip()
     for end in range(0, len(text), 97):
         (tmp_path / "manifest.json").write_text(text[:end], encoding="utf-8")
-        with pytest.raises(DatasetError, match="is no manifest"):
+        with pytest.raises(DatasetError, match="is not a valid manifest"):
             manifest.read(tmp_path)
 
 
@@ -209,14 +213,14 @@ def test_one_with_a_wrong_value_is_refused_by_its_key(tmp_path, key, value):
     made().write(tmp_path)
     changed = {**json.loads(text_of(tmp_path)), key: value}
     (tmp_path / "manifest.json").write_text(json.dumps(changed))
-    with pytest.raises(DatasetError, match=f"is no manifest: {key}"):
+    with pytest.raises(DatasetError, match=f"is not a valid manifest: {key}"):
         manifest.read(tmp_path)
 
 
 def newer(tmp_path, **changes: object) -> str:
     """The message about a dataset of a later version."""
     made().write(tmp_path)
-    later = {**json.loads(text_of(tmp_path)), "format_version": 2, **changes}
+    later = {**json.loads(text_of(tmp_path)), "format_version": 3, **changes}
     (tmp_path / "manifest.json").write_text(json.dumps(later))
     with pytest.raises(DatasetError) as raised:
         manifest.read(tmp_path)
@@ -224,12 +228,24 @@ def newer(tmp_path, **changes: object) -> str:
 
 
 def test_a_newer_format_is_refused_by_its_version(tmp_path):
-    assert "reads up to 1; update fer_pipeline" in newer(tmp_path)
+    assert "reads format 2; update fer_pipeline" in newer(tmp_path)
 
 
 def test_a_newer_format_is_so_even_where_its_keys_changed(tmp_path):
     message = newer(tmp_path, image={"sides": [48, 48], "dtype": "float16"})
-    assert "reads up to 1; update fer_pipeline" in message
+    assert "reads format 2; update fer_pipeline" in message
+
+
+@pytest.mark.parametrize("changes", [{}, {"labels": {"votes": "v.csv", "form": "majority"}}])
+def test_an_older_format_is_refused_with_the_job_to_run_again(tmp_path, changes):
+    made().write(tmp_path)
+    older = {**json.loads(text_of(tmp_path)), "format_version": 1, **changes}
+    (tmp_path / "manifest.json").write_text(json.dumps(older))
+    with pytest.raises(DatasetError) as raised:
+        manifest.read(tmp_path)
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path}: has format 1, ")
+    assert message.endswith("; run preprocess again")
 
 
 def test_a_required_split_gives_its_files(tmp_path):

@@ -84,11 +84,11 @@ def write_mark(folder: Path, kind: Kind) -> None:
         return
     manifest.Manifest(
         created="",
-        image=manifest.Image(size=48, dtype="uint8", normalization=Normalization.centered()),
+        image=manifest.ImageInfo(size=48, dtype="uint8", normalization=Normalization.centered()),
         classes=[],
         files=[],
         counts={},
-        rows=manifest.Rows(read=0, kept={}, dropped={}, quarantined={}, written=0),
+        rows=manifest.RowCounts(read=0, kept={}, dropped={}, quarantined={}, written=0),
         quarantine=[],
         sources=[],
         checksum="",

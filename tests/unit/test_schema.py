@@ -13,7 +13,7 @@ def test_a_dataset_has_an_image_a_label_and_an_origin(dtype, stored):
         "record": "bigint",
         "image_hash": "string",
         "variant": "string",
-        "copy": "int",
+        "replica": "int",
     }
 
 

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fer_pipeline.config.learning import TrainingAugmentation
+from fer_pipeline.config.training import AugmentationConfig
 
 Tensor = Any
 
 GEOMETRIC = ("flip", "rotation", "shift", "zoom", "shear")
 """Operations that move pixels: together they are one resampling."""
 
-OPERATIONS = (*GEOMETRIC, "contrast", "brightness", "erasing")
+OPERATIONS = (*GEOMETRIC, "contrast", "brightness", "random_erasing")
 """All operations, keys of `training.augmentation`, in the order in which they are applied."""
 
 _FILL_MODES = {"constant": "CONSTANT", "replicate": "NEAREST", "reflect": "REFLECT"}
@@ -47,12 +47,12 @@ class Draws(NamedTuple):
     erased_top: Tensor
 
 
-def active(chosen: TrainingAugmentation) -> list[str]:
+def active(chosen: AugmentationConfig) -> list[str]:
     """The operations that are on, in the order of `OPERATIONS`."""
     return [name for name in OPERATIONS if getattr(chosen, name)]
 
 
-def augmenter(chosen: TrainingAugmentation, size: int) -> Callable[[Tensor, Tensor], Tensor] | None:
+def augmenter(chosen: AugmentationConfig, size: int) -> Callable[[Tensor, Tensor], Tensor] | None:
     """Makes the function that changes the images of a batch, each in its own way.
 
     Args:
@@ -76,7 +76,7 @@ def augmenter(chosen: TrainingAugmentation, size: int) -> Callable[[Tensor, Tens
     return augment
 
 
-def changed(images: Tensor, draws: Draws, chosen: TrainingAugmentation, size: int) -> Tensor:
+def changed(images: Tensor, draws: Draws, chosen: AugmentationConfig, size: int) -> Tensor:
     """The images after all operations that are on.
 
     Args:
@@ -96,8 +96,8 @@ def changed(images: Tensor, draws: Draws, chosen: TrainingAugmentation, size: in
     if chosen.brightness:
         images += _each(_either_way(draws.brightness, 255 * chosen.brightness))
     images = tf.clip_by_value(images, 0.0, 255.0)
-    if chosen.erasing:
-        images = tf.where(_erased(draws, chosen.erasing, size), _mean(images), images)
+    if chosen.random_erasing:
+        images = tf.where(_erased(draws, chosen.random_erasing, size), _mean(images), images)
     return images
 
 
@@ -120,7 +120,7 @@ def _mean(images: Tensor) -> Tensor:
     return tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
 
 
-def _sources(draws: Draws, chosen: TrainingAugmentation, size: int) -> Tensor:
+def _sources(draws: Draws, chosen: AugmentationConfig, size: int) -> Tensor:
     """Where each pixel comes from, as the op's eight numbers per image.
 
     An image is mirrored, scaled, sheared (x + k * y, with y downwards), rotated (counter-clockwise

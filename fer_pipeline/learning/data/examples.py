@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from fer_pipeline.config.learning import Training, TrainingAugmentation
+from fer_pipeline.config.training import AugmentationConfig, TrainingConfig
 from fer_pipeline.learning.data.augmentation import (
     Draws,
     active,
@@ -55,7 +55,7 @@ class Group:
     columns: tuple[Column, ...]
 
 
-def alone(images: Images, chosen: TrainingAugmentation, seed: int) -> list[Group]:
+def alone(images: Images, chosen: AugmentationConfig, seed: int) -> list[Group]:
     """Each operation that is on by itself, at the ends of its range.
 
     Args:
@@ -66,7 +66,7 @@ def alone(images: Images, chosen: TrainingAugmentation, seed: int) -> list[Group
     size, rng = images.shape[1], np.random.default_rng(seed)
     groups = []
     for name in active(chosen):
-        only = TrainingAugmentation.model_validate(
+        only = AugmentationConfig.model_validate(
             {name: getattr(chosen, name), "border": chosen.border}
         )
         reach, ends = _ends(name, only, size)
@@ -76,7 +76,7 @@ def alone(images: Images, chosen: TrainingAugmentation, seed: int) -> list[Group
 
 
 def _ends(
-    name: str, chosen: TrainingAugmentation, size: int
+    name: str, chosen: AugmentationConfig, size: int
 ) -> tuple[str, list[tuple[str, dict[str, float]]]]:
     """An operation's range in words, and its ends: a label and where they are, see `Draws`."""
     most = float(getattr(chosen, name))
@@ -86,7 +86,7 @@ def _ends(
         both = ("shift_right", "shift_down")
         ends = [("left, up", dict.fromkeys(both, 0.0)), ("right, down", dict.fromkeys(both, 1.0))]
         return f"±{100 * most:.3g} % of the side", ends
-    if name == "erasing":
+    if name == "random_erasing":
         side = largest_erased(most, size)
         # Just below 1: the draws do not reach it.
         return f"a square of up to {side} px", 2 * [(f"{side} px", {"erased_side": 1 - 2**-23})]
@@ -102,7 +102,7 @@ def _ends(
 
 def _at(
     images: Images,
-    chosen: TrainingAugmentation,
+    chosen: AugmentationConfig,
     places: dict[str, float],
     rng: np.random.Generator,
 ) -> Images:
@@ -118,7 +118,7 @@ def together(
     images: Images,
     labels: npt.NDArray[np.int32],
     names: Sequence[str],
-    chosen: Training,
+    chosen: TrainingConfig,
     seed: int,
     columns: int = 0,
 ) -> list[Group]:
@@ -134,7 +134,7 @@ def together(
     """
     pixels, targets = tf.constant(images[..., None]), tf.one_hot(labels, len(names))
     augment = augmenter(chosen.augmentation, images.shape[1])
-    kinds = bool(augment) + bool(chosen.mixup)
+    kinds = bool(augment) + bool(chosen.mixup_alpha)
     seeds = [
         tf.constant((seed, number), tf.int64)
         for number in range(max(_FEWEST, columns // max(1, kinds)))
@@ -142,17 +142,17 @@ def together(
     batches = [augment(pixels, one) if augment else pixels for one in seeds]
     sees, groups = "as training sees them", []
     if augment:
-        title = "before mixup" if chosen.mixup else sees
+        title = "before mixup" if chosen.mixup_alpha else sees
         made = tuple(Column("", batch.numpy()[..., 0]) for batch in batches)
         groups.append(Group(title, "all that is on, drawn at random", made))
-    if chosen.mixup:
-        mix = mixup(chosen.mixup)
+    if chosen.mixup_alpha:
+        mix = mixup(chosen.mixup_alpha)
         mixed = [mix(batch, targets, one) for batch, one in zip(batches, seeds, strict=True)]
         made = tuple(
             Column("", some.numpy()[..., 0], tuple(_parts(row, names) for row in shares.numpy()))
             for some, shares in mixed
         )
-        groups.append(Group(sees, f"with mixup, alpha {chosen.mixup:.3g}", made))
+        groups.append(Group(sees, f"with mixup, alpha {chosen.mixup_alpha:.3g}", made))
     return groups
 
 

@@ -91,7 +91,7 @@ class Feed:
         shuffle: bool,
         seed: int,
         deterministic: bool = True,
-        cache: str = "none",
+        cache_in_memory: bool = False,
         shuffle_buffer: int = 16384,
         shard: int = 0,
         shards: int = 1,
@@ -107,7 +107,7 @@ class Feed:
             shuffle: Whether to mix the rows, in another order each epoch.
             seed: Of the order.
             deterministic: Whether a seed always gives the same order: then one thread reads.
-            cache: `memory` keeps the decoded pixels after the first pass, `none` does not.
+            cache_in_memory: Whether to keep the decoded pixels after the first pass.
             shuffle_buffer: Images that are mixed at a time; with a cache all are.
             shard: Which part of the rows this feed delivers, 0..shards - 1.
             shards: How many such parts there are: row groups are shared out in turn.
@@ -130,7 +130,7 @@ class Feed:
         self._transform = transform
         self._target = schema.VOTES if soft and self._manifest.labels.distribution else schema.LABEL
         _require_table(self._manifest.image.normalization)
-        self._keep = cache == "memory"
+        self._keep = cache_in_memory
         self._kept: tuple[Pixels, Labels] | None = None
         self.steps = -(-self.split_rows // batch_size)
         if shuffle and self.rows < self.steps:

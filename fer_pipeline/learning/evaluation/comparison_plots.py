@@ -26,7 +26,7 @@ _ALIKE, _STEP = 0.1, 9.0
 _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
     ("multiply-adds per image", lambda cost: cost.multiply_adds),
     ("parameters", lambda cost: cost.parameters),
-    ("images a second, on this machine", lambda cost: cost.images_a_second),
+    ("images a second, on this machine", lambda cost: cost.images_per_second),
 )
 
 
@@ -149,6 +149,6 @@ def _conditions(found: Comparison) -> str:
     conditions = found.conditions
     words = [f"{found.rows:,} images", f"batches of {conditions.batch_size}"]
     words.append(f"{conditions.cores} cores" if conditions.cores > 1 else "1 core")
-    if conditions.flip:
+    if conditions.flip_tta:
         words.append("accuracy with flips averaged, costs of one pass")
     return ", ".join(words)

@@ -78,7 +78,7 @@ def _products(shape: Shape | None, channels: int, kernels: Sequence[keras.Variab
     return positions * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
-def images_a_second(
+def images_per_second(
     models: Sequence[keras.Model], pixels: Sequence[npt.NDArray[np.uint8]], batch_size: int
 ) -> list[float]:
     """How many images each of several models does in a second, on this machine as it is now.

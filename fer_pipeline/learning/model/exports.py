@@ -8,11 +8,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_pipeline import storage
+from fer_pipeline import publication, storage
 from fer_pipeline.errors import RunError
 from fer_pipeline.publication import EXPORT
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = storage.FileFormat(
+    version=FORMAT_VERSION,
+    error=RunError,
+    invalid="is damaged",
+    upgrade=publication.UPGRADE_RUN,
+)
 FLOAT, INT8 = "litert", "litert_int8"
 """The forms, of `publication.EXPORTED`, that LiteRT runs."""
 EQUAL_IMAGES, EQUAL_LOSS, EQUAL_AGREEMENT = 500, Fraction(2, 1000), Fraction(97, 100)
@@ -30,39 +36,39 @@ class Agreement(_Part):
     Attributes:
         dataset: The dataset whose images were drawn: its folder and its checksum.
         seed: By which they were drawn.
-        calibrated_on: The split of those that it was quantised on.
+        calibration_split: The split of those that it was quantised on.
         calibration_images: How many these were.
         split: The split of those that both models then answered.
         images: How many these were, one at least.
-        same: For how many of them both say the same emotion.
-        right: How many of them it recognises.
-        float_right: How many of them the model in float32 recognises.
+        agreeing_images: For how many of them both say the same emotion.
+        correct_images: How many of them it recognises.
+        float_correct_images: How many of them the model in float32 recognises.
     """
 
     dataset: dict[str, str]
     seed: int
-    calibrated_on: str
+    calibration_split: str
     calibration_images: int
     split: str
     images: int = Field(ge=1)
-    same: int
-    right: int
-    float_right: int
+    agreeing_images: int
+    correct_images: int
+    float_correct_images: int
 
     @property
     def agreement(self) -> Fraction:
         """The part of the images for which both say the same emotion."""
-        return Fraction(self.same, self.images)
+        return Fraction(self.agreeing_images, self.images)
 
     @property
     def accuracy(self) -> Fraction:
         """The part of the images that it recognises."""
-        return Fraction(self.right, self.images)
+        return Fraction(self.correct_images, self.images)
 
     @property
     def float_accuracy(self) -> Fraction:
         """The part of the images that the model in float32 recognises."""
-        return Fraction(self.float_right, self.images)
+        return Fraction(self.float_correct_images, self.images)
 
     @property
     def loss(self) -> Fraction:
@@ -95,7 +101,7 @@ class Exported(_Part):
     """One form of the model.
 
     Attributes:
-        form: Its name, a key of `publication.EXPORTED`.
+        format: Its name, a key of `publication.EXPORTED`.
         path: Its folder or file, relative to the export.
         bytes: Its size.
         largest_difference: Of two probabilities, its own and those of the model in float32; None of
@@ -107,7 +113,7 @@ class Exported(_Part):
         sha256: Of each of its files, by their path relative to the export.
     """
 
-    form: str
+    format: str
     path: str
     bytes: int
     largest_difference: float | None
@@ -167,6 +173,4 @@ def read(folder: Path) -> Export:
         RunError: It is damaged, or that of a later version.
         StorageError: It cannot be read.
     """
-    return storage.read_described(
-        folder / EXPORT.mark, Export, FORMAT_VERSION, RunError, "is damaged"
-    )
+    return storage.read_described(folder / EXPORT.mark, Export, _FORMAT)

@@ -19,7 +19,13 @@ from fer_pipeline.publication import SHIPPED
 
 MODEL, INFO, EXPORTS = "model.keras", "model.json", "export"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = storage.FileFormat(
+    version=FORMAT_VERSION,
+    error=RunError,
+    invalid="is damaged",
+    upgrade=publication.UPGRADE_RUN,
+)
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"
 """The folder of the models that come with the package: the finished run of each, by its name."""
@@ -39,7 +45,7 @@ class RunInfo(BaseModel):
         parameters: How many it has.
         precision: In which it was trained, `float32` or `mixed_bfloat16`.
         best_step: The step after which it was best, or the last one.
-        best_trial: In which of several trials, from 0.
+        best_restart: In which of several restarts, from 0.
         best_accuracy: Its validation accuracy then; None without a validation split.
         best_class_accuracies: The same of each class; empty without a validation split.
         teachers: The SHA-256 of each model that taught it.
@@ -64,7 +70,7 @@ class RunInfo(BaseModel):
     parameters: int
     precision: str = "float32"
     best_step: int
-    best_trial: int = 0
+    best_restart: int = 0
     best_accuracy: float | None
     best_class_accuracies: dict[str, float | None] = {}
     teachers: list[str] = []
@@ -120,7 +126,7 @@ def read(folder: Path) -> RunInfo:
         raise RunError(
             f"{folder}: {what} (no {INFO}); make one with the train job, or name {shipped}"
         )
-    return storage.read_described(folder / INFO, RunInfo, FORMAT_VERSION, RunError, "is damaged")
+    return storage.read_described(folder / INFO, RunInfo, _FORMAT)
 
 
 def read_model(folder: Path) -> tuple[RunInfo, bytes]:

@@ -117,8 +117,8 @@ def tell(made: Round) -> None:
 
 def _line(made: Round) -> str:
     parts = [f"step {made.step:,}, epoch {made.epoch}"]
-    if made.trial:
-        parts[0] = f"trial {made.trial}, {parts[0]}"
+    if made.restart:
+        parts[0] = f"restart {made.restart}, {parts[0]}"
     for name in ("minibatch", "validation"):
         loss, accuracy = getattr(made, f"{name}_loss"), getattr(made, f"{name}_accuracy")
         if accuracy is not None:

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline import storage
+from fer_pipeline import publication, storage
 from fer_pipeline.errors import RunError
 
 NAME = "checkpoint.npz"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FORMAT = storage.FileFormat(
+    version=FORMAT_VERSION,
+    error=RunError,
+    invalid="is damaged",
+    upgrade=publication.UPGRADE_RUN,
+)
 _NOTES = "notes.json"
 
 
@@ -72,11 +78,7 @@ def read(path: Path) -> Checkpoint:
         raise RunError(
             f"{path}: is no whole checkpoint ({reason}); --overwrite begins anew"
         ) from error
-    if notes["format_version"] > FORMAT_VERSION:
-        raise RunError(
-            f"{path}: its format is {notes['format_version']}, this version reads up to"
-            f" {FORMAT_VERSION}; update fer_pipeline"
-        )
+    _FORMAT.require_version(path.parent, notes["format_version"])
     arrays: dict[str, list[npt.NDArray[Any]]] = {}
     for name, array in found.items():
         arrays.setdefault(name.partition("/")[0], []).append(array)

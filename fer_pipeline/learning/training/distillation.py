@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fer_pipeline.config.learning import Distillation
+from fer_pipeline.config.training import DistillationConfig
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.model import bundle, run_folder
 from fer_pipeline.learning.model.run_folder import RunInfo
@@ -51,7 +51,7 @@ class Teachers:
         return tf.switch_case(turn, [answer(model) for model in self._models])
 
 
-def load(chosen: Distillation, made: Manifest) -> Teachers | None:
+def load(chosen: DistillationConfig, made: Manifest) -> Teachers | None:
     """Loads the teachers, in the precision that each was trained in; None where there are none.
 
     Args:

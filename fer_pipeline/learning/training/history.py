@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fer_pipeline import storage
+from fer_pipeline import publication, storage
+from fer_pipeline.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Round:
         validation_accuracy: The accuracy there, 0..1.
         validation_mean_class_accuracy: The mean of the classes' accuracies there, 0..1.
         learning_rate: Of the round's last step.
-        trial: Which of several runs, from 0.
+        restart: Which of several runs, from 0.
         rows: Images trained on in the round, by all workers together; None before the first.
     """
 
@@ -39,7 +40,7 @@ class Round:
     validation_accuracy: float | None
     validation_mean_class_accuracy: float | None = None
     learning_rate: float | None = None
-    trial: int = 0
+    restart: int = 0
     rows: int | None = None
 
 
@@ -78,12 +79,17 @@ def read(path: Path) -> list[Round]:
     """The rounds in a history's file.
 
     Raises:
+        RunError: It was written by an older version.
         StorageError: It is not there or cannot be read.
     """
     found = []
-    for row in csv.DictReader(io.StringIO(storage.read_text(path))):
+    reader = csv.DictReader(io.StringIO(storage.read_text(path)))
+    if "restart" not in (reader.fieldnames or ["restart"]):
+        remedy = publication.UPGRADE_RUN.format(folder=path.parent)
+        raise RunError(f"{path}: has no column restart; {remedy}")
+    for row in reader:
         values: dict[str, Any] = {k: float(text) if text else None for k, text in row.items()}
-        values |= {name: int(row[name]) for name in ("step", "epoch", "trial")}
+        values |= {name: int(row[name]) for name in ("step", "epoch", "restart")}
         # Histories of version 0.1 have no such column.
         values["rows"] = int(row["rows"]) if row.get("rows") else None
         found.append(Round(**values))
@@ -91,7 +97,7 @@ def read(path: Path) -> list[Round]:
 
 
 _COLUMNS = {
-    "trial": ("trial", "{:d}"),
+    "restart": ("restart", "{:d}"),
     "step": ("step", "{:,}"),
     "epoch": ("epoch", "{:d}"),
     "loss": ("minibatch_loss", "{:.4f}"),
@@ -104,10 +110,10 @@ _COLUMNS = {
 
 
 def table(rounds: Sequence[Round]) -> str:
-    """The rounds as a table for a terminal; the trials have a column where there are several."""
+    """The rounds as a table for a terminal; the restarts have a column where there are several."""
     columns = dict(_COLUMNS)
-    if not any(made.trial for made in rounds):
-        del columns["trial"]
+    if not any(made.restart for made in rounds):
+        del columns["restart"]
     rows = [list(columns)]
     for made in rounds:
         values = [(getattr(made, field), form) for field, form in columns.values()]

@@ -66,7 +66,7 @@ def fit(
     history: History,
     callbacks: Sequence[keras.callbacks.Callback],
     keeper: Keeper | None = None,
-    trial: int = 0,
+    restart: int = 0,
 ) -> None:
     """Trains from the step that the trainer has reached to the end.
 
@@ -78,7 +78,7 @@ def fit(
         history: Where each round is written.
         callbacks: Keras's callbacks; a round is their epoch.
         keeper: Is told when to keep the run.
-        trial: Which of several runs this is, from 0.
+        restart: Which of several runs this is, from 0.
 
     Raises:
         RunError: The loss is no number any more.
@@ -89,7 +89,7 @@ def fit(
     driven = keras.callbacks.CallbackList(
         list(callbacks), model=trainer.model, epochs=rounds, steps=length.validate_every
     )
-    loop = _Loop(trainer, train, validation, length, history, driven, keeper, trial)
+    loop = _Loop(trainer, train, validation, length, history, driven, keeper, restart)
     loop.run()
 
 
@@ -104,7 +104,7 @@ class _Loop:
     history: History
     driven: keras.callbacks.CallbackList
     keeper: Keeper | None
-    trial: int
+    restart: int
     _rows: int | None = None  # of the last round
 
     def run(self) -> None:
@@ -203,7 +203,7 @@ class _Loop:
                 validation_accuracy=measured.get("accuracy"),
                 validation_mean_class_accuracy=measured.get("mean_class_accuracy"),
                 learning_rate=self.trainer.learning_rate if step else None,
-                trial=self.trial,
+                restart=self.restart,
             )
         )
         return {**logs, **{f"val_{name}": value for name, value in measured.items()}}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import keras
 
-from fer_pipeline.config.learning import Optimizer, Schedule, Training
+from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from fer_pipeline.errors import ConfigError
 
 
 def make_optimizer(
-    chosen: Optimizer, schedule: Schedule, steps: int, steps_per_epoch: int
+    chosen: OptimizerConfig, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> keras.optimizers.Optimizer:
     """Makes the optimizer; `build` gives it its variables.
 
@@ -23,7 +23,10 @@ def make_optimizer(
         ConfigError: The warm-up does not end.
     """
     rate = _rate(chosen.learning_rate, schedule, steps, steps_per_epoch)
-    shared = {"weight_decay": chosen.weight_decay or None, "global_clipnorm": chosen.clip_norm}
+    shared = {
+        "weight_decay": chosen.weight_decay or None,
+        "global_clipnorm": chosen.global_clipnorm,
+    }
     match chosen.name:
         case "sgd":
             return keras.optimizers.SGD(
@@ -38,7 +41,7 @@ def make_optimizer(
 
 
 def _rate(
-    height: float, schedule: Schedule, steps: int, steps_per_epoch: int
+    height: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if warmup >= steps:
@@ -49,7 +52,7 @@ def _rate(
     if schedule.kind != "cosine" and not warmup:
         return height
     # A cosine that ends where it began is constant.
-    end = schedule.final / height if schedule.kind == "cosine" else 1.0
+    end = schedule.min_learning_rate / height if schedule.kind == "cosine" else 1.0
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else height,
         decay_steps=steps - warmup,
@@ -81,7 +84,7 @@ def build(
     optimizer.build(network.trainable_variables)
 
 
-def watchers(chosen: Training) -> list[keras.callbacks.Callback]:
+def watchers(chosen: TrainingConfig) -> list[keras.callbacks.Callback]:
     """Keras's callbacks that act on what validation finds."""
     found: list[keras.callbacks.Callback] = []
     schedule, stopping = chosen.schedule, chosen.early_stopping
@@ -93,7 +96,7 @@ def watchers(chosen: Training) -> list[keras.callbacks.Callback]:
                 factor=schedule.factor,
                 patience=schedule.patience,
                 min_delta=schedule.min_delta,
-                min_lr=schedule.minimum,
+                min_lr=schedule.min_learning_rate,
             )
         )
     if stopping.monitor:
@@ -113,7 +116,7 @@ def better(metric: str) -> str:
     return "min" if metric.endswith("loss") else "max"
 
 
-def require_validation(chosen: Training) -> None:
+def require_validation(chosen: TrainingConfig) -> None:
     """Refuses what needs a validation split where there is none.
 
     Raises:
@@ -131,8 +134,8 @@ def require_validation(chosen: Training) -> None:
                 f"{key}: {metric} needs a validation split, and the dataset has none; make it with"
                 " split.validation"
             )
-    if chosen.trials > 1:
+    if chosen.restarts > 1:
         raise ConfigError(
-            "training.trials: the best of several needs a validation split, and the dataset has"
+            "training.restarts: the best of several needs a validation split, and the dataset has"
             " none; make it with split.validation"
         )

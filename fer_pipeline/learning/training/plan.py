@@ -57,7 +57,7 @@ class Plan:
         network: From normalised pixels to logits.
         trainer: Trains it.
         validation: The validation split, where there is one: of several workers, this one's part.
-        initial: The state before the first step, where several trials begin with it.
+        initial: The state before the first step, where several restarts begin with it.
         teachers: The SHA-256 of each model that teaches it.
         worker: Which one this process is, of those that train it.
     """
@@ -124,11 +124,11 @@ class Plan:
                 chosen.optimizer, chosen.schedule, length.steps, steps_per_epoch
             ),
             Objective(classes, chosen.label_smoothing, weights, chosen.distillation.weight),
-            chosen.average,
+            chosen.ema_decay,
             teachers,
         )
         validation = _feed(data, Split.VALIDATION, made, config, worker) if validated else None
-        initial = trainer.state() if chosen.trials > 1 else {}
+        initial = trainer.state() if chosen.restarts > 1 else {}
         return cls(
             *(data, folder, made, config, computed, network, trainer),
             *(validation, initial, taught_by, worker),
@@ -143,13 +143,13 @@ class Plan:
         chief = self.worker.is_chief
         made = History(self.folder / HISTORY_SO_FAR if chief else None, rounds)
         best = BestWeights(
-            self.config.training.best,
+            self.config.training.select_best_by,
             made,
             lambda: self.trainer.confusion,
             validated=self.validation is not None,
         )
         begun = {
-            "config": self.config.dump(),
+            "config": self.config.to_dict(),
             "dataset": identity(self.made),
             "precision": self.precision,
             "teachers": self.teachers,
@@ -159,10 +159,10 @@ class Plan:
         keeper = RunKeeper(path, self.trainer, made, best, begun)
         if found:
             keeper.restore(found)
-            if not self.config.feed.deterministic:
+            if not self.config.loader.deterministic:
                 log.warning(
-                    "with feed.deterministic: false, what is left of this epoch is not exactly what"
-                    " was not yet trained on"
+                    "with loader.deterministic: false, what is left of this epoch is not exactly"
+                    " what was not yet trained on"
                 )
         return keeper
 
@@ -185,11 +185,11 @@ class Plan:
         self.trainer.restore(self.initial, 0)
 
     def run(
-        self, keeper: RunKeeper, trial: int, trackers: Sequence[keras.callbacks.Callback]
+        self, keeper: RunKeeper, restart: int, trackers: Sequence[keras.callbacks.Callback]
     ) -> None:
-        """Trains one trial from where it stands to its end."""
-        train = open_train(self.data, self.made, self.config, self.worker, trial)
-        keeper.trial, keeper.watching = trial, optimization.watchers(self.config.training)
+        """Trains one restart from where it stands to its end."""
+        train = open_train(self.data, self.made, self.config, self.worker, restart)
+        keeper.restart, keeper.watching = restart, optimization.watchers(self.config.training)
         fit(
             self.trainer,
             train,
@@ -198,32 +198,34 @@ class Plan:
             keeper.history,
             [*keeper.watching, keeper.best, *trackers],
             keeper,
-            trial,
+            restart,
         )
 
 
-def open_train(data: Path, made: Manifest, config: Config, worker: Workers, trial: int = 0) -> Feed:
+def open_train(
+    data: Path, made: Manifest, config: Config, worker: Workers, restart: int = 0
+) -> Feed:
     """The training split: of several workers, this one's part.
 
     Raises:
         DatasetError: The dataset is damaged, or a part has too few rows.
     """
-    return _feed(data, Split.TRAIN, made, config, worker, trial)
+    return _feed(data, Split.TRAIN, made, config, worker, restart)
 
 
 def _feed(
-    data: Path, split: Split, made: Manifest, config: Config, worker: Workers, trial: int = 0
+    data: Path, split: Split, made: Manifest, config: Config, worker: Workers, restart: int = 0
 ) -> Feed:
-    chosen, train = config.feed, split is Split.TRAIN
+    chosen, train = config.loader, split is Split.TRAIN
     change = transform(config.training, made.image.size, len(made.classes)) if train else None
     return Feed(
         data,
         split,
         chosen.batch_size if train else config.inference.batch_size,
         shuffle=train,
-        seed=_order(config.seed, trial),
+        seed=_order(config.seed, restart),
         deterministic=chosen.deterministic,
-        cache=chosen.cache,
+        cache_in_memory=chosen.cache_in_memory,
         shuffle_buffer=chosen.shuffle_buffer,
         shard=worker.number,
         shards=worker.count,
@@ -232,13 +234,13 @@ def _feed(
     )
 
 
-def _order(seed: int, trial: int) -> int:
-    """The seed of a trial's order of samples."""
-    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0]) if trial else seed
+def _order(seed: int, restart: int) -> int:
+    """The seed of a restart's order of samples."""
+    return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]) if restart else seed
 
 
 def _length(config: Config, steps_per_epoch: int) -> Length:
     chosen = config.training
     steps = chosen.steps or (chosen.epochs or 1) * steps_per_epoch
-    every = min(chosen.validate_every or steps_per_epoch, steps)
-    return Length(steps, steps_per_epoch, every, chosen.checkpoint_every)
+    every = min(chosen.validate_every_steps or steps_per_epoch, steps)
+    return Length(steps, steps_per_epoch, every, chosen.checkpoint_every_steps)

@@ -63,12 +63,12 @@ def _figure(title: str, unit: str) -> tuple[Figure, Axes]:
 def _line(
     axes: Axes, rounds: Sequence[Round], name: str, label: str, color: str, factor: float
 ) -> None:
-    for trial in sorted({made.trial for made in rounds}):
-        points = [(made.step, getattr(made, name)) for made in rounds if made.trial == trial]
+    for restart in sorted({made.restart for made in rounds}):
+        points = [(made.step, getattr(made, name)) for made in rounds if made.restart == restart]
         known = [(step, factor * value) for step, value in points if value is not None]
         if known:
             # A label with an underscore stays out of the legend, which names each line once.
-            said = label if not trial else f"_trial {trial}"
+            said = label if not restart else f"_restart {restart}"
             axes.plot(*zip(*known, strict=True), marker="o", markersize=3, label=said, color=color)
 
 

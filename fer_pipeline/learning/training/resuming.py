@@ -33,10 +33,10 @@ class RunKeeper:
         path: Of the checkpoint; None for a worker that is not the chief, and writes none.
         trainer: What is trained.
         history: Of the run.
-        best: Keeps the best weights of all trials.
+        best: Keeps the best weights of all restarts.
         begun: What the run is made of: `config`, `dataset`, `precision`, `teachers` and `workers`.
-        watching: Keras's callbacks of this trial.
-        trial: Which one it is, from 0.
+        watching: Keras's callbacks of this restart.
+        restart: Which one it is, from 0.
     """
 
     path: Path | None
@@ -45,7 +45,7 @@ class RunKeeper:
     best: BestWeights
     begun: dict[str, Any]
     watching: Sequence[keras.callbacks.Callback] = ()
-    trial: int = 0
+    restart: int = 0
     _found: dict[str, Any] | None = None
 
     def restore(self, found: Checkpoint) -> None:
@@ -56,7 +56,7 @@ class RunKeeper:
         """
         notes = found.notes
         self.trainer.restore(found.arrays, notes["step"], chief=self.path is not None)
-        self.trial = notes["trial"]
+        self.restart = notes["restart"]
         if notes["best"]:
             kept = dict(notes["best"], made=Round(**notes["best"]["made"]))
             self.best.kept = Kept(**kept, weights=found.arrays["best"])
@@ -84,7 +84,7 @@ class RunKeeper:
         notes = {
             **self.begun,
             "step": self.trainer.step,
-            "trial": self.trial,
+            "restart": self.restart,
             "stopped": self.trainer.model.stop_training,
             "rounds": [asdict(made) for made in self.history.rounds],
             "callbacks": [
@@ -103,7 +103,7 @@ class RunKeeper:
 
 
 # What may change when a run is resumed: it bears on neither the weights nor the history.
-_FREE = ("tracking", "inference", "training.checkpoint_every", "model.temperature")
+_FREE = ("tracking", "inference", "training.checkpoint_every_steps", "model.temperature")
 
 
 def require_same(
@@ -125,8 +125,11 @@ def require_same(
             order, and some of the epoch under way never.
     """
     require_same_config(folder, found.notes["config"], config)
-    begun = found.notes["dataset"]
-    other = [name for name, value in identity(made).items() if begun.get(name) != value]
+    begun, current = found.notes["dataset"], identity(made)
+    if any(size is None for *_, size in begun["files"]):
+        # A migrated checkpoint: preprocess has written the dataset again, with other file sizes.
+        current["files"] = [[split, rows, None] for split, rows, _ in current["files"]]
+    other = [name for name, value in current.items() if begun.get(name) != value]
     if other:
         raise DatasetError(
             f"{data}: is not the dataset that the run in {folder} was begun on (it differs in"
@@ -172,7 +175,7 @@ def require_same_config(folder: Path, begun: Mapping[str, Any], config: Config) 
     Raises:
         ConfigError: It differs in a key that bears on the weights.
     """
-    others = [key for key in differing(begun, config.dump()) if not key.startswith(_FREE)]
+    others = [key for key in differing(begun, config.to_dict()) if not key.startswith(_FREE)]
     if others:
         raise ConfigError(
             f"{folder}: the run was begun with another {', '.join(others)}; resume it without"

@@ -26,7 +26,7 @@ class TensorBoard(keras.callbacks.Callback):
     """Writes the history as TensorBoard's event files, under the names that Keras gives them.
 
     `train` and `validation` hold `epoch_loss`, `epoch_accuracy` and so on against the step; those
-    of further trials stand in `trial_1` and so on. The package `tensorboard` is not needed.
+    of further restarts stand in `restart_1` and so on. The package `tensorboard` is not needed.
     """
 
     def __init__(self, folder: Path, history: History) -> None:
@@ -99,12 +99,12 @@ class TensorBoard(keras.callbacks.Callback):
 
 def _scalars(made: Round) -> Iterator[tuple[str, str, float]]:
     """The numbers of a round, each with its folder and its tag."""
-    trial = f"trial_{made.trial}/" if made.trial else ""
+    restart = f"restart_{made.restart}/" if made.restart else ""
     for name, value in asdict(made).items():
         group, _, measure = name.partition("_")
-        if value is None or name in ("step", "epoch", "trial", "rows"):
+        if value is None or name in ("step", "epoch", "restart", "rows"):
             continue
         if group in _PLACES:
-            yield f"{trial}{_PLACES[group]}", f"epoch_{measure}", value
+            yield f"{restart}{_PLACES[group]}", f"epoch_{measure}", value
         else:
-            yield f"{trial}train", f"epoch_{name}", value
+            yield f"{restart}train", f"epoch_{name}", value

@@ -62,14 +62,14 @@ class MLflow(keras.callbacks.Callback):
             resumed: Whether this goes on with the run that the record names, if it names one.
 
         Raises:
-            ConfigError: MLflow is not installed, or `tracking.uri` is none of its stores.
+            ConfigError: MLflow is not installed, or `tracking.mlflow.uri` is none of its stores.
         """
         super().__init__()
         self.run_id = ""
         self._record, self._history, self._config = record, history, config
         self._name, self._checksum, self._resumed = name, dataset_checksum, resumed
         self._told: set[tuple[str, int]] = set()
-        self._client = _client(config.tracking.uri)
+        self._client = _client(config.tracking.mlflow.uri)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Opens the run, a new one or the one that is resumed, and sends what is known already.
@@ -79,11 +79,11 @@ class MLflow(keras.callbacks.Callback):
             StorageError: The record cannot be written.
         """
         if self.run_id:
-            return  # A further trial of the same run.
+            return  # A further restart of the same run.
         try:
             self._open()
         except _errors() as error:
-            raise _refusal(self._config.tracking.uri, error) from error
+            raise _refusal(self._config.tracking.mlflow.uri, error) from error
         self._send()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -143,7 +143,7 @@ class MLflow(keras.callbacks.Callback):
             raise StorageError(f"{self._record}: is damaged; delete it: {error!r}") from error
 
     def _experiment(self) -> str:
-        name = self._config.tracking.experiment
+        name = self._config.tracking.mlflow.experiment
         found = self._client.get_experiment_by_name(name)
         return self._client.create_experiment(name) if found is None else found.experiment_id
 
@@ -160,16 +160,16 @@ class MLflow(keras.callbacks.Callback):
     def _send(self) -> None:
         with _told_as_warning("a round, which is sent again after the next"):
             for made in self._history.rounds:
-                trial = f"trial_{made.trial}" if made.trial else ""
-                if (trial, made.step) in self._told:
+                restart = f"restart_{made.restart}" if made.restart else ""
+                if (restart, made.step) in self._told:
                     continue
                 numbers = {
-                    k: v for k, v in asdict(made).items() if k not in ("step", "trial", "rows")
+                    k: v for k, v in asdict(made).items() if k not in ("step", "restart", "rows")
                 }
-                named = {f"{trial}/{name}".lstrip("/"): v for name, v in numbers.items()}
+                named = {f"{restart}/{name}".lstrip("/"): v for name, v in numbers.items()}
                 # In one transaction: none of a round is there without the others.
                 self._client.log_batch(self.run_id, metrics=_metrics(named, made.step))
-                self._told.add((trial, made.step))
+                self._told.add((restart, made.step))
 
 
 def _client(uri: str | None) -> Any:
@@ -182,7 +182,7 @@ def _client(uri: str | None) -> Any:
     except ImportError:
         raise ConfigError(
             "tracking.mlflow: MLflow is not installed; pip install 'fer_pipeline[mlflow]',"
-            " or leave it out with tracking.mlflow=false"
+            " or leave it out with tracking.mlflow.enabled=false"
         ) from None
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -201,7 +201,9 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _refusal(uri: str | None, error: Exception) -> ConfigError:
-    return ConfigError(_said(f"tracking.uri: {uri or 'the default store'} cannot be used: {error}"))
+    return ConfigError(
+        _said(f"tracking.mlflow.uri: {uri or 'the default store'} cannot be used: {error}")
+    )
 
 
 def _said(text: str) -> str:

@@ -223,7 +223,7 @@ class Trainer:
             return
         raise RunError(
             f"{what}; a lower training.optimizer.learning_rate ({self.learning_rate:g} in the last"
-            " step), or training.optimizer.clip_norm, may help"
+            " step), or training.optimizer.global_clipnorm, may help"
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fer_pipeline.config.learning import Training
+from fer_pipeline.config.training import TrainingConfig
 from fer_pipeline.learning.data.augmentation import augmenter, mixup
 from fer_pipeline.learning.data.feed import Transform
 from fer_pipeline.learning.training.objective import targets
@@ -12,7 +12,7 @@ from fer_pipeline.learning.training.objective import targets
 Tensor = Any
 
 
-def transform(chosen: Training, size: int, classes: int) -> Transform | None:
+def transform(chosen: TrainingConfig, size: int, classes: int) -> Transform | None:
     """The augmentation of each image, then the mixing of pairs.
 
     Args:
@@ -24,7 +24,7 @@ def transform(chosen: Training, size: int, classes: int) -> Transform | None:
         None where nothing is asked for.
     """
     augment = augmenter(chosen.augmentation, size)
-    mix = mixup(chosen.mixup) if chosen.mixup else None
+    mix = mixup(chosen.mixup_alpha) if chosen.mixup_alpha else None
     if augment is None and mix is None:
         return None
 
