@@ -204,6 +204,14 @@ class TestRefusals:
             f"{run}: has format 3, this version of fer_pipeline reads format 2; update fer_pipeline"
         )
 
+    def test_an_older_format(self, run):
+        path = run / "model.json"
+        older = {**json.loads(path.read_text()), "format_version": 1, "best_trial": 0}
+        path.write_text(json.dumps(older))
+        message = refused(run)
+        assert message.startswith(f"{run}: has format 1, ")
+        assert message.endswith(f"; convert it with scripts/migrate-run {run}")
+
     @pytest.mark.parametrize("key", ["classes", "size", "normalization", "sha256"])
     def test_a_key_that_is_missing(self, run, key):
         path = run / "model.json"

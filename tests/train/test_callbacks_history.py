@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from fer_pipeline.errors import StorageError
+from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.learning.training import history as histories
 from fer_pipeline.learning.training import plots as training_plots
 from fer_pipeline.learning.training.callbacks import BestWeights, Report
@@ -56,6 +56,13 @@ class TestHistory:
         lines = path.read_text().splitlines()
         path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
         assert histories.read(path) == [DRAWN, UNVALIDATED]
+
+    def test_with_the_columns_of_an_older_version_it_is_refused(self, tmp_path):
+        path = tmp_path / "history.csv"
+        History(path, [DRAWN])
+        path.write_text(path.read_text().replace("restart", "trial"))
+        with pytest.raises(RunError, match=rf"scripts/migrate-run {tmp_path}$"):
+            histories.read(path)
 
     def test_in_memory_alone(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -401,6 +402,41 @@ class TestRefusals:
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.startswith(f"{path}: is no whole checkpoint (")
         assert message.endswith("; --overwrite begins anew")
+
+    def test_a_checkpoint_of_an_older_version(self, easy_dataset, unfinished):
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        checkpoint.write(path, replace(found, notes={**found.notes, "format_version": 1}))
+        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        assert message.endswith(f"; convert it with scripts/migrate-run {unfinished}")
+
+    def test_a_run_of_an_older_version_that_is_resumed(self, unfinished):
+        path = unfinished / "unfinished.yaml"
+        path.write_text(path.read_text().replace("loader:", "feed:"))
+        with pytest.raises(RunError, match=rf"scripts/migrate-run {unfinished}$"):
+            configuration(str(unfinished), None, [], resume=True)
+
+    def test_a_migrated_checkpoint_goes_on_with_files_of_other_sizes(
+        self, easy_dataset, unfinished, whole
+    ):
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        dataset = found.notes["dataset"]
+        files = [[split, rows, None] for split, rows, _ in dataset["files"]]
+        notes = {**found.notes, "dataset": {**dataset, "files": files}}
+        checkpoint.write(path, replace(found, notes=notes))
+        info = train(str(easy_dataset), str(unfinished), own(unfinished), resume=True)
+        assert info.best_step == whole[1].best_step
+
+    def test_a_migrated_checkpoint_is_of_files_with_as_many_rows(self, easy_dataset, unfinished):
+        path = unfinished / checkpoint.NAME
+        found = checkpoint.read(path)
+        dataset = found.notes["dataset"]
+        files = [[split, rows + 1, None] for split, rows, _ in dataset["files"]]
+        notes = {**found.notes, "dataset": {**dataset, "files": files}}
+        checkpoint.write(path, replace(found, notes=notes))
+        message = self.refused(DatasetError, easy_dataset, unfinished, own(unfinished), resume=True)
+        assert "differs in files" in message
 
     def test_an_epoch_that_another_number_of_workers_has_begun(self, easy_dataset, tmp_path):
         unfinished = tmp_path / "run"
