@@ -391,8 +391,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "nothing: no such folder; make one with the preprocess job",
     ),
     "train: two unknown keys": (
-        "train --dataset data --output {out} --set trainin.steps=2 --set feed.batchsize=2",
-        "error: --set feed.batchsize: unknown key, did you mean loader.batch_size?; --set trainin:"
+        "train --dataset data --output {out} --set trainin.steps=2 --set loader.batchsize=2",
+        "error: --set loader.batchsize: unknown key, did you mean loader.batch_size?; --set trainin:"
         " unknown key, did you mean"
         " training?",
     ),

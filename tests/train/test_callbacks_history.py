@@ -79,7 +79,7 @@ class TestHistory:
         ]
         assert histories.table([FIRST]).splitlines() == [
             "restart  step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
-            "    1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
+            "      1     7      1  0.3000    33.33%    1.5000        50.00%      25.00%  0.05",
         ]
 
     def test_begins_anew(self, tmp_path):

@@ -127,7 +127,7 @@ def test_the_seed_alone_chooses_the_images(dataset, rows, tmp_path):
     first = made("first.png")
     assert made("again.png") == first
     assert made("batch.png", inference__batch_size=7) == first
-    assert made("training.png", feed__batch_size=7) == first
+    assert made("training.png", loader__batch_size=7) == first
     seen = set()
     for seed in range(1, 6):
         made("other.png", seed=seed)
