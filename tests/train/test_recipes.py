@@ -209,7 +209,7 @@ class TestOptimizer:
                 {"name": "adam", "momentum": 0.9},
                 "momentum is not an argument of adam; leave it out",
             ),
-            ({"name": "adamw"}, "adamw without a weight_decay is adam; give one, or take adam"),
+            ({"name": "adamw"}, "adamw without a weight_decay is adam; set one, or use adam"),
         ],
     )
     def test_what_would_be_ignored_is_refused(self, chosen, problem):
