@@ -392,8 +392,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "train: two unknown keys": (
         "train --dataset data --output {out} --set trainin.steps=2 --set loader.batchsize=2",
-        "error: --set loader.batchsize: unknown key, did you mean loader.batch_size?; --set trainin:"
-        " unknown key, did you mean"
+        "error: --set loader.batchsize: unknown key, did you mean loader.batch_size?;"
+        " --set trainin: unknown key, did you mean"
         " training?",
     ),
     "train: an output that is there": (
