@@ -233,24 +233,15 @@ def compute_metrics(
     predicted = predict_classes(probabilities)
     all_labels = np.arange(len(classes))
     confusion = confusion_matrix(labels, predicted, labels=all_labels)
-    actual_counts, predicted_counts = confusion.sum(axis=1), confusion.sum(axis=0)
-    scores = _score_classes(labels, predicted, actual_counts)
+    actual_counts = confusion.sum(axis=1)
+    present_labels = all_labels[actual_counts > 0]
     # A row that adds up to 1 in float32 does not in float64, of which scikit-learn would warn.
     # In float64 it clips the smallest probability to 2.2e-16, a loss of 36.
     normalized = probabilities / probabilities.sum(axis=1, keepdims=True)
     return Metrics(
-        classes=tuple(
-            ClassMetrics(
-                name=name,
-                actual=int(actual_counts[label]),
-                predicted=int(predicted_counts[label]),
-                true_positives=int(confusion[label, label]),
-                scores=scores[label],
-            )
-            for label, name in enumerate(classes)
-        ),
-        macro=_average_scores(labels, predicted, all_labels[actual_counts > 0], "macro"),
-        weighted=_average_scores(labels, predicted, all_labels[actual_counts > 0], "weighted"),
+        classes=_measure_classes(labels, predicted, confusion, classes),
+        macro=_average_scores(labels, predicted, present_labels, "macro"),
+        weighted=_average_scores(labels, predicted, present_labels, "weighted"),
         top2_accuracy=float((_rank_true_class(labels, probabilities) < 2).mean()),
         loss=float(log_loss(labels, normalized, labels=all_labels)),
         confusion=tuple(tuple(map(int, row)) for row in confusion),
@@ -262,21 +253,30 @@ def compute_metrics(
     )
 
 
-def _score_classes(
+def _measure_classes(
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
-    actual_counts: npt.NDArray[np.int64],
-) -> list[ClassScores]:
-    """Return the scores of each class; all None for a class without images."""
+    confusion: npt.NDArray[np.int64],
+    classes: Sequence[str],
+) -> tuple[ClassMetrics, ...]:
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(len(actual_counts)), zero_division=0
+        labels, predicted, labels=np.arange(len(classes)), zero_division=0
     )
-    return [
-        ClassScores(float(recall[label]), float(precision[label]), float(f1[label]))
-        if count
-        else ClassScores(None, None, None)
-        for label, count in enumerate(actual_counts)
-    ]
+    actual_counts, predicted_counts = confusion.sum(axis=1), confusion.sum(axis=0)
+    return tuple(
+        ClassMetrics(
+            name=name,
+            actual=int(actual_counts[label]),
+            predicted=int(predicted_counts[label]),
+            true_positives=int(confusion[label, label]),
+            scores=(
+                ClassScores(float(recall[label]), float(precision[label]), float(f1[label]))
+                if actual_counts[label]
+                else ClassScores(None, None, None)
+            ),
+        )
+        for label, name in enumerate(classes)
+    )
 
 
 def _average_scores(

@@ -64,7 +64,7 @@ class EvaluatedImages:
         return len(self.row)
 
     @property
-    def predicted(self) -> npt.NDArray[np.int64]:
+    def predicted_label(self) -> npt.NDArray[np.int64]:
         """Predicted classes."""
         return inputs.predict_classes(self.probabilities)
 
@@ -76,7 +76,7 @@ class EvaluatedImages:
     @property
     def is_wrong(self) -> npt.NDArray[np.bool_]:
         """Mask of the images that are predicted wrongly."""
-        return self.predicted != self.label
+        return self.predicted_label != self.label
 
     def take(self, index: npt.NDArray[Any]) -> EvaluatedImages:
         """Return a copy of some images, which keeps no reference to the batch.
@@ -166,7 +166,7 @@ class SampleSelector:
         self._examples = TopK(MAX_IMAGES)
         self._mistakes = TopK(MAX_IMAGES)
         self._inspected = TopK(1)
-        self._best_recognised = [TopK(1) for _ in self.classes]
+        self._best_recognitions = [TopK(1) for _ in self.classes]
         self._worst_mistakes = [TopK(1) for _ in self.classes]
 
     def update(self, images: EvaluatedImages) -> None:
@@ -175,11 +175,11 @@ class SampleSelector:
         # The rows with the highest random numbers: a uniform sample without replacement.
         self._examples.update(images, self._random.random(len(images)))
         self._mistakes.update(images, np.where(is_wrong, confidence, np.nan))
-        for label, (recognised, mistakes) in enumerate(
-            zip(self._best_recognised, self._worst_mistakes, strict=True)
+        for label, (recognitions, mistakes) in enumerate(
+            zip(self._best_recognitions, self._worst_mistakes, strict=True)
         ):
             in_class = images.label == label
-            recognised.update(images, np.where(in_class & ~is_wrong, confidence, np.nan))
+            recognitions.update(images, np.where(in_class & ~is_wrong, confidence, np.nan))
             mistakes.update(images, np.where(in_class & is_wrong, confidence, np.nan))
         if self._inspected_row is not None:
             is_inspected = images.row == self._inspected_row
@@ -204,9 +204,9 @@ class SampleSelector:
         """The one image for which the outputs of layers are plotted."""
         return self._inspected.images
 
-    def best_recognised(self, label: int) -> EvaluatedImages:
+    def best_recognition(self, label: int) -> EvaluatedImages:
         """Return the image of a class that is recognised with the highest probability, if any."""
-        return self._best_recognised[label].images
+        return self._best_recognitions[label].images
 
     def worst_mistake(self, label: int) -> EvaluatedImages:
         """Return the image of a class that is wrong with the highest probability, if any."""

@@ -38,7 +38,7 @@ class PairwiseTest:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the corrected p-value is below `ALPHA`."""
+        """Return whether the corrected p-value is below `ALPHA`."""
         return self.adjusted_p_value < ALPHA
 
 

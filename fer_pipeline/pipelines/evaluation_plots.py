@@ -72,7 +72,7 @@ def plot_layers(
 
     Args:
         inspector: Inspector of the model's layers.
-        layers: Names of the layers whose outputs are drawn, possibly none.
+        layers: Names of the layers whose outputs are plotted, possibly none.
         samples: Selected images.
         title: Title that names the model and the dataset.
         folder: Folder of the evaluation.
@@ -112,7 +112,7 @@ def compute_class_activations(
     """
     images, labels = [], []
     for label in range(len(samples.classes)):
-        for image in (samples.best_recognised(label), samples.worst_mistake(label)):
+        for image in (samples.best_recognition(label), samples.worst_mistake(label)):
             for evidence_label in _evidence_labels(image):
                 images.append(image)
                 labels.append(evidence_label)
@@ -128,7 +128,7 @@ def compute_class_activations(
 
     return [
         ClassActivations(
-            recognised=add_maps(samples.best_recognised(label)),
+            recognised=add_maps(samples.best_recognition(label)),
             mistake=add_maps(samples.worst_mistake(label)),
         )
         for label in range(len(samples.classes))
@@ -136,8 +136,8 @@ def compute_class_activations(
 
 
 def _evidence_labels(image: EvaluatedImages) -> list[int]:
-    """Return the classes whose evidence is drawn: the predicted one, then the true one."""
-    labels = [*image.predicted.tolist(), *image.label.tolist()]
+    """Return the classes whose evidence is plotted: the predicted one, then the true one."""
+    labels = [*image.predicted_label.tolist(), *image.label.tolist()]
     return list(dict.fromkeys(labels))
 
 
@@ -152,7 +152,9 @@ def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
     writer.writerow(
         ["row", "source", "record", "variant", "emotion", "predicted", "confidence", "p_true"]
     )
-    for index, (label, predicted) in enumerate(zip(images.label, images.predicted, strict=True)):
+    for index, (label, predicted) in enumerate(
+        zip(images.label, images.predicted_label, strict=True)
+    ):
         writer.writerow(
             [
                 images.row[index],

@@ -1,1 +1,1 @@
-"""Pictures drawn with matplotlib: arrays in, PNG files out."""
+"""Plots of matplotlib: arrays in, PNG files out."""

@@ -136,7 +136,7 @@ class _Layout:
     Attributes:
         row_names: Name beside each row.
         scale: Dots per pixel of an image.
-        side: Side of a drawn image.
+        side: Side of an image on the canvas.
         left: Left edge of the first column.
     """
 

@@ -114,25 +114,19 @@ def draw_accuracy_coverage(
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     coverages = curve.images / metrics.image_count
-    marked_coverages = [point.coverage for point in metrics.coverage]
     upper.plot(coverages, curve.accuracy, color=BLUE, linewidth=1.8)
-    marked_accuracies = [point.accuracy for point in metrics.coverage]
-    upper.plot(marked_coverages, marked_accuracies, "o", color=BLUE, markersize=5)
-    for coverage, accuracy in zip(marked_coverages, marked_accuracies, strict=True):
-        upper.annotate(
-            format_percent(accuracy),
-            (coverage, accuracy),
-            (0, 9),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-        )
+    _mark_accuracies(upper, metrics)
     scaled_accuracies = curve.accuracy[coverages >= _MIN_SCALED_COVERAGE]
     bottom = max(-0.03, min([metrics.accuracy, *scaled_accuracies]) - 0.06)
     upper.set(ylim=(bottom, 1 + (1 - bottom) / 20), ylabel="accuracy of the images that are left")
     lower.plot(coverages, curve.confidence, color=ORANGE, linewidth=1.8)
-    thresholds = [point.min_confidence for point in metrics.coverage]
-    lower.plot(marked_coverages, thresholds, "o", color=ORANGE, markersize=5)
+    lower.plot(
+        [point.coverage for point in metrics.coverage],
+        [point.min_confidence for point in metrics.coverage],
+        "o",
+        color=ORANGE,
+        markersize=5,
+    )
     lower.set(
         ylim=(0, 1.03),
         xlim=(0, 1.04),
@@ -144,3 +138,19 @@ def draw_accuracy_coverage(
     lower.set_xticks(np.arange(0, 1.01, 0.1))
     add_title(figure, title, "where only confident predictions count")
     save_figure(figure, path)
+
+
+def _mark_accuracies(axes: Axes, metrics: Metrics) -> None:
+    """Mark the coverages of an evaluation and write their accuracies beside them."""
+    coverages = [point.coverage for point in metrics.coverage]
+    accuracies = [point.accuracy for point in metrics.coverage]
+    axes.plot(coverages, accuracies, "o", color=BLUE, markersize=5)
+    for coverage, accuracy in zip(coverages, accuracies, strict=True):
+        axes.annotate(
+            format_percent(accuracy),
+            (coverage, accuracy),
+            (0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )

@@ -113,7 +113,7 @@ def _add_activated_image(
         return
     image = activated.image
     canvas.add_image(image.pixels[0], x, y, _SIDE)
-    prediction = f"{classes[image.predicted[0]]} {format_percent(image.confidence[0])}"
+    prediction = f"{classes[image.predicted_label[0]]} {format_percent(image.confidence[0])}"
     caption_y = y + _SIDE + 0.14
     if image.is_wrong[0]:
         canvas.add_text(x, caption_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")

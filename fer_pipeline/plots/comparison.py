@@ -47,7 +47,7 @@ def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     """Draw accuracy, with its 95 % interval, against three costs on log axes.
 
     A model whose multiply-adds are unknown or 0 is missing in that panel. Models of similar costs
-    are drawn side by side, and the title then says so.
+    are plotted side by side, and the title then says so.
 
     Args:
         comparison: Results of the models.
@@ -118,7 +118,7 @@ def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
 
 def _accuracy_limits(comparison: Comparison) -> tuple[float, float]:
     """Return the ends of the accuracy axis, in per cent: all intervals, and a margin."""
-    # Points that are drawn with an offset do not contribute to the automatic limits.
+    # Points with an offset do not contribute to the automatic limits.
     intervals = [model.metrics.intervals.accuracy for model in comparison.models]
     low = min(interval.low for interval in intervals)
     high = max(interval.high for interval in intervals)

@@ -41,9 +41,11 @@ def draw_examples(
     """
     wrong = int(images.is_wrong.sum())
     counts = f"{len(images) - wrong} ✓, {wrong} ✗"
-    subtitle = f"{len(images)} images drawn with seed {seed}: {counts}"
+    subtitle = f"{len(images)} images sampled with seed {seed}: {counts}"
     canvas = _create_canvas(len(images), 2, title, subtitle)
-    for index, (label, predicted) in enumerate(zip(images.label, images.predicted, strict=True)):
+    for index, (label, predicted) in enumerate(
+        zip(images.label, images.predicted_label, strict=True)
+    ):
         x, y = _image_corner(index, 2)
         canvas.add_image(images.pixels[index], x, y, _SIDE)
         text_y = y + _SIDE + _LINE_HEIGHT
@@ -61,7 +63,7 @@ def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, p
     """Draw the worst mistakes, each with its source file and record number.
 
     Args:
-        images: Wrongly predicted images, in the order in which they are drawn; possibly none.
+        images: Wrongly predicted images, in the order of the plot; possibly none.
         classes: Names of the classes.
         title: Title that names the model and the dataset.
         path: Path of the PNG.
@@ -71,7 +73,9 @@ def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, p
     """
     count = f"the {len(images)} wrong predictions of highest probability" if len(images) else "none"
     canvas = _create_canvas(len(images), 3, title, f"worst mistakes: {count}")
-    for index, (label, predicted) in enumerate(zip(images.label, images.predicted, strict=True)):
+    for index, (label, predicted) in enumerate(
+        zip(images.label, images.predicted_label, strict=True)
+    ):
         x, y = _image_corner(index, 3)
         canvas.add_image(images.pixels[index], x, y, _SIDE)
         text_y = y + _SIDE + _LINE_HEIGHT

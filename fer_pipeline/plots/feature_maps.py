@@ -15,7 +15,7 @@ from fer_pipeline.metrics.tables import format_percent
 from fer_pipeline.plots.style import Canvas
 
 MAX_MAPS = 32
-"""Most maps of a layer that are drawn."""
+"""Most maps that are plotted of a layer."""
 
 LayerOutput = npt.NDArray[np.float32]
 
@@ -50,13 +50,13 @@ def draw_feature_maps(
 ) -> None:
     """Draw the outputs of layers for one image, a section for each layer.
 
-    Each section has its own colour scale, drawn beside it.
+    Each section has its own colour scale beside it.
 
     Args:
         image: The image, alone.
         outputs: Output of each layer: maps of shape (height, width, maps), or units of shape
             (units,). If there are more than `MAX_MAPS` maps, those with the highest standard
-            deviation are drawn, in their order.
+            deviation are plotted, in their order.
         classes: Names of the classes.
         title: Title that names the model and the dataset.
         path: Path of the PNG.
@@ -69,7 +69,7 @@ def draw_feature_maps(
     ]
     top = _TITLE_HEIGHT + _IMAGE_SIDE + _SECTION_GAP
     canvas = Canvas(_WIDTH, top + sum(heights))
-    prediction = f"{classes[image.predicted[0]]} {format_percent(image.confidence[0])}"
+    prediction = f"{classes[image.predicted_label[0]]} {format_percent(image.confidence[0])}"
     true_class = classes[image.label[0]]
     canvas.add_title(
         title, f"feature maps of row {image.row[0]}: {true_class}, taken for {prediction}"
@@ -88,21 +88,21 @@ def draw_feature_maps(
 
 def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> None:
     is_units = output.ndim == 1
-    drawn_output, note = (
-        (output, f"{output.size} units") if is_units else select_most_varied(output)
+    shown_output, note = (
+        (output, f"{output.size} units") if is_units else select_varied_maps(output)
     )
     top += _HEADING_HEIGHT
     canvas.add_text(_MARGIN, top - 0.08, f"{name}: {note}", fontsize=9.5, fontweight="bold")
     color_options = _color_options(output)
     if is_units:
-        _add_units(canvas, drawn_output, top, color_options)
+        _add_units(canvas, shown_output, top, color_options)
     else:
-        _add_maps(canvas, drawn_output, top, color_options)
+        _add_maps(canvas, shown_output, top, color_options)
     _add_color_scale(canvas, top, _section_height(output), color_options)
 
 
 def _color_options(output: LayerOutput) -> dict[str, Any]:
-    """Return the colour map of a layer and its limits, over all maps, also those not drawn."""
+    """Return the colour map of a layer and its limits, over all of its maps, also those that are not plotted."""
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
         return {"cmap": _SIGNED_COLORS, "vmin": -bound, "vmax": bound}
@@ -140,7 +140,7 @@ def _add_color_scale(
     canvas.add_text(x + 0.15, top + height, f"{low:.3g}", va="bottom", fontsize=7)
 
 
-def select_most_varied(maps: LayerOutput) -> tuple[LayerOutput, str]:
+def select_varied_maps(maps: LayerOutput) -> tuple[LayerOutput, str]:
     """Return the maps to draw, at most `MAX_MAPS`, and a note on their number.
 
     Args:
@@ -159,7 +159,7 @@ def select_most_varied(maps: LayerOutput) -> tuple[LayerOutput, str]:
 
 
 def _output_height(output: LayerOutput) -> float:
-    """Return the height of the drawn maps or units of a layer, in inches."""
+    """Return the height that the maps or units of a layer take, in inches."""
     if output.ndim == 1:
         per_row = _units_per_row(len(output))
         return math.ceil(len(output) / per_row) * _ROW_WIDTH / per_row
@@ -172,5 +172,5 @@ def _section_height(output: LayerOutput) -> float:
 
 
 def _units_per_row(count: int) -> int:
-    """Return how many units are drawn side by side: 64, or more to limit the height."""
+    """Return the number of units side by side: 64, or more to limit the height."""
     return max(_MIN_UNITS_PER_ROW, math.ceil(math.sqrt(count * _ROW_WIDTH / _MAX_UNITS_HEIGHT)))

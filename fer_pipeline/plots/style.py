@@ -90,8 +90,8 @@ def format_percentages(*all_axis: Axis) -> None:
 class Canvas:
     """Figure laid out in inches: x to the right and y down from the upper left corner.
 
-    Many small images in one coordinate system are drawn in a tenth of the time that one pair of
-    axes per image takes.
+    Many small images in one coordinate system take a tenth of the time of one pair of axes per
+    image.
     """
 
     def __init__(self, width: float, height: float, dpi: int = _DPI) -> None:

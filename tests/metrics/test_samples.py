@@ -58,7 +58,7 @@ class TestFaces:
         found = dataclasses.replace(
             faces(2), probabilities=probabilities, label=np.array([0, 1], np.int32)
         )
-        assert found.predicted.tolist() == [0, 2]
+        assert found.predicted_label.tolist() == [0, 2]
         assert found.confidence.tolist() == [0.5, np.float32(0.7)]
         assert found.is_wrong.tolist() == [False, True]
 
@@ -97,7 +97,7 @@ class TestGallery:
         assert same(found.mistakes, best(every, confidence, wrong, MAX_IMAGES))
         for label in range(len(CLASSES)):
             here = every.label == label
-            assert same(found.best_recognised(label), best(every, confidence, here & ~wrong, 1))
+            assert same(found.best_recognition(label), best(every, confidence, here & ~wrong, 1))
             assert same(found.worst_mistake(label), best(every, confidence, here & wrong, 1))
         right = ~wrong if (~wrong).any() else wrong
         assert same(found.inspected_image, best(every, confidence, right, 1))
@@ -131,7 +131,7 @@ class TestGallery:
             found.examples,
             found.mistakes,
             found.inspected_image,
-            found.best_recognised(0),
+            found.best_recognition(0),
         ):
             assert not np.shares_memory(shown.pixels, batch.pixels)
 
