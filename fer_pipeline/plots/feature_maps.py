@@ -102,7 +102,7 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
 
 
 def _color_options(output: LayerOutput) -> dict[str, Any]:
-    """Return the colour map of a layer and its limits, over all of its maps, also those that are not plotted."""
+    """Return the colour map of a layer and its limits, which cover all of its maps."""
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
         return {"cmap": _SIGNED_COLORS, "vmin": -bound, "vmax": bound}
