@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import data, preprocess
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 
 _BATCH, _ROUNDS = 128, 3
 _REPEAT = 4
@@ -58,18 +59,17 @@ def _yardstick(folder: Path) -> float:
 
 
 def _feed(folder: Path, deterministic: bool, epoch: int) -> float:
-    feed = BatchLoader(
-        folder, Split.TRAIN, _BATCH, shuffle=True, seed=0, deterministic=deterministic
-    )
+    options = LoaderOptions(_BATCH, shuffle=True, deterministic=deterministic)
+    loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, options)
     began = time.perf_counter()
-    images = sum(int(labels.shape[0]) for _, labels in feed.epoch(epoch))
+    images = sum(int(labels.shape[0]) for _, labels in loader.iterate_epoch(epoch))
     return images / (time.perf_counter() - began)
 
 
 def _images(folder: Path) -> Iterator[tuple[np.ndarray, int]]:
-    feed = BatchLoader(folder, Split.TRAIN, _BATCH, shuffle=False, seed=0)
+    loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, LoaderOptions(_BATCH))
     left = _READER_ROWS
-    for pixels, columns in feed.raw(["label"]):
+    for pixels, columns in loader.iterate_stored_rows(["label"]):
         for image, label in zip(pixels[:left], columns["label"], strict=False):
             yield image, int(label)
         left -= len(pixels)

@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from benchmarks import data, preprocess
 from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.learning.inference import serving_model
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer
@@ -57,17 +58,17 @@ def run() -> list[tuple[str, str, str]]:
 
 
 def _from_feed(trainer: Trainer, folder: Path, cache: bool, number: int) -> float:
-    feed = BatchLoader(
-        folder, Split.TRAIN, _BATCH, shuffle=True, seed=number, cache_in_memory=cache
-    )
-    epoch = feed.open(0)
-    return _timed(lambda count: trainer.train_steps(epoch.iterator, tf.constant(count)))
+    options = LoaderOptions(_BATCH, shuffle=True, seed=number, cache_in_memory=cache)
+    loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, options)
+    epoch = loader.open_epoch(0)
+    return _timed(lambda count: trainer.train_steps(epoch.batches, tf.constant(count)))
 
 
 def _from_arrays(trainer: Trainer, folder: Path) -> float:
     """The same steps on arrays that hold the normalised images, through `tf.data` as well."""
-    feed = BatchLoader(folder, Split.TRAIN, _BATCH, shuffle=True, seed=0)
-    parts = [(images.numpy(), labels.numpy()) for images, labels in feed.epoch(0)]
+    options = LoaderOptions(_BATCH, shuffle=True)
+    loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, options)
+    parts = [(images.numpy(), labels.numpy()) for images, labels in loader.iterate_epoch(0)]
     arrays = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     batches = iter(tf.data.Dataset.from_tensor_slices(arrays).batch(_BATCH).repeat().prefetch(8))
     return _timed(lambda count: trainer.train_steps(batches, tf.constant(count)))

@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from fer_pipeline.config import Config
 from fer_pipeline.data import manifest, schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, StorageError
 from fer_pipeline.io.paths import parse_local_path, parse_path
 from fer_pipeline.learning.input import augmentation_examples
 from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, enabled_operations
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.plots import augmentation_preview as drawing
 
 
@@ -78,11 +79,12 @@ def _one_per_class(
     folder: Path, classes: int, config: Config
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """An image of each class that has any, of shape (rows, size, size), and their labels."""
-    feed = BatchLoader(folder, Split.TRAIN, config.inference.batch_size, shuffle=False, seed=0)
+    options = LoaderOptions(config.inference.batch_size)
+    loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, options)
     rng = np.random.default_rng(config.seed)
     # The row with the highest number wins: one pass, in which every row has the same chance.
     highest: dict[int, tuple[float, npt.NDArray[Any]]] = {}
-    for pixels, columns in feed.raw([schema.LABEL]):
+    for pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
         numbers = rng.random(len(pixels))
         for label in range(classes):
             own = np.where(columns[schema.LABEL] == label, numbers, -1)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fer_pipeline.config import Config, load_config, load_stored_config
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.io import storage, versions
@@ -30,14 +30,14 @@ from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
-from fer_pipeline.learning.training import checkpoint, history, running_metrics
-from fer_pipeline.learning.training import resume as resuming
-from fer_pipeline.learning.training.callbacks import BestSnapshot, ConsoleLogger
+from fer_pipeline.learning.training import checkpoint, history, resume_checks, running_metrics
+from fer_pipeline.learning.training.callbacks import BestSnapshot
 from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.checkpointer import RunCheckpointer
 from fer_pipeline.learning.training.history import History
+from fer_pipeline.learning.training.loggers.console import ConsoleLogger
 from fer_pipeline.learning.training.loggers.mlflow import MLflow
 from fer_pipeline.learning.training.loggers.tensorboard import TensorBoard
-from fer_pipeline.learning.training.resume import RunCheckpointer
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.training_plots import plot_training
 
@@ -120,7 +120,7 @@ def train(
     begun = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     if not begun:
         return trained_model.read(parse_path(output))
-    plan = TrainingRun.make(begun.data, begun.folder, begun.made, begun.config, begun.found)
+    plan = TrainingRun.build(begun.dataset, begun.folder, begun.config, begun.found)
     with with_resume_hint(), begun.writing():
         run_training(plan, begun.found, resumed=resume)
     return trained_model.read(begun.folder)
@@ -140,17 +140,15 @@ class PreparedRun:
     """A run that may begin, or go on.
 
     Attributes:
-        data: The dataset's folder.
+        dataset: The dataset.
         folder: The run's.
-        made: The dataset's manifest.
         config: The configuration, with what the dataset was made with.
         found: What it goes on from; None for a beginning.
         replaces: Whether a finished run that is there may be replaced.
     """
 
-    data: Path
+    dataset: StoredDataset
     folder: Path
-    made: Manifest
     config: Config
     found: Checkpoint | None
     replaces: bool
@@ -171,8 +169,8 @@ def prepare_run(
     dataset: str, output: str, config: Config, *, overwrite: bool, resume: bool
 ) -> PreparedRun | None:
     """Makes sure that a run may begin, or go on; see `train`. None for one that is finished."""
-    data, folder = parse_path(dataset), parse_path(output)
-    made = manifest.read(data)
+    stored, folder = StoredDataset.open(dataset), parse_path(output)
+    made = stored.manifest
     config = _from_anywhere(_of_dataset(config, made))
     if resume and is_finished(folder):
         _require_that_of(folder, config, made)
@@ -186,11 +184,13 @@ def prepare_run(
     replaces = overwrite or (begun and output_folder.is_committed())
     found = _checkpoint(folder, resume=resume, overwrite=overwrite or begun)
     if found:
-        resuming.require_same_run(folder, found, config, data, made)
-        log.info("goes on after step %s", f"{found.notes['step']:,}")
+        resume_checks.require_same_run(folder, found.state, config, stored)
+        log.info("goes on after step %s", f"{found.state.step:,}")
     elif resume:
-        log.info("%s: has no checkpoint yet; begins at its first step, with %s", folder, data)
-    return PreparedRun(data, folder, made, config, found, replaces)
+        log.info(
+            "%s: has no checkpoint yet; begins at its first step, with %s", folder, stored.folder
+        )
+    return PreparedRun(stored, folder, config, found, replaces)
 
 
 def run_training(plan: TrainingRun, found: Checkpoint | None, *, resumed: bool) -> None:
@@ -204,7 +204,7 @@ def run_training(plan: TrainingRun, found: Checkpoint | None, *, resumed: bool) 
     Raises:
         FerError: As in `train`.
     """
-    keeper = plan.keeper(found)
+    keeper = plan.make_checkpointer(found)
     if not plan.worker.is_chief:
         _run(plan, keeper, [])
         return
@@ -220,15 +220,15 @@ def run_training(plan: TrainingRun, found: Checkpoint | None, *, resumed: bool) 
 def _run(plan: TrainingRun, keeper: RunCheckpointer, trackers: list[Any]) -> None:
     """Trains all restarts that are not yet done."""
     chosen = plan.config
-    if plan.worker.count == 1:
+    if plan.worker.world_size == 1:
         # The rounds of several workers are told where they were asked for.
         trackers = [ConsoleLogger(keeper.history), *trackers]
     if chosen.tracking.tensorboard and plan.worker.is_chief:
         trackers = [*trackers, TensorBoard(plan.folder / TENSORBOARD_FOLDER, keeper.history)]
     for restart in range(keeper.restart, chosen.training.restarts):
         if restart > keeper.restart:
-            plan.begin_again()
-        plan.run(keeper, restart, trackers)
+            plan.reset_weights()
+        plan.run_restart(keeper, restart, trackers)
 
 
 def _of_dataset(config: Config, made: Manifest) -> Config:
@@ -241,7 +241,7 @@ def _of_dataset(config: Config, made: Manifest) -> Config:
         return config
     differing = [
         key
-        for key in resuming.changed_keys(found.to_dict(), config.to_dict())
+        for key in resume_checks.changed_keys(found.to_dict(), config.to_dict())
         if key.startswith(_SEEN_BY_NETWORK) and config.is_set(key)
     ]
     if differing:
@@ -281,7 +281,9 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
         ConfigError: It had another configuration.
         DatasetError: It had another dataset.
     """
-    resuming.require_same_config(folder, load_stored_config(folder / CONFIG_FILE).to_dict(), config)
+    resume_checks.require_same_config(
+        folder, load_stored_config(folder / CONFIG_FILE).to_dict(), config
+    )
     info = trained_model.read(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
@@ -306,7 +308,7 @@ def _mlflow(plan: TrainingRun, made: History, *, resumed: bool) -> Iterator[MLfl
         made,
         plan.config,
         name=plan.folder.name,
-        dataset_checksum=plan.made.checksum,
+        dataset_checksum=plan.dataset.checksum,
         resumed=resumed,
     )
     try:
@@ -337,7 +339,8 @@ def _checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | 
 
 
 def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
-    folder, made, config, kept = plan.folder, plan.made, plan.config, keeper.best.kept
+    folder, made, config = plan.folder, plan.dataset.manifest, plan.config
+    kept = keeper.best.snapshot
     if kept is None:
         raise RunError("not one round of training was finished; nothing is kept")
     if not all(np.isfinite(weights).all() for weights in kept.weights):
@@ -348,7 +351,7 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
     size, rounds = made.image.size, keeper.history.rounds
     title = f"{config.model.name} on {len(made.classes)} classes, {size}x{size}"
     plan.network.set_weights(kept.weights)
-    temperature = plan.temperature()
+    temperature = plan.fit_temperature()
     # A wrapper of its own: what the callbacks drive is compiled, what is saved is not.
     model = serving_model.build_serving_model(
         plan.network, size, made.image.normalization, temperature
@@ -374,14 +377,14 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
         options=config.model.options,
         parameters=plan.network.count_params(),
         precision=plan.precision,
-        best_step=kept.made.step,
-        best_restart=kept.made.restart,
-        best_accuracy=kept.made.validation_accuracy,
+        best_step=kept.round.step,
+        best_restart=kept.round.restart,
+        best_accuracy=kept.round.validation_accuracy,
         best_class_accuracies=_by_class(kept, made.classes),
-        teachers=[*plan.teachers],
+        teachers=[*plan.teacher_checksums],
         temperature=temperature,
         seed=config.seed,
-        workers=plan.worker.count,
+        workers=plan.worker.world_size,
         sha256=trained_model.file_sha256(folder / RunFile.MODEL),
         versions=versions.package_versions(*_PACKAGES),
     )

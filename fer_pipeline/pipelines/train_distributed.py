@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from fer_pipeline import errors
 from fer_pipeline.config import Config
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import ConfigError, FerError, StorageError, WorkerLostError
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_folder import OutputFolder
@@ -22,7 +22,7 @@ from fer_pipeline.learning.training import checkpoint, distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
 from fer_pipeline.learning.training.loggers import history_tail
-from fer_pipeline.learning.training.training_run import TrainingRun, open_train
+from fer_pipeline.learning.training.training_run import TrainingRun, open_train_loader
 from fer_pipeline.pipelines.train import (
     is_finished,
     prepare_run,
@@ -82,9 +82,9 @@ def train_distributed(
     if not begun:
         return trained_model.read(folder)
     part = functools.partial(
-        _take_part, begun.data.absolute(), folder.absolute(), begun.config, resume
+        _take_part, begun.dataset.folder.absolute(), folder.absolute(), begun.config, resume
     )
-    known = len(begun.found.notes["rounds"]) if begun.found else 0
+    known = len(begun.found.state.rounds) if begun.found else 0
     with (
         with_resume_hint(),
         opened as session,
@@ -122,10 +122,10 @@ def _take_part(
         distributed.init_distributed(member.addresses, member.number, member.cores)
         found = _agreed(member, lambda: _checkpoint(folder))
         _require_the_same(member, found, folder)
-        made = manifest.read(data)
+        dataset = StoredDataset.open(data)
         # What is wrong with one worker's part is wrong for all, before they wait for each other.
-        _agreed(member, lambda: open_train(data, made, config, worker))
-        plan = TrainingRun.make(data, folder, made, config, found, worker)
+        _agreed(member, lambda: open_train_loader(dataset, config, worker))
+        plan = TrainingRun.build(dataset, folder, config, found, worker)
         run_training(plan, found, resumed=resumed or found is not None)
     # Until the first one has written the run, it may need the others to make it again.
     member.all_gather("")
@@ -153,7 +153,7 @@ def _checkpoint(folder: Path) -> Checkpoint | None:
 
 def _require_the_same(member: BarrierTask, found: Checkpoint | None, folder: Path) -> None:
     """All workers have read the same checkpoint: one that was lost may still have been writing."""
-    if len({*member.all_gather(str(found.notes["step"]) if found else "")}) > 1:
+    if len({*member.all_gather(str(found.state.step) if found else "")}) > 1:
         path = folder / RunFile.CHECKPOINT
         raise WorkerLostError(f"{path}: changed while it was read; the workers begin again")
 

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.data import images, schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 
 # Of FER2013 a whole split; the bound is for memory and minutes.
 CALIBRATION_ROWS, TRIAL_ROWS = 512, 20_000
@@ -83,9 +84,8 @@ def _rows(
     wanted = np.zeros(made.rows_of(split), bool)
     wanted[chosen] = True
     pixels, labels, first = [], [], 0
-    for found, columns in BatchLoader(folder, split, _BATCH, shuffle=False, seed=0).raw(
-        (schema.LABEL,)
-    ):
+    loader = BatchLoader(StoredDataset(folder, made), split, LoaderOptions(_BATCH))
+    for found, columns in loader.iterate_stored_rows([schema.LABEL]):
         part = wanted[first : first + len(found)]
         pixels += [images.resize(face, size) for face in found[part]]
         labels.append(columns[schema.LABEL][part])

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from fer_pipeline.data import images, manifest, schema
 from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.inference.predictor import Predict
 from fer_pipeline.learning.inference.trained_model import ModelInfo
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.metrics import inputs
 from fer_pipeline.metrics.samples import EvaluatedImages
 
@@ -107,13 +108,13 @@ def predict(
     Raises:
         DatasetError: The split is empty, or its images are not those that the manifest counts.
     """
-    feed = BatchLoader(data, split, batch_size, shuffle=False, seed=0)
+    loader = BatchLoader(StoredDataset(data, made), split, LoaderOptions(batch_size))
     forward = functools.partial(images.predict_with_flip, model) if flip else model
     _warn_of_size(info, data, made)
     columns = (schema.LABEL, *schema.ORIGIN)
     given, parts, first = [], [], 0
-    with tqdm(total=feed.rows, unit=" images", desc="evaluate", disable=None) as progress:
-        for stored, part in feed.raw(columns):
+    with tqdm(total=loader.row_count, unit=" images", desc="evaluate", disable=None) as progress:
+        for stored, part in loader.iterate_stored_rows(columns):
             pixels = _of_size(stored, info.size)
             given.append(forward(pixels))
             parts.append(part)

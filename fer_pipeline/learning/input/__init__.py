@@ -1,1 +1,1 @@
-"""Reading of datasets into batches, and augmentation within training."""
+"""Batches of a dataset for TensorFlow: reading, shuffling and augmentation."""

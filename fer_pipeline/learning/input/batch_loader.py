@@ -1,11 +1,11 @@
-"""From a dataset on disk to batches in TensorFlow."""
+"""Batches of a dataset's split, as TensorFlow tensors."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,293 +13,319 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.data import schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.input.parquet_reader import ParquetReader
-from fer_pipeline.learning.input.shuffle_buffer import Labels, Pixels, shuffle_with_buffer
+from fer_pipeline.learning.input.parquet_reader import ParquetReader, Shard
+from fer_pipeline.learning.input.shuffle_buffer import Pixels, Targets, shuffle_with_buffer
+from fer_pipeline.learning.types import Tensor
 
-Transform = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""From images, float32 0..255 of shape (n, size, size, 1), labels (or distributions) and a seed,
-int64 of shape (2,), to images and labels: the seed is all its randomness."""
+Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A function of images, float32 0..255 of shape (n, size, size, 1), labels (or distributions) and a
+seed, int64 of shape (2,), to images and labels. The seed is its only source of randomness."""
 
 PADDING_LABEL = -1
-"""The label of an image that is none: it fills a batch that would be empty, and does not count."""
+"""Label of a padding image; it keeps a batch non-empty and is ignored by metrics."""
 
-_PREFETCH = 8
-_ROWS_AT_ONCE = 1024
+_WHOLE_SPLIT = Shard()
+_PREFETCHED_BATCHES = 8
+_MIN_CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """The order and the form in which a split is delivered.
+
+    Attributes:
+        batch_size: Images of a batch, of all shards together.
+        shuffle: Whether to shuffle the rows, in a different order each epoch.
+        seed: Seed of the order.
+        deterministic: Whether equal seeds always give equal orders; then one thread reads.
+        cache_in_memory: Whether to keep the decoded pixels in memory after the first epoch.
+        shuffle_buffer: Size of the shuffle buffer, in images; a cache is shuffled as a whole.
+        soft_labels: Whether to deliver distributions over the classes in place of labels, if the
+            dataset has them.
+    """
+
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    deterministic: bool = True
+    cache_in_memory: bool = False
+    shuffle_buffer: int = 16384
+    soft_labels: bool = False
 
 
 class EpochIterator:
-    """One pass over a split, under way.
+    """One pass over a split, in progress.
 
     Attributes:
-        iterator: Gives the batches, in Python and in a `tf.function`.
+        batches: Iterator of images and labels, in Python and in a `tf.function`.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, failures: list[Exception]) -> None:
-        """Takes the batches, and where what goes wrong in reading them is noted."""
-        self.iterator = iter(dataset)
-        self._failures = failures
+    def __init__(self, dataset: tf.data.Dataset, reader_errors: list[Exception]) -> None:
+        """Start the pass.
+
+        Args:
+            dataset: The batches.
+            reader_errors: List to which the generator behind `dataset` appends its exceptions.
+        """
+        self.batches = iter(dataset)
+        self._reader_errors = reader_errors
 
     @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Around taking batches: TensorFlow wraps what reading raised in a stack of its own.
+    def translate_reader_errors(self) -> Iterator[None]:
+        """Raise the reader's own error where TensorFlow raises its wrapper with a stack trace.
 
         Raises:
-            DatasetError: What went wrong in reading.
+            DatasetError: The split could not be read.
         """
         try:
             yield
         except tf.errors.OpError:
-            if not self._failures:
+            if not self._reader_errors:
                 raise
-            raise self._failures[0] from None
+            raise self._reader_errors[0] from None
 
     def finish(self) -> None:
-        """After the last batch: makes sure that it was, and that every row came.
+        """Check that the epoch is exhausted and that every row was delivered.
 
         Raises:
-            DatasetError: Not exactly the rows of the manifest were delivered.
+            DatasetError: The number of delivered rows differs from the manifest.
         """
-        with self.errors():
-            # Where there is more than the manifest says, all of it has to come to be counted.
-            for _ in self.iterator:
+        with self.translate_reader_errors():
+            # Surplus rows have to be read, too, before they are counted.
+            for _ in self.batches:
                 pass
-        if self._failures:
-            raise self._failures[0]
+        if self._reader_errors:
+            raise self._reader_errors[0]
 
 
 class BatchLoader:
-    """A split of a dataset as batches, one epoch after the other.
+    """Loader of a split's batches, one epoch after the other.
 
-    One of several shards delivers its part of each of the batches: as many parts as the other
-    shards, of nearly the same size, whatever it holds.
+    Each of several shards delivers a part of every batch. All shards have the same number of
+    batches, and the parts of one shard have nearly the same size.
 
     Attributes:
-        rows: How many rows an epoch delivers.
-        split_rows: How many the epochs of all shards deliver together.
-        steps: How many batches those are, the last perhaps a smaller one.
+        row_count: Rows of one epoch.
+        split_row_count: Rows of one epoch of all shards together.
+        steps_per_epoch: Batches of one epoch; the last one may be smaller.
     """
 
     def __init__(
         self,
-        folder: Path,
+        dataset: StoredDataset,
         split: Split,
-        batch_size: int,
+        options: LoaderOptions,
         *,
-        shuffle: bool,
-        seed: int,
-        deterministic: bool = True,
-        cache_in_memory: bool = False,
-        shuffle_buffer: int = 16384,
-        shard: int = 0,
-        shards: int = 1,
-        soft: bool = False,
+        shard: Shard = _WHOLE_SPLIT,
         transform: Transform | None = None,
     ) -> None:
-        """Opens a split.
+        """Open a split.
 
         Args:
-            folder: The dataset's folder.
+            dataset: The dataset.
             split: The split.
-            batch_size: Images in a batch, of all shards together.
-            shuffle: Whether to mix the rows, in another order each epoch.
-            seed: Of the order.
-            deterministic: Whether a seed always gives the same order: then one thread reads.
-            cache_in_memory: Whether to keep the decoded pixels after the first pass.
-            shuffle_buffer: Images that are mixed at a time; with a cache all are.
-            shard: Which part of the rows this feed delivers, 0..shards - 1.
-            shards: How many such parts there are: row groups are shared out in turn.
-            soft: Whether to deliver the distributions over the classes, where the dataset has
-                them, in place of labels.
-            transform: What each batch is changed by before it is normalised.
+            options: The order and the form of the batches.
+            shard: The part of the rows that this loader delivers.
+            transform: Function that is applied to each batch before its normalization.
 
         Raises:
-            DatasetError: The folder is no dataset, the split is empty, a file is missing or of
-                another length, or a shard that is shuffled has fewer rows than there are batches.
+            DatasetError: The split is empty, a file is missing or has another size, or a shuffled
+                shard has fewer rows than there are batches.
         """
+        self._manifest, self._options = dataset.manifest, options
+        self._shard, self._transform = shard, transform
         self._reader = ParquetReader(
-            folder, split, deterministic=deterministic, shard=shard, shards=shards
+            dataset, split, deterministic=options.deterministic, shard=shard
         )
-        self._manifest, self.rows = self._reader.manifest, self._reader.rows
-        self.split_rows = self._reader.split_rows
-        self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
-        self._shard, self._shards = shard, shards
-        self._buffer = shuffle_buffer
-        self._transform = transform
-        self._target = schema.VOTES if soft and self._manifest.labels.distribution else schema.LABEL
-        _require_table(self._manifest.image.normalization)
-        self._keep = cache_in_memory
-        self._kept: tuple[Pixels, Labels] | None = None
-        self.steps = -(-self.split_rows // batch_size)
-        if shuffle and self.rows < self.steps:
+        self.row_count = self._reader.row_count
+        self.split_row_count = self._reader.split_row_count
+        self.steps_per_epoch = -(-self.split_row_count // options.batch_size)
+        has_distributions = self._manifest.labels.distribution
+        self._target_column = (
+            schema.VOTES if options.soft_labels and has_distributions else schema.LABEL
+        )
+        self._cache: tuple[Pixels, Targets] | None = None
+        _require_exact_arithmetic(self._manifest.image.normalization)
+        if options.shuffle and self.row_count < self.steps_per_epoch:
             raise DatasetError(
-                f"{folder}: reader {shard + 1} of {shards} has {self.rows} rows of the {split}"
-                f" split for {self.steps} batches; make more and smaller row groups with"
-                " output.row_group_rows, or take fewer workers"
+                f"{dataset.folder}: reader {shard.index + 1} of {shard.count} has"
+                f" {self.row_count} rows of the {split} split for {self.steps_per_epoch} batches;"
+                " make more and smaller row groups with output.row_group_rows, or use fewer workers"
             )
 
-    def epoch(self, number: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """One pass over the rows.
+    def iterate_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of one epoch.
 
         Args:
-            number: Which one, from 0: each has an order of its own.
+            epoch: Number of the epoch, from 0; each epoch has its own order.
 
         Yields:
-            Images, float32 of shape (n, size, size, 1), normalised, and labels, int32 of shape
-            (n,), or distributions, float32 of shape (n, classes); n is the batch size but for the
-            last batch.
+            Normalized images, float32 of shape (n, size, size, 1), and labels, int32 of shape
+            (n,), or distributions, float32 of shape (n, classes). n is the batch size except for
+            the last batch.
 
         Raises:
-            DatasetError: Not exactly the rows of the manifest were delivered, or what was read is
-                not what the manifest says.
+            DatasetError: The number of delivered rows or the images differ from the manifest.
         """
-        epoch = self.open(number)
-        with epoch.errors():
-            yield from epoch.iterator
-        epoch.finish()
+        iterator = self.open_epoch(epoch)
+        with iterator.translate_reader_errors():
+            yield from iterator.batches
+        iterator.finish()
 
-    def open(self, number: int, skip: int = 0) -> EpochIterator:
-        """Begins a pass over the rows, for a loop that takes its batches within TensorFlow.
+    def open_epoch(self, epoch: int, skip_batches: int = 0) -> EpochIterator:
+        """Start an epoch whose batches are taken within a `tf.function`.
 
         Args:
-            number: Which one, from 0: each has an order of its own.
-            skip: How many batches to leave out, because they were taken before.
+            epoch: Number of the epoch, from 0; each epoch has its own order.
+            skip_batches: Number of batches to skip because an earlier process trained on them.
         """
-        failures: list[Exception] = []
-        return EpochIterator(self._dataset(number, failures, skip), failures)
+        errors: list[Exception] = []
+        return EpochIterator(self._make_tf_dataset(epoch, errors, skip_batches), errors)
 
-    def dataset(self, number: int) -> tf.data.Dataset:
-        """The same pass as a `tf.data.Dataset`.
+    def tf_dataset(self, epoch: int) -> tf.data.Dataset:
+        """Return an epoch as a `tf.data.Dataset`.
 
-        An error of ours reaches its reader as one of TensorFlow's, with our message in it.
+        Its consumer gets reading errors as TensorFlow errors that contain the original message.
 
         Args:
-            number: Which epoch, from 0.
+            epoch: Number of the epoch, from 0.
         """
-        return self._dataset(number, [])
+        return self._make_tf_dataset(epoch, [])
 
-    def _dataset(self, number: int, failures: list[Exception], skip: int = 0) -> tf.data.Dataset:
-        def chunks() -> Iterator[tuple[Pixels, Labels]]:
+    def _make_tf_dataset(
+        self, epoch: int, errors: list[Exception], skip_batches: int = 0
+    ) -> tf.data.Dataset:
+        def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
             try:
-                yield from self._ordered(number)
-                yield from self._filling()
+                yield from self._epoch_chunks(epoch)
+                yield from self._padding_chunks()
             except Exception as error:
-                failures.append(error)
+                errors.append(error)
                 raise
 
-        made = tf.data.Dataset.from_generator(chunks, output_signature=self._signature())
-        # Rows come from Python many at a time, because each time costs as much as a small batch;
-        # and as bytes, because floats are four times as much to move.
-        batches = made.rebatch(self._sizes()).enumerate().skip(skip)
-        seed = tf.constant(self._epoch_seed(number), tf.int64)
-        finished = batches.map(
-            lambda index, rows: self._finished(rows[0], rows[1], tf.stack([seed, index]))
+        chunks = tf.data.Dataset.from_generator(
+            generate_chunks, output_signature=self._chunk_signature()
         )
-        return finished.prefetch(_PREFETCH)
+        # Python delivers many rows at a time, because each call costs as much as a small batch, and
+        # delivers bytes, because floats would be four times as much to move.
+        batches = chunks.rebatch(self._batch_sizes()).enumerate().skip(skip_batches)
+        seed = tf.constant(self._epoch_seed(epoch), tf.int64)
+        finished = batches.map(
+            lambda index, rows: self._finish_batch(rows[0], rows[1], tf.stack([seed, index]))
+        )
+        return finished.prefetch(_PREFETCHED_BATCHES)
 
-    def _sizes(self) -> int | list[int]:
-        """How many rows each batch has: of one shard of several, its share of each."""
-        if self._shards == 1:
-            return self._batch_size
-        rows = max(self.rows, self.steps)
-        ends = [rows * step // self.steps for step in range(self.steps + 1)]
+    def _batch_sizes(self) -> int | list[int]:
+        """Return the rows of every batch, or of each batch for one of several shards."""
+        if self._shard.count == 1:
+            return self._options.batch_size
+        steps = self.steps_per_epoch
+        rows = max(self.row_count, steps)
+        ends = [rows * step // steps for step in range(steps + 1)]
         return [end - start for start, end in itertools.pairwise(ends)]
 
-    def _filling(self) -> Iterator[tuple[Pixels, Labels]]:
-        """What a shard with fewer rows than batches has in the last of them.
+    def _padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
+        """Yield a padding image for each batch that would be empty in a small shard.
 
-        TensorFlow's convolutions take no empty batch on every processor.
+        TensorFlow's convolutions do not accept empty batches on every processor.
         """
-        empty = self.steps - self.rows
-        if empty > 0:
+        missing = self.steps_per_epoch - self.row_count
+        if missing > 0:
             yield (
-                np.zeros((empty, self._manifest.image.size**2), np.uint8),
-                np.full(empty, PADDING_LABEL, np.int32),
+                np.zeros((missing, self._manifest.image.size**2), np.uint8),
+                np.full(missing, PADDING_LABEL, np.int32),
             )
 
-    def _signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-        labels = tf.TensorSpec((None,), tf.int32)
-        if self._target == schema.VOTES:
-            labels = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
-        return tf.TensorSpec((None, self._manifest.image.size**2), tf.uint8), labels
+    def _chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        targets = tf.TensorSpec((None,), tf.int32)
+        if self._target_column == schema.VOTES:
+            targets = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
+        return tf.TensorSpec((None, self._manifest.image.size**2), tf.uint8), targets
 
-    def _finished(
-        self, pixels: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _finish_batch(self, pixels: Tensor, targets: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         size = self._manifest.image.size
         images = tf.cast(tf.reshape(pixels, (-1, size, size, 1)), tf.float32)
         if self._transform:
-            images, labels = self._transform(images, labels, seed)
-        return _values(images, self._manifest.image.normalization), labels
+            images, targets = self._transform(images, targets, seed)
+        return _normalize(images, self._manifest.image.normalization), targets
 
-    def raw(self, columns: Sequence[str]) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """All rows in the order in which they are stored, as pixels.
+    def iterate_stored_rows(
+        self, columns: Sequence[str]
+    ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
+        """Yield all rows in stored order, with their pixels as stored.
 
         Args:
-            columns: What else is wanted of each row.
+            columns: Names of the columns to read beside the image.
 
         Yields:
             Pixels, uint8 of shape (n, size, size), and the columns, each of length n.
 
         Raises:
-            DatasetError: As in `epoch`.
+            DatasetError: The number of delivered rows or the images differ from the manifest.
         """
         size = self._manifest.image.size
-        for pixels, others in self._reader.chunks(columns, order=None):
-            for start in range(0, len(pixels), self._batch_size):
-                part = slice(start, start + self._batch_size)
+        for pixels, others in self._reader.read_row_groups(columns, shuffle_seed=None):
+            for start in range(0, len(pixels), self._options.batch_size):
+                part = slice(start, start + self._options.batch_size)
                 yield (
                     pixels[part].reshape(-1, size, size),
                     {name: others[name][part] for name in columns},
                 )
 
-    def _ordered(self, number: int) -> Iterator[tuple[Pixels, Labels]]:
-        """The rows of an epoch, in its order: flat pixels, uint8 of shape (n, area), and labels."""
-        step = max(_ROWS_AT_ONCE, self._batch_size)
-        order = self._epoch_seed(number) if self._shuffle else None
-        rng = np.random.default_rng(self._entropy(number))
-        if self._keep and self.rows:
-            pixels, labels = self._in_memory()
-            rows = rng.permutation(self.rows) if self._shuffle else np.arange(self.rows)
-            for start in range(0, self.rows, step):
-                part = rows[start : start + step]
-                yield pixels[part], labels[part]
+    def _epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
+        """Yield the rows of an epoch in its order."""
+        options = self._options
+        chunk_rows = max(_MIN_CHUNK_ROWS, options.batch_size)
+        shuffle_seed = self._epoch_seed(epoch) if options.shuffle else None
+        rng = np.random.default_rng(self._epoch_entropy(epoch))
+        if options.cache_in_memory and self.row_count:
+            pixels, targets = self._load_cache()
+            count = self.row_count
+            order = rng.permutation(count) if options.shuffle else np.arange(count)
+            for start in range(0, count, chunk_rows):
+                part = order[start : start + chunk_rows]
+                yield pixels[part], targets[part]
             return
-        chunks = self._targets(order)
-        yield from shuffle_with_buffer(chunks, self._buffer, step, rng) if self._shuffle else chunks
+        chunks = self._read_chunks(shuffle_seed)
+        if options.shuffle:
+            chunks = shuffle_with_buffer(chunks, options.shuffle_buffer, chunk_rows, rng)
+        yield from chunks
 
-    def _in_memory(self) -> tuple[Pixels, Labels]:
-        if self._kept is None:
-            parts = list(self._targets(order=None))
-            self._kept = (
-                np.concatenate([pixels for pixels, _ in parts]),
-                np.concatenate([labels for _, labels in parts]),
+    def _load_cache(self) -> tuple[Pixels, Targets]:
+        if self._cache is None:
+            chunks = list(self._read_chunks(shuffle_seed=None))
+            self._cache = (
+                np.concatenate([pixels for pixels, _ in chunks]),
+                np.concatenate([targets for _, targets in chunks]),
             )
-        return self._kept
+        return self._cache
 
-    def _targets(self, order: int | None) -> Iterator[tuple[Pixels, Labels]]:
-        """One row group after the other: flat pixels, and labels or distributions."""
-        for pixels, others in self._reader.chunks([self._target], order=order):
-            column = others[self._target]
-            yield pixels, column if self._target == schema.LABEL else np.stack(column.tolist())
+    def _read_chunks(self, shuffle_seed: int | None) -> Iterator[tuple[Pixels, Targets]]:
+        """Yield flat pixels and targets, one row group after the other."""
+        name = self._target_column
+        for pixels, columns in self._reader.read_row_groups([name], shuffle_seed=shuffle_seed):
+            column = columns[name]
+            yield pixels, column if name == schema.LABEL else np.stack(column.tolist())
 
-    def _epoch_seed(self, number: int) -> int:
-        return int(np.random.SeedSequence(self._entropy(number)).generate_state(1)[0])
+    def _epoch_seed(self, epoch: int) -> int:
+        return int(np.random.SeedSequence(self._epoch_entropy(epoch)).generate_state(1)[0])
 
-    def _entropy(self, number: int) -> list[int]:
-        """Of an epoch: each shard draws for itself, the first one as if it were alone."""
-        return [self._seed, number, *([self._shard] if self._shard else [])]
+    def _epoch_entropy(self, epoch: int) -> list[int]:
+        """Return the seeds of an epoch; the first shard has those of an undivided split."""
+        return [self._options.seed, epoch, *([self._shard.index] if self._shard.index else [])]
 
 
-def _values(pixels: tf.Tensor, normalization: Normalization) -> tf.Tensor:
-    """The normalised values of pixels, float32; five times as fast as a lookup in the table."""
+def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
+    """Return normalized pixels, float32; five times as fast as a lookup in the table."""
     return pixels * np.float32(normalization.scale) + np.float32(normalization.offset)
 
 
-def _require_table(normalization: Normalization) -> None:
-    """Makes sure that this machine's arithmetic gives the very bits of the table."""
-    values = _values(tf.range(256.0), normalization).numpy()
-    if not np.array_equal(values, normalization.table()):
+def _require_exact_arithmetic(normalization: Normalization) -> None:
+    """Check that TensorFlow's arithmetic on this machine gives exactly the values of the table."""
+    normalized = _normalize(tf.range(256.0), normalization).numpy()
+    if not np.array_equal(normalized, normalization.table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")

@@ -1,9 +1,10 @@
-"""A dataset's rows, a row group at a time. The one module that imports petastorm."""
+"""Row groups of a dataset, read with petastorm: the only module that imports it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,134 +13,149 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_pipeline.data import manifest, schema
+from fer_pipeline.data import schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.io.paths import get_filesystem, is_local
 from fer_pipeline.learning.input.shuffle_buffer import Pixels
+from fer_pipeline.text import one_line
 
-# petastorm 0.12 is written for an older pyarrow, which says so at every turn, in its threads too.
+# petastorm 0.12 was written for an older pyarrow, which warns at each call, in its threads too.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
 
-_FAST_WORKERS = 4
-_RAW_QUEUE = 16
+_UNORDERED_THREADS = 4
+_QUEUED_ROW_GROUPS = 16
+_REASON_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the rows of a split; row groups are assigned to the shards in turn.
+
+    Attributes:
+        index: Number of the shard, 0..count - 1.
+        count: Number of shards.
+    """
+
+    index: int = 0
+    count: int = 1
 
 
 class ParquetReader:
-    """Reads a split, or a part of it, and counts what it delivers.
+    """Reader of a split, or of a shard of it, that counts the rows that it delivers.
 
     Attributes:
-        manifest: Of the dataset.
-        rows: How many rows a pass delivers.
-        split_rows: How many the passes of all shards deliver together.
+        row_count: Rows of one pass.
+        split_row_count: Rows of one pass of all shards together.
     """
 
     def __init__(
-        self, folder: Path, split: Split, *, deterministic: bool, shard: int, shards: int
+        self, dataset: StoredDataset, split: Split, *, deterministic: bool, shard: Shard
     ) -> None:
-        """Opens a split; see `Feed` for the arguments.
+        """Open the files of a split; `BatchLoader` describes the arguments.
 
         Raises:
-            DatasetError: The folder is no dataset, the split is empty, a file is missing or of
-                another length.
+            DatasetError: The split is empty, or a file is missing, has another size or is damaged.
         """
-        self.manifest = manifest.read(folder)
-        files = manifest.require(folder, self.manifest, split)
-        self._folder, self._split = folder, split
+        files = dataset.require_split(split)
+        folder = dataset.folder
+        self._folder, self._split, self._image = folder, split, dataset.manifest.image
         paths = sorted(((folder / file.path).absolute() for file in files), key=str)
-        odd = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
-        if odd:
-            raise DatasetError(f"{folder}: petastorm reads no path with a {odd[0]}; rename it")
-        local = is_local(folder)
-        self._urls = [f"file://{path}" if local else str(path) for path in paths]
-        # petastorm hands it to a part of pyarrow that takes none of fsspec's as it is.
-        self._filesystem = None if local else _wrapped(get_filesystem(folder))
-        self._workers = 1 if deterministic else _FAST_WORKERS
-        self._shard, self._shards = shard, shards
-        self.split_rows = self.rows = sum(file.rows for file in files)
-        if shards > 1:
-            self.rows = self._rows_of_shard(paths)
+        refused = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
+        if refused:
+            raise DatasetError(
+                f"{folder}: petastorm reads no path with a {refused[0]}; rename the folder"
+            )
+        on_local_disk = is_local(folder)
+        self._urls = [f"file://{path}" if on_local_disk else str(path) for path in paths]
+        # petastorm passes it to a part of pyarrow that does not accept an fsspec filesystem.
+        self._filesystem = None if on_local_disk else _wrap_filesystem(get_filesystem(folder))
+        self._threads = 1 if deterministic else _UNORDERED_THREADS
+        self._shard, self._shard_count = shard, shard.count
+        self.split_row_count = self.row_count = sum(file.rows for file in files)
+        if shard.count > 1:
+            group_rows = self._row_group_sizes(paths)
+            self.row_count = sum(group_rows[shard.index :: shard.count])
+            # petastorm refuses to have more shards than row groups. The shards that get a row group
+            # get the same one if they are the only shards.
+            self._shard_count = min(shard.count, len(group_rows))
 
-    def _rows_of_shard(self, paths: Sequence[Path]) -> int:
-        groups = []
+    def _row_group_sizes(self, paths: Sequence[Path]) -> list[int]:
+        """Return the number of rows of each row group, file by file."""
+        sizes = []
         try:
             for path in paths:
                 with path.open("rb") as file:
                     footer = pq.read_metadata(file)
-                numbers = range(footer.num_row_groups)
-                groups += [footer.row_group(index).num_rows for index in numbers]
+                sizes += [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
         except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
             raise DatasetError(
-                f"{self._folder}: a file of the {self._split} split is damaged ({reason});"
+                f"{self._folder}: a file of the {self._split} split is damaged ({one_line(error)});"
                 " run preprocess again"
             ) from error
-        if sum(groups) != self.split_rows:
+        if sum(sizes) != self.split_row_count:
             raise DatasetError(
-                f"{self._folder}: the files of the {self._split} split hold {sum(groups)} rows, the"
-                f" manifest says {self.split_rows}; run preprocess again"
+                f"{self._folder}: the files of the {self._split} split hold {sum(sizes)} rows, the"
+                f" manifest says {self.split_row_count}; run preprocess again"
             )
-        rows = sum(groups[self._shard :: self._shards])
-        # petastorm refuses to deal out fewer row groups than there are shards. Those that get one
-        # are dealt the same if they are the only ones.
-        self._shards = min(self._shards, len(groups))
-        return rows
+        return sizes
 
-    def chunks(
-        self, columns: Sequence[str], order: int | None
+    def read_row_groups(
+        self, columns: Sequence[str], shuffle_seed: int | None
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """One pass over the rows, one row group after the other.
+        """Yield the rows of one pass, one row group after the other.
 
         Args:
-            columns: What is wanted of each row beside its image.
-            order: The seed of the order of row groups; None for that in which they are stored.
+            columns: Names of the columns to read beside the image.
+            shuffle_seed: Seed of the order of the row groups; None for the stored order.
 
         Yields:
             Flat pixels, uint8 of shape (n, size * size), and the columns, each of length n.
 
         Raises:
-            DatasetError: Not exactly the rows of the manifest were delivered, or what was read is
-                not what the manifest says.
+            DatasetError: The number of rows or the images differ from the manifest, or a file
+                cannot be read.
         """
         delivered = 0
         try:
-            for chunk in self._row_groups(columns, order) if self.rows else ():
-                pixels = self._pixels(getattr(chunk, schema.IMAGE))
+            for row_group in self._read(columns, shuffle_seed) if self.row_count else ():
+                pixels = self._decode_pixels(getattr(row_group, schema.IMAGE))
                 delivered += len(pixels)
-                yield pixels, {name: getattr(chunk, name) for name in columns}
+                yield pixels, {name: getattr(row_group, name) for name in columns}
         except DatasetError:
             raise
         except Exception as error:
-            # petastorm raises whatever its threads came upon, under any name.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            # petastorm raises any exception of its threads, under any name.
+            reason = one_line(f"{type(error).__name__}: {error}")[:_REASON_CHARACTERS]
             raise DatasetError(
-                f"{self._folder}: the {self._split} split cannot be read ({reason[:300]});"
+                f"{self._folder}: the {self._split} split cannot be read ({reason});"
                 " run preprocess again"
             ) from error
-        if delivered != self.rows:
+        if delivered != self.row_count:
             raise DatasetError(
                 f"{self._folder}: an epoch of the {self._split} split delivered {delivered} rows,"
-                f" the manifest says {self.rows}; run preprocess again"
+                f" the manifest says {self.row_count}; run preprocess again"
             )
 
-    def _row_groups(self, columns: Sequence[str], order: int | None) -> Iterator[Any]:
-        """What petastorm makes of each row group: a named tuple of columns."""
+    def _read(self, columns: Sequence[str], shuffle_seed: int | None) -> Iterator[Any]:
+        """Yield petastorm's named tuple of columns for each row group."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader = make_batch_reader(
                 self._urls,
                 schema_fields=[f"^{name}$" for name in (schema.IMAGE, *columns)],
-                workers_count=self._workers if order is not None else 1,
-                results_queue_size=_RAW_QUEUE,
-                shuffle_row_groups=order is not None,
-                seed=order,
+                workers_count=1 if shuffle_seed is None else self._threads,
+                results_queue_size=_QUEUED_ROW_GROUPS,
+                shuffle_row_groups=shuffle_seed is not None,
+                seed=shuffle_seed,
                 num_epochs=1,
                 filesystem=self._filesystem,
-                cur_shard=self._shard if self._shards > 1 else None,
-                shard_count=self._shards if self._shards > 1 else None,
+                cur_shard=self._shard.index if self._shard_count > 1 else None,
+                shard_count=self._shard_count if self._shard_count > 1 else None,
             )
         try:
             yield from reader
@@ -147,27 +163,26 @@ class ParquetReader:
             reader.stop()
             reader.join()
 
-    def _pixels(self, column: npt.NDArray[Any]) -> Pixels:
-        image = self.manifest.image
-        area = image.size**2
-        lengths = {None if value is None else len(value) for value in column}
+    def _decode_pixels(self, column: npt.NDArray[Any]) -> Pixels:
+        area = self._image.size**2
+        lengths = {None if image is None else len(image) for image in column}
         if lengths != {area}:
-            raise DatasetError(
-                f"{self._folder}: an image of the {self._split} split is not what the manifest"
-                f" says: {area} pixels; run preprocess again"
-            )
-        if image.dtype == "float32":
+            raise self._image_error(f"{area} pixels")
+        if self._image.dtype == "float32":
             try:
-                return image.normalization.restore(column)
+                return self._image.normalization.restore(column)
             except ValueError as error:
-                raise DatasetError(
-                    f"{self._folder}: an image of the {self._split} split is not what the manifest"
-                    f" says: {error}"
-                ) from error
+                raise self._image_error(str(error)) from error
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
 
+    def _image_error(self, expected: str) -> DatasetError:
+        return DatasetError(
+            f"{self._folder}: an image of the {self._split} split differs from the manifest:"
+            f" {expected}; run preprocess again"
+        )
 
-def _wrapped(filesystem: Any) -> Any:
+
+def _wrap_filesystem(filesystem: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pyarrow.filesystem import S3FSWrapper

@@ -1,4 +1,4 @@
-"""The order of rows within an epoch: arrays in, arrays out."""
+"""A shuffle buffer for the rows of an epoch, on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -8,43 +8,47 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32] | npt.NDArray[np.float32]
+"""Flat images, of shape (n, size * size)."""
+
+Targets = npt.NDArray[np.int32] | npt.NDArray[np.float32]
+"""Labels of shape (n,), or distributions of shape (n, classes)."""
 
 
 def shuffle_with_buffer(
-    chunks: Iterator[tuple[Pixels, Labels]],
+    chunks: Iterator[tuple[Pixels, Targets]],
     capacity: int,
-    step: int,
+    chunk_rows: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[Pixels, Labels]]:
-    """Rows mixed in a buffer that is always full: what goes out makes room for what comes in.
+) -> Iterator[tuple[Pixels, Targets]]:
+    """Yield all rows in random order, with a buffer that is refilled after each yielded chunk.
 
     Args:
-        chunks: Flat pixels, and labels or distributions.
-        capacity: How many rows the buffer holds.
-        step: How many go out at once; at most half of the buffer, or nothing would be mixed.
-        rng: Chooses them.
+        chunks: Pixels and targets, in stored order.
+        capacity: Size of the buffer, in rows.
+        chunk_rows: Rows of each yielded chunk. At most half of the buffer is yielded at a time,
+            because a buffer that is emptied at once would not shuffle across chunks.
+        rng: Source of the order.
     """
-    step = max(1, min(step, capacity // 2))
-    pixels, labels, free = None, None, np.arange(capacity)
-    for new_pixels, new_labels in chunks:
-        if pixels is None or labels is None:
+    chunk_rows = max(1, min(chunk_rows, capacity // 2))
+    pixels, targets, free_slots = None, None, np.arange(capacity)
+    for new_pixels, new_targets in chunks:
+        if pixels is None or targets is None:
             pixels = np.empty((capacity, new_pixels.shape[1]), np.uint8)
-            labels = np.empty((capacity, *new_labels.shape[1:]), new_labels.dtype)
-        taken = 0
-        while taken < len(new_labels):
-            places = free[: len(new_labels) - taken]
-            free = free[len(places) :]
-            pixels[places] = new_pixels[taken : taken + len(places)]
-            labels[places] = new_labels[taken : taken + len(places)]
-            taken += len(places)
-            if not len(free):
-                free = rng.choice(capacity, step, replace=False)
-                yield pixels[free], labels[free]
-    if pixels is None or labels is None:
+            targets = np.empty((capacity, *new_targets.shape[1:]), new_targets.dtype)
+        start = 0
+        while start < len(new_targets):
+            slots = free_slots[: len(new_targets) - start]
+            free_slots = free_slots[len(slots) :]
+            pixels[slots] = new_pixels[start : start + len(slots)]
+            targets[slots] = new_targets[start : start + len(slots)]
+            start += len(slots)
+            if not len(free_slots):
+                free_slots = rng.choice(capacity, chunk_rows, replace=False)
+                yield pixels[free_slots], targets[free_slots]
+    if pixels is None or targets is None:
         return
-    left = np.setdiff1d(np.arange(capacity), free)
-    rng.shuffle(left)
-    for start in range(0, len(left), step):
-        part = left[start : start + step]
-        yield pixels[part], labels[part]
+    filled_slots = np.setdiff1d(np.arange(capacity), free_slots)
+    rng.shuffle(filled_slots)
+    for start in range(0, len(filled_slots), chunk_rows):
+        slots = filled_slots[start : start + chunk_rows]
+        yield pixels[slots], targets[slots]

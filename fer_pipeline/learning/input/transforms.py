@@ -1,35 +1,33 @@
-"""What the batches of a training run are changed by, put together from the configuration."""
+"""The transform of the training batches, composed from the configuration."""
 
 from __future__ import annotations
 
 from fer_pipeline.config.training import TrainingConfig
-from fer_pipeline.learning.input.augmentation import make_augment_fn, make_mixup_fn
+from fer_pipeline.learning.input.augmentation import make_augment_fn
 from fer_pipeline.learning.input.batch_loader import Transform
-from fer_pipeline.learning.training.losses import one_hot_targets
+from fer_pipeline.learning.input.mixup import make_mixup_fn
+from fer_pipeline.learning.input.targets import one_hot_targets
 from fer_pipeline.learning.types import Tensor
 
 
-def make_train_transform(chosen: TrainingConfig, size: int, classes: int) -> Transform | None:
-    """The augmentation of each image, then the mixing of pairs.
+def make_train_transform(config: TrainingConfig, size: int, class_count: int) -> Transform | None:
+    """Return a function that augments each image and then applies mixup; None if both are off.
 
     Args:
-        chosen: What is asked for.
-        size: The side of the images, in pixels.
-        classes: How many there are.
-
-    Returns:
-        None where nothing is asked for.
+        config: The section `training`.
+        size: Side of the images, in pixels.
+        class_count: Number of classes.
     """
-    augment = make_augment_fn(chosen.augmentation, size)
-    mix = make_mixup_fn(chosen.mixup_alpha) if chosen.mixup_alpha else None
+    augment = make_augment_fn(config.augmentation, size)
+    mix = make_mixup_fn(config.mixup_alpha) if config.mixup_alpha else None
     if augment is None and mix is None:
         return None
 
-    def change(images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    def transform(images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         if augment:
             images = augment(images, seed)
         if mix:
-            images, labels = mix(images, one_hot_targets(labels, classes), seed)
+            images, labels = mix(images, one_hot_targets(labels, class_count), seed)
         return images, labels
 
-    return change
+    return transform

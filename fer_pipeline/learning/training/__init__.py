@@ -1,1 +1,1 @@
-"""The training loop, what it minimises and by what steps, and what a killed run goes on from."""
+"""Training of a network: run, loop, optimizers, losses, checkpoints and distribution."""

@@ -1,4 +1,4 @@
-"""What happens after each round of training, as Keras callbacks."""
+"""Keras callback that keeps the best weights of a run."""
 
 from __future__ import annotations
 
@@ -19,108 +19,82 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BestSnapshot:
-    """Weights that are kept, and what is known of them.
+    """The best weights of a run so far.
 
     Attributes:
-        value: Of the metric that decides; None without validation.
-        made: The round after which they stood so.
-        confusion: On validation, how many of each class were taken for each; None without.
-        weights: In the order of the model's.
+        metric: Value of the metric that selects the weights; None if it selects none, and the last
+            weights are kept.
+        round: The round after which the network had these weights.
+        confusion: Confusion matrix on the validation split; None without such a split.
+        weights: Weights, in the order of the model's.
     """
 
-    value: float | None
-    made: ValidationRound
+    metric: float | None
+    round: ValidationRound
     confusion: list[list[int]] | None
     weights: list[npt.NDArray[Any]]
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the weights that are best by a metric; without validation or a metric, the last ones.
+    """Keeps the best weights by a metric; without validation or a metric, the last weights.
 
-    They stay in memory and go into the checkpoint: Keras's ModelCheckpoint writes in place, and
-    killed meanwhile leaves half a model.
+    They are kept in memory and written to the checkpoint. Keras's ModelCheckpoint overwrites its
+    file in place, so that a killed process leaves half a model.
 
     Attributes:
-        kept: The weights; None before the first round.
+        snapshot: The best weights; None before the first round.
     """
 
     def __init__(
         self,
         metric: str,
         history: History,
-        confusion: Callable[[], npt.NDArray[np.int64] | None],
+        get_confusion: Callable[[], npt.NDArray[np.int64] | None],
         *,
-        validated: bool,
+        has_validation: bool,
     ) -> None:
-        """Takes what decides.
+        """Create the callback.
 
         Args:
-            metric: Its name in the logs of a round, or `last`.
-            history: Of the run.
-            confusion: What the last validation found.
-            validated: Whether there is a validation split.
+            metric: Name of the selecting metric in the logs of a round, or `last`.
+            history: History of the run.
+            get_confusion: Function that returns the confusion matrix of the last validation.
+            has_validation: Whether there is a validation split.
         """
         super().__init__()
-        self.kept: BestSnapshot | None = None
-        self._metric, self._history, self._confusion = metric, history, confusion
-        self._decides = metric != "last" and (validated or not metric.startswith("val_"))
-        self._validated = validated
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps the weights if they are the best so far."""
-        if not self._decides:
-            return
-        value = (logs or {})[self._metric]
-        # A metric of nothing, such as the accuracy of no images, is no better than anything.
-        if self.kept is None or self._is_better(value, self.kept.value):
-            self._keep(value)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keeps the last weights where none could be the best."""
-        if not self._decides:
-            if not self._validated:
-                log.info("there is no validation split: the model is the last one")
-            self._keep(None)
-
-    def _is_better(self, value: float, old: float | None) -> bool:
-        if old is None:
-            return True
-        return value < old if monitor_mode(self._metric) == "min" else value > old
-
-    def _keep(self, value: float | None) -> None:
-        found = self._confusion()
-        self.kept = BestSnapshot(
-            value=value,
-            made=self._history.rounds[-1],
-            confusion=None if found is None else found.tolist(),
-            weights=self.model.get_weights(),
+        self.snapshot: BestSnapshot | None = None
+        self._metric, self._history, self._get_confusion = metric, history, get_confusion
+        self._has_validation = has_validation
+        self._selects_by_metric = metric != "last" and (
+            has_validation or not metric.startswith("val_")
         )
 
-
-class ConsoleLogger(keras.callbacks.Callback):
-    """Tells each round in the log."""
-
-    def __init__(self, history: History) -> None:
-        """Takes the history, which has the numbers."""
-        super().__init__()
-        self._history = history
-
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Tells the round."""
-        log_round(self._history.rounds[-1])
+        """Keep the weights if they are the best so far."""
+        if not self._selects_by_metric:
+            return
+        metric = (logs or {})[self._metric]
+        # NaN, such as the accuracy of no images, is never better.
+        if self.snapshot is None or self._is_better(metric, self.snapshot.metric):
+            self._take_snapshot(metric)
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keep the last weights if no metric selects them."""
+        if not self._selects_by_metric:
+            if not self._has_validation:
+                log.info("there is no validation split: keeping the weights of the last step")
+            self._take_snapshot(None)
 
-def log_round(made: ValidationRound) -> None:
-    """Tells a round in the log."""
-    log.info("%s", _line(made))
+    def _is_better(self, metric: float, best: float | None) -> bool:
+        if best is None:
+            return True
+        return metric < best if monitor_mode(self._metric) == "min" else metric > best
 
-
-def _line(made: ValidationRound) -> str:
-    parts = [f"step {made.step:,}, epoch {made.epoch}"]
-    if made.restart:
-        parts[0] = f"restart {made.restart}, {parts[0]}"
-    for name in ("minibatch", "validation"):
-        loss, accuracy = getattr(made, f"{name}_loss"), getattr(made, f"{name}_accuracy")
-        if accuracy is not None:
-            parts.append(f"{name} loss {loss:.4f}, accuracy {accuracy:.2%}")
-    return "; ".join(parts)
+    def _take_snapshot(self, metric: float | None) -> None:
+        confusion = self._get_confusion()
+        self.snapshot = BestSnapshot(
+            metric=metric,
+            round=self._history.rounds[-1],
+            confusion=None if confusion is None else confusion.tolist(),
+            weights=self.model.get_weights(),
+        )

@@ -1,4 +1,4 @@
-"""What a run that was killed is continued from: one file, written in one step."""
+"""The file from which a killed run is resumed, written in one step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat
+from fer_pipeline.learning.training.history import ValidationRound
+from fer_pipeline.text import one_line
+
+StateArrays = Mapping[str, list[npt.NDArray[Any]]]
+"""Arrays of a trainer's variables, by the name of their group."""
 
 FORMAT_VERSION = 2
 _FORMAT = DocumentFormat(
@@ -24,37 +30,98 @@ _FORMAT = DocumentFormat(
     problem="is damaged",
     upgrade=UPGRADE_RUN,
 )
-_NOTES = "notes.json"
+_STATE_ENTRY = "notes.json"
+
+
+class _StateModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BestRound(_StateModel):
+    """What a `BestSnapshot` has beside its weights.
+
+    Attributes:
+        metric: Value of the metric that selects the weights; None if none selects them.
+        round: The round after which the network had these weights.
+        confusion: Confusion matrix on the validation split; None without such a split.
+    """
+
+    metric: float | None
+    round: ValidationRound
+    confusion: list[list[int]] | None
+
+
+class RunSetup(_StateModel):
+    """The parts of a run that must be the same when it is resumed.
+
+    Attributes:
+        config: The configuration, as nested mappings.
+        dataset: Signature of the dataset, of `dataset_signature`.
+        precision: Precision in which the network computes.
+        teachers: SHA-256 of the model of each teacher, in hexadecimal digits.
+        workers: Number of workers.
+    """
+
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    precision: str
+    teachers: list[str]
+    workers: int
+
+
+class RunState(RunSetup):
+    """The state of a run after a step, without its arrays.
+
+    Attributes:
+        step: Number of completed training steps of the restart; the position in the epoch follows
+            from it.
+        restart: Number of the restart, from 0.
+        stopped: Whether a callback has stopped the restart.
+        rounds: The history.
+        callbacks: Attributes of each monitoring callback, by name.
+        best: The best round so far; None before the first.
+    """
+
+    step: int
+    restart: int
+    stopped: bool
+    rounds: list[ValidationRound]
+    callbacks: list[dict[str, Any]]
+    best: BestRound | None
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at one moment.
+    """A run after a step.
 
     Attributes:
-        arrays: Every variable, by group: the order within a group is that of the network built
-            from the same configuration.
-        notes: All else, as JSON's plain values.
+        arrays: Arrays of all variables by group, and the best weights as group `best`. The order
+            within a group is that of the network built from the same configuration.
+        state: The rest of the state.
     """
 
-    arrays: Mapping[str, list[npt.NDArray[Any]]]
-    notes: Mapping[str, Any]
+    arrays: StateArrays
+    state: RunState
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint in place of an older one: a reader sees the one or the other, whole.
+    """Write a checkpoint in place of an older one: readers see one of both, never a part.
+
+    Args:
+        path: The file.
+        checkpoint: The checkpoint.
 
     Raises:
-        StorageError: The folder cannot be written, the disk is full, ...
+        StorageError: The folder cannot be written, or the disk is full.
     """
-    notes = json.dumps({"format_version": FORMAT_VERSION, **checkpoint.notes})
+    state = json.dumps({"format_version": FORMAT_VERSION, **checkpoint.state.model_dump()})
     arrays = {
         f"{group}/{number}": array
         for group, members in checkpoint.arrays.items()
         for number, array in enumerate(members)
     }
-    arrays[_NOTES] = np.frombuffer(notes.encode(), np.uint8)
-    # NumPy leaves a file that it cannot write open, and complains of it long after.
+    arrays[_STATE_ENTRY] = np.frombuffer(state.encode(), np.uint8)
+    # In memory: NumPy does not close a file that it cannot write, and warns about it much later.
     content = io.BytesIO()
     np.savez(content, **arrays)
     with storage.atomic_write(path) as temporary:
@@ -62,24 +129,32 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint.
+    """Read a checkpoint.
 
     Raises:
-        StorageError: It cannot be read.
-        RunError: It is damaged, or of a later version of this package.
+        StorageError: The file cannot be read.
+        RunError: The file is damaged, or has another format version.
     """
     content = io.BytesIO(storage.read_bytes(path))
     try:
         with np.load(content, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-        notes = json.loads(found.pop(_NOTES).tobytes())
+            entries = {name: file[name] for name in file.files}
+        document = json.loads(entries.pop(_STATE_ENTRY).tobytes())
+        format_version = document.pop("format_version")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"{path}: is no whole checkpoint ({reason}); --overwrite begins anew"
-        ) from error
-    _FORMAT.require_version(path.parent, notes["format_version"])
+        raise _damage(path, error) from error
+    _FORMAT.require_version(path.parent, format_version)
+    try:
+        state = RunState.model_validate(document)
+    except ValidationError as error:
+        raise _damage(path, error) from error
     arrays: dict[str, list[npt.NDArray[Any]]] = {}
-    for name, array in found.items():
+    for name, array in entries.items():
         arrays.setdefault(name.partition("/")[0], []).append(array)
-    return Checkpoint(arrays, notes)
+    return Checkpoint(arrays, state)
+
+
+def _damage(path: Path, error: Exception) -> RunError:
+    return RunError(
+        f"{path}: is not a complete checkpoint ({one_line(error)}); start again with --overwrite"
+    )

@@ -1,19 +1,19 @@
-"""Trained models as teachers: a part of the target of each image is what they say of it.
+"""Distillation: trained models as teachers, whose probabilities are a part of each target.
 
-Hinton et al. 2015, arXiv:1503.02531, with the images as the pupil sees them, augmented (Beyer et
-al. 2022, arXiv:2106.05237).
+Hinton et al. 2015, arXiv:1503.02531, with the images that the student sees, augmented (Beyer et al.
+2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from fer_pipeline.config.training import DistillationConfig
-from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
@@ -21,56 +21,60 @@ from fer_pipeline.learning.types import Tensor
 
 
 class TeacherEnsemble:
-    """Several trained models, of which one answers at each step, in turn.
+    """Several trained models that take turns: one of them predicts at each step.
 
-    A loss is linear in its target: over some steps that teaches what the mean of all their answers
-    would, at the price of one.
+    The loss is linear in its target. Over some steps this teaches the same as the mean of all
+    predictions would, at the cost of one.
     """
 
     def __init__(self, models: Sequence[keras.Model]) -> None:
-        """Takes the models.
+        """Create the ensemble.
 
         Args:
-            models: From normalised pixels to probabilities; at least one.
+            models: Models from normalized pixels to probabilities; at least one.
         """
         self._models = list(models)
 
     def __call__(self, images: Tensor, step: Tensor) -> Tensor:
-        """What the teacher of a step says: probabilities, float32 of shape (n, classes).
+        """Return the probabilities of the teacher of a step, float32 of shape (n, classes).
 
         Args:
-            images: Normalised and augmented, float32 of shape (n, size, size, 1).
-            step: How many steps were made before, an integer scalar.
+            images: Normalized and augmented images, float32 of shape (n, size, size, 1).
+            step: Number of steps before this one, an integer scalar.
         """
 
-        def answer(model: keras.Model) -> Any:
+        def bind(model: keras.Model) -> Callable[[], Tensor]:
             return lambda: model(images, training=False)
 
         turn = tf.cast(step % len(self._models), tf.int32)
-        return tf.switch_case(turn, [answer(model) for model in self._models])
+        return tf.switch_case(turn, [bind(model) for model in self._models])
 
 
-def load_teachers(chosen: DistillationConfig, made: Manifest) -> TeacherEnsemble | None:
-    """Loads the teachers, in the precision that each was trained in; None where there are none.
+def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> TeacherEnsemble | None:
+    """Load the teachers, each in the precision of its training; None if there are none.
 
     Args:
-        chosen: What is asked for.
-        made: The manifest of the dataset that they are to speak of.
+        config: The section `training.distillation`.
+        dataset: The dataset on which the student is trained.
 
     Raises:
-        RunError: One is no finished run, or is damaged.
-        ConfigError: One takes other images, or knows other classes.
+        RunError: A teacher is no finished run, or is damaged.
+        ConfigError: A teacher has other images or classes than the dataset.
     """
-    found = []
-    for name in chosen.teachers:
+    models = []
+    for name in config.teachers:
         model, info = serving_model.load(trained_model.resolve_model_path(name))
-        _require_fitting(name, info, made)
-        found.append(keras.Model(model.get_layer(serving_model.NORMALIZATION).output, model.output))
-    return TeacherEnsemble(found) if found else None
+        _require_compatible(name, info, dataset)
+        normalized_pixels = model.get_layer(serving_model.NORMALIZATION).output
+        models.append(keras.Model(normalized_pixels, model.output))
+    return TeacherEnsemble(models) if models else None
 
 
 def teacher_checksum(name: str) -> str:
-    """The SHA-256 of a teacher's model.
+    """Return the SHA-256 of a teacher's model, in hexadecimal digits.
+
+    Args:
+        name: Folder of a run, or name of a model of the package.
 
     Raises:
         RunError: It is no finished run.
@@ -78,17 +82,18 @@ def teacher_checksum(name: str) -> str:
     return trained_model.read(trained_model.resolve_model_path(name)).sha256
 
 
-def _require_fitting(name: str, info: ModelInfo, made: Manifest) -> None:
-    image = made.image
-    asked: dict[str, tuple[Any, Any]] = {
-        "classes": (info.classes, made.classes),
+def _require_compatible(name: str, info: ModelInfo, dataset: StoredDataset) -> None:
+    image = dataset.manifest.image
+    properties: dict[str, tuple[Any, Any]] = {
+        "classes": (info.classes, dataset.classes),
         "image size": (info.size, image.size),
         "normalization": (info.normalization, image.normalization),
         "enhancement": (info.enhancement, image.enhancement),
     }
-    others = [what for what, (one, other) in asked.items() if one != other]
-    if others:
+    differing = [label for label, (teacher, student) in properties.items() if teacher != student]
+    if differing:
         raise ConfigError(
-            f"training.distillation.teachers: {name} was trained with another {', '.join(others)}"
-            " than the dataset has; teachers see the images that the network sees"
+            f"training.distillation.teachers: {name} was trained with a different"
+            f" {', '.join(differing)} than the dataset has; teachers must see the same images as"
+            " the network"
         )

@@ -1,7 +1,7 @@
-"""Several processes that train one network together, on as many machines.
+"""Synchronous data parallelism: several processes that train one network together.
 
-Each makes the gradient of its part of a batch. They are summed over all workers before a step is
-made with them, so that all networks stay the same: synchronous data parallelism, which is
+Each worker computes the gradient of its part of a batch. The gradients are summed over all workers
+before each step, so that all copies of the network stay equal. The communication is that of
 TensorFlow's MultiWorkerMirroredStrategy.
 """
 
@@ -23,80 +23,91 @@ import tensorflow as tf
 
 from fer_pipeline.errors import WorkerLostError
 from fer_pipeline.learning.types import Tensor
+from fer_pipeline.text import one_line
 
-# For all of them to be there, after each was seen to be.
-_SECONDS_TO_MEET = 120
-# For some steps of a large network on large batches, while the first may still write a checkpoint.
-_SECONDS_TO_WAIT = 1800
-# One that fails by itself is heard before those who only miss it.
-_SECONDS_TO_BE_HEARD = 3.0
-# What TensorFlow says where another worker ended. All else is a mistake of this one.
-_LOST = (
-    *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError),
-    *(tf.errors.DeadlineExceededError, tf.errors.InternalError),
+_CONNECT_SECONDS = 120
+"""Limit for all workers to connect after Spark has started each of them."""
+
+_COLLECTIVE_SECONDS = 1800
+"""Limit of a collective operation: some steps of a large network on large batches, while the chief
+may still be writing a checkpoint."""
+
+_REPORT_SECONDS = 3.0
+"""Delay before a lost worker is reported, so that a worker with an error of its own reports first.
+"""
+
+_REASON_CHARACTERS = 200
+
+_LOST_WORKER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
 )
+"""TensorFlow's errors after another worker has ended. All others are errors of this worker."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Which worker this process is, of how many.
+    """The rank of this process among the workers of a run.
 
     Attributes:
-        number: From 0, which is the chief: the one that writes.
-        count: How many there are.
+        rank: Number of this worker, from 0. Worker 0 is the chief.
+        world_size: Number of workers.
     """
 
-    number: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def is_chief(self) -> bool:
-        """Whether it is the one that writes."""
-        return self.number == 0
+        """Whether this worker is the one that writes files."""
+        return self.rank == 0
 
 
 SINGLE_WORKER = WorkerContext()
-"""A process that trains by itself."""
+"""The context of a process that trains alone."""
 
 
-def init_distributed(addresses: Sequence[str], number: int, cores: int) -> None:
-    """Meets the other workers: from here on TensorFlow's default strategy is that of all of them.
+def init_distributed(addresses: Sequence[str], rank: int, cores: int) -> None:
+    """Connect to the other workers and make their strategy TensorFlow's default.
 
-    Where they are not all there in time, the process ends: Spark then begins all of them again.
+    If not all workers connect in time, the process exits, and Spark restarts all of them.
 
     Args:
-        addresses: `host:port` of each worker; nobody but TensorFlow listens there.
-        number: Which of them this process is.
-        cores: How many processor cores it may use.
+        addresses: `host:port` of each worker; only TensorFlow listens there.
+        rank: Rank of this process, a position in `addresses`.
+        cores: Number of processor cores that this process may use.
     """
     tf.config.threading.set_intra_op_parallelism_threads(cores)
-    cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": number}}
+    cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": rank}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)
-    # The port may be held by a socket that does not listen, so that nobody else takes it.
+    # The port may be reserved by a socket that does not listen, so that no other process takes it.
     os.environ["TF_GRPC_REUSE_PORT"] = "true"
     ring = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.RING
     )
-    # TensorFlow waits an hour, whatever it is told, and lets no thread of Python run meanwhile.
-    with _ended_after(_SECONDS_TO_MEET):
+    # TensorFlow waits for an hour, whatever its settings, and blocks all Python threads meanwhile.
+    with _exit_after(_CONNECT_SECONDS):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
     tf.distribute.experimental_set_strategy(strategy)
 
 
 @contextlib.contextmanager
 def watchdog() -> Iterator[None]:
-    """Around what needs the others: where one does not come in time, the process ends.
+    """Exit the process if the context, which needs the other workers, takes too long.
 
-    One that dies is noticed within seconds, by `losses`; this is for one that lives and stands
-    still. TensorFlow's own limit for a sum would keep a thread for each one until it is over, two a
-    step, until the machine has no more of them.
+    `worker_failures` detects a worker that died within seconds. The watchdog detects one that is
+    alive but makes no progress. TensorFlow's own timeout would keep a thread for each collective
+    operation until it expires, two a step, until the machine has no threads left.
     """
-    with contextlib.nullcontext() if is_single_worker() else _ended_after(_SECONDS_TO_WAIT):
+    with contextlib.nullcontext() if is_single_worker() else _exit_after(_COLLECTIVE_SECONDS):
         yield
 
 
 @contextlib.contextmanager
-def _ended_after(seconds: float) -> Iterator[None]:
+def _exit_after(seconds: float) -> Iterator[None]:
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
@@ -105,79 +116,79 @@ def _ended_after(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def worker_failures(number: int) -> Iterator[None]:
-    """Around what workers do together.
+def worker_failures(rank: int) -> Iterator[None]:
+    """Translate TensorFlow's errors about lost workers within the context.
 
     Args:
-        number: Which of them this process is.
+        rank: Rank of this process.
 
     Raises:
-        WorkerLostError: Another one does not answer any more.
+        WorkerLostError: Another worker does not answer any more.
     """
     try:
         yield
-    except _LOST as error:
-        time.sleep(_SECONDS_TO_BE_HEARD)
-        reason = " ".join(str(error.message).split())[:200]
-        raise WorkerLostError(f"worker {number} lost another one: {reason}") from error
+    except _LOST_WORKER_ERRORS as error:
+        time.sleep(_REPORT_SECONDS)
+        reason = one_line(error.message)[:_REASON_CHARACTERS]
+        raise WorkerLostError(f"worker {rank} lost contact to another worker: {reason}") from error
 
 
 def enable_sync_batch_norm(network: keras.Model) -> None:
-    """Has BatchNormalization take its statistics over the parts of all workers."""
+    """Make each BatchNormalization compute its statistics over the parts of all workers."""
     for layer in network._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
 
 
 def scale_loss(loss: Tensor, rows: Tensor) -> Tensor:
-    """What a worker takes the gradient of, in a replica's step, for `mean` to follow.
+    """Scale a worker's mean loss so that `all_reduce_mean` gives the gradient of the whole batch.
 
-    Synchronised BatchNormalization adds up the gradients of all workers on its way back, so what
-    each one's rows weigh has to be in them before.
+    Synchronized BatchNormalization sums the gradients of all workers in its backward pass, so the
+    number of rows must be a factor of the loss before that. Call it in a replica's step.
 
     Args:
-        loss: The mean over the worker's rows.
-        rows: How many these are, float32.
+        loss: Mean loss over the worker's rows.
+        rows: Number of these rows, float32.
     """
     return loss if is_single_worker() else loss * rows
 
 
-def all_reduce_mean(values: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
-    """The means over the rows of all workers, in a replica's step, in one message.
+def all_reduce_mean(scaled: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
+    """Return the means over the rows of all workers, in one message and in a replica's step.
 
     Args:
-        values: Of the worker's rows, float32, as `weighed`; None stays.
-        rows: How many these are, float32.
+        scaled: Sums over the worker's rows, float32, as of `scale_loss`; None remains None.
+        rows: Number of these rows, float32.
     """
     if is_single_worker():
-        return [*values]
-    found = [value for value in values if value is not None]
-    *sums, count = _sum([*found, rows])
-    means = iter([value / count for value in sums])
-    return [None if value is None else next(means) for value in values]
+        return [*scaled]
+    tensors = [tensor for tensor in scaled if tensor is not None]
+    *sums, count = _sum_in_replica([*tensors, rows])
+    means = iter([total / count for total in sums])
+    return [None if tensor is None else next(means) for tensor in scaled]
 
 
 def is_single_worker() -> bool:
-    """Whether this process trains by itself, within TensorFlow's strategy as it stands."""
+    """Return whether this process trains alone, according to TensorFlow's current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
-def _sum(value: Tensor) -> Tensor:
-    replicas = tf.distribute.get_replica_context()
-    return replicas.all_reduce(tf.distribute.ReduceOp.SUM, value)
+def _sum_in_replica(tensors: Any) -> Any:
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """The sums over all workers of arrays in Python; every worker has to call it.
+    """Return the sums of NumPy arrays over all workers; every worker must call it.
 
     Sums of integers are exact up to 2^53.
     """
     if is_single_worker():
         return [*arrays]
-    # One message for all of them.
+    # One message for all arrays.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
     with watchdog():
-        sums = _summed(tf.constant(flat)).numpy()
+        sums = _sum_in_step(tf.constant(flat)).numpy()
     parts = np.split(sums, np.cumsum([np.size(array) for array in arrays])[:-1])
     return [
         part.reshape(np.shape(array)).astype(np.asarray(array).dtype)
@@ -186,6 +197,6 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
 
 
 @tf.function(reduce_retracing=True)
-def _summed(values: Tensor) -> Tensor:
-    # As a result of the step: what comes from outside of it is on no device, and is refused.
-    return tf.distribute.get_strategy().run(lambda: _sum(tf.identity(values)))
+def _sum_in_step(flat: Tensor) -> Tensor:
+    # tf.identity: a tensor from outside of the step is on no device, and is refused.
+    return tf.distribute.get_strategy().run(lambda: _sum_in_replica(tf.identity(flat)))

@@ -1,4 +1,4 @@
-"""The history of a training run, written as it goes: an interrupted run keeps it."""
+"""History of a training run, written round by round so that an interrupted run keeps it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
@@ -17,21 +17,22 @@ from fer_pipeline.text import format_table
 
 @dataclass(frozen=True)
 class ValidationRound:
-    """One validation, and the training before it.
+    """One validation, and the training since the validation before it.
 
     Attributes:
-        step: Batches trained on so far; 0 is the network as it was drawn.
-        epoch: Passes over the training split that were begun.
-        minibatch_loss: The mean loss of the round's training batches, in nats, smoothed and
-            weighted as it is minimised, but without a penalty that a network puts on its weights.
-        minibatch_accuracy: Their accuracy, 0..1.
-        validation_loss: The mean cross-entropy on validation, neither smoothed nor weighted; None
-            without such a split.
-        validation_accuracy: The accuracy there, 0..1.
-        validation_mean_class_accuracy: The mean of the classes' accuracies there, 0..1.
-        learning_rate: Of the round's last step.
-        restart: Which of several runs, from 0.
-        rows: Images trained on in the round, by all workers together; None before the first.
+        step: Number of batches trained on so far; 0 is the network with its initial weights.
+        epoch: Number of passes over the training split that were started.
+        minibatch_loss: Mean loss of the round's training batches, in nats, with smoothing and
+            class weights, but without a penalty that a network puts on its weights.
+        minibatch_accuracy: Accuracy on these batches, 0..1.
+        validation_loss: Mean cross-entropy on the validation split, without smoothing and class
+            weights; None without such a split.
+        validation_accuracy: Accuracy on the validation split, 0..1.
+        validation_mean_class_accuracy: Mean of the accuracies of the classes on the validation
+            split, 0..1.
+        learning_rate: Learning rate of the round's last step.
+        restart: Number of the restart, from 0.
+        rows: Images trained on in the round, by all workers together; None before the first step.
     """
 
     step: int
@@ -47,58 +48,70 @@ class ValidationRound:
 
 
 class History:
-    """A history in a CSV file, one line for each round."""
+    """The rounds of a run, in memory and, if created with `create`, in a CSV file.
 
-    def __init__(self, path: Path | None, rounds: Sequence[ValidationRound] = ()) -> None:
-        """Begins a new file.
+    Attributes:
+        rounds: All rounds so far.
+    """
+
+    def __init__(self, rounds: Sequence[ValidationRound] = (), path: Path | None = None) -> None:
+        """Take rounds; nothing is written.
 
         Args:
-            path: The file; None for a history in memory alone.
-            rounds: What is in it already: those of a run that is resumed.
-
-        Raises:
-            StorageError: It cannot be written.
+            rounds: Rounds of a run that is resumed.
+            path: CSV file to which `add` appends; None for a history in memory only.
         """
-        self._path = path
         self.rounds: list[ValidationRound] = list(rounds)
-        if path:
-            header = ",".join(field.name for field in fields(ValidationRound)) + "\n"
-            storage.write_text(path, header + "".join(map(_line, self.rounds)))
+        self._path = path
 
-    def add(self, made: ValidationRound) -> None:
-        """Adds a round.
+    @classmethod
+    def create(cls, path: Path, rounds: Sequence[ValidationRound] = ()) -> Self:
+        """Create the CSV file of a history, in place of an older file.
+
+        Args:
+            path: The file.
+            rounds: Rounds of a run that is resumed.
 
         Raises:
             StorageError: The file cannot be written.
         """
-        self.rounds.append(made)
-        if self._path is None:
-            return
-        storage.append_text(self._path, _line(made))
+        header = ",".join(field.name for field in fields(ValidationRound)) + "\n"
+        storage.write_text(path, header + "".join(map(_format_csv_line, rounds)))
+        return cls(rounds, path)
+
+    def add(self, validation_round: ValidationRound) -> None:
+        """Add a round.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        self.rounds.append(validation_round)
+        if self._path:
+            storage.append_text(self._path, _format_csv_line(validation_round))
 
 
 def read_history(path: Path) -> list[ValidationRound]:
-    """The rounds in a history's file.
+    """Read the rounds from the CSV file of a history.
 
     Raises:
-        RunError: It was written by an older version.
-        StorageError: It is not there or cannot be read.
+        StorageError: The file does not exist or cannot be read.
+        RunError: An older version of the package wrote the file.
     """
-    found = []
+    rounds = []
     reader = csv.DictReader(io.StringIO(storage.read_text(path)))
     if "restart" not in (reader.fieldnames or ["restart"]):
         remedy = UPGRADE_RUN.format(folder=path.parent)
         raise RunError(f"{path}: has no column restart; {remedy}")
     for row in reader:
-        values: dict[str, Any] = {k: float(text) if text else None for k, text in row.items()}
-        values |= {name: int(row[name]) for name in ("step", "epoch", "restart")}
-        # Histories of version 0.1 have no such column.
-        values["rows"] = int(row["rows"]) if row.get("rows") else None
-        found.append(ValidationRound(**values))
-    return found
+        columns: dict[str, Any] = {k: float(cell) if cell else None for k, cell in row.items()}
+        columns |= {name: int(row[name]) for name in ("step", "epoch", "restart")}
+        # Histories of version 0.1 do not have this column.
+        columns["rows"] = int(row["rows"]) if row.get("rows") else None
+        rounds.append(ValidationRound(**columns))
+    return rounds
 
 
-_COLUMNS = {
+_TABLE_COLUMNS = {
     "restart": ("restart", "{:d}"),
     "step": ("step", "{:,}"),
     "epoch": ("epoch", "{:d}"),
@@ -109,26 +122,23 @@ _COLUMNS = {
     "mean class": ("validation_mean_class_accuracy", "{:.2%}"),
     "rate": ("learning_rate", "{:.2g}"),
 }
+"""The title of each column of the table, its field and its format."""
 
 
 def format_history(rounds: Sequence[ValidationRound]) -> str:
-    """The rounds as a table for a terminal; the restarts have a column where there are several."""
-    columns = dict(_COLUMNS)
-    if not any(made.restart for made in rounds):
+    """Return the rounds as a text table, with a column of restarts if there are several."""
+    columns = dict(_TABLE_COLUMNS)
+    if not any(validation_round.restart for validation_round in rounds):
         del columns["restart"]
-    rows = [
-        [_format_cell(getattr(made, field), form) for field, form in columns.values()]
-        for made in rounds
-    ]
+    rows = []
+    for validation_round in rounds:
+        cells = [(getattr(validation_round, field), form) for field, form in columns.values()]
+        rows.append(["-" if cell is None else form.format(cell) for cell, form in cells])
     return format_table(rows, list(columns), ["right"] * len(columns))
 
 
-def _format_cell(number: float | None, number_format: str) -> str:
-    return "-" if number is None else number_format.format(number)
-
-
-def _line(made: ValidationRound) -> str:
+def _format_csv_line(validation_round: ValidationRound) -> str:
     text = io.StringIO()
-    values = ["" if value is None else value for value in asdict(made).values()]
-    csv.writer(text, lineterminator="\n").writerow(values)
+    cells = ["" if cell is None else cell for cell in asdict(validation_round).values()]
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()

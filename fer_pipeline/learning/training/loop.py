@@ -1,14 +1,13 @@
 """The training loop: rounds of steps, each with a validation at its end.
 
-It drives Keras's own callbacks: what lies between two validations is a round, and their epoch.
+It drives Keras callbacks, to which a round is an epoch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import keras
 import tensorflow as tf
@@ -17,24 +16,26 @@ from tqdm import tqdm
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.io import interrupts
 from fer_pipeline.learning.input.batch_loader import BatchLoader, EpochIterator
+from fer_pipeline.learning.training.checkpointer import RunCheckpointer
 from fer_pipeline.learning.training.history import History, ValidationRound
 from fer_pipeline.learning.training.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
-# As Keras's steps_per_execution: callbacks hear of batches so many at a time.
-_STEPS_AT_ONCE = 10
+
+_STEPS_PER_CALL = 10
+"""Largest number of steps of one call of a `tf.function`, as Keras's steps_per_execution."""
 
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """How long a run is.
+    """The length of a run, and when it validates and writes checkpoints.
 
     Attributes:
-        steps: Batches in all.
+        steps: Batches of the run.
         steps_per_epoch: Batches of one pass over the training split.
         validate_every: Batches between two validations.
-        checkpoint_every: Batches between two checkpoints, beside those at the end of each epoch
-            and after each validation; None for no others.
+        checkpoint_every: Batches between two checkpoints, in addition to the checkpoints at the end
+            of each epoch and after each validation; None for no others.
     """
 
     steps: int
@@ -42,197 +43,192 @@ class StepSchedule:
     validate_every: int
     checkpoint_every: int | None = None
 
-    def until_checkpoint(self, step: int) -> int:
-        """How many batches are left after so many to the next one's end with a checkpoint."""
+    def steps_to_checkpoint(self, step: int) -> int:
+        """Return the number of batches from a step to the next scheduled checkpoint."""
         periods = (self.steps_per_epoch, self.checkpoint_every or self.steps_per_epoch)
         return min(period - step % period for period in periods)
 
 
-class Checkpointer(Protocol):
-    """Keeps a run, so that another process can go on with it."""
-
-    def begin(self) -> None:
-        """Gives the callbacks their state back, once they have begun."""
-
-    def save(self) -> None:
-        """Keeps the run as it is."""
-
-
-def fit(
-    trainer: Trainer,
-    train: BatchLoader,
-    validation: BatchLoader | None,
-    length: StepSchedule,
-    history: History,
-    callbacks: Sequence[keras.callbacks.Callback],
-    keeper: Checkpointer | None = None,
-    restart: int = 0,
-) -> None:
-    """Trains from the step that the trainer has reached to the end.
-
-    Args:
-        trainer: What is trained.
-        train: The training split.
-        validation: The validation split, where there is one.
-        length: How long.
-        history: Where each round is written.
-        callbacks: Keras's callbacks; a round is their epoch.
-        keeper: Is told when to keep the run.
-        restart: Which of several runs this is, from 0.
-
-    Raises:
-        RunError: The loss is no number any more.
-        DatasetError: An epoch did not deliver the rows of the manifest.
-        KeyboardInterrupt: There was a Ctrl-C, even one that something in between swallowed.
-    """
-    rounds = math.ceil(length.steps / length.validate_every)
-    driven = keras.callbacks.CallbackList(
-        list(callbacks), model=trainer.model, epochs=rounds, steps=length.validate_every
-    )
-    loop = _Loop(trainer, train, validation, length, history, driven, keeper, restart)
-    loop.run()
-
-
 @dataclass
-class _Loop:
-    """One call of `fit`."""
+class TrainingLoop:
+    """Training from the step that the trainer has reached to the end of the schedule.
+
+    Attributes:
+        trainer: Trainer of the network.
+        train_loader: Batches of the training split.
+        validation_loader: Batches of the validation split; None without one.
+        schedule: Length of the run.
+        history: History to which each round is added.
+        callbacks: Keras callbacks.
+        checkpointer: Writer of checkpoints; None for no checkpoints.
+        restart: Number of the restart of the run, from 0.
+    """
 
     trainer: Trainer
-    train: BatchLoader
-    validation: BatchLoader | None
-    length: StepSchedule
+    train_loader: BatchLoader
+    validation_loader: BatchLoader | None
+    schedule: StepSchedule
     history: History
-    driven: keras.callbacks.CallbackList
-    keeper: Checkpointer | None
-    restart: int
-    _rows: int | None = None  # of the last round
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    checkpointer: RunCheckpointer | None = None
+    restart: int = 0
+    _rows_of_round: int | None = field(default=None, init=False)
 
     def run(self) -> None:
-        trainer, model = self.trainer, self.trainer.model
+        """Train to the end of the schedule, or until a callback stops the training.
+
+        Raises:
+            RunError: The loss or a weight is not finite.
+            DatasetError: An epoch did not deliver the rows of the manifest.
+            KeyboardInterrupt: Ctrl-C was pressed, even if a library swallowed the exception.
+        """
+        trainer, model, schedule = self.trainer, self.trainer.model, self.schedule
+        callbacks = keras.callbacks.CallbackList(
+            list(self.callbacks),
+            model=model,
+            epochs=math.ceil(schedule.steps / schedule.validate_every),
+            steps=schedule.validate_every,
+        )
         model.stop_training = False
-        self.driven.on_train_begin()
-        if self.keeper:
-            self.keeper.begin()
+        callbacks.on_train_begin()
+        if self.checkpointer:
+            self.checkpointer.restore_callbacks()
         logs: dict[str, float] = {}
         if not trainer.step:
             self._validate({})
-        batches = _Batches(self.train, trainer.step)
+        batches = _BatchStream(self.train_loader, trainer.step)
         with tqdm(
-            total=self.length.steps,
+            total=schedule.steps,
             initial=trainer.step,
             unit=" steps",
             desc="train",
             disable=None,
         ) as progress:
-            while trainer.step < self.length.steps and not model.stop_training:
-                index = trainer.step // self.length.validate_every
-                self.driven.on_epoch_begin(index)
-                logs = self._train_round(batches, progress)
-                with trainer.average.applied():
+            while trainer.step < schedule.steps and not model.stop_training:
+                index = trainer.step // schedule.validate_every
+                callbacks.on_epoch_begin(index)
+                logs = self._train_round(batches, callbacks, progress)
+                with trainer.average.apply():
                     logs = self._validate(logs)
-                    self.driven.on_epoch_end(index, logs)
-                self._save()
+                    callbacks.on_epoch_end(index, logs)
+                self._save_checkpoint()
         batches.close()
-        with trainer.average.applied():
-            self.driven.on_train_end(logs)
+        with trainer.average.apply():
+            callbacks.on_train_end(logs)
 
-    def _save(self) -> None:
-        if self.keeper:
-            self.keeper.save()
+    def _save_checkpoint(self) -> None:
+        if self.checkpointer:
+            self.checkpointer.save()
 
-    def _train_round(self, batches: _Batches, progress: tqdm) -> dict[str, float]:
-        trainer, length = self.trainer, self.length
-        # From the start of the round, which a resumed run may have behind it.
-        begun = trainer.step - trainer.step % length.validate_every
-        end = min(begun + length.validate_every, length.steps)
+    def _train_round(
+        self, batches: _BatchStream, callbacks: keras.callbacks.CallbackList, progress: tqdm
+    ) -> dict[str, float]:
+        """Train to the end of the round and return its mean loss and accuracy."""
+        trainer, schedule = self.trainer, self.schedule
+        # The start of the round, which is before the first step of a run that resumes within it.
+        start = trainer.step - trainer.step % schedule.validate_every
+        end = min(start + schedule.validate_every, schedule.steps)
         while trainer.step < end and not trainer.model.stop_training:
             interrupts.raise_if_interrupted()
-            self.driven.on_train_batch_begin(trainer.step)
-            left = length.until_checkpoint(trainer.step)
-            count = batches.run(trainer, min(_STEPS_AT_ONCE, end - trainer.step, left))
-            self.driven.on_train_batch_end(trainer.step - 1)
+            callbacks.on_train_batch_begin(trainer.step)
+            to_checkpoint = schedule.steps_to_checkpoint(trainer.step)
+            count = batches.train(trainer, min(_STEPS_PER_CALL, end - trainer.step, to_checkpoint))
+            callbacks.on_train_batch_end(trainer.step - 1)
             progress.update(count)
-            # Reading a metric waits for the step, so the bar is told now and then.
+            # Reading a metric waits for the step, so the progress bar shows it only now and then.
             if trainer.step % _STEPS_BETWEEN_REPORTS < count:
                 self._report(progress)
-            if count == left and trainer.step < end:
-                # A checkpoint of a broken run could only go on being broken.
-                self._require_finite(trainer.measured()["loss"])
-                self._save()
-        found = trainer.round()
-        self._require_finite(found.results["loss"])
-        self._require_whole(begun, end, found.rows, batches)
-        self._rows = found.rows
-        return found.results
+            if count == to_checkpoint and trainer.step < end:
+                # A run resumed from a checkpoint with NaN could not recover.
+                self._require_finite(trainer.current_metrics()["loss"])
+                self._save_checkpoint()
+        totals = trainer.finish_round()
+        self._require_finite(totals.means["loss"])
+        self._require_complete_epochs(start, end, totals.image_count, batches)
+        self._rows_of_round = totals.image_count
+        return totals.means
 
-    def _require_whole(self, begun: int, end: int, rows: int, batches: _Batches) -> None:
-        """Of a round of whole epochs, makes sure that all workers together had all rows."""
-        epochs, rest = divmod(end - begun, self.length.steps_per_epoch)
-        stopped = self.trainer.step < end
-        if stopped or rest or begun % self.length.steps_per_epoch:
+    def _require_complete_epochs(
+        self, start: int, end: int, rows: int, batches: _BatchStream
+    ) -> None:
+        """Check that all workers together had all rows in a round of whole epochs."""
+        epochs, remainder = divmod(end - start, self.schedule.steps_per_epoch)
+        was_stopped = self.trainer.step < end
+        if was_stopped or remainder or start % self.schedule.steps_per_epoch:
             return
-        if rows != epochs * self.train.split_rows:
-            # Where it is this worker's part that is wrong, its feed knows more of it.
+        if rows != epochs * self.train_loader.split_row_count:
+            # If rows are missing in this worker's shard, its loader raises a more precise error.
             batches.close()
             raise DatasetError(
                 f"training had {rows:,} rows in {epochs} epochs, the manifest says"
-                f" {self.train.split_rows:,} in each; run preprocess again"
+                f" {self.train_loader.split_row_count:,} in each; run preprocess again"
             )
 
     def _report(self, progress: tqdm) -> None:
-        values = self.trainer.measured()
-        self._require_finite(values["loss"])
-        progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+        metrics = self.trainer.current_metrics()
+        self._require_finite(metrics["loss"])
+        progress.set_postfix({name: f"{metric:.4f}" for name, metric in metrics.items()})
 
     def _require_finite(self, loss: float) -> None:
-        self.trainer.require_finite(loss, self.length.steps_per_epoch)
+        self.trainer.require_finite(loss, self.schedule.steps_per_epoch)
 
     def _validate(self, logs: dict[str, float]) -> dict[str, float]:
-        """Validates, writes the round down and returns its logs under Keras's names."""
-        measured = {} if self.validation is None else self.trainer.evaluate(self.validation)
-        self._require_finite(measured.get("loss", 0.0))
-        step = self.trainer.step
+        """Validate, add the round to the history and return its logs under Keras's names."""
+        trainer, step = self.trainer, self.trainer.step
+        metrics = trainer.evaluate(self.validation_loader) if self.validation_loader else {}
+        self._require_finite(metrics.get("loss", 0.0))
         self.history.add(
             ValidationRound(
                 step=step,
-                epoch=math.ceil(step / self.length.steps_per_epoch),
+                epoch=math.ceil(step / self.schedule.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
                 minibatch_accuracy=logs.get("accuracy"),
-                rows=self._rows,
-                validation_loss=measured.get("loss"),
-                validation_accuracy=measured.get("accuracy"),
-                validation_mean_class_accuracy=measured.get("mean_class_accuracy"),
-                learning_rate=self.trainer.learning_rate if step else None,
+                rows=self._rows_of_round,
+                validation_loss=metrics.get("loss"),
+                validation_accuracy=metrics.get("accuracy"),
+                validation_mean_class_accuracy=metrics.get("mean_class_accuracy"),
+                learning_rate=trainer.learning_rate if step else None,
                 restart=self.restart,
             )
         )
-        return {**logs, **{f"val_{name}": value for name, value in measured.items()}}
+        return {**logs, **{f"val_{name}": metric for name, metric in metrics.items()}}
 
 
-class _Batches:
-    """The batches of one epoch after the other, without an end."""
+class _BatchStream:
+    """The batches of all epochs, without an end."""
 
-    def __init__(self, feed: BatchLoader, step: int) -> None:
-        """Begins after so many batches."""
-        self._feed = feed
-        self._number, self._done = divmod(step, feed.steps)
-        self._epoch: EpochIterator | None = None
+    def __init__(self, loader: BatchLoader, step: int) -> None:
+        """Start after a number of batches.
+
+        Args:
+            loader: Loader of the training split.
+            step: Number of batches that were trained on before.
+        """
+        self._loader = loader
+        self._epoch, self._batch = divmod(step, loader.steps_per_epoch)
+        self._iterator: EpochIterator | None = None
 
     def close(self) -> None:
-        """At the end: where that is the end of an epoch too, makes sure that it was whole."""
-        if self._epoch and self._done == self._feed.steps:
-            self._epoch.finish()
+        """Check the last epoch for completeness if all of its batches were taken."""
+        if self._iterator and self._batch == self._loader.steps_per_epoch:
+            self._iterator.finish()
 
-    def run(self, trainer: Trainer, wanted: int) -> int:
-        """Trains on up to so many batches, fewer at the end of an epoch, and says how many."""
-        if self._epoch and self._done == self._feed.steps:
-            self._epoch.finish()
-            self._number, self._done, self._epoch = self._number + 1, 0, None
-        if self._epoch is None:
-            self._epoch = self._feed.open(self._number, skip=self._done)
-        count = min(wanted, self._feed.steps - self._done)
-        with self._epoch.errors():
-            trainer.train_steps(self._epoch.iterator, tf.constant(count))
-        self._done += count
+    def train(self, trainer: Trainer, max_count: int) -> int:
+        """Train on some batches and return their number.
+
+        Args:
+            trainer: Trainer of the network.
+            max_count: Largest number of batches; there are fewer at the end of an epoch.
+        """
+        steps_per_epoch = self._loader.steps_per_epoch
+        if self._iterator and self._batch == steps_per_epoch:
+            self._iterator.finish()
+            self._epoch, self._batch, self._iterator = self._epoch + 1, 0, None
+        if self._iterator is None:
+            self._iterator = self._loader.open_epoch(self._epoch, skip_batches=self._batch)
+        count = min(max_count, steps_per_epoch - self._batch)
+        with self._iterator.translate_reader_errors():
+            trainer.train_steps(self._iterator.batches, tf.constant(count))
+        self._batch += count
         trainer.step += count
         return count

@@ -1,4 +1,4 @@
-"""From the configuration to Keras's optimizers, schedules and callbacks."""
+"""Keras optimizers, schedules and callbacks, built from the configuration."""
 
 from __future__ import annotations
 
@@ -9,87 +9,90 @@ from fer_pipeline.errors import ConfigError
 
 
 def make_optimizer(
-    chosen: OptimizerConfig, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
+    config: OptimizerConfig, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> keras.optimizers.Optimizer:
-    """Makes the optimizer; `build` gives it its variables.
+    """Create the optimizer; `build_optimizer` creates its variables.
 
     Args:
-        chosen: Which one.
-        schedule: How its rate changes.
-        steps: Batches in all.
+        config: The section `training.optimizer`.
+        schedule: The section `training.schedule`.
+        steps: Batches of the run.
         steps_per_epoch: Batches of one pass over the training split.
 
     Raises:
-        ConfigError: The warm-up does not end.
+        ConfigError: The warm-up is as long as the run.
     """
-    rate = _rate(chosen.learning_rate, schedule, steps, steps_per_epoch)
-    shared = {
-        "weight_decay": chosen.weight_decay or None,
-        "global_clipnorm": chosen.global_clipnorm,
+    rate = _make_learning_rate(config.learning_rate, schedule, steps, steps_per_epoch)
+    options = {
+        "weight_decay": config.weight_decay or None,
+        "global_clipnorm": config.global_clipnorm,
     }
-    match chosen.name:
+    match config.name:
         case "sgd":
             return keras.optimizers.SGD(
-                rate, momentum=chosen.momentum, nesterov=chosen.nesterov, **shared
+                rate, momentum=config.momentum, nesterov=config.nesterov, **options
             )
         case "rmsprop":
-            return keras.optimizers.RMSprop(rate, momentum=chosen.momentum, **shared)
+            return keras.optimizers.RMSprop(rate, momentum=config.momentum, **options)
         case "adam":
-            return keras.optimizers.Adam(rate, **shared)
+            return keras.optimizers.Adam(rate, **options)
         case "adamw":
-            return keras.optimizers.AdamW(rate, **shared)
+            return keras.optimizers.AdamW(rate, **options)
 
 
-def _rate(
-    height: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
+def _make_learning_rate(
+    peak: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    if warmup >= steps:
+    warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
+    if warmup_steps >= steps:
         raise ConfigError(
-            f"training.schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs are {warmup}"
-            f" steps, and the run has {steps}; shorten it"
+            f"training.schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs are {warmup_steps}"
+            f" steps, but the run has only {steps}; reduce it"
         )
-    if schedule.kind != "cosine" and not warmup:
-        return height
-    # A cosine that ends where it began is constant.
-    end = schedule.min_learning_rate / height if schedule.kind == "cosine" else 1.0
+    if schedule.kind != "cosine" and not warmup_steps:
+        return peak
+    # A cosine that ends at its initial value is constant.
+    final_share = schedule.min_learning_rate / peak if schedule.kind == "cosine" else 1.0
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else height,
-        decay_steps=steps - warmup,
-        alpha=end,
-        warmup_target=height if warmup else None,
-        warmup_steps=warmup,
+        initial_learning_rate=0.0 if warmup_steps else peak,
+        decay_steps=steps - warmup_steps,
+        alpha=final_share,
+        warmup_target=peak if warmup_steps else None,
+        warmup_steps=warmup_steps,
     )
 
 
 def build_optimizer(
-    optimizer: keras.optimizers.Optimizer, network: keras.Model, *, summed: bool = False
+    optimizer: keras.optimizers.Optimizer,
+    network: keras.Model,
+    *,
+    gradients_already_reduced: bool = False,
 ) -> None:
-    """Gives the optimizer its variables; only kernels decay.
+    """Create the optimizer's variables, and restrict the weight decay to kernels.
 
-    Biases and BatchNormalization's scales and offsets are one number for each channel: to shrink
-    them changes what the network says and does not regularise it (He et al. 2019, section 3.1).
+    Biases and BatchNormalization's scales and offsets are one number for each channel. Shrinking
+    them changes the network's outputs and does not regularize it (He et al. 2019, section 3.1).
 
     Args:
-        optimizer: Not yet built.
-        network: What it is to train.
-        summed: Whether the gradients that it gets are those of all workers, so that it must not sum
-            them, as Keras's optimizers do.
+        optimizer: Optimizer that is not built yet.
+        network: Network that it trains.
+        gradients_already_reduced: Whether the gradients are summed over all workers before they are
+            applied, so that the optimizer must not sum them again as Keras's optimizers do.
     """
     optimizer.exclude_from_weight_decay(
         [variable for variable in network.trainable_variables if len(variable.shape) < 2]
     )
-    if summed:
+    if gradients_already_reduced:
         optimizer._all_reduce_sum_gradients = list
     optimizer.build(network.trainable_variables)
 
 
-def monitor_callbacks(chosen: TrainingConfig) -> list[keras.callbacks.Callback]:
-    """Keras's callbacks that act on what validation finds."""
-    found: list[keras.callbacks.Callback] = []
-    schedule, stopping = chosen.schedule, chosen.early_stopping
+def monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
+    """Return Keras's callbacks that monitor a metric of each validation."""
+    callbacks: list[keras.callbacks.Callback] = []
+    schedule, early_stopping = config.schedule, config.early_stopping
     if schedule.kind == "plateau":
-        found.append(
+        callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
                 monitor=schedule.monitor,
                 mode=monitor_mode(schedule.monitor),
@@ -99,43 +102,42 @@ def monitor_callbacks(chosen: TrainingConfig) -> list[keras.callbacks.Callback]:
                 min_lr=schedule.min_learning_rate,
             )
         )
-    if stopping.monitor:
-        found.append(
+    if early_stopping.monitor:
+        callbacks.append(
             keras.callbacks.EarlyStopping(
-                monitor=stopping.monitor,
-                mode=monitor_mode(stopping.monitor),
-                patience=stopping.patience,
-                min_delta=stopping.min_delta,
+                monitor=early_stopping.monitor,
+                mode=monitor_mode(early_stopping.monitor),
+                patience=early_stopping.patience,
+                min_delta=early_stopping.min_delta,
             )
         )
-    return found
+    return callbacks
 
 
 def monitor_mode(metric: str) -> str:
-    """Whether a metric is better small, `min`, or large, `max`."""
+    """Return `min` if smaller values of a metric are better, otherwise `max`."""
     return "min" if metric.endswith("loss") else "max"
 
 
-def require_validation(chosen: TrainingConfig) -> None:
-    """Refuses what needs a validation split where there is none.
+def require_validation(config: TrainingConfig) -> None:
+    """Check that no key requires a validation split, for a dataset without one.
 
     Raises:
-        ConfigError: A key watches validation.
+        ConfigError: A key requires a validation split.
     """
-    watched = {
-        "training.early_stopping.monitor": chosen.early_stopping.monitor or "",
-        "training.schedule.monitor": chosen.schedule.monitor
-        if chosen.schedule.kind == "plateau"
-        else "",
+    schedule = config.schedule
+    monitored_metrics = {
+        "training.early_stopping.monitor": config.early_stopping.monitor or "",
+        "training.schedule.monitor": schedule.monitor if schedule.kind == "plateau" else "",
     }
-    for key, metric in watched.items():
+    for key, metric in monitored_metrics.items():
         if metric.startswith("val_"):
             raise ConfigError(
-                f"{key}: {metric} needs a validation split, and the dataset has none; make it with"
+                f"{key}: {metric} needs a validation split, and the dataset has none; make one with"
                 " split.validation"
             )
-    if chosen.restarts > 1:
+    if config.restarts > 1:
         raise ConfigError(
-            "training.restarts: the best of several needs a validation split, and the dataset has"
-            " none; make it with split.validation"
+            "training.restarts: selecting the best of several needs a validation split, and the"
+            " dataset has none; make one with split.validation"
         )

@@ -1,4 +1,4 @@
-"""What is measured while training and validating: the loss, and what was taken for what."""
+"""Loss and confusion matrix of training and validation, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -15,90 +15,92 @@ from fer_pipeline.learning.types import Tensor
 
 @dataclass(frozen=True)
 class MetricTotals:
-    """What was found over a number of images.
+    """Metrics over a number of images.
 
     Attributes:
-        loss_sum: The sum of their losses, in nats.
-        confusion: How many of each class (row) were taken for each class (column), int64.
+        loss_sum: The sum of the losses of the images, in nats.
+        confusion: Images by true class (row) and predicted class (column), int64.
     """
 
     loss_sum: float
     confusion: np.ndarray
 
     @property
-    def rows(self) -> int:
-        """How many images there were."""
+    def image_count(self) -> int:
+        """The number of images."""
         return int(self.confusion.sum())
 
     @property
-    def results(self) -> dict[str, float]:
-        """`loss` and `accuracy`, nan without images."""
-        rows, right = self.rows or math.nan, int(self.confusion.trace())
-        return {"loss": self.loss_sum / rows, "accuracy": right / rows}
+    def means(self) -> dict[str, float]:
+        """The means `loss` and `accuracy`, NaN without images."""
+        images, correct = self.image_count or math.nan, int(self.confusion.trace())
+        return {"loss": self.loss_sum / images, "accuracy": correct / images}
 
 
 class RunningMetrics:
-    """Running measures over a number of batches, those of all workers together.
+    """Metrics that are accumulated over batches, and summed over all workers.
 
     Attributes:
-        variables: What they are made of in this process.
+        variables: The sums of this process.
     """
 
-    def __init__(self, classes: int) -> None:
-        """Begins at nothing.
+    def __init__(self, class_count: int) -> None:
+        """Create empty sums.
 
         Args:
-            classes: How many there are.
+            class_count: Number of classes.
         """
-        # In float64 the sum is nearly the same whatever the order and whoever has added it.
+        # In float64 the sum hardly depends on its order and on the assignment to workers.
         self._loss = keras.Variable(0.0, dtype="float64", trainable=False, name="loss")
-        counts = np.zeros((classes, classes))
+        counts = np.zeros((class_count, class_count))
         self._confusion = keras.Variable(counts, dtype="int64", trainable=False, name="confusion")
         self.variables = [self._loss, self._confusion]
 
     def update(self, losses: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Adds a batch.
+        """Add a batch.
 
         Args:
-            losses: Of each image, of shape (n,).
-            labels: Classes of shape (n,), or distributions of shape (n, classes): the likeliest
-                counts. What is not 0 or above is no image, and does not count.
-            logits: Of shape (n, classes).
+            losses: Loss of each image, of shape (n,).
+            labels: Classes of shape (n,), or distributions of shape (n, classes), of which the
+                most probable class counts. Images with a negative label are ignored.
+            logits: Outputs of the network, of shape (n, classes).
         """
         if not labels.dtype.is_integer:
             labels = tf.argmax(labels, axis=1)
-        classes = self._confusion.shape[0]
-        true = tf.one_hot(labels, classes, dtype=tf.int32)
-        said = tf.one_hot(tf.argmax(logits, axis=1), classes, dtype=tf.int32)
-        counted = tf.where(labels >= 0, tf.cast(losses, tf.float64), 0)
-        self._loss.assign_add(tf.reduce_sum(counted))
-        self._confusion.assign_add(tf.cast(tf.matmul(true, said, transpose_a=True), tf.int64))
+        class_count = self._confusion.shape[0]
+        true = tf.one_hot(labels, class_count, dtype=tf.int32)
+        predicted = tf.one_hot(tf.argmax(logits, axis=1), class_count, dtype=tf.int32)
+        counted_losses = tf.where(labels >= 0, tf.cast(losses, tf.float64), 0)
+        self._loss.assign_add(tf.reduce_sum(counted_losses))
+        self._confusion.assign_add(tf.cast(tf.matmul(true, predicted, transpose_a=True), tf.int64))
 
-    def measured(self) -> MetricTotals:
-        """What was found so far. Every worker has to ask."""
-        loss, confusion = distributed.all_reduce_sum([np.asarray(one) for one in self.variables])
+    def compute_totals(self) -> MetricTotals:
+        """Return the totals over all workers; every worker must call this."""
+        loss, confusion = distributed.all_reduce_sum(
+            [np.asarray(variable) for variable in self.variables]
+        )
         return MetricTotals(float(loss), confusion)
 
     def reset(self) -> None:
-        """Begins again."""
+        """Set all sums to 0."""
         for variable in self.variables:
             variable.assign(np.zeros(variable.shape))
 
 
 def class_accuracies(confusion: np.ndarray) -> list[float | None]:
-    """The accuracy of each class, 0..1; None for one without images.
+    """Return the accuracy of each class, 0..1; None for a class without images.
 
     Args:
-        confusion: As of `Measured`.
+        confusion: Confusion matrix of `MetricTotals`.
     """
-    totals = confusion.sum(axis=1)
+    class_totals = confusion.sum(axis=1)
     return [
-        int(right) / int(total) if total else None
-        for right, total in zip(confusion.diagonal(), totals, strict=True)
+        int(correct) / int(total) if total else None
+        for correct, total in zip(confusion.diagonal(), class_totals, strict=True)
     ]
 
 
 def mean_class_accuracy(confusion: np.ndarray) -> float:
-    """The mean of `class_accuracies` over the classes that have images."""
-    known = [value for value in class_accuracies(confusion) if value is not None]
-    return sum(known) / len(known)
+    """Return the mean of `class_accuracies` over the classes that have images."""
+    accuracies = [accuracy for accuracy in class_accuracies(confusion) if accuracy is not None]
+    return sum(accuracies) / len(accuracies)

@@ -1,12 +1,13 @@
-"""One step of training after the other, and one validation: on as many devices as there are.
+"""Single training and validation steps of a network, on one or several workers.
 
-`Model.fit` cannot run on several workers with Keras 3, so the step is ours.
+Keras 3's `Model.fit` does not support several workers with TensorFlow, so this module has its own
+training step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ import tensorflow as tf
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.training import distributed, optimizers
+from fer_pipeline.learning.training.checkpoint import StateArrays
 from fer_pipeline.learning.training.distillation import TeacherEnsemble
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.moving_average import MovingAverage
@@ -29,21 +31,21 @@ from fer_pipeline.learning.types import Tensor
 
 
 def enable_determinism(seed: int) -> None:
-    """Seeds Python, NumPy and TensorFlow, and has TensorFlow do the same steps to the last bit."""
+    """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations bit-reproducible."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
 
 class Trainer:
-    """Trains a network, step by step.
+    """Trains and validates a network, step by step.
 
     Attributes:
-        network: From normalised pixels to logits.
-        model: What the callbacks see.
-        optimizer: Applies the gradients.
-        average: Of the weights.
-        step: How many steps were made.
-        confusion: What the last validation took each class for; None before.
+        network: Network from normalized pixels to logits.
+        model: Model around the network, which callbacks see.
+        optimizer: Optimizer that applies the gradients.
+        average: Moving average of the weights.
+        step: Number of completed training steps.
+        confusion: Confusion matrix of the last validation, int64; None before the first.
     """
 
     def __init__(
@@ -51,67 +53,71 @@ class Trainer:
         network: keras.Model,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        objective: ClassificationLoss,
-        average: float = 0.0,
+        loss: ClassificationLoss,
+        *,
+        ema_decay: float = 0.0,
         teachers: TeacherEnsemble | None = None,
     ) -> None:
-        """Takes what is trained.
+        """Build the optimizer's variables and compile the model.
 
         Args:
-            network: From normalised pixels to logits.
-            model: A model around the network, which the callbacks see; it gets compiled.
-            optimizer: Not yet built.
-            objective: What is minimised.
-            average: The decay of the moving average of the weights; 0 for none.
-            teachers: Who speak of each image beside its label.
+            network: Network from normalized pixels to logits.
+            model: Model around the network, which callbacks see.
+            optimizer: Optimizer that is not built yet.
+            loss: Training loss.
+            ema_decay: Decay of the moving average of the weights; 0 for no average.
+            teachers: Teachers whose probabilities are a part of each target; None for none.
         """
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
         self.confusion: npt.NDArray[np.int64] | None = None
-        self._objective, self._cross_entropy = objective, ClassificationLoss(objective.classes)
+        self._loss, self._cross_entropy = loss, ClassificationLoss(loss.class_count)
         self._teachers = teachers
         self._strategy = tf.distribute.get_strategy()
-        together = not distributed.is_single_worker()
-        if together:
+        is_distributed = not distributed.is_single_worker()
+        if is_distributed:
             distributed.enable_sync_batch_norm(network)
         with self._strategy.scope():
-            optimizers.build_optimizer(optimizer, network, summed=together)
-            self.average = MovingAverage(network.weights, average)
-            self._measures = RunningMetrics(objective.classes)
-            # Of the last step that was made. The first step without a finite loss, 0 for none.
-            self._rate = keras.Variable(0.0, trainable=False)
-            self._last_loss = keras.Variable(math.nan, trainable=False)
-            self._broken_at = keras.Variable(0, dtype="int64", trainable=False)
-            # Callbacks look for the optimizer and for what is measured at the model.
+            optimizers.build_optimizer(optimizer, network, gradients_already_reduced=is_distributed)
+            self.average = MovingAverage(network.weights, ema_decay)
+            self._metrics = RunningMetrics(loss.class_count)
+            # The learning rate of the last step, the last finite loss, and the first step without a
+            # finite loss (0: all were finite).
+            self._learning_rate = keras.Variable(0.0, trainable=False)
+            self._last_finite_loss = keras.Variable(math.nan, trainable=False)
+            self._first_bad_step = keras.Variable(0, dtype="int64", trainable=False)
+            # Callbacks look for the optimizer and the metrics at the model.
             model.compile(optimizer=optimizer, metrics=["accuracy"])
-        self._train_steps = tf.function(self._repeated(self._train_on))
-        self._test_steps = tf.function(self._repeated(self._test_on))
+        self._train_steps = tf.function(self._repeat(self._train_step))
+        self._validation_steps = tf.function(self._repeat(self._validation_step))
 
     def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], count: Tensor) -> None:
-        """Trains on so many batches; every worker has to, at the same time.
+        """Train on a number of batches; every worker must do so at the same time.
 
         Args:
-            batches: Images and labels, a `tf.data` iterator.
-            count: How many, an integer scalar.
+            batches: A `tf.data` iterator of images and labels.
+            count: Number of batches, an integer scalar.
         """
         with distributed.watchdog():
             self._train_steps(batches, count)
 
-    def _repeated(self, step: Callable[..., None]) -> Callable[..., None]:
-        """A number of steps at once: for a small network Python's part of a step counts."""
+    def _repeat(self, step: Callable[..., None]) -> Callable[..., None]:
+        """Return a function of several steps, because each call from Python takes time."""
 
-        def steps(batches: Tensor, count: Tensor) -> None:
+        def run_steps(batches: Tensor, count: Tensor) -> None:
             for _ in tf.range(count):
                 self._strategy.run(step, next(batches))
 
-        return steps
+        return run_steps
 
-    def _train_on(self, images: Tensor, labels: Tensor) -> None:
-        answers = self._teachers and self._teachers(images, self.optimizer.iterations.value)
+    def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        teacher_probabilities = self._teachers and self._teachers(
+            images, self.optimizer.iterations.value
+        )
         with tf.GradientTape() as tape:
             logits = self.network(images, training=True)
-            losses = self._objective(labels, logits, answers)
-            # A network of a user's own may regularise its weights.
+            losses = self._loss(labels, logits, teacher_probabilities)
+            # A user's own network may regularize its weights.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
             rows = tf.cast(tf.shape(images)[0], tf.float32)
             loss = distributed.scale_loss(
@@ -120,122 +126,128 @@ class Trainer:
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
         loss, *gradients = distributed.all_reduce_mean([loss, *gradients], rows)
-        self._rate.assign(self.optimizer.learning_rate)
+        self._learning_rate.assign(self.optimizer.learning_rate)
         self.optimizer.apply(gradients, variables)
         self.average.update(self.optimizer.iterations)
-        self._measures.update(losses, labels, logits)
-        self._watch(loss)
+        self._metrics.update(losses, labels, logits)
+        self._record_loss(loss)
 
-    def _watch(self, loss: Tensor) -> None:
-        sound = self._broken_at.value == 0
-        finite = tf.math.is_finite(loss)
-        self._last_loss.assign(tf.where(sound & finite, loss, self._last_loss.value))
-        made = tf.cast(self.optimizer.iterations, tf.int64)
-        self._broken_at.assign(tf.where(sound & ~finite, made, self._broken_at.value))
+    def _record_loss(self, loss: Tensor) -> None:
+        """Record the last finite loss and the first step without one."""
+        was_finite = self._first_bad_step.value == 0
+        is_finite = tf.math.is_finite(loss)
+        self._last_finite_loss.assign(
+            tf.where(was_finite & is_finite, loss, self._last_finite_loss.value)
+        )
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        self._first_bad_step.assign(
+            tf.where(was_finite & ~is_finite, step, self._first_bad_step.value)
+        )
 
-    def _test_on(self, images: Tensor, labels: Tensor) -> None:
+    def _validation_step(self, images: Tensor, labels: Tensor) -> None:
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)
-        self._measures.update(losses, labels, logits)
+        self._metrics.update(losses, labels, logits)
 
-    def state(self) -> dict[str, list[npt.NDArray[Any]]]:
-        """All that changes from step to step, by group, as copies; every worker has to ask."""
-        found = {
-            name: [np.array(variable) for variable in members]
-            for name, members in self._variables().items()
+    def get_state(self) -> dict[str, list[npt.NDArray[Any]]]:
+        """Return copies of all variables that training changes; every worker must call this."""
+        arrays = {
+            group: [np.array(variable) for variable in variables]
+            for group, variables in self._state_variables().items()
         }
-        # All else is the same in every worker.
-        return {**found, "measures": distributed.all_reduce_sum(found["measures"])}
+        # All other variables are equal in all workers.
+        return {**arrays, "metrics": distributed.all_reduce_sum(arrays["metrics"])}
 
-    def restore(
-        self, arrays: Mapping[str, list[npt.NDArray[Any]]], step: int, *, chief: bool = True
-    ) -> None:
-        """Goes back, or on, to a state.
+    def restore(self, state: StateArrays, step: int, *, is_chief: bool = True) -> None:
+        """Set all variables to an earlier state.
 
         Args:
-            arrays: What `state` gave.
-            step: After how many steps.
-            chief: Whether this is the worker that goes on with what was measured by all.
+            state: Arrays returned by `get_state`.
+            step: Number of steps that were completed in that state.
+            is_chief: Whether this worker continues the metrics of all workers.
 
         Raises:
-            RunError: It is that of another network or optimizer.
+            RunError: The state is that of another network or optimizer.
         """
-        for name, members in self._variables().items():
-            found = arrays.get(name, [])
-            if [array.shape for array in found] != [tuple(v.shape) for v in members]:
+        for group, variables in self._state_variables().items():
+            arrays = state.get(group, [])
+            if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
                 raise RunError(
-                    f"the checkpoint's {name} is not that of this network and configuration;"
-                    " --overwrite begins anew"
+                    f"the checkpoint's {group} variables do not fit this network and configuration;"
+                    " start again with --overwrite"
                 )
-            for variable, array in zip(members, found, strict=True):
+            for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)
-        if not chief:
-            self._measures.reset()
+        if not is_chief:
+            self._metrics.reset()
         self.step = step
 
-    def _variables(self) -> dict[str, list[keras.Variable]]:
+    def _state_variables(self) -> dict[str, list[keras.Variable]]:
         return {
-            # Beside the weights these are the states of the network's random generators.
+            # The weights, and the states of the network's random generators.
             "network": self.network.variables,
             "optimizer": self.optimizer.variables,
-            "average": self.average.shadows,
-            "watched": [self._rate, self._last_loss, self._broken_at],
-            "measures": self._measures.variables,
+            "average": self.average.averages,
+            "monitor": [self._learning_rate, self._last_finite_loss, self._first_bad_step],
+            "metrics": self._metrics.variables,
         }
 
-    def evaluate(self, feed: BatchLoader) -> dict[str, float]:
-        """Loss, accuracy and mean accuracy of the classes on a split."""
-        epoch = feed.open(0)
+    def evaluate(self, loader: BatchLoader) -> dict[str, float]:
+        """Return the loss, the accuracy and the mean class accuracy on a split."""
+        epoch = loader.open_epoch(0)
         try:
-            with epoch.errors():
-                self._test_steps(epoch.iterator, tf.constant(feed.steps))
+            with epoch.translate_reader_errors():
+                self._validation_steps(epoch.batches, tf.constant(loader.steps_per_epoch))
             epoch.finish()
         except BaseException:
-            # What was measured till then is no part of what comes next.
-            self._measures.reset()
+            # The metrics so far must not be counted in the next round.
+            self._metrics.reset()
             raise
-        found = self.round()
-        self.confusion = found.confusion
-        return {**found.results, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
+        totals = self.finish_round()
+        self.confusion = totals.confusion
+        return {**totals.means, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
-    def round(self) -> MetricTotals:
-        """What was measured in the round, which ends here; every worker has to ask."""
-        found = self._measures.measured()
-        self._measures.reset()
-        return found
+    def finish_round(self) -> MetricTotals:
+        """Return the metrics of the round and reset them; every worker must call this."""
+        totals = self._metrics.compute_totals()
+        self._metrics.reset()
+        return totals
 
-    def require_finite(self, loss: float, steps_per_epoch: int) -> None:
-        """Stops a run whose loss is no number, or one of whose weights is none.
-
-        The loss alone does not tell: oneDNN's activations can make a number of what is none.
-
-        Raises:
-            RunError: One of them is none; tells what led to it.
-        """
-        weights = self.network.weights
-        broken = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
-        arrays = f"{broken} of {len(weights)} weight arrays are not finite"
-        if not math.isfinite(loss):
-            step = int(self._broken_at.numpy()) or self.step
-            epoch, batch = divmod(step - 1, steps_per_epoch)
-            what = (
-                f"the loss is {loss} after {step} steps (batch {batch + 1} of epoch {epoch + 1});"
-                f" the last finite one was {float(self._last_loss.numpy()):.4g}; {arrays}"
-            )
-        elif broken:
-            what = f"{arrays} after {self.step} steps, though the loss still is ({loss:.4g})"
-        else:
-            return
-        raise RunError(
-            f"{what}; a lower training.optimizer.learning_rate ({self.learning_rate:g} in the last"
-            " step), or training.optimizer.global_clipnorm, may help"
-        )
+    def current_metrics(self) -> dict[str, float]:
+        """Return the loss and accuracy of the round so far; every worker must call this."""
+        return self._metrics.compute_totals().means
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step that was made, 0 before the first."""
-        return float(self._rate.numpy())
+        """The learning rate of the last step; 0 before the first."""
+        return float(self._learning_rate.numpy())
 
-    def measured(self) -> dict[str, float]:
-        """Loss and accuracy of the round so far; every worker has to ask."""
-        return self._measures.measured().results
+    def require_finite(self, loss: float, steps_per_epoch: int) -> None:
+        """Check that the loss and all weights are finite.
+
+        The loss alone is not enough: oneDNN's activations can turn NaN into a number.
+
+        Raises:
+            RunError: The loss or a weight is not finite; the message says since when.
+        """
+        weights = self.network.weights
+        bad_count = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)
+        bad_weights = f"{bad_count} of {len(weights)} weight arrays are not finite"
+        if not math.isfinite(loss):
+            step = int(self._first_bad_step.numpy()) or self.step
+            epoch, batch = divmod(step - 1, steps_per_epoch)
+            problem = (
+                f"the loss is {loss} after {step} steps (batch {batch + 1} of epoch {epoch + 1});"
+                f" the last finite loss was {float(self._last_finite_loss.numpy()):.4g};"
+                f" {bad_weights}"
+            )
+        elif bad_count:
+            problem = (
+                f"{bad_weights} after {self.step} steps, although the loss is finite ({loss:.4g})"
+            )
+        else:
+            return
+        raise RunError(
+            f"{problem}; reduce training.optimizer.learning_rate ({self.learning_rate:g} in the"
+            " last step) or set training.optimizer.global_clipnorm"
+        )

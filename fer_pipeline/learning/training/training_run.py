@@ -1,25 +1,24 @@
-"""From the configuration to a run that is ready to begin, or to go on."""
+"""A training run, built from the configuration."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from fer_pipeline.config import Config
 from fer_pipeline.config.training import TEMPERATURE_RANGE
-from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference import serving_model
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
+from fer_pipeline.learning.input.parquet_reader import Shard
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training import (
@@ -27,15 +26,16 @@ from fer_pipeline.learning.training import (
     losses,
     optimizers,
     precision,
-    resume,
+    resume_checks,
 )
 from fer_pipeline.learning.training.callbacks import BestWeights
-from fer_pipeline.learning.training.checkpoint import Checkpoint
+from fer_pipeline.learning.training.checkpoint import Checkpoint, RunSetup, StateArrays
+from fer_pipeline.learning.training.checkpointer import RunCheckpointer
+from fer_pipeline.learning.training.distillation import TeacherEnsemble
 from fer_pipeline.learning.training.distributed import SINGLE_WORKER, WorkerContext
-from fer_pipeline.learning.training.history import History, ValidationRound
-from fer_pipeline.learning.training.loop import StepSchedule, fit
+from fer_pipeline.learning.training.history import History
+from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.learning.training.losses import ClassificationLoss
-from fer_pipeline.learning.training.resume import RunCheckpointer, dataset_signature
 from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 from fer_pipeline.metrics import calibration
 
@@ -44,215 +44,280 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run, set up.
+    """A run that is ready to be trained.
 
     Attributes:
-        data: The dataset's folder.
-        folder: The run's.
-        made: The dataset's manifest.
+        folder: Folder of the run.
+        dataset: The dataset.
         config: The configuration.
-        precision: In which the network computes.
-        network: From normalised pixels to logits.
-        trainer: Trains it.
-        validation: The validation split, where there is one: of several workers, this one's part.
-        initial: The state before the first step, where several restarts begin with it.
-        teachers: The SHA-256 of each model that teaches it.
-        worker: Which one this process is, of those that train it.
+        precision: Precision in which the network computes.
+        network: Network from normalized pixels to logits.
+        trainer: Trainer of the network.
+        validation_loader: This worker's part of the validation split; None without such a split.
+        initial_state: State before the first step if there are several restarts, otherwise empty.
+        teacher_checksums: SHA-256 of the model of each teacher, in hexadecimal digits.
+        worker: Rank of this process among the workers.
     """
 
-    data: Path
     folder: Path
-    made: Manifest
+    dataset: StoredDataset
     config: Config
     precision: str
     network: keras.Model
     trainer: Trainer
-    validation: BatchLoader | None
-    initial: Mapping[str, list[npt.NDArray[Any]]]
-    teachers: Sequence[str]
+    validation_loader: BatchLoader | None
+    initial_state: StateArrays
+    teacher_checksums: Sequence[str]
     worker: WorkerContext
 
     @classmethod
-    def make(
+    def build(
         cls,
-        data: Path,
+        dataset: StoredDataset,
         folder: Path,
-        made: Manifest,
         config: Config,
-        found: Checkpoint | None,
+        checkpoint: Checkpoint | None,
         worker: WorkerContext = SINGLE_WORKER,
     ) -> TrainingRun:
-        """Builds the network and all that trains it.
+        """Build the network, its trainer and the loaders.
+
+        Args:
+            dataset: The dataset.
+            folder: Folder of the run.
+            config: The configuration.
+            checkpoint: Checkpoint from which the run is resumed; None for a new run.
+            worker: Rank of this process among the workers.
 
         Raises:
             DatasetError: The dataset is damaged.
-            ConfigError: There is no such network or option, or a key needs what is not there.
-            RunError: The network could not be loaded once it is saved, or a teacher cannot be, or
-                another number of workers is in the middle of an epoch.
+            ConfigError: A network or option is unknown, or a key requires a validation split.
+            RunError: The network could not be loaded again once it is saved, a teacher cannot be
+                loaded, or another number of workers has started the current epoch.
         """
-        chosen = config.training
-        steps_per_epoch = open_train(data, made, config, worker).steps
-        if found:
-            resume.require_same_workers(folder, found, worker.count, steps_per_epoch)
-        validated = made.rows_of(Split.VALIDATION) > 0
-        if not validated:
-            optimizers.require_validation(chosen)
-        weights = losses.compute_class_weights(chosen.class_weights, made.counts[Split.TRAIN])
-        teachers = distillation.load_teachers(chosen.distillation, made)
-        taught_by = [distillation.teacher_checksum(name) for name in chosen.distillation.teachers]
+        training = config.training
+        steps_per_epoch = open_train_loader(dataset, config, worker).steps_per_epoch
+        if checkpoint:
+            resume_checks.require_same_workers(
+                folder, checkpoint.state, worker.world_size, steps_per_epoch
+            )
+        has_validation = dataset.row_count(Split.VALIDATION) > 0
+        if not has_validation:
+            optimizers.require_validation(training)
+        loss = _make_loss(config, dataset)
+        teachers = distillation.load_teachers(training.distillation, dataset)
+        teacher_names = training.distillation.teachers
+        teacher_checksums = [distillation.teacher_checksum(name) for name in teacher_names]
         enable_determinism(config.seed)
-        computed = (
-            found.notes["precision"] if found else precision.resolve_precision(chosen.precision)
+        resolved_precision = (
+            checkpoint.state.precision
+            if checkpoint
+            else precision.resolve_precision(training.precision)
         )
-        size, classes = made.image.size, len(made.classes)
-        with precision.use_precision(computed), tf.distribute.get_strategy().scope():
-            network = registry.build_network(config.model.name, size, classes, config.model.options)
-        log.info(
-            "%s has %s parameters and computes in %s",
-            config.model.name,
-            f"{network.count_params():,}",
-            computed,
+        network = _build_network(config, dataset, resolved_precision)
+        trainer = _build_trainer(
+            network, dataset, config, loss, teachers, _make_schedule(config, steps_per_epoch)
         )
-        length = _length(config, steps_per_epoch)
-        servable = serving_model.build_serving_model(network, size, made.image.normalization)
-        if registry.is_custom(config.model.name):
-            serving_model.require_loadable(servable, config.model.name)
-        trainer = Trainer(
-            network,
-            servable,
-            optimizers.make_optimizer(
-                chosen.optimizer, chosen.schedule, length.steps, steps_per_epoch
-            ),
-            ClassificationLoss(
-                classes, chosen.label_smoothing, weights, chosen.distillation.weight
-            ),
-            chosen.ema_decay,
-            teachers,
-        )
-        validation = _feed(data, Split.VALIDATION, made, config, worker) if validated else None
-        initial = trainer.state() if chosen.restarts > 1 else {}
         return cls(
-            *(data, folder, made, config, computed, network, trainer),
-            *(validation, initial, taught_by, worker),
+            folder=folder,
+            dataset=dataset,
+            config=config,
+            precision=resolved_precision,
+            network=network,
+            trainer=trainer,
+            validation_loader=_open_loader(dataset, Split.VALIDATION, config, worker)
+            if has_validation
+            else None,
+            initial_state=trainer.get_state() if training.restarts > 1 else {},
+            teacher_checksums=teacher_checksums,
+            worker=worker,
         )
 
-    def keeper(self, found: Checkpoint | None) -> RunCheckpointer:
-        """What writes checkpoints, the history and the best weights, as they were left.
+    def make_checkpointer(self, checkpoint: Checkpoint | None) -> RunCheckpointer:
+        """Create the history and the checkpointer, and restore a checkpoint.
 
-        Of several workers the chief writes them.
+        Of several workers only the chief writes files.
+
+        Args:
+            checkpoint: Checkpoint from which the run is resumed; None for a new run.
+
+        Raises:
+            RunError: The checkpoint is that of another network or optimizer.
+            StorageError: The history cannot be written.
         """
-        rounds = [ValidationRound(**made) for made in found.notes["rounds"]] if found else []
-        chief = self.worker.is_chief
-        made = History(self.folder / RunFile.UNFINISHED_HISTORY if chief else None, rounds)
-        best = BestWeights(
-            self.config.training.select_best_by,
-            made,
-            lambda: self.trainer.confusion,
-            validated=self.validation is not None,
+        is_chief = self.worker.is_chief
+        rounds = checkpoint.state.rounds if checkpoint else []
+        history = (
+            History.create(self.folder / RunFile.UNFINISHED_HISTORY, rounds)
+            if is_chief
+            else History(rounds)
         )
-        begun = {
-            "config": self.config.to_dict(),
-            "dataset": dataset_signature(self.made),
-            "precision": self.precision,
-            "teachers": self.teachers,
-            "workers": self.worker.count,
-        }
-        path = self.folder / RunFile.CHECKPOINT if chief else None
-        keeper = RunCheckpointer(path, self.trainer, made, best, begun)
-        if found:
-            keeper.restore(found)
+        checkpointer = RunCheckpointer(
+            path=self.folder / RunFile.CHECKPOINT if is_chief else None,
+            trainer=self.trainer,
+            history=history,
+            best=BestWeights(
+                self.config.training.select_best_by,
+                history,
+                lambda: self.trainer.confusion,
+                has_validation=self.validation_loader is not None,
+            ),
+            setup=RunSetup(
+                config=self.config.to_dict(),
+                dataset=resume_checks.dataset_signature(self.dataset),
+                precision=self.precision,
+                teachers=[*self.teacher_checksums],
+                workers=self.worker.world_size,
+            ),
+        )
+        if checkpoint:
+            checkpointer.restore(checkpoint)
             if not self.config.loader.deterministic:
                 log.warning(
-                    "with loader.deterministic: false, what is left of this epoch is not exactly"
-                    " what was not yet trained on"
+                    "with loader.deterministic: false, the rest of this epoch may repeat some images"
+                    " and leave out others"
                 )
-        return keeper
+        return checkpointer
 
-    def temperature(self) -> float:
-        """What the logits of the network, as it stands, are to be divided by."""
-        chosen = self.config.model.temperature
-        if chosen or self.validation is None:
-            return chosen or 1.0
-        # All of the split, by a worker that may be one of several.
-        whole = _feed(self.data, Split.VALIDATION, self.made, self.config, SINGLE_WORKER)
-        answers = [
+    def fit_temperature(self) -> float:
+        """Return the divisor of the network's logits, fitted on validation if not configured."""
+        temperature = self.config.model.temperature
+        if temperature or self.validation_loader is None:
+            return temperature or 1.0
+        # The whole split, even if this process is one of several workers.
+        loader = _open_loader(self.dataset, Split.VALIDATION, self.config, SINGLE_WORKER)
+        batches = [
             (self.network(images, training=False).numpy(), labels)
-            for images, labels in whole.epoch(0)
+            for images, labels in loader.iterate_epoch(0)
         ]
-        logits, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return calibration.fit_temperature(logits.astype(np.float64), labels, TEMPERATURE_RANGE)
 
-    def begin_again(self) -> None:
-        """Makes the network and its optimiser what they were before the first step."""
-        self.trainer.restore(self.initial, 0)
+    def reset_weights(self) -> None:
+        """Set the network and its optimizer to their state before the first step."""
+        self.trainer.restore(self.initial_state, 0)
 
-    def run(
-        self, keeper: RunCheckpointer, restart: int, trackers: Sequence[keras.callbacks.Callback]
+    def run_restart(
+        self,
+        checkpointer: RunCheckpointer,
+        restart: int,
+        loggers: Sequence[keras.callbacks.Callback],
     ) -> None:
-        """Trains one restart from where it stands to its end."""
-        train = open_train(self.data, self.made, self.config, self.worker, restart)
-        keeper.restart, keeper.watching = (
-            restart,
-            optimizers.monitor_callbacks(self.config.training),
+        """Train one restart from the trainer's step to its end.
+
+        Args:
+            checkpointer: Checkpointer of the run.
+            restart: Number of the restart, from 0.
+            loggers: Callbacks that report each round.
+
+        Raises:
+            RunError: The loss or a weight is not finite.
+            DatasetError: An epoch did not deliver the rows of the manifest.
+        """
+        train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
+        monitors = optimizers.monitor_callbacks(self.config.training)
+        checkpointer.restart, checkpointer.monitor_callbacks = restart, monitors
+        loop = TrainingLoop(
+            trainer=self.trainer,
+            train_loader=train_loader,
+            validation_loader=self.validation_loader,
+            schedule=_make_schedule(self.config, train_loader.steps_per_epoch),
+            history=checkpointer.history,
+            callbacks=[*monitors, checkpointer.best, *loggers],
+            checkpointer=checkpointer,
+            restart=restart,
         )
-        fit(
-            self.trainer,
-            train,
-            self.validation,
-            _length(self.config, train.steps),
-            keeper.history,
-            [*keeper.watching, keeper.best, *trackers],
-            keeper,
-            restart,
-        )
+        loop.run()
 
 
-def open_train(
-    data: Path, made: Manifest, config: Config, worker: WorkerContext, restart: int = 0
+def open_train_loader(
+    dataset: StoredDataset, config: Config, worker: WorkerContext, restart: int = 0
 ) -> BatchLoader:
-    """The training split: of several workers, this one's part.
+    """Open a worker's part of the training split.
 
     Raises:
         DatasetError: The dataset is damaged, or a part has too few rows.
     """
-    return _feed(data, Split.TRAIN, made, config, worker, restart)
+    return _open_loader(dataset, Split.TRAIN, config, worker, restart)
 
 
-def _feed(
-    data: Path,
-    split: Split,
-    made: Manifest,
-    config: Config,
-    worker: WorkerContext,
-    restart: int = 0,
+def _open_loader(
+    dataset: StoredDataset, split: Split, config: Config, worker: WorkerContext, restart: int = 0
 ) -> BatchLoader:
-    chosen, train = config.loader, split is Split.TRAIN
-    change = (
-        make_train_transform(config.training, made.image.size, len(made.classes)) if train else None
+    is_train = split is Split.TRAIN
+    transform = (
+        make_train_transform(config.training, dataset.image_size, len(dataset.classes))
+        if is_train
+        else None
     )
-    return BatchLoader(
-        data,
-        split,
-        chosen.batch_size if train else config.inference.batch_size,
-        shuffle=train,
-        seed=_order(config.seed, restart),
-        deterministic=chosen.deterministic,
-        cache_in_memory=chosen.cache_in_memory,
-        shuffle_buffer=chosen.shuffle_buffer,
-        shard=worker.number,
-        shards=worker.count,
-        soft=train,
-        transform=change,
+    options = LoaderOptions(
+        batch_size=config.loader.batch_size if is_train else config.inference.batch_size,
+        shuffle=is_train,
+        seed=_order_seed(config.seed, restart),
+        deterministic=config.loader.deterministic,
+        cache_in_memory=config.loader.cache_in_memory,
+        shuffle_buffer=config.loader.shuffle_buffer,
+        soft_labels=is_train,
     )
+    shard = Shard(worker.rank, worker.world_size)
+    return BatchLoader(dataset, split, options, shard=shard, transform=transform)
 
 
-def _order(seed: int, restart: int) -> int:
-    """The seed of a restart's order of samples."""
+def _order_seed(seed: int, restart: int) -> int:
+    """Return the seed of the order of samples in a restart."""
     return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]) if restart else seed
 
 
-def _length(config: Config, steps_per_epoch: int) -> StepSchedule:
-    chosen = config.training
-    steps = chosen.steps or (chosen.epochs or 1) * steps_per_epoch
-    every = min(chosen.validate_every_steps or steps_per_epoch, steps)
-    return StepSchedule(steps, steps_per_epoch, every, chosen.checkpoint_every_steps)
+def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
+    training = config.training
+    steps = training.steps or (training.epochs or 1) * steps_per_epoch
+    return StepSchedule(
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        validate_every=min(training.validate_every_steps or steps_per_epoch, steps),
+        checkpoint_every=training.checkpoint_every_steps,
+    )
+
+
+def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
+    training = config.training
+    return ClassificationLoss(
+        len(dataset.classes),
+        label_smoothing=training.label_smoothing,
+        class_weights=losses.compute_class_weights(
+            training.class_weights, dataset.manifest.counts[Split.TRAIN]
+        ),
+        distillation_weight=training.distillation.weight,
+    )
+
+
+def _build_network(config: Config, dataset: StoredDataset, precision_name: str) -> keras.Model:
+    with precision.use_precision(precision_name), tf.distribute.get_strategy().scope():
+        network = registry.build_network(
+            config.model.name, dataset.image_size, len(dataset.classes), config.model.options
+        )
+    log.info(
+        "%s has %s parameters and computes in %s",
+        config.model.name,
+        f"{network.count_params():,}",
+        precision_name,
+    )
+    return network
+
+
+def _build_trainer(
+    network: keras.Model,
+    dataset: StoredDataset,
+    config: Config,
+    loss: ClassificationLoss,
+    teachers: TeacherEnsemble | None,
+    schedule: StepSchedule,
+) -> Trainer:
+    normalization = dataset.manifest.image.normalization
+    model = serving_model.build_serving_model(network, dataset.image_size, normalization)
+    if registry.is_custom(config.model.name):
+        serving_model.require_loadable(model, config.model.name)
+    training = config.training
+    optimizer = optimizers.make_optimizer(
+        training.optimizer, training.schedule, schedule.steps, schedule.steps_per_epoch
+    )
+    return Trainer(network, model, optimizer, loss, ema_decay=training.ema_decay, teachers=teachers)

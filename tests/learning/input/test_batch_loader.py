@@ -13,9 +13,12 @@ import pytest
 import tensorflow as tf
 
 from fer_pipeline.data import schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.input.batch_loader import PADDING_LABEL, BatchLoader
+from fer_pipeline.learning.input.batch_loader import PADDING_LABEL, BatchLoader, LoaderOptions
+from fer_pipeline.learning.input.parquet_reader import Shard
 
 SIZE, ROWS = 16, 115
 NORMALIZATIONS = {
@@ -27,16 +30,22 @@ NORMALIZATIONS = {
 TABLE = NORMALIZATIONS["centered"].table()
 
 
-def feed_of(folder, batch_size=16, *, split="train", shuffle=True, seed=0, **options):
-    return BatchLoader(folder, split, batch_size, shuffle=shuffle, seed=seed, **options)
+def make_loader(
+    folder, batch_size=16, *, split="train", shard=0, shards=1, transform=None, **options
+):
+    options = LoaderOptions(batch_size, **{"shuffle": True, **options})
+    dataset = StoredDataset.open(folder)
+    return BatchLoader(
+        dataset, Split(split), options, shard=Shard(shard, shards), transform=transform
+    )
 
 
-def batches(feed, number=0):
-    return [(images.numpy(), labels.numpy()) for images, labels in feed.epoch(number)]
+def batches(loader, number=0):
+    return [(images.numpy(), labels.numpy()) for images, labels in loader.iterate_epoch(number)]
 
 
-def joined(feed, number=0):
-    parts = batches(feed, number)
+def joined(loader, number=0):
+    parts = batches(loader, number)
     return np.concatenate([p for p, _ in parts]), np.concatenate([n for _, n in parts])
 
 
@@ -98,15 +107,15 @@ WAYS = [
 class TestRows:
     @pytest.mark.parametrize("options", WAYS)
     def test_each_epoch_delivers_each_row_once(self, either, rows, options):
-        feed = feed_of(either, **options)
+        loader = make_loader(either, **options)
         size = options.get("batch_size", 16)
         for number in range(3):
-            found = batches(feed, number)
+            found = batches(loader, number)
             assert sum((counted(*batch) for batch in found), Counter()) == expected(rows)
             full, rest = divmod(ROWS, size)
             assert [len(n) for _, n in found] == [size] * full + [rest] * (rest > 0)
-            assert feed.steps == len(found)
-            assert feed.rows == ROWS
+            assert loader.steps_per_epoch == len(found)
+            assert loader.row_count == ROWS
             for images, labels in found:
                 assert images.dtype == np.float32
                 assert images.shape == (len(labels), SIZE, SIZE, 1)
@@ -114,19 +123,19 @@ class TestRows:
 
     @pytest.mark.parametrize("cache", [False, True])
     def test_without_shuffling_the_order_is_the_stored_one(self, either, rows, cache):
-        feed = feed_of(either, 9, shuffle=False, cache_in_memory=cache)
+        loader = make_loader(either, 9, shuffle=False, cache_in_memory=cache)
         for number in (0, 1):
-            images, labels = joined(feed, number)
+            images, labels = joined(loader, number)
             np.testing.assert_array_equal(images, TABLE[rows.pixels][..., None])
             np.testing.assert_array_equal(labels, rows.labels)
 
     def test_dataset_is_the_same_pass(self, dataset):
-        feed = feed_of(dataset)
-        found = [(i.numpy(), n.numpy()) for i, n in feed.dataset(3)]
-        for one, other in zip(found, batches(feed, 3), strict=True):
+        loader = make_loader(dataset)
+        found = [(i.numpy(), n.numpy()) for i, n in loader.tf_dataset(3)]
+        for one, other in zip(found, batches(loader, 3), strict=True):
             np.testing.assert_array_equal(one[0], other[0])
             np.testing.assert_array_equal(one[1], other[1])
-        images, labels = feed.dataset(0).element_spec
+        images, labels = loader.tf_dataset(0).element_spec
         assert (images.shape.as_list(), images.dtype) == ([None, SIZE, SIZE, 1], tf.float32)
         assert (labels.shape.as_list(), labels.dtype) == ([None], tf.int32)
 
@@ -138,9 +147,9 @@ class TestRows:
         }
         folder = write_dataset(tmp_path, parts)
         for split, part in parts.items():
-            feed = feed_of(folder, split=split)
-            assert counted(*joined(feed)) == expected(part)
-            assert feed.rows == len(part.labels)
+            loader = make_loader(folder, split=split)
+            assert counted(*joined(loader)) == expected(part)
+            assert loader.row_count == len(part.labels)
 
     def test_files_that_the_manifest_does_not_name_are_ignored(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows})
@@ -152,8 +161,8 @@ class TestRows:
         (inside / "_metadata").write_bytes(b"none")
         (folder / "extra.parquet").write_bytes(first.read_bytes())
         for shards in (1, 2):
-            parts = [feed_of(folder, shard=shard, shards=shards) for shard in range(shards)]
-            found = sum((counted(*joined(feed)) for feed in parts), Counter())
+            parts = [make_loader(folder, shard=shard, shards=shards) for shard in range(shards)]
+            found = sum((counted(*joined(loader)) for loader in parts), Counter())
             assert found == expected(rows)
 
     @pytest.mark.parametrize(
@@ -161,34 +170,34 @@ class TestRows:
     )
     def test_a_folder_may_have_almost_any_name(self, rows, write_dataset, tmp_path, name):
         folder = write_dataset(tmp_path / name, {"train": rows})
-        assert counted(*joined(feed_of(folder))) == expected(rows)
-        assert feed_of(folder, shards=3, shard=2).rows < ROWS
+        assert counted(*joined(make_loader(folder))) == expected(rows)
+        assert make_loader(folder, shards=3, shard=2).row_count < ROWS
 
     @pytest.mark.parametrize(("name", "letter"), [("a#b", "#"), ("what?", "?")])
     def test_a_name_that_petastorm_does_not_read(self, rows, write_dataset, tmp_path, name, letter):
         folder = write_dataset(tmp_path / name, {"train": rows})
         with pytest.raises(DatasetError) as error:
-            feed_of(folder)
+            make_loader(folder)
         message = one_line(error)
         assert message.startswith(f"{folder}: ")
         assert f" {letter};" in message
 
     def test_a_relative_folder(self, dataset, rows, monkeypatch):
         monkeypatch.chdir(dataset.parent)
-        feed = feed_of(Path(dataset.name))
+        loader = make_loader(Path(dataset.name))
         monkeypatch.chdir("/")
-        assert counted(*joined(feed)) == expected(rows)
+        assert counted(*joined(loader)) == expected(rows)
 
 
 class TestOrder:
     @pytest.mark.parametrize("cache", [False, True])
     @pytest.mark.parametrize("buffer", [20, 16384])
     def test_follows_from_seed_and_epoch(self, dataset, cache, buffer):
-        make = functools.partial(feed_of, dataset, cache_in_memory=cache, shuffle_buffer=buffer)
-        feed = make(seed=5)
-        first, second = joined(feed, 0), joined(feed, 1)
-        # Whatever was read before, and in whatever feed.
-        for again in (joined(feed, 0), joined(make(seed=5), 0)):
+        make = functools.partial(make_loader, dataset, cache_in_memory=cache, shuffle_buffer=buffer)
+        loader = make(seed=5)
+        first, second = joined(loader, 0), joined(loader, 1)
+        # Whatever was read before, and in whatever loader.
+        for again in (joined(loader, 0), joined(make(seed=5), 0)):
             np.testing.assert_array_equal(again[0], first[0])
             np.testing.assert_array_equal(again[1], first[1])
         np.testing.assert_array_equal(joined(make(seed=5), 1)[0], second[0])
@@ -199,7 +208,7 @@ class TestOrder:
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     def test_is_far_from_the_stored_one(self, dataset, rows, options):
         for number in range(3):
-            order = np.array(order_of(rows, joined(feed_of(dataset, **options), number)[0]))
+            order = np.array(order_of(rows, joined(make_loader(dataset, **options), number)[0]))
             # A random permutation of n moves a row by n / 3 on average: here 38.
             assert np.abs(order - np.arange(ROWS)).mean() > 25
             neighbours = np.abs(np.diff(order)) == 1
@@ -207,7 +216,7 @@ class TestOrder:
             assert abs(np.corrcoef(order, np.arange(ROWS))[0, 1]) < 0.4
 
     def test_a_small_buffer_mixes_row_groups(self, dataset, rows):
-        images, _ = joined(feed_of(dataset, shuffle_buffer=48))
+        images, _ = joined(make_loader(dataset, shuffle_buffer=48))
         order = np.array(order_of(rows, images))
         group = np.repeat(np.arange(9), [16, 16, 7, 16, 16, 16, 3, 16, 9])[order]
         in_batch = [len(set(group[i : i + 16])) for i in range(0, ROWS - 16, 16)]
@@ -216,13 +225,15 @@ class TestOrder:
 
     def test_row_groups_come_in_another_order_each_epoch(self, dataset, rows):
         # A buffer of a batch mixes within the batch alone: what is left is the order of groups.
-        feed = feed_of(dataset, 1, shuffle_buffer=1)
-        firsts = {order_of(rows, joined(feed, number)[0])[0] for number in range(6)}
+        loader = make_loader(dataset, 1, shuffle_buffer=1)
+        firsts = {order_of(rows, joined(loader, number)[0])[0] for number in range(6)}
         assert len(firsts) > 1
 
     def test_not_shuffled_takes_no_seed(self, dataset):
-        one = joined(feed_of(dataset, shuffle=False, seed=1), 0)[0]
-        np.testing.assert_array_equal(one, joined(feed_of(dataset, shuffle=False, seed=2), 1)[0])
+        one = joined(make_loader(dataset, shuffle=False, seed=1), 0)[0]
+        np.testing.assert_array_equal(
+            one, joined(make_loader(dataset, shuffle=False, seed=2), 1)[0]
+        )
 
 
 class TestPixels:
@@ -235,14 +246,16 @@ class TestPixels:
             folder = write_dataset(
                 tmp_path / dtype, {"train": rows}, dtype=dtype, normalization=NORMALIZATIONS[kind]
             )
-            images, labels = joined(feed_of(folder, shuffle=False))
+            images, labels = joined(make_loader(folder, shuffle=False))
             # Bits, not values: -0.0 is not 0.0.
             np.testing.assert_array_equal(
                 images.view(np.uint32), table[rows.pixels][..., None].view(np.uint32)
             )
             np.testing.assert_array_equal(labels, rows.labels)
-            found[dtype] = batches(feed_of(folder, seed=3), 2)
-            raw = np.concatenate([pixels for pixels, _ in feed_of(folder).raw([])])
+            found[dtype] = batches(make_loader(folder, seed=3), 2)
+            raw = np.concatenate(
+                [pixels for pixels, _ in make_loader(folder).iterate_stored_rows([])]
+            )
             np.testing.assert_array_equal(raw, rows.pixels)
         for one, other in zip(found["uint8"], found["float32"], strict=True):
             assert one[0].tobytes() == other[0].tobytes()
@@ -252,8 +265,10 @@ class TestPixels:
     def test_raw_is_stored_order_with_origins(self, either, rows, batch_size):
         names = [schema.LABEL, "emotion", *schema.ORIGIN]
         pixels, columns = [], {name: [] for name in names}
-        # It neither shuffles nor leaves out, whatever the feed was made for.
-        for part, others in feed_of(either, batch_size, deterministic=False).raw(names):
+        # It neither shuffles nor leaves out, whatever the loader was made for.
+        for part, others in make_loader(
+            either, batch_size, deterministic=False
+        ).iterate_stored_rows(names):
             assert part.dtype == np.uint8
             assert part.shape[1:] == (SIZE, SIZE)
             assert 0 < len(part) <= batch_size
@@ -270,7 +285,7 @@ class TestPixels:
         assert columns == {name: [o[name] for o in origins] for name in schema.ORIGIN}
 
     def test_raw_without_columns(self, dataset, rows):
-        found = list(feed_of(dataset).raw([]))
+        found = list(make_loader(dataset).iterate_stored_rows([]))
         assert all(columns == {} for _, columns in found)
         np.testing.assert_array_equal(np.concatenate([p for p, _ in found]), rows.pixels)
 
@@ -288,27 +303,29 @@ class TestShards:
         ids=str,
     )
     def test_are_disjoint_and_together_complete(self, dataset, rows, shards, options):
-        feeds = [feed_of(dataset, shard=s, shards=shards, **options) for s in range(shards)]
-        assert sum(feed.rows for feed in feeds) == ROWS
+        loaders = [make_loader(dataset, shard=s, shards=shards, **options) for s in range(shards)]
+        assert sum(loader.row_count for loader in loaders) == ROWS
         for number in (0, 1):
-            parts = [batches(feed, number) for feed in feeds]
-            for feed, part in zip(feeds, parts, strict=True):
+            parts = [batches(loader, number) for loader in loaders]
+            for loader, part in zip(loaders, parts, strict=True):
                 sizes = [len(labels) for _, labels in part]
-                assert sum(sizes) == feed.rows
+                assert sum(sizes) == loader.row_count
                 # Whatever a shard holds, it takes part in every step, with nearly as much.
-                assert len(sizes) == feed.steps == feeds[0].steps
+                assert len(sizes) == loader.steps_per_epoch == loaders[0].steps_per_epoch
                 assert max(sizes) - min(sizes) <= 1
             found = sum((counted(*batch) for part in parts for batch in part), Counter())
             assert found == expected(rows)
 
     def test_a_shard_has_the_same_rows_each_epoch(self, dataset):
-        feed = feed_of(dataset, shard=1, shards=4)
-        assert counted(*joined(feed, 0)) == counted(*joined(feed, 1))
+        loader = make_loader(dataset, shard=1, shards=4)
+        assert counted(*joined(loader, 0)) == counted(*joined(loader, 1))
 
     def test_raw_of_a_shard(self, dataset, rows):
         found = Counter()
         for shard in range(2):
-            for pixels, others in feed_of(dataset, shard=shard, shards=2).raw([schema.LABEL]):
+            for pixels, others in make_loader(dataset, shard=shard, shards=2).iterate_stored_rows(
+                [schema.LABEL]
+            ):
                 found += counted(TABLE[pixels], others[schema.LABEL])
         assert found == expected(rows)
 
@@ -316,42 +333,42 @@ class TestShards:
         # Twelve files: the tenth stands after the ninth, not after the first.
         layout = [[10 - number % 2] for number in range(12)] + [[10]]
         folder = write_dataset(tmp_path, {"train": rows}, layout=layout)
-        feeds = [feed_of(folder, shard=s, shards=5, shuffle=False) for s in range(5)]
-        assert sum((counted(*joined(feed)) for feed in feeds), Counter()) == expected(rows)
+        loaders = [make_loader(folder, shard=s, shards=5, shuffle=False) for s in range(5)]
+        assert sum((counted(*joined(loader)) for loader in loaders), Counter()) == expected(rows)
         np.testing.assert_array_equal(
-            joined(feed_of(folder, shuffle=False))[0], TABLE[rows.pixels][..., None]
+            joined(make_loader(folder, shuffle=False))[0], TABLE[rows.pixels][..., None]
         )
 
     def test_have_as_many_steps_as_one_would(self, dataset):
-        alone = feed_of(dataset, batch_size=40)
-        feeds = [feed_of(dataset, batch_size=40, shard=s, shards=3) for s in range(3)]
-        assert {feed.steps for feed in feeds} == {alone.steps} == {3}
-        assert {feed.split_rows for feed in feeds} == {alone.rows} == {ROWS}
+        alone = make_loader(dataset, batch_size=40)
+        loaders = [make_loader(dataset, batch_size=40, shard=s, shards=3) for s in range(3)]
+        assert {loader.steps_per_epoch for loader in loaders} == {alone.steps_per_epoch} == {3}
+        assert {loader.split_row_count for loader in loaders} == {alone.row_count} == {ROWS}
 
     def test_draw_each_for_itself(self, dataset):
         def drawn(images, labels, seed):
             return images * 0 + tf.cast(seed[0], tf.float32), labels
 
-        feeds = [feed_of(dataset, shard=s, shards=2, transform=drawn) for s in range(2)]
-        one, other = (batches(feed)[0][0].ravel()[0] for feed in feeds)
+        loaders = [make_loader(dataset, shard=s, shards=2, transform=drawn) for s in range(2)]
+        one, other = (batches(loader)[0][0].ravel()[0] for loader in loaders)
         assert one != other
         # The first as one that is alone: a run of one worker is what it was.
-        assert one == batches(feed_of(dataset, transform=drawn))[0][0].ravel()[0]
+        assert one == batches(make_loader(dataset, transform=drawn))[0][0].ravel()[0]
 
     def test_go_on_in_the_middle_of_an_epoch(self, dataset):
-        feed = feed_of(dataset, batch_size=20, shard=1, shards=2)
-        rest = [labels.numpy() for _, labels in feed.open(0, skip=2).iterator]
-        whole = [labels for _, labels in batches(feed)]
+        loader = make_loader(dataset, batch_size=20, shard=1, shards=2)
+        rest = [labels.numpy() for _, labels in loader.open_epoch(0, skip_batches=2).batches]
+        whole = [labels for _, labels in batches(loader)]
         assert [part.tolist() for part in rest] == [part.tolist() for part in whole[2:]]
 
     @pytest.mark.parametrize("cache", [False, True])
     def test_that_validate_fill_up_where_rows_are_fewer_than_steps(self, dataset, rows, cache):
         """Ten shards of nine row groups: the last has no row at all."""
         options = {"batch_size": 10, "shuffle": False, "cache_in_memory": cache}
-        feeds = [feed_of(dataset, shard=s, shards=10, **options) for s in range(10)]
-        assert feeds[9].rows == 0
-        parts = [joined(feed) for feed in feeds]
-        assert all(len(labels) >= 12 == feeds[0].steps for _, labels in parts)
+        loaders = [make_loader(dataset, shard=s, shards=10, **options) for s in range(10)]
+        assert loaders[9].row_count == 0
+        parts = [joined(loader) for loader in loaders]
+        assert all(len(labels) >= 12 == loaders[0].steps_per_epoch for _, labels in parts)
         real = [
             (images[labels != PADDING_LABEL], labels[labels != PADDING_LABEL])
             for images, labels in parts
@@ -361,36 +378,36 @@ class TestShards:
 
     def test_that_train_on_fewer_rows_than_steps(self, dataset):
         with pytest.raises(DatasetError) as error:
-            feed_of(dataset, shard=9, shards=10)
+            make_loader(dataset, shard=9, shards=10)
         assert one_line(error) == (
             f"{dataset}: reader 10 of 10 has 0 rows of the train split for 8 batches; make more and"
-            " smaller row groups with output.row_group_rows, or take fewer workers"
+            " smaller row groups with output.row_group_rows, or use fewer workers"
         )
 
 
 class TestCache:
     def test_needs_the_files_for_the_first_pass_alone(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows})
-        feed = feed_of(folder, cache_in_memory=True)
-        first = joined(feed, 0)
+        loader = make_loader(folder, cache_in_memory=True)
+        first = joined(loader, 0)
         for path in (folder / "split=train").iterdir():
             path.unlink()
-        assert counted(*joined(feed, 1)) == expected(rows)
-        np.testing.assert_array_equal(joined(feed, 0)[0], first[0])
+        assert counted(*joined(loader, 1)) == expected(rows)
+        np.testing.assert_array_equal(joined(loader, 0)[0], first[0])
 
     def test_a_pass_that_was_abandoned_leaves_no_torn_cache(self, dataset, rows):
-        feed = feed_of(dataset, 4, cache_in_memory=True)
-        passing = feed.epoch(0)
+        loader = make_loader(dataset, 4, cache_in_memory=True)
+        passing = loader.iterate_epoch(0)
         next(passing)
         passing.close()
-        assert counted(*joined(feed, 0)) == expected(rows)
+        assert counted(*joined(loader, 0)) == expected(rows)
 
     def test_a_pass_that_failed_is_not_kept(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
-        feed = feed_of(folder, cache_in_memory=True)
+        loader = make_loader(folder, cache_in_memory=True)
         for number in (0, 1):
             with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
-                joined(feed, number)
+                joined(loader, number)
 
 
 def claim(more):
@@ -404,9 +421,9 @@ def claim(more):
 
 
 READS = {
-    "epoch": lambda feed: list(feed.epoch(0)),
-    "dataset": lambda feed: list(feed.dataset(0)),
-    "raw": lambda feed: list(feed.raw([schema.LABEL])),
+    "epoch": lambda loader: list(loader.iterate_epoch(0)),
+    "dataset": lambda loader: list(loader.tf_dataset(0)),
+    "raw": lambda loader: list(loader.iterate_stored_rows([schema.LABEL])),
 }
 
 
@@ -416,23 +433,23 @@ class TestDamage:
     @pytest.mark.parametrize("more", [1, -1])
     def test_another_number_of_rows(self, rows, write_dataset, tmp_path, more, options, read):
         folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(more))
-        feed = feed_of(folder, **options)
+        loader = make_loader(folder, **options)
         message = (
             f"{folder}: an epoch of the train split delivered 115 rows,"
             f" the manifest says {115 + more}; run preprocess again"
         )
         if read == "dataset":
             with pytest.raises(tf.errors.OpError) as error:
-                READS[read](feed)
+                READS[read](loader)
             assert message in str(error.value)
         else:
             with pytest.raises(DatasetError) as error:
-                READS[read](feed)
+                READS[read](loader)
             assert one_line(error) == message
 
     def test_another_number_of_rows_shows_when_the_epoch_ends(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
-        passing = feed_of(folder, 23, shuffle=False).epoch(0)
+        passing = make_loader(folder, 23, shuffle=False).iterate_epoch(0)
         found = [next(passing) for _ in range(ROWS // 23)]
         rows_of = (counted(images.numpy(), labels.numpy()) for images, labels in found)
         assert sum(rows_of, Counter()) == expected(rows)
@@ -445,7 +462,7 @@ class TestDamage:
         size = path.stat().st_size
         path.unlink()
         with pytest.raises(DatasetError) as error:
-            feed_of(folder)
+            make_loader(folder)
         assert one_line(error) == (
             f"{path}: is missing, the manifest says {size} bytes; run preprocess again"
         )
@@ -456,7 +473,7 @@ class TestDamage:
         size = path.stat().st_size
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(DatasetError) as error:
-            feed_of(folder)
+            make_loader(folder)
         assert one_line(error) == (
             f"{path}: has {size - 1} bytes, the manifest says {size} bytes; run preprocess again"
         )
@@ -467,11 +484,11 @@ class TestDamage:
         self, rows, write_dataset, tmp_path, deterministic, read
     ):
         folder = write_dataset(tmp_path, {"train": rows})
-        feed = feed_of(folder, deterministic=deterministic)
+        loader = make_loader(folder, deterministic=deterministic)
         path = sorted((folder / "split=train").iterdir())[1]
         path.unlink()
         with pytest.raises(DatasetError) as error:
-            READS[read](feed)
+            READS[read](loader)
         assert str(folder) in one_line(error)
 
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"shards": 2}])
@@ -493,7 +510,7 @@ class TestDamage:
 
         def read():
             for shard in range(options.get("shards", 1)):
-                list(feed_of(folder, **options, shard=shard).epoch(0))
+                list(make_loader(folder, **options, shard=shard).iterate_epoch(0))
 
         with pytest.raises(DatasetError) as error:
             read()
@@ -523,12 +540,12 @@ class TestDamage:
 
         folder = write_dataset(tmp_path, {"train": rows}, dtype=dtype, images=change)
         with pytest.raises(DatasetError) as error:
-            READS[read](feed_of(folder))
+            READS[read](make_loader(folder))
         message = one_line(error)
         # Where petastorm itself stumbles over it, the message is what petastorm says.
         assert message.startswith(
             (
-                f"{folder}: an image of the train split is not what the manifest says",
+                f"{folder}: an image of the train split differs from the manifest",
                 f"{folder}: the train split cannot be read",
             )
         )
@@ -542,20 +559,20 @@ class TestDamage:
         folder = write_dataset(tmp_path, {"train": rows}, dtype="float32", images=change)
         for read in ("epoch", "raw"):
             with pytest.raises(DatasetError) as error:
-                READS[read](feed_of(folder))
+                READS[read](make_loader(folder))
             assert one_line(error) == (
-                f"{folder}: an image of the train split is not what the manifest says:"
-                " values that this normalisation cannot have produced"
+                f"{folder}: an image of the train split differs from the manifest:"
+                " values that this normalisation cannot have produced; run preprocess again"
             )
 
     def test_images_of_another_size_than_the_manifest_says(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows}, size=8)
-        with pytest.raises(DatasetError, match="not what the manifest says"):
-            READS["epoch"](feed_of(folder))
+        with pytest.raises(DatasetError, match="differs from the manifest"):
+            READS["epoch"](make_loader(folder))
 
     def test_an_empty_split(self, dataset):
         with pytest.raises(DatasetError) as error:
-            feed_of(dataset, split="validation")
+            make_loader(dataset, split="validation")
         assert one_line(error) == (
             f"{dataset}: the validation split is empty;"
             " rows per split: train (115), validation (0), test (0)"
@@ -563,7 +580,7 @@ class TestDamage:
 
     def test_no_dataset(self, tmp_path):
         with pytest.raises(DatasetError, match=r"holds no dataset \(no manifest\.json\)"):
-            feed_of(tmp_path)
+            make_loader(tmp_path)
 
 
 def running():
@@ -595,12 +612,12 @@ class TestThreads:
     @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"cache_in_memory": True}])
     @pytest.mark.parametrize("read", ["epoch", "dataset", "raw"])
     def test_an_abandoned_pass_leaves_none(self, long_dataset, read, options):
-        feed = feed_of(long_dataset, 1, shuffle_buffer=4, **options)
+        loader = make_loader(long_dataset, 1, shuffle_buffer=4, **options)
         before = running()
         passes = {
-            "epoch": lambda: feed.epoch(0),
-            "dataset": lambda: iter(feed.dataset(0)),
-            "raw": lambda: feed.raw([]),
+            "epoch": lambda: loader.iterate_epoch(0),
+            "dataset": lambda: iter(loader.tf_dataset(0)),
+            "raw": lambda: loader.iterate_stored_rows([]),
         }
         for _ in range(2):
             passing = passes[read]()
@@ -611,24 +628,24 @@ class TestThreads:
 
     @pytest.mark.parametrize("deterministic", [True, False])
     def test_a_whole_pass_leaves_none(self, dataset, deterministic):
-        feed = feed_of(dataset, deterministic=deterministic)
+        loader = make_loader(dataset, deterministic=deterministic)
         before = running()
-        joined(feed)
+        joined(loader)
         assert none_left(before)
 
     def test_a_pass_that_failed_leaves_none(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
         before = running()
         with pytest.raises(DatasetError):
-            joined(feed_of(folder))
+            joined(make_loader(folder))
         assert none_left(before)
 
     def test_many_passes_leave_no_open_files(self, dataset):
-        feed = feed_of(dataset)
-        joined(feed)
+        loader = make_loader(dataset)
+        joined(loader)
         before = descriptors()
         for number in range(5):
-            joined(feed, number)
+            joined(loader, number)
         assert descriptors() <= before + 2
 
 
@@ -654,16 +671,16 @@ class TestSoftLabels:
 
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     def test_come_with_their_images(self, rows, voted, votes, options):
-        images, given = joined(feed_of(voted, soft=True, **options))
+        images, given = joined(make_loader(voted, soft_labels=True, **options))
         order = order_of(rows, images)
         assert sorted(order) == list(range(ROWS))
         assert given.dtype == np.float32
         assert np.array_equal(given, votes[order])
 
     def test_only_where_they_are_asked_for(self, rows, voted, dataset):
-        images, labels = joined(feed_of(voted))
+        images, labels = joined(make_loader(voted))
         assert counted(images, labels) == expected(rows)
-        images, labels = joined(feed_of(dataset, soft=True))
+        images, labels = joined(make_loader(dataset, soft_labels=True))
         assert counted(images, labels) == expected(rows)
 
 
@@ -671,9 +688,9 @@ class TestSkip:
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"shuffle": False}])
     @pytest.mark.parametrize("skip", [0, 1, 3, 7])
     def test_goes_on_where_another_pass_stopped(self, dataset, options, skip):
-        whole = batches(feed_of(dataset, **options), 2)
-        epoch = feed_of(dataset, **options).open(2, skip=skip)
-        rest = [(images.numpy(), labels.numpy()) for images, labels in epoch.iterator]
+        whole = batches(make_loader(dataset, **options), 2)
+        epoch = make_loader(dataset, **options).open_epoch(2, skip_batches=skip)
+        rest = [(images.numpy(), labels.numpy()) for images, labels in epoch.batches]
         epoch.finish()
         assert len(whole) == 8
         assert [i.tobytes() for i, _ in rest] == [i.tobytes() for i, _ in whole[skip:]]
@@ -683,7 +700,7 @@ class TestSkip:
 class TestTransform:
     """A change that writes down what it was given."""
 
-    def feed(self, dataset, seed=0):
+    def make_recording_loader(self, dataset, seed=0):
         def change(images, labels, seed):
             return images / 2, tf.stack(
                 [
@@ -694,11 +711,11 @@ class TestTransform:
                 axis=1,
             )
 
-        return feed_of(dataset, transform=change, seed=seed)
+        return make_loader(dataset, transform=change, seed=seed)
 
     def test_sees_pixels_and_is_normalised_afterwards(self, rows, dataset):
-        images, changed = joined(self.feed(dataset))
-        plain, labels = joined(feed_of(dataset))
+        images, changed = joined(self.make_recording_loader(dataset))
+        plain, labels = joined(make_loader(dataset))
         # Normalised: (x - 128) / 128.
         np.testing.assert_allclose(images, ((plain * 128 + 128) / 2 - 128) / 128, atol=1e-6)
         assert changed[:, 0].tolist() == labels.tolist()
@@ -707,8 +724,8 @@ class TestTransform:
         self, dataset
     ):
         def seeds(number, skip=0, seed=0):
-            epoch = self.feed(dataset, seed).open(number, skip=skip)
-            return [tuple(labels[0, 1:].numpy().tolist()) for _, labels in epoch.iterator]
+            epoch = self.make_recording_loader(dataset, seed).open_epoch(number, skip_batches=skip)
+            return [tuple(labels[0, 1:].numpy().tolist()) for _, labels in epoch.batches]
 
         assert len(set(seeds(0) + seeds(1) + seeds(0, seed=1))) == 24
         assert seeds(1, skip=3) == seeds(1)[3:]

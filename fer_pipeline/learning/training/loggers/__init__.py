@@ -1,1 +1,1 @@
-"""Loggers of the training history: console, TensorBoard, MLflow."""
+"""Reports of a training run: the console, TensorBoard and MLflow."""

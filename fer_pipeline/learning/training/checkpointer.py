@@ -1,0 +1,104 @@
+"""Checkpoints of a run: written while it trains, and restored into its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from fer_pipeline.learning.training import checkpoint as checkpoint_file
+from fer_pipeline.learning.training.callbacks import BestSnapshot, BestWeights
+from fer_pipeline.learning.training.checkpoint import BestRound, Checkpoint, RunSetup, RunState
+from fer_pipeline.learning.training.history import History
+from fer_pipeline.learning.training.trainer import Trainer
+
+# The attributes of Keras's callbacks that change from epoch to epoch. Keras has no method to read
+# or restore them.
+_CALLBACK_ATTRIBUTES: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+}
+
+
+@dataclass
+class RunCheckpointer:
+    """Writes checkpoints of a run, and restores the parts of the run from one.
+
+    Attributes:
+        path: File of the checkpoint; None for a worker that is not the chief and writes none.
+        trainer: Trainer of the network.
+        history: History of the run.
+        best: Callback that keeps the best weights of all restarts.
+        setup: The parts of the run that must be the same when it is resumed.
+        monitor_callbacks: Keras callbacks of the current restart that monitor a metric.
+        restart: Number of the current restart, from 0.
+    """
+
+    path: Path | None
+    trainer: Trainer
+    history: History
+    best: BestWeights
+    setup: RunSetup
+    monitor_callbacks: Sequence[keras.callbacks.Callback] = ()
+    restart: int = 0
+    _restored_state: RunState | None = field(default=None, init=False)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore the trainer and the best weights; the history has its rounds already.
+
+        Raises:
+            RunError: The checkpoint is that of another network or optimizer.
+        """
+        state = checkpoint.state
+        self.trainer.restore(checkpoint.arrays, state.step, is_chief=self.path is not None)
+        self.restart = state.restart
+        if state.best:
+            self.best.snapshot = BestSnapshot(
+                metric=state.best.metric,
+                round=state.best.round,
+                confusion=state.best.confusion,
+                weights=checkpoint.arrays["best"],
+            )
+        self._restored_state = state
+
+    def restore_callbacks(self) -> None:
+        """Restore the monitoring callbacks, which reset themselves when training begins."""
+        if self._restored_state is None:
+            return
+        states = self._restored_state.callbacks
+        for callback, attributes in zip(self.monitor_callbacks, states, strict=True):
+            for name, attribute in attributes.items():
+                setattr(callback, name, attribute)
+        self.trainer.model.stop_training = self._restored_state.stopped
+        self._restored_state = None
+
+    def save(self) -> None:
+        """Write a checkpoint; every worker must call this.
+
+        Raises:
+            StorageError: The folder cannot be written, or the disk is full.
+        """
+        arrays, snapshot = self.trainer.get_state(), self.best.snapshot
+        if self.path is None:
+            return
+        state = RunState(
+            **dict(self.setup),
+            step=self.trainer.step,
+            restart=self.restart,
+            stopped=self.trainer.model.stop_training,
+            rounds=self.history.rounds,
+            callbacks=[
+                {name: getattr(callback, name) for name in _CALLBACK_ATTRIBUTES[type(callback)]}
+                for callback in self.monitor_callbacks
+            ],
+            best=snapshot
+            and BestRound(
+                metric=snapshot.metric, round=snapshot.round, confusion=snapshot.confusion
+            ),
+        )
+        best_weights = snapshot.weights if snapshot else []
+        checkpoint_file.write_checkpoint(
+            self.path, Checkpoint({**arrays, "best": best_weights}, state)
+        )

@@ -1,0 +1,46 @@
+"""Rounds of a training run in the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import keras
+
+from fer_pipeline.learning.training.history import History, ValidationRound
+
+log = logging.getLogger(__name__)
+
+
+class ConsoleLogger(keras.callbacks.Callback):
+    """Logs each round of a run."""
+
+    def __init__(self, history: History) -> None:
+        """Create the callback.
+
+        Args:
+            history: History of the run, which has the numbers.
+        """
+        super().__init__()
+        self._history = history
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Log the round."""
+        log_round(self._history.rounds[-1])
+
+
+def log_round(validation_round: ValidationRound) -> None:
+    """Log a round on one line."""
+    log.info("%s", _format_round(validation_round))
+
+
+def _format_round(validation_round: ValidationRound) -> str:
+    parts = [f"step {validation_round.step:,}, epoch {validation_round.epoch}"]
+    if validation_round.restart:
+        parts[0] = f"restart {validation_round.restart}, {parts[0]}"
+    for split in ("minibatch", "validation"):
+        loss = getattr(validation_round, f"{split}_loss")
+        accuracy = getattr(validation_round, f"{split}_accuracy")
+        if accuracy is not None:
+            parts.append(f"{split} loss {loss:.4f}, accuracy {accuracy:.2%}")
+    return "; ".join(parts)
