@@ -37,6 +37,7 @@ _FORMAT_VERSION = 2
 
 _MODEL_FIELDS = {"best_trial": "best_restart"}
 _HISTORY_FIELDS = {"trial": "restart"}
+_CHECKPOINT_GROUPS = {"watched": "monitor", "measures": "metrics"}
 _EXPORT_FIELDS = {"form": "format"}
 _AGREEMENT_FIELDS = {
     "calibrated_on": "calibration_split",
@@ -168,7 +169,10 @@ def _migrate_checkpoint(path: Path) -> bool:
                     if entry.filename == _CHECKPOINT_NOTES:
                         new.writestr(entry.filename, _encode_array(encoded))
                     else:
-                        new.writestr(entry, old.read(entry))
+                        array = old.read(entry)
+                        group, separator, number = entry.filename.partition("/")
+                        entry.filename = _CHECKPOINT_GROUPS.get(group, group) + separator + number
+                        new.writestr(entry, array)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         reason = one_line(error)
         raise RunError(f"{path}: is not a valid checkpoint: {reason}") from error
@@ -191,7 +195,15 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
         "config": _migrate_stored_config(path, notes["config"]),
         "dataset": {**dataset, "labels": labels, "files": files},
         "rounds": [_rename_fields(row, _HISTORY_FIELDS) for row in notes["rounds"]],
-        "best": best and {**best, "made": _rename_fields(best["made"], _HISTORY_FIELDS)},
+        "best": best and _migrate_best_round(best),
+    }
+
+
+def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "metric": best["value"],
+        "round": _rename_fields(best["made"], _HISTORY_FIELDS),
+        "confusion": best["confusion"],
     }
 
 

@@ -134,7 +134,7 @@ class TestTrain:
 
         def within_the_second_epoch() -> bool:
             steps = -(-int(rounds(together)[1]["rows"]) // 32)
-            step = checkpoint.read_checkpoint(last).notes["step"] if last.is_file() else 0
+            step = checkpoint.read_checkpoint(last).state.step if last.is_file() else 0
             return steps < step < 2 * steps
 
         running.until(within_the_second_epoch)

@@ -82,8 +82,11 @@ NEW_ROUND = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "rest
 ARRAYS = {
     "variables/0": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
     "variables/1": np.array(2**60, np.int64),
+    "watched/0": np.array(0.25, np.float32),
+    "measures/0": np.array(1.5),
     "best/0": np.full((3,), np.nan, np.float32),
 }
+NEW_GROUPS = {"watched/0": "monitor/0", "measures/0": "metrics/0"}
 
 
 def write_old_run(folder: Path) -> None:
@@ -230,8 +233,9 @@ def test_a_checkpoint_keeps_its_arrays_bit_by_bit(tmp_path):
         "unfinished.yaml",
     }
     notes, arrays = read_checkpoint(path)
-    assert [*arrays] == [*ARRAYS]
-    for name, array in ARRAYS.items():
+    expected = {NEW_GROUPS.get(name, name): array for name, array in ARRAYS.items()}
+    assert [*arrays] == [*expected]
+    for name, array in expected.items():
         assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
         assert arrays[name].tobytes() == array.tobytes()
     assert notes == {
@@ -245,7 +249,7 @@ def test_a_checkpoint_keeps_its_arrays_bit_by_bit(tmp_path):
         "step": 5,
         "restart": 1,
         "rounds": [NEW_ROUND],
-        "best": {"value": 0.5, "made": NEW_ROUND, "confusion": [[1]]},
+        "best": {"metric": 0.5, "round": NEW_ROUND, "confusion": [[1]]},
     }
 
 

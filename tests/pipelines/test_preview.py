@@ -10,7 +10,8 @@ from fer_pipeline.config import load_config
 from fer_pipeline.data import manifest
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.input import augmentation_examples
-from fer_pipeline.learning.input.augmentation import make_augment_fn, make_mixup_fn
+from fer_pipeline.learning.input.augmentation import make_augment_fn
+from fer_pipeline.learning.input.mixup import make_mixup_fn
 from fer_pipeline.pipelines.preview import preview
 
 CLASSES = ("angry", "happy", "sad")

@@ -20,18 +20,19 @@ import pytest
 import tensorflow as tf
 
 from fer_pipeline.config import load_config
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.io import interrupts
 from fer_pipeline.io import versions as provenance
 from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.networks import registry
-from fer_pipeline.learning.training import loop as training
 from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.history import History
-from fer_pipeline.learning.training.loop import StepSchedule
+from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 from fer_pipeline.pipelines.train import summary, train
@@ -63,8 +64,9 @@ def chosen(*overrides, seed=0, batch_size=23, steps=10):
     )
 
 
-def feed_of(dataset, split="train", batch_size=23, *, shuffle=False, seed=0):
-    return BatchLoader(dataset, split, batch_size, shuffle=shuffle, seed=seed)
+def make_loader(dataset, split="train", batch_size=23, *, shuffle=False, seed=0):
+    options = LoaderOptions(batch_size, shuffle=shuffle, seed=seed)
+    return BatchLoader(StoredDataset.open(dataset), Split(split), options)
 
 
 def make_trainer(learning_rate=0.02, seed=0):
@@ -77,9 +79,10 @@ def make_trainer(learning_rate=0.02, seed=0):
 
 
 def fit(trainer, folder, dataset, length, callbacks=(), *, validation="validation", **options):
-    history = History(folder / "history.csv")
-    validated = feed_of(dataset, validation) if validation else None
-    training.fit(trainer, feed_of(dataset, **options), validated, length, history, callbacks)
+    history = History.create(folder / "history.csv")
+    validation_loader = make_loader(dataset, validation) if validation else None
+    train_loader = make_loader(dataset, **options)
+    TrainingLoop(trainer, train_loader, validation_loader, length, history, callbacks).run()
     return history.rounds
 
 
@@ -143,7 +146,7 @@ class TestStep:
     def test_is_gradient_descent_on_the_mean_of_the_batch(self, easy_dataset, tmp_path):
         trainer = make_trainer(0.03)
         before = trainer.network.get_weights()
-        (images, labels) = next(feed_of(easy_dataset, batch_size=TRAIN).epoch(0))
+        (images, labels) = next(make_loader(easy_dataset, batch_size=TRAIN).iterate_epoch(0))
         assert len(labels) == TRAIN
         expected, loss, accuracy = self.by_hand(before, images, labels.numpy(), 0.03)
         rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 1, 1), batch_size=TRAIN)
@@ -157,7 +160,7 @@ class TestStep:
     def test_the_last_small_batch_of_an_epoch_counts_as_a_batch(self, easy_dataset, tmp_path):
         trainer = make_trainer()
         weights = trainer.network.get_weights()
-        batches = list(feed_of(easy_dataset, batch_size=100).epoch(0))
+        batches = list(make_loader(easy_dataset, batch_size=100).iterate_epoch(0))
         assert [len(labels) for _, labels in batches] == [100, 15]
         # And the next epoch begins again at the first.
         for images, labels in [*batches, batches[0]]:
@@ -168,12 +171,12 @@ class TestStep:
 
     def test_validation_is_measured_over_its_images(self, easy_dataset, tmp_path):
         trainer = make_trainer()
-        images, labels = next(feed_of(easy_dataset, "validation", 1000).epoch(0))
+        images, labels = next(make_loader(easy_dataset, "validation", 1000).iterate_epoch(0))
         assert len(labels) == VALIDATION
         weights = trainer.network.get_weights()
         _, loss, accuracy = self.by_hand(weights, images, labels.numpy(), 0)
         # 40 images in batches of 23: the mean is that of the images, not of the batches.
-        found = trainer.evaluate(feed_of(easy_dataset, "validation"))
+        found = trainer.evaluate(make_loader(easy_dataset, "validation"))
         right = network_guesses(trainer, images) == labels.numpy()
         by_class = [right[labels.numpy() == label].mean() for label in range(len(CLASSES))]
         assert found == {
@@ -181,7 +184,7 @@ class TestStep:
             "accuracy": pytest.approx(accuracy),
             "mean_class_accuracy": pytest.approx(np.mean(by_class)),
         }
-        assert trainer.evaluate(feed_of(easy_dataset, "validation")) == found
+        assert trainer.evaluate(make_loader(easy_dataset, "validation")) == found
         assert same(trainer.network.get_weights(), weights)
         rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 5, 1))
         first = rounds[0]
@@ -270,7 +273,10 @@ class TestLearning:
         # And what is kept does it, from raw pixels.
         model, _ = serving_model.load(tmp_path)
         pixels, labels = zip(
-            *((p, o["label"]) for p, o in feed_of(easy_dataset, "validation").raw(["label"])),
+            *(
+                (p, o["label"])
+                for p, o in make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
+            ),
             strict=True,
         )
         guesses = model(np.concatenate(pixels)[..., None]).numpy().argmax(axis=1)
@@ -323,18 +329,23 @@ class TestWhatIsKept:
                     last.set_weights([0 * kernel, 0 * bias - [0, 1000, 2000]])
 
         trainer, seen = make_trainer(), Logs()
-        history = History(tmp_path / "history.csv")
-        best = BestWeights("val_accuracy", history, lambda: trainer.confusion, validated=True)
-        train_feed, validation = feed_of(easy_dataset), feed_of(easy_dataset, "validation")
-        callbacks = [Spoil(), best, seen]
-        training.fit(trainer, train_feed, validation, StepSchedule(150, 5, 30), history, callbacks)
+        history = History.create(tmp_path / "history.csv")
+        best = BestWeights("val_accuracy", history, lambda: trainer.confusion, has_validation=True)
+        TrainingLoop(
+            trainer,
+            make_loader(easy_dataset),
+            make_loader(easy_dataset, "validation"),
+            StepSchedule(150, 5, 30),
+            history,
+            [Spoil(), best, seen],
+        ).run()
         accuracies = [made.validation_accuracy for made in history.rounds[1:]]
         assert max(accuracies[3:]) < max(accuracies[:3])
-        assert best.kept.value == max(accuracies)
+        assert best.snapshot.metric == max(accuracies)
         number = accuracies.index(max(accuracies))
-        assert best.kept.made.step == 30 * (number + 1) <= 90
-        assert same(best.kept.weights, seen.weights[number])
-        assert not same(best.kept.weights, trainer.network.get_weights())
+        assert best.snapshot.round.step == 30 * (number + 1) <= 90
+        assert same(best.snapshot.weights, seen.weights[number])
+        assert not same(best.snapshot.weights, trainer.network.get_weights())
 
     def test_the_last_model_without_a_validation_split(
         self, bright_and_dark, write_dataset, tmp_path, caplog
@@ -344,7 +355,9 @@ class TestWhatIsKept:
             info = train(
                 str(data), str(tmp_path / "run"), chosen("training.validate_every_steps=4")
             )
-        assert "there is no validation split: the model is the last one" in caplog.messages
+        assert (
+            "there is no validation split: keeping the weights of the last step" in caplog.messages
+        )
         assert (info.best_step, info.best_accuracy) == (10, None)
         rows = table(tmp_path / "run" / "history.csv")
         assert [row["step"] for row in rows] == ["0", "4", "8", "10"]
@@ -366,7 +379,7 @@ class TestTemperature:
     def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("training.select_best_by=last"))
         model, _ = serving_model.load(tmp_path)
-        rows = feed_of(easy_dataset, "validation").raw(["label"])
+        rows = make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
         pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
         logits = self.logits(model, pixels)
 
@@ -490,9 +503,9 @@ def one_line(error):
     return message
 
 
-MAY_HELP = (
-    "; a lower training.optimizer.learning_rate (1e+30 in the last step), or"
-    " training.optimizer.global_clipnorm, may help"
+REMEDY = (
+    "; reduce training.optimizer.learning_rate (1e+30 in the last step) or set"
+    " training.optimizer.global_clipnorm"
 )
 
 
@@ -506,12 +519,12 @@ class TestNoNumber:
             fit(make_trainer(1e30), tmp_path, easy_dataset, length, shuffle=True)
         message = one_line(error)
         assert message.startswith("the loss is nan after ")
-        assert message.endswith(MAY_HELP)
+        assert message.endswith(REMEDY)
         # The first step was sound and ruined the weights; the very next one is named.
         step = int(message.split()[5])
         assert step in (2, 3)
         assert f"(batch {step} of epoch 1)" in message
-        assert "; the last finite one was " in message
+        assert "; the last finite loss was " in message
         assert " of 8 weight arrays are not finite;" in message
 
     def test_the_validation_loss_after_the_last_step(self, easy_dataset, tmp_path):
@@ -520,7 +533,7 @@ class TestNoNumber:
             fit(make_trainer(1e30), tmp_path, easy_dataset, StepSchedule(1, 5, 1), shuffle=True)
         message = one_line(error)
         assert message.startswith("the loss is nan after 1 steps (batch 1 of epoch 1);")
-        assert message.endswith(MAY_HELP)
+        assert message.endswith(REMEDY)
 
     def test_a_weight_beside_a_finite_loss(self, easy_dataset, tmp_path):
         def ruin(batch, logs):
@@ -532,8 +545,8 @@ class TestNoNumber:
         with pytest.raises(RunError) as error:
             fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 5, 1), [last], shuffle=True)
         assert re.fullmatch(
-            r"1 of 8 weight arrays are not finite after 1 steps, though the loss still is \(\d.*\)"
-            + re.escape(MAY_HELP.replace("1e+30", "0.5")),
+            r"1 of 8 weight arrays are not finite after 1 steps, although the loss is finite"
+            r" \(\d.*\)" + re.escape(REMEDY.replace("1e+30", "0.5")),
             one_line(error),
         )
 
@@ -558,15 +571,15 @@ class TestDataset:
     ):
         rows = bright_and_dark(TRAIN, 5)
         data = write_dataset(tmp_path / "data", {"train": rows}, claimed=change_rows(by))
-        feed = feed_of(data, batch_size=batch_size, shuffle=shuffle)
-        steps = feed.steps
+        loader = make_loader(data, batch_size=batch_size, shuffle=shuffle)
+        steps = loader.steps_per_epoch
         message = (
             f"{data}: an epoch of the train split delivered 115 rows,"
             f" the manifest says {115 + by}; run preprocess again"
         )
         trainer = make_trainer()
         with pytest.raises(DatasetError) as error:
-            trainer.evaluate(feed)
+            trainer.evaluate(loader)
         assert one_line(error) == message
         with pytest.raises(DatasetError) as error:
             fit(
@@ -673,7 +686,9 @@ class TestTrain:
         assert any(name.startswith("tensorflow") for name in versions)
         # The model that is kept is as good as it says.
         model, _ = serving_model.load(folder)
-        pixels, others = zip(*feed_of(easy_dataset, "validation").raw(["label"]), strict=True)
+        pixels, others = zip(
+            *make_loader(easy_dataset, "validation").iterate_stored_rows(["label"]), strict=True
+        )
         labels = np.concatenate([part["label"] for part in others])
         right = model(np.concatenate(pixels)[..., None]).numpy().argmax(axis=1) == labels
         assert right.mean() == pytest.approx(info.best_accuracy)
@@ -796,7 +811,7 @@ class TestRefusals:
         data = write_dataset(tmp_path, {"train": bright_and_dark(20, 5)})
         with pytest.raises(StorageError, match="not a finished training run"):
             train(str(data), str(data), chosen(), overwrite=True)
-        assert BatchLoader(data, "train", 5, shuffle=False, seed=0).rows == 20
+        assert make_loader(data, batch_size=5).row_count == 20
 
     def test_a_file(self, easy_dataset, tmp_path):
         (tmp_path / "run").write_text("")

@@ -7,11 +7,14 @@ import pytest
 
 from fer_pipeline.config import load_config
 from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import get_filesystem, parse_path
 from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
+from fer_pipeline.learning.input.parquet_reader import Shard
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.pipelines.evaluate import evaluate
 from fer_pipeline.pipelines.train import train
@@ -52,8 +55,15 @@ class TestFeed:
     @pytest.mark.parametrize("options", [{}, {"shards": 2, "shard": 1}, {"cache_in_memory": True}])
     def test_is_that_of_a_disk(self, dataset, easy_dataset, options):
         def batches(folder):
-            feed = BatchLoader(folder, "train", 16, shuffle=True, seed=4, **options)
-            return [(a.numpy().tobytes(), b.numpy().tolist()) for a, b in feed.epoch(1)]
+            shard = Shard(options.get("shard", 0), options.get("shards", 1))
+            cached = options.get("cache_in_memory", False)
+            loader = BatchLoader(
+                StoredDataset.open(folder),
+                Split.TRAIN,
+                LoaderOptions(16, shuffle=True, seed=4, cache_in_memory=cached),
+                shard=shard,
+            )
+            return [(a.numpy().tobytes(), b.numpy().tolist()) for a, b in loader.iterate_epoch(1)]
 
         assert batches(parse_path(dataset)) == batches(easy_dataset)
 
@@ -64,7 +74,7 @@ class TestFeed:
             if not name.endswith("parquet"):
                 storage.write_text(parse_path(f"{copy}/{name}"), storage.read_text(part))
         with pytest.raises(DatasetError, match="is missing, the manifest says"):
-            BatchLoader(parse_path(copy), "train", 16, shuffle=True, seed=0)
+            BatchLoader(StoredDataset.open(copy), Split.TRAIN, LoaderOptions(16, shuffle=True))
 
 
 class TestRuns:

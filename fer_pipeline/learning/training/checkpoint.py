@@ -65,8 +65,8 @@ class RunSetup(_StateModel):
     config: dict[str, Any]
     dataset: dict[str, Any]
     precision: str
-    teachers: list[str]
-    workers: int
+    teachers: list[str] = []
+    workers: int = 1
 
 
 class RunState(RunSetup):

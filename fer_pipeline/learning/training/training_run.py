@@ -173,8 +173,8 @@ class TrainingRun:
             checkpointer.restore(checkpoint)
             if not self.config.loader.deterministic:
                 log.warning(
-                    "with loader.deterministic: false, the rest of this epoch may repeat some images"
-                    " and leave out others"
+                    "with loader.deterministic: false, the rest of this epoch may repeat some"
+                    " images and leave out others"
                 )
         return checkpointer
 

@@ -20,9 +20,9 @@ from fer_pipeline.learning.input.augmentation import (
     apply_augmentation,
     enabled_operations,
     make_augment_fn,
-    make_mixup_fn,
     max_erased_side,
 )
+from fer_pipeline.learning.input.mixup import make_mixup_fn
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 24

@@ -59,16 +59,16 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
         network,
         serving_model.build_serving_model(network, images.shape[2], Normalization.centered()),
         optimizers.make_optimizer(chosen, ScheduleConfig(), len(images), len(images)),
-        ClassificationLoss(3, 0.1, [1.0, 2.0, 0.5]),
-        0.9,
+        ClassificationLoss(3, label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5]),
+        ema_decay=0.9,
     )
     dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     iterator = iter(dataset)
     losses = []
     for _ in range(len(images)):
         trainer.train_steps(iterator, tf.constant(1))
-        losses.append(trainer.round().results["loss"])
-    state = trainer.state()
+        losses.append(trainer.finish_round().means["loss"])
+    state = trainer.get_state()
     arrays = {
         f"{name}/{i:03d}": array
         for name in ("network", "average")

@@ -8,8 +8,9 @@ import pytest
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import history as histories
-from fer_pipeline.learning.training.callbacks import BestWeights, ConsoleLogger
+from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.loggers.console import ConsoleLogger
 from fer_pipeline.pipelines.training_plots import plot_training
 
 HEADER = [
@@ -17,7 +18,7 @@ HEADER = [
     *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
     *("learning_rate", "restart", "rows"),
 ]
-DRAWN = ValidationRound(0, 0, None, None, 1.25, 0.125)
+INITIAL = ValidationRound(0, 0, None, None, 1.25, 0.125)
 FIRST = ValidationRound(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
 UNVALIDATED = ValidationRound(14, 2, 0.25, 0.75, None, None)
 
@@ -30,12 +31,12 @@ def table(path):
 class TestHistory:
     def test_is_on_disk_after_each_round(self, tmp_path):
         path = tmp_path / "run" / "history.csv"
-        history = History(path)
+        history = History.create(path)
         assert table(path) == [HEADER]
-        for count, made in enumerate([DRAWN, FIRST, UNVALIDATED], 1):
+        for count, made in enumerate([INITIAL, FIRST, UNVALIDATED], 1):
             history.add(made)
             assert len(table(path)) == 1 + count
-        assert history.rounds == [DRAWN, FIRST, UNVALIDATED]
+        assert history.rounds == [INITIAL, FIRST, UNVALIDATED]
         assert table(path) == [
             HEADER,
             ["0", "0", "", "", "1.25", "0.125", "", "", "0", ""],
@@ -48,32 +49,32 @@ class TestHistory:
 
     def test_goes_on(self, tmp_path):
         path = tmp_path / "history.csv"
-        History(path, [DRAWN, FIRST]).add(UNVALIDATED)
-        assert histories.read_history(path) == [DRAWN, FIRST, UNVALIDATED]
+        History.create(path, [INITIAL, FIRST]).add(UNVALIDATED)
+        assert histories.read_history(path) == [INITIAL, FIRST, UNVALIDATED]
 
     def test_of_before_there_were_rows_can_be_read(self, tmp_path):
         path = tmp_path / "history.csv"
-        History(path, [DRAWN, UNVALIDATED])
+        History.create(path, [INITIAL, UNVALIDATED])
         lines = path.read_text().splitlines()
         path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
-        assert histories.read_history(path) == [DRAWN, UNVALIDATED]
+        assert histories.read_history(path) == [INITIAL, UNVALIDATED]
 
     def test_with_the_columns_of_an_older_version_it_is_refused(self, tmp_path):
         path = tmp_path / "history.csv"
-        History(path, [DRAWN])
+        History.create(path, [INITIAL])
         path.write_text(path.read_text().replace("restart", "trial"))
         with pytest.raises(RunError, match=rf"scripts/migrate-run {tmp_path}$"):
-            histories.read(path)
+            histories.read_history(path)
 
     def test_in_memory_alone(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        history = History(None, [DRAWN])
+        history = History([INITIAL])
         history.add(FIRST)
-        assert history.rounds == [DRAWN, FIRST]
+        assert history.rounds == [INITIAL, FIRST]
         assert list(tmp_path.iterdir()) == []
 
     def test_as_a_table(self):
-        assert histories.format_history([DRAWN, UNVALIDATED]).splitlines() == [
+        assert histories.format_history([INITIAL, UNVALIDATED]).splitlines() == [
             "step  epoch    loss  accuracy  val loss  val accuracy  mean class  rate",
             "   0      0       -         -    1.2500        12.50%           -     -",
             "  14      2  0.2500    75.00%         -             -           -     -",
@@ -85,15 +86,15 @@ class TestHistory:
 
     def test_begins_anew(self, tmp_path):
         path = tmp_path / "history.csv"
-        History(path).add(FIRST)
-        History(path)
+        History.create(path).add(FIRST)
+        History.create(path)
         assert table(path) == [HEADER]
 
     def test_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match="cannot be written"):
-            History(tmp_path / "file" / "history.csv")
-        history = History(tmp_path / "history.csv")
+            History.create(tmp_path / "file" / "history.csv")
+        history = History.create(tmp_path / "history.csv")
         (tmp_path / "history.csv").unlink()
         (tmp_path / "history.csv").mkdir()
         with pytest.raises(StorageError, match=r"history\.csv: cannot be written: Is a directory"):
@@ -104,21 +105,26 @@ class TestBestWeights:
     def run(self, folder, values, metric="val_accuracy"):
         """A round for each value, seven steps each; the weight is the number of the round."""
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-        history = History(folder / "history.csv")
-        history.add(DRAWN)
-        validated = values[0] is not None
+        history = History.create(folder / "history.csv")
+        history.add(INITIAL)
+        has_validation = values[0] is not None
         confusion = np.eye(2, dtype=np.int64)
         best = BestWeights(
-            metric, history, lambda: confusion if validated else None, validated=validated
+            metric,
+            history,
+            lambda: confusion if has_validation else None,
+            has_validation=has_validation,
         )
         best.set_model(model)
         best.on_train_begin()
         for index, value in enumerate(values):
             model.set_weights([np.array([[index + 1]], np.float32)])
             history.add(ValidationRound(7 * (index + 1), 1, 1.0, 0.5, None, value))
-            best.on_epoch_end(index, {"accuracy": 0.5, **({metric: value} if validated else {})})
+            best.on_epoch_end(
+                index, {"accuracy": 0.5, **({metric: value} if has_validation else {})}
+            )
         best.on_train_end()
-        return best.kept
+        return best.snapshot
 
     @pytest.mark.parametrize(
         ("values", "number"),
@@ -131,24 +137,24 @@ class TestBestWeights:
         ],
     )
     def test_keeps_those_that_validate_best(self, tmp_path, values, number):
-        kept = self.run(tmp_path, values)
-        assert (kept.made.step, kept.value) == (7 * number, max(values))
-        assert kept.weights[0].item() == number
-        assert kept.confusion == [[1, 0], [0, 1]]
+        snapshot = self.run(tmp_path, values)
+        assert (snapshot.round.step, snapshot.metric) == (7 * number, max(values))
+        assert snapshot.weights[0].item() == number
+        assert snapshot.confusion == [[1, 0], [0, 1]]
 
     def test_of_a_loss_the_least(self, tmp_path):
-        kept = self.run(tmp_path, [0.2, 0.1, 0.4], "val_loss")
-        assert (kept.made.step, kept.value, kept.weights[0].item()) == (14, 0.1, 2)
+        snapshot = self.run(tmp_path, [0.2, 0.1, 0.4], "val_loss")
+        assert (snapshot.round.step, snapshot.metric, snapshot.weights[0].item()) == (14, 0.1, 2)
 
     def test_keeps_the_last_ones_where_that_is_asked_for(self, tmp_path):
-        kept = self.run(tmp_path, [0.2, 0.5, 0.4], "last")
-        assert (kept.made.step, kept.value, kept.weights[0].item()) == (21, None, 3)
-        assert kept.confusion == [[1, 0], [0, 1]]
+        snapshot = self.run(tmp_path, [0.2, 0.5, 0.4], "last")
+        assert (snapshot.round.step, snapshot.metric, snapshot.weights[0].item()) == (21, None, 3)
+        assert snapshot.confusion == [[1, 0], [0, 1]]
 
     def test_keeps_the_last_ones_without_validation(self, tmp_path):
-        kept = self.run(tmp_path, [None, None, None])
-        assert (kept.made.step, kept.value, kept.confusion) == (21, None, None)
-        assert kept.weights[0].item() == 3
+        snapshot = self.run(tmp_path, [None, None, None])
+        assert (snapshot.round.step, snapshot.metric, snapshot.confusion) == (21, None, None)
+        assert snapshot.weights[0].item() == 3
 
 
 class TestReport:
@@ -164,8 +170,8 @@ class TestReport:
         ],
     )
     def test_tells_the_round(self, tmp_path, caplog, made, line):
-        history = History(tmp_path / "history.csv")
-        history.add(DRAWN)
+        history = History.create(tmp_path / "history.csv")
+        history.add(INITIAL)
         history.add(made)
         with caplog.at_level("INFO"):
             ConsoleLogger(history).on_epoch_end(0, {})
@@ -175,7 +181,9 @@ class TestReport:
 class TestPlots:
     @pytest.mark.parametrize("file", [RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT])
     @pytest.mark.parametrize(
-        "rounds", [[DRAWN, FIRST], [DRAWN], [UNVALIDATED], []], ids=["all", "one", "train", "none"]
+        "rounds",
+        [[INITIAL, FIRST], [INITIAL], [UNVALIDATED], []],
+        ids=["all", "one", "train", "none"],
     )
     def test_can_be_seen(self, tmp_path, file, rounds):
         plot_training(rounds, "a run", tmp_path)

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 from fer_pipeline.config import load_config
-from fer_pipeline.data.manifest import read
+from fer_pipeline.data.dataset import StoredDataset
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, RunError
 from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.training import distillation
 from fer_pipeline.pipelines.train import train
 
@@ -57,9 +58,14 @@ def teachers(easy_dataset, mistaken, tmp_path_factory):
     return found
 
 
+def load_validation_batch(folder):
+    loader = BatchLoader(StoredDataset.open(folder), Split.VALIDATION, LoaderOptions(40))
+    ((images, labels),) = loader.iterate_epoch(0)
+    return images, labels
+
+
 def guesses(run, dataset):
-    feed = BatchLoader(dataset, "validation", 40, shuffle=False, seed=0)
-    ((images, labels),) = feed.epoch(0)
+    images, labels = load_validation_batch(dataset)
     model, _ = serving_model.load(run)
     normalized = keras.Model(model.get_layer("normalization").output, model.output)
     return normalized.predict_on_batch(images).argmax(axis=1), labels.numpy()
@@ -68,8 +74,8 @@ def guesses(run, dataset):
 class TestTeachers:
     def test_answer_in_turn(self, easy_dataset, teachers):
         settings = load_config(None, taught_by(*teachers)).training.distillation
-        loaded = distillation.load_teachers(settings, read(easy_dataset))
-        ((images, _),) = BatchLoader(easy_dataset, "validation", 40, shuffle=False, seed=0).epoch(0)
+        loaded = distillation.load_teachers(settings, StoredDataset.open(easy_dataset))
+        images, _ = load_validation_batch(easy_dataset)
         models = [serving_model.load(folder)[0] for folder in teachers]
         # These take raw pixels, 0..255: centred ones are (pixel - 128) / 128.
         answers = [model.predict_on_batch(images * 128 + 128) for model in models]
@@ -81,7 +87,9 @@ class TestTeachers:
 
     def test_there_are_none(self, easy_dataset):
         assert (
-            distillation.load_teachers(load_config(None).training.distillation, read(easy_dataset))
+            distillation.load_teachers(
+                load_config(None).training.distillation, StoredDataset.open(easy_dataset)
+            )
             is None
         )
 
@@ -142,10 +150,8 @@ class TestRefusals:
     def test_a_teacher_of_other_images(self, easy_dataset, tmp_path):
         # The package's own takes 48x48, and knows seven classes.
         message = self.refused(easy_dataset, tmp_path, *taught_by("compact"))
-        assert message == (
-            "training.distillation.teachers: compact was trained with another classes, image size"
-            " than the dataset has; teachers see the images that the network sees"
-        )
+        assert message.startswith("training.distillation.teachers: compact ")
+        assert " different classes, image size than the dataset" in message
 
     @pytest.mark.parametrize("weight", [-0.1, 1, 2])
     def test_a_weight_that_is_no_part(self, weight):

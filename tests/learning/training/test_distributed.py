@@ -92,7 +92,7 @@ import os, sys
 import numpy as np
 from fer_pipeline.errors import WorkerLostError
 from fer_pipeline.learning.training import distributed
-number, distributed._SECONDS_TO_MEET, distributed._SECONDS_TO_WAIT = map(int, sys.argv[1:4])
+number, distributed._CONNECT_SECONDS, distributed._COLLECTIVE_SECONDS = map(int, sys.argv[1:4])
 try:
     with distributed.worker_failures(number):
         distributed.init_distributed(sys.argv[4:], number, 1)

@@ -29,7 +29,7 @@ Points = dict[str, list[tuple[int, float]]]
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    return History(tmp_path / "run" / "history.csv")
+    return History.create(tmp_path / "run" / "history.csv")
 
 
 class TestTensorBoard:
@@ -85,7 +85,7 @@ class TestTensorBoard:
             history.add(made)
             killed.on_epoch_end(index)
         # The checkpoint is of one round before; what the second one gives now is another number.
-        resumed = History(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
+        resumed = History.create(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
         again = self.callback(tmp_path, resumed)
         assert self.events(folder)["validation/epoch_loss"] == [(0, 1.25), (7, 1.5)]
         resumed.add(ValidationRound(14, 2, 0.625, 0.875, 1.125, 0.75, 0.5, 0.125))
@@ -234,7 +234,7 @@ class TestMLflow:
             history.add(one)
             killed.on_epoch_end(index)
         # The checkpoint is of one round before; the length was changed.
-        resumed = History(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
+        resumed = History.create(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
         again = looker.begin(resumed, "training.epochs=20", resumed=True)
         assert again.run_id == killed.run_id
         for index, one in enumerate((SECOND, UNVALIDATED), 1):
@@ -282,7 +282,7 @@ class TestMLflow:
         made.on_train_begin()
         history.add(RESTART)
         made.on_epoch_end(0)
-        again = looker.begin(History(tmp_path / "again.csv", [FIRST]), resumed=True)
+        again = looker.begin(History.create(tmp_path / "again.csv", [FIRST]), resumed=True)
         again._history.add(RESTART)
         again.on_epoch_end(0)
         found = looker.points(made.run_id)
@@ -299,7 +299,7 @@ class TestMLflow:
             other.execute("ALTER TABLE metrics RENAME TO gone")
             made.on_epoch_end(0)
             other.execute("ALTER TABLE gone RENAME TO metrics")
-        assert "MLflow did not take a round, which is sent again after the next: " in caplog.text
+        assert "MLflow did not accept a round, which is sent again after the next: " in caplog.text
         assert looker.points(made.run_id) == {}
         history.add(SECOND)
         made.on_epoch_end(1)
@@ -349,7 +349,7 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "from fer_pipeline import config\n"
         "from fer_pipeline.learning.training.history import History, ValidationRound\n"
         "from fer_pipeline.learning.training.loggers.mlflow import MLflow\n"
-        "history = History(Path('history.csv'))\n"
+        "history = History.create(Path('history.csv'))\n"
         "chosen = load_config(None, ['tracking.mlflow.enabled=true'])\n"
         "made = MLflow(Path('mlflow.json'), history, chosen, name='a', dataset_checksum='b',"
         " resumed=False)\n"

@@ -15,13 +15,10 @@ from fer_pipeline.config import load_config
 from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.input.batch_loader import PADDING_LABEL
+from fer_pipeline.learning.input.targets import one_hot_targets
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.training import optimizers, precision
-from fer_pipeline.learning.training.losses import (
-    ClassificationLoss,
-    compute_class_weights,
-    one_hot_targets,
-)
+from fer_pipeline.learning.training.losses import ClassificationLoss, compute_class_weights
 from fer_pipeline.learning.training.moving_average import MovingAverage
 from fer_pipeline.learning.training.running_metrics import (
     RunningMetrics,
@@ -58,7 +55,7 @@ class TestObjective:
         expected = cross_entropy(0.25 * (0.9 * given + 0.1 / 3) + 0.75 * answers, LOGITS)
         # A weight is that of the label, whatever the teachers say.
         expected *= 1 if weights is None else given @ np.array(weights)
-        objective = ClassificationLoss(3, 0.1, weights, taught=0.75)
+        objective = ClassificationLoss(3, 0.1, weights, distillation_weight=0.75)
         losses = objective(tf.constant(LABELS), tf.constant(LOGITS), tf.constant(answers))
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
@@ -98,27 +95,27 @@ class TestClassWeights:
 class TestMeasures:
     @pytest.mark.parametrize("soft", [False, True])
     def test_over_batches(self, soft):
-        measures = RunningMetrics(3)
+        metrics = RunningMetrics(3)
         labels = SOFT if soft else LABELS
         for part in (slice(0, 2), slice(2, 3)):
             losses = np.arange(3, dtype=np.float32)[part]
-            measures.update(losses, tf.constant(labels[part]), tf.constant(LOGITS[part]))
+            metrics.update(losses, tf.constant(labels[part]), tf.constant(LOGITS[part]))
         # Guesses 0, 0, 1; the soft labels' likeliest are the labels.
-        found = measures.measured()
+        found = metrics.compute_totals()
         assert found.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
-        assert (found.rows, found.results) == (3, {"loss": 1.0, "accuracy": 1 / 3})
+        assert (found.image_count, found.means) == (3, {"loss": 1.0, "accuracy": 1 / 3})
         assert class_accuracies(found.confusion) == [1.0, None, 0.0]
         assert mean_class_accuracy(found.confusion) == 0.5
-        measures.reset()
-        assert measures.measured().rows == 0
-        assert all(math.isnan(value) for value in measures.measured().results.values())
+        metrics.reset()
+        assert metrics.compute_totals().image_count == 0
+        assert all(math.isnan(value) for value in metrics.compute_totals().means.values())
 
     def test_what_is_no_image_does_not_count(self):
-        measures = RunningMetrics(3)
+        metrics = RunningMetrics(3)
         labels = tf.constant([0, PADDING_LABEL, 2], tf.int32)
-        measures.update(tf.constant([1.0, math.nan, 3.0]), labels, tf.constant(LOGITS))
-        found = measures.measured()
-        assert (found.loss_sum, found.rows) == (4.0, 2)
+        metrics.update(tf.constant([1.0, math.nan, 3.0]), labels, tf.constant(LOGITS))
+        found = metrics.compute_totals()
+        assert (found.loss_sum, found.image_count) == (4.0, 2)
 
 
 class TestMovingAverage:
@@ -138,16 +135,16 @@ class TestMovingAverage:
             ]
         assert len(expected) == 4  # its statistics too
         raw = [np.array(variable) for variable in layer.weights]
-        with average.applied():
+        with average.apply():
             np.testing.assert_allclose(layer.get_weights(), expected, rtol=1e-6)
         assert np.array_equal(layer.get_weights(), raw)
-        np.testing.assert_allclose([np.array(s) for s in average.shadows], expected, rtol=1e-6)
+        np.testing.assert_allclose([np.array(s) for s in average.averages], expected, rtol=1e-6)
 
     def test_gives_them_back_after_an_error(self):
         variable = keras.Variable([1.0])
         average = MovingAverage([variable], 0.9)
         variable.assign([2.0])
-        with pytest.raises(KeyError), average.applied():
+        with pytest.raises(KeyError), average.apply():
             raise KeyError
         assert np.array(variable).tolist() == [2.0]
 
@@ -155,9 +152,9 @@ class TestMovingAverage:
         variable = keras.Variable([1.0])
         average = MovingAverage([variable], 0.0)
         average.update(tf.constant(1))
-        with average.applied():
+        with average.apply():
             assert np.array(variable).tolist() == [1.0]
-        assert average.shadows == []
+        assert average.averages == []
 
 
 def step_of(gradient, **chosen):
@@ -286,14 +283,14 @@ class TestSchedule:
                 ["training.early_stopping.monitor=val_accuracy"],
                 "training.early_stopping.monitor: val_accuracy",
             ),
-            (["training.restarts=2"], "training.restarts: the best of several"),
+            (["training.restarts=2"], "training.restarts: selecting the best of several"),
         ],
     )
     def test_what_watches_validation_needs_it(self, overrides, key):
         with pytest.raises(ConfigError) as error:
             optimizers.require_validation(load_config(None, overrides).training)
         assert str(error.value) == (
-            f"{key} needs a validation split, and the dataset has none; make it with"
+            f"{key} needs a validation split, and the dataset has none; make one with"
             " split.validation"
         )
         optimizers.require_validation(

@@ -1,6 +1,7 @@
 """Runs that were killed and go on, against runs that were not."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -129,6 +130,13 @@ def killed(after):
             yield
 
 
+def change_state(path, **fields):
+    """Rewrite a checkpoint with other fields of its state."""
+    stored = checkpoint.read_checkpoint(path)
+    changed = replace(stored, state=stored.state.model_copy(update=fields))
+    checkpoint.write_checkpoint(path, changed)
+
+
 @contextlib.contextmanager
 def beginning_fails():
     """Ends what is run within before its first step."""
@@ -137,7 +145,7 @@ def beginning_fails():
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingRun, "run", end)
+        patch.setattr(TrainingRun, "run_restart", end)
         with contextlib.suppress(Killed):
             yield
 
@@ -228,10 +236,8 @@ class TestResumed:
         train(str(easy_dataset), names[1], chosen("training.epochs=2"), overwrite=True)
         with pytest.raises(RunError) as error:
             train(str(easy_dataset), str(left), own(left), resume=True)
-        assert str(error.value) == (
-            f"{left}: the run was begun with another model as its teacher, in {names[1]}; begin"
-            " anew with --overwrite"
-        )
+        assert str(error.value).startswith(f"{left}: the model of {names[1]} has changed since ")
+        assert str(error.value).endswith("; start again with --overwrite")
 
     def test_from_anywhere_in_its_publication(self, easy_dataset, tmp_path, whole):
         """A process that ends at any of the writes, and one that goes on from there."""
@@ -340,9 +346,9 @@ class TestRefusals:
         other = chosen("training.optimizer.learning_rate=0.5", "training.epochs=7")
         message = self.refused(ConfigError, easy_dataset, unfinished, other, resume=True)
         assert message == (
-            f"{unfinished}: the run was begun with another training.epochs,"
-            " training.optimizer.learning_rate; resume it without --config and --set, or begin"
-            " anew with --overwrite"
+            f"{unfinished}: the run was started with a different training.epochs,"
+            " training.optimizer.learning_rate; resume it without --config and --set, or start"
+            " again with --overwrite"
         )
 
     @pytest.mark.parametrize(
@@ -362,8 +368,8 @@ class TestRefusals:
         manifest.write_text(change(manifest.read_text()))
         message = self.refused(DatasetError, data, unfinished, own(unfinished), resume=True)
         assert message == (
-            f"{data}: is not the dataset that the run in {unfinished} was begun on (it differs in"
-            f" {differs}); begin anew with --overwrite"
+            f"{data}: is not the dataset with which the run in {unfinished} was started (it"
+            f" differs in {differs}); start again with --overwrite"
         )
 
     def test_the_same_rows_in_other_row_groups(
@@ -401,13 +407,17 @@ class TestRefusals:
         path = unfinished / RunFile.CHECKPOINT
         path.write_bytes(path.read_bytes()[:length])
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
-        assert message.startswith(f"{path}: is no whole checkpoint (")
-        assert message.endswith("; --overwrite begins anew")
+        assert message.startswith(f"{path}: is not a complete checkpoint (")
+        assert message.endswith("; start again with --overwrite")
 
     def test_a_checkpoint_of_an_older_version(self, easy_dataset, unfinished):
-        path = unfinished / checkpoint.NAME
-        found = checkpoint.read(path)
-        checkpoint.write(path, replace(found, notes={**found.notes, "format_version": 1}))
+        path = unfinished / RunFile.CHECKPOINT
+        with np.load(path) as file:
+            entries = {name: file[name] for name in file.files}
+        document = json.loads(entries["notes.json"].tobytes())
+        older = json.dumps({**document, "format_version": 1})
+        entries["notes.json"] = np.frombuffer(older.encode(), np.uint8)
+        np.savez(path, **entries)
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert message.endswith(f"; convert it with scripts/migrate-run {unfinished}")
 
@@ -420,22 +430,18 @@ class TestRefusals:
     def test_a_migrated_checkpoint_goes_on_with_files_of_other_sizes(
         self, easy_dataset, unfinished, whole
     ):
-        path = unfinished / checkpoint.NAME
-        found = checkpoint.read(path)
-        dataset = found.notes["dataset"]
+        path = unfinished / RunFile.CHECKPOINT
+        dataset = checkpoint.read_checkpoint(path).state.dataset
         files = [[split, rows, None] for split, rows, _ in dataset["files"]]
-        notes = {**found.notes, "dataset": {**dataset, "files": files}}
-        checkpoint.write(path, replace(found, notes=notes))
+        change_state(path, dataset={**dataset, "files": files})
         info = train(str(easy_dataset), str(unfinished), own(unfinished), resume=True)
         assert info.best_step == whole[1].best_step
 
     def test_a_migrated_checkpoint_is_of_files_with_as_many_rows(self, easy_dataset, unfinished):
-        path = unfinished / checkpoint.NAME
-        found = checkpoint.read(path)
-        dataset = found.notes["dataset"]
+        path = unfinished / RunFile.CHECKPOINT
+        dataset = checkpoint.read_checkpoint(path).state.dataset
         files = [[split, rows + 1, None] for split, rows, _ in dataset["files"]]
-        notes = {**found.notes, "dataset": {**dataset, "files": files}}
-        checkpoint.write(path, replace(found, notes=notes))
+        change_state(path, dataset={**dataset, "files": files})
         message = self.refused(DatasetError, easy_dataset, unfinished, own(unfinished), resume=True)
         assert "differs in files" in message
 
@@ -444,14 +450,10 @@ class TestRefusals:
         with killed(after=2):
             train(str(easy_dataset), str(unfinished), chosen())
         path = unfinished / RunFile.CHECKPOINT
-        found = checkpoint.read_checkpoint(path)
-        notes = {**found.notes, "workers": 2}
-        checkpoint.write_checkpoint(path, checkpoint.Checkpoint(found.arrays, notes))
+        change_state(path, workers=2)
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
-        assert message.endswith(
-            "is in the middle of epoch 1, begun with another number of workers; resume it with"
-            " --workers 2"
-        )
+        assert "is in the middle of epoch 1, which another number of workers " in message
+        assert message.endswith(" --workers 2")
 
     def test_a_checkpoint_with_a_bit_changed(self, easy_dataset, unfinished):
         path = unfinished / RunFile.CHECKPOINT
@@ -459,7 +461,7 @@ class TestRefusals:
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
         message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
-        assert message.startswith(f"{path}: is no whole checkpoint (")
+        assert message.startswith(f"{path}: is not a complete checkpoint (")
 
     def test_a_finished_run_is_left_as_it_is(self, easy_dataset, whole, caplog):
         folder, info = whole
@@ -472,7 +474,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "kind", "differs"),
         [
-            (["seed=6"], ConfigError, "the run was begun with another seed;"),
+            (["seed=6"], ConfigError, "the run was started with a different seed;"),
             (["model.temperature=9"], ConfigError, "is finished, with a temperature of "),
             (["inference.batch_size=3"], None, ""),
         ],

@@ -66,7 +66,8 @@ class MLflow(keras.callbacks.Callback):
             resumed: Whether to continue the run that the record names, if it names one.
 
         Raises:
-            ConfigError: MLflow is not installed, or does not know the store of `tracking.mlflow.uri`.
+            ConfigError: MLflow is not installed, or does not know the store that
+                `tracking.mlflow.uri` names.
         """
         super().__init__()
         self.run_id = ""
@@ -211,11 +212,8 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 def _store_error(uri: str | None, error: Exception) -> ConfigError:
-    return ConfigError(
-        _format_message(
-            f"tracking.mlflow.uri: {uri or 'the default store'} cannot be used: {error}"
-        )
-    )
+    store = uri or "the default store"
+    return ConfigError(_format_message(f"tracking.mlflow.uri: {store} cannot be used: {error}"))
 
 
 def _format_message(text: str) -> str:

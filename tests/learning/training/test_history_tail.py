@@ -1,4 +1,4 @@
-"""The rounds that other processes train are told where they were asked for."""
+"""Rounds that other processes train are logged by the process that started them."""
 
 import logging
 
@@ -24,14 +24,14 @@ def round_of(step):
 
 
 def write(path, rounds):
-    made = History(path)
+    history = History.create(path)
     for step in range(rounds):
-        made.add(round_of(step))
+        history.add(round_of(step))
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    monkeypatch.setattr(history_tail, "_SECONDS", 0.01)
+    monkeypatch.setattr(history_tail, "_POLL_SECONDS", 0.01)
     return tmp_path / "unfinished.csv", tmp_path / "history.csv"
 
 
@@ -50,7 +50,7 @@ def test_of_a_run_that_goes_on_only_what_is_new_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
     write(first, rounds=3)
-    with history_tail.tail_history(first, last, known=3):
+    with history_tail.tail_history(first, last, known_rounds=3):
         write(first, rounds=5)
         first.replace(last)
     assert len(caplog.messages) == 2
