@@ -1,6 +1,6 @@
-"""Runs the benchmarks: `make bench`, or some of them: `python -m benchmarks feed networks`.
+"""Run the benchmarks: all with `make bench`, or some with `python -m benchmarks feed networks`.
 
-Those on a cluster, which take most of an hour, run only by name: `make bench-cluster`.
+The benchmarks on a cluster take most of an hour and run only by name: `make bench-cluster`.
 """
 
 from __future__ import annotations
@@ -8,20 +8,30 @@ from __future__ import annotations
 import importlib
 import sys
 
-_ALL = ("preprocess", "feed", "training", "networks", "scoring")
-_BY_NAME = ("scale", "skew")
+_DEFAULT_BENCHMARKS = (
+    "preprocess",
+    "feed",
+    "training",
+    "networks",
+    "scoring",
+)
+_CLUSTER_BENCHMARKS = (
+    "scale",
+    "skew",
+)
 
 
 def main(names: list[str]) -> None:
-    """Runs the named benchmarks, or all of `make bench`, and prints a line for each figure."""
-    known = (*_ALL, *_BY_NAME)
-    wrong = [name for name in names if name not in known]
-    if wrong:
-        sys.exit(f"no benchmark {wrong[0]}; there are: {', '.join(known)}")
-    for name in names or _ALL:
+    """Run the named benchmarks, or the default ones, and print a line for each figure."""
+    known_names = (*_DEFAULT_BENCHMARKS, *_CLUSTER_BENCHMARKS)
+    unknown_names = [name for name in names if name not in known_names]
+    if unknown_names:
+        sys.exit(f"no benchmark {unknown_names[0]}; there are: {', '.join(known_names)}")
+    for name in names or _DEFAULT_BENCHMARKS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        for what, measured, goal in importlib.import_module(f"benchmarks.{name}").run():
-            print(f"{what:<58} {measured:<44} {goal and f'goal: {goal}'}".rstrip(), flush=True)
+        for figure in importlib.import_module(f"benchmarks.{name}").run():
+            goal = figure.goal and f"goal: {figure.goal}"
+            print(f"{figure.name:<58} {figure.measurement:<44} {goal}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

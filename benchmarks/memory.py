@@ -1,4 +1,4 @@
-"""How much memory processes take while they run."""
+"""The peak memory of processes while they run."""
 
 from __future__ import annotations
 
@@ -9,50 +9,55 @@ from typing import Self
 
 import psutil
 
-KINDS = {"pyspark.daemon": "python worker", "CoarseGrainedExecutorBackend": "executor"}
-"""What the command line of a process of Spark has, and what it is."""
+PROCESS_KINDS = {
+    "pyspark.daemon": "python worker",
+    "CoarseGrainedExecutorBackend": "executor",
+}
+"""A part of the command line of each kind of Spark process, and the name of the kind."""
+
+_SECONDS_BETWEEN_SAMPLES = 0.2
 
 
-class Watch(threading.Thread):
-    """Looks at Spark's processes, among all that some processes have started.
+class MemoryMonitor(threading.Thread):
+    """A thread that samples the memory of the Spark processes among all child processes.
 
     Attributes:
-        peaks: The largest resident set of any process of each of `KINDS`, in bytes.
+        peaks: Largest resident set of any process of each of `PROCESS_KINDS`, in bytes.
     """
 
-    def __init__(self, roots: Iterable[int]) -> None:
-        """Prepares it.
+    def __init__(self, process_ids: Iterable[int]) -> None:
+        """Prepare the monitor.
 
         Args:
-            roots: The ids of the processes that start the others.
+            process_ids: Ids of the processes whose children are monitored.
         """
         super().__init__(daemon=True)
-        self.peaks = dict.fromkeys(KINDS.values(), 0)
-        self._roots = [psutil.Process(pid) for pid in roots]
-        self._done = threading.Event()
+        self.peaks = dict.fromkeys(PROCESS_KINDS.values(), 0)
+        self._parents = [psutil.Process(process_id) for process_id in process_ids]
+        self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Looks five times a second."""
-        while not self._done.wait(0.2):
-            for root in self._roots:
+        """Sample the memory until the monitor is stopped."""
+        while not self._stopped.wait(_SECONDS_BETWEEN_SAMPLES):
+            for parent in self._parents:
                 with contextlib.suppress(psutil.Error):
-                    for child in root.children(recursive=True):
-                        self._look_at(child)
+                    for child in parent.children(recursive=True):
+                        self._sample(child)
 
-    def _look_at(self, child: psutil.Process) -> None:
-        # Workers end while they are looked at; the others still count.
+    def _sample(self, child: psutil.Process) -> None:
+        # A worker may end in the middle of this; the other processes still count.
         with contextlib.suppress(psutil.Error):
-            line = " ".join(child.cmdline())
-            for part, kind in KINDS.items():
-                if part in line:
+            command_line = " ".join(child.cmdline())
+            for part, kind in PROCESS_KINDS.items():
+                if part in command_line:
                     self.peaks[kind] = max(self.peaks[kind], child.memory_info().rss)
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Start the monitor."""
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends."""
-        self._done.set()
+        """Stop the monitor."""
+        self._stopped.set()
         self.join()

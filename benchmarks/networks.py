@@ -1,7 +1,7 @@
 """Images a second of every network, in training and in batch inference, on random images.
 
-Each in the precision that `auto` finds on this machine. What a network does costs what it costs
-whatever the images show, so nothing is read from disk.
+Each network runs in the precision that `auto` selects on this machine. The time does not depend on
+the content of the images, so none are read from disk.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.figure import Figure
 from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig
 from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.normalization import Normalization
@@ -24,50 +25,53 @@ from fer_pipeline.learning.training import optimizers, precision
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer
 
-_SIZES = {"system_a": 28, "mini_xception": 64}
-_BATCH, _SECONDS, _WARM_UP = 128, 4.0, 2
+_IMAGE_SIZES = {"system_a": 28, "mini_xception": 64}  # pixels
+_DEFAULT_IMAGE_SIZE = 48
+_BATCH_SIZE = 128
+_SECONDS = 4.0
+_WARM_UP_BATCHES = 2
 
 
-def run() -> list[tuple[str, str, str]]:
-    """Measures; returns (what, measured, goal) for each figure."""
-    return [row for name in registry.network_names() for row in _measured(name)]
+def run() -> list[Figure]:
+    """Measure, and return all figures."""
+    return [figure for name in registry.network_names() for figure in _measure_network(name)]
 
 
-def _measured(name: str) -> Iterator[tuple[str, str, str]]:
-    size, classes = _SIZES.get(name, 48), len(FER2013)
-    computed = precision.resolve_precision("auto")
-    with precision.use_precision(computed):
+def _measure_network(name: str) -> Iterator[Figure]:
+    size, classes = _IMAGE_SIZES.get(name, _DEFAULT_IMAGE_SIZE), len(FER2013)
+    policy = precision.resolve_precision("auto")
+    with precision.use_precision(policy):
         network = registry.build_network(name, size, classes, {})
     model = serving_model.build_serving_model(network, size, Normalization.centered())
-    cost = network_summary.summarize_network(network).multiply_adds / 1e6
-    about = f"{name}, {size}x{size}, {cost:.1f} M multiply-adds"
-    suffix = f"images/s ({computed}, batches of {_BATCH})"
-    trained = _rate(_training(network, model, size, classes))
-    yield f"{about}: training", f"{trained:,.0f} {suffix}", ""
-    inferred = _rate(_inference(model, size))
-    yield f"{about}: inference", f"{inferred:,.0f} {suffix}", ""
+    multiply_adds = network_summary.summarize_network(network).multiply_adds / 1e6
+    title = f"{name}, {size}x{size}, {multiply_adds:.1f} M multiply-adds"
+    unit = f"images/s ({policy}, batches of {_BATCH_SIZE})"
+    training_rate = _measure_rate(_make_train_step(network, model, size, classes))
+    yield Figure(f"{title}: training", f"{training_rate:,.0f} {unit}")
+    inference_rate = _measure_rate(_make_inference_step(model, size))
+    yield Figure(f"{title}: inference", f"{inference_rate:,.0f} {unit}")
 
 
-def _training(network: Any, model: Any, size: int, classes: int) -> Callable[[], None]:
+def _make_train_step(network: Any, model: Any, size: int, classes: int) -> Callable[[], None]:
     optimizer = optimizers.make_optimizer(OptimizerConfig(), ScheduleConfig(), 1, 1)
     trainer = Trainer(network, model, optimizer, ClassificationLoss(classes))
-    images = tf.random.normal((_BATCH, size, size, 1))
-    labels = tf.random.uniform((_BATCH,), 0, classes, tf.int32)
+    images = tf.random.normal((_BATCH_SIZE, size, size, 1))
+    labels = tf.random.uniform((_BATCH_SIZE,), 0, classes, tf.int32)
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
     return lambda: trainer.train_steps(batches, tf.constant(1))
 
 
-def _inference(model: keras.Model, size: int) -> Callable[[], None]:
-    pixels = np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 1), np.uint8)
+def _make_inference_step(model: keras.Model, size: int) -> Callable[[], None]:
+    pixels = np.random.default_rng(0).integers(0, 256, (_BATCH_SIZE, size, size, 1), np.uint8)
     return lambda: model.predict_on_batch(pixels)
 
 
-def _rate(batch: Callable[[], None]) -> float:
-    """Images a second, over some seconds and one batch at least."""
-    for _ in range(_WARM_UP):
-        batch()
-    count, began = 0, time.perf_counter()
-    while (passed := time.perf_counter() - began) < _SECONDS:
-        batch()
-        count += 1
-    return _BATCH * count / passed
+def _measure_rate(run_batch: Callable[[], None]) -> float:
+    """Return the images a second, over `_SECONDS` and at least one batch."""
+    for _ in range(_WARM_UP_BATCHES):
+        run_batch()
+    batches, start = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < _SECONDS:
+        run_batch()
+        batches += 1
+    return _BATCH_SIZE * batches / seconds

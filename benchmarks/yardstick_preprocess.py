@@ -1,8 +1,8 @@
-"""The yardstick for preprocessing where none is shared: the same work by hand, on one machine.
+"""A yardstick for preprocessing: the same work written by hand, on one machine.
 
 python yardstick_preprocess.py IN.csv OUT_DIR [--processes N]: each process parses a byte range of
-the CSV, adds the mirror image and a rotation of each Training row and writes zstd Parquet. It
-checks, splits and counts nothing.
+the CSV, adds the mirror image and a rotation of each Training row, and writes zstd Parquet. It does
+not check, split or count anything.
 """
 
 import argparse
@@ -14,55 +14,65 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_SCHEMA = pa.schema([("emotion", pa.int32()), ("image", pa.binary(48 * 48))])
+_SIDE = 48  # pixels
+_ROTATION_DEGREES = 10
+_ROWS_PER_GROUP = 4096
+_SCHEMA = pa.schema([("emotion", pa.int32()), ("image", pa.binary(_SIDE * _SIDE))])
 
 
 def convert(source: str, start: int, stop: int, target: str) -> None:
-    """Converts the lines that begin between two byte positions of the CSV."""
+    """Convert the lines that begin between two byte positions of the CSV.
+
+    Args:
+        source: The CSV.
+        start: First position, in bytes.
+        stop: Last position, in bytes.
+        target: The Parquet file.
+    """
     cv2.setNumThreads(1)
-    rotation = cv2.getRotationMatrix2D((23.5, 23.5), 10, 1.0)
+    rotation = cv2.getRotationMatrix2D(((_SIDE - 1) / 2,) * 2, _ROTATION_DEGREES, 1.0)
     labels: list[int] = []
     pixels: list[bytes] = []
     with (
         Path(source).open("rb") as lines,
-        pq.ParquetWriter(target, _SCHEMA, compression="zstd") as out,
+        pq.ParquetWriter(target, _SCHEMA, compression="zstd") as writer,
     ):
         lines.seek(start)
         lines.readline()
         while lines.tell() <= stop and (line := lines.readline()):
             emotion, text, usage = line.rstrip().split(b",")
-            image = np.fromstring(text, np.uint8, sep=" ").reshape(48, 48)
-            made = [image]
+            image = np.fromstring(text, np.uint8, sep=" ").reshape(_SIDE, _SIDE)
+            variants = [image]
             if usage == b"Training":
-                made += [cv2.flip(image, 1), cv2.warpAffine(image, rotation, (48, 48))]
-            labels += [int(emotion)] * len(made)
-            pixels += [one.tobytes() for one in made]
-            if len(labels) >= 4096:
-                out.write_table(pa.table({"emotion": labels, "image": pixels}, schema=_SCHEMA))
+                variants += [cv2.flip(image, 1), cv2.warpAffine(image, rotation, (_SIDE, _SIDE))]
+            labels += [int(emotion)] * len(variants)
+            pixels += [variant.tobytes() for variant in variants]
+            if len(labels) >= _ROWS_PER_GROUP:
+                writer.write_table(pa.table({"emotion": labels, "image": pixels}, schema=_SCHEMA))
                 labels, pixels = [], []
-        out.write_table(pa.table({"emotion": labels, "image": pixels}, schema=_SCHEMA))
+        writer.write_table(pa.table({"emotion": labels, "image": pixels}, schema=_SCHEMA))
 
 
 def main() -> None:
-    """Runs it."""
+    """Convert the whole CSV."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=2)
-    chosen = parser.parse_args()
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    length, count = chosen.source.stat().st_size, chosen.processes
-    work = [
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    size, count = arguments.source.stat().st_size, arguments.processes
+    tasks = [
         (
-            str(chosen.source),
-            length * part // count,
-            length * (part + 1) // count,
-            str(chosen.out / f"part-{part}.parquet"),
+            str(arguments.source),
+            size * part // count,
+            size * (part + 1) // count,
+            str(arguments.out / f"part-{part}.parquet"),
         )
         for part in range(count)
     ]
     with multiprocessing.get_context("spawn").Pool(count) as pool:
-        pool.starmap(convert, work)
+        pool.starmap(convert, tasks)
 
 
 if __name__ == "__main__":
