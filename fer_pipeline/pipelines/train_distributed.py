@@ -22,7 +22,8 @@ from fer_pipeline.learning.training import checkpoint, distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
 from fer_pipeline.learning.training.loggers import history_tail
-from fer_pipeline.learning.training.training_run import TrainingRun, open_train_loader
+from fer_pipeline.learning.training.split_loaders import open_train_loader
+from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import (
     is_finished,
     prepare_run,

@@ -95,22 +95,22 @@ def apply_augmentation(
         Images of the same shape, type and range.
     """
     if any(getattr(config, name) for name in GEOMETRIC):
-        transforms = _projective_transforms(sample, config, size)
+        transforms = _make_projective_transforms(sample, config, size)
         images = _resample(images, transforms, config.border, size)
     if config.contrast:
-        mean = _image_means(images)
+        mean = _compute_image_means(images)
         factors = 1 + _scale_symmetric(sample.contrast, config.contrast)
-        images = mean + (images - mean) * _per_image(factors)
+        images = mean + (images - mean) * _broadcast_per_image(factors)
     if config.brightness:
-        images += _per_image(_scale_symmetric(sample.brightness, 255 * config.brightness))
+        images += _broadcast_per_image(_scale_symmetric(sample.brightness, 255 * config.brightness))
     images = tf.clip_by_value(images, 0.0, 255.0)
     if config.random_erasing:
-        erased = _erased_pixels(sample, config.random_erasing, size)
-        images = tf.where(erased, _image_means(images), images)
+        erased = _make_erased_mask(sample, config.random_erasing, size)
+        images = tf.where(erased, _compute_image_means(images), images)
     return images
 
 
-def max_erased_side(erasing: float, size: int) -> int:
+def compute_max_erased_side(erasing: float, size: int) -> int:
     """Return the longest side of an erased square, in pixels.
 
     Args:
@@ -125,16 +125,16 @@ def _scale_symmetric(uniform: Tensor, limit: float) -> Tensor:
     return (2 * uniform - 1) * limit
 
 
-def _per_image(numbers: Tensor) -> Tensor:
+def _broadcast_per_image(numbers: Tensor) -> Tensor:
     """Reshape one number per image, of shape (n,), so that it broadcasts over images."""
     return tf.reshape(numbers, (-1, 1, 1, 1))
 
 
-def _image_means(images: Tensor) -> Tensor:
+def _compute_image_means(images: Tensor) -> Tensor:
     return tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
 
 
-def _projective_transforms(
+def _make_projective_transforms(
     sample: AugmentationSample, config: AugmentationConfig, size: int
 ) -> Tensor:
     """Return the source of each output pixel, as the resampling's eight numbers per image.
@@ -174,14 +174,14 @@ def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Ten
     )
 
 
-def _erased_pixels(sample: AugmentationSample, erasing: float, size: int) -> Tensor:
+def _make_erased_mask(sample: AugmentationSample, erasing: float, size: int) -> Tensor:
     """Return the mask of a square within each image, bool of shape (n, size, size, 1).
 
     The square gets the image's mean (Zhong et al. 2017, "Random Erasing", with the mean in place of
     noise). The mean is neither a bright nor a dark spot, whatever the light of the image and the
     normalization, whereas a fixed 128 would be one on the many darker or brighter faces.
     """
-    side = tf.floor(sample.erased_side * (max_erased_side(erasing, size) + 1))
+    side = tf.floor(sample.erased_side * (compute_max_erased_side(erasing, size) + 1))
     left = tf.floor(sample.erased_left * (size - side + 1))
     top = tf.floor(sample.erased_top * (size - side + 1))
     position = tf.range(size, dtype=tf.float32)

@@ -13,9 +13,9 @@ from fer_pipeline.config.training import AugmentationConfig, TrainingConfig
 from fer_pipeline.learning.input.augmentation import (
     AugmentationSample,
     apply_augmentation,
+    compute_max_erased_side,
     enabled_operations,
     make_augment_fn,
-    max_erased_side,
 )
 from fer_pipeline.learning.input.mixup import make_mixup_fn
 from fer_pipeline.plots.augmentation_preview import ExampleColumn, ExampleGroup, Images
@@ -48,7 +48,7 @@ def per_operation_examples(
         single = AugmentationConfig.model_validate(
             {name: getattr(config, name), "border": config.border}
         )
-        range_text, extremes = _range_and_extremes(name, single, size)
+        range_text, extremes = _describe_range(name, single, size)
         columns = [
             ExampleColumn(extreme.label, _augment_at(images, single, extreme.sample, rng))
             for extreme in extremes
@@ -57,9 +57,7 @@ def per_operation_examples(
     return groups
 
 
-def _range_and_extremes(
-    name: str, config: AugmentationConfig, size: int
-) -> tuple[str, list[_Extreme]]:
+def _describe_range(name: str, config: AugmentationConfig, size: int) -> tuple[str, list[_Extreme]]:
     """Return an operation's range in words, and the ends of the range."""
     limit = float(getattr(config, name))
     if name == "flip":
@@ -71,7 +69,7 @@ def _range_and_extremes(
             _Extreme("right, down", dict.fromkeys(axes, 1.0)),
         ]
     if name == "random_erasing":
-        side = max_erased_side(limit, size)
+        side = compute_max_erased_side(limit, size)
         # Just below 1, which the random numbers never reach.
         largest = _Extreme(f"{side} px", {"erased_side": 1 - 2**-23})
         return f"a square of up to {side} px", [largest, largest]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
+from fer_pipeline.learning.input.epoch_iterator import EpochIterator
 from fer_pipeline.learning.input.parquet_reader import ParquetReader, Shard
 from fer_pipeline.learning.input.shuffle_buffer import Pixels, Targets, shuffle_with_buffer
 from fer_pipeline.learning.types import Tensor
@@ -55,51 +55,6 @@ class LoaderOptions:
     cache_in_memory: bool = False
     shuffle_buffer: int = 16384
     soft_labels: bool = False
-
-
-class EpochIterator:
-    """One pass over a split, in progress.
-
-    Attributes:
-        batches: Iterator of images and labels, in Python and in a `tf.function`.
-    """
-
-    def __init__(self, dataset: tf.data.Dataset, reader_errors: list[Exception]) -> None:
-        """Start the pass.
-
-        Args:
-            dataset: The batches.
-            reader_errors: List to which the generator behind `dataset` appends its exceptions.
-        """
-        self.batches = iter(dataset)
-        self._reader_errors = reader_errors
-
-    @contextlib.contextmanager
-    def translate_reader_errors(self) -> Iterator[None]:
-        """Raise the reader's own error where TensorFlow raises its wrapper with a stack trace.
-
-        Raises:
-            DatasetError: The split could not be read.
-        """
-        try:
-            yield
-        except tf.errors.OpError:
-            if not self._reader_errors:
-                raise
-            raise self._reader_errors[0] from None
-
-    def finish(self) -> None:
-        """Check that the epoch is exhausted and that every row was delivered.
-
-        Raises:
-            DatasetError: The number of delivered rows differs from the manifest.
-        """
-        with self.translate_reader_errors():
-            # Surplus rows have to be read, too, before they are counted.
-            for _ in self.batches:
-                pass
-        if self._reader_errors:
-            raise self._reader_errors[0]
 
 
 class BatchLoader:
@@ -184,9 +139,9 @@ class BatchLoader:
             skip_batches: Number of batches to skip because an earlier process trained on them.
         """
         errors: list[Exception] = []
-        return EpochIterator(self._make_tf_dataset(epoch, errors, skip_batches), errors)
+        return EpochIterator(self._build_tf_dataset(epoch, errors, skip_batches), errors)
 
-    def tf_dataset(self, epoch: int) -> tf.data.Dataset:
+    def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
         """Return an epoch as a `tf.data.Dataset`.
 
         Its consumer gets reading errors as TensorFlow errors that contain the original message.
@@ -194,32 +149,32 @@ class BatchLoader:
         Args:
             epoch: Number of the epoch, from 0.
         """
-        return self._make_tf_dataset(epoch, [])
+        return self._build_tf_dataset(epoch, [])
 
-    def _make_tf_dataset(
+    def _build_tf_dataset(
         self, epoch: int, errors: list[Exception], skip_batches: int = 0
     ) -> tf.data.Dataset:
         def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
             try:
-                yield from self._epoch_chunks(epoch)
-                yield from self._padding_chunks()
+                yield from self._iterate_epoch_chunks(epoch)
+                yield from self._make_padding_chunks()
             except Exception as error:
                 errors.append(error)
                 raise
 
         chunks = tf.data.Dataset.from_generator(
-            generate_chunks, output_signature=self._chunk_signature()
+            generate_chunks, output_signature=self._make_chunk_signature()
         )
         # Python delivers many rows at a time, because each call costs as much as a small batch, and
         # delivers bytes, because floats would be four times as much to move.
-        batches = chunks.rebatch(self._batch_sizes()).enumerate().skip(skip_batches)
-        seed = tf.constant(self._epoch_seed(epoch), tf.int64)
+        batches = chunks.rebatch(self._compute_batch_sizes()).enumerate().skip(skip_batches)
+        seed = tf.constant(self._derive_epoch_seed(epoch), tf.int64)
         finished = batches.map(
             lambda index, rows: self._finish_batch(rows[0], rows[1], tf.stack([seed, index]))
         )
         return finished.prefetch(_PREFETCHED_BATCHES)
 
-    def _batch_sizes(self) -> int | list[int]:
+    def _compute_batch_sizes(self) -> int | list[int]:
         """Return the rows of every batch, or of each batch for one of several shards."""
         if self._shard.count == 1:
             return self._options.batch_size
@@ -228,7 +183,7 @@ class BatchLoader:
         ends = [rows * step // steps for step in range(steps + 1)]
         return [end - start for start, end in itertools.pairwise(ends)]
 
-    def _padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
+    def _make_padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
         """Yield a padding image for each batch that would be empty in a small shard.
 
         TensorFlow's convolutions do not accept empty batches on every processor.
@@ -240,7 +195,7 @@ class BatchLoader:
                 np.full(missing, PADDING_LABEL, np.int32),
             )
 
-    def _chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    def _make_chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
         targets = tf.TensorSpec((None,), tf.int32)
         if self._target_column == schema.VOTES:
             targets = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
@@ -276,12 +231,12 @@ class BatchLoader:
                     {name: others[name][part] for name in columns},
                 )
 
-    def _epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
+    def _iterate_epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
         """Yield the rows of an epoch in its order."""
         options = self._options
         chunk_rows = max(_MIN_CHUNK_ROWS, options.batch_size)
-        shuffle_seed = self._epoch_seed(epoch) if options.shuffle else None
-        rng = np.random.default_rng(self._epoch_entropy(epoch))
+        shuffle_seed = self._derive_epoch_seed(epoch) if options.shuffle else None
+        rng = np.random.default_rng(self._derive_epoch_entropy(epoch))
         if options.cache_in_memory and self.row_count:
             pixels, targets = self._load_cache()
             count = self.row_count
@@ -311,10 +266,10 @@ class BatchLoader:
             column = columns[name]
             yield pixels, column if name == schema.LABEL else np.stack(column.tolist())
 
-    def _epoch_seed(self, epoch: int) -> int:
-        return int(np.random.SeedSequence(self._epoch_entropy(epoch)).generate_state(1)[0])
+    def _derive_epoch_seed(self, epoch: int) -> int:
+        return int(np.random.SeedSequence(self._derive_epoch_entropy(epoch)).generate_state(1)[0])
 
-    def _epoch_entropy(self, epoch: int) -> list[int]:
+    def _derive_epoch_entropy(self, epoch: int) -> list[int]:
         """Return the seeds of an epoch; the first shard has those of an undivided split."""
         return [self._options.seed, epoch, *([self._shard.index] if self._shard.index else [])]
 

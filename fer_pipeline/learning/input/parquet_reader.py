@@ -78,13 +78,13 @@ class ParquetReader:
         self._shard, self._shard_count = shard, shard.count
         self.split_row_count = self.row_count = sum(file.rows for file in files)
         if shard.count > 1:
-            group_rows = self._row_group_sizes(paths)
+            group_rows = self._read_row_group_sizes(paths)
             self.row_count = sum(group_rows[shard.index :: shard.count])
             # petastorm refuses to have more shards than row groups. The shards that get a row group
             # get the same one if they are the only shards.
             self._shard_count = min(shard.count, len(group_rows))
 
-    def _row_group_sizes(self, paths: Sequence[Path]) -> list[int]:
+    def _read_row_group_sizes(self, paths: Sequence[Path]) -> list[int]:
         """Return the number of rows of each row group, file by file."""
         sizes = []
         try:
@@ -167,15 +167,15 @@ class ParquetReader:
         area = self._image.size**2
         lengths = {None if image is None else len(image) for image in column}
         if lengths != {area}:
-            raise self._image_error(f"{area} pixels")
+            raise self._make_image_error(f"{area} pixels")
         if self._image.dtype == "float32":
             try:
                 return self._image.normalization.restore(column)
             except ValueError as error:
-                raise self._image_error(str(error)) from error
+                raise self._make_image_error(str(error)) from error
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
 
-    def _image_error(self, expected: str) -> DatasetError:
+    def _make_image_error(self, expected: str) -> DatasetError:
         return DatasetError(
             f"{self._folder}: an image of the {self._split} split differs from the manifest:"
             f" {expected}; run preprocess again"

@@ -142,19 +142,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         document = json.loads(entries.pop(_STATE_ENTRY).tobytes())
         format_version = document.pop("format_version")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damage(path, error) from error
+        raise _make_damage_error(path, error) from error
     _FORMAT.require_version(path.parent, format_version)
     try:
         state = RunState.model_validate(document)
     except ValidationError as error:
-        raise _damage(path, error) from error
+        raise _make_damage_error(path, error) from error
     arrays: dict[str, list[npt.NDArray[Any]]] = {}
     for name, array in entries.items():
         arrays.setdefault(name.partition("/")[0], []).append(array)
     return Checkpoint(arrays, state)
 
 
-def _damage(path: Path, error: Exception) -> RunError:
+def _make_damage_error(path: Path, error: Exception) -> RunError:
     return RunError(
         f"{path}: is not a complete checkpoint ({one_line(error)}); start again with --overwrite"
     )

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.io import interrupts
-from fer_pipeline.learning.input.batch_loader import BatchLoader, EpochIterator
+from fer_pipeline.learning.input.batch_loader import BatchLoader
+from fer_pipeline.learning.input.epoch_iterator import EpochIterator
 from fer_pipeline.learning.training.checkpointer import RunCheckpointer
 from fer_pipeline.learning.training.history import History, ValidationRound
 from fer_pipeline.learning.training.trainer import Trainer
@@ -43,7 +44,7 @@ class StepSchedule:
     validate_every: int
     checkpoint_every: int | None = None
 
-    def steps_to_checkpoint(self, step: int) -> int:
+    def count_steps_to_checkpoint(self, step: int) -> int:
         """Return the number of batches from a step to the next scheduled checkpoint."""
         periods = (self.steps_per_epoch, self.checkpoint_every or self.steps_per_epoch)
         return min(period - step % period for period in periods)
@@ -131,7 +132,7 @@ class TrainingLoop:
         while trainer.step < end and not trainer.model.stop_training:
             interrupts.raise_if_interrupted()
             callbacks.on_train_batch_begin(trainer.step)
-            to_checkpoint = schedule.steps_to_checkpoint(trainer.step)
+            to_checkpoint = schedule.count_steps_to_checkpoint(trainer.step)
             count = batches.train(trainer, min(_STEPS_PER_CALL, end - trainer.step, to_checkpoint))
             callbacks.on_train_batch_end(trainer.step - 1)
             progress.update(count)

@@ -153,7 +153,7 @@ class Trainer:
         """Return copies of all variables that training changes; every worker must call this."""
         arrays = {
             group: [np.array(variable) for variable in variables]
-            for group, variables in self._state_variables().items()
+            for group, variables in self._group_state_variables().items()
         }
         # All other variables are equal in all workers.
         return {**arrays, "metrics": distributed.all_reduce_sum(arrays["metrics"])}
@@ -169,7 +169,7 @@ class Trainer:
         Raises:
             RunError: The state is that of another network or optimizer.
         """
-        for group, variables in self._state_variables().items():
+        for group, variables in self._group_state_variables().items():
             arrays = state.get(group, [])
             if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
                 raise RunError(
@@ -182,7 +182,7 @@ class Trainer:
             self._metrics.reset()
         self.step = step
 
-    def _state_variables(self) -> dict[str, list[keras.Variable]]:
+    def _group_state_variables(self) -> dict[str, list[keras.Variable]]:
         return {
             # The weights, and the states of the network's random generators.
             "network": self.network.variables,

@@ -17,9 +17,7 @@ from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference import serving_model
-from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
-from fer_pipeline.learning.input.parquet_reader import Shard
-from fer_pipeline.learning.input.transforms import make_train_transform
+from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training import (
     distillation,
@@ -36,6 +34,7 @@ from fer_pipeline.learning.training.distributed import SINGLE_WORKER, WorkerCont
 from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.learning.training.losses import ClassificationLoss
+from fer_pipeline.learning.training.split_loaders import open_train_loader, open_validation_loader
 from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 from fer_pipeline.metrics import calibration
 
@@ -124,7 +123,7 @@ class TrainingRun:
             precision=resolved_precision,
             network=network,
             trainer=trainer,
-            validation_loader=_open_loader(dataset, Split.VALIDATION, config, worker)
+            validation_loader=open_validation_loader(dataset, config, worker)
             if has_validation
             else None,
             initial_state=trainer.get_state() if training.restarts > 1 else {},
@@ -184,7 +183,7 @@ class TrainingRun:
         if temperature or self.validation_loader is None:
             return temperature or 1.0
         # The whole split, even if this process is one of several workers.
-        loader = _open_loader(self.dataset, Split.VALIDATION, self.config, SINGLE_WORKER)
+        loader = open_validation_loader(self.dataset, self.config, SINGLE_WORKER)
         batches = [
             (self.network(images, training=False).numpy(), labels)
             for images, labels in loader.iterate_epoch(0)
@@ -227,44 +226,6 @@ class TrainingRun:
             restart=restart,
         )
         loop.run()
-
-
-def open_train_loader(
-    dataset: StoredDataset, config: Config, worker: WorkerContext, restart: int = 0
-) -> BatchLoader:
-    """Open a worker's part of the training split.
-
-    Raises:
-        DatasetError: The dataset is damaged, or a part has too few rows.
-    """
-    return _open_loader(dataset, Split.TRAIN, config, worker, restart)
-
-
-def _open_loader(
-    dataset: StoredDataset, split: Split, config: Config, worker: WorkerContext, restart: int = 0
-) -> BatchLoader:
-    is_train = split is Split.TRAIN
-    transform = (
-        make_train_transform(config.training, dataset.image_size, len(dataset.classes))
-        if is_train
-        else None
-    )
-    options = LoaderOptions(
-        batch_size=config.loader.batch_size if is_train else config.inference.batch_size,
-        shuffle=is_train,
-        seed=_order_seed(config.seed, restart),
-        deterministic=config.loader.deterministic,
-        cache_in_memory=config.loader.cache_in_memory,
-        shuffle_buffer=config.loader.shuffle_buffer,
-        soft_labels=is_train,
-    )
-    shard = Shard(worker.rank, worker.world_size)
-    return BatchLoader(dataset, split, options, shard=shard, transform=transform)
-
-
-def _order_seed(seed: int, restart: int) -> int:
-    """Return the seed of the order of samples in a restart."""
-    return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]) if restart else seed
 
 
 def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:

@@ -18,9 +18,9 @@ from fer_pipeline.learning.input.augmentation import (
     OPERATIONS,
     AugmentationSample,
     apply_augmentation,
+    compute_max_erased_side,
     enabled_operations,
     make_augment_fn,
-    max_erased_side,
 )
 from fer_pipeline.learning.input.mixup import make_mixup_fn
 
@@ -276,7 +276,7 @@ def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
     ("part", "size", "pixels"), [(0.29, 100, 29), (1, 48, 48), (0.01, 48, 0), (0.3, 48, 14)]
 )
 def test_the_largest_square_is_rounded_to_whole_pixels(part, size, pixels):
-    assert max_erased_side(part, size) == pixels
+    assert compute_max_erased_side(part, size) == pixels
     images = noise(1, size)
     whole = at(
         images, {"random_erasing": part}, erased_side=1 - 2**-23, erased_left=0, erased_top=0

@@ -131,11 +131,11 @@ class TestRows:
 
     def test_dataset_is_the_same_pass(self, dataset):
         loader = make_loader(dataset)
-        found = [(i.numpy(), n.numpy()) for i, n in loader.tf_dataset(3)]
+        found = [(i.numpy(), n.numpy()) for i, n in loader.make_tf_dataset(3)]
         for one, other in zip(found, batches(loader, 3), strict=True):
             np.testing.assert_array_equal(one[0], other[0])
             np.testing.assert_array_equal(one[1], other[1])
-        images, labels = loader.tf_dataset(0).element_spec
+        images, labels = loader.make_tf_dataset(0).element_spec
         assert (images.shape.as_list(), images.dtype) == ([None, SIZE, SIZE, 1], tf.float32)
         assert (labels.shape.as_list(), labels.dtype) == ([None], tf.int32)
 
@@ -422,7 +422,7 @@ def claim(more):
 
 READS = {
     "epoch": lambda loader: list(loader.iterate_epoch(0)),
-    "dataset": lambda loader: list(loader.tf_dataset(0)),
+    "dataset": lambda loader: list(loader.make_tf_dataset(0)),
     "raw": lambda loader: list(loader.iterate_stored_rows([schema.LABEL])),
 }
 
@@ -616,7 +616,7 @@ class TestThreads:
         before = running()
         passes = {
             "epoch": lambda: loader.iterate_epoch(0),
-            "dataset": lambda: iter(loader.tf_dataset(0)),
+            "dataset": lambda: iter(loader.make_tf_dataset(0)),
             "raw": lambda: loader.iterate_stored_rows([]),
         }
         for _ in range(2):

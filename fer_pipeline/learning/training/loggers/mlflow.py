@@ -87,8 +87,8 @@ class MLflow(keras.callbacks.Callback):
             return  # A further restart of the same run.
         try:
             self._open_run()
-        except _store_errors() as error:
-            raise _store_error(self._config.tracking.mlflow.uri, error) from error
+        except _list_store_errors() as error:
+            raise _make_store_error(self._config.tracking.mlflow.uri, error) from error
         self._send_history()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -119,7 +119,7 @@ class MLflow(keras.callbacks.Callback):
     def _open_run(self) -> None:
         run = self._read_recorded_run() if self._resumed else None
         if run is None:
-            run = self._client.create_run(self._experiment_id(), run_name=self._name)
+            run = self._client.create_run(self._get_experiment_id(), run_name=self._name)
             storage.write_text(self._record, json.dumps({"run_id": run.info.run_id}) + "\n")
         else:
             self._client.update_run(run.info.run_id, status="RUNNING")
@@ -147,7 +147,7 @@ class MLflow(keras.callbacks.Callback):
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{self._record}: is damaged; delete it: {error!r}") from error
 
-    def _experiment_id(self) -> str:
+    def _get_experiment_id(self) -> str:
         name = self._config.tracking.mlflow.experiment
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
@@ -199,11 +199,11 @@ def _make_client(uri: str | None) -> Any:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return mlflow.MlflowClient(uri)
-    except _store_errors() as error:
-        raise _store_error(uri, error) from error
+    except _list_store_errors() as error:
+        raise _make_store_error(uri, error) from error
 
 
-def _store_errors() -> tuple[type[Exception], ...]:
+def _list_store_errors() -> tuple[type[Exception], ...]:
     """Return the errors of a store; ImportError if its database driver is not installed."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -211,7 +211,7 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError, ImportError
 
 
-def _store_error(uri: str | None, error: Exception) -> ConfigError:
+def _make_store_error(uri: str | None, error: Exception) -> ConfigError:
     store = uri or "the default store"
     return ConfigError(_format_message(f"tracking.mlflow.uri: {store} cannot be used: {error}"))
 
@@ -230,7 +230,7 @@ def _log_store_errors(content: str) -> Iterator[None]:
     """
     try:
         yield
-    except _store_errors() as error:
+    except _list_store_errors() as error:
         log.warning("MLflow did not accept %s: %s", content, _format_message(str(error)))
 
 

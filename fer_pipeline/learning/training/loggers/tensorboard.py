@@ -78,7 +78,7 @@ class TensorBoard(keras.callbacks.Callback):
         try:
             for validation_round in self._history.rounds[self._written_rounds :]:
                 for folder, tag, number in _list_scalars(validation_round):
-                    with self._writer(self._folder / folder).as_default(validation_round.step):
+                    with self._get_writer(self._folder / folder).as_default(validation_round.step):
                         scalar = tf.constant(number, tf.float32)
                         tf.summary.write(tag, scalar, metadata=_SCALAR_METADATA)
                 self._written_rounds += 1
@@ -90,7 +90,7 @@ class TensorBoard(keras.callbacks.Callback):
             for path in self._folder.rglob(_EVENT_FILES):
                 storage.copy(path, self._target / str(path.relative_to(self._folder)))
 
-    def _writer(self, folder: Path) -> Any:
+    def _get_writer(self, folder: Path) -> Any:
         if folder not in self._writers:
             self._writers[folder] = tf.summary.create_file_writer(str(folder))
         return self._writers[folder]
