@@ -57,7 +57,7 @@ def _write_run(weights: Path, folder: Path) -> None:
     network = registry.build_network(_NETWORK, _IMAGE_SIZE, len(classes), {})
     # Both networks list the same layers in the same order.
     network.set_weights(keras.models.load_model(weights, compile=False).get_weights())
-    serving_model.save(
+    serving_model.save_model(
         serving_model.build_serving_model(network, _IMAGE_SIZE, _NORMALIZATION),
         folder / RunFile.MODEL,
     )

@@ -28,6 +28,7 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.io.output_kinds import EXPORT_FILES, EXPORT_FOLDER, RunFile
 from fer_pipeline.learning.export import litert
 from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.networks import registry
 
 _ROUNDS = 3
@@ -120,7 +121,7 @@ def _prepare_models(scratch: Path) -> dict[str, Path]:
     """Return the file of the bundled model for each backend, and that of the yardstick."""
     run_dir = trained_model.resolve_model_path(None)
     float_file = scratch / EXPORT_FILES["litert"]
-    float_file.write_bytes(litert.in_float32(serving_model.load(run_dir)[0]))
+    float_file.write_bytes(litert.convert_to_litert(TrainedModel.open(run_dir).load_network()))
     return {
         "keras": run_dir / RunFile.MODEL,
         "litert": float_file,

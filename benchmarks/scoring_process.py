@@ -58,10 +58,10 @@ def _load_litert(model: str, pixels: np.ndarray) -> Callable[[], object]:
 def _load_predictor(backend: str, model: str, pixels: np.ndarray) -> Callable[[], object]:
     """Load a model as the workers of `score` do."""
     from fer_pipeline.io.output_kinds import DEFAULT_MODEL
-    from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
+    from fer_pipeline.learning.inference.predictor import PredictorConfig, load_predict_fn
 
     config = PredictorConfig(backend, DEFAULT_MODEL, pixels.shape[1], _BATCH_SIZE, threads=1)  # type: ignore[arg-type]
-    predict = predictor(Path(model).read_bytes(), config)
+    predict = load_predict_fn(Path(model).read_bytes(), config)
     return lambda: predict(pixels)
 
 

@@ -28,8 +28,9 @@ from fer_pipeline.io.output_kinds import (
 )
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 
-FOLDER = trained_model.PRETRAINED / DEFAULT_MODEL
+FOLDER = trained_model.PRETRAINED_FOLDER / DEFAULT_MODEL
 # Pictures of numbers alone: FER2013's images are not ours to pass on.
 PICTURES = (
     EvaluationFile.CONFUSION_MATRIX,
@@ -41,15 +42,15 @@ PICTURES = (
 
 def ship_run(run: Path) -> None:
     """Writes the model into the package; its exports have to be made again."""
-    trained, info = serving_model.load(run)
-    model = formats.in_float32(trained)
+    trained = TrainedModel.open(run)
+    info, model = trained.info, formats.convert_to_float32(trained.load_network())
     for weight in model.trainable_weights:
         if len(weight.shape) > 1:
             weight.assign(np.asarray(weight).astype(np.float16).astype(np.float32))
     # The model card beside it stays.
     storage.remove_folder(FOLDER / EXPORT_FOLDER)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    serving_model.save(model, FOLDER / RunFile.MODEL)
+    serving_model.save_model(model, FOLDER / RunFile.MODEL)
     for name in (RunFile.HISTORY, RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT, CONFIG_FILE):
         shutil.copyfile(run / name, FOLDER / name)
     shipped = info.model_copy(update={"sha256": trained_model.file_sha256(FOLDER / RunFile.MODEL)})
@@ -58,7 +59,7 @@ def ship_run(run: Path) -> None:
 
 def ship_export(export: Path) -> None:
     """Copies its LiteRT forms, and what is known of them."""
-    made = export_manifest.read(export)
+    made = export_manifest.read_export_manifest(export)
     _require_ours(export, made.model["sha256"])
     folder = FOLDER / EXPORT_FOLDER
     storage.remove_folder(folder)
@@ -81,7 +82,7 @@ def ship_report(report: Path) -> None:
 
 
 def _require_ours(folder: Path, sha256: str) -> None:
-    if sha256 != trained_model.read(FOLDER).sha256:
+    if sha256 != trained_model.read_model_info(FOLDER).sha256:
         sys.exit(f"{folder}: is of another model")
 
 

@@ -1,4 +1,4 @@
-"""A dataset on disk: its folder and its manifest, as one object."""
+"""A dataset on disk: its folder and its manifest as one object."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from fer_pipeline.data import manifest as manifest_file
 from fer_pipeline.data.enhancement import Enhancement
-from fer_pipeline.data.manifest import DataFile, Manifest
+from fer_pipeline.data.manifest import FORMAT_VERSION, MANIFEST_FILE, DataFile, Manifest
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.errors import StorageError
+from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.json_documents import DocumentFormat, read_document
 from fer_pipeline.io.paths import parse_path
+
+_FORMAT = DocumentFormat(
+    version=FORMAT_VERSION,
+    error_class=DatasetError,
+    problem="is not a valid manifest",
+    upgrade="run preprocess again",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,14 @@ class StoredDataset:
             StorageError: The folder cannot be reached.
         """
         folder = parse_path(path)
-        return cls(folder, manifest_file.read(folder))
+        if not storage.is_file(folder / MANIFEST_FILE):
+            problem = (
+                f"holds no dataset (no {MANIFEST_FILE})"
+                if storage.is_folder(folder)
+                else "no such folder"
+            )
+            raise DatasetError(f"{folder}: {problem}; create one with the preprocess job")
+        return cls(folder, read_document(folder / MANIFEST_FILE, Manifest, _FORMAT))
 
     @property
     def name(self) -> str:
@@ -63,7 +77,7 @@ class StoredDataset:
 
     def row_count(self, split: Split) -> int:
         """Return the number of rows of a split."""
-        return self.manifest.rows_of(split)
+        return self.manifest.row_count(split)
 
     def require_split(self, split: Split) -> list[DataFile]:
         """Return the files of a split, which must have rows.
@@ -71,15 +85,24 @@ class StoredDataset:
         Raises:
             DatasetError: The split is empty, or a file is missing or has another size.
         """
-        return manifest_file.require(self.folder, self.manifest, split)
+        if not self.row_count(split):
+            counts = ", ".join(f"{name} ({self.row_count(name)})" for name in Split)
+            raise DatasetError(
+                f"{self.folder}: the {split} split is empty; rows per split: {counts}"
+            )
+        files = self.manifest.files_in(split)
+        for file in files:
+            self._require_file(file)
+        return files
 
     def require_all_files(self) -> None:
-        """Check that all files of all splits exist and have the size that the manifest states.
+        """Check that the files of all splits exist and have the size that the manifest states.
 
         Raises:
             DatasetError: A file is missing or has another size.
         """
-        manifest_file.require_files(self.folder, self.manifest)
+        for file in self.manifest.files:
+            self._require_file(file)
 
     def require_enhancement(self, enhancement: Enhancement) -> None:
         """Check that the images were enhanced like the training images of a model.
@@ -90,12 +113,26 @@ class StoredDataset:
         Raises:
             DatasetError: The images have another enhancement.
         """
-        manifest_file.require_enhancement(self.folder, self.manifest, enhancement)
+        stored = self.manifest.image.enhancement
+        if stored != enhancement:
+            raise DatasetError(
+                f"{self.folder}: the enhancement of its images is {stored}, the model was trained"
+                f" with {enhancement}; prepare the dataset with the model's image.enhancement"
+            )
+
+    def _require_file(self, file: DataFile) -> None:
+        path = self.folder / file.path
+        size = path.stat().st_size if storage.is_file(path) else None
+        if size != file.bytes:
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise DatasetError(
+                f"{path}: {state}, the manifest states {file.bytes} bytes; run preprocess again"
+            )
 
 
 def is_dataset(path: str | Path) -> bool:
     """Return whether a path or a URL is the folder of a dataset."""
     try:
-        return storage.is_file(parse_path(path) / manifest_file.NAME)
+        return storage.is_file(parse_path(path) / MANIFEST_FILE)
     except StorageError:
         return False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset, is_dataset
+from fer_pipeline.data.manifest import MANIFEST_FILE
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.io.output_kinds import OutputKind
 
@@ -21,13 +22,13 @@ def split_folder(split: Split | str) -> str:
 
 
 def _list_data_files(folder: Path) -> list[str]:
-    return manifest.read(folder).all_files() if manifest.exists(folder) else []
+    return StoredDataset.open(folder).manifest.all_files() if is_dataset(folder) else []
 
 
 DATASET = OutputKind(
     name="a dataset",
     format="fer_pipeline dataset",
-    commit_file=manifest.NAME,
+    commit_file=MANIFEST_FILE,
     data_folders=(*map(split_folder, Split), QUARANTINE_FOLDER),
     data_prefix="part",
     list_data_files=_list_data_files,

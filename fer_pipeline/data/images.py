@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -54,21 +52,3 @@ def resize(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     # On whole numbers OpenCV would round the weights as well, and be off by up to a grey level.
     values = cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     return np.rint(values).astype(np.uint8)
-
-
-def predict_with_flip(
-    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
-    pixels: npt.NDArray[np.uint8],
-) -> npt.NDArray[np.float32]:
-    """The mean of what a model says of images and of their mirror images.
-
-    Args:
-        predict: The model: from pixels, uint8 of shape (n, size, size), to probabilities, float32
-            of shape (n, classes).
-        pixels: uint8 of shape (n, size, size).
-
-    Returns:
-        Probabilities, float32 of shape (n, classes).
-    """
-    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
-    return (predict(pixels) + predict(mirrored)) / 2

@@ -1,7 +1,7 @@
-"""The manifest: what makes a folder of Parquet files a dataset.
+"""The manifest of a dataset: the JSON file that makes a folder of Parquet files a dataset.
 
-It is written last and in one step, and names the files that belong to the dataset: readers open
-those and no others, and a folder without a manifest is no dataset.
+It is written last and in one step, and names the files that belong to the dataset. Readers open no
+other files, and a folder without a manifest is no dataset.
 """
 
 from __future__ import annotations
@@ -14,45 +14,57 @@ from pydantic import BaseModel, ConfigDict
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.io.json_documents import DocumentFormat, read_document
-from fer_pipeline.io.paths import parse_path
 
-NAME = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
-_FORMAT = DocumentFormat(
-    version=FORMAT_VERSION,
-    error_class=DatasetError,
-    problem="is not a valid manifest",
-    upgrade="run preprocess again",
-)
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class DataFile(_Part):
-    """One Parquet file of the dataset."""
+class DataFile(_Section):
+    """One Parquet file of the dataset.
 
-    path: str  # relative to the manifest
+    Attributes:
+        path: Path relative to the manifest.
+        split: Split of its rows.
+        rows: Number of rows.
+        bytes: Size of the file.
+    """
+
+    path: str
     split: Split
     rows: int
     bytes: int
 
 
-class SourceFile(_Part):
-    """One file that was read, or one folder of images."""
+class SourceFile(_Section):
+    """One input file, or one folder of images.
+
+    Attributes:
+        path: Path or URL.
+        records: Number of records that were read.
+        quarantined: Number of records that were quarantined.
+        fingerprint: Checksum of the records' content in any order; 16 hexadecimal digits.
+    """
 
     path: str
     records: int
     quarantined: int
-    fingerprint: str  # of its records' content, whatever their order; 16 hexadecimal digits
+    fingerprint: str
 
 
-class ImageInfo(_Part):
-    """What every image of the dataset is."""
+class ImageInfo(_Section):
+    """Properties of all images of the dataset.
+
+    Attributes:
+        size: Side, in pixels.
+        dtype: Type of the stored values: pixels, or normalised values.
+        normalization: Normalisation for the network; float32 images are stored normalised.
+        enhancement: Enhancement of the images before they were resized.
+    """
 
     size: int
     dtype: Literal["uint8", "float32"]
@@ -60,11 +72,11 @@ class ImageInfo(_Part):
     enhancement: Enhancement = Enhancement()
 
 
-class LabelInfo(_Part):
-    """Where the labels come from.
+class LabelInfo(_Section):
+    """Source of the labels.
 
     Attributes:
-        votes: The file of the votes; None where the labels are the source's own.
+        votes: Name of the file of votes; None for the labels of the input itself.
         target: `hard`: the label alone; `soft`: the dataset also has a column `schema.VOTES`.
     """
 
@@ -77,8 +89,16 @@ class LabelInfo(_Part):
         return self.votes is not None and self.target == "soft"
 
 
-class RowCounts(_Part):
-    """The books: read = kept + dropped + quarantined; written counts variants and copies too."""
+class RowCounts(_Section):
+    """Counts of the records: read = kept + dropped + quarantined.
+
+    Attributes:
+        read: Records that were read.
+        kept: Records that were kept, by split and class.
+        dropped: Records that were dropped, by reason.
+        quarantined: Records that were quarantined, by reason.
+        written: Rows that were written, with variants and oversampled copies.
+    """
 
     read: int
     kept: dict[Split, dict[str, int]]
@@ -87,14 +107,23 @@ class RowCounts(_Part):
     written: int
 
 
-class Manifest(_Part):
-    """A dataset's manifest.
+class Manifest(_Section):
+    """Content of `manifest.json`.
 
     Attributes:
-        classes: The emotions; the position of one is its label.
+        created: Time of the writing, ISO 8601 in UTC.
+        image: Properties of the images.
+        labels: Source of the labels.
+        classes: Names of the emotions; the position of a name is its label.
+        files: Parquet files of all splits.
         counts: Rows written, by split and class.
-        checksum: Of the content (split, label, image, pixels, variant, replica, and
-            the distribution where there is one), whatever the partitioning; 16 hexadecimal digits.
+        rows: Counts of the records.
+        quarantine: Paths of the files of quarantined records, relative to the manifest.
+        sources: Input files.
+        checksum: Checksum of the content (split, label, image, pixels, variant, replica, and the
+            distribution if there is one) in any partitioning; 16 hexadecimal digits.
+        versions: Versions of the packages that wrote the dataset.
+        config: Configuration of the preprocess job.
     """
 
     format: Literal["fer_pipeline dataset"] = "fer_pipeline dataset"
@@ -112,102 +141,26 @@ class Manifest(_Part):
     versions: dict[str, str]
     config: dict[str, Any]
 
-    def files_of(self, split: Split) -> list[DataFile]:
-        """The files of a split."""
+    def files_in(self, split: Split) -> list[DataFile]:
+        """Return the files of a split."""
         return [file for file in self.files if file.split == split]
 
-    def rows_of(self, split: Split) -> int:
-        """How many rows a split has."""
-        return sum(file.rows for file in self.files_of(split))
+    def row_count(self, split: Split) -> int:
+        """Return the number of rows of a split."""
+        return sum(file.rows for file in self.files_in(split))
 
     def all_files(self) -> list[str]:
-        """The paths of all files that belong to the dataset, relative to its folder."""
+        """Return the paths of all files of the dataset, relative to its folder."""
         return [*(file.path for file in self.files), *self.quarantine]
 
-    def write(self, folder: Path) -> None:
-        """Publishes the dataset: from here on the folder is what this manifest says."""
-        storage.write_text(folder / NAME, self.to_json())
-
     def to_json(self) -> str:
-        """Return the content of the manifest's file."""
+        """Return the content of `manifest.json`."""
         return self.model_dump_json(indent=2) + "\n"
 
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json`, which makes the folder a dataset.
 
-def exists(folder: Path) -> bool:
-    """Whether the folder is a dataset."""
-    return storage.is_file(folder / NAME)
-
-
-def exists_at(path: str) -> bool:
-    """Whether a path that a user names, which may be no local one at all, is a dataset."""
-    try:
-        return exists(parse_path(path))
-    except StorageError:
-        return False
-
-
-def read(folder: Path) -> Manifest:
-    """Reads a dataset's manifest.
-
-    Raises:
-        DatasetError: The folder is no dataset, one of another format, or has a broken manifest.
-    """
-    if not exists(folder):
-        there = storage.is_folder(folder)
-        what = "holds no dataset (no manifest.json)" if there else "no such folder"
-        raise DatasetError(f"{folder}: {what}; make one with the preprocess job")
-    return read_document(folder / NAME, Manifest, _FORMAT)
-
-
-def require(folder: Path, manifest: Manifest, split: Split) -> list[DataFile]:
-    """The files of a split that a job cannot do without.
-
-    Raises:
-        DatasetError: The split is empty, or a file is missing or of another length.
-    """
-    files = manifest.files_of(split)
-    if not sum(file.rows for file in files):
-        filled = ", ".join(f"{part} ({manifest.rows_of(part)})" for part in Split)
-        raise DatasetError(f"{folder}: the {split} split is empty; rows per split: {filled}")
-    for file in files:
-        _require_file(folder, file)
-    return files
-
-
-def require_files(folder: Path, manifest: Manifest) -> None:
-    """Makes sure that all files are there.
-
-    Raises:
-        DatasetError: A file is missing or of another length.
-    """
-    for file in manifest.files:
-        _require_file(folder, file)
-
-
-def require_enhancement(folder: Path, manifest: Manifest, enhancement: Enhancement) -> None:
-    """Makes sure that a dataset's images are enhanced as those that a model learned from.
-
-    Args:
-        folder: The dataset's folder.
-        manifest: Its manifest.
-        enhancement: That of the model.
-
-    Raises:
-        DatasetError: They are enhanced otherwise.
-    """
-    found = manifest.image.enhancement
-    if found != enhancement:
-        raise DatasetError(
-            f"{folder}: its images are enhanced by {found}, the model learned from images enhanced"
-            f" by {enhancement}; prepare the dataset with the model's image.enhancement"
-        )
-
-
-def _require_file(folder: Path, file: DataFile) -> None:
-    path = folder / file.path
-    found = path.stat().st_size if storage.is_file(path) else None
-    if found != file.bytes:
-        state = "is missing" if found is None else f"has {found} bytes"
-        raise DatasetError(
-            f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
-        )
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        storage.write_text(folder / MANIFEST_FILE, self.to_json())

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.config import Config
-from fer_pipeline.data import manifest, schema
+from fer_pipeline.data import schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, RunError
@@ -23,9 +24,9 @@ from fer_pipeline.io.output_kinds import COMPARISON, CONFIG_FILE, ComparisonFile
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.analysis.network_summary import summarize_network
-from fer_pipeline.learning.inference import predict_split, serving_model, trained_model
+from fer_pipeline.learning.inference import predict_split, trained_model
 from fer_pipeline.learning.inference.predict_split import Columns
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.metrics import classification, comparison, comparison_tables, inputs, significance
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.comparison import BenchmarkSettings, Comparison, Cost, ModelResult
@@ -47,8 +48,7 @@ class _Answer:
     """What one model says of the split; `pixels` are images of it, as the model takes them."""
 
     name: str
-    run: Path
-    info: ModelInfo
+    model: TrainedModel
     network: Any
     probabilities: npt.NDArray[np.float32]
     rows: Columns
@@ -90,16 +90,15 @@ def compare(
     data = parse_path(dataset)
     output_folder = OutputFolder(parse_path(output), COMPARISON, overwrite=overwrite)
     output_folder.ensure_writable()
-    made = manifest.read(data)
-    manifest.require(data, made, split)
-    if made.rows_of(Split.TRAIN):
+    stored = StoredDataset.open(data)
+    made = stored.manifest
+    stored.require_split(split)
+    if stored.row_count(Split.TRAIN):
         # For the copies: what is missing there is told before all the work.
-        manifest.require(data, made, Split.TRAIN)
-    runs = _runs(models, data, made)
-    given = [
-        _answer(name, run, info, data, made, split, config) for name, (run, info) in runs.items()
-    ]
-    copies = predict_split.copies_in_training(data, made, split, given[0].rows)
+        stored.require_split(Split.TRAIN)
+    runs = _runs(models, stored)
+    given = [_answer(name, model, stored, split, config) for name, model in runs.items()]
+    copies = predict_split.find_copies_in_training(stored, split, given[0].rows)
     found = _compared(given, copies, made, config)
     with output_folder.writing():
         output_folder.retract()
@@ -112,36 +111,30 @@ def compare(
     return found
 
 
-def _runs(
-    models: Sequence[str | Path], data: Path, made: Manifest
-) -> dict[str, tuple[Path, ModelInfo]]:
-    """By a name of its own, each run and what it says; all are looked at before any is run."""
+def _runs(models: Sequence[str | Path], dataset: StoredDataset) -> dict[str, TrainedModel]:
+    """Return the models by a short unique name; each is checked before any is run."""
     folders = [trained_model.resolve_model_path(model) for model in models]
     resolved = [folder.resolve() for folder in folders]
     for place, folder in enumerate(resolved):
         if folder in resolved[:place]:
             raise RunError(f"--compare {folders[place]}: is named twice; name each run once")
-    found = [(folder, trained_model.read(folder)) for folder in folders]
-    for folder, info in found:
+    opened = [TrainedModel.open(folder) for folder in folders]
+    for model in opened:
         try:
-            predict_split.require_compatible(folder, info, data, made)
+            predict_split.require_compatible(model, dataset)
         except DatasetError as error:
-            raise RunError(f"--compare {folder}: does not fit the dataset: {error}") from error
-    return dict(zip(comparison.shorten_to_unique_names(resolved), found, strict=True))
+            raise RunError(
+                f"--compare {model.folder}: does not fit the dataset: {error}"
+            ) from error
+    return dict(zip(comparison.shorten_to_unique_names(resolved), opened, strict=True))
 
 
 def _answer(
-    name: str,
-    run: Path,
-    info: ModelInfo,
-    data: Path,
-    made: Manifest,
-    split: Split,
-    config: Config,
+    name: str, model: TrainedModel, dataset: StoredDataset, split: Split, config: Config
 ) -> _Answer:
-    log.info("%s: evaluating %s", name, run)
-    predict_split.warn_of_leakage(info, made, split)
-    network, _ = serving_model.load(run)
+    log.info("%s: evaluating %s", name, model.folder)
+    predict_split.warn_about_leakage(model, dataset, split)
+    network = model.load_network()
     kept: list[npt.NDArray[np.uint8]] = []
 
     def keep(faces: EvaluatedImages) -> None:
@@ -150,21 +143,20 @@ def _answer(
 
     given, rows = predict_split.predict(
         predict_split.keras_predict_fn(network),
-        info,
-        data,
-        made,
+        model,
+        dataset,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip_tta,
-        offer=keep,
+        flip_tta=config.inference.flip_tta,
+        on_batch=keep,
     )
     try:
         result = classification.compute_metrics(
-            rows[schema.LABEL], given, made.classes, config.seed
+            rows[schema.LABEL], given, dataset.classes, config.seed
         )
     except ValueError as error:
-        raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
-    return _Answer(name, run, info, network, given, rows, result, np.concatenate(kept))
+        raise RunError(f"{model.folder}: its model cannot be evaluated: {error}") from error
+    return _Answer(name, model, network, given, rows, result, np.concatenate(kept))
 
 
 def _compared(
@@ -202,11 +194,11 @@ def _entry(
     network = summarize_network(answer.network)
     return ModelResult(
         name=answer.name,
-        path=str(answer.run.resolve()),
-        sha256=answer.info.sha256,
-        dataset_checksum=answer.info.dataset_checksum,
-        network=answer.info.network,
-        size=answer.info.size,
+        path=str(answer.model.folder.resolve()),
+        sha256=answer.model.info.sha256,
+        dataset_checksum=answer.model.info.dataset_checksum,
+        network=answer.model.info.network,
+        size=answer.model.info.size,
         precision=network.precision,
         cost=Cost(
             network.parameters, network.multiply_adds, tuple(network.uncounted_layers), speed

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.config import Config
-from fer_pipeline.data import manifest, schema
+from fer_pipeline.data import schema
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, RunError
@@ -26,8 +27,8 @@ from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.learning.inference import backend, predict_split, serving_model, trained_model
 from fer_pipeline.learning.inference.backend import InferenceBackend
-from fer_pipeline.learning.inference.predictor import Predict, with_litert
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference.predictor import PredictFn, make_litert_predict_fn
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.metrics import calibration, classification, tables, train_test_overlap
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.samples import SampleSelector
@@ -101,40 +102,44 @@ def evaluate(
     data = parse_path(dataset)
     output_folder = OutputFolder(parse_path(output), EVALUATION, overwrite=overwrite)
     output_folder.ensure_writable()
-    made = manifest.read(data)
-    manifest.require(data, made, split)
-    if made.rows_of(Split.TRAIN):
+    stored = StoredDataset.open(data)
+    made = stored.manifest
+    stored.require_split(split)
+    if stored.row_count(Split.TRAIN):
         # For the copies: what is missing there is told before all the work.
-        manifest.require(data, made, Split.TRAIN)
-    info, content = trained_model.read_model(run)
-    network = serving_model.from_bytes(content, info.network)
+        stored.require_split(Split.TRAIN)
+    trained = TrainedModel.open(run)
+    info, content = trained.info, trained.read_content()
+    network = serving_model.load_model_content(content, info.network)
     # A report is of the model itself unless something else is asked for.
     litert = config.inference.backend == "litert"
-    chosen = backend.choose_backend(run, info, content, "litert" if litert else "keras")
-    predict_split.require_compatible(run, info, data, made)
+    chosen = backend.choose_backend(trained, content, "litert" if litert else "keras")
+    predict_split.require_compatible(trained, stored)
     inspection = LayerInspector(network)
     drawn = inspection.select_layers(layers)
     _require_row(data, made, split, image)
-    predict_split.warn_of_leakage(info, made, split)
+    predict_split.warn_about_leakage(trained, stored, split)
     gallery = SampleSelector(made.classes, config.seed, image)
     probabilities, rows = predict_split.predict(
         _answers(network, chosen, config),
-        info,
-        data,
-        made,
+        trained,
+        stored,
         split,
         batch_size=config.inference.batch_size,
-        flip=config.inference.flip_tta,
-        offer=gallery.update,
+        flip_tta=config.inference.flip_tta,
+        on_batch=gallery.update,
     )
-    copied = predict_split.copies_in_training(data, made, split, rows)
+    copied = predict_split.find_copies_in_training(stored, split, rows)
     labels = rows[schema.LABEL]
     try:
         result = _measured(probabilities, labels, copied, made, config.seed)
     except ValueError as error:
         raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
     with output_folder.writing():
-        _write(output_folder, predict_split.table(probabilities, rows, copied, made.classes))
+        _write(
+            output_folder,
+            predict_split.make_predictions_table(probabilities, rows, copied, made.classes),
+        )
         title = _title(run, data, split, chosen, config)
         evaluation_plots.plot_metrics(
             result.metrics,
@@ -149,7 +154,7 @@ def evaluate(
         about = {
             **_about(run, info, data, made, split),
             "flip_tta": config.inference.flip_tta,
-            "backend": chosen.said(),
+            "backend": chosen.to_dict(),
             "versions": versions.package_versions(*_PACKAGES),
         }
         text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
@@ -190,10 +195,12 @@ def _write(output_folder: OutputFolder, table: pa.Table) -> None:
         output_folder.retract()
 
 
-def _answers(network: Any, chosen: InferenceBackend, config: Config) -> Predict:
+def _answers(network: Any, chosen: InferenceBackend, config: Config) -> PredictFn:
     if chosen.name == "keras":
         return predict_split.keras_predict_fn(network)
-    return with_litert(chosen.content, config.inference.batch_size, timing.available_cores())
+    return make_litert_predict_fn(
+        chosen.content, config.inference.batch_size, timing.available_cores()
+    )
 
 
 def _title(run: Path, data: Path, split: Split, chosen: InferenceBackend, config: Config) -> str:

@@ -17,9 +17,13 @@ from fer_pipeline.io.paths import is_local, parse_path
 from fer_pipeline.learning.analysis.network_summary import summarize_network
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.export.verify import ReferenceModel, benchmark_exports
-from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.inference.export_manifest import INT8, ExportedModel, ExportManifest
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference import trained_model
+from fer_pipeline.learning.inference.export_manifest import (
+    LITERT_INT8,
+    ExportedModel,
+    ExportManifest,
+)
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.text import format_table
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
@@ -27,7 +31,7 @@ _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
 
 def default_forms(dataset: str | Path | None) -> list[str]:
     """The forms that are exported where none is named: all that can be."""
-    return [form for form in EXPORT_FILES if form != INT8 or dataset is not None]
+    return [form for form in EXPORT_FILES if form != LITERT_INT8 or dataset is not None]
 
 
 def folder_of(model: str | Path, output: str | Path | None) -> Path:
@@ -39,7 +43,7 @@ def folder_of(model: str | Path, output: str | Path | None) -> Path:
     if output is not None:
         return parse_path(output)
     run = trained_model.resolve_model_path(model)
-    if trained_model.is_shipped(run):
+    if trained_model.is_bundled(run):
         raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
     return run / EXPORT_FOLDER
 
@@ -76,26 +80,28 @@ def export(
     """
     run = trained_model.resolve_model_path(model)
     output_folder = OutputFolder(folder_of(model, output), EXPORT, overwrite=overwrite)
-    if INT8 in forms and dataset is None:
+    if LITERT_INT8 in forms and dataset is None:
         raise RunError(
-            f"{run}: {INT8} is calibrated on faces; --dataset names the folder of a preprocess job"
+            f"{run}: {LITERT_INT8} is calibrated on faces; --dataset names the folder of a"
+            " preprocess job"
         )
-    if INT8 not in forms and dataset is not None:
+    if LITERT_INT8 not in forms and dataset is not None:
         raise RunError(
-            f"{dataset}: no form that is asked for needs a dataset; add --format {INT8}, or leave"
-            " --dataset out"
+            f"{dataset}: no form that is asked for needs a dataset; add --format {LITERT_INT8}, or"
+            " leave --dataset out"
         )
     output_folder.ensure_writable()
-    trained, info = serving_model.load(run)
-    original = ReferenceModel.of(run, trained, info, dataset, config.seed)
-    rounded = formats.run_model(trained, original.images)
+    model_on_disk = TrainedModel.open(model)
+    info, trained = model_on_disk.info, model_on_disk.load_network()
+    original = ReferenceModel.build(model_on_disk, trained, dataset, config.seed)
+    rounded = formats.predict_on_cpu(trained, original.images)
     rounding = formats.largest_difference(rounded, original.expected)
     with TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         made = [original.write(form, scratch) for form in dict.fromkeys(forms)]
         computes = summarize_network(trained).precision
         result = _result(
-            original, info, computes, rounding, benchmark_exports(made, run, info, scratch)
+            original, info, computes, rounding, benchmark_exports(made, model_on_disk, scratch)
         )
         _publish(result, scratch, output_folder, config)
     return result
@@ -110,7 +116,7 @@ def _result(
 ) -> ExportManifest:
     return ExportManifest(
         model={
-            "path": str(original.run.resolve()),
+            "path": str(original.model.folder.resolve()),
             "sha256": info.sha256,
             "dataset_checksum": info.dataset_checksum,
         },
@@ -118,7 +124,7 @@ def _result(
         size=info.size,
         normalization=asdict(info.normalization),
         enhancement=info.enhancement.model_dump(mode="json"),
-        signature=formats.signature(info.size, len(info.classes)),
+        signature=formats.describe_signature(info.size, len(info.classes)),
         precision=precision,
         rounding=rounding,
         images=len(original.images),
@@ -188,8 +194,8 @@ def summary(made: ExportManifest, folder: Path) -> str:
             f" {float(agreement.float_accuracy):.2%}, the same emotion for"
             f" {float(agreement.agreement):.2%}"
         )
-        if agreement.unequal:
-            lines.append(f"score takes it only with --backend litert: {agreement.unequal}")
+        if agreement.mismatch_reason:
+            lines.append(f"score takes it only with --backend litert: {agreement.mismatch_reason}")
     if made.rounding:
         lines.append(
             f"the run itself computes in {made.precision}: its probabilities differ from those in"

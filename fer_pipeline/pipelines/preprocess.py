@@ -280,7 +280,7 @@ def summary(made: Manifest, output: str) -> str:
     rows = made.rows
     kept = sum(sum(of_split.values()) for of_split in rows.kept.values())
     table = [[name, *(f"{made.counts[split][name]:,}" for split in Split)] for name in made.classes]
-    table.append(["all", *(f"{made.rows_of(split):,}" for split in Split)])
+    table.append(["all", *(f"{made.row_count(split):,}" for split in Split)])
     header = ["", *(str(split) for split in Split)]
     lines = [format_table(table, header, ["left", "right", "right", "right"]), ""]
     lines.append(

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.config import Config
-from fer_pipeline.data import manifest, schema
+from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, StorageError
-from fer_pipeline.io.paths import parse_local_path, parse_path
+from fer_pipeline.io.paths import parse_local_path
 from fer_pipeline.learning.input import augmentation_examples
 from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, enabled_operations
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
@@ -46,20 +46,20 @@ def preview(dataset: str, config: Config, picture: Path) -> str:
             "nothing to preview: training changes no image; set one of training.augmentation"
             f" ({', '.join(OPERATIONS)}) or training.mixup_alpha"
         )
-    folder, path = parse_path(dataset), parse_local_path(picture)
+    path = parse_local_path(picture)
     if path.suffix != ".png":
         raise StorageError(f"{path}: a preview is drawn as .png; name a file that ends so")
-    made = manifest.read(folder)
-    pixels, labels = _one_per_class(folder, len(made.classes), config)
+    stored = StoredDataset.open(dataset)
+    pixels, labels = _one_per_class(stored, config)
     images = pixels.astype(np.float32)
-    names = [made.classes[label] for label in labels]
+    names = [stored.classes[label] for label in labels]
     single = augmentation_examples.per_operation_examples(images, training.augmentation, seed)
     room = drawing.free_columns(single)
     drawn = augmentation_examples.sampled_examples(
-        images, labels, made.classes, training, seed, room
+        images, labels, stored.classes, training, seed, room
     )
     examples = drawing.AugmentationExamples(names, images, single, drawn)
-    title = f"Augmentation in training, on {folder.resolve().name}"
+    title = f"Augmentation in training, on {stored.name}"
     drawing.draw_augmentation_preview(examples, title, _subtitle(config), path)
     return f"{', '.join(on)} on {len(images)} images: {path}"
 
@@ -76,17 +76,17 @@ def _subtitle(config: Config) -> str:
 
 
 def _one_per_class(
-    folder: Path, classes: int, config: Config
+    dataset: StoredDataset, config: Config
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """An image of each class that has any, of shape (rows, size, size), and their labels."""
     options = LoaderOptions(config.inference.batch_size)
-    loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, options)
+    loader = BatchLoader(dataset, Split.TRAIN, options)
     rng = np.random.default_rng(config.seed)
     # The row with the highest number wins: one pass, in which every row has the same chance.
     highest: dict[int, tuple[float, npt.NDArray[Any]]] = {}
     for pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
         numbers = rng.random(len(pixels))
-        for label in range(classes):
+        for label in range(len(dataset.classes)):
             own = np.where(columns[schema.LABEL] == label, numbers, -1)
             row = int(own.argmax())
             if own[row] > highest.get(label, (-1,))[0]:

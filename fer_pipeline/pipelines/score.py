@@ -10,7 +10,7 @@ from typing import Any
 
 from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset, is_dataset
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.record import LabelResolver
 from fer_pipeline.errors import InputError, RunError
@@ -18,10 +18,10 @@ from fer_pipeline.io import versions as provenance
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.paths import parse_path
-from fer_pipeline.learning.inference import backend, trained_model
+from fer_pipeline.learning.inference import backend
 from fer_pipeline.learning.inference.backend import InferenceBackend
-from fer_pipeline.learning.inference.predictor import PredictorConfig, predictor
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference.predictor import PredictorConfig, load_predict_fn
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.spark import score_images
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.read_records import ParseOptions
@@ -98,10 +98,10 @@ def score(
     """
     output_folder = OutputFolder(parse_path(output).absolute(), SCORES, overwrite=overwrite)
     output_folder.ensure_writable()
-    run = trained_model.resolve_model_path(model)
-    info, content = trained_model.read_model(run)
+    trained = TrainedModel.open(model)
+    run, info, content = trained.folder, trained.info, trained.read_content()
     outcomes = _outcomes(run, info, config.inference)
-    chosen = backend.choose_backend(run, info, content, config.inference.backend)
+    chosen = backend.choose_backend(trained, content, config.inference.backend)
     load = _loader(spark, chosen, info, config.inference)
     with output_folder.writing():
         made, known = _scored(spark, inputs, output_folder.path, config, info, load)
@@ -121,7 +121,7 @@ def score(
             unscored=dict(made.reasons),
             files=made.files,
             model={"run": str(run.absolute()), "sha256": info.sha256},
-            backend=chosen.said(),
+            backend=chosen.to_dict(),
             flip_tta=config.inference.flip_tta,
             min_confidence=config.inference.min_confidence,
             versions=provenance.package_versions(*_PACKAGES),
@@ -159,7 +159,7 @@ def _loader(
     )
 
     def load() -> Callable[[Pixels], Any]:
-        return predictor(shared.value, settings)
+        return load_predict_fn(shared.value, settings)
 
     return load
 
@@ -174,11 +174,12 @@ def _scored(
 ) -> tuple[ScoringTotals, int | None]:
     """Scores whatever the inputs are; also how many images there must be, where that is known."""
     least = config.inference.min_confidence
-    if len(inputs) == 1 and manifest.exists_at(inputs[0]):
+    if len(inputs) == 1 and is_dataset(inputs[0]):
         path = parse_path(inputs[0])
-        dataset = manifest.read(path)
-        manifest.require_files(path, dataset)
-        manifest.require_enhancement(path, dataset, info.enhancement)
+        stored = StoredDataset.open(path)
+        stored.require_all_files()
+        stored.require_enhancement(info.enhancement)
+        dataset = stored.manifest
         rows = score_images.dataset_rows(spark, path, dataset)
         crops = score_images.crops_of_dataset(dataset, info.size)
         return score_images.score(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fer_pipeline.config import Config
-from fer_pipeline.data import manifest
-from fer_pipeline.io.paths import parse_path
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.learning.analysis import network_summary
 from fer_pipeline.learning.networks import registry
 
@@ -32,8 +31,8 @@ def summarize(config: Config, dataset: str | None, picture: Path) -> str:
     if dataset is None:
         size, classes = config.image.size, config.class_names
     else:
-        made = manifest.read(parse_path(dataset))
-        size, classes = made.image.size, made.classes
+        stored = StoredDataset.open(dataset)
+        size, classes = stored.image_size, stored.classes
     network = registry.build_network(config.model.name, size, len(classes), config.model.options)
     drawn = network_summary.draw_graph(network, picture)
     return "\n".join(

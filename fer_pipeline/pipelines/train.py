@@ -119,11 +119,11 @@ def train(
     """
     begun = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     if not begun:
-        return trained_model.read(parse_path(output))
+        return trained_model.read_model_info(parse_path(output))
     plan = TrainingRun.build(begun.dataset, begun.folder, begun.config, begun.found)
     with with_resume_hint(), begun.writing():
         run_training(plan, begun.found, resumed=resume)
-    return trained_model.read(begun.folder)
+    return trained_model.read_model_info(begun.folder)
 
 
 @contextlib.contextmanager
@@ -260,7 +260,7 @@ def _from_anywhere(config: Config) -> Config:
     located = {name: trained_model.resolve_model_path(name) for name in distillation.teachers}
     teachers = [
         # A model of the package is at another place on each machine.
-        name if folder == trained_model.PRETRAINED / name else str(folder.absolute())
+        name if folder == trained_model.PRETRAINED_FOLDER / name else str(folder.absolute())
         for name, folder in located.items()
     ]
     changed = distillation.model_copy(update={"teachers": teachers})
@@ -284,7 +284,7 @@ def _require_that_of(folder: Path, config: Config, made: Manifest) -> None:
     resume_checks.require_same_config(
         folder, load_stored_config(folder / CONFIG_FILE).to_dict(), config
     )
-    info = trained_model.read(folder)
+    info = trained_model.read_model_info(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
             f"{folder}: is finished, with a temperature of {info.temperature:.6g};"
@@ -365,7 +365,7 @@ def _publish(plan: TrainingRun, keeper: RunCheckpointer) -> ModelInfo:
     OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated()
     plot_training(rounds, title, folder)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
-    serving_model.save(model, folder / RunFile.MODEL)
+    serving_model.save_model(model, folder / RunFile.MODEL)
     formats.write_weights(model, folder)
     info = ModelInfo(
         classes=made.classes,

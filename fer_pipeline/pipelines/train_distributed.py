@@ -81,7 +81,7 @@ def train_distributed(
     begun = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = parse_path(output)
     if not begun:
-        return trained_model.read(folder)
+        return trained_model.read_model_info(folder)
     part = functools.partial(
         _take_part, begun.dataset.folder.absolute(), folder.absolute(), begun.config, resume
     )
@@ -100,7 +100,7 @@ def train_distributed(
             f"{folder}: the workers wrote a run that is not there; on a cluster the output must be"
             " a folder that all machines share"
         )
-    return trained_model.read(folder)
+    return trained_model.read_model_info(folder)
 
 
 def _take_part(

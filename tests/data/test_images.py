@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_pipeline.data.images import decode_gray, predict_with_flip, resize
+from fer_pipeline.data.images import decode_gray, resize
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 30), np.uint8)
@@ -228,22 +228,3 @@ def test_resizing_takes_a_part_of_a_larger_array():
     image = noise(96, 192, 0)
     expected = resize(np.ascontiguousarray(image[:, ::2]), 48)
     np.testing.assert_array_equal(resize(image[:, ::2], 48), expected)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 5), st.integers(1, 6), st.integers(0, 2**31))
-def test_flips_are_averaged(count, size, seed):
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (count, size, size), np.uint8)
-    weights = random.random((size * size, 3))
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        assert images.dtype == np.uint8
-        assert images.flags.c_contiguous
-        return (images.reshape(count, size * size) @ weights).astype(np.float32)
-
-    found = predict_with_flip(predict, pixels)
-    # Both images have the same mean: that of the columns x and size - 1 - x.
-    mean = (pixels.astype(float) + pixels[:, :, ::-1]) / 2
-    assert found.dtype == np.float32
-    assert found == pytest.approx(mean.reshape(count, size * size) @ weights, rel=1e-5)

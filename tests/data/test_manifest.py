@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset, is_dataset
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.manifest import (
     DataFile,
@@ -66,7 +66,7 @@ def text_of(folder) -> str:
 
 def test_what_is_written_is_read(tmp_path):
     made().write(tmp_path)
-    assert manifest.read(tmp_path) == made()
+    assert StoredDataset.open(tmp_path).manifest == made()
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
@@ -83,7 +83,7 @@ def test_what_is_written_is_read(tmp_path):
 )
 def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
     made(image=ImageInfo(size=8, dtype="float32", normalization=normalization)).write(tmp_path)
-    found = manifest.read(tmp_path).image.normalization
+    found = StoredDataset.open(tmp_path).manifest.image.normalization
     assert found == normalization
     assert found.table().tobytes() == normalization.table().tobytes()
 
@@ -108,8 +108,10 @@ def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_pat
     del old["labels"], old["image"]["enhancement"]
     (tmp_path / "manifest.json").write_text(json.dumps(old))
 
-    assert manifest.read(tmp_path) == made(labels=LabelInfo(votes=None, target="hard"))
-    assert manifest.read(tmp_path).image.enhancement == Enhancement()
+    assert StoredDataset.open(tmp_path).manifest == made(
+        labels=LabelInfo(votes=None, target="hard")
+    )
+    assert StoredDataset.open(tmp_path).manifest.image.enhancement == Enhancement()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_pat
 )
 def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_path, labels, soft):
     made(labels=labels).write(tmp_path)
-    found = manifest.read(tmp_path)
+    found = StoredDataset.open(tmp_path).manifest
     assert found.labels == labels
     assert found.labels.distribution is soft
 
@@ -132,27 +134,26 @@ def test_images_enhanced_otherwise_are_refused(tmp_path):
     image = ImageInfo(
         size=8, dtype="uint8", normalization=Normalization.unit(), enhancement=equalized
     )
-    manifest.require_enhancement(tmp_path, made(), Enhancement())
-    manifest.require_enhancement(tmp_path, made(image=image), equalized)
+    StoredDataset(tmp_path, made()).require_enhancement(Enhancement())
+    StoredDataset(tmp_path, made(image=image)).require_enhancement(equalized)
     with pytest.raises(DatasetError) as raised:
-        manifest.require_enhancement(tmp_path, made(image=image), Enhancement(denoise=3))
-    assert str(raised.value) == (
-        f"{tmp_path}: its images are enhanced by equalize, the model learned from images enhanced"
-        " by denoise=3; prepare the dataset with the model's image.enhancement"
-    )
+        StoredDataset(tmp_path, made(image=image)).require_enhancement(Enhancement(denoise=3))
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path}: the enhancement of its images is equalize, ")
+    assert "with denoise=3; prepare the dataset with the model's image.enhancement" in message
 
 
 def test_a_second_one_takes_the_place_of_the_first(tmp_path):
     made().write(tmp_path)
     made(checksum="f" * 16).write(tmp_path)
-    assert manifest.read(tmp_path).checksum == "f" * 16
+    assert StoredDataset.open(tmp_path).manifest.checksum == "f" * 16
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_files_and_rows_are_counted_by_split():
-    assert made().files_of(Split.TRAIN) == FILES[:2]
-    assert made().files_of(Split.TEST) == FILES[2:]
-    assert {split: made().rows_of(split) for split in Split} == {
+    assert made().files_in(Split.TRAIN) == FILES[:2]
+    assert made().files_in(Split.TEST) == FILES[2:]
+    assert {split: made().row_count(split) for split in Split} == {
         Split.TRAIN: 7,
         Split.VALIDATION: 0,
         Split.TEST: 2,
@@ -160,24 +161,24 @@ def test_files_and_rows_are_counted_by_split():
 
 
 def test_a_folder_is_a_dataset_exactly_with_a_manifest(tmp_path):
-    assert not manifest.exists(tmp_path)
-    assert not manifest.exists(tmp_path / "none")
+    assert not is_dataset(tmp_path)
+    assert not is_dataset(tmp_path / "none")
     made().write(tmp_path)
-    assert manifest.exists(tmp_path)
+    assert is_dataset(tmp_path)
 
 
 def test_a_folder_without_one_is_no_dataset(tmp_path):
-    message = "holds no dataset (no manifest.json); make one with the preprocess job"
+    message = "holds no dataset (no manifest.json); create one with the preprocess job"
     with pytest.raises(DatasetError) as raised:
-        manifest.read(tmp_path)
+        StoredDataset.open(tmp_path)
     assert str(raised.value) == f"{tmp_path}: {message}"
 
 
 def test_a_folder_that_is_not_there_is_no_dataset(tmp_path):
     with pytest.raises(DatasetError) as raised:
-        manifest.read(tmp_path / "none")
+        StoredDataset.open(tmp_path / "none")
     folder = tmp_path / "none"
-    assert str(raised.value) == f"{folder}: no such folder; make one with the preprocess job"
+    assert str(raised.value) == f"{folder}: no such folder; create one with the preprocess job"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_folder_that_is_not_there_is_no_dataset(tmp_path):
 def test_a_broken_one_is_refused(tmp_path, text, key):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DatasetError) as raised:
-        manifest.read(tmp_path)
+        StoredDataset.open(tmp_path)
     expected = f"{tmp_path / 'manifest.json'}: is not a valid manifest: {key}: "
     assert str(raised.value).startswith(expected)
 
@@ -204,7 +205,7 @@ def test_every_cut_of_one_is_refused(tmp_path):
     for end in range(0, len(text), 97):
         (tmp_path / "manifest.json").write_text(text[:end], encoding="utf-8")
         with pytest.raises(DatasetError, match="is not a valid manifest"):
-            manifest.read(tmp_path)
+            StoredDataset.open(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_one_with_a_wrong_value_is_refused_by_its_key(tmp_path, key, value):
     changed = {**json.loads(text_of(tmp_path)), key: value}
     (tmp_path / "manifest.json").write_text(json.dumps(changed))
     with pytest.raises(DatasetError, match=f"is not a valid manifest: {key}"):
-        manifest.read(tmp_path)
+        StoredDataset.open(tmp_path)
 
 
 def newer(tmp_path, **changes: object) -> str:
@@ -230,7 +231,7 @@ def newer(tmp_path, **changes: object) -> str:
     later = {**json.loads(text_of(tmp_path)), "format_version": 3, **changes}
     (tmp_path / "manifest.json").write_text(json.dumps(later))
     with pytest.raises(DatasetError) as raised:
-        manifest.read(tmp_path)
+        StoredDataset.open(tmp_path)
     return str(raised.value)
 
 
@@ -249,7 +250,7 @@ def test_an_older_format_is_refused_with_the_job_to_run_again(tmp_path, changes)
     older = {**json.loads(text_of(tmp_path)), "format_version": 1, **changes}
     (tmp_path / "manifest.json").write_text(json.dumps(older))
     with pytest.raises(DatasetError) as raised:
-        manifest.read(tmp_path)
+        StoredDataset.open(tmp_path)
     message = str(raised.value)
     assert message.startswith(f"{tmp_path}: has format 1, ")
     assert message.endswith("; run preprocess again")
@@ -257,15 +258,15 @@ def test_an_older_format_is_refused_with_the_job_to_run_again(tmp_path, changes)
 
 def test_a_required_split_gives_its_files(tmp_path):
     dataset(tmp_path)
-    found = manifest.read(tmp_path)
-    assert manifest.require(tmp_path, found, Split.TRAIN) == FILES[:2]
-    assert manifest.require(tmp_path, found, Split.TEST) == FILES[2:]
+    stored = StoredDataset.open(tmp_path)
+    assert stored.require_split(Split.TRAIN) == FILES[:2]
+    assert stored.require_split(Split.TEST) == FILES[2:]
 
 
 def test_a_required_split_that_is_empty_is_an_error(tmp_path):
     dataset(tmp_path)
     with pytest.raises(DatasetError) as raised:
-        manifest.require(tmp_path, manifest.read(tmp_path), Split.VALIDATION)
+        StoredDataset.open(tmp_path).require_split(Split.VALIDATION)
     assert str(raised.value) == (
         f"{tmp_path}: the validation split is empty;"
         " rows per split: train (7), validation (0), test (2)"
@@ -275,7 +276,7 @@ def test_a_required_split_that_is_empty_is_an_error(tmp_path):
 def test_a_split_of_files_without_rows_is_empty_too(tmp_path):
     nothing = DataFile(path="split=validation/part-e.parquet", split="validation", rows=0, bytes=9)
     with pytest.raises(DatasetError, match="the validation split is empty"):
-        manifest.require(tmp_path, made(files=[*FILES, nothing]), Split.VALIDATION)
+        StoredDataset(tmp_path, made(files=[*FILES, nothing])).require_split(Split.VALIDATION)
 
 
 def test_a_data_file_that_is_missing_is_an_error(tmp_path):
@@ -283,8 +284,8 @@ def test_a_data_file_that_is_missing_is_an_error(tmp_path):
     path = tmp_path / FILES[1].path
     path.unlink()
     with pytest.raises(DatasetError) as raised:
-        manifest.require(tmp_path, manifest.read(tmp_path), Split.TRAIN)
-    expected = f"{path}: is missing, the manifest says 6 bytes; run preprocess again"
+        StoredDataset.open(tmp_path).require_split(Split.TRAIN)
+    expected = f"{path}: is missing, the manifest states 6 bytes; run preprocess again"
     assert str(raised.value) == expected
 
 
@@ -294,6 +295,6 @@ def test_a_data_file_of_another_length_is_an_error(tmp_path, length):
     path = tmp_path / FILES[0].path
     path.write_bytes(bytes(length))
     with pytest.raises(DatasetError) as raised:
-        manifest.require(tmp_path, manifest.read(tmp_path), Split.TRAIN)
-    expected = f"{path}: has {length} bytes, the manifest says 5 bytes; run preprocess again"
+        StoredDataset.open(tmp_path).require_split(Split.TRAIN)
+    expected = f"{path}: has {length} bytes, the manifest states 5 bytes; run preprocess again"
     assert str(raised.value) == expected

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
 from tests.helpers.object_store import BUCKET, names, served
@@ -23,8 +23,8 @@ def test_preprocess_over_what_a_killed_one_left(jobs, home, dataset, environment
         storage.touch(parse_path(f"{out}/{name}"))
     options = ("--config", "small.yaml", "--input", "faces.csv", "--output", out)
     jobs.run("preprocess", *options, cwd=home, **environment).expect_success()
-    made = manifest.read(parse_path(out))
-    manifest.require_files(parse_path(out), made)
+    made = StoredDataset.open(parse_path(out)).manifest
+    StoredDataset.open(parse_path(out)).require_all_files()
     assert made.checksum == dataset.manifest["checksum"]
     # What is younger than a day may be another job's that is still writing.
     assert names(out) - {*made.all_files()} == {"manifest.json", "config.yaml", left}

@@ -24,7 +24,7 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any)
         known: Attributes of `RunInfo` for which the test has a value of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    serving_model.save(model, folder / RunFile.MODEL)
+    serving_model.save_model(model, folder / RunFile.MODEL)
     values: dict[str, Any] = {
         "size": model.input_shape[1],
         "normalization": Normalization.centered(),

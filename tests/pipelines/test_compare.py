@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fer_pipeline.config import Config, load_config
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.images import resize
 from fer_pipeline.data.normalization import Normalization
@@ -18,6 +18,7 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
 from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance
 from fer_pipeline.pipelines.compare import OUTPUTS, compare, summary
@@ -124,7 +125,8 @@ class TestOutputs:
         test = splits["test"]
         right = []
         for run in runs:
-            model, info = serving_model.load(run)
+            trained = TrainedModel.open(run)
+            model, info = trained.load_network(), trained.info
             pixels = np.stack([resize(image, info.size) for image in test.pixels])
             right.append(np.argmax(model.predict_on_batch(pixels[..., None]), 1) == test.labels)
         assert found.pairs == significance.compare_classifiers(np.array(right))
@@ -334,4 +336,4 @@ def test_the_dataset_is_not_changed(dataset, compared):
     assert sorted(path.name for path in dataset.iterdir()) == [
         *("manifest.json", "split=test", "split=train"),
     ]
-    assert manifest.read(dataset).checksum == CHECKSUM
+    assert StoredDataset.open(dataset).manifest.checksum == CHECKSUM

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline.config import Config, load_config
-from fer_pipeline.data import images, manifest
+from fer_pipeline.data import images
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.manifest import ImageInfo
 from fer_pipeline.data.normalization import Normalization
@@ -66,7 +67,7 @@ def make_dataset(splits: dict[str, Any], write_dataset: Callable[..., Path]) -> 
 
     def make(folder: Path, dtype: str = "uint8", **changes: object) -> Path:
         write_dataset(folder, splits, dtype=dtype)
-        manifest.read(folder).model_copy(update=changes).write(folder)
+        StoredDataset.open(folder).manifest.model_copy(update=changes).write(folder)
         return folder
 
     return make
@@ -422,7 +423,7 @@ class TestCopies:
 
     def test_a_train_split_that_is_missing(self, run, make_dataset, tmp_path):
         data = make_dataset(tmp_path / "data")
-        (file,) = manifest.read(data).files_of(Split.TRAIN)
+        (file,) = StoredDataset.open(data).manifest.files_in(Split.TRAIN)
         path = data / file.path
         with path.open("r+b") as opened:
             opened.seek(-12, os.SEEK_END)

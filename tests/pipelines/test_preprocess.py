@@ -211,7 +211,7 @@ def test_more_partitions_than_rows(prepare, csv_file, picture, line, stored) -> 
 def _groups(made, split: str) -> list[list[int]]:
     """The labels in each row group, in the order in which they are read."""
     found = []
-    for file in made.manifest.files_of(Split(split)):
+    for file in made.manifest.files_in(Split(split)):
         reader = pq.ParquetFile(made.folder / file.path)
         for group in range(reader.num_row_groups):
             found.append(reader.read_row_group(group, ["label"]).column(0).to_pylist())
@@ -232,7 +232,7 @@ def test_many_readers_can_share_what_is_left_of_drawn_splits(
     )
 
     groups = _groups(made, "train")
-    assert sum(map(len, groups)) == made.manifest.rows_of(Split.TRAIN) > 3200
+    assert sum(map(len, groups)) == made.manifest.row_count(Split.TRAIN) > 3200
     assert len(groups) >= 64
 
 
@@ -257,7 +257,7 @@ def test_row_groups_hold_mixed_classes(made) -> None:
 
 
 def test_variants_of_an_image_stand_apart(made) -> None:
-    for file in made.manifest.files_of(Split.TRAIN):
+    for file in made.manifest.files_in(Split.TRAIN):
         records = pq.ParquetFile(made.folder / file.path).read(["record"]).column(0).to_numpy()
         # Of some thousand rows a few neighbours are of one image by chance.
         assert (records[1:] == records[:-1]).mean() < 0.05

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from fer_pipeline.config import load_config
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.input import augmentation_examples
 from fer_pipeline.learning.input.augmentation import make_augment_fn
@@ -140,7 +140,7 @@ def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path)
     kept = rows.labels != 1
     some = dataclasses.replace(rows, pixels=rows.pixels[kept], labels=rows.labels[kept])
     write_dataset(tmp_path / "d", {"train": some})
-    assert manifest.read(tmp_path / "d").classes == list(CLASSES)
+    assert StoredDataset.open(tmp_path / "d").manifest.classes == list(CLASSES)
     said = preview(str(tmp_path / "d"), chosen(training__mixup_alpha=0.4), tmp_path / "it.png")
     assert said.startswith("mixup on 2 images: ")
 

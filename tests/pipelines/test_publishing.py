@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline.data import manifest
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
 
@@ -140,10 +140,10 @@ def test_there_is_a_whole_dataset_at_every_moment_of_an_overwrite(prepare, files
 
     def read_repeatedly() -> None:
         while not finished.is_set():
-            before = manifest.read(folder)
+            before = StoredDataset.open(folder).manifest
             missing = [file.path for file in before.files if not (folder / file.path).is_file()]
             # Files are deleted only once the manifest names others.
-            if missing and manifest.read(folder) == before:
+            if missing and StoredDataset.open(folder).manifest == before:
                 missing_files.append(missing)
             checksums.add(before.checksum)
 
@@ -156,7 +156,7 @@ def test_there_is_a_whole_dataset_at_every_moment_of_an_overwrite(prepare, files
         reader.join()
 
     assert missing_files == []
-    assert manifest.read(folder) == new.manifest
+    assert StoredDataset.open(folder).manifest == new.manifest
     assert checksums
 
 

@@ -951,12 +951,12 @@ def test_a_worker_loads_a_model_once(spark, scored, crops, tmp_path) -> None:
     another = make_run(tmp_path / "run", seed=7)
 
     def loads(batches):
-        from fer_pipeline.learning.inference.predictor import predictor
+        from fer_pipeline.learning.inference.predictor import load_predict_fn
 
         for _ in batches:
             # So that one worker does not take the tasks of both.
             time.sleep(1)
-            found = predictor.cache_info()
+            found = load_predict_fn.cache_info()
             yield pa.RecordBatch.from_pylist(
                 [{"pid": os.getpid(), "loads": found.misses, "uses": found.hits}]
             )

@@ -28,6 +28,7 @@ from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageErro
 from fer_pipeline.io import interrupts
 from fer_pipeline.io import versions as provenance
 from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training.callbacks import BestWeights
@@ -97,7 +98,7 @@ def contents(folder):
 
 
 def weights_of(folder):
-    return serving_model.load(folder)[0].get_weights()
+    return TrainedModel.open(folder).load_network().get_weights()
 
 
 def same(one, other):
@@ -271,7 +272,7 @@ class TestLearning:
         assert float(rows[-1]["validation_loss"]) < 0.5 * float(rows[0]["validation_loss"])
         assert info.best_accuracy > 0.9
         # And what is kept does it, from raw pixels.
-        model, _ = serving_model.load(tmp_path)
+        model = TrainedModel.open(tmp_path).load_network()
         pixels, labels = zip(
             *(
                 (p, o["label"])
@@ -378,7 +379,7 @@ class TestTemperature:
 
     def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("training.select_best_by=last"))
-        model, _ = serving_model.load(tmp_path)
+        model = TrainedModel.open(tmp_path).load_network()
         rows = make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
         pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
         logits = self.logits(model, pixels)
@@ -401,7 +402,7 @@ class TestTemperature:
 
     def test_can_be_given(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("model.temperature=2.5"))
-        model, _ = serving_model.load(tmp_path)
+        model = TrainedModel.open(tmp_path).load_network()
         assert info.temperature == 2.5
         pixels = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), np.uint8)
         expected = tf.nn.softmax(self.logits(model, pixels) / 2.5).numpy()
@@ -411,7 +412,7 @@ class TestTemperature:
     def test_is_1_without_validation(self, bright_and_dark, write_dataset, tmp_path):
         data = write_dataset(tmp_path / "data", {"train": bright_and_dark(TRAIN, 5)})
         info = train(str(data), str(tmp_path / "run"), chosen())
-        model, _ = serving_model.load(tmp_path / "run")
+        model = TrainedModel.open(tmp_path / "run").load_network()
         assert info.temperature == 1
         assert "temperature" not in [layer.name for layer in model.layers]
 
@@ -651,7 +652,7 @@ class TestTrain:
 
     def test_model_json_tells_the_truth(self, trained, easy_dataset):
         folder, info = trained
-        assert trained_model.read(folder) == info
+        assert trained_model.read_model_info(folder) == info
         network = registry.build_network("system_a", SIZE, 3, {"hidden": 8})
         rows = table(folder / "history.csv")
         accuracies = [float(row["validation_accuracy"]) for row in rows]
@@ -685,7 +686,7 @@ class TestTrain:
         assert {"keras", "numpy", "petastorm", "python", "fer_pipeline"} <= set(versions)
         assert any(name.startswith("tensorflow") for name in versions)
         # The model that is kept is as good as it says.
-        model, _ = serving_model.load(folder)
+        model = TrainedModel.open(folder).load_network()
         pixels, others = zip(
             *make_loader(easy_dataset, "validation").iterate_stored_rows(["label"]), strict=True
         )
@@ -851,7 +852,7 @@ class TestOverwrite:
         after = contents(run)
         assert set(after) == OUTPUTS
         assert all(after[name] != before[name] for name in OUTPUTS)
-        assert serving_model.load(run)[1] == info
+        assert TrainedModel.open(run).info == info
         assert info.seed == 7
         assert load_config(run / "config.yaml") == other
 
@@ -892,17 +893,17 @@ class TestOverwrite:
         assert "cannot be written" in one_line(error)
         # Model and description are of one run, or there is none.
         if (run / "model.json").exists():
-            serving_model.load(run)
+            TrainedModel.open(run).load_network()
         else:
             with pytest.raises(RunError, match="its training has not finished"):
-                serving_model.load(run)
+                TrainedModel.open(run).load_network()
 
     def test_a_first_run_that_fails_is_no_run(self, easy_dataset, tmp_path):
         out = tmp_path / "run"
         with pytest.raises(RunError, match="the loss is nan"):
             train(str(easy_dataset), str(out), chosen("training.optimizer.learning_rate=1e30"))
         with pytest.raises(RunError, match="its training has not finished"):
-            serving_model.load(out)
+            TrainedModel.open(out).load_network()
         # What it left is ours, and is replaced without being asked.
         train(str(easy_dataset), str(out), chosen())
         assert set(contents(out)) == OUTPUTS
@@ -927,12 +928,12 @@ class TestJob:
         command = [JOB, "--dataset", easy_dataset, "--output", out]
         done = python(*command, "--config", folder / "config.yaml")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == summary(trained_model.read(out), str(out)) + "\n"
+        assert done.stdout == summary(trained_model.read_model_info(out), str(out)) + "\n"
         assert "Warning" not in done.stderr
         assert "Traceback" not in done.stderr
         assert same(weights_of(out), weights_of(folder))
         assert (out / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
-        assert trained_model.read(out).model_copy(update={"sha256": info.sha256}) == info
+        assert trained_model.read_model_info(out).model_copy(update={"sha256": info.sha256}) == info
 
     def test_that_fails(self, easy_dataset, tmp_path):
         command = [JOB, "--dataset", easy_dataset, "--output", tmp_path / "run"]
@@ -993,5 +994,5 @@ class TestJob:
 
 def test_the_easy_dataset_is_what_these_tests_say(easy_dataset):
     made = Manifest.model_validate_json((easy_dataset / "manifest.json").read_text())
-    assert (made.rows_of("train"), made.rows_of("validation")) == (TRAIN, VALIDATION)
+    assert (made.row_count("train"), made.row_count("validation")) == (TRAIN, VALIDATION)
     assert (made.classes, made.image.size, made.checksum) == (CLASSES, SIZE, CHECKSUM)

@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from fer_pipeline.config import load_config
-from fer_pipeline.data import manifest
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import get_filesystem, parse_path
-from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference import trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.input.parquet_reader import Shard
 from fer_pipeline.learning.training import checkpoint
@@ -88,7 +88,7 @@ class TestRuns:
         assert any("tfevents" in name for name in names(there))
         for name in ("history.csv", "config.yaml"):
             assert storage.read_text(parse_path(f"{there}/{name}")) == (local / name).read_text()
-        weights = [serving_model.load(parse_path(run))[0].get_weights() for run in runs]
+        weights = [TrainedModel.open(parse_path(run)).load_network().get_weights() for run in runs]
         for one, other in zip(*weights, strict=True):
             assert one.tobytes() == other.tobytes()
 
@@ -112,7 +112,7 @@ class TestRuns:
                 train(dataset, there, chosen())
         assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= names(there)
         with pytest.raises(RunError, match="its training has not finished"):
-            trained_model.read(parse_path(there))
+            trained_model.read_model_info(parse_path(there))
         train(dataset, there, chosen(), resume=True)
         whole = storage.read_text(parse_path(f"{runs[0]}/history.csv"))
         assert storage.read_text(parse_path(f"{there}/history.csv")) == whole
@@ -134,14 +134,17 @@ class TestRuns:
 
 
 def test_a_manifest_is_read_from_there(dataset, easy_dataset):
-    assert manifest.read(parse_path(dataset)) == manifest.read(easy_dataset)
+    assert (
+        StoredDataset.open(parse_path(dataset)).manifest
+        == StoredDataset.open(easy_dataset).manifest
+    )
 
 
 def test_without_credentials_or_a_server(dataset, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     get_filesystem(parse_path(dataset)).clear_instance_cache()
     with pytest.raises(StorageError) as error:
-        manifest.read(parse_path(f"{dataset}/elsewhere"))
+        StoredDataset.open(f"{dataset}/elsewhere")
     assert str(error.value).startswith(f"{dataset}/elsewhere/manifest.json: cannot be read: ")
     assert "\n" not in str(error.value)
     get_filesystem(parse_path(dataset)).clear_instance_cache()

@@ -1,7 +1,11 @@
-"""How fast a model's forms are where they score: in a Spark worker, which has one thread."""
+"""Speed of a model's export formats in a Spark worker, which has one thread.
+
+Run as a program, this module measures in a process of its own.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -14,91 +18,96 @@ from typing import Final
 import numpy as np
 
 from fer_pipeline.errors import RunError
+from fer_pipeline.learning.analysis.timing import best_throughput
 from fer_pipeline.learning.export import formats
-from fer_pipeline.learning.inference.export_manifest import FLOAT, INT8
-from fer_pipeline.learning.inference.predictor import Pixels, Predict, PredictorConfig, predictor
+from fer_pipeline.learning.inference.export_manifest import LITERT, LITERT_INT8
+from fer_pipeline.learning.inference.predictor import (
+    Pixels,
+    PredictFn,
+    PredictorConfig,
+    load_predict_fn,
+)
 
 KERAS: Final = "keras"
-"""The run's own `model.keras`, beside the forms of `output_kinds.EXPORT_FILES`."""
+"""Name of the run's own `model.keras`, beside the keys of `output_kinds.EXPORT_FILES`."""
 
-# Always the same, whatever is configured: what an export says holds for all that use it later.
-_BATCH = 256
-# A turn of fewer seconds would be luck more than speed.
-_TURNS, _SECONDS = 5, 0.25
+# Fixed, not configured: all later users of an export rely on the speeds in its description.
+_BATCH_SIZE = 256  # images
+# Shorter turns would measure luck more than speed.
+_TURN_SECONDS = 0.25
 
 
-def measure(files: Mapping[str, Path], network: str, size: int) -> dict[str, float]:
-    """Images a second of each form, on one core, as a worker runs it.
+def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[str, float]:
+    """Measure the images per second of each format on one core, as a Spark worker runs it.
 
-    Measured in a process of its own, because TensorFlow's threads are limited before it computes
-    anything or never. It has one thread, and sees no GPU.
+    It measures in a new process, because the number of TensorFlow's threads can only be set before
+    TensorFlow computes anything. The process has one thread and sees no GPU.
 
     Args:
-        files: The file or folder of each form; `keras` is one of them.
-        network: The network's name in the configuration.
-        size: The side of its images, in pixels.
+        files: File or folder of each format; `keras` is one of the names.
+        network: Name of the network in the configuration.
+        size: Side of the images, in pixels.
 
     Returns:
-        Images a second, by the same names.
+        Images per second, by the same names.
 
     Raises:
         RunError: The process failed.
     """
-    given = {name: str(path.resolve()) for name, path in files.items()}
-    # With -P, nothing in the working folder stands in for a module.
-    command = [sys.executable, "-P", "-m", __name__, json.dumps(given), network, str(size)]
-    there = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment = {**os.environ, **there}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+    paths = {name: str(path.resolve()) for name, path in files.items()}
+    # With -P, no file in the working folder can shadow a module.
+    command = [sys.executable, "-P", "-m", __name__, json.dumps(paths), network, str(size)]
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        last_line = process.stderr.strip().rpartition("\n")[2]
+        reason = last_line or f"exit status {process.returncode}"
         raise RunError(f"{files[KERAS]}: its speed cannot be measured: {reason[:200]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    speeds: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return speeds
 
 
-def speeds(forms: Mapping[str, Predict], pixels: Pixels) -> dict[str, float]:
-    """Images for each second of this process's processor time, after a pass that warms up.
+def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> dict[str, float]:
+    """Measure the images per second of this process's CPU time of several predict functions.
 
-    What else the machine does meanwhile takes no time of it, but slows the caches and the clock:
-    so the forms take turns, and the best of each one's turns counts.
+    CPU time excludes other processes on the machine, which still slow down the caches and the
+    clock; so the functions take turns, and the best turn of each counts.
 
     Args:
-        forms: What is measured, by name.
-        pixels: Uint8 of shape (n, size, size); one call takes them all.
+        predict_fns: Functions from pixels to probabilities, by name.
+        pixels: Images of one call, uint8 of shape (n, size, size).
     """
-    for run in forms.values():
-        run(pixels)
-    turns = [{name: _speed(run, pixels) for name, run in forms.items()} for _ in range(_TURNS)]
-    return {name: max(turn[name] for turn in turns) for name in forms}
+
+    def run(predict_fn: PredictFn) -> int:
+        predict_fn(pixels)
+        return len(pixels)
+
+    runs = {name: functools.partial(run, predict_fn) for name, predict_fn in predict_fns.items()}
+    return best_throughput(runs, time.process_time, _TURN_SECONDS)
 
 
-def _speed(run: Predict, pixels: Pixels) -> float:
-    done, begun = 0, time.process_time()
-    while (passed := time.process_time() - begun) < _SECONDS:
-        run(pixels)
-        done += len(pixels)
-    return done / passed
-
-
-def _loaded(files: Mapping[str, Path], network: str, size: int) -> dict[str, Predict]:
-    """The forms as a worker loads them; Keras first, which limits TensorFlow's threads."""
-    plain = PredictorConfig(KERAS, network, size, batch_size=_BATCH, threads=1)
-    lite = PredictorConfig("litert", network, size, batch_size=_BATCH, threads=1)
-    made = {KERAS: predictor(files[KERAS].read_bytes(), plain)}
+def _load_formats(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
+    """Load the formats as a worker does; Keras first, which sets TensorFlow's threads."""
+    keras_config = PredictorConfig(KERAS, network, size, batch_size=_BATCH_SIZE, threads=1)
+    litert_config = PredictorConfig("litert", network, size, batch_size=_BATCH_SIZE, threads=1)
+    predict_fns = {KERAS: load_predict_fn(files[KERAS].read_bytes(), keras_config)}
     for name, path in files.items():
-        if name in (FLOAT, INT8):
-            made[name] = predictor(path.read_bytes(), lite)
+        if name in (LITERT, LITERT_INT8):
+            predict_fns[name] = load_predict_fn(path.read_bytes(), litert_config)
         elif name != KERAS:
-            made[name] = formats.FORMS[name].load(path)
-    return made
+            predict_fns[name] = formats.EXPORT_FORMATS[name].load(path)
+    return predict_fns
 
 
 def _main(files: str, network: str, size: str) -> None:
     paths = {name: Path(path) for name, path in json.loads(files).items()}
-    shown = formats.reference_images(int(size))
-    pixels = shown[np.arange(_BATCH) % len(shown)]
-    print(json.dumps(speeds(_loaded(paths, network, int(size)), pixels)))
+    images = formats.reference_images(int(size))
+    pixels = images[np.arange(_BATCH_SIZE) % len(images)]
+    print(json.dumps(time_predict_fns(_load_formats(paths, network, int(size)), pixels)))
 
 
 if __name__ == "__main__":

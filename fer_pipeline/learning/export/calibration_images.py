@@ -1,23 +1,24 @@
-"""Faces drawn from a dataset: some to quantise a network on, others to try it on."""
+"""Random images of a dataset that calibrate a quantization, and others that test it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data import images, schema
+from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
-from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.images import resize
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 
-# Of FER2013 a whole split; the bound is for memory and minutes.
-CALIBRATION_ROWS, TRIAL_ROWS = 512, 20_000
-_BATCH = 1024
+CALIBRATION_IMAGES = 512
+TRIAL_IMAGES = 20_000
+"""Bound for memory and time; FER2013's validation split is smaller."""
+
+_BATCH_SIZE = 1024  # images that are read at a time
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class LabelledImages:
 
     Attributes:
         split: The split.
-        pixels: Uint8 of shape (n, size, size).
-        labels: Int32 of shape (n,).
+        pixels: Images, uint8 of shape (n, size, size).
+        labels: Labels, int32 of shape (n,).
     """
 
     split: Split
@@ -36,58 +37,64 @@ class LabelledImages:
 
 
 def sample_calibration_images(
-    folder: Path, made: Manifest, size: int, seed: int
+    dataset: StoredDataset, size: int, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Draws faces for calibration and other faces for a trial.
+    """Sample images for the calibration and other images for the trial.
 
-    The first come from the train split, the others from the validation split. Without one of them,
-    both come from the other one, and share no row. The trial decides which form of a model scores,
-    so it never sees the test split.
+    The calibration uses the train split, the trial the validation split. If one of them is empty,
+    both use the other one and share no row. The trial decides which format scores, so it never
+    uses the test split.
 
     Args:
-        folder: The dataset's folder.
-        made: Its manifest.
-        size: The side of the result's images, in pixels.
-        seed: The same seed draws the same rows.
+        dataset: The dataset.
+        size: Side of the returned images, in pixels.
+        seed: Seed of the sampling.
 
     Returns:
-        512 rows at most, and 20,000 at most, in the order in which they are stored.
+        At most 512 rows, and at most 20,000, each in the order in which they are stored.
 
     Raises:
-        DatasetError: There are no two rows outside the test split, or a file is missing or damaged.
+        DatasetError: Fewer than two rows are outside the test split, or a file is missing or
+            damaged.
     """
-    filled = [split for split in (Split.TRAIN, Split.VALIDATION) if made.rows_of(split)]
-    if not filled:
+    splits = [split for split in (Split.TRAIN, Split.VALIDATION) if dataset.row_count(split)]
+    if not splits:
         raise DatasetError(
-            f"{folder}: has no image outside its test split; int8 is calibrated and tried on those"
-            " of train or validation: prepare a dataset that has some"
+            f"{dataset.folder}: has no image outside its test split; int8 is calibrated and tested"
+            " on images of the train and validation splits: prepare a dataset that has some"
         )
-    source, target = filled[0], filled[-1]
+    calibration_split, trial_split = splits[0], splits[-1]
     random = np.random.default_rng(seed)
-    order = random.permutation(made.rows_of(source))
-    first = min(CALIBRATION_ROWS, len(order) // 2 if target is source else len(order))
-    if not first:
+    order = random.permutation(dataset.row_count(calibration_split))
+    is_shared = trial_split is calibration_split
+    calibration_count = min(CALIBRATION_IMAGES, len(order) // 2 if is_shared else len(order))
+    if not calibration_count:
         raise DatasetError(
-            f"{folder}: holds one image outside its test split; int8 needs one to be calibrated on"
-            " and another one to be tried on"
+            f"{dataset.folder}: has one image outside its test split; int8 needs one for the"
+            " calibration and another one for the trial"
         )
-    rest = order[first:] if target is source else random.permutation(made.rows_of(target))
+    calibration_rows = order[:calibration_count]
+    trial_rows = (
+        order[calibration_count:]
+        if is_shared
+        else random.permutation(dataset.row_count(trial_split))
+    )
     return (
-        _rows(folder, made, source, order[:first], size),
-        _rows(folder, made, target, rest[:TRIAL_ROWS], size),
+        _read_rows(dataset, calibration_split, calibration_rows, size),
+        _read_rows(dataset, trial_split, trial_rows[:TRIAL_IMAGES], size),
     )
 
 
-def _rows(
-    folder: Path, made: Manifest, split: Split, chosen: npt.NDArray[np.int64], size: int
+def _read_rows(
+    dataset: StoredDataset, split: Split, rows: npt.NDArray[np.int64], size: int
 ) -> LabelledImages:
-    wanted = np.zeros(made.rows_of(split), bool)
-    wanted[chosen] = True
-    pixels, labels, first = [], [], 0
-    loader = BatchLoader(StoredDataset(folder, made), split, LoaderOptions(_BATCH))
-    for found, columns in loader.iterate_stored_rows([schema.LABEL]):
-        part = wanted[first : first + len(found)]
-        pixels += [images.resize(face, size) for face in found[part]]
-        labels.append(columns[schema.LABEL][part])
-        first += len(found)
+    is_selected = np.zeros(dataset.row_count(split), bool)
+    is_selected[rows] = True
+    loader = BatchLoader(dataset, split, LoaderOptions(_BATCH_SIZE))
+    pixels, labels, start = [], [], 0
+    for stored_pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
+        selected = is_selected[start : start + len(stored_pixels)]
+        pixels += [resize(image, size) for image in stored_pixels[selected]]
+        labels.append(columns[schema.LABEL][selected])
+        start += len(stored_pixels)
     return LabelledImages(split, np.stack(pixels), np.concatenate(labels))

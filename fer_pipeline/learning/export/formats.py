@@ -1,4 +1,4 @@
-"""A trained model in the forms that other programs load, and how they compare with it."""
+"""Export formats of a trained model, and functions that compare an export with the model."""
 
 from __future__ import annotations
 
@@ -17,151 +17,157 @@ from fer_pipeline.data import emotions, synthetic
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.export import litert
-from fer_pipeline.learning.export.litert import INPUT, OUTPUT, SIGNATURE
-from fer_pipeline.learning.inference.predictor import Pixels, Predict, with_litert
+from fer_pipeline.learning.export.litert import INPUT_NAME, OUTPUT_NAME, SIGNATURE_NAME
+from fer_pipeline.learning.inference.predictor import Pixels, PredictFn, make_litert_predict_fn
 
 Probabilities = npt.NDArray[np.float32]
-_AT_ONCE = 256
+"""Probabilities, of shape (n, classes)."""
+
+_BATCH_SIZE = 256  # images in a forward pass
+_MIN_DRAWING_SIZE = 16  # pixels
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A form in which a model is exported.
+    """A format that computes in float32.
 
     Attributes:
-        write: Writes a model, one that computes in float32, to a path.
-        load: Loads what stands at a path.
-        tolerance: How far its probabilities may be from the model's, as the largest difference of
-            two of them.
+        write: Writes a model that computes in float32 to a path.
+        load: Loads the file or folder at a path.
+        tolerance: Maximum difference of a probability from the model's.
     """
 
     write: Callable[[keras.Model, Path], None]
-    load: Callable[[Path], Predict]
+    load: Callable[[Path], PredictFn]
     tolerance: float
 
 
-def signature(size: int, classes: int) -> dict[str, Any]:
-    """The one signature of every export: raw pixels, 0..255, to probabilities.
+def describe_signature(size: int, classes: int) -> dict[str, Any]:
+    """Return the one signature of all formats: raw pixels, 0..255, to probabilities.
 
     Args:
-        size: The side of the images, in pixels.
-        classes: How many emotions there are.
+        size: Side of the images, in pixels.
+        classes: Number of emotions.
 
     Returns:
-        Names, dtypes and shapes as JSON's plain values; None stands for any number of images.
+        Names, dtypes and shapes as plain values for JSON; None is a batch of any size.
     """
     return {
-        "name": SIGNATURE,
-        "input": {"name": INPUT, "dtype": "float32", "shape": [None, size, size, 1]},
-        "output": {"name": OUTPUT, "dtype": "float32", "shape": [None, classes]},
+        "name": SIGNATURE_NAME,
+        "input": {"name": INPUT_NAME, "dtype": "float32", "shape": [None, size, size, 1]},
+        "output": {"name": OUTPUT_NAME, "dtype": "float32", "shape": [None, classes]},
     }
 
 
 def write_weights(model: keras.Model, folder: Path) -> None:
-    """Writes a model as `model.weights.h5` beside `architecture.json`, as reference system D does.
+    """Write a model as `model.weights.h5` and `architecture.json`, as reference system D does.
 
-    `keras.models.model_from_json` and `load_weights` give the same model, to the last bit.
+    `keras.models.model_from_json` and `load_weights` restore the model to the last bit.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     storage.write_text(folder / RunFile.ARCHITECTURE, model.to_json(indent=1) + "\n")
-    # Keras wants a name that ends in .weights.h5, which that of no temporary file does.
-    with TemporaryDirectory() as scratch:
-        model.save_weights(Path(scratch) / RunFile.WEIGHTS)
-        storage.copy(Path(scratch) / RunFile.WEIGHTS, folder / RunFile.WEIGHTS)
+    # Keras requires a name that ends in .weights.h5, which temporary files of storage do not have.
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / RunFile.WEIGHTS
+        model.save_weights(path)
+        storage.copy(path, folder / RunFile.WEIGHTS)
 
 
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same model with the same weights, all of it computed in float32.
+def convert_to_float32(model: keras.Model) -> keras.Model:
+    """Return a model with the same weights whose layers all compute in float32.
 
     Args:
-        model: One that may compute in another precision, such as `mixed_bfloat16`; its weights are
-            float32 in any case.
+        model: Model that may compute in another precision, such as `mixed_bfloat16`; its weights
+            are float32 in any case.
     """
-    made = keras.saving.deserialize_keras_object(
-        _with_float32(keras.saving.serialize_keras_object(model))
+    converted = keras.saving.deserialize_keras_object(
+        _replace_dtype_policies(keras.saving.serialize_keras_object(model))
     )
-    made.set_weights(model.get_weights())
-    return made
+    converted.set_weights(model.get_weights())
+    return converted
 
 
-def _with_float32(config: Any) -> Any:
-    """What Keras says of a model, each of its precisions replaced."""
+def _replace_dtype_policies(config: Any) -> Any:
+    """Return Keras's configuration of a model with float32 in each dtype policy."""
     if isinstance(config, list | tuple):
-        return [_with_float32(item) for item in config]
+        return [_replace_dtype_policies(part) for part in config]
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "DTypePolicy":
         return {**config, "config": {"name": "float32"}}
-    return {key: _with_float32(value) for key, value in config.items()}
+    return {key: _replace_dtype_policies(part) for key, part in config.items()}
 
 
 def reference_images(size: int) -> Pixels:
-    """The images on which an export is compared with its model: drawn faces, and noise.
+    """Return the images on which an export is compared with its model: synthetic faces, and noise.
 
-    They are the same every time.
+    They are the same in each call.
 
     Args:
-        size: Their side, in pixels.
+        size: Side of the images, in pixels.
 
     Returns:
         Pixels, uint8 of shape (64, size, size).
     """
     random = np.random.default_rng(0)
     codes = [number % len(emotions.FER2013) for number in range(32)]
-    # Smaller ones cannot be drawn, only cut out.
-    side = max(size, 16)
-    faces = np.stack([synthetic.draw_face(code, random, side)[:size, :size] for code in codes])
+    # Smaller faces cannot be drawn, so these are cut out of larger ones.
+    drawing_size = max(size, _MIN_DRAWING_SIZE)
+    faces = np.stack(
+        [synthetic.draw_face(code, random, drawing_size)[:size, :size] for code in codes]
+    )
     return np.concatenate([faces, random.integers(0, 256, faces.shape, np.uint8)])
 
 
-def run_model(model: keras.Model, pixels: Pixels) -> Probabilities:
-    """The probabilities of a model in memory, computed on the processor.
+def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
+    """Return the probabilities of a Keras model, computed on the CPU.
 
-    A GPU rounds products to TensorFloat-32, which is no float32.
+    A GPU would round products to TensorFloat-32, which is less precise than float32.
     """
-    parts = [pixels[start : start + _AT_ONCE] for start in range(0, len(pixels), _AT_ONCE)]
+    batches = [pixels[start : start + _BATCH_SIZE] for start in range(0, len(pixels), _BATCH_SIZE)]
     with tf.device("CPU:0"):
-        given = (part[..., np.newaxis].astype(np.float32) for part in parts)
-        return np.concatenate([model(part, training=False).numpy() for part in given])
+        values = (batch[..., np.newaxis].astype(np.float32) for batch in batches)
+        return np.concatenate([model(batch, training=False).numpy() for batch in values])
 
 
-def largest_difference(one: Probabilities, other: Probabilities) -> float:
-    """The largest difference of two probabilities; NaN where one of them is none.
+def largest_difference(first: Probabilities, second: Probabilities) -> float:
+    """Return the largest difference of two probabilities; NaN if one of them is NaN.
 
     Raises:
-        ValueError: They are of different shapes.
+        ValueError: The arrays have different shapes.
     """
-    if one.shape != other.shape:
-        raise ValueError(f"expected probabilities of shape {one.shape}, got {other.shape}")
-    return float(np.abs(one.astype(np.float64) - other).max())
+    if first.shape != second.shape:
+        raise ValueError(f"expected probabilities of shape {first.shape}, got {second.shape}")
+    return float(np.abs(first.astype(np.float64) - second).max())
 
 
-def _load_saved_model(path: Path) -> Predict:
+def _load_saved_model(path: Path) -> PredictFn:
     with tf.device("CPU:0"):
         loaded = tf.saved_model.load(str(path))
 
     def predict(pixels: Pixels) -> Probabilities:
         with tf.device("CPU:0"):
-            given = tf.constant(pixels[..., np.newaxis].astype(np.float32))
-            return loaded.signatures[SIGNATURE](**{INPUT: given})[OUTPUT].numpy()
+            values = tf.constant(pixels[..., np.newaxis].astype(np.float32))
+            return loaded.signatures[SIGNATURE_NAME](**{INPUT_NAME: values})[OUTPUT_NAME].numpy()
 
     return predict
 
 
 def _write_litert(model: keras.Model, path: Path) -> None:
-    path.write_bytes(litert.in_float32(model))
+    path.write_bytes(litert.convert_to_litert(model))
 
 
-def load_litert(path: Path) -> Predict:
-    """Loads a LiteRT file."""
-    return with_litert(path.read_bytes(), _AT_ONCE)
+def load_litert(path: Path) -> PredictFn:
+    """Load a LiteRT file."""
+    return make_litert_predict_fn(path.read_bytes(), _BATCH_SIZE)
 
 
-# Both compute in float32, but add up in other orders. On the networks of this package, their logits
-# stretched to a deviation of 3, the differences were up to 4e-6 and 5e-5; a mistake makes 1e-2.
-FORMS = {
+# Both compute in float32 but sum in another order. For the networks of this package, with logits
+# scaled to a standard deviation of 3, the differences were up to 4e-6 and 5e-5; a mistake causes
+# 1e-2.
+EXPORT_FORMATS = {
     "saved_model": ExportFormat(litert.write_saved_model, _load_saved_model, tolerance=1e-4),
     "litert": ExportFormat(_write_litert, load_litert, tolerance=5e-4),
 }

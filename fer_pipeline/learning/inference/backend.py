@@ -1,33 +1,32 @@
-"""What scores, Keras or LiteRT: decided on the driver, so that all workers do the same."""
+"""Choice between Keras and LiteRT, made on the driver so that all workers use the same backend."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.io.output_kinds import EXPORT_FOLDER, ExportFile, RunFile
-from fer_pipeline.learning.inference import export_manifest, trained_model
-from fer_pipeline.learning.inference.export_manifest import FLOAT, INT8, ExportedModel
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.io.output_kinds import ExportFile, RunFile
+from fer_pipeline.learning.inference import export_manifest
+from fer_pipeline.learning.inference.export_manifest import LITERT, LITERT_INT8, ExportedModel
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class InferenceBackend:
-    """What scores.
+    """A backend and the model file that it runs.
 
     Attributes:
-        name: Its name.
-        format: Which of the model's forms it runs.
-        reason: Why.
-        content: The content of the model's file.
-        sha256: Of this file.
+        name: Name of the backend.
+        format: Name of the model's format: `model.keras`, or that of an export.
+        reason: Why it was chosen.
+        content: Content of the model file.
+        sha256: SHA-256 of the content.
     """
 
     name: Literal["keras", "litert"]
@@ -36,8 +35,8 @@ class InferenceBackend:
     content: bytes
     sha256: str
 
-    def said(self) -> dict[str, Any]:
-        """What the scores say of it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the content, as plain values for JSON."""
         return {
             "name": self.name,
             "format": self.format,
@@ -47,105 +46,116 @@ class InferenceBackend:
 
 
 def choose_backend(
-    run: Path, info: ModelInfo, content: bytes, wanted: Literal["auto", "keras", "litert"]
+    model: TrainedModel, content: bytes, preference: Literal["auto", "keras", "litert"]
 ) -> InferenceBackend:
-    """Chooses what scores, by what the model's export says of itself and nothing else.
+    """Choose the backend by what `export.json` states, and by nothing else.
 
     Args:
-        run: The run's folder; its export is in its folder `export`.
-        info: What it says of its model.
-        content: The content of its `model.keras`.
-        wanted: `keras`: that. `litert`: the form in 8-bit integers, whatever that costs, else the
-            one in float32. `auto`: the fastest of both that is faster than Keras at equal answers,
-            else Keras.
+        model: The model; its export is in `model.export_folder`.
+        content: Content of its `model.keras`.
+        preference: `keras`: Keras. `litert`: the export in 8-bit integers, whatever its loss of
+            accuracy, or else the one in float32. `auto`: the fastest export that is equivalent to
+            the model and faster than Keras, or else Keras.
 
     Raises:
-        RunError: LiteRT is wanted, and there is no export of this model, or a damaged one.
+        RunError: LiteRT is preferred, and the model has no export, or a damaged one.
     """
-    made = _chosen(run, info, content, wanted)
-    log.info("scoring with %s (%s): %s", made.name, made.format, made.reason)
-    return made
+    backend = _choose(model, content, preference)
+    log.info("using %s (%s): %s", backend.name, backend.format, backend.reason)
+    return backend
 
 
-def _chosen(run: Path, info: ModelInfo, content: bytes, wanted: str) -> InferenceBackend:
-    if wanted == "keras":
-        return _keras(info, content, "as configured")
+def _choose(model: TrainedModel, content: bytes, preference: str) -> InferenceBackend:
+    if preference == "keras":
+        return _keras_backend(model, content, "as configured")
     try:
-        forms = _forms(run, info)
-        if wanted == "litert":
-            return _as_configured(run, forms.get(INT8) or forms[FLOAT])
-        better = [form for form in forms.values() if form.equal and _speed(form) > 1]
-        if not better:
-            return _keras(info, content, _none_is_better(forms))
-        best = max(better, key=_speed)
-        reason = f"{_speed(best):.2f} times as fast as keras when it was exported"
-        return _litert(run, best, reason)
+        exports = _read_litert_exports(model)
+        if preference == "litert":
+            export = exports.get(LITERT_INT8) or exports[LITERT]
+            if not export.is_equivalent:
+                log.warning(
+                    "%s is not equivalent to the model: %s", export.format, export.mismatch_reason
+                )
+            return _litert_backend(model, export, "as configured")
+        candidates = [
+            export
+            for export in exports.values()
+            if export.is_equivalent and _relative_speed(export) > 1
+        ]
+        if not candidates:
+            return _keras_backend(model, content, _explain_keras(exports))
+        fastest = max(candidates, key=_relative_speed)
+        reason = f"{_relative_speed(fastest):.2f} times as fast as keras when it was exported"
+        return _litert_backend(model, fastest, reason)
     except FerError as error:
-        if wanted == "litert":
+        if preference == "litert":
             raise
-        return _keras(info, content, str(error))
+        return _keras_backend(model, content, str(error))
 
 
-def _as_configured(run: Path, form: ExportedModel) -> InferenceBackend:
-    if not form.equal:
-        log.warning("%s does not answer as the model does: %s", form.format, form.unequal)
-    return _litert(run, form, "as configured")
+def _explain_keras(exports: dict[str, ExportedModel]) -> str:
+    reason = "no equivalent LiteRT export is faster"
+    mismatches = [
+        f"{export.format}: {export.mismatch_reason}"
+        for export in exports.values()
+        if not export.is_equivalent
+    ]
+    return "; ".join([reason, *mismatches])
 
 
-def _none_is_better(forms: dict[str, ExportedModel]) -> str:
-    reason = "no form of its export is faster at equal answers"
-    unequal = [f"{one.format}: {one.unequal}" for one in forms.values() if not one.equal]
-    return "; ".join([reason, *unequal])
+def _relative_speed(export: ExportedModel) -> float:
+    return export.relative_speed or 0.0
 
 
-def _keras(info: ModelInfo, content: bytes, reason: str) -> InferenceBackend:
-    return InferenceBackend("keras", RunFile.MODEL, reason, content, info.sha256)
-
-
-def _speed(form: ExportedModel) -> float:
-    return form.relative_speed or 0.0
-
-
-def _forms(run: Path, info: ModelInfo) -> dict[str, ExportedModel]:
-    """The forms of a run's export that LiteRT runs, one at least.
+def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
+    """Return the exports of a model that LiteRT runs, at least one, by format.
 
     Raises:
-        RunError: There are none, or they are of another model.
-        StorageError: What the export says cannot be read.
+        RunError: There are none, or they are exports of another model.
+        StorageError: `export.json` cannot be read.
     """
-    folder = run / EXPORT_FOLDER
+    folder = model.export_folder
     if not storage.is_file(folder / ExportFile.EXPORT_INFO):
-        raise RunError(f"{run}: has no export; {_remedy(run, 'make one')}")
-    made = export_manifest.read(folder)
-    if made.model.get("sha256") != info.sha256:
+        raise RunError(f"{model.folder}: has no export; {_suggest_export(model, 'create one')}")
+    manifest = export_manifest.read_export_manifest(folder)
+    if manifest.model.get("sha256") != model.info.sha256:
         raise RunError(
-            f"{folder}: is of another model than {run / RunFile.MODEL};"
-            f" {_remedy(run, 'make it anew', '--overwrite')}"
+            f"{folder}: is an export of another model than {model.model_file};"
+            f" {_suggest_export(model, 'replace it', '--overwrite')}"
         )
-    found = {one.format: one for one in made.exports if one.format in (FLOAT, INT8)}
-    if not found:
-        raise RunError(f"{folder}: has no LiteRT form; {_remedy(run, 'add them', '--overwrite')}")
-    return found
+    exports = {
+        export.format: export
+        for export in manifest.exports
+        if export.format in (LITERT, LITERT_INT8)
+    }
+    if not exports:
+        raise RunError(
+            f"{folder}: has no LiteRT format; {_suggest_export(model, 'add one', '--overwrite')}"
+        )
+    return exports
 
 
-def _remedy(run: Path, what: str, *options: str) -> str:
-    """What a user can do about an export that is not as it should be."""
-    if trained_model.is_shipped(run):
-        return "the installation is not whole: install the package again, or choose --backend keras"
-    return " ".join([f"{what} with: export --model {run} --dataset DIR", *options])
+def _suggest_export(model: TrainedModel, action: str, *options: str) -> str:
+    """Return what a user can do about a missing or damaged export."""
+    if model.is_bundled:
+        return "the installation is incomplete: reinstall the package, or choose --backend keras"
+    return " ".join([f"{action} with: export --model {model.folder} --dataset DIR", *options])
 
 
-def _litert(run: Path, chosen: ExportedModel, reason: str) -> InferenceBackend:
-    path = run / EXPORT_FOLDER / chosen.path
+def _keras_backend(model: TrainedModel, content: bytes, reason: str) -> InferenceBackend:
+    return InferenceBackend("keras", RunFile.MODEL, reason, content, model.info.sha256)
+
+
+def _litert_backend(model: TrainedModel, export: ExportedModel, reason: str) -> InferenceBackend:
+    path = model.export_folder / export.path
+    remedy = _suggest_export(model, "replace it", "--overwrite")
     try:
         content = storage.read_bytes(path)
     except StorageError as error:
-        raise RunError(f"{error}; {_remedy(run, 'make it anew', '--overwrite')}") from error
+        raise RunError(f"{error}; {remedy}") from error
     sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != chosen.sha256.get(chosen.path):
-        raise RunError(
-            f"{path}: is not the file that {ExportFile.EXPORT_INFO} describes;"
-            f" {_remedy(run, 'make it anew', '--overwrite')}"
-        )
-    found = [chosen.agreement.said] if chosen.agreement else []
-    return InferenceBackend("litert", chosen.format, "; ".join([reason, *found]), content, sha256)
+    if sha256 != export.sha256.get(export.path):
+        raise RunError(f"{path}: is not the file that {ExportFile.EXPORT_INFO} describes; {remedy}")
+    if export.agreement:
+        reason = f"{reason}; {export.agreement.describe()}"
+    return InferenceBackend("litert", export.format, reason, content, sha256)

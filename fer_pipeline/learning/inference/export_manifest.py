@@ -1,4 +1,4 @@
-"""What an export says of itself, `export.json`: what it is of, how it answers, how fast it is."""
+"""Description of an export, `export.json`: its model, its formats, their accuracy and speed."""
 
 from __future__ import annotations
 
@@ -19,30 +19,35 @@ _FORMAT = DocumentFormat(
     problem="is damaged",
     upgrade=UPGRADE_RUN,
 )
-FLOAT, INT8 = "litert", "litert_int8"
-"""The forms, of `output_kinds.EXPORT_FILES`, that LiteRT runs."""
-EQUAL_IMAGES, EQUAL_LOSS, EQUAL_AGREEMENT = 500, Fraction(2, 1000), Fraction(97, 100)
-"""A quantised model counts as giving equal answers where it was tried on so many images at least,
-lost that much in accuracy at most, and said the same emotion for that part of them at least."""
+
+LITERT = "litert"
+"""Key of `output_kinds.EXPORT_FILES`: LiteRT in float32."""
+LITERT_INT8 = "litert_int8"
+"""Key of `output_kinds.EXPORT_FILES`: LiteRT, quantized to 8-bit integers."""
+
+# A quantized model counts as equivalent to the float32 model if it meets all three limits.
+EQUIVALENT_MIN_IMAGES = 500
+EQUIVALENT_MAX_LOSS = Fraction(2, 1000)  # of accuracy
+EQUIVALENT_MIN_AGREEMENT = Fraction(97, 100)  # of the images
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class QuantizationReport(_Part):
-    """How a quantised model answers, beside the model in float32.
+class QuantizationReport(_Section):
+    """Comparison of a quantized model with the float32 model on images of a dataset.
 
     Attributes:
-        dataset: The dataset whose images were drawn: its folder and its checksum.
-        seed: By which they were drawn.
-        calibration_split: The split of those that it was quantised on.
-        calibration_images: How many these were.
-        split: The split of those that both models then answered.
-        images: How many these were, one at least.
-        agreeing_images: For how many of them both say the same emotion.
-        correct_images: How many of them it recognises.
-        float_correct_images: How many of them the model in float32 recognises.
+        dataset: Dataset of the images: its folder and its checksum.
+        seed: Seed of the sampling of the images.
+        calibration_split: Split of the images that calibrated the quantization.
+        calibration_images: Number of these images.
+        split: Split of the images that both models classified.
+        images: Number of these images, at least one.
+        agreeing_images: Number of images for which both models predict the same emotion.
+        correct_images: Number of images that the quantized model classifies correctly.
+        float_correct_images: Number of images that the float32 model classifies correctly.
     """
 
     dataset: dict[str, str]
@@ -57,60 +62,59 @@ class QuantizationReport(_Part):
 
     @property
     def agreement(self) -> Fraction:
-        """The part of the images for which both say the same emotion."""
+        """Fraction of the images for which both models predict the same emotion."""
         return Fraction(self.agreeing_images, self.images)
 
     @property
     def accuracy(self) -> Fraction:
-        """The part of the images that it recognises."""
+        """Accuracy of the quantized model."""
         return Fraction(self.correct_images, self.images)
 
     @property
     def float_accuracy(self) -> Fraction:
-        """The part of the images that the model in float32 recognises."""
+        """Accuracy of the float32 model."""
         return Fraction(self.float_correct_images, self.images)
 
     @property
-    def loss(self) -> Fraction:
-        """What quantisation costs in accuracy, exactly; below 0 where it is a gain."""
+    def accuracy_loss(self) -> Fraction:
+        """Accuracy that quantization costs, exactly; below 0 for a gain."""
         return self.float_accuracy - self.accuracy
 
     @property
-    def said(self) -> str:
-        """How it answers, in words."""
-        change = "gained" if self.loss < 0 else "lost"
-        points = float(100 * abs(self.loss))
+    def mismatch_reason(self) -> str | None:
+        """Reason why the quantized model does not count as equivalent; None if it does."""
+        if self.accuracy_loss > EQUIVALENT_MAX_LOSS:
+            return f"it loses {float(100 * self.accuracy_loss):.2f} points of accuracy"
+        if self.agreement < EQUIVALENT_MIN_AGREEMENT:
+            return f"it predicts another emotion for {float(1 - self.agreement):.2%} of the images"
+        if self.images < EQUIVALENT_MIN_IMAGES:
+            return f"it was tested on {self.images:,} images, {EQUIVALENT_MIN_IMAGES} are needed"
+        return None
+
+    def describe(self) -> str:
+        """Return the agreement and the change of accuracy as a sentence without a full stop."""
+        change = "gained" if self.accuracy_loss < 0 else "lost"
+        points = float(100 * abs(self.accuracy_loss))
         return (
-            f"on {self.images:,} images of the {self.split} split it said the same emotion for"
+            f"on {self.images:,} images of the {self.split} split it predicted the same emotion for"
             f" {float(self.agreement):.2%} and {change} {points:.2f} points of accuracy"
         )
 
-    @property
-    def unequal(self) -> str:
-        """What keeps these answers from counting as equal, in words; empty where nothing does."""
-        if self.loss > EQUAL_LOSS:
-            return f"it loses {float(100 * self.loss):.2f} points of accuracy"
-        if self.agreement < EQUAL_AGREEMENT:
-            return f"it says another emotion for {float(1 - self.agreement):.2%} of the images"
-        if self.images < EQUAL_IMAGES:
-            return f"it was tried on {self.images:,} images, {EQUAL_IMAGES} are needed"
-        return ""
 
-
-class ExportedModel(_Part):
-    """One form of the model.
+class ExportedModel(_Section):
+    """The model in one export format.
 
     Attributes:
-        form: Its name, a key of `output_kinds.EXPORT_FILES`.
+        format: Name of the format, a key of `output_kinds.EXPORT_FILES`.
         path: Its folder or file, relative to the export.
-        bytes: Its size.
-        largest_difference: Of two probabilities, its own and those of the model in float32; None of
-            a quantised model.
-        tolerance: What that may be at most.
-        agreement: Of a quantised model.
-        relative_speed: Its images a second in batches on one core, in units of what the run's own
-            model does there; None in exports of before this was measured.
-        sha256: Of each of its files, by their path relative to the export.
+        bytes: Size of its files.
+        largest_difference: Largest difference of a probability from the float32 model's; None for
+            a quantized model.
+        tolerance: Maximum of this difference.
+        agreement: Comparison of a quantized model with the float32 model.
+        relative_speed: Images per second in batches on one core, relative to the run's own model;
+            None in exports of versions that did not measure it.
+        sha256: SHA-256 of each of its files, by path relative to the export.
     """
 
     format: str
@@ -123,32 +127,32 @@ class ExportedModel(_Part):
     sha256: dict[str, str]
 
     @property
-    def equal(self) -> bool:
-        """Whether it may stand in for the model wherever it is faster."""
-        return not self.unequal
+    def is_equivalent(self) -> bool:
+        """Whether it may replace the model wherever it is faster."""
+        return self.mismatch_reason is None
 
     @property
-    def unequal(self) -> str:
-        """What keeps its answers from counting as equal, in words; empty where nothing does."""
-        return self.agreement.unequal if self.agreement else ""
+    def mismatch_reason(self) -> str | None:
+        """Reason why it does not count as equivalent to the model; None if it does."""
+        return self.agreement.mismatch_reason if self.agreement else None
 
 
-class ExportManifest(_Part):
-    """What a run of the job made; `export.json`.
+class ExportManifest(_Section):
+    """Content of `export.json`.
 
     Attributes:
-        model: Which model it was: its run's folder, the checksums of its file and its dataset.
-        classes: The emotions in the order of the probabilities.
-        size: The side of the images, in pixels.
-        normalization: What the network sees of a pixel; the model itself applies it.
-        enhancement: What images went through before, in training; the model does not apply it.
-        signature: The names, dtypes and shapes of what goes in and comes out, of every form.
-        precision: In which the run's `model.keras` computes, by its layers; it may have been
-            trained in another one. The export computes in float32, int8 in integers.
-        rounding: The largest difference of two probabilities that this makes.
-        images: How many images were compared.
-        exports: The forms.
-        versions: Of what made them.
+        model: The exported model: its run's folder, the checksums of its file and its dataset.
+        classes: Emotions in the order of the probabilities.
+        size: Side of the images, in pixels.
+        normalization: Normalisation of the pixels, which the model itself applies.
+        enhancement: Enhancement of the training images, which the model does not apply.
+        signature: Names, dtypes and shapes of the input and the output, the same in all formats.
+        precision: Precision of the layers of the run's `model.keras`; it may have been trained in
+            another one. The exports compute in float32, int8 in integers.
+        rounding: Largest difference of a probability that this precision causes.
+        images: Number of images that were compared.
+        exports: The exported formats.
+        versions: Versions of the packages that wrote the export.
     """
 
     format: Literal["fer_pipeline export"] = "fer_pipeline export"
@@ -166,11 +170,11 @@ class ExportManifest(_Part):
     versions: dict[str, str]
 
 
-def read(folder: Path) -> ExportManifest:
-    """Reads what an export says.
+def read_export_manifest(folder: Path) -> ExportManifest:
+    """Read the description of an export.
 
     Raises:
-        RunError: It is damaged, or that of a later version.
+        RunError: It is damaged, or a later version wrote it.
         StorageError: It cannot be read.
     """
     return read_document(folder / ExportFile.EXPORT_INFO, ExportManifest, _FORMAT)

@@ -1,12 +1,11 @@
-"""What a trained run says of a split of a dataset, row by row."""
+"""Predictions of a trained model for the rows of a dataset's split."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,182 +14,185 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fer_pipeline.data import images, manifest, schema
+from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import arrow_schema
 from fer_pipeline.data.dataset import StoredDataset
-from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.images import resize
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.learning.inference.predictor import Predict
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference.predictor import Pixels, PredictFn, predict_with_flip
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.metrics import inputs
 from fer_pipeline.metrics.samples import EvaluatedImages
+from fer_pipeline.text import one_line
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
-COPIED = "copy_in_training"
-"""The column of the predictions that says which images have an exact copy in the train split."""
+COPY_COLUMN = "copy_in_training"
+"""Column of the predictions: whether the train split has an exact copy of the image."""
 
 Columns = Mapping[str, npt.NDArray[Any]]
-"""The label and origin of each row: name to an array of shape (rows,)."""
+"""Label and origin of each row: from column name to an array of shape (rows,)."""
 
 
-def require_compatible(run: Path, info: ModelInfo, data: Path, made: Manifest) -> None:
-    """Refuses a dataset on which a model's answers would mean something else.
-
-    Args:
-        run: The run's folder.
-        info: What it says of its model.
-        data: The dataset's folder.
-        made: Its manifest.
+def require_compatible(model: TrainedModel, dataset: StoredDataset) -> None:
+    """Check that a dataset has the classes and the enhancement that a model was trained on.
 
     Raises:
         DatasetError: It has other classes, in another order, or another enhancement.
     """
-    if list(info.classes) != made.classes:
+    if list(model.info.classes) != dataset.classes:
         raise DatasetError(
-            f"{data}: its classes are {', '.join(made.classes)}, the model of {run} was trained for"
-            f" {', '.join(info.classes)}; evaluate it on a dataset with those, in that order"
+            f"{dataset.folder}: its classes are {', '.join(dataset.classes)}, the model of"
+            f" {model.folder} was trained for {', '.join(model.info.classes)}; use a dataset with"
+            " the classes of the model, in the same order"
         )
-    manifest.require_enhancement(data, made, info.enhancement)
+    dataset.require_enhancement(model.info.enhancement)
 
 
-def warn_of_leakage(info: ModelInfo, made: Manifest, split: Split) -> None:
-    """Says what a model may have learnt from that it is evaluated on."""
+def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split) -> None:
+    """Warn if the model may have been trained on the evaluated images."""
     if split is Split.TRAIN:
         log.warning(
-            "the train split is what the model learnt from, oversampled and augmented as it is:"
-            " its numbers say nothing of new faces"
+            "the model was trained on the train split, which is oversampled and augmented:"
+            " its metrics do not apply to new images"
         )
-    if info.dataset_checksum != made.checksum:
+    if model.info.dataset_checksum != dataset.checksum:
         log.warning(
             "the model was trained on another dataset (checksum %s, this one: %s): it may have"
-            " learnt from images of this split, and the numbers without copies in training leave"
-            " out only those that are in this dataset's train split",
-            info.dataset_checksum,
-            made.checksum,
+            " been trained on images of this split, and the metrics without copies in training"
+            " exclude only images that are in this dataset's train split",
+            model.info.dataset_checksum,
+            dataset.checksum,
         )
 
 
-def keras_predict_fn(network: Any) -> Predict:
-    """A model, as `bundle.load` gives it, as `predict` takes it."""
+def keras_predict_fn(network: keras.Model) -> PredictFn:
+    """Return a function that runs a Keras model on one batch, for `predict`.
+
+    Args:
+        network: Model from raw pixels to probabilities, as `TrainedModel.load_network` returns.
+    """
     return lambda pixels: network.predict_on_batch(pixels[..., np.newaxis])
 
 
 def predict(
-    model: Predict,
-    info: ModelInfo,
-    data: Path,
-    made: Manifest,
+    predict_fn: PredictFn,
+    model: TrainedModel,
+    dataset: StoredDataset,
     split: Split,
     *,
     batch_size: int,
-    flip: bool = False,
-    offer: Callable[[EvaluatedImages], None] | None = None,
+    flip_tta: bool = False,
+    on_batch: Callable[[EvaluatedImages], None] | None = None,
 ) -> tuple[npt.NDArray[np.float32], Columns]:
-    """Runs a model over a split, on images of the size that it takes.
+    """Run a model on a split; images of another size than the model's are resized.
 
     Args:
-        model: From pixels, uint8 of shape (n, size, size), to probabilities.
-        info: What its run says of it.
-        data: The dataset's folder.
-        made: Its manifest.
+        predict_fn: Function from pixels to probabilities.
+        model: Description of the model that it runs.
+        dataset: The dataset.
         split: The split.
-        batch_size: Images that go through at once.
-        flip: Whether the probabilities are the mean of those of an image and its mirror image.
-        offer: Is shown every batch, with the images as the model sees them.
+        batch_size: Images in a forward pass.
+        flip_tta: Whether to average the probabilities of an image and its mirror image.
+        on_batch: Called with each batch, whose images have the size of the model.
 
     Returns:
-        Its probabilities, of shape (rows, classes), and the label and origin of each row, all in
-        the order in which the rows are stored.
+        Probabilities, of shape (rows, classes), and the label and origin of each row, both in the
+        order in which the rows are stored.
 
     Raises:
-        DatasetError: The split is empty, or its images are not those that the manifest counts.
+        DatasetError: The split is empty, or its rows are not those that the manifest states.
     """
-    loader = BatchLoader(StoredDataset(data, made), split, LoaderOptions(batch_size))
-    forward = functools.partial(images.predict_with_flip, model) if flip else model
-    _warn_of_size(info, data, made)
-    columns = (schema.LABEL, *schema.ORIGIN)
-    given, parts, first = [], [], 0
+    loader = BatchLoader(dataset, split, LoaderOptions(batch_size))
+    forward = functools.partial(predict_with_flip, predict_fn) if flip_tta else predict_fn
+    size = model.info.size
+    _log_resize(dataset, size)
+    names = (schema.LABEL, *schema.ORIGIN)
+    probabilities: list[npt.NDArray[np.float32]] = []
+    parts: list[Columns] = []
+    row = 0
     with tqdm(total=loader.row_count, unit=" images", desc="evaluate", disable=None) as progress:
-        for stored, part in loader.iterate_stored_rows(columns):
-            pixels = _of_size(stored, info.size)
-            given.append(forward(pixels))
-            parts.append(part)
-            if offer is not None:
-                offer(EvaluatedImages.from_batch(first, pixels, given[-1], part))
-            first += len(pixels)
+        for stored_pixels, columns in loader.iterate_stored_rows(names):
+            pixels = _resize_all(stored_pixels, size)
+            probabilities.append(forward(pixels))
+            parts.append(columns)
+            if on_batch is not None:
+                on_batch(EvaluatedImages.from_batch(row, pixels, probabilities[-1], columns))
+            row += len(pixels)
             progress.update(len(pixels))
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in columns}
-    _require_counts(data, made, split, rows[schema.LABEL])
-    return np.concatenate(given), rows
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    _require_class_counts(dataset, split, rows[schema.LABEL])
+    return np.concatenate(probabilities), rows
 
 
-def copies_in_training(
-    data: Path, made: Manifest, split: Split, rows: Columns
+def find_copies_in_training(
+    dataset: StoredDataset, split: Split, rows: Columns
 ) -> npt.NDArray[np.bool_] | None:
-    """Which rows have an exact copy, pixel by pixel, in the train split of their dataset.
+    """Return which rows have an exact copy, pixel by pixel, in the dataset's train split.
 
     Args:
-        data: The dataset's folder.
-        made: Its manifest.
-        split: That of the rows.
-        rows: Of `predict`.
+        dataset: The dataset.
+        split: Split of the rows.
+        rows: Label and origin of the rows, from `predict`.
 
     Returns:
-        bool of shape (rows,); None for the train split itself, and where that split is empty.
+        bool of shape (rows,); None for the train split itself, or if the train split is empty.
 
     Raises:
         DatasetError: A file of the train split is missing or damaged.
     """
-    if split is Split.TRAIN or not made.rows_of(Split.TRAIN):
+    if split is Split.TRAIN or not dataset.row_count(Split.TRAIN):
         return None
-    name = "image_hash"
-    known = []
-    for file in manifest.require(data, made, Split.TRAIN):
-        path = data / file.path
+    column = "image_hash"
+    chunks = []
+    for file in dataset.require_split(Split.TRAIN):
+        path = dataset.folder / file.path
         try:
             with path.open("rb") as opened:
-                known.append(pq.ParquetFile(opened).read([name]).column(name))
+                chunks += pq.ParquetFile(opened).read([column]).column(column).chunks
         except (OSError, KeyError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
             raise DatasetError(
-                f"{path}: cannot be read ({reason}); run preprocess again"
+                f"{path}: cannot be read ({one_line(error)}); run preprocess again"
             ) from error
-    trained = pa.chunked_array([chunk for column in known for chunk in column.chunks], pa.string())
-    return pc.is_in(pa.array(rows[name], pa.string()), trained).to_numpy(zero_copy_only=False)
+    train_hashes = pa.chunked_array(chunks, pa.string())
+    is_copy = pc.is_in(pa.array(rows[column], pa.string()), train_hashes)
+    return is_copy.to_numpy(zero_copy_only=False)
 
 
-def table(
+def make_predictions_table(
     probabilities: npt.NDArray[np.float32],
     rows: Columns,
-    copied: npt.NDArray[np.bool_] | None,
+    is_copy: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
 ) -> pa.Table:
-    """What a model says of each image: one row per image, in the order of the dataset.
+    """Return the predictions as a table, one row per image in the order of the dataset.
 
     Args:
-        probabilities: Of `predict`.
-        rows: Of `predict`.
-        copied: Of `copies_in_training`; the column is null where it is None.
-        classes: The names of the classes.
+        probabilities: Probabilities, from `predict`.
+        rows: Label and origin of the rows, from `predict`.
+        is_copy: Result of `find_copies_in_training`; if it is None, the column is null.
+        classes: Names of the classes.
     """
-    labels, guesses = rows[schema.LABEL], inputs.predict_classes(probabilities)
+    labels, predicted = rows[schema.LABEL], inputs.predict_classes(probabilities)
     names = pa.array(classes, pa.string())
     columns = {
         **{name: rows[name] for name in schema.ORIGIN},
-        COPIED: pa.nulls(len(labels), pa.bool_()) if copied is None else copied,
+        COPY_COLUMN: pa.nulls(len(labels), pa.bool_()) if is_copy is None else is_copy,
         schema.LABEL: labels,
         "emotion": names.take(pa.array(labels)),
-        "predicted": names.take(pa.array(guesses)),
-        "correct": labels == guesses,
+        "predicted": names.take(pa.array(predicted)),
+        "correct": labels == predicted,
         "confidence": probabilities.max(axis=1),
         **{f"p_{name}": probabilities[:, label] for label, name in enumerate(classes)},
     }
-    kinds = [
+    fields = [
         *arrow_schema(schema.ORIGIN),
-        (COPIED, pa.bool_()),
+        (COPY_COLUMN, pa.bool_()),
         (schema.LABEL, pa.int32()),
         ("emotion", pa.string()),
         ("predicted", pa.string()),
@@ -198,35 +200,40 @@ def table(
         ("confidence", pa.float32()),
         *((f"p_{name}", pa.float32()) for name in classes),
     ]
-    return pa.table(columns, pa.schema(kinds))
+    return pa.table(columns, pa.schema(fields))
 
 
-def _warn_of_size(info: ModelInfo, data: Path, made: Manifest) -> None:
-    side = made.image.size
-    if side != info.size:
+def _log_resize(dataset: StoredDataset, size: int) -> None:
+    stored_size = dataset.image_size
+    if stored_size != size:
         log.warning(
             "%s: its images are %dx%d, the model takes %dx%d: they are resized",
-            data,
-            side,
-            side,
-            info.size,
-            info.size,
+            dataset.folder,
+            stored_size,
+            stored_size,
+            size,
+            size,
         )
 
 
-def _of_size(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+def _resize_all(pixels: Pixels, size: int) -> Pixels:
     if pixels.shape[1] == size:
         return pixels
-    return np.stack([images.resize(image, size) for image in pixels])
+    return np.stack([resize(image, size) for image in pixels])
 
 
-def _require_counts(
-    data: Path, made: Manifest, split: Split, labels: npt.NDArray[np.integer[Any]]
+def _require_class_counts(
+    dataset: StoredDataset, split: Split, labels: npt.NDArray[np.integer[Any]]
 ) -> None:
-    """The feed has counted the rows; this counts each class."""
-    found = {name: int((labels == label).sum()) for label, name in enumerate(made.classes)}
-    if found != made.counts[split]:
+    """Check the number of rows of each class; the loader has checked their total.
+
+    Raises:
+        DatasetError: The numbers differ from the manifest's.
+    """
+    counts = {name: int((labels == label).sum()) for label, name in enumerate(dataset.classes)}
+    expected_counts = dataset.manifest.counts[split]
+    if counts != expected_counts:
         raise DatasetError(
-            f"{data}: the {split} split holds {found}, its manifest says {made.counts[split]};"
-            " run preprocess again"
+            f"{dataset.folder}: the {split} split holds {counts}, its manifest states"
+            f" {expected_counts}; run preprocess again"
         )

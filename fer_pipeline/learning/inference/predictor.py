@@ -1,4 +1,4 @@
-"""A trained model in a Spark worker: loaded once, whatever number of tasks it then serves."""
+"""Functions from pixels to probabilities that run a model with Keras or with LiteRT."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data import images
-
 if TYPE_CHECKING:
     import keras
 
 Pixels = npt.NDArray[np.uint8]
-Predict = Callable[[Pixels], npt.NDArray[np.float32]]
-"""From pixels, uint8 of shape (n, size, size), to probabilities, float32 of shape (n, classes)."""
+"""Grey images, uint8 of shape (n, size, size)."""
 
-# LiteRT is as fast with a few images as with many, until what passes between its layers no longer
-# fits the processor's caches. With 4, beside 64, `mirrored` did 1.04 times as many a second in
-# 8-bit integers, `mini_xception` 1.25 times in float32, and no network fewer by more than 3 %;
-# with 2 `system_a` did 0.93 times as many as with 4.
-_LITERT_BATCH = 4
+PredictFn = Callable[[Pixels], npt.NDArray[np.float32]]
+"""Function from pixels to probabilities, float32 of shape (n, classes)."""
+
+# LiteRT is as fast with a few images as with many, until the activations between its layers no
+# longer fit the processor's caches. With 4 instead of 64, `mirrored` processed 1.04 times as many
+# images per second in 8-bit integers, `mini_xception` 1.25 times in float32, and no network fewer
+# by more than 3 %; with 2 `system_a` processed 0.93 times as many as with 4.
+_LITERT_BATCH_SIZE = 4  # images
 
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """How a model is run.
+    """Settings of a predict function.
 
     Attributes:
-        runtime: What runs it: TensorFlow, the content of a `model.keras`; LiteRT, that of a
-            `.tflite` file of `exporting`.
-        network: Its network's name in the configuration.
-        size: The side of its images, in pixels.
-        batch_size: How many images go through the network at once, at most.
-        threads: How many processor threads it may use.
-        flip: Whether its answer is the mean of those for the image and its mirror image.
+        runtime: `keras` for the content of a `model.keras`, `litert` for that of a `.tflite` file.
+        network: Name of the network in the configuration.
+        size: Side of the images, in pixels.
+        batch_size: Maximum number of images in a forward pass.
+        threads: Maximum number of CPU threads.
+        flip: Whether to average the probabilities of an image and its mirror image.
     """
 
     runtime: Literal["keras", "litert"]
@@ -49,40 +48,40 @@ class PredictorConfig:
 
 
 @functools.lru_cache(maxsize=1)
-def predictor(model: bytes, settings: PredictorConfig) -> Predict:
-    """Loads a model; the same arguments give the model that is loaded already.
+def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
+    """Load a model in a Spark worker, once for all tasks that use the same arguments.
 
     Args:
-        model: The content of its file.
-        settings: How it is run.
+        content: Content of the model file.
+        config: How the model is run.
     """
-    if settings.runtime == "litert":
-        plain = with_litert(model, settings.batch_size, settings.threads)
+    if config.runtime == "litert":
+        predict = make_litert_predict_fn(content, config.batch_size, config.threads)
     else:
-        plain = _loaded(model, settings)
-    return functools.partial(images.predict_with_flip, plain) if settings.flip else plain
+        predict = _load_keras(content, config)
+    return functools.partial(predict_with_flip, predict) if config.flip else predict
 
 
-def _loaded(model: bytes, settings: PredictorConfig) -> Predict:
-    # Importing TensorFlow takes seconds: a worker with LiteRT does without it.
+def _load_keras(content: bytes, config: PredictorConfig) -> PredictFn:
+    # Importing TensorFlow takes seconds, which a worker with LiteRT saves.
     import tensorflow as tf
 
     from fer_pipeline.learning.inference import serving_model
 
-    # There is one worker for each core: more threads would only compete.
-    tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    # There is one worker per core: more threads would only compete.
+    tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    loaded = serving_model.from_bytes(model, settings.network)
-    return with_keras(loaded, settings.size, settings.batch_size)
+    model = serving_model.load_model_content(content, config.network)
+    return make_keras_predict_fn(model, config.size, config.batch_size)
 
 
-def with_keras(model: keras.Model, size: int, batch_size: int) -> Predict:
-    """Runs a model in memory.
+def make_keras_predict_fn(model: keras.Model, size: int, batch_size: int) -> PredictFn:
+    """Return a function that runs a Keras model in batches.
 
     Args:
-        model: From raw pixels, 0..255 of shape (n, size, size, 1), to probabilities.
-        size: The side of its images, in pixels.
-        batch_size: How many of them go through at once.
+        model: Model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities.
+        size: Side of the images, in pixels.
+        batch_size: Maximum number of images in a forward pass.
     """
     import tensorflow as tf
 
@@ -93,43 +92,59 @@ def with_keras(model: keras.Model, size: int, batch_size: int) -> Predict:
         return model(tf.cast(pixels[..., None], tf.float32), training=False)
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
-        return np.concatenate([forward(part).numpy() for part in _parts(pixels, batch_size)])
+        return np.concatenate([forward(batch).numpy() for batch in _batches(pixels, batch_size)])
 
     return predict
 
 
-def with_litert(content: bytes, batch_size: int, threads: int = 1) -> Predict:
-    """Runs a LiteRT model, without TensorFlow.
+def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) -> PredictFn:
+    """Return a function that runs a LiteRT model, without TensorFlow.
 
     Args:
-        content: Of its file, one of `exporting`: one input, one output, any number of images.
-        batch_size: How many images go through at once, at most.
-        threads: How many processor threads it may use.
+        content: Content of an exported `.tflite` file: one input, one output, any batch size.
+        batch_size: Maximum number of images in a forward pass.
+        threads: Maximum number of CPU threads.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=threads)
-    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-    ready = 0
+    (input_details,) = interpreter.get_input_details()
+    (output_details,) = interpreter.get_output_details()
+    allocated_batch_size = 0
 
-    def run(part: Pixels) -> npt.NDArray[np.float32]:
-        nonlocal ready
-        if len(part) != ready:
-            interpreter.resize_tensor_input(given["index"], (*part.shape, 1), strict=True)
+    def run(batch: Pixels) -> npt.NDArray[np.float32]:
+        nonlocal allocated_batch_size
+        if len(batch) != allocated_batch_size:
+            shape = (*batch.shape, 1)
+            interpreter.resize_tensor_input(input_details["index"], shape, strict=True)
             interpreter.allocate_tensors()
-            ready = len(part)
-        interpreter.set_tensor(given["index"], part[..., np.newaxis].astype(np.float32))
+            allocated_batch_size = len(batch)
+        values = batch[..., np.newaxis].astype(np.float32)
+        interpreter.set_tensor(input_details["index"], values)
         interpreter.invoke()
-        return interpreter.get_tensor(made["index"])
+        return interpreter.get_tensor(output_details["index"])
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
-        return np.concatenate(
-            [run(part) for part in _parts(pixels, min(batch_size, _LITERT_BATCH))]
-        )
+        batches = _batches(pixels, min(batch_size, _LITERT_BATCH_SIZE))
+        return np.concatenate([run(batch) for batch in batches])
 
     return predict
 
 
-def _parts(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:
+def predict_with_flip(predict: PredictFn, pixels: Pixels) -> npt.NDArray[np.float32]:
+    """Return the mean of the probabilities of images and of their mirror images.
+
+    Args:
+        predict: Function from pixels to probabilities.
+        pixels: Images, uint8 of shape (n, size, size).
+
+    Returns:
+        Probabilities, float32 of shape (n, classes).
+    """
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    return (predict(pixels) + predict(mirrored)) / 2
+
+
+def _batches(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:
     for start in range(0, len(pixels), batch_size):
         yield pixels[start : start + batch_size]

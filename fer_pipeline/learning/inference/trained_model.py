@@ -1,6 +1,6 @@
-"""A finished training run on disk: where it is, and what is known of its model.
+"""Trained models on disk: their folder, their description, and their predictions.
 
-Needs neither TensorFlow nor Keras, which take seconds to import.
+This module needs neither TensorFlow nor Keras, which take seconds to import.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from fer_pipeline.data import images as image_functions
 from fer_pipeline.data.enhancement import Enhancement, enhance
+from fer_pipeline.data.images import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat, read_document
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER, IN_PROGRESS_FILE, RunFile
 from fer_pipeline.io.paths import parse_path
-from fer_pipeline.learning.inference.predictor import Predict, with_keras
+from fer_pipeline.learning.inference.predictor import (
+    PredictFn,
+    make_keras_predict_fn,
+    predict_with_flip,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -37,35 +41,35 @@ _FORMAT = DocumentFormat(
     upgrade=UPGRADE_RUN,
 )
 
-_BATCH_SIZE = 256  # images in a forward pass of `TrainedModel.predict`
+PRETRAINED_FOLDER = Path(__file__).parents[2] / "pretrained"
+"""Folder of the bundled models: the folder of a finished run for each, by name."""
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
-"""The folder of the models that come with the package: the finished run of each, by its name."""
+_BATCH_SIZE = 256  # images in a forward pass of `TrainedModel.predict`
 
 
 class ModelInfo(BaseModel):
-    """What a run says of its model; `model.json`.
+    """Description of a trained model; content of `model.json`.
 
     Attributes:
-        classes: The emotions in the order of the model's outputs.
-        size: The side of the images that it takes, in pixels.
-        normalization: What the network sees of a pixel; the model itself applies it.
-        enhancement: What images went through before; the model does not apply it.
-        dataset_checksum: Of the dataset that it was trained on.
-        network: Its name in the configuration.
-        options: Its options there.
-        parameters: How many it has.
-        precision: In which it was trained, `float32` or `mixed_bfloat16`.
-        best_step: The step after which it was best, or the last one.
-        best_restart: In which of several restarts, from 0.
-        best_accuracy: Its validation accuracy then; None without a validation split.
-        best_class_accuracies: The same of each class; empty without a validation split.
-        teachers: The SHA-256 of each model that taught it.
-        temperature: What the model divides its logits by (Guo et al. 2017, arXiv:1706.04599).
-        seed: Of every random choice.
-        workers: How many trained it together, to its end.
-        sha256: Of the file `model.keras`.
-        versions: Of the packages that made it.
+        classes: Emotions in the order of the model's outputs.
+        size: Side of the images that the model takes, in pixels.
+        normalization: Normalisation of the pixels, which the model itself applies.
+        enhancement: Enhancement of the training images, which the model does not apply.
+        dataset_checksum: Checksum of the dataset that it was trained on.
+        network: Name of its network in the configuration.
+        options: Options of its network in the configuration.
+        parameters: Number of parameters.
+        precision: Precision of the training, `float32` or `mixed_bfloat16`.
+        best_step: Step after which its weights were the best, or the last step.
+        best_restart: Number of the restart with these weights, from 0.
+        best_accuracy: Validation accuracy of these weights; None without a validation split.
+        best_class_accuracies: The same by class; empty without a validation split.
+        teachers: SHA-256 of each model that was its teacher.
+        temperature: Divisor of its logits (Guo et al. 2017, arXiv:1706.04599).
+        seed: Seed of all random choices.
+        workers: Number of workers at the end of the training.
+        sha256: SHA-256 of `model.keras`.
+        versions: Versions of the packages that trained it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,80 +98,69 @@ class ModelInfo(BaseModel):
 
 
 def resolve_model_path(model: str | Path | None) -> Path:
-    """The folder of a finished run: the one that is named, or that of a model of the package.
+    """Return the folder of a model.
 
     Args:
-        model: The run's folder, or the name of a model of the package, before which a folder that
-            is there goes; None for the package's first choice, whatever folders are there.
+        model: Folder of a finished run, or the name of a bundled model; an existing folder of that
+            name wins. None is the default bundled model.
 
     Raises:
-        RunError: None is named, and the package was installed without its models.
+        RunError: The default model is requested, and the package was installed without it.
     """
     if model is None:
-        folder = PRETRAINED / DEFAULT_MODEL
+        folder = PRETRAINED_FOLDER / DEFAULT_MODEL
         if not storage.is_file(folder / RunFile.MODEL_INFO):
-            raise RunError(f"{folder}: is missing; install the package again, or name a --model")
+            raise RunError(f"{folder}: is missing; reinstall the package, or name a --model")
         return folder
     folder = parse_path(model)
-    shipped = PRETRAINED / str(model)
-    is_name = not storage.exists(folder) and (shipped / RunFile.MODEL_INFO).is_file()
-    return shipped if is_name else folder
+    bundled = PRETRAINED_FOLDER / str(model)
+    is_name = not storage.exists(folder) and (bundled / RunFile.MODEL_INFO).is_file()
+    return bundled if is_name else folder
 
 
-def is_shipped(run: Path) -> bool:
-    """Whether a run's folder is one of those that come with the package."""
-    return run.resolve().is_relative_to(PRETRAINED.resolve())
+def is_bundled(folder: Path) -> bool:
+    """Return whether a folder is that of a bundled model."""
+    return folder.resolve().is_relative_to(PRETRAINED_FOLDER.resolve())
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read(folder: Path) -> ModelInfo:
-    """Reads what a finished run says of its model.
+def read_model_info(folder: Path) -> ModelInfo:
+    """Read the description of a model.
+
+    Args:
+        folder: Folder of a finished run.
 
     Raises:
-        RunError: The folder is no finished run, or what it says is damaged.
+        RunError: The folder is no finished run, or the description is damaged.
     """
-    if not storage.is_file(folder / RunFile.MODEL_INFO):
-        what = "is a file, not a run's folder" if storage.is_file(folder) else "no such folder"
-        if storage.is_folder(folder):
-            begun = storage.exists(folder / IN_PROGRESS_FILE)
-            what = "its training has not finished" if begun else "holds no trained model"
-        shipped = " or ".join(
-            sorted(path.parent.name for path in PRETRAINED.glob(f"*/{RunFile.MODEL_INFO}"))
-        )
+    path = folder / RunFile.MODEL_INFO
+    if not storage.is_file(path):
+        bundled = PRETRAINED_FOLDER.glob(f"*/{RunFile.MODEL_INFO}")
         raise RunError(
-            f"{folder}: {what} (no {RunFile.MODEL_INFO}); make one with the train job, or name"
-            f" {shipped}"
+            f"{folder}: {_explain_missing_model(folder)} (no {RunFile.MODEL_INFO}); train a model"
+            f" with the train job, or name {' or '.join(sorted(p.parent.name for p in bundled))}"
         )
-    return read_document(folder / RunFile.MODEL_INFO, ModelInfo, _FORMAT)
+    return read_document(path, ModelInfo, _FORMAT)
 
 
-def read_model(folder: Path) -> tuple[ModelInfo, bytes]:
-    """Reads a finished run: what it says, and the content of its `model.keras`, verified.
-
-    Raises:
-        RunError: The folder is no finished run, or is damaged.
-    """
-    info = read(folder)
-    try:
-        content = storage.read_bytes(folder / RunFile.MODEL)
-    except StorageError as error:
-        raise RunError(str(error)) from error
-    if hashlib.sha256(content).hexdigest() != info.sha256:
-        raise RunError(
-            f"{folder / RunFile.MODEL}: is not the file that {RunFile.MODEL_INFO} describes;"
-            " train again"
-        )
-    return info, content
+def _explain_missing_model(folder: Path) -> str:
+    if storage.is_file(folder):
+        return "is a file, not the folder of a run"
+    if not storage.is_folder(folder):
+        return "no such folder"
+    if storage.exists(folder / IN_PROGRESS_FILE):
+        return "its training has not finished"
+    return "holds no trained model"
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model on disk: the folder of its run, and the description of the model.
+    """A trained model on disk.
 
     Attributes:
         folder: Folder of the finished training run.
@@ -189,7 +182,7 @@ class TrainedModel:
             RunError: The folder is no finished run or is damaged, or there is no bundled model.
         """
         folder = resolve_model_path(model)
-        return cls(folder, read(folder))
+        return cls(folder, read_model_info(folder))
 
     @classmethod
     def load(cls, model: str | Path | None = None) -> Self:
@@ -203,7 +196,7 @@ class TrainedModel:
             ConfigError: The network's module cannot be imported.
         """
         trained = cls.open(model)
-        _ = trained._predict_pixels
+        _ = trained._predict_fn
         return trained
 
     @property
@@ -224,7 +217,7 @@ class TrainedModel:
     @property
     def is_bundled(self) -> bool:
         """Whether the model is one of those that come with the package."""
-        return is_shipped(self.folder)
+        return is_bundled(self.folder)
 
     def read_content(self) -> bytes:
         """Return the content of `model.keras`, verified by its checksum.
@@ -257,7 +250,7 @@ class TrainedModel:
         # Imports TensorFlow, which takes seconds and which most users of this module do not need.
         from fer_pipeline.learning.inference import serving_model
 
-        return serving_model.from_bytes(self.read_content(), self.info.network)
+        return serving_model.load_model_content(self.read_content(), self.info.network)
 
     def predict(
         self,
@@ -281,20 +274,21 @@ class TrainedModel:
         """
         if not len(images):
             return np.zeros((0, len(self.info.classes)), np.float32)
-        pixels = np.stack([self._prepare(image, row) for row, image in enumerate(images)])
-        run = self._predict_pixels
-        return image_functions.predict_with_flip(run, pixels) if flip_tta else run(pixels)
+        pixels = np.stack([self._prepare(image, index) for index, image in enumerate(images)])
+        if flip_tta:
+            return predict_with_flip(self._predict_fn, pixels)
+        return self._predict_fn(pixels)
 
     @functools.cached_property
-    def _predict_pixels(self) -> Predict:
-        return with_keras(self.load_network(), self.info.size, _BATCH_SIZE)
+    def _predict_fn(self) -> PredictFn:
+        return make_keras_predict_fn(self.load_network(), self.info.size, _BATCH_SIZE)
 
-    def _prepare(self, image: npt.NDArray[np.uint8], row: int) -> npt.NDArray[np.uint8]:
+    def _prepare(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
         """Return an image enhanced and of shape (size, size)."""
         grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
         if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
             raise ValueError(
-                f"image {row}: expected uint8 of shape (height, width) or (height, width, 1),"
+                f"image {index}: expected uint8 of shape (height, width) or (height, width, 1),"
                 f" got {image.dtype} of shape {image.shape}"
             )
-        return image_functions.resize(enhance(grey, self.info.enhancement), self.info.size)
+        return resize(enhance(grey, self.info.enhancement), self.info.size)

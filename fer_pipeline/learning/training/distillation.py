@@ -15,8 +15,8 @@ import tensorflow as tf
 from fer_pipeline.config.training import DistillationConfig
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference import serving_model
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.learning.types import Tensor
 
 
@@ -63,9 +63,10 @@ def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> Teacher
     """
     models = []
     for name in config.teachers:
-        model, info = serving_model.load(trained_model.resolve_model_path(name))
-        _require_compatible(name, info, dataset)
-        normalized_pixels = model.get_layer(serving_model.NORMALIZATION).output
+        teacher = TrainedModel.open(name)
+        model = teacher.load_network()
+        _require_compatible(name, teacher.info, dataset)
+        normalized_pixels = model.get_layer(serving_model.NORMALIZATION_LAYER).output
         models.append(keras.Model(normalized_pixels, model.output))
     return TeacherEnsemble(models) if models else None
 
@@ -79,7 +80,7 @@ def teacher_checksum(name: str) -> str:
     Raises:
         RunError: It is no finished run.
     """
-    return trained_model.read(trained_model.resolve_model_path(name)).sha256
+    return TrainedModel.open(name).info.sha256
 
 
 def _require_compatible(name: str, info: ModelInfo, dataset: StoredDataset) -> None:

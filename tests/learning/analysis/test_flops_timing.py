@@ -107,7 +107,7 @@ class TestMultiplyAdds:
     def test_a_model_that_was_saved_costs_what_its_network_does(self, name, tmp_path):
         network = registry.build_network(name, 48, 7, {})
         model = serving_model.build_serving_model(network, 48, Normalization.centered())
-        serving_model.save(model, tmp_path / "model.keras")
+        serving_model.save_model(model, tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
         expected = summarize_network(network)
         assert expected.multiply_adds > 0

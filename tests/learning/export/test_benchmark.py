@@ -15,7 +15,7 @@ from fer_pipeline.io.output_kinds import EXPORT_FILES, RunFile
 from fer_pipeline.learning.export import benchmark, formats, verify
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.inference.export_manifest import ExportedModel
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 
 SIZE = 16
 PIXELS = np.zeros((4, SIZE, SIZE), np.uint8)
@@ -49,16 +49,16 @@ class TestSpeeds:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock) -> None:
         # A call of 4 images is a turn.
         run = clock.form("a", 1 / 1024, 1, 0.5, 0.25, 0.5, 1)
-        assert benchmark.speeds({"a": run}, PIXELS) == {"a": 4.0}
+        assert benchmark.time_predict_fns({"a": run}, PIXELS) == {"a": 4.0}
         assert clock.calls == "a" * 6
 
     def test_a_turn_goes_on_for_a_quarter_of_a_second(self, clock) -> None:
-        assert benchmark.speeds({"a": clock.form("a", 1 / 64)}, PIXELS) == {"a": 64.0}
+        assert benchmark.time_predict_fns({"a": clock.form("a", 1 / 64)}, PIXELS) == {"a": 64.0}
         assert clock.calls == "a" * (1 + 5 * 4)
 
     def test_they_take_turns_and_keep_their_names(self, clock) -> None:
         run = {"slow": clock.form("s", 0.5), "fast": clock.form("f", 0.125)}
-        assert benchmark.speeds(run, PIXELS) == {"slow": 2.0, "fast": 8.0}
+        assert benchmark.time_predict_fns(run, PIXELS) == {"slow": 2.0, "fast": 8.0}
         assert clock.calls == "sf" * 6
 
 
@@ -68,13 +68,14 @@ def test_the_unit_is_the_models_own_speed(tmp_path, monkeypatch) -> None:
         return {"litert_int8": 400.0, "litert": 200.0, "saved_model": 50.0, "keras": 100.0}
 
     asked: list[object] = []
-    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "measure_speeds", measure)
     made = [
         ExportedModel(format=form, path=path, bytes=1, largest_difference=0, tolerance=0, sha256={})
         for form, path in EXPORT_FILES.items()
     ]
     info = ModelInfo.model_construct(network="system_a", size=SIZE)
-    found = verify.benchmark_exports(made, tmp_path / "run", info, tmp_path)
+    model = TrainedModel(tmp_path / "run", info)
+    found = verify.benchmark_exports(made, model, tmp_path)
     assert {one.format: one.relative_speed for one in found} == {
         "saved_model": 0.5,
         "litert": 2.0,
@@ -101,8 +102,8 @@ class TestMeasure:
         folder = tmp_path_factory.mktemp("models")
         for name, filters in (("small", 2), ("large", 64)):
             model = make_model(filters)
-            serving_model.save(model, folder / name / RunFile.MODEL)
-            for form, each in formats.FORMS.items():
+            serving_model.save_model(model, folder / name / RunFile.MODEL)
+            for form, each in formats.EXPORT_FORMATS.items():
                 each.write(model, folder / name / EXPORT_FILES[form])
         return folder
 
@@ -114,7 +115,7 @@ class TestMeasure:
             "saved_model": large / "saved_model",
             "keras": small / RunFile.MODEL,
         }
-        found = benchmark.measure(files, "system_a", SIZE)
+        found = benchmark.measure_speeds(files, "system_a", SIZE)
         assert found.keys() == files.keys()
         assert found["litert_int8"] > 3 * found["litert"]
         assert found["keras"] > 3 * found["saved_model"]
@@ -125,7 +126,7 @@ class TestMeasure:
         failing.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(failing))
         with pytest.raises(RunError) as raised:
-            benchmark.measure({"keras": tmp_path / "run.keras"}, "system_a", SIZE)
+            benchmark.measure_speeds({"keras": tmp_path / "run.keras"}, "system_a", SIZE)
         assert str(raised.value) == (
             f"{tmp_path}/run.keras: its speed cannot be measured: OSError: no memory"
         )

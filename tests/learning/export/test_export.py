@@ -19,13 +19,13 @@ from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.io.output_kinds import EXPORT_FILES, IN_PROGRESS_FILE
 from fer_pipeline.learning.export import formats, litert
 from fer_pipeline.learning.export.formats import (
-    FORMS,
-    in_float32,
+    EXPORT_FORMATS,
+    convert_to_float32,
     largest_difference,
     write_weights,
 )
 from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.pipelines.export import export, summary
 from tests.helpers import finished_run
@@ -153,47 +153,47 @@ class TestWeights:
 
 class TestInFloat32:
     def test_all_layers_compute_in_it(self):
-        made = in_float32(make_model("mixed_bfloat16"))
+        made = convert_to_float32(make_model("mixed_bfloat16"))
         layers = list(made._flatten_layers())
         assert len(layers) > 10
         assert {layer.compute_dtype for layer in layers} == {"float32"}
 
     def test_a_model_in_float32_stays_what_it_is(self):
         model = make_model()
-        made = in_float32(model)
+        made = convert_to_float32(model)
         assert bits(probabilities(made)) == bits(probabilities(model))
         assert made is not model
 
     def test_the_weights_are_the_same_and_the_rounding_is_gone(self):
         rounded, exact = make_model("mixed_bfloat16"), make_model()
-        made = in_float32(rounded)
+        made = convert_to_float32(rounded)
         assert bits(probabilities(made)) == bits(probabilities(exact))
         assert 1e-4 < largest_difference(probabilities(rounded), probabilities(exact)) < 0.1
         # The model itself is left as it was.
         assert rounded.get_layer("normalized").layers[1].compute_dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EXPORT_FORMATS)
 class TestForms:
     @pytest.mark.parametrize("policy", POLICIES)
     def test_gives_the_probabilities_of_the_model(self, tmp_path, form, policy):
-        model = in_float32(make_model(policy))
+        model = convert_to_float32(make_model(policy))
         expected = probabilities(model)
-        FORMS[form].write(model, tmp_path / "it")
+        EXPORT_FORMATS[form].write(model, tmp_path / "it")
         for count in (37, 1, 2):
-            found = FORMS[form].load(tmp_path / "it")(PIXELS[:count])
+            found = EXPORT_FORMATS[form].load(tmp_path / "it")(PIXELS[:count])
             assert (found.dtype, found.shape) == (np.float32, (count, 3))
             np.testing.assert_allclose(found, expected[:count], rtol=0, atol=1e-5)
 
     def test_a_wrong_model_is_further_off_than_the_tolerance(self, tmp_path, form):
         """The tolerance is for rounding: not even a single grey level may be lost in it."""
         model = make_model()
-        FORMS[form].write(model, tmp_path / "it")
-        found = FORMS[form].load(tmp_path / "it")(PIXELS + 1)
-        assert largest_difference(found, probabilities(model)) > FORMS[form].tolerance
+        EXPORT_FORMATS[form].write(model, tmp_path / "it")
+        found = EXPORT_FORMATS[form].load(tmp_path / "it")(PIXELS + 1)
+        assert largest_difference(found, probabilities(model)) > EXPORT_FORMATS[form].tolerance
 
     def test_every_form_has_a_path(self, form):
-        assert set(FLOATS) == set(FORMS)
+        assert set(FLOATS) == set(EXPORT_FORMATS)
         assert form in EXPORT_FILES
 
 
@@ -242,12 +242,12 @@ class TestLiteRT:
         images = keras.Input((SIZE, SIZE, 1))
         values = keras.ops.linalg.svd(images[..., 0], compute_uv=False)
         with pytest.raises(RunError) as error:
-            FORMS["litert"].write(keras.Model(images, values, name="own"), tmp_path / "it")
+            EXPORT_FORMATS["litert"].write(keras.Model(images, values, name="own"), tmp_path / "it")
         assert str(error.value).startswith("own: LiteRT has no form of it, leave litert out: ")
         assert "\n" not in str(error.value)
         assert not (tmp_path / "it").exists()
         with pytest.raises(RunError) as error:
-            litert.in_int8(keras.Model(images, values, name="own"), PIXELS)
+            litert.convert_to_litert_int8(keras.Model(images, values, name="own"), PIXELS)
         assert str(error.value).startswith("own: LiteRT has no form of it, leave litert_int8 out: ")
 
 
@@ -315,9 +315,9 @@ class TestExport:
         assert {path.name for path in whole.iterdir()} == EVERYTHING
 
     def test_what_it_wrote_gives_the_probabilities_of_the_run(self, run, whole):
-        expected = probabilities(serving_model.load(run)[0])
+        expected = probabilities(TrainedModel.open(run).load_network())
         for form, path in FLOATS.items():
-            found = FORMS[form].load(whole / path)(PIXELS)
+            found = EXPORT_FORMATS[form].load(whole / path)(PIXELS)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
     def test_a_run_in_bfloat16(self, tmp_path):
@@ -328,7 +328,7 @@ class TestExport:
         assert 1e-4 < made.rounding < 0.1
         exact = probabilities(make_model())
         for form, path in FLOATS.items():
-            found = FORMS[form].load(tmp_path / "out" / path)(PIXELS)
+            found = EXPORT_FORMATS[form].load(tmp_path / "out" / path)(PIXELS)
             np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5)
         assert (
             "the run itself computes in mixed_bfloat16: its probabilities differ from those in"
@@ -336,7 +336,9 @@ class TestExport:
         ) in summary(made, tmp_path / "out").splitlines()
 
     def test_a_run_trained_in_bfloat16_that_computes_in_float32(self, tmp_path):
-        make_run(tmp_path / "run", in_float32(make_model("mixed_bfloat16")), "mixed_bfloat16")
+        make_run(
+            tmp_path / "run", convert_to_float32(make_model("mixed_bfloat16")), "mixed_bfloat16"
+        )
         made = export(tmp_path / "run", tmp_path / "out", ["saved_model"], load_config(None))
         assert (made.precision, made.rounding) == ("float32", 0.0)
         assert "the run itself computes in" not in summary(made, tmp_path / "out")
@@ -380,7 +382,7 @@ def refused(kind: type[FerError], run: Path, out: Path, *, overwrite: bool = Fal
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("form", EXPORT_FORMATS)
     def test_a_form_with_other_probabilities(self, run, tmp_path, monkeypatch, form):
         def write_another(model: keras.Model, path: Path) -> None:
             model.get_layer("normalized").layers[-1].bias.assign_add([0.02, 0, 0])
@@ -389,8 +391,8 @@ class TestRefusals:
             finally:
                 model.get_layer("normalized").layers[-1].bias.assign_sub([0.02, 0, 0])
 
-        right = FORMS[form]
-        monkeypatch.setitem(FORMS, form, dataclasses.replace(right, write=write_another))
+        right = EXPORT_FORMATS[form]
+        monkeypatch.setitem(EXPORT_FORMATS, form, dataclasses.replace(right, write=write_another))
         message = refused(RunError, run, tmp_path / "out")
         assert message.startswith(f"{run}: as {form} its probabilities differ by up to 0.00")
         assert message.endswith("; nothing was exported, --format leaves a form out")

@@ -15,7 +15,8 @@ from fer_pipeline.config import load_config
 from fer_pipeline.data import emotions
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER
 from fer_pipeline.learning.analysis.network_summary import summarize_network
-from fer_pipeline.learning.inference import export_manifest, serving_model, trained_model
+from fer_pipeline.learning.inference import export_manifest, trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 ROOT = Path(__file__).resolve().parents[3]
 # What is taken where no model is named has both; its teacher is there to teach and to compare.
@@ -25,15 +26,16 @@ FER2013 = ROOT.parent / "shared" / "data" / "fer2013.parquet"
 
 
 @pytest.fixture(
-    scope="module", params=sorted(path.name for path in trained_model.PRETRAINED.iterdir())
+    scope="module", params=sorted(path.name for path in trained_model.PRETRAINED_FOLDER.iterdir())
 )
 def folder(request):
-    return trained_model.PRETRAINED / request.param
+    return trained_model.PRETRAINED_FOLDER / request.param
 
 
 @pytest.fixture(scope="module")
 def shipped(folder):
-    return serving_model.load(folder)
+    trained = TrainedModel.open(folder)
+    return trained.load_network(), trained.info
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ class TestModel:
         assert "path" not in {*report["model"], *report["dataset"]}
 
     def test_the_export_is_that_of_this_model(self, folder, shipped):
-        made = export_manifest.read(folder / EXPORT_FOLDER)
+        made = export_manifest.read_export_manifest(folder / EXPORT_FOLDER)
         assert made.model["sha256"] == shipped[1].sha256
         assert {one.format for one in made.exports} == FORMS[folder.name]
 
@@ -108,7 +110,7 @@ class TestModel:
 
 
 def test_one_is_taken_where_none_is_named():
-    assert trained_model.resolve_model_path(None) == trained_model.PRETRAINED / DEFAULT_MODEL
+    assert trained_model.resolve_model_path(None) == trained_model.PRETRAINED_FOLDER / DEFAULT_MODEL
 
 
 @pytest.mark.skipif(not FER2013.exists(), reason="needs FER2013")

@@ -9,6 +9,7 @@ import tensorflow as tf
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training.trainer import enable_determinism
 from tests.helpers import finished_run
@@ -104,7 +105,7 @@ class TestModel:
 
     def test_any_number_of_images(self, tmp_path):
         make_run(tmp_path)
-        model, _ = serving_model.load(tmp_path)
+        model = TrainedModel.open(tmp_path).load_network()
         all_at_once = model(PIXELS).numpy()
         for count in (1, 2, 36):
             np.testing.assert_allclose(
@@ -127,22 +128,30 @@ class TestModel:
 class TestRead:
     def test_gives_back_what_was_written(self, tmp_path, normalization):
         network, info = make_run(tmp_path, normalization)
-        assert trained_model.read(tmp_path) == info
-        assert trained_model.read(tmp_path).normalization == normalization
-        model, same = serving_model.load(tmp_path)
-        assert same == info
+        assert trained_model.read_model_info(tmp_path) == info
+        assert trained_model.read_model_info(tmp_path).normalization == normalization
+        model, trained = TrainedModel.open(tmp_path).load_network(), TrainedModel.open(tmp_path)
+        assert trained.info == info
         for one, other in zip(model.get_weights(), network.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
         content = (tmp_path / "model.keras").read_bytes()
-        assert trained_model.read_model(tmp_path) == (info, content)
+        assert trained.read_content() == content
         assert info.sha256 == hashlib.sha256(content).hexdigest()
 
     def test_a_run_without_validation(self, tmp_path):
         make_run(tmp_path, best_accuracy=None)
-        assert trained_model.read(tmp_path).best_accuracy is None
+        assert trained_model.read_model_info(tmp_path).best_accuracy is None
 
 
-def refused(folder, read=serving_model.load):
+def load_network(folder):
+    return TrainedModel.open(folder).load_network()
+
+
+def read_content(folder):
+    return TrainedModel.open(folder).read_content()
+
+
+def refused(folder, read=load_network):
     with pytest.raises(RunError) as error:
         read(folder)
     message = str(error.value)
@@ -150,7 +159,7 @@ def refused(folder, read=serving_model.load):
     return message
 
 
-ADVICE = "make one with the train job, or name compact or mirrored"
+ADVICE = "train a model with the train job, or name compact or mirrored"
 
 
 class TestRefusals:
@@ -171,7 +180,7 @@ class TestRefusals:
     def test_a_file_in_place_of_the_folder(self, run):
         message = refused(run / "model.keras")
         assert message.startswith(f"{run / 'model.keras'}: ")
-        assert "make one with the train job" in message
+        assert "with the train job" in message
 
     @pytest.mark.parametrize("damage", ["one byte", "cut", "empty", "another"])
     def test_a_damaged_model(self, run, damage):
@@ -186,7 +195,7 @@ class TestRefusals:
                 "another": b"no model",
             }[damage]
         )
-        for read in (serving_model.load, trained_model.read_model):
+        for read in (load_network, read_content):
             assert refused(run, read) == (
                 f"{path}: is not the file that model.json describes; train again"
             )

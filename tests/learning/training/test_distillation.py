@@ -11,7 +11,7 @@ from fer_pipeline.config import load_config
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, RunError
-from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.training import distillation
 from fer_pipeline.pipelines.train import train
@@ -66,7 +66,7 @@ def load_validation_batch(folder):
 
 def guesses(run, dataset):
     images, labels = load_validation_batch(dataset)
-    model, _ = serving_model.load(run)
+    model = TrainedModel.open(run).load_network()
     normalized = keras.Model(model.get_layer("normalization").output, model.output)
     return normalized.predict_on_batch(images).argmax(axis=1), labels.numpy()
 
@@ -76,7 +76,7 @@ class TestTeachers:
         settings = load_config(None, taught_by(*teachers)).training.distillation
         loaded = distillation.load_teachers(settings, StoredDataset.open(easy_dataset))
         images, _ = load_validation_batch(easy_dataset)
-        models = [serving_model.load(folder)[0] for folder in teachers]
+        models = [TrainedModel.open(folder).load_network() for folder in teachers]
         # These take raw pixels, 0..255: centred ones are (pixel - 128) / 128.
         answers = [model.predict_on_batch(images * 128 + 128) for model in models]
         assert not np.allclose(*answers, atol=0.1)
@@ -103,7 +103,8 @@ class TestTeachers:
             ),
         )
         weights = [
-            serving_model.load(tmp_path / name)[0].get_weights() for name in ("alone", "heard")
+            TrainedModel.open(tmp_path / name).load_network().get_weights()
+            for name in ("alone", "heard")
         ]
         for one, other in zip(*weights, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
@@ -130,7 +131,7 @@ class TestPupil:
         info = train(
             str(easy_dataset), str(run), chosen("training.epochs=1", *taught_by(*teachers))
         )
-        assert info.teachers == [trained_model.read(folder).sha256 for folder in teachers]
+        assert info.teachers == [TrainedModel.open(folder).info.sha256 for folder in teachers]
         written = load_config(run / "config.yaml").training.distillation
         assert written.teachers == [str(folder) for folder in teachers]
 

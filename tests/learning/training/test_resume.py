@@ -19,7 +19,8 @@ from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, RunError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import RunFile
-from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference import trained_model
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import load_run_config, train
@@ -103,8 +104,8 @@ def outputs(folder):
     """What two equal runs have in common, to the last bit; a .keras file holds the time."""
     names = ("history.csv", "model.weights.h5", "accuracy.png", "config.yaml")
     files = {path.name for path in folder.iterdir()}
-    weights = [array.tobytes() for array in serving_model.load(folder)[0].get_weights()]
-    info = trained_model.read(folder).model_copy(update={"sha256": ""})
+    weights = [array.tobytes() for array in TrainedModel.open(folder).load_network().get_weights()]
+    info = trained_model.read_model_info(folder).model_copy(update={"sha256": ""})
     texts = {name: (folder / name).read_bytes() for name in names if name != "model.weights.h5"}
     return files, weights, info, texts
 
