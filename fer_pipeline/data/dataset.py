@@ -126,7 +126,7 @@ class StoredDataset:
         if size != file.bytes:
             state = "is missing" if size is None else f"has {size} bytes"
             raise DatasetError(
-                f"{path}: {state}, the manifest states {file.bytes} bytes; run preprocess again"
+                f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
             )
 
 

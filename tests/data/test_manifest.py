@@ -285,7 +285,7 @@ def test_a_data_file_that_is_missing_is_an_error(tmp_path):
     path.unlink()
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path).require_split(Split.TRAIN)
-    expected = f"{path}: is missing, the manifest states 6 bytes; run preprocess again"
+    expected = f"{path}: is missing, the manifest says 6 bytes; run preprocess again"
     assert str(raised.value) == expected
 
 
@@ -296,5 +296,5 @@ def test_a_data_file_of_another_length_is_an_error(tmp_path, length):
     path.write_bytes(bytes(length))
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path).require_split(Split.TRAIN)
-    expected = f"{path}: has {length} bytes, the manifest states 5 bytes; run preprocess again"
+    expected = f"{path}: has {length} bytes, the manifest says 5 bytes; run preprocess again"
     assert str(raised.value) == expected

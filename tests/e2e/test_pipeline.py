@@ -328,7 +328,7 @@ def _changed(dataset: Path, copy: Path, **changes: Any) -> None:
 
 
 NO_MODEL = (
-    "nothing: no such folder (no model.json); make one with the train job, or name compact or"
+    "nothing: no such folder (no model.json); create one with the train job, or name compact or"
     " mirrored"
 )
 MISTAKES: dict[str, tuple[str, str]] = {
@@ -384,11 +384,11 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "train: no such dataset for workers": (
         # It is said before anybody looks for the master.
         "--master spark://127.0.0.1:1 train --workers 2 --dataset nothing --output {out}",
-        "nothing: no such folder; make one with the preprocess job",
+        "nothing: no such folder; create one with the preprocess job",
     ),
     "train: no such dataset": (
         "train --dataset nothing --output {out}",
-        "nothing: no such folder; make one with the preprocess job",
+        "nothing: no such folder; create one with the preprocess job",
     ),
     "train: two unknown keys": (
         "train --dataset data --output {out} --set trainin.steps=2 --set loader.batchsize=2",

@@ -213,17 +213,17 @@ class TestRefusals:
     def test_other_classes(self, runs, dataset, tmp_path):
         other = make_run(tmp_path / "other", classes=("happy", "angry", "sad"))
         message = self.refused(RunError, [*runs, other], dataset, tmp_path / "out")
-        assert message == (
+        assert message.startswith(
             f"--compare {other}: does not fit the dataset: {dataset}: its classes are angry, happy,"
-            f" sad, the model of {other} was trained for happy, angry, sad; evaluate it on a"
-            " dataset with those, in that order"
+            f" sad, the model of {other} was trained for happy, angry, sad; "
         )
+        assert message.endswith("in the same order")
 
     def test_another_enhancement(self, runs, dataset, tmp_path):
         other = make_run(tmp_path / "other", enhancement=Enhancement(equalize=True))
         message = self.refused(RunError, [runs[0], other], dataset, tmp_path / "out")
-        assert message.startswith(f"--compare {other}: does not fit the dataset: {dataset}: its")
-        assert "enhanced by" in message
+        assert message.startswith(f"--compare {other}: does not fit the dataset: {dataset}: ")
+        assert "the enhancement of its images is" in message
         assert "\n" not in message
 
     def test_the_same_run_twice(self, runs, dataset, tmp_path, monkeypatch):

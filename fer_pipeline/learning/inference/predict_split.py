@@ -234,6 +234,6 @@ def _require_class_counts(
     expected_counts = dataset.manifest.counts[split]
     if counts != expected_counts:
         raise DatasetError(
-            f"{dataset.folder}: the {split} split holds {counts}, its manifest states"
+            f"{dataset.folder}: the {split} split holds {counts}, its manifest says"
             f" {expected_counts}; run preprocess again"
         )

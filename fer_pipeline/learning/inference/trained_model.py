@@ -142,7 +142,7 @@ def read_model_info(folder: Path) -> ModelInfo:
     if not storage.is_file(path):
         bundled = PRETRAINED_FOLDER.glob(f"*/{RunFile.MODEL_INFO}")
         raise RunError(
-            f"{folder}: {_explain_missing_model(folder)} (no {RunFile.MODEL_INFO}); train a model"
+            f"{folder}: {_explain_missing_model(folder)} (no {RunFile.MODEL_INFO}); create one"
             f" with the train job, or name {' or '.join(sorted(p.parent.name for p in bundled))}"
         )
     return read_document(path, ModelInfo, _FORMAT)

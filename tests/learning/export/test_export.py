@@ -395,7 +395,7 @@ class TestRefusals:
         monkeypatch.setitem(EXPORT_FORMATS, form, dataclasses.replace(right, write=write_another))
         message = refused(RunError, run, tmp_path / "out")
         assert message.startswith(f"{run}: as {form} its probabilities differ by up to 0.00")
-        assert message.endswith("; nothing was exported, --format leaves a form out")
+        assert message.endswith("; nothing was exported; --format can leave this format out")
 
     def test_a_model_that_gives_no_probabilities(self, tmp_path):
         model = make_model()

@@ -159,7 +159,7 @@ def refused(folder, read=load_network):
     return message
 
 
-ADVICE = "train a model with the train job, or name compact or mirrored"
+ADVICE = "create one with the train job, or name compact or mirrored"
 
 
 class TestRefusals:
