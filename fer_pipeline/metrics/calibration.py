@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,16 +70,6 @@ class CoveragePoint:
     images: int
     min_confidence: float
     accuracy: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "asked": self.requested,
-            "coverage": self.coverage,
-            "images": self.images,
-            "min_confidence": self.min_confidence,
-            "accuracy": self.accuracy,
-        }
 
 
 @dataclass(frozen=True)

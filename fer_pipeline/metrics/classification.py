@@ -173,7 +173,7 @@ class Metrics:
                 "mean_confidence": self.calibration.confidence,
                 "bins": [asdict(confidence_bin) for confidence_bin in self.calibration.bins],
             },
-            "coverage": [point.to_dict() for point in self.coverage],
+            "coverage": [asdict(point) for point in self.coverage],
         }
 
     def accuracies_to_dict(self) -> dict[str, Any]:

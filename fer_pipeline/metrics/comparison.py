@@ -28,15 +28,6 @@ class Cost:
     uncounted_layers: tuple[str, ...]
     images_per_second: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; a missing value is None."""
-        return {
-            "parameters": self.parameters,
-            "multiply_adds": self.multiply_adds,
-            "left_out": self.uncounted_layers,
-            "images_a_second": self.images_per_second,
-        }
-
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -78,7 +69,7 @@ class ModelResult:
             "network": self.network,
             "size": self.size,
             "precision": self.precision,
-            **self.cost.to_dict(),
+            **asdict(self.cost),
             **self.metrics.accuracies_to_dict(),
             "expected_calibration_error": self.metrics.calibration.error,
             "without_copies_in_training": (

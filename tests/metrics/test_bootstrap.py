@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.metrics import bootstrap as intervals
+from fer_pipeline.metrics import bootstrap
 from fer_pipeline.metrics.bootstrap import Interval, compute_bootstrap_intervals
 
 
@@ -15,55 +15,66 @@ def ends(interval: Interval | None) -> tuple[float, float]:
 @st.composite
 def counts(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     """Images by class and how many are right, often none."""
-    actual = draw(st.lists(st.sampled_from([0, 1, 2, 30, 500]), min_size=2, max_size=8).filter(any))
-    return actual, [draw(st.integers(0, images)) for images in actual]
+    actual_counts = draw(
+        st.lists(st.sampled_from([0, 1, 2, 30, 500]), min_size=2, max_size=8).filter(any)
+    )
+    return actual_counts, [draw(st.integers(0, images)) for images in actual_counts]
 
 
 @pytest.mark.parametrize(
-    ("actual", "right"), [([], []), ([0, 0], [0, 0]), ([3, 2], [4, 0]), ([3, 2], [-1, 0])]
+    ("actual_counts", "correct_counts"),
+    [([], []), ([0, 0], [0, 0]), ([3, 2], [4, 0]), ([3, 2], [-1, 0])],
 )
-def test_what_is_no_count_is_refused(actual, right):
+def test_what_is_no_count_is_refused(actual_counts, correct_counts):
     with pytest.raises(ValueError, match="expected 0 <= correct <= actual"):
-        compute_bootstrap_intervals(actual, right, 0)
+        compute_bootstrap_intervals(actual_counts, correct_counts, 0)
 
 
 def test_they_are_those_of_drawing_images_one_by_one():
-    actual, right = [40, 9, 0, 151], [10, 6, 0, 120]
-    labels = np.repeat(np.arange(4), actual)
-    correct = np.concatenate(
-        [np.arange(images) < hits for images, hits in zip(actual, right, strict=True)]
+    actual_counts, correct_counts = [40, 9, 0, 151], [10, 6, 0, 120]
+    labels = np.repeat(np.arange(4), actual_counts)
+    is_correct = np.concatenate(
+        [
+            np.arange(images) < hits
+            for images, hits in zip(actual_counts, correct_counts, strict=True)
+        ]
     )
     index = np.random.default_rng(7).integers(0, 200, (20_000, 200))
-    drawn, hit = labels[index], correct[index]
+    sampled_labels, is_hit = labels[index], is_correct[index]
     with np.errstate(invalid="ignore"):
         classes = np.stack(
-            [(hit & (drawn == one)).sum(1) / (drawn == one).sum(1) for one in range(4)]
+            [
+                (is_hit & (sampled_labels == label)).sum(1) / (sampled_labels == label).sum(1)
+                for label in range(4)
+            ]
         )
     low, high = np.nanpercentile(classes[[0, 1, 3]], [2.5, 97.5], axis=1)
-    found = compute_bootstrap_intervals(actual, right, 0)
+    intervals = compute_bootstrap_intervals(actual_counts, correct_counts, 0)
     near = {"abs": 0.012}
-    assert ends(found.accuracy) == pytest.approx(np.percentile(hit.mean(1), [2.5, 97.5]), **near)
-    assert ends(found.mean_class_accuracy) == pytest.approx(
+    assert ends(intervals.accuracy) == pytest.approx(
+        np.percentile(is_hit.mean(1), [2.5, 97.5]), **near
+    )
+    assert ends(intervals.mean_class_accuracy) == pytest.approx(
         np.percentile(np.nanmean(classes[[0, 1, 3]], axis=0), [2.5, 97.5]), **near
     )
-    assert ends(found.classes[0]) == pytest.approx((low[0], high[0]), **near)
+    assert ends(intervals.classes[0]) == pytest.approx((low[0], high[0]), **near)
     # Of 9 images or so, the parts are coarse.
-    assert ends(found.classes[1]) == pytest.approx((low[1], high[1]), abs=0.05)
-    assert found.classes[2] is None
-    assert ends(found.classes[3]) == pytest.approx((low[2], high[2]), **near)
+    assert ends(intervals.classes[1]) == pytest.approx((low[1], high[1]), abs=0.05)
+    assert intervals.classes[2] is None
+    assert ends(intervals.classes[3]) == pytest.approx((low[2], high[2]), **near)
 
 
 def test_of_many_images_they_are_those_of_the_normal_distribution():
-    found = compute_bootstrap_intervals([2000, 1589], [1500, 905], 1)
+    intervals = compute_bootstrap_intervals([2000, 1589], [1500, 905], 1)
     accuracy = 2405 / 3589
     half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 3589)
-    assert ends(found.accuracy) == pytest.approx((accuracy - half, accuracy + half), abs=0.001)
+    assert ends(intervals.accuracy) == pytest.approx((accuracy - half, accuracy + half), abs=0.001)
 
 
 def test_all_right_and_all_wrong_have_no_width():
-    found = compute_bootstrap_intervals([5, 3], [5, 0], 0)
-    assert found.classes == (Interval(1, 1), Interval(0, 0))
-    assert found.accuracy.low < 5 / 8 < found.accuracy.high
+    intervals = compute_bootstrap_intervals([5, 3], [5, 0], 0)
+    assert intervals.classes == (Interval(1, 1), Interval(0, 0))
+    assert intervals.accuracy.low < 5 / 8 < intervals.accuracy.high
 
 
 def test_the_seed_decides():
@@ -77,21 +88,28 @@ def test_the_seed_decides():
         compute_bootstrap_intervals([901, 601], [401, 501], 4).accuracy
         != compute_bootstrap_intervals([901, 601], [401, 501], 3).accuracy
     )
-    assert intervals.RESAMPLE_COUNT == 10_000
+    assert bootstrap.RESAMPLE_COUNT == 10_000
 
 
 @settings(max_examples=40, deadline=None)
 @given(counts(), st.integers(0, 2**31 - 1))
 def test_every_interval_is_one_and_holds_what_was_measured(case, seed):
-    actual, right = case
-    found = compute_bootstrap_intervals(actual, right, seed)
-    assert [one is None for one in found.classes] == [not images for images in actual]
-    of_classes = [
-        (one, hits / images)
-        for one, images, hits in zip(found.classes, actual, right, strict=True)
-        if one is not None
+    actual_counts, correct_counts = case
+    intervals = compute_bootstrap_intervals(actual_counts, correct_counts, seed)
+    assert [interval is None for interval in intervals.classes] == [
+        not images for images in actual_counts
     ]
-    for one, measured in [*of_classes, (found.accuracy, sum(right) / sum(actual))]:
-        assert 0 <= one.low <= one.high <= 1
-        assert one.low <= measured + 1e-12
-        assert measured <= one.high + 1e-12
+    of_classes = [
+        (interval, hits / images)
+        for interval, images, hits in zip(
+            intervals.classes, actual_counts, correct_counts, strict=True
+        )
+        if interval is not None
+    ]
+    for interval, accuracy in [
+        *of_classes,
+        (intervals.accuracy, sum(correct_counts) / sum(actual_counts)),
+    ]:
+        assert 0 <= interval.low <= interval.high <= 1
+        assert interval.low <= accuracy + 1e-12
+        assert accuracy <= interval.high + 1e-12

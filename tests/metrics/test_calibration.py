@@ -39,7 +39,7 @@ def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 class TestTemperature:
     @pytest.mark.parametrize(
-        ("logits", "labels", "said"),
+        ("logits", "labels", "message"),
         [
             ([], [], r"got \(0,\) and \(0,\)"),
             ([[1.0, 2.0]], [0, 1], r"got \(2,\) and \(1, 2\)"),
@@ -51,17 +51,19 @@ class TestTemperature:
             ([[1.0, np.inf]], [0], "expected logits, got values that are not finite"),
         ],
     )
-    def test_what_is_no_evaluation_is_refused(self, logits, labels, said):
-        with pytest.raises(ValueError, match=said):
+    def test_what_is_no_evaluation_is_refused(self, logits, labels, message):
+        with pytest.raises(ValueError, match=message):
             fit_temperature(logits, np.array(labels), BOUNDS)
 
-    @pytest.mark.parametrize("truth", [0.3, 1.0, 2.5])
-    def test_the_temperature_of_scaled_logits_comes_out(self, truth):
+    @pytest.mark.parametrize("expected", [0.3, 1.0, 2.5])
+    def test_the_temperature_of_scaled_logits_comes_out(self, expected):
         random = np.random.default_rng(3)
         logits = 2 * random.standard_normal((60_000, 7))
         odds = softmax(logits, axis=1).cumsum(axis=1)
         labels = (random.random((len(logits), 1)) > odds).sum(axis=1)
-        assert fit_temperature(truth * logits, labels, BOUNDS) == pytest.approx(truth, rel=0.03)
+        assert fit_temperature(expected * logits, labels, BOUNDS) == pytest.approx(
+            expected, rel=0.03
+        )
 
     def test_two_images_by_hand(self):
         # 3 of 4 are right, all by a margin of 2: sigmoid(2 / T) = 3 / 4.
@@ -91,18 +93,18 @@ class TestTemperature:
         logits, labels = case
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = fit_temperature(logits, labels, BOUNDS)
-        assert BOUNDS[0] <= found <= BOUNDS[1]
-        others = np.geomspace(*BOUNDS, 200)
-        least = min(loss(logits, labels, other) for other in others)
-        assert loss(logits, labels, found) <= least + 1e-9
+            temperature = fit_temperature(logits, labels, BOUNDS)
+        assert BOUNDS[0] <= temperature <= BOUNDS[1]
+        candidates = np.geomspace(*BOUNDS, 200)
+        least = min(loss(logits, labels, candidate) for candidate in candidates)
+        assert loss(logits, labels, temperature) <= least + 1e-9
 
 
 def answers(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities over three classes with these confidences."""
     sure = np.array(confidence)
-    given = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1)
-    return np.where(right, 0, 2), given
+    probabilities = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1)
+    return np.where(right, 0, 2), probabilities
 
 
 @st.composite
@@ -124,54 +126,54 @@ class TestCalibration:
 
     def test_by_hand(self):
         # 0.6 = 9/15 is in the bin that it ends; one of two is right there.
-        found = measure_calibration(*answers([0.6, 0.55, 0.95], [True, False, True]))
-        assert found.error == pytest.approx((abs(1 - 1.15) + abs(1 - 0.95)) / 3)
-        assert found.confidence == pytest.approx(0.7)
+        calibration = measure_calibration(*answers([0.6, 0.55, 0.95], [True, False, True]))
+        assert calibration.error == pytest.approx((abs(1 - 1.15) + abs(1 - 0.95)) / 3)
+        assert calibration.confidence == pytest.approx(0.7)
         filled = {8: (2, 0.575, 0.5), 14: (1, 0.95, 1.0)}
-        assert found.bins == tuple(
+        assert calibration.bins == tuple(
             Bin(i / 15, (i + 1) / 15, *filled.get(i, (0, None, None))) for i in range(15)
         )
 
     def test_a_confidence_above_one_by_rounding_is_in_the_last_bin(self):
-        found = measure_calibration([0], [[1.004, 0.0]])
-        assert found.bins[-1].images == 1
+        calibration = measure_calibration([0], [[1.004, 0.0]])
+        assert calibration.bins[-1].images == 1
 
     @settings(max_examples=60, deadline=None)
     @given(judged())
     def test_the_bins_hold_every_image(self, case):
-        labels, given = case
-        found = measure_calibration(labels, given)
-        confidence = given.max(axis=1).astype(np.float64)
-        right = given.argmax(axis=1) == labels
+        labels, probabilities = case
+        calibration = measure_calibration(labels, probabilities)
+        confidence = probabilities.max(axis=1).astype(np.float64)
+        right = probabilities.argmax(axis=1) == labels
         error = 0.0
-        for one in found.bins:
-            inside = (confidence > one.low) & (confidence <= one.high)
-            assert one.images == inside.sum()
-            if one.images:
-                assert one.accuracy == pytest.approx(right[inside].mean())
-                assert one.confidence == pytest.approx(confidence[inside].mean())
+        for confidence_bin in calibration.bins:
+            inside = (confidence > confidence_bin.low) & (confidence <= confidence_bin.high)
+            assert confidence_bin.images == inside.sum()
+            if confidence_bin.images:
+                assert confidence_bin.accuracy == pytest.approx(right[inside].mean())
+                assert confidence_bin.confidence == pytest.approx(confidence[inside].mean())
                 error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-        assert sum(one.images for one in found.bins) == len(labels)
-        assert found.error == pytest.approx(error)
-        assert abs(right.mean() - found.confidence) <= found.error + 1e-12
+        assert sum(confidence_bin.images for confidence_bin in calibration.bins) == len(labels)
+        assert calibration.error == pytest.approx(error)
+        assert abs(right.mean() - calibration.confidence) <= calibration.error + 1e-12
 
     def test_as_sure_as_right_has_no_error(self):
         random = np.random.default_rng(0)
-        given = random.dirichlet(np.ones(5), 100_000)
-        labels = (random.random((len(given), 1)) > given.cumsum(axis=1)).sum(axis=1)
-        assert measure_calibration(labels, given).error < 0.01
+        probabilities = random.dirichlet(np.ones(5), 100_000)
+        labels = (random.random((len(probabilities), 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+        assert measure_calibration(labels, probabilities).error < 0.01
 
 
 class TestCoverage:
     def test_by_hand(self):
         # The two of 0.75 count together, whatever their order.
-        found = compute_accuracy_coverage(
+        curve = compute_accuracy_coverage(
             *answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True])
         )
-        assert found.confidence.tolist() == [0.875, 0.75, 0.5]
-        assert found.images.tolist() == [1, 3, 4]
-        assert found.accuracy.tolist() == [1.0, 2 / 3, 0.5]
-        assert select_coverage_points(found) == (
+        assert curve.confidence.tolist() == [0.875, 0.75, 0.5]
+        assert curve.images.tolist() == [1, 3, 4]
+        assert curve.accuracy.tolist() == [1.0, 2 / 3, 0.5]
+        assert select_coverage_points(curve) == (
             CoveragePoint(1.0, 1.0, 4, 0.5, 0.5),
             CoveragePoint(0.9, 1.0, 4, 0.5, 0.5),
             CoveragePoint(0.8, 1.0, 4, 0.5, 0.5),
@@ -181,22 +183,22 @@ class TestCoverage:
 
     def test_a_part_that_is_a_whole_number_of_images_is_not_rounded_up(self):
         sure = np.linspace(0.5, 0.9, 100)
-        found = select_coverage_points(
+        points = select_coverage_points(
             compute_accuracy_coverage(*answers(sure.tolist(), [True] * 100))
         )
-        assert [one.images for one in found] == [100, 90, 80, 70, 50]
+        assert [point.images for point in points] == [100, 90, 80, 70, 50]
 
     @settings(max_examples=80, deadline=None)
     @given(judged())
     def test_the_least_confidence_gives_what_is_said(self, case):
-        labels, given = case
-        confidence, right = given.max(axis=1), given.argmax(axis=1) == labels
-        found = select_coverage_points(compute_accuracy_coverage(labels, given))
-        assert tuple(one.requested for one in found) == COVERAGES
-        for one in found:
-            left = confidence >= np.float32(one.min_confidence)
-            assert one.images == left.sum()
-            assert one.coverage == left.mean() >= one.requested - 1e-9
-            assert one.accuracy == pytest.approx(right[left].mean())
+        labels, probabilities = case
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        points = select_coverage_points(compute_accuracy_coverage(labels, probabilities))
+        assert tuple(point.requested for point in points) == COVERAGES
+        for point in points:
+            left = confidence >= np.float32(point.min_confidence)
+            assert point.images == left.sum()
+            assert point.coverage == left.mean() >= point.requested - 1e-9
+            assert point.accuracy == pytest.approx(right[left].mean())
             # With the next higher confidence, fewer than asked for are left.
-            assert (confidence > np.float32(one.min_confidence)).mean() < one.requested
+            assert (confidence > np.float32(point.min_confidence)).mean() < point.requested

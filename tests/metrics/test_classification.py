@@ -38,11 +38,13 @@ TRUE_POSITIVES = (200, 63, 220, 1297, 543, 448, 449)
 fast = settings(max_examples=40, deadline=None)
 
 
-def sure(predicted: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float32]:
+def predict_with_confidence(
+    predicted: npt.NDArray[np.int64], classes: int
+) -> npt.NDArray[np.float32]:
     """Probabilities that predict these classes, each with 0.7."""
-    made = np.full((len(predicted), classes), 0.3 / (classes - 1), np.float32)
-    made[np.arange(len(predicted)), predicted] = 0.7
-    return made
+    probabilities = np.full((len(predicted), classes), 0.3 / (classes - 1), np.float32)
+    probabilities[np.arange(len(predicted)), predicted] = 0.7
+    return probabilities
 
 
 def system_a() -> Metrics:
@@ -54,7 +56,9 @@ def system_a() -> Metrics:
     assert (truth != guesses).all()
     hits = np.repeat(np.arange(7), right)
     return compute_metrics(
-        np.concatenate([hits, truth]), sure(np.concatenate([hits, guesses]), 7), FER2013
+        np.concatenate([hits, truth]),
+        predict_with_confidence(np.concatenate([hits, guesses]), 7),
+        FER2013,
     )
 
 
@@ -70,21 +74,21 @@ def outcomes(draw: st.DrawFn, classes: int | None = None) -> tuple[list[int], np
     return labels, weights / weights.sum(axis=1, keepdims=True)
 
 
-def names(probabilities: np.ndarray) -> list[str]:
+def class_names(probabilities: np.ndarray) -> list[str]:
     return [f"class {label}" for label in range(probabilities.shape[1])]
 
 
-def words(lines: list[str]) -> list[str]:
+def collapse_spaces(lines: list[str]) -> list[str]:
     """The lines of a table, with one space where there are many."""
     return [" ".join(line.split()) for line in lines]
 
 
-def leaves(tree: object) -> list[object]:
+def list_leaves(tree: object) -> list[object]:
     """All leaves."""
     if isinstance(tree, dict):
-        return [leaf for branch in tree.values() for leaf in leaves(branch)]
+        return [leaf for branch in tree.values() for leaf in list_leaves(branch)]
     if isinstance(tree, list):
-        return [leaf for branch in tree for leaf in leaves(branch)]
+        return [leaf for branch in tree for leaf in list_leaves(branch)]
     return [tree]
 
 
@@ -100,32 +104,32 @@ class TestByHand:
     )
 
     def test_all_numbers(self):
-        found = compute_metrics(self.labels, self.probabilities, ["angry", "happy", "sad"])
-        assert found.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 0))
-        assert found.classes == (
+        metrics = compute_metrics(self.labels, self.probabilities, ["angry", "happy", "sad"])
+        assert metrics.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 0))
+        assert metrics.classes == (
             ClassMetrics("angry", 3, 3, 2, ClassScores(2 / 3, 2 / 3, 2 / 3)),
             ClassMetrics("happy", 1, 2, 1, ClassScores(1.0, 0.5, 2 / 3)),
             ClassMetrics("sad", 1, 0, 0, ClassScores(0.0, 0.0, 0.0)),
         )
-        assert found.image_count == 5
-        assert found.accuracy == 3 / 5
-        assert found.mean_class_accuracy == pytest.approx(5 / 9)
-        assert found.macro.accuracy == pytest.approx(5 / 9)
-        assert found.macro.precision == pytest.approx((2 / 3 + 1 / 2) / 3)
-        assert found.macro.f1 == pytest.approx(4 / 9)
-        assert found.weighted.accuracy == pytest.approx(3 / 5)
-        assert found.weighted.precision == pytest.approx((3 * 2 / 3 + 1 / 2) / 5)
-        assert found.weighted.f1 == pytest.approx((3 * 2 / 3 + 2 / 3) / 5)
-        assert found.top2_accuracy == 1.0
+        assert metrics.image_count == 5
+        assert metrics.accuracy == 3 / 5
+        assert metrics.mean_class_accuracy == pytest.approx(5 / 9)
+        assert metrics.macro.accuracy == pytest.approx(5 / 9)
+        assert metrics.macro.precision == pytest.approx((2 / 3 + 1 / 2) / 3)
+        assert metrics.macro.f1 == pytest.approx(4 / 9)
+        assert metrics.weighted.accuracy == pytest.approx(3 / 5)
+        assert metrics.weighted.precision == pytest.approx((3 * 2 / 3 + 1 / 2) / 5)
+        assert metrics.weighted.f1 == pytest.approx((3 * 2 / 3 + 2 / 3) / 5)
+        assert metrics.top2_accuracy == 1.0
         # -ln of 1/2, 1/2, 1/4, 1, 3/8
-        assert found.loss == pytest.approx((4 * math.log(2) + math.log(8 / 3)) / 5)
+        assert metrics.loss == pytest.approx((4 * math.log(2) + math.log(8 / 3)) / 5)
 
     def test_json(self):
-        found = compute_metrics(
+        document = compute_metrics(
             self.labels, self.probabilities, ["angry", "happy", "sad"]
         ).to_dict()
-        assert json.loads(json.dumps(found, allow_nan=False)) == found
-        assert list(found) == [
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+        assert list(document) == [
             "rows",
             "accuracy",
             "accuracy_interval",
@@ -142,8 +146,8 @@ class TestByHand:
             "calibration",
             "coverage",
         ]
-        assert list(found["classes"]) == ["angry", "happy", "sad"]
-        assert found["classes"]["happy"] == {
+        assert list(document["classes"]) == ["angry", "happy", "sad"]
+        assert document["classes"]["happy"] == {
             "actual": 1,
             "predicted": 2,
             "true_positives": 1,
@@ -154,28 +158,30 @@ class TestByHand:
             "support": 1,
             "accuracy_interval": [1.0, 1.0],
         }
-        assert found["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
-        assert found["confused_pairs"] == [
+        assert document["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+        assert document["confused_pairs"] == [
             {"true": "sad", "predicted": "angry", "images": 1, "share": 1.0},
             {"true": "angry", "predicted": "happy", "images": 1, "share": 1 / 3},
         ]
 
     def test_intervals_calibration_and_coverage_in_json(self):
-        found = compute_metrics(self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9)
-        told = found.to_dict()
-        drawn = compute_bootstrap_intervals([3, 1, 1], [2, 1, 0], seed=9)
-        assert told["accuracy_interval"] == [drawn.accuracy.low, drawn.accuracy.high]
-        mean = drawn.mean_class_accuracy
-        assert told["mean_class_accuracy_interval"] == [mean.low, mean.high]
-        assert mean != drawn.accuracy
-        assert told["intervals"] == {
+        metrics = compute_metrics(
+            self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9
+        )
+        document = metrics.to_dict()
+        intervals = compute_bootstrap_intervals([3, 1, 1], [2, 1, 0], seed=9)
+        assert document["accuracy_interval"] == [intervals.accuracy.low, intervals.accuracy.high]
+        mean = intervals.mean_class_accuracy
+        assert document["mean_class_accuracy_interval"] == [mean.low, mean.high]
+        assert mean != intervals.accuracy
+        assert document["intervals"] == {
             "method": "percentile bootstrap over images",
             "level": 0.95,
             "resamples": 10_000,
             "seed": 9,
         }
         # Four have the confidence 1/2, of which two are right; one is right with 1.
-        assert told["calibration"] == {
+        assert document["calibration"] == {
             "expected_calibration_error": 0.0,
             "mean_confidence": 0.6,
             "bins": [
@@ -189,31 +195,34 @@ class TestByHand:
                 for i in range(15)
             ],
         }
-        assert told["coverage"] == [
+        assert document["coverage"] == [
             {
-                "asked": asked,
+                "requested": requested,
                 "coverage": 1.0,
                 "images": 5,
                 "min_confidence": 0.5,
                 "accuracy": 0.6,
             }
-            for asked in (1.0, 0.9, 0.8, 0.7, 0.5)
+            for requested in (1.0, 0.9, 0.8, 0.7, 0.5)
         ]
 
     def test_a_probability_of_zero_has_a_finite_loss(self):
-        found = compute_metrics([0], [[0.0, 1.0]], ["angry", "happy"])
-        assert found.loss == pytest.approx(-math.log(np.finfo(np.float64).eps))
+        metrics = compute_metrics([0], [[0.0, 1.0]], ["angry", "happy"])
+        assert metrics.loss == pytest.approx(-math.log(np.finfo(np.float64).eps))
 
 
 class TestReferenceSystemA:
     def test_its_table(self):
-        found = system_a()
-        assert tuple(one.actual for one in found.classes) == ACTUAL
-        assert tuple(one.predicted for one in found.classes) == PREDICTED
-        assert tuple(one.true_positives for one in found.classes) == TRUE_POSITIVES
-        assert [round(one.scores.accuracy or 0, 3) for one in found.classes] == [
-            *(0.220, 0.670, 0.242, 0.754, 0.478, 0.686, 0.390)
-        ]
+        metrics = system_a()
+        assert tuple(class_metrics.actual for class_metrics in metrics.classes) == ACTUAL
+        assert tuple(class_metrics.predicted for class_metrics in metrics.classes) == PREDICTED
+        assert (
+            tuple(class_metrics.true_positives for class_metrics in metrics.classes)
+            == TRUE_POSITIVES
+        )
+        assert [
+            round(class_metrics.scores.accuracy or 0, 3) for class_metrics in metrics.classes
+        ] == [*(0.220, 0.670, 0.242, 0.754, 0.478, 0.686, 0.390)]
 
     def test_its_accuracy(self):
         # It reports 48.8 %; its own table says 3220 of 6576.
@@ -224,7 +233,7 @@ class TestReferenceSystemA:
     def test_in_the_terminal(self):
         # The interval of angry: 0.22 +- 1.96 sqrt(0.22 x 0.78 / 910), but for the drawing.
         lines = format_class_table(system_a()).splitlines()
-        assert words(lines) == [
+        assert collapse_spaces(lines) == [
             "actual predicted true positives accuracy 95 % interval precision F1",
             "angry 910 444 200 22.0 % 19.3..24.7 % 45.0 % 29.5 %",
             "disgust 94 187 63 67.0 % 57.5..76.3 % 33.7 % 44.8 %",
@@ -251,31 +260,35 @@ class TestReferenceSystemA:
 class TestAbsentClasses:
     def test_in_the_numbers_and_tables(self):
         # No image is sad, though one is taken for it; none is taken for fear.
-        found = compute_metrics(
-            [0, 0, 1, 1], sure(np.array([0, 2, 0, 0]), 3), ["angry", "fear", "sad"]
+        metrics = compute_metrics(
+            [0, 0, 1, 1],
+            predict_with_confidence(np.array([0, 2, 0, 0]), 3),
+            ["angry", "fear", "sad"],
         )
-        assert found.classes == (
+        assert metrics.classes == (
             ClassMetrics("angry", 2, 3, 1, ClassScores(0.5, 1 / 3, 0.4)),
             ClassMetrics("fear", 2, 0, 0, ClassScores(0.0, 0.0, 0.0)),
             ClassMetrics("sad", 0, 1, 0, ClassScores(None, None, None)),
         )
-        assert found.macro == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
-        assert found.weighted == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
-        assert found.accuracy == found.mean_class_accuracy == 0.25
-        assert found.to_dict()["classes"]["sad"] == {
+        assert metrics.macro == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
+        assert metrics.weighted == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
+        assert metrics.accuracy == metrics.mean_class_accuracy == 0.25
+        assert metrics.to_dict()["classes"]["sad"] == {
             **{"actual": 0, "predicted": 1, "true_positives": 0, "support": 0},
             **dict.fromkeys(["accuracy", "precision", "recall", "f1", "accuracy_interval"]),
         }
-        assert words(format_class_table(found).splitlines()[1:4]) == [
+        assert collapse_spaces(format_class_table(metrics).splitlines()[1:4]) == [
             "angry 2 3 1 50.0 % 0.0..100.0 % 33.3 % 40.0 %",
             "fear 2 0 0 0.0 % 0.0..0.0 % 0.0 % 0.0 %",
             "sad 0 1 0 - - - -",
         ]
 
     def test_only_one_class_is_there(self):
-        found = compute_metrics([1, 1], sure(np.array([1, 0]), 2), ["angry", "happy"])
-        assert found.macro == found.weighted == ClassScores(0.5, 1.0, pytest.approx(2 / 3))
-        assert found.top2_accuracy == 1.0
+        metrics = compute_metrics(
+            [1, 1], predict_with_confidence(np.array([1, 0]), 2), ["angry", "happy"]
+        )
+        assert metrics.macro == metrics.weighted == ClassScores(0.5, 1.0, pytest.approx(2 / 3))
+        assert metrics.top2_accuracy == 1.0
 
 
 class TestInvariants:
@@ -283,24 +296,32 @@ class TestInvariants:
     @given(outcomes())
     def test_sums(self, outcome):
         labels, probabilities = outcome
-        found = compute_metrics(labels, probabilities, names(probabilities))
-        confusion = np.array(found.confusion)
+        metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+        confusion = np.array(metrics.confusion)
         k = probabilities.shape[1]
-        assert confusion.sum() == found.image_count == len(labels)
-        assert [one.actual for one in found.classes] == confusion.sum(axis=1).tolist()
-        assert [one.predicted for one in found.classes] == confusion.sum(axis=0).tolist()
-        assert [one.true_positives for one in found.classes] == confusion.diagonal().tolist()
-        assert [one.actual for one in found.classes] == np.bincount(labels, minlength=k).tolist()
-        assert found.accuracy <= found.top2_accuracy <= 1
-        assert found.macro.accuracy == pytest.approx(found.mean_class_accuracy)
-        assert found.weighted.accuracy == pytest.approx(found.accuracy)
-        assert found.accuracy == accuracy_score(labels, predict_classes(probabilities))
+        assert confusion.sum() == metrics.image_count == len(labels)
+        assert [class_metrics.actual for class_metrics in metrics.classes] == confusion.sum(
+            axis=1
+        ).tolist()
+        assert [class_metrics.predicted for class_metrics in metrics.classes] == confusion.sum(
+            axis=0
+        ).tolist()
+        assert [
+            class_metrics.true_positives for class_metrics in metrics.classes
+        ] == confusion.diagonal().tolist()
+        assert [class_metrics.actual for class_metrics in metrics.classes] == np.bincount(
+            labels, minlength=k
+        ).tolist()
+        assert metrics.accuracy <= metrics.top2_accuracy <= 1
+        assert metrics.macro.accuracy == pytest.approx(metrics.mean_class_accuracy)
+        assert metrics.weighted.accuracy == pytest.approx(metrics.accuracy)
+        assert metrics.accuracy == accuracy_score(labels, predict_classes(probabilities))
 
     @fast
     @given(outcomes())
     def test_scores_are_those_of_scikit_learn(self, outcome):
         labels, probabilities = outcome
-        found = compute_metrics(labels, probabilities, names(probabilities))
+        metrics = compute_metrics(labels, probabilities, class_names(probabilities))
         present = sorted(set(labels))
         report = classification_report(
             labels,
@@ -310,11 +331,16 @@ class TestInvariants:
             output_dict=True,
             zero_division=0,
         )
-        for label, one in enumerate(found.classes):
-            scores = [one.scores.precision, one.scores.accuracy, one.scores.f1, one.actual]
-            expected = report.get(one.name) if label in present else None
+        for label, class_metrics in enumerate(metrics.classes):
+            scores = [
+                class_metrics.scores.precision,
+                class_metrics.scores.accuracy,
+                class_metrics.scores.f1,
+                class_metrics.actual,
+            ]
+            expected = report.get(class_metrics.name) if label in present else None
             assert scores == (list(expected.values()) if expected else [None, None, None, 0])
-        for name, scores in (("macro avg", found.macro), ("weighted avg", found.weighted)):
+        for name, scores in (("macro avg", metrics.macro), ("weighted avg", metrics.weighted)):
             expected = [report[name][key] for key in ("recall", "precision", "f1-score")]
             assert [scores.accuracy, scores.precision, scores.f1] == pytest.approx(expected)
 
@@ -324,29 +350,29 @@ class TestInvariants:
         labels, probabilities = outcome
         order = list(range(len(labels)))
         random.shuffle(order)
-        classes = names(probabilities)
-        found = compute_metrics(labels, probabilities, classes)
-        other = compute_metrics(np.array(labels)[order], probabilities[order], classes)
-        assert (other.classes, other.macro, other.weighted) == (
-            (found.classes, found.macro, found.weighted)
+        classes = class_names(probabilities)
+        metrics = compute_metrics(labels, probabilities, classes)
+        reordered = compute_metrics(np.array(labels)[order], probabilities[order], classes)
+        assert (reordered.classes, reordered.macro, reordered.weighted) == (
+            (metrics.classes, metrics.macro, metrics.weighted)
         )
-        assert other.confusion == found.confusion
-        assert other.top2_accuracy == pytest.approx(found.top2_accuracy)
-        assert other.loss == pytest.approx(found.loss)
+        assert reordered.confusion == metrics.confusion
+        assert reordered.top2_accuracy == pytest.approx(metrics.top2_accuracy)
+        assert reordered.loss == pytest.approx(metrics.loss)
 
     @fast
     @given(outcomes(classes=3))
     def test_a_further_class_that_nothing_is_of_changes_no_number(self, outcome):
         labels, probabilities = outcome
-        found = compute_metrics(labels, probabilities, ["a", "b", "c"])
-        wider = np.pad(probabilities, ((0, 0), (0, 1)))
-        other = compute_metrics(labels, wider, ["a", "b", "c", "d"])
-        assert other.classes == (
-            *found.classes,
+        metrics = compute_metrics(labels, probabilities, ["a", "b", "c"])
+        padded = np.pad(probabilities, ((0, 0), (0, 1)))
+        wider = compute_metrics(labels, padded, ["a", "b", "c", "d"])
+        assert wider.classes == (
+            *metrics.classes,
             ClassMetrics("d", 0, 0, 0, ClassScores(*[None] * 3)),
         )
-        assert (other.macro, other.weighted, other.top2_accuracy, other.loss) == (
-            (found.macro, found.weighted, found.top2_accuracy, found.loss)
+        assert (wider.macro, wider.weighted, wider.top2_accuracy, wider.loss) == (
+            (metrics.macro, metrics.weighted, metrics.top2_accuracy, metrics.loss)
         )
 
     @fast
@@ -355,9 +381,9 @@ class TestInvariants:
         random = np.random.default_rng(seed)
         labels = random.integers(classes, size=20)
         probabilities = random.dirichlet(np.ones(classes), 20)
-        found = compute_metrics(labels, probabilities, [str(label) for label in range(classes)])
+        metrics = compute_metrics(labels, probabilities, [str(label) for label in range(classes)])
         expected = top_k_accuracy_score(labels, probabilities, k=2, labels=np.arange(classes))
-        assert found.top2_accuracy == expected
+        assert metrics.top2_accuracy == expected
 
     @fast
     @given(outcomes())
@@ -365,23 +391,23 @@ class TestInvariants:
         labels, probabilities = outcome
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = compute_metrics(labels, probabilities, names(probabilities))
-            assert format_class_table(found)
-            assert format_confusion_table(found)
-            assert format_confused_pairs(found)
-            assert format_overall_metrics(found)
-            assert format_coverage_table(found)
-        found_dict = found.to_dict()
-        assert json.loads(json.dumps(found_dict, allow_nan=False)) == found_dict
-        assert all(type(leaf) in (int, float, str, type(None)) for leaf in leaves(found_dict))
+            metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+            assert format_class_table(metrics)
+            assert format_confusion_table(metrics)
+            assert format_confused_pairs(metrics)
+            assert format_overall_metrics(metrics)
+            assert format_coverage_table(metrics)
+        document = metrics.to_dict()
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+        assert all(type(leaf) in (int, float, str, type(None)) for leaf in list_leaves(document))
 
 
 class TestConfusionTable:
     def test_says_which_way_it_reads(self):
         labels = np.repeat([0, 1, 1], [1200, 1, 2])
         guesses = np.repeat([1, 0, 1], [1200, 1, 2])
-        found = compute_metrics(labels, sure(guesses, 2), ["angry", "fear"])
-        assert format_confusion_table(found).splitlines() == [
+        metrics = compute_metrics(labels, predict_with_confidence(guesses, 2), ["angry", "fear"])
+        assert format_confusion_table(metrics).splitlines() == [
             "images; rows: true class, columns: predicted class",
             "       angry   fear",
             "angry      0  1,200",
@@ -395,11 +421,13 @@ class TestConfusedPairs:
     guesses = (0, 2, 2, 1, 0, 2, 3, 2)
     classes = ("angry", "fear", "sad", "neutral")
 
-    def found(self) -> Metrics:
-        return compute_metrics(self.labels, sure(np.array(self.guesses), 4), self.classes)
+    def metrics(self) -> Metrics:
+        return compute_metrics(
+            self.labels, predict_with_confidence(np.array(self.guesses), 4), self.classes
+        )
 
     def test_are_sorted_by_their_share_then_their_images_then_their_classes(self):
-        assert self.found().confused_pairs == [
+        assert self.metrics().confused_pairs == [
             ConfusedPair("angry", "sad", 2, 0.5),
             ConfusedPair("fear", "angry", 1, 0.5),
             ConfusedPair("fear", "sad", 1, 0.5),
@@ -408,7 +436,7 @@ class TestConfusedPairs:
         ]
 
     def test_the_largest_are_in_the_terminal(self):
-        assert format_confused_pairs(self.found(), max_pairs=3).splitlines() == [
+        assert format_confused_pairs(self.metrics(), max_pairs=3).splitlines() == [
             "most confused          images  of the true class",
             "angry taken for sad         2             50.0 %",
             "fear  taken for angry       1             50.0 %",
@@ -416,16 +444,18 @@ class TestConfusedPairs:
         ]
 
     def test_there_may_be_none(self):
-        found = compute_metrics([0, 1], sure(np.array([0, 1]), 2), ["angry", "fear"])
-        assert found.confused_pairs == found.to_dict()["confused_pairs"] == []
-        assert format_confused_pairs(found) == "nothing is confused"
+        metrics = compute_metrics(
+            [0, 1], predict_with_confidence(np.array([0, 1]), 2), ["angry", "fear"]
+        )
+        assert metrics.confused_pairs == metrics.to_dict()["confused_pairs"] == []
+        assert format_confused_pairs(metrics) == "nothing is confused"
 
     @fast
     @given(outcomes())
     def test_are_all_mistakes(self, outcome):
         labels, probabilities = outcome
-        found = compute_metrics(labels, probabilities, names(probabilities))
-        pairs = found.confused_pairs
+        metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+        pairs = metrics.confused_pairs
         wrong = int((predict_classes(probabilities) != labels).sum())
         assert sum(pair.images for pair in pairs) == wrong
         assert all(0 < pair.share <= 1 for pair in pairs)
@@ -434,10 +464,10 @@ class TestConfusedPairs:
 
 class TestOverall:
     def test_names_each_number(self):
-        found = compute_metrics(
+        metrics = compute_metrics(
             [0, 1], [[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]], ["angry", "fear", "sad"]
         )
-        assert format_overall_metrics(found).splitlines() == [
+        assert format_overall_metrics(metrics).splitlines() == [
             "accuracy                 50.0 % of 2 images (95 % interval 0.0..100.0 %)",
             "mean per-class accuracy  50.0 % (95 % interval 0.0..100.0 %)",
             "top-2 accuracy           100.0 %",
@@ -449,9 +479,9 @@ class TestOverall:
 class TestCoverage:
     def test_the_least_confidence_is_rounded_down(self):
         sureness = np.array([0.99999, 0.7, 0.66666, 0.6])
-        given = np.stack([sureness, 1 - sureness], axis=1)
-        found = compute_metrics([0, 0, 1, 1], given, ["angry", "fear"])
-        assert format_coverage_table(found).splitlines() == [
+        probabilities = np.stack([sureness, 1 - sureness], axis=1)
+        metrics = compute_metrics([0, 0, 1, 1], probabilities, ["angry", "fear"])
+        assert format_coverage_table(metrics).splitlines() == [
             "coverage  images  least confidence  accuracy",
             " 100.0 %       4            0.6000    50.0 %",
             " 100.0 %       4            0.6000    50.0 %",
@@ -463,34 +493,39 @@ class TestCoverage:
 
 class TestCopies:
     labels = np.array([0, 0, 0, 1])
-    probabilities = sure(np.array([0, 0, 1, 1]), 2)
+    probabilities = predict_with_confidence(np.array([0, 0, 1, 1]), 2)
 
-    def found(self, *copied: bool, deduplicated: bool = False) -> OverlapReport:
-        every = compute_metrics(self.labels, self.probabilities, ["angry", "fear"], seed=2)
-        mask = np.array(copied)
+    def overlap(self, *has_copy: bool, deduplicated: bool = False) -> OverlapReport:
+        all_images = compute_metrics(self.labels, self.probabilities, ["angry", "fear"], seed=2)
+        mask = np.array(has_copy)
         return exclude_overlap(
-            mask, every, self.labels, self.probabilities, deduplicated=deduplicated
+            mask, all_images, self.labels, self.probabilities, deduplicated=deduplicated
         )
 
     def test_are_left_out(self):
-        found = self.found(True, False, False, False)
-        rest = compute_metrics(self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2)
-        assert (found.overlap_count, found.without_overlap) == (1, rest)
-        assert found.to_dict() == {
+        overlap = self.overlap(True, False, False, False)
+        expected = compute_metrics(
+            self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2
+        )
+        assert (overlap.overlap_count, overlap.without_overlap) == (1, expected)
+        assert overlap.to_dict() == {
             "copies": 1,
             "deduplicated": False,
-            "all": found.all_images.accuracies_to_dict(),
-            "without_copies": {**rest.accuracies_to_dict(), "classes": rest.to_dict()["classes"]},
+            "all": overlap.all_images.accuracies_to_dict(),
+            "without_copies": {
+                **expected.accuracies_to_dict(),
+                "classes": expected.to_dict()["classes"],
+            },
         }
-        assert rest.accuracies_to_dict() == {
+        assert expected.accuracies_to_dict() == {
             "rows": 3,
             "accuracy": 2 / 3,
             "accuracy_interval": [0.0, 1.0],
             "mean_class_accuracy": 0.75,
             "mean_class_accuracy_interval": [0.0, 1.0],
         }
-        lines = format_overlap_table(found).splitlines()
-        assert words(lines) == [
+        lines = format_overlap_table(overlap).splitlines()
+        assert collapse_spaces(lines) == [
             "exact copies in training images accuracy 95 % interval mean per class 95 % interval",
             "all images 4 75.0 % 25.0..100.0 % 83.3 % 25.0..100.0 %",
             "without 1 3 66.7 % 0.0..100.0 % 75.0 % 0.0..100.0 %",
@@ -498,17 +533,19 @@ class TestCopies:
         assert {len(line) for line in lines} == {len(lines[0])}
 
     def test_none_is_said_in_a_line(self):
-        found = self.found(False, False, False, False)
-        assert found.without_overlap is found.all_images
-        assert format_overlap_table(found) == "no image has an exact copy in the train split"
-        assert format_overlap_table(self.found(False, False, False, False, deduplicated=True)) == (
-            "no image has an exact copy in the train split (split.deduplicate)"
-        )
+        overlap = self.overlap(False, False, False, False)
+        assert overlap.without_overlap is overlap.all_images
+        assert format_overlap_table(overlap) == "no image has an exact copy in the train split"
+        assert format_overlap_table(
+            self.overlap(False, False, False, False, deduplicated=True)
+        ) == ("no image has an exact copy in the train split (split.deduplicate)")
 
     def test_all_images_may_have_one(self):
-        found = self.found(True, True, True, True)
-        assert found.to_dict()["without_copies"] is None
-        assert words(format_overlap_table(found).splitlines()[2:]) == ["without 4 0 - - - -"]
+        overlap = self.overlap(True, True, True, True)
+        assert overlap.to_dict()["without_copies"] is None
+        assert collapse_spaces(format_overlap_table(overlap).splitlines()[2:]) == [
+            "without 4 0 - - - -"
+        ]
 
 
 class TestRefusals:

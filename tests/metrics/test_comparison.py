@@ -34,17 +34,17 @@ COPIES = np.arange(10) == 0
 
 def probabilities(right):
     """Each answer with 0.9."""
-    own = np.where(right, 0.9, 0.1)
-    return np.where(LABELS[:, None] == [0, 1], own[:, None], 1 - own[:, None])
+    confidence = np.where(right, 0.9, 0.1)
+    return np.where(LABELS[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None])
 
 
-def entry(place, **changes):
-    given_ = probabilities(RIGHT[place])
+def make_model(place, **changes):
+    predicted = probabilities(RIGHT[place])
     costs = (
         Cost(1_234_567, 90_000_000, (), 2000.0),
         Cost(57_527, None, ("Embedding", "MyOwn"), 50.0),
     )
-    made = ModelResult(
+    model = ModelResult(
         name=("run_a", "b/run")[place],
         path=("/runs/run_a", "/runs/b/run")[place],
         sha256="5" * 64,
@@ -53,16 +53,16 @@ def entry(place, **changes):
         size=(48, 28)[place],
         precision=("mixed_bfloat16", "float32")[place],
         cost=costs[place],
-        metrics=compute_metrics(LABELS, given_, CLASSES),
-        without_overlap=compute_metrics(LABELS[~COPIES], given_[~COPIES], CLASSES),
+        metrics=compute_metrics(LABELS, predicted, CLASSES),
+        without_overlap=compute_metrics(LABELS[~COPIES], predicted[~COPIES], CLASSES),
     )
-    return dataclasses.replace(made, **changes)
+    return dataclasses.replace(model, **changes)
 
 
 @pytest.fixture
-def found():
+def comparison():
     pairs = significance.compare_classifiers(RIGHT)
-    return Comparison((entry(0), entry(1)), pairs, BenchmarkSettings(1024, 2, False), 1)
+    return Comparison((make_model(0), make_model(1)), pairs, BenchmarkSettings(1024, 2, False), 1)
 
 
 def cells(line):
@@ -89,24 +89,24 @@ class TestNames:
     @given(st.sets(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1))
     def test_no_two_alike_and_each_the_end_of_its_folder(self, parts):
         folders = [Path("/", *part) for part in sorted(parts)]
-        found = shorten_to_unique_names(folders)
-        assert len(set(found)) == len(folders)
-        assert all(str(folder).endswith(name) for folder, name in zip(folders, found, strict=True))
+        names = shorten_to_unique_names(folders)
+        assert len(set(names)) == len(folders)
+        assert all(str(folder).endswith(name) for folder, name in zip(folders, names, strict=True))
 
 
 class TestComparison:
-    def test_its_numbers(self, found):
-        assert found.image_count == 10
-        assert found.speed_ratios == [1.0, 0.025]
-        (pair,) = found.pairs
+    def test_its_numbers(self, comparison):
+        assert comparison.image_count == 10
+        assert comparison.speed_ratios == [1.0, 0.025]
+        (pair,) = comparison.pairs
         assert pair == PairwiseTest(0, 1, 5, 0, 2 / 32, 2 / 32)
         # 9 of 10 against 4 of 10.
-        assert found.accuracy_difference(pair) == 0.5
+        assert comparison.accuracy_difference(pair) == 0.5
 
-    def test_as_json(self, found):
-        told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-        models = told.pop("models")
-        assert told == {
+    def test_as_json(self, comparison):
+        document = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+        models = document.pop("models")
+        assert document == {
             "batch_size": 1024,
             "cores": 2,
             "flip_tta": False,
@@ -125,7 +125,7 @@ class TestComparison:
                 }
             ],
         }
-        second = found.models[1]
+        second = comparison.models[1]
         assert models[1] == {
             "name": "b/run",
             "path": "/runs/b/run",
@@ -148,8 +148,8 @@ class TestComparison:
 
 
 class TestCostTable:
-    def test_whole(self, found):
-        assert format_cost_table(found) == (
+    def test_whole(self, comparison):
+        assert format_cost_table(comparison) == (
             "model  network          pixels  precision       parameters  multiply-adds  images/s"
             "   ratio\n"
             "run_a  compact          48x48   mixed_bfloat16   1,234,567     90,000,000     2,000"
@@ -162,18 +162,18 @@ class TestCostTable:
             "(b/run: counted as 0: Embedding, MyOwn)"
         )
 
-    def test_with_flips_it_says_that_costs_are_of_one_pass(self, found):
-        flipped = dataclasses.replace(found, settings=BenchmarkSettings(256, 1, True))
+    def test_with_flips_it_says_that_costs_are_of_one_pass(self, comparison):
+        flipped = dataclasses.replace(comparison, settings=BenchmarkSettings(256, 1, True))
         assert "takes two passes: these costs are of one)" in format_cost_table(flipped)
-        assert "two passes" not in format_cost_table(found)
+        assert "two passes" not in format_cost_table(comparison)
 
 
 class TestQualityTable:
-    def test_all_and_new(self, found):
-        header, first, second, *notes = format_quality_table(found).splitlines()
+    def test_all_and_new(self, comparison):
+        header, first, second, *notes = format_quality_table(comparison).splitlines()
         titles = ["accuracy, all", "mean per class, all", "accuracy, new", "mean per class, new"]
         assert cells(header) == ["model", *titles, "ECE"]
-        interval = found.models[1].metrics.intervals.accuracy
+        interval = comparison.models[1].metrics.intervals.accuracy
         name, accuracy, mean, new, new_mean, error = cells(second)
         assert name == "b/run"
         assert accuracy == f"40.0 [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
@@ -195,10 +195,12 @@ class TestQualityTable:
             (None, "all: 10 images)"),
         ],
     )
-    def test_without_new_images_there_are_no_columns_of_them(self, found, copies, end):
-        entries = tuple(dataclasses.replace(one, without_overlap=None) for one in found.models)
+    def test_without_new_images_there_are_no_columns_of_them(self, comparison, copies, end):
+        entries = tuple(
+            dataclasses.replace(model, without_overlap=None) for model in comparison.models
+        )
         table = format_quality_table(
-            dataclasses.replace(found, models=entries, overlap_count=copies)
+            dataclasses.replace(comparison, models=entries, overlap_count=copies)
         )
         titles = ["accuracy, all", "mean per class, all"]
         assert cells(table.splitlines()[0]) == ["model", *titles, "ECE"]
@@ -207,8 +209,8 @@ class TestQualityTable:
 
 
 class TestPairTable:
-    def test_whole(self, found):
-        assert format_pairwise_table(found) == (
+    def test_whole(self, comparison):
+        assert format_pairwise_table(comparison) == (
             "first  second  points  only first  only second      p   Holm  at 5 %\n"
             "run_a  b/run    +50.0           5            0  0.062  0.062  not significant\n"
             "(points: of accuracy, the first less the second; only: images that this one alone gets"
@@ -216,13 +218,13 @@ class TestPairTable:
             " p: McNemar's exact test, two-sided; Holm: p corrected over all pairs, which decides)"
         )
 
-    def test_what_decides_is_the_corrected_p(self, found):
+    def test_what_decides_is_the_corrected_p(self, comparison):
         pairs = (PairwiseTest(0, 1, 3, 1, 0.02, 0.06), PairwiseTest(0, 1, 1, 3, 1e-12, 2e-12))
-        lines = format_pairwise_table(dataclasses.replace(found, pairs=pairs)).splitlines()
+        lines = format_pairwise_table(dataclasses.replace(comparison, pairs=pairs)).splitlines()
         assert cells(lines[1])[-3:] == ["0.02", "0.06", "not significant"]
         assert cells(lines[2])[2:] == ["-20.0", "1", "3", "1e-12", "2e-12", "significant"]
 
-    def test_what_is_too_little_for_a_number(self, found):
+    def test_what_is_too_little_for_a_number(self, comparison):
         pairs = (PairwiseTest(0, 1, 5, 0, 0.0, 1e-300),)
-        line = format_pairwise_table(dataclasses.replace(found, pairs=pairs)).splitlines()[1]
+        line = format_pairwise_table(dataclasses.replace(comparison, pairs=pairs)).splitlines()[1]
         assert cells(line)[-3:] == ["<1e-99", "<1e-99", "significant"]

@@ -16,7 +16,7 @@ from fer_pipeline.metrics.significance import (
 )
 
 counts = st.integers(0, 12)
-chances = st.lists(st.floats(0, 1), max_size=8)
+p_value_lists = st.lists(st.floats(0, 1), max_size=8)
 
 
 class TestRefused:
@@ -61,7 +61,9 @@ class TestMcNemar:
         """All ways in which the images could have fallen to the one or the other."""
         images, seen = first + second, abs(first - second)
         as_far = sum(
-            math.comb(images, one) for one in range(images + 1) if abs(images - 2 * one) >= seen
+            math.comb(images, count)
+            for count in range(images + 1)
+            if abs(images - 2 * count) >= seen
         )
         assert float(compute_mcnemar_p_values(first, second)) == pytest.approx(
             as_far / 2**images, rel=1e-12
@@ -87,23 +89,23 @@ class TestHolm:
         assert apply_holm_correction([0.01]) == pytest.approx([0.01])
         assert apply_holm_correction([]).shape == (0,)
 
-    @given(chances, st.floats(0.001, 0.2))
-    def test_refuses_what_the_procedure_refuses(self, given_, level):
+    @given(p_value_lists, st.floats(0.001, 0.2))
+    def test_refuses_what_the_procedure_refuses(self, p_values, level):
         """Holm's procedure itself: from the least p on, until one is not refused."""
-        refused = set()
-        for step, place in enumerate(sorted(range(len(given_)), key=lambda i: given_[i])):
+        rejected = set()
+        for step, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
             # In the arithmetic of the correction: a division would round to the other side.
-            if given_[place] * (len(given_) - step) > level:
+            if p_values[place] * (len(p_values) - step) > level:
                 break
-            refused.add(place)
-        assert {i for i, p in enumerate(apply_holm_correction(given_)) if p <= level} == refused
+            rejected.add(place)
+        assert {i for i, p in enumerate(apply_holm_correction(p_values)) if p <= level} == rejected
 
-    @given(chances)
-    def test_never_smaller_and_in_the_same_order(self, given_):
-        corrected = apply_holm_correction(given_)
-        assert all(p <= q <= 1 for p, q in zip(given_, corrected, strict=True))
-        for i, j in itertools.permutations(range(len(given_)), 2):
-            assert given_[i] > given_[j] or corrected[i] <= corrected[j]
+    @given(p_value_lists)
+    def test_never_smaller_and_in_the_same_order(self, p_values):
+        corrected = apply_holm_correction(p_values)
+        assert all(p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
+        for i, j in itertools.permutations(range(len(p_values)), 2):
+            assert p_values[i] > p_values[j] or corrected[i] <= corrected[j]
 
 
 class TestCompare:
@@ -135,17 +137,17 @@ class TestCompare:
     )
     @settings(max_examples=30, deadline=None)
     def test_counts_image_by_image(self, rows):
-        found = compare_classifiers(np.array(rows))
-        assert [(pair.first, pair.second) for pair in found] == list(
+        pairs = compare_classifiers(np.array(rows))
+        assert [(pair.first, pair.second) for pair in pairs] == list(
             itertools.combinations(range(len(rows)), 2)
         )
-        for pair in found:
+        for pair in pairs:
             both = list(zip(rows[pair.first], rows[pair.second], strict=True))
             assert pair.only_first == both.count((True, False))
             assert pair.only_second == both.count((False, True))
             assert pair.p_value == compute_mcnemar_p_values(pair.only_first, pair.only_second)
-        assert [pair.adjusted_p_value for pair in found] == list(
-            apply_holm_correction([pair.p_value for pair in found])
+        assert [pair.adjusted_p_value for pair in pairs] == list(
+            apply_holm_correction([pair.p_value for pair in pairs])
         )
 
     def test_significant_under_five_per_cent(self):

@@ -29,11 +29,11 @@ EVERYTHING = (
 )
 
 
-def chosen(*keys, **others):
+def augmentation_config(*keys, **settings):
     return load_config(
         None,
         [f"training.augmentation.{key}" for key in keys]
-        + [f"{key.replace('__', '.')}={value}" for key, value in others.items()],
+        + [f"{key.replace('__', '.')}={value}" for key, value in settings.items()],
     )
 
 
@@ -49,22 +49,22 @@ def images(rows):
     return rows.pixels[first].astype(np.float32)
 
 
-def shown(picture, faces):
-    """Which of the faces stand in the picture, pixel by pixel, and where: index to places."""
+def find_images(picture, images):
+    """Return the places of the images in the picture, compared pixel by pixel, by their index."""
     sheet = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
-    found = {}
-    for index, face in enumerate(faces):
+    places_by_index = {}
+    for index, face in enumerate(images):
         large = np.ascontiguousarray(face.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
         distance = cv2.matchTemplate(sheet, large, cv2.TM_SQDIFF)
         for y, x in np.argwhere(distance < 1000):
             if np.array_equal(sheet[y : y + len(large), x : x + len(large)], large):
-                found.setdefault(index, []).append((int(x), int(y)))
-    return found
+                places_by_index.setdefault(index, []).append((int(x), int(y)))
+    return places_by_index
 
 
 def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
     with pytest.raises(ConfigError) as error:
-        preview(str(tmp_path / "none"), chosen("border=reflect"), tmp_path / "it.png")
+        preview(str(tmp_path / "none"), augmentation_config("border=reflect"), tmp_path / "it.png")
     assert str(error.value) == (
         "nothing to preview: training changes no image; set one of training.augmentation (flip,"
         " rotation, shift, zoom, shear, contrast, brightness, random_erasing) or"
@@ -75,24 +75,24 @@ def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
 
 def test_no_dataset_is_one_line(tmp_path):
     with pytest.raises(DatasetError, match=r"none: no such folder; create one with the preprocess"):
-        preview(str(tmp_path / "none"), chosen("flip=true"), tmp_path / "it.png")
+        preview(str(tmp_path / "none"), augmentation_config("flip=true"), tmp_path / "it.png")
 
 
 def test_a_dataset_without_training_rows_is_one_line(rows, write_dataset, tmp_path):
     write_dataset(tmp_path / "d", {"test": rows})
     with pytest.raises(DatasetError, match="the train split is empty"):
-        preview(str(tmp_path / "d"), chosen("flip=true"), tmp_path / "it.png")
+        preview(str(tmp_path / "d"), augmentation_config("flip=true"), tmp_path / "it.png")
 
 
 def test_a_folder_is_no_place_for_the_picture(dataset, tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
-        preview(str(dataset), chosen("flip=true"), tmp_path / "folder.png")
+        preview(str(dataset), augmentation_config("flip=true"), tmp_path / "folder.png")
 
 
 def test_a_picture_of_another_kind_is_refused(dataset, tmp_path):
     with pytest.raises(StorageError) as error:
-        preview(str(dataset), chosen("flip=true"), tmp_path / "it.xyz")
+        preview(str(dataset), augmentation_config("flip=true"), tmp_path / "it.xyz")
     assert str(error.value) == (
         f"{tmp_path / 'it.xyz'}: a preview is drawn as .png; name a file that ends so"
     )
@@ -103,11 +103,11 @@ def test_the_picture_shows_one_original_of_each_class_and_what_a_flip_makes_of_i
     dataset, rows, tmp_path
 ):
     picture = tmp_path / "new" / "it.png"
-    said = preview(f"file://{dataset}", chosen("flip=true"), picture)
-    assert said == f"flip on 3 images: {picture}"
-    originals = shown(picture, rows.pixels)
+    message = preview(f"file://{dataset}", augmentation_config("flip=true"), picture)
+    assert message == f"flip on 3 images: {picture}"
+    originals = find_images(picture, rows.pixels)
     assert sorted(rows.labels[index] for index in originals) == [0, 1, 2]
-    mirrored = shown(picture, rows.pixels[:, :, ::-1])
+    mirrored = find_images(picture, rows.pixels[:, :, ::-1])
     assert set(mirrored) == set(originals)
     tops = []
     for index, places in originals.items():
@@ -121,33 +121,35 @@ def test_the_picture_shows_one_original_of_each_class_and_what_a_flip_makes_of_i
 
 
 def test_the_seed_alone_chooses_the_images(dataset, rows, tmp_path):
-    def made(name, **others):
-        preview(str(dataset), chosen("flip=true", **others), tmp_path / name)
+    def preview_bytes(name, **settings):
+        preview(str(dataset), augmentation_config("flip=true", **settings), tmp_path / name)
         return (tmp_path / name).read_bytes()
 
-    first = made("first.png")
-    assert made("again.png") == first
-    assert made("batch.png", inference__batch_size=7) == first
-    assert made("training.png", loader__batch_size=7) == first
+    first = preview_bytes("first.png")
+    assert preview_bytes("again.png") == first
+    assert preview_bytes("batch.png", inference__batch_size=7) == first
+    assert preview_bytes("training.png", loader__batch_size=7) == first
     seen = set()
     for seed in range(1, 6):
-        made("other.png", seed=seed)
-        seen |= set(shown(tmp_path / "other.png", rows.pixels))
+        preview_bytes("other.png", seed=seed)
+        seen |= set(find_images(tmp_path / "other.png", rows.pixels))
     assert len(seen) > 8, "of at most 15 that five seeds can choose"
 
 
 def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path):
-    kept = rows.labels != 1
-    some = dataclasses.replace(rows, pixels=rows.pixels[kept], labels=rows.labels[kept])
+    has_label = rows.labels != 1
+    some = dataclasses.replace(rows, pixels=rows.pixels[has_label], labels=rows.labels[has_label])
     write_dataset(tmp_path / "d", {"train": some})
     assert StoredDataset.open(tmp_path / "d").manifest.classes == list(CLASSES)
-    said = preview(str(tmp_path / "d"), chosen(training__mixup_alpha=0.4), tmp_path / "it.png")
-    assert said.startswith("mixup on 2 images: ")
+    message = preview(
+        str(tmp_path / "d"), augmentation_config(training__mixup_alpha=0.4), tmp_path / "it.png"
+    )
+    assert message.startswith("mixup on 2 images: ")
 
 
 def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
     groups = augmentation_examples.per_operation_examples(
-        images, chosen(*EVERYTHING).training.augmentation, seed=1
+        images, augmentation_config(*EVERYTHING).training.augmentation, seed=1
     )
     assert [(g.title, g.range, [c.label for c in g.columns]) for g in groups] == [
         ("flip", "every second", ["mirrored"]),
@@ -159,31 +161,36 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
         ("brightness", "±51 of 255", ["−51", "+51"]),  # noqa: RUF001
         ("random_erasing", "a square of up to 4 px", ["4 px", "4 px"]),
     ]
-    made = {group.title: [column.images for column in group.columns] for group in groups}
-    np.testing.assert_array_equal(made["flip"][0], images[:, :, ::-1])
+    images_by_operation = {
+        group.title: [column.images for column in group.columns] for group in groups
+    }
+    np.testing.assert_array_equal(images_by_operation["flip"][0], images[:, :, ::-1])
     left, right = np.zeros_like(images), np.zeros_like(images)
     left[:, :-2, :-2], right[:, 2:, 2:] = images[:, 2:, 2:], images[:, :-2, :-2]
-    np.testing.assert_array_equal(made["shift"], [left, right])
+    np.testing.assert_array_equal(images_by_operation["shift"], [left, right])
     tones = [(images + tone).clip(0, 255) for tone in (-51, 51)]
-    np.testing.assert_allclose(made["brightness"], tones, atol=1e-3)
+    np.testing.assert_allclose(images_by_operation["brightness"], tones, atol=1e-3)
     mean = images.mean(axis=(1, 2), keepdims=True)
     flat, steep = ((mean + factor * (images - mean)).clip(0, 255) for factor in (0.7, 1.3))
-    np.testing.assert_allclose(made["contrast"], [flat, steep], atol=1e-3)
-    for angle, turned in zip((-15, 15), made["rotation"], strict=True):
+    np.testing.assert_allclose(images_by_operation["contrast"], [flat, steep], atol=1e-3)
+    for angle, turned in zip((-15, 15), images_by_operation["rotation"], strict=True):
         matrix = cv2.getRotationMatrix2D((7.5, 7.5), angle, 1)
-        for image, found in zip(images, turned, strict=True):
+        for image, rotated in zip(images, turned, strict=True):
             expected = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
-            assert np.abs(found - expected).max() < 255 / 16  # OpenCV's 1/32 pixel, along x and y
-    for number, erased in enumerate(made["random_erasing"]):
+            assert np.abs(rotated - expected).max() < 255 / 16  # OpenCV's 1/32 pixel, along x and y
+    for number, erased in enumerate(images_by_operation["random_erasing"]):
         assert ((erased != images).sum(axis=(1, 2)) <= 16).all()
         assert (erased != images).any(axis=(1, 2)).all()
-        assert not np.array_equal(erased, made["random_erasing"][1 - number])
-    rim, smaller, larger = images[:, 0].mean(), *(zoomed[:, 0].mean() for zoomed in made["zoom"])
+        assert not np.array_equal(erased, images_by_operation["random_erasing"][1 - number])
+    rim, smaller, larger = (
+        images[:, 0].mean(),
+        *(zoomed[:, 0].mean() for zoomed in images_by_operation["zoom"]),
+    )
     assert smaller < rim / 2 < larger, "a smaller image leaves a black rim, a larger one none"
 
 
 def test_all_together_is_what_training_makes(images):
-    training = chosen(*EVERYTHING).training
+    training = augmentation_config(*EVERYTHING).training
     (group,) = augmentation_examples.sampled_examples(
         images, np.arange(3), CLASSES, training, seed=7
     )
@@ -196,7 +203,7 @@ def test_all_together_is_what_training_makes(images):
 
 
 def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
-    training = chosen(*EVERYTHING, training__mixup_alpha=0.6).training
+    training = augmentation_config(*EVERYTHING, training__mixup_alpha=0.6).training
     before, after = augmentation_examples.sampled_examples(
         images, np.array([2, 0, 1]), CLASSES, training, 7, 12
     )
@@ -217,7 +224,7 @@ def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
 def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
     heights = {}
     for name, keys in (("few", EVERYTHING[:4]), ("many", EVERYTHING)):
-        preview(str(dataset), chosen(*keys), tmp_path / f"{name}.png")
+        preview(str(dataset), augmentation_config(*keys), tmp_path / f"{name}.png")
         height, width = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_GRAYSCALE).shape
         heights[name] = height
         assert width < 1700
@@ -226,7 +233,7 @@ def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
 
 def test_a_long_name_and_a_dollar_sign_do_no_harm(rows, write_dataset, tmp_path: Path):
     folder = write_dataset(tmp_path / ("a $very__long$ name " * 6).strip(), {"train": rows})
-    preview(str(folder), chosen("flip=true"), tmp_path / "it.png")
+    preview(str(folder), augmentation_config("flip=true"), tmp_path / "it.png")
     sheet = cv2.imread(str(tmp_path / "it.png"), cv2.IMREAD_GRAYSCALE)
     assert (sheet[:, -10:] == 255).all(), "the title is cut off"
     assert sheet[:40, 700:].min() < 100, "the title is not there"

@@ -1,4 +1,4 @@
-"""What the pictures of an evaluation show, read back from their pixels."""
+"""Content of the plots of an evaluation, read back from their pixels."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ CLASSES = ("angry", "happy", "sad")
 SIZE = 8
 
 
-def faces(labels: list[int], predicted: list[int], level: int = 100) -> EvaluatedImages:
-    """Plain images of one grey level, each predicted with 0.8."""
+def make_images(labels: list[int], predicted: list[int], level: int = 100) -> EvaluatedImages:
+    """Return plain images of one grey level, each predicted with 0.8."""
     rows = len(labels)
     probabilities = np.full((rows, 3), 0.1, np.float32)
     probabilities[np.arange(rows), predicted] = 0.8
@@ -43,17 +43,17 @@ def faces(labels: list[int], predicted: list[int], level: int = 100) -> Evaluate
     )
 
 
-def read(path: Path) -> npt.NDArray[np.uint8]:
-    """A picture, RGB."""
+def read_plot(path: Path) -> npt.NDArray[np.uint8]:
+    """Return a plot as RGB."""
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def areas(picture: npt.NDArray[np.uint8], colour: object, least: int) -> int:
-    """How many connected areas of a colour with at least so many pixels there are."""
-    wanted = np.round(255 * np.array(colors.to_rgb(colour)))
-    mask = (abs(picture - wanted) <= 1).all(axis=-1).astype(np.uint8)
-    _, _, found, _ = cv2.connectedComponentsWithStats(mask)
-    return int((found[1:, cv2.CC_STAT_AREA] >= least).sum())
+def count_areas(plot: npt.NDArray[np.uint8], color: object, min_pixels: int) -> int:
+    """Return the number of connected areas of a colour with a minimum number of pixels."""
+    rgb = np.round(255 * np.array(colors.to_rgb(color)))
+    mask = (abs(plot - rgb) <= 1).all(axis=-1).astype(np.uint8)
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(mask)
+    return int((statistics[1:, cv2.CC_STAT_AREA] >= min_pixels).sum())
 
 
 GREY = "#646464"  # of level 100
@@ -61,69 +61,69 @@ GREY = "#646464"  # of level 100
 
 class TestFaces:
     def test_examples_frame_exactly_the_wrong_ones(self, tmp_path):
-        shown = faces([0, 1, 2, 1, 0, 2, 2], [0, 1, 0, 2, 0, 2, 1])
-        face_plots.draw_examples(shown, CLASSES, "about", 0, tmp_path / "examples.png")
-        picture = read(tmp_path / "examples.png")
-        assert areas(picture, GREY, 10000) == 7
+        images = make_images([0, 1, 2, 1, 0, 2, 2], [0, 1, 0, 2, 0, 2, 1])
+        face_plots.draw_examples(images, CLASSES, "about", 0, tmp_path / "examples.png")
+        plot = read_plot(tmp_path / "examples.png")
+        assert count_areas(plot, GREY, 10000) == 7
         # A frame is of more pixels than any letter.
-        assert areas(picture, VERMILION, 1000) == 3
+        assert count_areas(plot, VERMILION, 1000) == 3
 
     @pytest.mark.parametrize("count", [1, 5, 6, 25])
     def test_mistakes_are_all_there(self, tmp_path, count):
-        shown = faces([0] * count, [1] * count)
-        face_plots.draw_mistakes(shown, CLASSES, "about $x", tmp_path / "mistakes.png")
-        picture = read(tmp_path / "mistakes.png")
-        assert areas(picture, GREY, 10000) == count
+        images = make_images([0] * count, [1] * count)
+        face_plots.draw_mistakes(images, CLASSES, "about $x", tmp_path / "mistakes.png")
+        plot = read_plot(tmp_path / "mistakes.png")
+        assert count_areas(plot, GREY, 10000) == count
 
     def test_none_is_no_error(self, tmp_path):
-        none = faces([0], [0]).take(np.arange(0))
+        none = make_images([0], [0]).take(np.arange(0))
         face_plots.draw_mistakes(none, CLASSES, "about", tmp_path / "mistakes.png")
         # Its title is there.
-        assert (read(tmp_path / "mistakes.png") < 60).all(axis=-1).sum() > 300
+        assert (read_plot(tmp_path / "mistakes.png") < 60).all(axis=-1).sum() > 300
 
     def test_a_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match=r"file/mistakes\.png: cannot be written"):
             face_plots.draw_mistakes(
-                faces([0], [1]), CLASSES, "", tmp_path / "file" / "mistakes.png"
+                make_images([0], [1]), CLASSES, "", tmp_path / "file" / "mistakes.png"
             )
 
 
 class TestFeatureMaps:
-    def drawn(self, tmp_path: Path, **outputs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    def draw(self, tmp_path: Path, **outputs: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         arrays = {name: np.array(values, np.float32) for name, values in outputs.items()}
         feature_maps.draw_feature_maps(
-            faces([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png"
+            make_images([0], [1]), arrays, CLASSES, "about", tmp_path / "maps.png"
         )
-        return read(tmp_path / "maps.png")
+        return read_plot(tmp_path / "maps.png")
 
     def test_each_map_is_drawn_in_the_scale_of_its_layer(self, tmp_path):
         least, largest = "#440154", "#fde725"  # the ends of viridis
         maps = np.zeros((4, 4, 3))
         maps[:, :, 1] = 5.0
-        picture = self.drawn(tmp_path, layer=maps)
-        assert areas(picture, least, 1000) == 2
-        assert areas(picture, largest, 1000) == 1
+        plot = self.draw(tmp_path, layer=maps)
+        assert count_areas(plot, least, 1000) == 2
+        assert count_areas(plot, largest, 1000) == 1
 
     def test_values_below_zero_have_colours_of_their_own(self, tmp_path):
         maps = np.zeros((4, 4, 3))
         maps[:, :, 1], maps[:, :, 2] = -5.0, 5.0
-        picture = self.drawn(tmp_path, layer=maps)
-        assert areas(picture, "#2d004b", 1000) == 1  # the ends of PuOr
-        assert areas(picture, "#7f3b08", 1000) == 1
+        plot = self.draw(tmp_path, layer=maps)
+        assert count_areas(plot, "#2d004b", 1000) == 1  # the ends of PuOr
+        assert count_areas(plot, "#7f3b08", 1000) == 1
 
     def test_a_layer_that_is_all_zero_and_units_are_drawn(self, tmp_path):
-        few = self.drawn(tmp_path, dead=np.zeros((2, 2, 5)), units=np.arange(7))
-        many = self.drawn(tmp_path, dead=np.zeros((2, 2, 5)), units=np.arange(3136))
-        assert areas(few, "#440154", 1000) == 5
+        few = self.draw(tmp_path, dead=np.zeros((2, 2, 5)), units=np.arange(7))
+        many = self.draw(tmp_path, dead=np.zeros((2, 2, 5)), units=np.arange(3136))
+        assert count_areas(few, "#440154", 1000) == 5
         assert len(few) < len(many) < 1200
 
     def test_of_many_maps_those_that_vary_most_are_shown_in_their_order(self):
         maps = np.zeros((2, 2, 40), np.float32)
         varied = [*range(1, 20), *range(27, 40)]
         maps[0, 0, varied] = 1 + np.arange(32)
-        shown, note = feature_maps.select_varied_maps(maps)
-        assert np.array_equal(shown, maps[:, :, varied])
+        maps_shown, note = feature_maps.select_varied_maps(maps)
+        assert np.array_equal(maps_shown, maps[:, :, varied])
         assert note == "40 maps of 2x2, 8 all 0; the 32 that vary most"
         few, note = feature_maps.select_varied_maps(maps[:, :, 1:4])
         assert np.array_equal(few, maps[:, :, 1:4])
@@ -131,8 +131,8 @@ class TestFeatureMaps:
 
 
 class TestClassActivation:
-    def inspection(self, sign: float) -> LayerInspector:
-        """Of a network in which every pixel speaks for (1) or against (-1) every class."""
+    def make_inspector(self, sign: float) -> LayerInspector:
+        """Return a network in which each pixel is evidence for (1) or against (-1) each class."""
         network = keras.Sequential(
             [
                 keras.Input((SIZE, SIZE, 1)),
@@ -153,65 +153,67 @@ class TestClassActivation:
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_is_drawn_where_something_speaks_for_the_class(self, tmp_path, sign):
-        gallery = SampleSelector(CLASSES, 0)
+        samples = SampleSelector(CLASSES, 0)
         # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
-        gallery.update(faces([0, 1, 1], [0, 1, 2]))
+        samples.update(make_images([0, 1, 1], [0, 1, 2]))
         path = tmp_path / "activation.png"
-        self.draw(self.inspection(sign), gallery, path)
-        picture = read(path)
+        self.draw(self.make_inspector(sign), samples, path)
+        plot = read_plot(path)
         # Images: two recognised, one mistake; four maps, transparent where they are all 0.
-        assert areas(picture, GREY, 10000) == (3 if sign > 0 else 7)
+        assert count_areas(plot, GREY, 10000) == (3 if sign > 0 else 7)
         brightest = 0.55 * np.array(colors.to_rgb("#fcffa4")) + 0.45 * 100 / 255
-        assert areas(picture, tuple(brightest), 10000) == (4 if sign > 0 else 0)
+        assert count_areas(plot, tuple(brightest), 10000) == (4 if sign > 0 else 0)
 
     def test_where_nothing_is_recognised(self, tmp_path):
-        gallery = SampleSelector(CLASSES, 0)
-        gallery.update(faces([0], [1]))
+        samples = SampleSelector(CLASSES, 0)
+        samples.update(make_images([0], [1]))
         path = tmp_path / "activation.png"
-        self.draw(self.inspection(1.0), gallery, path)
-        assert areas(read(path), GREY, 10000) == 1
+        self.draw(self.make_inspector(1.0), samples, path)
+        assert count_areas(read_plot(path), GREY, 10000) == 1
 
 
 class TestConfidence:
-    def answers(self, *groups: tuple[int, int, float]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and probabilities of groups of images: how many, how many right, how sure."""
-        sure = np.concatenate([[level] * count for count, _, level in groups])
+    def make_predictions(self, *groups: tuple[int, int, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels and probabilities of groups (images, correct ones, confidence)."""
+        confidence = np.concatenate([[level] * count for count, _, level in groups])
         labels = np.concatenate([np.arange(count) >= right for count, right, _ in groups])
-        return labels.astype(int), np.stack([sure, 1 - sure, np.zeros(len(sure))], axis=1)
+        return labels.astype(int), np.stack(
+            [confidence, 1 - confidence, np.zeros(len(confidence))], axis=1
+        )
 
     def test_reliability_has_a_bar_for_each_bin_with_images(self, tmp_path):
         # All of them as sure as right, and far enough apart for no bar to touch another.
         groups = (40, 20, 0.5), (40, 28, 0.7), (40, 36, 0.9)
-        found = compute_metrics(*self.answers(*groups), CLASSES)
-        assert found.calibration.error == pytest.approx(0)
-        calibration.draw_reliability_diagram(found, "about $x", tmp_path / "picture.png")
-        picture = read(tmp_path / "picture.png")
+        metrics = compute_metrics(*self.make_predictions(*groups), CLASSES)
+        assert metrics.calibration.error == pytest.approx(0)
+        calibration.draw_reliability_diagram(metrics, "about $x", tmp_path / "picture.png")
+        plot = read_plot(tmp_path / "picture.png")
         # Above and below, each bar is one area but where the dashed line goes over it.
-        lower = picture[int(0.7 * len(picture)) :]
-        assert areas(lower, BLUE, 1000) == 3
-        assert areas(picture, BLUE, 1000) >= 6
+        lower = plot[int(0.7 * len(plot)) :]
+        assert count_areas(lower, BLUE, 1000) == 3
+        assert count_areas(plot, BLUE, 1000) >= 6
         # In the legend alone.
-        assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) == 0
+        assert count_areas(plot[: int(0.9 * len(plot))], ORANGE, 10) == 0
 
     def test_reliability_hatches_what_is_missing(self, tmp_path):
-        found = compute_metrics(*self.answers((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
-        calibration.draw_reliability_diagram(found, "about", tmp_path / "picture.png")
-        picture = read(tmp_path / "picture.png")
-        assert areas(picture[: int(0.9 * len(picture))], ORANGE, 10) > 10
+        metrics = compute_metrics(*self.make_predictions((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
+        calibration.draw_reliability_diagram(metrics, "about", tmp_path / "picture.png")
+        plot = read_plot(tmp_path / "picture.png")
+        assert count_areas(plot[: int(0.9 * len(plot))], ORANGE, 10) > 10
 
     @pytest.mark.parametrize("count", [1, 3, 400])
     def test_coverage_is_drawn_of_few_images_and_of_many(self, tmp_path, count):
         random = np.random.default_rng(0)
-        labels, given = random.integers(3, size=count), random.dirichlet(np.ones(3), count)
-        found = compute_metrics(labels, given, CLASSES)
+        labels, probabilities = random.integers(3, size=count), random.dirichlet(np.ones(3), count)
+        metrics = compute_metrics(labels, probabilities, CLASSES)
         path = tmp_path / "picture.png"
         calibration.draw_accuracy_coverage(
-            found, compute_accuracy_coverage(labels, given), "about $x", path
+            metrics, compute_accuracy_coverage(labels, probabilities), "about $x", path
         )
-        assert areas(read(path), BLUE, 30) >= 1
+        assert count_areas(read_plot(path), BLUE, 30) >= 1
 
     def test_a_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        found = compute_metrics([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
+        metrics = compute_metrics([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
         with pytest.raises(StorageError, match=r"file/picture\.png: cannot be written"):
-            calibration.draw_reliability_diagram(found, "", tmp_path / "file" / "picture.png")
+            calibration.draw_reliability_diagram(metrics, "", tmp_path / "file" / "picture.png")
