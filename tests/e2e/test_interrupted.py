@@ -67,7 +67,7 @@ class TestPreprocess:
             if "java" in command.split(" ", 1)[0]:
                 os.kill(pid, signal.SIGKILL)
 
-        running.wait().expect_error("Spark's Java process has ended before the job had")
+        running.wait().expect_error("Spark's Java process ended before the job")
         assert not (out / "manifest.json").exists()
 
     def test_of_two_that_write_to_one_folder_one_wins(

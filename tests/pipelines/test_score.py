@@ -34,7 +34,7 @@ from fer_pipeline.io.output_kinds import IN_PROGRESS_FILE
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.pipelines.export import export
 from fer_pipeline.pipelines.score import ScoreManifest, score, summary
-from fer_pipeline.spark.session import translate_spark_errors
+from fer_pipeline.spark.error_messages import translate_spark_errors
 from jobs import score as jobs_score
 from tests.helpers import finished_run
 

@@ -1,4 +1,4 @@
-"""What processes that have to run at the same time find out of each other."""
+"""Barrier stages whose processes are lost, fail, or do not reach each other."""
 
 import os
 
@@ -10,14 +10,14 @@ from fer_pipeline.spark import barrier
 
 @pytest.fixture
 def starts(tmp_path):
-    """Where a process notes that it has begun."""
+    """A file that gets one byte from each process that starts."""
     return tmp_path / "starts"
 
 
-def dying(starts, times):
-    """What a process does that ends itself so many times, and then no more."""
+def exit_on_first_calls(starts, times):
+    """Return a function that ends its process in the first calls, and succeeds afterwards."""
 
-    def function(member):
+    def function(task):
         with starts.open("a") as file:
             file.write("x")
         if starts.stat().st_size <= times:
@@ -26,22 +26,22 @@ def dying(starts, times):
     return function
 
 
-def test_who_is_lost_four_times_in_a_row_is_given_up(spark, starts):
-    with pytest.raises(WorkerLostError, match="workers were lost 4 times without a round"):
-        barrier.run(spark, 1, dying(starts, 100))
+def test_four_losses_in_a_row_are_an_error(spark, starts):
+    with pytest.raises(WorkerLostError, match="workers were lost 4 times without a finished round"):
+        barrier.run(spark, 1, exit_on_first_calls(starts, 100))
     assert starts.read_text() == "x" * 4
 
 
-def test_who_gets_on_in_between_may_be_lost_more_often(spark, starts):
+def test_progress_between_losses_allows_more_of_them(spark, starts):
     def progress():
         return starts.stat().st_size // 3 if starts.exists() else 0
 
-    barrier.run(spark, 1, dying(starts, 6), progress)
+    barrier.run(spark, 1, exit_on_first_calls(starts, 6), progress)
     assert starts.read_text() == "x" * 7
 
 
-def test_a_mistake_is_not_tried_again(spark, starts):
-    def function(member):
+def test_an_error_of_the_function_is_not_retried(spark, starts):
+    def function(task):
         with starts.open("a") as file:
             file.write("x")
         raise ClusterError("as it is, it cannot run")
@@ -51,24 +51,24 @@ def test_a_mistake_is_not_tried_again(spark, starts):
     assert starts.read_text() == "x"
 
 
-def test_a_worker_that_cannot_be_reached_is_named():
-    with barrier._claimed_port() as there, barrier._claimed_port() as silent:
-        addresses = [f"127.0.0.1:{there}", f"127.0.0.1:{silent}"]
-        with barrier._listening(there):
-            said = barrier._unreachable(0, addresses)
-            assert said.startswith(
+def test_an_unreachable_worker_is_named():
+    with barrier._reserve_port() as open_port, barrier._reserve_port() as silent_port:
+        addresses = [f"127.0.0.1:{open_port}", f"127.0.0.1:{silent_port}"]
+        with barrier._listen(open_port):
+            problem = barrier._connection_problem(0, addresses)
+            assert problem.startswith(
                 f"worker 0 ({addresses[0]}) cannot reach worker 1 ({addresses[1]}): "
             )
-            with barrier._listening(silent):
-                assert barrier._unreachable(0, addresses) == ""
+            with barrier._listen(silent_port):
+                assert barrier._connection_problem(0, addresses) == ""
 
 
-def test_what_spark_says_of_a_stage_that_cannot_run():
+def test_messages_about_a_stage_that_cannot_run():
     with pytest.raises(ClusterError, match="3 workers have to run at the same time"):
-        barrier._lost("... requires more slots than the total number of slots ...", 3)
+        barrier._worker_failure("... requires more slots than the total number of slots ...", 3)
     with pytest.raises(ClusterError, match=r"spark\.dynamicAllocation\.enabled=false"):
-        barrier._lost("... does not support dynamic resource allocation ...", 3)
-    assert barrier._lost("ValueError: a mistake", 3) is None
-    assert barrier._lost("x ExecutorLostFailure (executor 1 exited)\n y", 3) == (
+        barrier._worker_failure("... does not support dynamic resource allocation ...", 3)
+    assert barrier._worker_failure("ValueError: a mistake", 3) is None
+    assert barrier._worker_failure("x ExecutorLostFailure (executor 1 exited)\n y", 3) == (
         "ExecutorLostFailure (executor 1 exited)"
     )
