@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from fer_pipeline.data.dataset import StoredDataset, is_dataset
+from fer_pipeline.data.dataset import is_dataset
 from fer_pipeline.data.manifest import MANIFEST_FILE
 from fer_pipeline.data.outcomes import Split
+from fer_pipeline.io import storage
 from fer_pipeline.io.output_kinds import OutputKind
 
 QUARANTINE_FOLDER = "quarantine"
@@ -22,7 +24,11 @@ def split_folder(split: Split | str) -> str:
 
 
 def _list_data_files(folder: Path) -> list[str]:
-    return StoredDataset.open(folder).manifest.all_files() if is_dataset(folder) else []
+    if not is_dataset(folder):
+        return []
+    # Without the class Manifest: the dataset may have an older format, which it does not read.
+    document = json.loads(storage.read_text(folder / MANIFEST_FILE))
+    return [*(file["path"] for file in document["files"]), *document["quarantine"]]
 
 
 DATASET = OutputKind(

@@ -423,6 +423,21 @@ class TestWriting:
             fail()
         assert list_files(tmp_path) == sorted([kind.commit_file, published])
 
+    def test_a_failure_keeps_the_files_of_a_dataset_in_an_older_format(self, tmp_path):
+        published, new = data_file(DATASET, ID), data_file(DATASET, OTHER_ID)
+        create_files(tmp_path, [published])
+        document = json.loads(commit_document(DATASET, [published])) | {"format_version": 1}
+        (tmp_path / DATASET.commit_file).write_text(json.dumps(document))
+
+        def fail() -> None:
+            with OutputFolder(tmp_path, DATASET, overwrite=True).writing():
+                create_files(tmp_path, [new])
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert list_files(tmp_path) == sorted([DATASET.commit_file, published])
+
     @pytest.mark.parametrize(
         "kind", [RUN, EVALUATION, COMPARISON, EXPORT], ids=lambda kind: kind.commit_file
     )
