@@ -84,8 +84,8 @@ class LabelInfo(_Section):
     target: Literal["hard", "soft"] = "hard"
 
     @property
-    def distribution(self) -> bool:
-        """Whether the dataset holds a distribution over the classes beside each label."""
+    def has_distributions(self) -> bool:
+        """Return whether the dataset has a distribution over the classes beside each label."""
         return self.votes is not None and self.target == "soft"
 
 

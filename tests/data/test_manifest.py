@@ -126,7 +126,7 @@ def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_p
     made(labels=labels).write(tmp_path)
     found = StoredDataset.open(tmp_path).manifest
     assert found.labels == labels
-    assert found.labels.distribution is soft
+    assert found.labels.has_distributions is soft
 
 
 def test_images_enhanced_otherwise_are_refused(tmp_path):

@@ -192,23 +192,23 @@ def _format_shape(shape: Shape | None) -> str:
 def draw_graph(network: keras.Model, path: Path) -> bool:
     """Draw the graph of the layers with the shapes of their outputs.
 
-    Keras does it with pydot and Graphviz's program `dot`. Without them nothing is drawn, and a
-    warning is logged.
+    Keras does it with pydot and Graphviz's program `dot`. Without them no file is written, and
+    a warning is logged.
 
     Args:
         network: A built model.
         path: Path of the file, with one of `GRAPH_SUFFIXES`.
 
     Returns:
-        Whether the graph was drawn.
+        Whether the file was written.
 
     Raises:
         StorageError: The file has another suffix, or cannot be written.
     """
     if path.suffix not in GRAPH_SUFFIXES:
         raise StorageError(
-            f"{path}: a network can be drawn as {', '.join(GRAPH_SUFFIXES)}; choose a file name"
-            " with one of these suffixes"
+            f"{path}: a network graph can be saved as {', '.join(GRAPH_SUFFIXES)}; choose a file"
+            " name with one of these suffixes"
         )
     try:
         # Keras checks that dot exists before it writes anything.
@@ -222,6 +222,6 @@ def draw_graph(network: keras.Model, path: Path) -> bool:
                 dpi=64,
             )
     except ImportError:
-        log.warning("%s: not drawn, because Graphviz's dot is not installed", path)
+        log.warning("%s: not written, because Graphviz's dot is not installed", path)
         return False
     return True

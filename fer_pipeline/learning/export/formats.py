@@ -113,7 +113,7 @@ def reference_images(size: int) -> Pixels:
     """
     random = np.random.default_rng(0)
     codes = [number % len(emotions.FER2013) for number in range(32)]
-    # Smaller faces cannot be drawn, so these are cut out of larger ones.
+    # `draw_face` has a minimum size, so smaller faces are cut out of larger ones.
     drawing_size = max(size, _MIN_DRAWING_SIZE)
     faces = np.stack(
         [synthetic.draw_face(code, random, drawing_size)[:size, :size] for code in codes]

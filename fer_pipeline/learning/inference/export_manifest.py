@@ -128,7 +128,7 @@ class ExportedModel(_Section):
 
     @property
     def is_equivalent(self) -> bool:
-        """Whether it may replace the model wherever it is faster."""
+        """Return whether it may replace the model wherever it is faster."""
         return self.mismatch_reason is None
 
     @property

@@ -216,7 +216,7 @@ class TrainedModel:
 
     @property
     def is_bundled(self) -> bool:
-        """Whether the model is one of those that come with the package."""
+        """Return whether the model is a bundled one."""
         return is_bundled(self.folder)
 
     def read_content(self) -> bytes:

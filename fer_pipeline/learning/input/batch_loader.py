@@ -99,7 +99,7 @@ class BatchLoader:
         self.row_count = self._reader.row_count
         self.split_row_count = self._reader.split_row_count
         self.steps_per_epoch = -(-self.split_row_count // options.batch_size)
-        has_distributions = self._manifest.labels.distribution
+        has_distributions = self._manifest.labels.has_distributions
         self._target_column = (
             schema.VOTES if options.soft_labels and has_distributions else schema.LABEL
         )

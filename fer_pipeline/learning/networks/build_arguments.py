@@ -25,16 +25,16 @@ def require_options(name: str, build: Callable[..., Any], options: Mapping[str, 
     parameters = list(inspect.signature(build).parameters.values())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [
+    option_names = [
         parameter.name
         for parameter in parameters[2:]
         if parameter.kind is not parameter.VAR_POSITIONAL
     ]
-    unknown = [option for option in options if option not in known]
+    unknown = [option for option in options if option not in option_names]
     if unknown:
         raise ConfigError(
             f"model.options: {name} has no option {', '.join(unknown)}; its options are"
-            f" {', '.join(known) or 'none'}"
+            f" {', '.join(option_names) or 'none'}"
         )
 
 

@@ -249,7 +249,7 @@ class TestDraw:
         with caplog.at_level(logging.INFO):
             assert draw_graph(system_a, path) is False
         said = [record.getMessage() for record in caplog.records if "graph.png" in record.message]
-        assert said == [f"{path}: not drawn, because Graphviz's dot is not installed"]
+        assert said == [f"{path}: not written, because Graphviz's dot is not installed"]
         assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"older"]
 
     @pytest.mark.parametrize("name", ["graph", "graph.jpeg", "graph.keras", "graph.PNG"])
@@ -258,7 +258,7 @@ class TestDraw:
             draw_graph(system_a, tmp_path / name)
         message = str(error.value)
         assert message.startswith(f"{tmp_path / name}: ")
-        assert "drawn as .pdf, .png, .svg" in message
+        assert "saved as .pdf, .png, .svg" in message
 
     def test_a_folder_that_cannot_be_written(self, system_a, tmp_path):
         (tmp_path / "file").write_text("no folder")
