@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ FILES = [
 ]
 
 
-def made(**changes: object) -> Manifest:
+def make_manifest(**changes: object) -> Manifest:
     values = {
         "created": "2024-05-06T07:08:09+00:00",
         "image": ImageInfo(
@@ -50,23 +51,22 @@ def made(**changes: object) -> Manifest:
     return Manifest(**{**values, **changes})
 
 
-def dataset(folder):
-    """A folder with the files that the manifest names."""
+def write_dataset(folder: Path) -> None:
+    """Write the manifest, and the files that it names."""
     for file in FILES:
         path = folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(file.bytes))
-    made().write(folder)
-    return folder
+    make_manifest().write(folder)
 
 
-def text_of(folder) -> str:
+def read_manifest_text(folder: Path) -> str:
     return (folder / "manifest.json").read_text(encoding="utf-8")
 
 
 def test_what_is_written_is_read(tmp_path):
-    made().write(tmp_path)
-    assert StoredDataset.open(tmp_path).manifest == made()
+    make_manifest().write(tmp_path)
+    assert StoredDataset.open(tmp_path).manifest == make_manifest()
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
@@ -82,33 +82,35 @@ def test_what_is_written_is_read(tmp_path):
     ids=str,
 )
 def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
-    made(image=ImageInfo(size=8, dtype="float32", normalization=normalization)).write(tmp_path)
-    found = StoredDataset.open(tmp_path).manifest.image.normalization
-    assert found == normalization
-    assert found.table().tobytes() == normalization.table().tobytes()
+    make_manifest(image=ImageInfo(size=8, dtype="float32", normalization=normalization)).write(
+        tmp_path
+    )
+    stored = StoredDataset.open(tmp_path).manifest.image.normalization
+    assert stored == normalization
+    assert stored.table().tobytes() == normalization.table().tobytes()
 
 
 def test_it_is_plain_json_that_others_can_read(tmp_path):
-    made().write(tmp_path)
-    found = json.loads(text_of(tmp_path))
-    assert (found["format"], found["format_version"]) == ("fer_pipeline dataset", 2)
-    assert found["files"][0] == {
+    make_manifest().write(tmp_path)
+    content = json.loads(read_manifest_text(tmp_path))
+    assert (content["format"], content["format_version"]) == ("fer_pipeline dataset", 2)
+    assert content["files"][0] == {
         "path": "split=train/part-a.parquet",
         "split": "train",
         "rows": 3,
         "bytes": 5,
     }
-    assert found["rows"]["dropped"] == {"further copy with the same label": 2}
-    assert found["config"] == {"seed": 0, "split": {"usage": {"PrivateTest": None}}}
+    assert content["rows"]["dropped"] == {"further copy with the same label": 2}
+    assert content["config"] == {"seed": 0, "split": {"usage": {"PrivateTest": None}}}
 
 
 def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_path):
-    made().write(tmp_path)
-    old = json.loads(text_of(tmp_path))
+    make_manifest().write(tmp_path)
+    old = json.loads(read_manifest_text(tmp_path))
     del old["labels"], old["image"]["enhancement"]
     (tmp_path / "manifest.json").write_text(json.dumps(old))
 
-    assert StoredDataset.open(tmp_path).manifest == made(
+    assert StoredDataset.open(tmp_path).manifest == make_manifest(
         labels=LabelInfo(votes=None, target="hard")
     )
     assert StoredDataset.open(tmp_path).manifest.image.enhancement == Enhancement()
@@ -123,10 +125,10 @@ def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_pat
     ],
 )
 def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_path, labels, soft):
-    made(labels=labels).write(tmp_path)
-    found = StoredDataset.open(tmp_path).manifest
-    assert found.labels == labels
-    assert found.labels.has_distributions is soft
+    make_manifest(labels=labels).write(tmp_path)
+    stored = StoredDataset.open(tmp_path).manifest
+    assert stored.labels == labels
+    assert stored.labels.has_distributions is soft
 
 
 def test_images_enhanced_otherwise_are_refused(tmp_path):
@@ -134,26 +136,28 @@ def test_images_enhanced_otherwise_are_refused(tmp_path):
     image = ImageInfo(
         size=8, dtype="uint8", normalization=Normalization.unit(), enhancement=equalized
     )
-    StoredDataset(tmp_path, made()).require_enhancement(Enhancement())
-    StoredDataset(tmp_path, made(image=image)).require_enhancement(equalized)
+    StoredDataset(tmp_path, make_manifest()).require_enhancement(Enhancement())
+    StoredDataset(tmp_path, make_manifest(image=image)).require_enhancement(equalized)
     with pytest.raises(DatasetError) as raised:
-        StoredDataset(tmp_path, made(image=image)).require_enhancement(Enhancement(denoise=3))
+        StoredDataset(tmp_path, make_manifest(image=image)).require_enhancement(
+            Enhancement(denoise=3)
+        )
     message = str(raised.value)
     assert message.startswith(f"{tmp_path}: the enhancement of its images is equalize, ")
     assert "with denoise=3; prepare the dataset with the model's image.enhancement" in message
 
 
 def test_a_second_one_takes_the_place_of_the_first(tmp_path):
-    made().write(tmp_path)
-    made(checksum="f" * 16).write(tmp_path)
+    make_manifest().write(tmp_path)
+    make_manifest(checksum="f" * 16).write(tmp_path)
     assert StoredDataset.open(tmp_path).manifest.checksum == "f" * 16
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_files_and_rows_are_counted_by_split():
-    assert made().files_in(Split.TRAIN) == FILES[:2]
-    assert made().files_in(Split.TEST) == FILES[2:]
-    assert {split: made().row_count(split) for split in Split} == {
+    assert make_manifest().files_in(Split.TRAIN) == FILES[:2]
+    assert make_manifest().files_in(Split.TEST) == FILES[2:]
+    assert {split: make_manifest().row_count(split) for split in Split} == {
         Split.TRAIN: 7,
         Split.VALIDATION: 0,
         Split.TEST: 2,
@@ -163,7 +167,7 @@ def test_files_and_rows_are_counted_by_split():
 def test_a_folder_is_a_dataset_exactly_with_a_manifest(tmp_path):
     assert not is_dataset(tmp_path)
     assert not is_dataset(tmp_path / "none")
-    made().write(tmp_path)
+    make_manifest().write(tmp_path)
     assert is_dataset(tmp_path)
 
 
@@ -200,8 +204,8 @@ def test_a_broken_one_is_refused(tmp_path, text, key):
 
 
 def test_every_cut_of_one_is_refused(tmp_path):
-    made().write(tmp_path)
-    text = text_of(tmp_path).rstrip()
+    make_manifest().write(tmp_path)
+    text = read_manifest_text(tmp_path).rstrip()
     for end in range(0, len(text), 97):
         (tmp_path / "manifest.json").write_text(text[:end], encoding="utf-8")
         with pytest.raises(DatasetError, match="is not a valid manifest"):
@@ -218,17 +222,17 @@ def test_every_cut_of_one_is_refused(tmp_path):
     ],
 )
 def test_one_with_a_wrong_value_is_refused_by_its_key(tmp_path, key, value):
-    made().write(tmp_path)
-    changed = {**json.loads(text_of(tmp_path)), key: value}
+    make_manifest().write(tmp_path)
+    changed = {**json.loads(read_manifest_text(tmp_path)), key: value}
     (tmp_path / "manifest.json").write_text(json.dumps(changed))
     with pytest.raises(DatasetError, match=f"is not a valid manifest: {key}"):
         StoredDataset.open(tmp_path)
 
 
-def newer(tmp_path, **changes: object) -> str:
-    """The message about a dataset of a later version."""
-    made().write(tmp_path)
-    later = {**json.loads(text_of(tmp_path)), "format_version": 3, **changes}
+def open_newer_format(tmp_path: Path, **changes: object) -> str:
+    """Return the message about a dataset of a later version."""
+    make_manifest().write(tmp_path)
+    later = {**json.loads(read_manifest_text(tmp_path)), "format_version": 3, **changes}
     (tmp_path / "manifest.json").write_text(json.dumps(later))
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path)
@@ -236,18 +240,18 @@ def newer(tmp_path, **changes: object) -> str:
 
 
 def test_a_newer_format_is_refused_by_its_version(tmp_path):
-    assert "reads format 2; update fer_pipeline" in newer(tmp_path)
+    assert "reads format 2; update fer_pipeline" in open_newer_format(tmp_path)
 
 
 def test_a_newer_format_is_so_even_where_its_keys_changed(tmp_path):
-    message = newer(tmp_path, image={"sides": [48, 48], "dtype": "float16"})
+    message = open_newer_format(tmp_path, image={"sides": [48, 48], "dtype": "float16"})
     assert "reads format 2; update fer_pipeline" in message
 
 
 @pytest.mark.parametrize("changes", [{}, {"labels": {"votes": "v.csv", "form": "majority"}}])
 def test_an_older_format_is_refused_with_the_job_to_run_again(tmp_path, changes):
-    made().write(tmp_path)
-    older = {**json.loads(text_of(tmp_path)), "format_version": 1, **changes}
+    make_manifest().write(tmp_path)
+    older = {**json.loads(read_manifest_text(tmp_path)), "format_version": 1, **changes}
     (tmp_path / "manifest.json").write_text(json.dumps(older))
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path)
@@ -257,14 +261,14 @@ def test_an_older_format_is_refused_with_the_job_to_run_again(tmp_path, changes)
 
 
 def test_a_required_split_gives_its_files(tmp_path):
-    dataset(tmp_path)
+    write_dataset(tmp_path)
     stored = StoredDataset.open(tmp_path)
     assert stored.require_split(Split.TRAIN) == FILES[:2]
     assert stored.require_split(Split.TEST) == FILES[2:]
 
 
 def test_a_required_split_that_is_empty_is_an_error(tmp_path):
-    dataset(tmp_path)
+    write_dataset(tmp_path)
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path).require_split(Split.VALIDATION)
     assert str(raised.value) == (
@@ -276,11 +280,13 @@ def test_a_required_split_that_is_empty_is_an_error(tmp_path):
 def test_a_split_of_files_without_rows_is_empty_too(tmp_path):
     nothing = DataFile(path="split=validation/part-e.parquet", split="validation", rows=0, bytes=9)
     with pytest.raises(DatasetError, match="the validation split is empty"):
-        StoredDataset(tmp_path, made(files=[*FILES, nothing])).require_split(Split.VALIDATION)
+        StoredDataset(tmp_path, make_manifest(files=[*FILES, nothing])).require_split(
+            Split.VALIDATION
+        )
 
 
 def test_a_data_file_that_is_missing_is_an_error(tmp_path):
-    dataset(tmp_path)
+    write_dataset(tmp_path)
     path = tmp_path / FILES[1].path
     path.unlink()
     with pytest.raises(DatasetError) as raised:
@@ -291,7 +297,7 @@ def test_a_data_file_that_is_missing_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("length", [0, 4, 6])
 def test_a_data_file_of_another_length_is_an_error(tmp_path, length):
-    dataset(tmp_path)
+    write_dataset(tmp_path)
     path = tmp_path / FILES[0].path
     path.write_bytes(bytes(length))
     with pytest.raises(DatasetError) as raised:
