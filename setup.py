@@ -100,8 +100,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["fer_pipeline", "fer_pipeline.*"]),
-    # The trained models.
-    package_data={"fer_pipeline": ["pretrained/**/*"]},
+    # The trained models, and how Spark logs.
+    package_data={"fer_pipeline": ["pretrained/**/*", "spark/conf/*"]},
+    entry_points={"console_scripts": ["fer-pipeline = fer_pipeline.console:main"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     zip_safe=False,

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs a job of jobs/ with the Spark of the Python environment; see `./spark-submit.sh --help`.
+# Runs a job of fer_pipeline/jobs with the Spark of the Python environment; see `./spark-submit.sh --help`.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+jobs=$here/fer_pipeline/jobs
 
 die() { # STATUS MESSAGE
     echo "spark-submit.sh: $2" >&2
@@ -11,7 +12,7 @@ die() { # STATUS MESSAGE
 
 list_jobs() {
     local file
-    for file in "$here"/jobs/[!_]*.py; do
+    for file in "$jobs"/[!_]*.py; do
         if [[ -e $file ]]; then basename "$file" .py; fi
     done
 }
@@ -29,7 +30,7 @@ END
     for name in $(list_jobs); do
         # The first line of the job's docstring.
         printf '    %-12s %s\n' "$name" \
-            "$(sed -n '/^"""/{s/^"""//;s/"""$//;p;q;}' "$here/jobs/$name.py")"
+            "$(sed -n '/^"""/{s/^"""//;s/"""$//;p;q;}' "$jobs/$name.py")"
     done
     cat <<'END'
 
@@ -71,7 +72,7 @@ done
 if [[ $runs_job == yes ]]; then
     names=$(list_jobs | paste -sd ' ')
     [[ -n $job ]] || die 2 "no job given after '${spark_options[*]}'; the jobs are: $names"
-    [[ $job =~ ^[A-Za-z][A-Za-z0-9_]*$ && -f $here/jobs/$job.py ]] ||
+    [[ $job =~ ^[A-Za-z][A-Za-z0-9_]*$ && -f $jobs/$job.py ]] ||
         die 2 "there is no job '$job'; the jobs are: $names"
 fi
 
@@ -114,7 +115,7 @@ if [[ -n $job ]]; then
     for argument in "$@"; do
         case $argument in
             # Help needs no JVM, so it does not look for one either.
-            -h | --help) exec "$python" "$here/jobs/$job.py" --help ;;
+            -h | --help) exec "$python" "$jobs/$job.py" --help ;;
         esac
     done
 fi
@@ -138,10 +139,10 @@ export PYSPARK_PYTHON=$python PYSPARK_DRIVER_PYTHON=$python
 
 # --- Defaults for settings that neither an option nor a file of the user sets.
 
-# conf/spark only configures Spark's log: warnings, to stderr.
+# fer_pipeline/spark/conf only configures Spark's log: warnings, to stderr.
 if [[ -z ${SPARK_CONF_DIR:-} ]]; then
     SPARK_CONF_DIR=$SPARK_HOME/conf
-    if [[ ! -d $SPARK_CONF_DIR ]]; then SPARK_CONF_DIR=$here/conf/spark; fi
+    if [[ ! -d $SPARK_CONF_DIR ]]; then SPARK_CONF_DIR=$here/fer_pipeline/spark/conf; fi
 fi
 export SPARK_CONF_DIR
 
@@ -198,7 +199,7 @@ set_default spark.ui.showConsoleProgress false
 # spark-submit itself runs questions to Spark, drivers on the cluster, and a Spark without pyspark.
 if [[ $runs_job == no ]]; then exec "$SPARK_HOME/bin/spark-submit" "${spark_options[@]}"; fi
 if [[ $deploy_mode == cluster || -z $pip_spark ]]; then
-    exec "$SPARK_HOME/bin/spark-submit" "${spark_options[@]}" "$here/jobs/$job.py" "$@"
+    exec "$SPARK_HOME/bin/spark-submit" "${spark_options[@]}" "$jobs/$job.py" "$@"
 fi
 
 # Otherwise the job starts first, and its session starts spark-submit with these options. The other
@@ -215,4 +216,4 @@ export PYTHONHASHSEED=0
 # ... and the workers may have another python than the driver.
 workers_python=$(read_setting spark.pyspark.python)
 export PYSPARK_PYTHON=${workers_python:-$PYSPARK_PYTHON}
-exec "$python" "$here/jobs/$job.py" "$@"
+exec "$python" "$jobs/$job.py" "$@"

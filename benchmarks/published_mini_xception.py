@@ -1,4 +1,4 @@
-"""Write the published weights of mini-Xception as a training run, for `evaluate --compare`.
+"""Write the published weights of mini-Xception as a training run, for `compare`.
 
     .venv/bin/python -m benchmarks.published_mini_xception runs/published
 

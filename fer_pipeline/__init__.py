@@ -1,8 +1,12 @@
 """Facial emotion recognition with FER2013: prepare images, train, evaluate and score.
 
+The public API is `Config`, `load_config`, `Dataset`, `TrainedModel` and `read_scores`. Each name is
+imported when it is first used: `import fer_pipeline` alone imports neither Spark nor TensorFlow.
+
 The packages, each of which imports only from those below it:
 
-* `pipelines`: one function for each job; the entry points in `jobs/` call them.
+* `console` and `jobs`: the command `fer-pipeline`, and the command line of each job.
+* `pipelines` and `api`: one function for each job; datasets, models and scores for Python users.
 * `spark` and `learning`: the distributed side (Spark) and the networks (TensorFlow and Keras).
   They exchange files, and neither imports the other.
 * `plots`: all pictures (matplotlib).
@@ -13,4 +17,33 @@ The packages, each of which imports only from those below it:
 * `errors` and `text`: the errors that a user can cause, and texts for messages.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer_pipeline.api import Dataset, TrainedModel, read_scores
+    from fer_pipeline.config import Config, load_config
+
 __version__ = "0.1.0"
+
+__all__ = ["Config", "Dataset", "TrainedModel", "__version__", "load_config", "read_scores"]
+
+_MODULES = {
+    "Config": "fer_pipeline.config",
+    "Dataset": "fer_pipeline.api",
+    "TrainedModel": "fer_pipeline.api",
+    "load_config": "fer_pipeline.config",
+    "read_scores": "fer_pipeline.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the public API when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that are there, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

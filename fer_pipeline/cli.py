@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from fer_pipeline.errors import FerError
 from fer_pipeline.io import interrupts
 from fer_pipeline.text import one_line
+
+SPARK_SUBMIT = "spark-submit.sh"
+"""The script that runs the jobs of a checkout."""
 
 _QUIET_LOGGERS = (
     "py4j",
@@ -25,15 +29,18 @@ _QUIET_LOGGERS = (
 _INTERRUPTED_EXIT_CODE = 130
 
 
-def create_parser(job: str, description: str) -> argparse.ArgumentParser:
+def create_parser(
+    job: str, description: str | None, *, program: str = SPARK_SUBMIT
+) -> argparse.ArgumentParser:
     """Return an argument parser with the options of every job.
 
     Args:
-        job: Name of the job, as `spark-submit.sh` takes it.
+        job: Name of the job.
         description: Description of the job for the help text.
+        program: Command that runs the job, for the usage message.
     """
     parser = argparse.ArgumentParser(
-        prog=f"spark-submit.sh {job}",
+        prog=f"{program} {job}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -51,6 +58,32 @@ def create_parser(job: str, description: str) -> argparse.ArgumentParser:
         "--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
     )
     return parser
+
+
+class _MovedOption(argparse.Action):
+    """An option that ends the program with one line: it has become a job."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        parser.exit(2, f"{parser.prog}: error: {option_string} is now a job: {self.const}\n")
+
+
+def refuse_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
+    """Make a parser end with one line that names the job which replaces an option.
+
+    Args:
+        parser: Parser of the job that had the option.
+        option: Name of the option, such as `--summary`.
+        command: The job and its arguments, such as `summarize --output PNG`.
+    """
+    parser.add_argument(
+        option, nargs="*", action=_MovedOption, const=command, help=argparse.SUPPRESS
+    )
 
 
 def run_job(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:

@@ -1,46 +1,8 @@
-"""CSV files or folders of face images to a dataset in Parquet."""
+"""Run the job `fer_pipeline.jobs.preprocess` from a checkout."""
 
-import argparse
 import sys
 
-from fer_pipeline import cli
-from fer_pipeline.config import load_config
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Parses the arguments and runs the job.
-
-    Args:
-        argv: The arguments; those of the command line by default.
-
-    Returns:
-        The exit status.
-    """
-    parser = cli.create_parser("preprocess", __doc__ or "")
-    parser.add_argument(
-        "--input",
-        required=True,
-        nargs="+",
-        metavar="PATH",
-        help="CSV files or folders of images per class; globs and any path that Spark reads",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset's folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
-    return cli.run_job(_run, parser.parse_args(argv))
-
-
-def _run(arguments: argparse.Namespace) -> str:
-    # Imported here so that --help needs neither Spark nor TensorFlow.
-    from fer_pipeline.pipelines.preprocess import preprocess, summary
-    from fer_pipeline.spark.session import spark_session
-
-    chosen = load_config(arguments.config, arguments.set)
-    with spark_session("preprocess") as spark:
-        made = preprocess(
-            spark, arguments.input, arguments.output, chosen, overwrite=arguments.overwrite
-        )
-    return summary(made, arguments.output)
-
+from fer_pipeline.jobs.preprocess import main
 
 if __name__ == "__main__":
     sys.exit(main())

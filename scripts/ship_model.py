@@ -1,12 +1,12 @@
-"""Puts a finished run into the package, as the model that comes with it.
+"""Copy a finished run into the package, as its default model.
 
     .venv/bin/python scripts/ship_model.py run RUN        # then export it, and evaluate it
-    .venv/bin/python scripts/ship_model.py export EXPORT  # its LiteRT forms
+    .venv/bin/python scripts/ship_model.py export EXPORT  # its LiteRT files
     .venv/bin/python scripts/ship_model.py report REPORT  # its evaluation
 
-Its kernels are rounded to float16, which halves what is downloaded: they stay float32 numbers, so
-that nothing has to be converted back, but compress to half. It computes in float32, wherever it
-runs: bfloat16 would give other answers on other processors. No path of a machine is passed on.
+The kernels are rounded to float16, which halves the download: they stay float32 numbers, which need
+no conversion, but compress to half the size. The model computes in float32 on every machine, since
+bfloat16 would give other probabilities on other processors. Paths of this machine are removed.
 """
 
 import json
@@ -31,8 +31,9 @@ from fer_pipeline.learning.inference import export_manifest, serving_model, trai
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 FOLDER = trained_model.PRETRAINED_FOLDER / DEFAULT_MODEL
-# Pictures of numbers alone: FER2013's images are not ours to pass on.
-PICTURES = (
+
+# Plots of numbers alone: the licence of FER2013's images does not allow passing them on.
+PLOTS = (
     EvaluationFile.CONFUSION_MATRIX,
     EvaluationFile.CLASS_BARS,
     EvaluationFile.RELIABILITY,
@@ -40,61 +41,64 @@ PICTURES = (
 )
 
 
-def ship_run(run: Path) -> None:
-    """Writes the model into the package; its exports have to be made again."""
-    trained = TrainedModel.open(run)
-    info, model = trained.info, formats.convert_to_float32(trained.load_network())
+def ship_run(folder: Path) -> None:
+    """Write the model of a run into the package; it has to be exported again."""
+    run = TrainedModel.open(folder)
+    model = formats.convert_to_float32(run.load_network())
     for weight in model.trainable_weights:
         if len(weight.shape) > 1:
             weight.assign(np.asarray(weight).astype(np.float16).astype(np.float32))
-    # The model card beside it stays.
+    # The model card in the folder stays.
     storage.remove_folder(FOLDER / EXPORT_FOLDER)
     FOLDER.mkdir(parents=True, exist_ok=True)
     serving_model.save_model(model, FOLDER / RunFile.MODEL)
     for name in (RunFile.HISTORY, RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT, CONFIG_FILE):
-        shutil.copyfile(run / name, FOLDER / name)
-    shipped = info.model_copy(update={"sha256": trained_model.file_sha256(FOLDER / RunFile.MODEL)})
-    storage.write_text(FOLDER / RunFile.MODEL_INFO, shipped.model_dump_json(indent=2) + "\n")
+        shutil.copyfile(folder / name, FOLDER / name)
+    sha256 = trained_model.file_sha256(FOLDER / RunFile.MODEL)
+    info = run.info.model_copy(update={"sha256": sha256})
+    storage.write_text(FOLDER / RunFile.MODEL_INFO, info.model_dump_json(indent=2) + "\n")
 
 
-def ship_export(export: Path) -> None:
-    """Copies its LiteRT forms, and what is known of them."""
-    made = export_manifest.read_export_manifest(export)
-    _require_ours(export, made.model["sha256"])
-    folder = FOLDER / EXPORT_FOLDER
-    storage.remove_folder(folder)
-    folder.mkdir()
-    for form in made.exports:
-        shutil.copyfile(export / form.path, folder / form.path)
-    mark = ExportFile.EXPORT_INFO
-    _write_without_paths(folder / mark, json.loads(storage.read_text(export / mark)))
-    shutil.copyfile(export / CONFIG_FILE, folder / CONFIG_FILE)
+def ship_export(folder: Path) -> None:
+    """Copy the LiteRT files of an export, and their description."""
+    manifest = export_manifest.read_export_manifest(folder)
+    _require_bundled_model(folder, manifest.model["sha256"])
+    target = FOLDER / EXPORT_FOLDER
+    storage.remove_folder(target)
+    target.mkdir()
+    for exported in manifest.exports:
+        shutil.copyfile(folder / exported.path, target / exported.path)
+    document = json.loads(storage.read_text(folder / ExportFile.EXPORT_INFO))
+    _write_without_paths(target / ExportFile.EXPORT_INFO, document)
+    shutil.copyfile(folder / CONFIG_FILE, target / CONFIG_FILE)
 
 
-def ship_report(report: Path) -> None:
-    """Copies the numbers of its evaluation."""
-    mark = EvaluationFile.METRICS
-    said = json.loads(storage.read_text(report / mark))
-    _require_ours(report, said["model"]["sha256"])
-    _write_without_paths(FOLDER / mark, said)
-    for name in PICTURES:
-        shutil.copyfile(report / name, FOLDER / name)
+def ship_report(folder: Path) -> None:
+    """Copy the numbers of an evaluation, and their plots."""
+    document = json.loads(storage.read_text(folder / EvaluationFile.METRICS))
+    _require_bundled_model(folder, document["model"]["sha256"])
+    _write_without_paths(FOLDER / EvaluationFile.METRICS, document)
+    for name in PLOTS:
+        shutil.copyfile(folder / name, FOLDER / name)
 
 
-def _require_ours(folder: Path, sha256: str) -> None:
+def _require_bundled_model(folder: Path, sha256: str) -> None:
     if sha256 != trained_model.read_model_info(FOLDER).sha256:
-        sys.exit(f"{folder}: is of another model")
+        sys.exit(f"error: {folder}: is of another model than {FOLDER}")
 
 
-def _write_without_paths(path: Path, said: dict[str, Any]) -> None:
-    parts = [said["model"], said.get("dataset")]
-    parts += [one["agreement"] and one["agreement"]["dataset"] for one in said.get("exports", [])]
-    for part in filter(None, parts):
-        del part["path"]
-    storage.write_text(path, json.dumps(said, indent=2, allow_nan=False) + "\n")
+def _write_without_paths(path: Path, document: dict[str, Any]) -> None:
+    """Write a description without the paths of the model and of the datasets."""
+    sections = [document["model"], document.get("dataset")]
+    for exported in document.get("exports", []):
+        if exported["agreement"]:
+            sections.append(exported["agreement"]["dataset"])
+    for section in filter(None, sections):
+        del section["path"]
+    storage.write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":
-    ship = {"run": ship_run, "export": ship_export, "report": ship_report}
-    ship[sys.argv[1]](Path(sys.argv[2]))
+    commands = {"run": ship_run, "export": ship_export, "report": ship_report}
+    commands[sys.argv[1]](Path(sys.argv[2]))
     print(f"wrote {FOLDER}")

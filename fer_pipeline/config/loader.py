@@ -16,15 +16,18 @@ from fer_pipeline.config.schema import Config
 from fer_pipeline.errors import ConfigError, RunError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN
+from fer_pipeline.io.paths import parse_path
 
 
 def load_config(
-    path: Path | None, overrides: Sequence[str] = (), options: Mapping[str, str] | None = None
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
 ) -> Config:
     """Read and validate a configuration.
 
     Args:
-        path: Path of a YAML file; None for the defaults alone.
+        path: Path or URL of a YAML file; None for the defaults alone.
         overrides: `key=value` with a dotted key and a YAML value; the last one of a key wins.
         options: By dotted key, the command line option that set it instead of `--set`.
 
@@ -33,7 +36,7 @@ def load_config(
             nearest key for each unknown one, and the new name of each renamed key.
         StorageError: The file cannot be read.
     """
-    tree = read_tree(path) if path is not None else {}
+    tree = read_tree(parse_path(path)) if path is not None else {}
     file_problems = _pop_renamed_keys(tree)
     set_problems: list[str] = []
     for override in overrides:

@@ -1,4 +1,4 @@
-"""From a trained run and a split of a dataset to an honest report."""
+"""Evaluation of a trained model on one split of a dataset."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.config import Config
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
-from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.io import storage, versions
@@ -25,10 +23,11 @@ from fer_pipeline.io.output_kinds import CONFIG_FILE, EVALUATION, EvaluationFile
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
-from fer_pipeline.learning.inference import backend, predict_split, serving_model, trained_model
+from fer_pipeline.learning.inference import backend, predict_split, serving_model
 from fer_pipeline.learning.inference.backend import InferenceBackend
+from fer_pipeline.learning.inference.predict_split import Columns
 from fer_pipeline.learning.inference.predictor import PredictFn, make_litert_predict_fn
-from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.metrics import calibration, classification, tables, train_test_overlap
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.samples import SampleSelector
@@ -39,206 +38,264 @@ OUTPUT_FILES = (*EvaluationFile, CONFIG_FILE)
 """The files of an evaluation, in the order in which they are written."""
 
 _PACKAGES = (
-    *("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert"),
-    *("numpy", "scikit-learn", "petastorm"),
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "ai-edge-litert",
+    "numpy",
+    "scikit-learn",
+    "petastorm",
 )
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found.
+class EvaluationRequest:
+    """Arguments of an evaluation.
 
     Attributes:
-        metrics: All numbers.
-        copies: With and without the images that have an exact copy in training; None where the
-            dataset cannot tell.
+        model: Folder of a finished run, or name of a bundled model; None is the default model.
+        dataset: Folder of the dataset.
+        split: Split to evaluate on.
+        output: Folder of the report.
+        config: Configuration, of which `inference` and `seed` matter.
+        overwrite: Whether an existing evaluation may be replaced.
+        layers: Names of the layers whose feature maps are plotted; by default the convolutions and
+            poolings that `LayerInspector` selects.
+        image: Row of the split whose feature maps are plotted, from 0; by default the image that is
+            recognised with the highest probability.
+    """
+
+    model: str | Path | None
+    dataset: str | Path
+    split: Split
+    output: str | Path
+    config: Config
+    overwrite: bool = False
+    layers: Sequence[str] = ()
+    image: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers of an evaluation.
+
+    Attributes:
+        metrics: All metrics.
+        copies: Accuracy with and without the images that have an exact copy in training; None for
+            the train split, and if the dataset has no train split.
     """
 
     metrics: Metrics
     copies: OverlapReport | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without NaN; what does not exist is None."""
+        """Return plain objects for JSON; undefined numbers are None, never NaN."""
         return {
             **self.metrics.to_dict(),
             "copies_in_training": self.copies and self.copies.to_dict(),
         }
 
 
-def evaluate(
-    model: str | Path | None,
-    dataset: str | Path,
-    split: Split,
-    output: str | Path,
-    config: Config,
-    overwrite: bool = False,
-    layers: Sequence[str] = (),
-    image: int | None = None,
-) -> Evaluation:
-    """Evaluates a trained run on one split of a dataset.
+@dataclass(frozen=True)
+class _Inputs:
+    dataset: StoredDataset
+    model: TrainedModel
+    network: Any
+    backend: InferenceBackend
+    inspector: LayerInspector
+    layers: Sequence[str]
 
-    `metrics.json` is written after all that it speaks of and, in an overwrite, taken away before
-    any of that is replaced: a folder that has one holds a whole evaluation of one model.
+
+@dataclass(frozen=True)
+class _Predictions:
+    probabilities: npt.NDArray[np.float32]
+    rows: Columns
+    in_training: npt.NDArray[np.bool_] | None
+    samples: SampleSelector
+
+
+def evaluate(request: EvaluationRequest) -> Evaluation:
+    """Evaluate a trained model on one split of a dataset, and write the report.
+
+    `metrics.json` is written last; in an overwrite it is deleted before any other file is replaced.
+    A folder that has it holds a whole evaluation of one model.
 
     Args:
-        model: As for `run_folder.located`.
-        dataset: The dataset's folder.
-        split: The split.
-        output: The folder for the evaluation.
-        config: The configuration.
-        overwrite: Whether an evaluation that is there may be replaced.
-        layers: Whose outputs are drawn; by default those of `Inspection.chosen`.
-        image: The row of the split for which they are drawn, from 0; by default the one that is
-            recognised with the highest probability.
+        request: Arguments of the evaluation.
 
     Raises:
-        RunError: The folder is no finished run, its network has no such layer, its model does not
-            give probabilities, or LiteRT is configured and there is no such form of it.
-        DatasetError: It is no dataset, or has other classes or another enhancement than the model,
-            or its split is empty, broken or has no such row.
-        StorageError: There is an evaluation already, or the folder holds what is not ours.
+        RunError: The model's folder is no finished run, its network has no such layer, it does not
+            give probabilities, or LiteRT is configured and the run has no LiteRT export.
+        DatasetError: The folder is no dataset, has other classes or another enhancement than the
+            model, or its split is empty, damaged or has no such row.
+        StorageError: There is an evaluation already, or the folder holds foreign files.
     """
-    run = trained_model.resolve_model_path(model)
-    data = parse_path(dataset)
-    output_folder = OutputFolder(parse_path(output), EVALUATION, overwrite=overwrite)
+    output_folder = OutputFolder(
+        parse_path(request.output), EVALUATION, overwrite=request.overwrite
+    )
     output_folder.ensure_writable()
-    stored = StoredDataset.open(data)
-    made = stored.manifest
-    stored.require_split(split)
-    if stored.row_count(Split.TRAIN):
-        # For the copies: what is missing there is told before all the work.
-        stored.require_split(Split.TRAIN)
-    trained = TrainedModel.open(run)
-    info, content = trained.info, trained.read_content()
-    network = serving_model.load_model_content(content, info.network)
-    # A report is of the model itself unless something else is asked for.
-    litert = config.inference.backend == "litert"
-    chosen = backend.choose_backend(trained, content, "litert" if litert else "keras")
-    predict_split.require_compatible(trained, stored)
-    inspection = LayerInspector(network)
-    drawn = inspection.select_layers(layers)
-    _require_row(data, made, split, image)
-    predict_split.warn_about_leakage(trained, stored, split)
-    gallery = SampleSelector(made.classes, config.seed, image)
+    inputs = _load_inputs(request)
+    predictions = _predict(inputs, request)
+    try:
+        evaluation = _measure(inputs.dataset, predictions, request.config.seed)
+    except ValueError as error:
+        raise RunError(f"{inputs.model.folder}: its model cannot be evaluated: {error}") from error
+    with output_folder.writing():
+        _write_predictions(output_folder, predictions, inputs.dataset.classes)
+        _write_plots(output_folder.path, request, inputs, predictions, evaluation.metrics)
+        document = {**_describe_inputs(inputs, request), **evaluation.to_dict()}
+        output_folder.commit(
+            json.dumps(document, indent=2, allow_nan=False) + "\n", request.config.write
+        )
+    return evaluation
+
+
+def _load_inputs(request: EvaluationRequest) -> _Inputs:
+    dataset = StoredDataset.open(request.dataset)
+    dataset.require_split(request.split)
+    if dataset.row_count(Split.TRAIN):
+        # Needed at the end, for the exact copies: a missing file is an error before the long work.
+        dataset.require_split(Split.TRAIN)
+    model = TrainedModel.open(request.model)
+    content = model.read_content()
+    network = serving_model.load_model_content(content, model.info.network)
+    # Unlike score, a report is of the Keras model unless LiteRT is asked for.
+    use_litert = request.config.inference.backend == "litert"
+    inference_backend = backend.choose_backend(model, content, "litert" if use_litert else "keras")
+    predict_split.require_compatible(model, dataset)
+    inspector = LayerInspector(network)
+    layers = inspector.select_layers(request.layers)
+    _require_row(dataset, request.split, request.image)
+    predict_split.warn_about_leakage(model, dataset, request.split)
+    return _Inputs(dataset, model, network, inference_backend, inspector, layers)
+
+
+def _require_row(dataset: StoredDataset, split: Split, image: int | None) -> None:
+    row_count = dataset.row_count(split)
+    if image is not None and not 0 <= image < row_count:
+        raise DatasetError(
+            f"--image {image}: the {split} split of {dataset.folder} has {row_count:,} rows; choose"
+            f" one of 0..{row_count - 1}"
+        )
+
+
+def _predict(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
+    dataset, model, config = inputs.dataset, inputs.model, request.config
+    samples = SampleSelector(dataset.classes, config.seed, request.image)
     probabilities, rows = predict_split.predict(
-        _answers(network, chosen, config),
-        trained,
-        stored,
-        split,
+        _make_predict_fn(inputs, config),
+        model,
+        dataset,
+        request.split,
         batch_size=config.inference.batch_size,
         flip_tta=config.inference.flip_tta,
-        on_batch=gallery.update,
+        on_batch=samples.update,
     )
-    copied = predict_split.find_copies_in_training(stored, split, rows)
-    labels = rows[schema.LABEL]
-    try:
-        result = _measured(probabilities, labels, copied, made, config.seed)
-    except ValueError as error:
-        raise RunError(f"{run}: its model cannot be evaluated: {error}") from error
-    with output_folder.writing():
-        _write(
-            output_folder,
-            predict_split.make_predictions_table(probabilities, rows, copied, made.classes),
-        )
-        title = _title(run, data, split, chosen, config)
-        evaluation_plots.plot_metrics(
-            result.metrics,
-            calibration.compute_accuracy_coverage(labels, probabilities),
-            title,
-            output_folder.path,
-        )
-        evaluation_plots.plot_samples(gallery, title, output_folder.path)
-        # A LiteRT file does not expose the outputs of its layers.
-        inner_title = f"{title}; its layers as in Keras" if litert else title
-        evaluation_plots.plot_layers(inspection, drawn, gallery, inner_title, output_folder.path)
-        about = {
-            **_about(run, info, data, made, split),
-            "flip_tta": config.inference.flip_tta,
-            "backend": chosen.to_dict(),
-            "versions": versions.package_versions(*_PACKAGES),
-        }
-        text = json.dumps({**about, **result.to_dict()}, indent=2, allow_nan=False)
-        output_folder.commit(text + "\n", config.write)
-    return result
+    in_training = predict_split.find_copies_in_training(dataset, request.split, rows)
+    return _Predictions(probabilities, rows, in_training, samples)
 
 
-def _require_row(data: Path, made: Manifest, split: Split, image: int | None) -> None:
-    rows = sum(made.counts[split].values())
-    if image is not None and not 0 <= image < rows:
-        raise DatasetError(
-            f"--image {image}: the {split} split of {data} has {rows:,} rows; choose one of"
-            f" 0..{rows - 1}"
-        )
-
-
-def _measured(
-    probabilities: npt.NDArray[np.float32],
-    labels: npt.NDArray[Any],
-    copied: npt.NDArray[np.bool_] | None,
-    made: Manifest,
-    seed: int,
-) -> Evaluation:
-    found = classification.compute_metrics(labels, probabilities, made.classes, seed)
-    if copied is None:
-        return Evaluation(found, None)
-    deduplicated = bool(made.config.get("split", {}).get("deduplicate", False))
-    apart = train_test_overlap.exclude_overlap(
-        copied, found, labels, probabilities, deduplicated=deduplicated
+def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
+    if inputs.backend.name == "keras":
+        return predict_split.keras_predict_fn(inputs.network)
+    return make_litert_predict_fn(
+        inputs.backend.content, config.inference.batch_size, timing.available_cores()
     )
-    return Evaluation(found, apart)
 
 
-def _write(output_folder: OutputFolder, table: pa.Table) -> None:
+def _measure(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Evaluation:
+    labels, probabilities = predictions.rows[schema.LABEL], predictions.probabilities
+    metrics = classification.compute_metrics(labels, probabilities, dataset.classes, seed)
+    if predictions.in_training is None:
+        return Evaluation(metrics, None)
+    overlap = train_test_overlap.exclude_overlap(
+        predictions.in_training,
+        metrics,
+        labels,
+        probabilities,
+        deduplicated=bool(dataset.manifest.config.get("split", {}).get("deduplicate", False)),
+    )
+    return Evaluation(metrics, overlap)
+
+
+def _write_predictions(
+    output_folder: OutputFolder, predictions: _Predictions, classes: Sequence[str]
+) -> None:
     """Write the predictions in place of those of an older evaluation, which ends with that."""
+    table = predict_split.make_predictions_table(
+        predictions.probabilities, predictions.rows, predictions.in_training, classes
+    )
     with storage.atomic_write(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
         output_folder.retract()
 
 
-def _answers(network: Any, chosen: InferenceBackend, config: Config) -> PredictFn:
-    if chosen.name == "keras":
-        return predict_split.keras_predict_fn(network)
-    return make_litert_predict_fn(
-        chosen.content, config.inference.batch_size, timing.available_cores()
+def _write_plots(
+    folder: Path,
+    request: EvaluationRequest,
+    inputs: _Inputs,
+    predictions: _Predictions,
+    metrics: Metrics,
+) -> None:
+    title = _make_title(request, inputs)
+    labels = predictions.rows[schema.LABEL]
+    curve = calibration.compute_accuracy_coverage(labels, predictions.probabilities)
+    evaluation_plots.plot_metrics(metrics, curve, title, folder)
+    # The layers of a LiteRT file cannot be inspected.
+    is_keras = inputs.backend.name == "keras"
+    evaluation_plots.plot_samples(predictions.samples, title, folder)
+    evaluation_plots.plot_layers(
+        inputs.inspector,
+        inputs.layers,
+        predictions.samples,
+        title if is_keras else f"{title}; its layers as in Keras",
+        folder,
     )
 
 
-def _title(run: Path, data: Path, split: Split, chosen: InferenceBackend, config: Config) -> str:
-    form = "" if chosen.name == "keras" else f" as {chosen.format}"
-    how = ", flips averaged" if config.inference.flip_tta else ""
-    return f"model {run.resolve().name}{form} on the {split} split of {data.resolve().name}{how}"
+def _make_title(request: EvaluationRequest, inputs: _Inputs) -> str:
+    model_format = "" if inputs.backend.name == "keras" else f" as {inputs.backend.format}"
+    flips = ", flips averaged" if request.config.inference.flip_tta else ""
+    return (
+        f"model {inputs.model.name}{model_format} on the {request.split} split of"
+        f" {inputs.dataset.name}{flips}"
+    )
 
 
-def _about(run: Path, info: ModelInfo, data: Path, made: Manifest, split: Split) -> dict[str, Any]:
+def _describe_inputs(inputs: _Inputs, request: EvaluationRequest) -> dict[str, Any]:
+    dataset, model = inputs.dataset, inputs.model
     return {
         "format": EVALUATION.format,
         "model": {
-            "path": str(run.resolve()),
-            "sha256": info.sha256,
-            "dataset_checksum": info.dataset_checksum,
-            "size": info.size,
+            "path": str(model.folder.resolve()),
+            "sha256": model.info.sha256,
+            "dataset_checksum": model.info.dataset_checksum,
+            "size": model.info.size,
         },
         "dataset": {
-            "path": str(data.resolve()),
-            "checksum": made.checksum,
-            "size": made.image.size,
+            "path": str(dataset.folder.resolve()),
+            "checksum": dataset.checksum,
+            "size": dataset.image_size,
         },
-        "split": str(split),
+        "split": str(request.split),
+        "flip_tta": request.config.inference.flip_tta,
+        "backend": inputs.backend.to_dict(),
+        "versions": versions.package_versions(*_PACKAGES),
     }
 
 
-def summary(result: Evaluation, output: str | Path) -> str:
-    """The result of the job for a terminal: the tables, the overall numbers, what was written."""
+def summary(evaluation: Evaluation, output: str | Path) -> str:
+    """Return the job's text for the terminal: the tables, and the files that were written."""
     folder = parse_path(output)
+    metrics, copies = evaluation.metrics, evaluation.copies
+    files = [folder / name for name in OUTPUT_FILES]
     sections = [
-        tables.format_class_table(result.metrics),
-        tables.format_overall_metrics(result.metrics),
-        *([tables.format_overlap_table(result.copies)] if result.copies else []),
-        tables.format_coverage_table(result.metrics),
-        tables.format_confusion_table(result.metrics),
-        tables.format_confused_pairs(result.metrics),
-        "\n".join(
-            f"wrote {folder / name}" for name in OUTPUT_FILES if storage.exists(folder / name)
-        ),
+        tables.format_class_table(metrics),
+        tables.format_overall_metrics(metrics),
+        *([tables.format_overlap_table(copies)] if copies else []),
+        tables.format_coverage_table(metrics),
+        tables.format_confusion_table(metrics),
+        tables.format_confused_pairs(metrics),
+        "\n".join(f"wrote {file}" for file in files if storage.exists(file)),
     ]
     return "\n\n".join(sections)

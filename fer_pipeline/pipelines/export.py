@@ -1,4 +1,4 @@
-"""From a trained run to the forms that other programs load, each tried before it is published."""
+"""Export of a trained model to formats of other programs, each verified before it is published."""
 
 from __future__ import annotations
 
@@ -23,100 +23,118 @@ from fer_pipeline.learning.inference.export_manifest import (
     ExportedModel,
     ExportManifest,
 )
-from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
+from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.text import format_table
 
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
+_PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "numpy",
+    "ai-edge-litert",
+)
 
 
-def default_forms(dataset: str | Path | None) -> list[str]:
-    """The forms that are exported where none is named: all that can be."""
-    return [form for form in EXPORT_FILES if form != LITERT_INT8 or dataset is not None]
+def default_formats(dataset: str | Path | None) -> list[str]:
+    """Return the formats to export by default: all, and `litert_int8` only with a dataset."""
+    return [name for name in EXPORT_FILES if name != LITERT_INT8 or dataset is not None]
 
 
-def folder_of(model: str | Path, output: str | Path | None) -> Path:
-    """Where an export goes: by default into the run's own folder, where scoring finds it.
+def resolve_export_path(model: str | Path, output: str | Path | None) -> Path:
+    """Return the folder of an export: the one that is given, or else `export` in the run's folder.
 
     Raises:
-        StorageError: The model is one of the package, which is left as it is.
+        StorageError: No folder is given and the model is a bundled one, whose folder is read-only.
     """
     if output is not None:
         return parse_path(output)
     run = trained_model.resolve_model_path(model)
     if trained_model.is_bundled(run):
-        raise StorageError(f"{model}: is a model of the package; --output names a folder of yours")
+        raise StorageError(
+            f"{model}: is a bundled model; choose a folder of your own with --output"
+        )
     return run / EXPORT_FOLDER
 
 
 def export(
     model: str | Path,
     output: str | Path | None,
-    forms: Sequence[str],
+    format_names: Sequence[str],
     config: Config,
     *,
     dataset: str | Path | None = None,
     overwrite: bool = False,
 ) -> ExportManifest:
-    """Exports the model of a finished run.
+    """Export the model of a finished run.
 
-    Each form is written to a scratch folder, loaded from there and compared with the model before
-    anything in the output is touched. `export.json` is written last and, in an overwrite, taken
-    away first: a folder that has one holds a whole export of one model.
+    Each format is written to a scratch folder, loaded from there and compared with the model before
+    any file of the output is touched. `export.json` is written last; in an overwrite it is deleted
+    first. A folder that has it holds a whole export of one model.
 
     Args:
-        model: The run's folder, or the name of a model of the package.
-        output: The folder for the export; see `folder_of`.
-        forms: Keys of `output_kinds.EXPORT_FILES`.
-        config: The configuration.
-        dataset: The folder of a dataset, for `litert_int8`: its faces tell the range of what passes
-            between the layers, and what rounding it costs.
-        overwrite: Whether an export that is there may be replaced.
+        model: Folder of a finished run, or name of a bundled model.
+        output: Folder of the export; see `resolve_export_path`.
+        format_names: Keys of `output_kinds.EXPORT_FILES`.
+        config: Configuration, of which `seed` matters.
+        dataset: Folder of a dataset, for `litert_int8`: its images calibrate the range of each
+            layer's output, and measure the loss of accuracy.
+        overwrite: Whether an existing export may be replaced.
 
     Raises:
-        RunError: The folder is no finished run, one of the forms gives other answers or cannot be
-            made, or a dataset is given that no form needs.
-        DatasetError: The dataset is none, is damaged, or is not one for this model.
-        StorageError: There is an export already, or the folder holds what is not ours.
+        RunError: The model's folder is no finished run, an exported model differs too much or
+            cannot be written, or a dataset is given that no format needs.
+        DatasetError: The folder is no dataset, is damaged, or does not fit the model.
+        StorageError: There is an export already, or the folder holds foreign files.
     """
-    run = trained_model.resolve_model_path(model)
-    output_folder = OutputFolder(folder_of(model, output), EXPORT, overwrite=overwrite)
-    if LITERT_INT8 in forms and dataset is None:
-        raise RunError(
-            f"{run}: {LITERT_INT8} is calibrated on faces; --dataset names the folder of a"
-            " preprocess job"
-        )
-    if LITERT_INT8 not in forms and dataset is not None:
-        raise RunError(
-            f"{dataset}: no form that is asked for needs a dataset; add --format {LITERT_INT8}, or"
-            " leave --dataset out"
-        )
+    output_folder = OutputFolder(resolve_export_path(model, output), EXPORT, overwrite=overwrite)
+    _check_dataset_is_needed(model, format_names, dataset)
     output_folder.ensure_writable()
-    model_on_disk = TrainedModel.open(model)
-    info, trained = model_on_disk.info, model_on_disk.load_network()
-    original = ReferenceModel.build(model_on_disk, trained, dataset, config.seed)
-    rounded = formats.predict_on_cpu(trained, original.images)
-    rounding = formats.largest_difference(rounded, original.expected)
+    trained = TrainedModel.open(model)
+    network = trained.load_network()
+    reference = ReferenceModel.build(trained, network, dataset, config.seed)
+    probabilities = formats.predict_on_cpu(network, reference.images)
     with TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        made = [original.write(form, scratch) for form in dict.fromkeys(forms)]
-        computes = summarize_network(trained).precision
-        result = _result(
-            original, info, computes, rounding, benchmark_exports(made, model_on_disk, scratch)
+        exports = [reference.write(name, scratch) for name in dict.fromkeys(format_names)]
+        exports = benchmark_exports(exports, trained, scratch)
+        manifest = _make_manifest(
+            trained,
+            reference,
+            exports,
+            precision=summarize_network(network).precision,
+            rounding=formats.largest_difference(probabilities, reference.expected),
         )
-        _publish(result, scratch, output_folder, config)
-    return result
+        _publish(manifest, scratch, output_folder, config)
+    return manifest
 
 
-def _result(
-    original: ReferenceModel,
-    info: ModelInfo,
+def _check_dataset_is_needed(
+    model: str | Path, format_names: Sequence[str], dataset: str | Path | None
+) -> None:
+    if LITERT_INT8 in format_names and dataset is None:
+        raise RunError(
+            f"{trained_model.resolve_model_path(model)}: {LITERT_INT8} is calibrated on images;"
+            " --dataset names the folder of a preprocess job"
+        )
+    if LITERT_INT8 not in format_names and dataset is not None:
+        raise RunError(
+            f"{dataset}: no chosen format needs a dataset; add --format {LITERT_INT8}, or leave"
+            " --dataset out"
+        )
+
+
+def _make_manifest(
+    model: TrainedModel,
+    reference: ReferenceModel,
+    exports: list[ExportedModel],
+    *,
     precision: str,
     rounding: float,
-    made: list[ExportedModel],
 ) -> ExportManifest:
+    info = model.info
     return ExportManifest(
         model={
-            "path": str(original.model.folder.resolve()),
+            "path": str(model.folder.resolve()),
             "sha256": info.sha256,
             "dataset_checksum": info.dataset_checksum,
         },
@@ -127,26 +145,26 @@ def _result(
         signature=formats.describe_signature(info.size, len(info.classes)),
         precision=precision,
         rounding=rounding,
-        images=len(original.images),
-        exports=made,
+        images=len(reference.images),
+        exports=exports,
         versions=versions.package_versions(*_PACKAGES),
     )
 
 
 def _publish(
-    result: ExportManifest, scratch: Path, output_folder: OutputFolder, config: Config
+    manifest: ExportManifest, scratch: Path, output_folder: OutputFolder, config: Config
 ) -> None:
     with output_folder.writing():
         output_folder.retract()
-        for path in EXPORT_FILES.values():
-            _delete(output_folder.path / path)
-        for one in result.exports:
-            _copy(scratch / one.path, output_folder.path / one.path)
-        output_folder.commit(result.model_dump_json(indent=2) + "\n", config.write)
+        for name in EXPORT_FILES.values():
+            _delete(output_folder.path / name)
+        for exported in manifest.exports:
+            _copy(scratch / exported.path, output_folder.path / exported.path)
+        output_folder.commit(manifest.model_dump_json(indent=2) + "\n", config.write)
 
 
 def _delete(path: Path) -> None:
-    """Deletes a file or a folder, if it is there."""
+    """Delete a file or a folder if it exists."""
     if path.is_dir():
         storage.remove_folder(path)
     else:
@@ -154,6 +172,11 @@ def _delete(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder.
+
+    Raises:
+        StorageError: The target cannot be written.
+    """
     if source.is_file():
         storage.copy(source, target)
         return
@@ -164,12 +187,36 @@ def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copytree(source, target)
     except OSError as error:
-        # Of several files, copytree tells all at once, in a list.
+        # copytree collects the errors of all files in one list.
         raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def summary(made: ExportManifest, folder: Path) -> str:
-    """The result of the job for a terminal: the files, their sizes, what was measured."""
+def summary(manifest: ExportManifest, folder: Path) -> str:
+    """Return the job's text for the terminal: files, sizes, differences and speeds."""
+    lines = [
+        _format_exports(manifest.exports, folder),
+        f"(difference: the largest of two probabilities on {manifest.images} images, its own and"
+        " those of the run's model in float32)",
+        "(speed: images a second on one core, in units of the run's model in Keras)",
+    ]
+    for report in (exported.agreement for exported in manifest.exports if exported.agreement):
+        lines.append(
+            f"in 8-bit integers, on {report.images:,} images of the {report.split} split:"
+            f" accuracy {float(report.accuracy):.2%}, in float32"
+            f" {float(report.float_accuracy):.2%}, the same emotion for"
+            f" {float(report.agreement):.2%}"
+        )
+        if report.mismatch_reason:
+            lines.append(f"score takes it only with --backend litert: {report.mismatch_reason}")
+    if manifest.rounding:
+        lines.append(
+            f"the run itself computes in {manifest.precision}: its probabilities differ from those"
+            f" in float32 by up to {manifest.rounding:.1e}"
+        )
+    return "\n".join([*lines, "", f"export {folder / ExportFile.EXPORT_INFO}"])
+
+
+def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
     rows = [
         [
             exported.format,
@@ -178,30 +225,10 @@ def summary(made: ExportManifest, folder: Path) -> str:
             *_difference_cells(exported),
             f"{exported.relative_speed:.2f}",
         ]
-        for exported in made.exports
+        for exported in exports
     ]
     header = ["", "", "bytes", "difference", "allowed", "speed"]
-    lines = [format_table(rows, header, ["left"] * 2 + ["right"] * 4)]
-    lines += [
-        f"(difference: the largest of two probabilities on {made.images} images, its own and those"
-        " of the run's model in float32)",
-        "(speed: images a second on one core, in units of the run's model in Keras)",
-    ]
-    for agreement in (one.agreement for one in made.exports if one.agreement):
-        lines.append(
-            f"in 8-bit integers, on {agreement.images:,} images of the {agreement.split} split:"
-            f" accuracy {float(agreement.accuracy):.2%}, in float32"
-            f" {float(agreement.float_accuracy):.2%}, the same emotion for"
-            f" {float(agreement.agreement):.2%}"
-        )
-        if agreement.mismatch_reason:
-            lines.append(f"score takes it only with --backend litert: {agreement.mismatch_reason}")
-    if made.rounding:
-        lines.append(
-            f"the run itself computes in {made.precision}: its probabilities differ from those in"
-            f" float32 by up to {made.rounding:.1e}"
-        )
-    return "\n".join([*lines, "", f"export {folder / ExportFile.EXPORT_INFO}"])
+    return format_table(rows, header, ["left"] * 2 + ["right"] * 4)
 
 
 def _difference_cells(exported: ExportedModel) -> list[str]:

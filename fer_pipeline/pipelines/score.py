@@ -1,70 +1,61 @@
-"""From images and a trained run to an emotion, with its probabilities, for each image."""
+"""Scoring of images with a trained model: an emotion and its probabilities for each image."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data.dataset import StoredDataset, is_dataset
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.record import LabelResolver
+from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError, RunError
-from fer_pipeline.io import versions as provenance
+from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference import backend
 from fer_pipeline.learning.inference.backend import InferenceBackend
-from fer_pipeline.learning.inference.predictor import PredictorConfig, load_predict_fn
+from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig, load_predict_fn
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.spark import score_images
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.read_records import ParseOptions
-from fer_pipeline.spark.score_images import UNCERTAIN, Pixels, ScoringTotals
+from fer_pipeline.spark.score_images import UNCERTAIN, ScoringTotals
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.text import format_table
 
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert", "pyspark")
+_PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "ai-edge-litert",
+    "pyspark",
+)
 
 
 @dataclass(frozen=True)
-class ScoreManifest:
-    """What a run of the job made.
+class _Scorer:
+    """A model, and how Spark's workers run it.
 
     Attributes:
-        format: What this is.
-        images: Number of input images, readable or not.
-        scored: How many of them have an emotion.
-        emotions: How many images show each emotion, or an uncertain one where
-            `inference.min_confidence` is set.
-        unscored: How many have none, by reason.
-        files: Path, rows and bytes of each file.
-        model: Which model it was: its run's folder and the checksum of its file.
-        backend: What ran it: its name, the form of the model that it ran, why, and the checksum of
-            this form's file.
-        flip_tta: Whether its answer is the mean of those for the image and its mirror image.
-        min_confidence: The probability below which an image is uncertain; 0 is off.
-        versions: Of what made the scores.
-        created: When.
+        model: The model.
+        backend: Backend and content of the file that it runs.
+        load: Function by which a worker loads the model.
     """
 
-    format: str
-    images: int
-    scored: int
-    emotions: dict[str, int]
-    unscored: dict[str, int]
-    files: list[dict[str, Any]]
-    model: dict[str, Any]
-    backend: dict[str, Any]
-    flip_tta: bool
-    min_confidence: float
-    versions: dict[str, str]
-    created: str
+    model: TrainedModel
+    backend: InferenceBackend
+    load: Callable[[], PredictFn]
+
+    @property
+    def info(self) -> ModelInfo:
+        """Description of the model."""
+        return self.model.info
 
 
 def score(
@@ -76,137 +67,167 @@ def score(
     *,
     overwrite: bool = False,
 ) -> ScoreManifest:
-    """Scores images.
+    """Score images, and write the scores.
 
-    `scores.json` is written last and names the files: what it does not name is none of the scores.
+    `scores.json` is written last and names the files: other files are not part of the scores.
 
     Args:
-        spark: The session.
-        model: A finished run's folder, or the name of a model of the package; None for its first
-            choice.
+        spark: Spark session.
+        model: Folder of a finished run, or name of a bundled model; None is the default model.
         inputs: Folders of images, CSV files, or one dataset.
-        output: The folder for the scores.
-        config: The configuration.
-        overwrite: Whether scores that are there may be replaced.
+        output: Folder of the scores.
+        config: Configuration, of which `inference` and `input.format` matter.
+        overwrite: Whether existing scores may be replaced.
 
     Raises:
-        RunError: The model's folder is no finished run, or has no export for the runtime that is
-            configured.
-        InputError: A source is missing or is not what it should be.
-        DatasetError: A dataset is damaged, or its images are enhanced otherwise than the model's.
-        StorageError: There are scores already, or the folder holds something else.
+        RunError: The model's folder is no finished run, or has no export for the configured
+            backend.
+        InputError: An input is missing, has another format, or no input holds an image.
+        DatasetError: A dataset is damaged, or its images have another enhancement than the model's.
+        StorageError: There are scores already, or the folder holds foreign files.
     """
     output_folder = OutputFolder(parse_path(output).absolute(), SCORES, overwrite=overwrite)
     output_folder.ensure_writable()
-    trained = TrainedModel.open(model)
-    run, info, content = trained.folder, trained.info, trained.read_content()
-    outcomes = _outcomes(run, info, config.inference)
-    chosen = backend.choose_backend(trained, content, config.inference.backend)
-    load = _loader(spark, chosen, info, config.inference)
+    scorer = _load_scorer(spark, model, config.inference)
+    outcomes = _list_outcomes(scorer.model, config.inference)
     with output_folder.writing():
-        made, known = _scored(spark, inputs, output_folder.path, config, info, load)
-        scored, unscored = sum(made.emotions.values()), sum(made.reasons.values())
-        found = sum(file["rows"] for file in made.files)
-        if scored + unscored != found or (known is not None and known != found):
-            raise RuntimeError(f"{known} found, {found} written, {scored + unscored} accounted for")
-        if not found:
+        totals, expected_images = _predict(spark, inputs, output_folder.path, config, scorer)
+        files = [ScoreFile.model_validate(file) for file in totals.files]
+        _check_totals(totals, files, expected_images)
+        if not files:
             raise InputError(f"{', '.join(inputs)}: holds no image")
-        data_files = [str(file["path"]) for file in made.files]
-        output_folder.require_files_visible(data_files)
-        result = ScoreManifest(
-            format=SCORES.format,
-            images=found,
-            scored=scored,
-            emotions={name: made.emotions[name] for name in outcomes},
-            unscored=dict(made.reasons),
-            files=made.files,
-            model={"run": str(run.absolute()), "sha256": info.sha256},
-            backend=chosen.to_dict(),
-            flip_tta=config.inference.flip_tta,
-            min_confidence=config.inference.min_confidence,
-            versions=provenance.package_versions(*_PACKAGES),
-            created=provenance.utc_timestamp(),
-        )
-        document = json.dumps(asdict(result), indent=2) + "\n"
-        output_folder.commit(document, config.write, data_files=data_files)
-    return result
+        paths = [file.path for file in files]
+        output_folder.require_files_visible(paths)
+        scores = _make_manifest(scorer, config.inference, totals, files, outcomes)
+        document = json.dumps(scores.model_dump(), indent=2) + "\n"
+        output_folder.commit(document, config.write, data_files=paths)
+    return scores
 
 
-def _outcomes(run: Path, info: ModelInfo, inference: InferenceConfig) -> list[str]:
-    """What an image can be found to show."""
-    if not inference.min_confidence:
-        return info.classes
-    if UNCERTAIN in info.classes:
-        raise RunError(
-            f"{run}: one of its emotions is called {UNCERTAIN}, as a score under"
-            " inference.min_confidence is; score without that key"
-        )
-    return [*info.classes, UNCERTAIN]
-
-
-def _loader(
-    spark: SparkSession, chosen: InferenceBackend, info: ModelInfo, inference: InferenceConfig
-) -> Callable[[], Callable[[Pixels], Any]]:
-    """The function by which a worker gets the model: it travels there, so no path is shared."""
-    shared = spark.sparkContext.broadcast(chosen.content)
+def _load_scorer(spark: SparkSession, name: str | None, inference: InferenceConfig) -> _Scorer:
+    model = TrainedModel.open(name)
+    inference_backend = backend.choose_backend(model, model.read_content(), inference.backend)
+    # The content travels to the workers, which need not see the model's folder.
+    content = spark.sparkContext.broadcast(inference_backend.content)
     settings = PredictorConfig(
-        runtime=chosen.name,
-        network=info.network,
-        size=info.size,
+        runtime=inference_backend.name,
+        network=model.info.network,
+        size=model.info.size,
         batch_size=inference.batch_size,
         threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
         flip=inference.flip_tta,
     )
 
-    def load() -> Callable[[Pixels], Any]:
-        return load_predict_fn(shared.value, settings)
+    def load() -> PredictFn:
+        return load_predict_fn(content.value, settings)
 
-    return load
+    return _Scorer(model, inference_backend, load)
 
 
-def _scored(
-    spark: SparkSession,
-    inputs: Sequence[str],
-    folder: Path,
-    config: Config,
-    info: ModelInfo,
-    load: Callable[[], Callable[[Pixels], Any]],
+def _list_outcomes(model: TrainedModel, inference: InferenceConfig) -> list[str]:
+    """Return the emotions that scores may have, and "uncertain" if that is enabled.
+
+    Raises:
+        RunError: A class of the model is called like that.
+    """
+    classes = model.info.classes
+    if not inference.min_confidence:
+        return classes
+    if UNCERTAIN in classes:
+        raise RunError(
+            f"{model.folder}: one of its emotions is called {UNCERTAIN}, as a score under"
+            " inference.min_confidence is; score without that key"
+        )
+    return [*classes, UNCERTAIN]
+
+
+def _predict(
+    spark: SparkSession, inputs: Sequence[str], folder: Path, config: Config, scorer: _Scorer
 ) -> tuple[ScoringTotals, int | None]:
-    """Scores whatever the inputs are; also how many images there must be, where that is known."""
-    least = config.inference.min_confidence
+    """Score the inputs, and write a file for each task.
+
+    Returns:
+        What was written, and the number of images that there must be; None if it is not known.
+    """
     if len(inputs) == 1 and is_dataset(inputs[0]):
-        path = parse_path(inputs[0])
-        stored = StoredDataset.open(path)
-        stored.require_all_files()
-        stored.require_enhancement(info.enhancement)
-        dataset = stored.manifest
-        rows = score_images.dataset_rows(spark, path, dataset)
-        crops = score_images.crops_of_dataset(dataset, info.size)
-        return score_images.score(
-            rows, crops, load, info.classes, folder, least
-        ), dataset.rows.written
-    sources = InputFiles(spark, inputs, config.input.format)
-    judge = LabelResolver(LabelEncoder({}, ()), None, labelled=False)
-    reading = ParseOptions(
-        judge,
-        info.size,
-        config.seed,
+        dataset = StoredDataset.open(inputs[0])
+        dataset.require_all_files()
+        dataset.require_enhancement(scorer.info.enhancement)
+        rows = score_images.dataset_rows(spark, dataset.folder, dataset.manifest)
+        to_images = score_images.crops_of_dataset(dataset.manifest, scorer.info.size)
+        expected_images: int | None = dataset.manifest.rows.written
+    else:
+        files = InputFiles(spark, inputs, config.input.format)
+        offsets, expected_images = files.offsets()
+        rows, read = files.reader(_make_parse_options(config, scorer.info))
+        to_images = score_images.crops_of_records(read, offsets, scorer.info.size)
+    totals = score_images.score(
+        rows,
+        to_images,
+        scorer.load,
+        scorer.info.classes,
+        folder,
+        config.inference.min_confidence,
+    )
+    return totals, expected_images
+
+
+def _make_parse_options(config: Config, info: ModelInfo) -> ParseOptions:
+    return ParseOptions(
+        judge=LabelResolver(LabelEncoder({}, ()), None, labelled=False),
+        size=info.size,
+        seed=config.seed,
         labelled=False,
         usage=False,
         enhancement=info.enhancement,
     )
-    offsets, known = sources.offsets()
-    found, read = sources.reader(reading)
-    crops = score_images.crops_of_records(read, offsets, info.size)
-    return score_images.score(found, crops, load, info.classes, folder, least), known
 
 
-def summary(made: ScoreManifest, output: str) -> str:
-    """The result of the job for a terminal: what was found, and what the faces show."""
-    counts = [[name, f"{count:,}"] for name, count in made.emotions.items()]
-    lines = [format_table(counts, None, ["left", "right"]), ""]
-    unscored = made.images - made.scored
-    lines.append(f"{made.images:,} images found = {made.scored:,} scored + {unscored:,} not scored")
-    lines += [f"  not scored, {reason}: {count:,}" for reason, count in made.unscored.items()]
-    lines.append(f"scores {output}")
+def _check_totals(
+    totals: ScoringTotals, files: Sequence[ScoreFile], expected_images: int | None
+) -> None:
+    """Check that each image has an emotion or a reason why it has none.
+
+    Raises:
+        RuntimeError: Images were lost, which is an error of this package.
+    """
+    written = sum(file.rows for file in files)
+    counted = sum(totals.emotions.values()) + sum(totals.reasons.values())
+    if counted != written or expected_images not in (None, written):
+        raise RuntimeError(f"expected {expected_images} images, wrote {written}, counted {counted}")
+
+
+def _make_manifest(
+    scorer: _Scorer,
+    inference: InferenceConfig,
+    totals: ScoringTotals,
+    files: list[ScoreFile],
+    outcomes: Sequence[str],
+) -> ScoreManifest:
+    return ScoreManifest(
+        images=sum(file.rows for file in files),
+        scored=sum(totals.emotions.values()),
+        emotions={name: totals.emotions[name] for name in outcomes},
+        unscored=dict(totals.reasons),
+        files=files,
+        model={"run": str(scorer.model.folder.absolute()), "sha256": scorer.info.sha256},
+        backend=scorer.backend.to_dict(),
+        flip_tta=inference.flip_tta,
+        min_confidence=inference.min_confidence,
+        versions=versions.package_versions(*_PACKAGES),
+        created=versions.utc_timestamp(),
+    )
+
+
+def summary(scores: ScoreManifest, output: str) -> str:
+    """Return the job's text for the terminal: images by emotion, and those without one."""
+    counts = [[name, f"{count:,}"] for name, count in scores.emotions.items()]
+    unscored = scores.images - scores.scored
+    lines = [
+        format_table(counts, None, ["left", "right"]),
+        "",
+        f"{scores.images:,} images found = {scores.scored:,} scored + {unscored:,} not scored",
+        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
+        f"scores {output}",
+    ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the network of a configuration consists of, before anything is trained."""
+"""Summary of a network before training: layers, parameters, multiply-adds and graph."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from fer_pipeline.learning.analysis import network_summary
 from fer_pipeline.learning.networks import registry
 
 
-def summarize(config: Config, dataset: str | None, picture: Path) -> str:
-    """Describes a network layer by layer, and draws its graph where graphviz is there.
+def summarize(config: Config, dataset: str | None, output: Path) -> str:
+    """Describe a network layer by layer, and draw its graph if graphviz is installed.
 
     Args:
-        config: The configuration; names the network and its options.
-        dataset: The dataset's folder, which has the size of the images and the classes; without it
-            the configuration has them.
-        picture: Where the graph is drawn, as PNG, SVG or PDF.
+        config: Configuration, which names the network and its options.
+        dataset: Folder of a dataset, which sets the size of the images and the classes; None takes
+            those of the configuration.
+        output: Path of the graph, a PNG, SVG or PDF file.
 
     Returns:
-        The layers with shapes, parameters and multiply-adds, and where the picture is or why there
-        is none, for a terminal.
+        A table of the layers, and the path of the graph or why there is none, for the terminal.
 
     Raises:
-        DatasetError: The dataset is none.
+        DatasetError: The folder is no dataset.
         ConfigError: There is no such network or option.
-        StorageError: The picture cannot be written there.
+        StorageError: The graph cannot be written.
     """
     if dataset is None:
         size, classes = config.image.size, config.class_names
@@ -34,13 +33,13 @@ def summarize(config: Config, dataset: str | None, picture: Path) -> str:
         stored = StoredDataset.open(dataset)
         size, classes = stored.image_size, stored.classes
     network = registry.build_network(config.model.name, size, len(classes), config.model.options)
-    drawn = network_summary.draw_graph(network, picture)
+    is_drawn = network_summary.draw_graph(network, output)
     return "\n".join(
         [
             f"{config.model.name} for {size}x{size} pixels and {len(classes)} classes"
             f" ({', '.join(classes)})",
             "",
             network_summary.format_summary(network_summary.summarize_network(network)),
-            f"wrote {picture}" if drawn else "no picture: it needs graphviz (apt install graphviz)",
+            f"wrote {output}" if is_drawn else "no graph: it needs graphviz (apt install graphviz)",
         ]
     )

@@ -1,10 +1,12 @@
-"""From a dataset to a trained model, with several workers on the machines of a Spark cluster."""
+"""Training of a network on a dataset, with several workers on the machines of a Spark cluster."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,13 +20,15 @@ from fer_pipeline.io.output_kinds import RUN, RunFile
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
-from fer_pipeline.learning.training import checkpoint, distributed
+from fer_pipeline.learning.training import checkpoint as checkpoint_file
+from fer_pipeline.learning.training import distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
 from fer_pipeline.learning.training.loggers import history_tail
 from fer_pipeline.learning.training.split_loaders import open_train_loader
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import (
+    PreparedRun,
     is_finished,
     prepare_run,
     run_training,
@@ -37,137 +41,177 @@ from fer_pipeline.spark.session import SparkSession
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class WorkerPool:
+    """Workers of a distributed training.
+
+    Attributes:
+        session: Context manager of a Spark session for barrier tasks; it is entered only once the
+            run has passed all checks.
+        count: Number of workers.
+    """
+
+    session: AbstractContextManager[SparkSession]
+    count: int
+
+
+class _RunStatus(StrEnum):
+    """Status of a run's folder, as a worker sees it."""
+
+    FINISHED = "finished"
+    STARTED = "started"
+    ABSENT = "absent"
+
+
 def train_distributed(
-    opened: AbstractContextManager[SparkSession],
-    count: int,
     dataset: str,
     output: str,
     config: Config,
+    workers: WorkerPool,
     *,
     overwrite: bool = False,
     resume: bool = False,
 ) -> ModelInfo:
-    """Trains a network with several workers, and tells each round that they finish.
+    """Train a network with several workers, and log each round.
 
     Args:
-        opened: Gives a session for barriers, once it is known that the run may begin.
-        count: How many workers.
-        dataset: The dataset's folder, which all machines share.
-        output: The run's folder, which all machines share.
-        config: The configuration.
+        dataset: Folder of the dataset, which all machines share.
+        output: Folder of the run, which all machines share.
+        config: Configuration.
+        workers: The workers.
         overwrite: As for `train`.
-        resume: As for `train`; another number of workers may have begun the run.
+        resume: As for `train`; another number of workers may have started the run.
 
     Returns:
-        What the finished run says of its model.
+        Description of the trained model.
 
     Raises:
-        ConfigError: The run's MLflow is in a folder of one worker's machine, or a batch has fewer
-            rows than there are workers.
-        ClusterError: The workers cannot be had, or cannot reach each other.
+        ConfigError: The run's MLflow store is in a folder of one worker's machine, or a batch has
+            fewer rows than there are workers.
+        ClusterError: Spark does not start the workers, or they do not reach each other.
         WorkerLostError: Workers were lost too often.
         FerError: As for `train`.
     """
-    if config.tracking.mlflow.enabled and not config.tracking.mlflow.uri:
-        raise ConfigError(
-            "tracking.mlflow.uri: with --workers, MLflow needs one that all machines reach: by"
-            " default it is a file in the folder of the worker that writes"
-        )
-    if config.loader.batch_size < count:
-        raise ConfigError(
-            f"loader.batch_size: is {config.loader.batch_size}, and each of {count} workers needs a"
-            " row of every batch; set a larger one, or take fewer workers"
-        )
-    begun = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
+    _check_config(config, workers.count)
+    prepared = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = parse_path(output)
-    if not begun:
+    if prepared is None:
         return trained_model.read_model_info(folder)
-    part = functools.partial(
-        _take_part, begun.dataset.folder.absolute(), folder.absolute(), begun.config, resume
-    )
-    known = len(begun.found.state.rounds) if begun.found else 0
-    with (
-        with_resume_hint(),
-        opened as session,
-        begun.writing(),
-        history_tail.tail_history(
-            folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known
-        ),
-    ):
-        barrier.run(session, count, part, lambda: _rounds_so_far(folder))
+    with with_resume_hint(), workers.session as session, prepared.writing():
+        _run_workers(session, workers.count, prepared, is_resumed=resume)
     if not is_finished(folder):
         raise StorageError(
-            f"{folder}: the workers wrote a run that is not there; on a cluster the output must be"
-            " a folder that all machines share"
+            f"{folder}: the workers wrote a run that this machine does not see; on a cluster the"
+            " output must be a folder that all machines share"
         )
     return trained_model.read_model_info(folder)
 
 
-def _take_part(
-    data: Path, folder: Path, config: Config, resumed: bool, member: BarrierTask
-) -> None:
-    """What each worker does: it trains its part, and the first one writes the run.
-
-    Where one was lost, all of them come here again and go on from the last checkpoint.
-    """
-    states = member.all_gather(_state(folder))
-    if _FINISHED in states:
-        return
-    if _ABSENT in states:
-        raise StorageError(
-            f"{folder}: worker {states.index(_ABSENT)} does not see what was begun there; on a"
-            " cluster the output must be a folder that all machines share"
+def _check_config(config: Config, worker_count: int) -> None:
+    mlflow = config.tracking.mlflow
+    if mlflow.enabled and not mlflow.uri:
+        raise ConfigError(
+            "tracking.mlflow.uri: with --workers, MLflow needs a store that all machines reach; by"
+            " default it is a file in the folder of the worker that writes"
         )
-    worker = WorkerContext(member.number, len(member.addresses))
-    with distributed.worker_failures(member.number):
-        distributed.init_distributed(member.addresses, member.number, member.cores)
-        found = _agreed(member, lambda: _checkpoint(folder))
-        _require_the_same(member, found, folder)
-        dataset = StoredDataset.open(data)
-        # What is wrong with one worker's part is wrong for all, before they wait for each other.
-        _agreed(member, lambda: open_train_loader(dataset, config, worker))
-        plan = TrainingRun.build(dataset, folder, config, found, worker)
-        run_training(plan, found, resumed=resumed or found is not None)
-    # Until the first one has written the run, it may need the others to make it again.
-    member.all_gather("")
+    if config.loader.batch_size < worker_count:
+        raise ConfigError(
+            f"loader.batch_size: is {config.loader.batch_size}, and each of {worker_count} workers"
+            " needs a row of every batch; set a larger one, or use fewer workers"
+        )
 
 
-def _rounds_so_far(folder: Path) -> int:
+def _run_workers(
+    session: SparkSession, count: int, prepared: PreparedRun, *, is_resumed: bool
+) -> None:
+    folder = prepared.folder
+    worker_main = functools.partial(
+        _worker_main,
+        prepared.dataset.folder.absolute(),
+        folder.absolute(),
+        prepared.config,
+        is_resumed,
+    )
+    known_rounds = len(prepared.checkpoint.state.rounds) if prepared.checkpoint else 0
+    with history_tail.tail_history(
+        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_rounds
+    ):
+        barrier.run(session, count, worker_main, lambda: _count_rounds(folder))
+
+
+def _worker_main(
+    dataset_dir: Path, folder: Path, config: Config, is_resumed: bool, task: BarrierTask
+) -> None:
+    """Train the part of one worker; the chief also writes the run.
+
+    If a worker is lost, Spark calls this again for all workers, which resume from the last
+    checkpoint.
+    """
+    statuses = task.all_gather(_read_status(folder))
+    if _RunStatus.FINISHED in statuses:
+        return
+    if _RunStatus.ABSENT in statuses:
+        raise StorageError(
+            f"{folder}: worker {statuses.index(_RunStatus.ABSENT)} does not see the run that was"
+            " started there; on a cluster the output must be a folder that all machines share"
+        )
+    worker = WorkerContext(task.number, len(task.addresses))
+    with distributed.worker_failures(task.number):
+        distributed.init_distributed(task.addresses, task.number, task.cores)
+        checkpoint = _all_or_raise(task, lambda: _read_checkpoint(folder))
+        _require_same_checkpoint(task, checkpoint, folder)
+        dataset = StoredDataset.open(dataset_dir)
+        # An error of one worker's part has to stop all workers before they wait for each other.
+        _all_or_raise(task, lambda: open_train_loader(dataset, config, worker))
+        run = TrainingRun.build(dataset, folder, config, checkpoint, worker)
+        run_training(run, checkpoint, is_resumed=is_resumed or checkpoint is not None)
+    # Wait for the chief to publish: if it fails, all workers have to start again.
+    task.all_gather("")
+
+
+def _count_rounds(folder: Path) -> int:
     path = folder / RunFile.UNFINISHED_HISTORY
     return storage.read_text(path).count("\n") if storage.is_file(path) else 0
 
 
-_FINISHED, _BEGUN, _ABSENT = "finished", "begun", "absent"
-
-
-def _state(folder: Path) -> str:
-    """How a worker sees the run."""
+def _read_status(folder: Path) -> _RunStatus:
     if is_finished(folder):
-        return _FINISHED
-    return _BEGUN if OutputFolder(folder, RUN).is_in_progress() else _ABSENT
+        return _RunStatus.FINISHED
+    if OutputFolder(folder, RUN).is_in_progress():
+        return _RunStatus.STARTED
+    return _RunStatus.ABSENT
 
 
-def _checkpoint(folder: Path) -> Checkpoint | None:
+def _read_checkpoint(folder: Path) -> Checkpoint | None:
     path = folder / RunFile.CHECKPOINT
-    return checkpoint.read_checkpoint(path) if storage.is_file(path) else None
+    return checkpoint_file.read_checkpoint(path) if storage.is_file(path) else None
 
 
-def _require_the_same(member: BarrierTask, found: Checkpoint | None, folder: Path) -> None:
-    """All workers have read the same checkpoint: one that was lost may still have been writing."""
-    if len({*member.all_gather(str(found.state.step) if found else "")}) > 1:
+def _require_same_checkpoint(
+    task: BarrierTask, checkpoint: Checkpoint | None, folder: Path
+) -> None:
+    """Check that all workers have read the same checkpoint.
+
+    A lost worker may still have been writing one.
+
+    Raises:
+        WorkerLostError: The checkpoints differ.
+    """
+    step = str(checkpoint.state.step) if checkpoint else ""
+    if len(set(task.all_gather(step))) > 1:
         path = folder / RunFile.CHECKPOINT
-        raise WorkerLostError(f"{path}: changed while it was read; the workers begin again")
+        raise WorkerLostError(f"{path}: changed while it was read; the workers start again")
 
 
-def _agreed(member: BarrierTask, make: Callable[[], T]) -> T:
-    """What each worker makes for itself; where one fails, all fail with its error."""
+def _all_or_raise(task: BarrierTask, load: Callable[[], T]) -> T:
+    """Load something in each worker; an error of one is raised in all workers."""
     try:
-        made = make()
+        loaded = load()
     except FerError as error:
-        member.all_gather(f"{type(error).__name__} {error}")
+        task.all_gather(f"{type(error).__name__} {error}")
         raise
-    first = next(filter(None, member.all_gather("")), None)
-    if first:
-        kind, _, message = first.partition(" ")
-        raise getattr(errors, kind)(message)
-    return made
+    first_error = next(filter(None, task.all_gather("")), None)
+    if first_error:
+        class_name, _, message = first_error.partition(" ")
+        raise getattr(errors, class_name)(message)
+    return loaded

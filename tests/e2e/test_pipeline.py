@@ -24,7 +24,8 @@ from fer_pipeline.config import load_config
 from fer_pipeline.spark.java import find_java_home
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = ("preprocess", "train", "evaluate", "score", "export")
+JOBS = ("preprocess", "train", "evaluate", "compare", "score", "export", "preview", "summarize")
+WITHOUT_FOLDER = ("preview", "summarize")  # they write one picture
 SETTINGS = ("--config", "small.yaml")
 READ = ("--config", "small.yaml", "--input", "faces.csv")
 
@@ -468,7 +469,7 @@ def test_there_is_no_such_job(jobs, home) -> None:
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         "spark-submit.sh: there is no job 'preproces';"
-        " the jobs are: evaluate export preprocess score train\n"
+        " the jobs are: compare evaluate export preprocess preview score summarize train\n"
     )
 
 
@@ -481,8 +482,9 @@ def test_help(jobs, home, job) -> None:
 
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"usage: spark-submit.sh {job} ")
-    for option in ("--output", "--overwrite", "--config", "--set", "--log-level"):
+    for option in ("--output", "--config", "--set", "--log-level"):
         assert option in done.out
+    assert ("--overwrite" in done.out) == (job not in WITHOUT_FOLDER)
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -47,11 +47,13 @@ sys.exit(3)
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("a checkout")
     shutil.copy(ROOT / "spark-submit.sh", root)
-    shutil.copytree(ROOT / "conf" / "spark", root / "conf" / "spark")
-    (root / "jobs").mkdir()
-    (root / "jobs" / "tell.py").write_text(TELL)
-    (root / "jobs" / "count.py").write_text(COUNT)
-    (root / "jobs" / "__init__.py").write_text("")
+    shutil.copytree(
+        ROOT / "fer_pipeline" / "spark" / "conf", root / "fer_pipeline" / "spark" / "conf"
+    )
+    (root / "fer_pipeline" / "jobs").mkdir()
+    (root / "fer_pipeline" / "jobs" / "tell.py").write_text(TELL)
+    (root / "fer_pipeline" / "jobs" / "count.py").write_text(COUNT)
+    (root / "fer_pipeline" / "jobs" / "__init__.py").write_text("")
     return root
 
 
@@ -193,7 +195,7 @@ def test_the_environments_own_spark_python_and_java_are_handed_on(tree: Path) ->
     assert told["env"]["PYSPARK_PYTHON"] == sys.executable
     assert told["env"]["PYSPARK_DRIVER_PYTHON"] == sys.executable
     assert told["env"]["JAVA_HOME"] == str(find_java_home())
-    assert told["env"]["SPARK_CONF_DIR"] == str(tree / "conf" / "spark")
+    assert told["env"]["SPARK_CONF_DIR"] == str(tree / "fer_pipeline" / "spark" / "conf")
 
 
 def test_the_workers_python_may_be_another(tree: Path) -> None:
@@ -210,7 +212,7 @@ def test_the_defaults_are_this_machine(tree: Path) -> None:
     told = tell(tree, "tell")
 
     assert spark_options(told) == DEFAULTS
-    assert told["argv"] == [str(tree / "jobs" / "tell.py")]
+    assert told["argv"] == [str(tree / "fer_pipeline" / "jobs" / "tell.py")]
     assert told["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
     unit, mib = told["env"]["SPARK_DRIVER_MEMORY"][-1], told["env"]["SPARK_DRIVER_MEMORY"][:-1]
     assert unit == "m"

@@ -21,9 +21,9 @@ from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance
-from fer_pipeline.pipelines.compare import OUTPUTS, compare, summary
-from fer_pipeline.pipelines.evaluate import evaluate
+from fer_pipeline.pipelines.compare import OUTPUT_FILES, compare, summary
 from tests.helpers import finished_run
+from tests.helpers.evaluation import evaluate
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -31,7 +31,7 @@ TRAINED, TESTED = 20, 110
 CHECKSUM = "fedcba9876543210"
 NORMALIZATION = Normalization.centered()
 ROOT = Path(__file__).resolve().parents[2]
-JOB = ROOT / "jobs" / "evaluate.py"
+JOB = ROOT / "jobs" / "compare.py"
 
 # A model takes a face for the class whose brightness is nearest: that of the middle of its third.
 LEVELS = NORMALIZATION.table()[[42, 128, 213]].astype(np.float64)
@@ -145,7 +145,7 @@ class TestOutputs:
 
     def test_the_folder(self, runs, dataset, compared):
         found, out = compared
-        assert set(contents(out)) == set(OUTPUTS)
+        assert set(contents(out)) == set(OUTPUT_FILES)
         assert (out / "accuracy_cost.png").read_bytes().startswith(b"\x89PNG")
         told = json.loads((out / "comparison.json").read_text())
         assert told.pop("versions")["fer_pipeline"]
@@ -163,7 +163,7 @@ class TestOutputs:
         assert [part.split()[0] for part in (cost_part, quality_part, pair_part)] == [
             *("model", "model", "first"),
         ]
-        assert wrote.splitlines() == [f"wrote {out / name}" for name in OUTPUTS]
+        assert wrote.splitlines() == [f"wrote {out / name}" for name in OUTPUT_FILES]
 
     def test_flips_are_averaged(self, runs, dataset, tmp_path):
         left = make_run(tmp_path / "left", left=True)
@@ -214,7 +214,7 @@ class TestRefusals:
         other = make_run(tmp_path / "other", classes=("happy", "angry", "sad"))
         message = self.refused(RunError, [*runs, other], dataset, tmp_path / "out")
         assert message.startswith(
-            f"--compare {other}: does not fit the dataset: {dataset}: its classes are angry, happy,"
+            f"{other}: does not fit the dataset: {dataset}: its classes are angry, happy,"
             f" sad, the model of {other} was trained for happy, angry, sad; "
         )
         assert message.endswith("in the same order")
@@ -222,7 +222,7 @@ class TestRefusals:
     def test_another_enhancement(self, runs, dataset, tmp_path):
         other = make_run(tmp_path / "other", enhancement=Enhancement(equalize=True))
         message = self.refused(RunError, [runs[0], other], dataset, tmp_path / "out")
-        assert message.startswith(f"--compare {other}: does not fit the dataset: {dataset}: ")
+        assert message.startswith(f"{other}: does not fit the dataset: {dataset}: ")
         assert "the enhancement of its images is" in message
         assert "\n" not in message
 
@@ -230,7 +230,7 @@ class TestRefusals:
         monkeypatch.chdir(runs[0].parent)
         again = Path(runs[0].name)
         message = self.refused(RunError, [*runs, again], dataset, tmp_path / "out")
-        assert message == f"--compare {again}: is named twice; name each run once"
+        assert message == f"{again}: is named twice; name each model once"
 
     def test_no_run_and_no_dataset(self, runs, dataset, tmp_path):
         none, out = tmp_path / "none", tmp_path / "out"
@@ -267,8 +267,8 @@ class TestOverwrite:
         before = contents(tmp_path)
         compare(runs[:2], dataset, Split.TEST, tmp_path, chosen("seed=4"), overwrite=True)
         after = contents(tmp_path)
-        assert set(after) == set(OUTPUTS)
-        assert all(after[name] != before[name] for name in OUTPUTS)
+        assert set(after) == set(OUTPUT_FILES)
+        assert all(after[name] != before[name] for name in OUTPUT_FILES)
 
     def test_that_fails_while_it_writes_leaves_no_mixture(self, runs, dataset, tmp_path):
         compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
@@ -280,8 +280,8 @@ class TestOverwrite:
         assert not (tmp_path / "config.yaml").exists()
         (tmp_path / "accuracy_cost.png").rmdir()
         # What is torn is replaced without being asked.
-        assert compare(runs[:2], dataset, Split.TEST, tmp_path, chosen()).rows == TESTED
-        assert set(contents(tmp_path)) == set(OUTPUTS)
+        assert compare(runs[:2], dataset, Split.TEST, tmp_path, chosen()).image_count == TESTED
+        assert set(contents(tmp_path)) == set(OUTPUT_FILES)
 
 
 def job(*arguments):
@@ -298,7 +298,7 @@ class TestJob:
     def test_in_a_process_of_its_own(self, runs, dataset, compared, tmp_path):
         found, _ = compared
         done = job(
-            *("--compare", *runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
+            *(*runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
             *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip-tta"),
         )
         assert done.returncode == 0, done.stderr
@@ -311,25 +311,19 @@ class TestJob:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["a"], "argument --compare: expected at least two runs"),
-            (["a", "b", "--model", "c"], "argument --model: not allowed with argument --compare"),
-            # Even where it names what is the default.
-            (
-                ["a", "b", "--model", "compact"],
-                "argument --model: not allowed with argument --compare",
-            ),
-            (["a", "b", "--layers", "x"], "argument --layers: not allowed with argument --compare"),
-            (
-                ["a", "b", "--backend", "keras"],
-                "argument --backend: not allowed with argument --compare",
-            ),
-            (["a", "b", "--image", "0"], "argument --image: not allowed with argument --compare"),
+            (["a"], "argument RUN: expected at least two models"),
+            ([], "the following arguments are required: RUN"),
+            # Options of evaluate, which a comparison cannot have.
+            (["a", "b", "--model", "compact"], "unrecognized arguments: --model compact"),
+            (["a", "b", "--layers", "x"], "unrecognized arguments: --layers x"),
+            (["a", "b", "--backend", "keras"], "unrecognized arguments: --backend keras"),
+            (["a", "b", "--image", "0"], "unrecognized arguments: --image 0"),
         ],
     )
-    def test_what_does_not_go_with_it(self, arguments, message):
-        done = job("--dataset", "d", "--output", "o", "--compare", *arguments)
+    def test_a_wrong_argument(self, arguments, message):
+        done = job(*arguments, "--dataset", "d", "--output", "o")
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1] == f"spark-submit.sh evaluate: error: {message}"
+        assert done.stderr.splitlines()[-1] == f"spark-submit.sh compare: error: {message}"
 
 
 def test_the_dataset_is_not_changed(dataset, compared):

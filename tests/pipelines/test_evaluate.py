@@ -30,10 +30,11 @@ from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.metrics import classification, tables
-from fer_pipeline.pipelines.evaluate import OUTPUTS, Evaluation, evaluate, summary
+from fer_pipeline.pipelines.evaluate import OUTPUT_FILES, Evaluation, summary
 from fer_pipeline.pipelines.export import export
 from fer_pipeline.plots import feature_maps
 from tests.helpers import finished_run
+from tests.helpers.evaluation import evaluate
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
@@ -223,11 +224,11 @@ class TestOutputs:
 
     def test_the_folder_holds_the_outputs_and_nothing_else(self, evaluated):
         _, out = evaluated
-        assert {path.name for path in out.iterdir()} == set(OUTPUTS)
+        assert {path.name for path in out.iterdir()} == set(OUTPUT_FILES)
         assert load_config(out / "config.yaml") == chosen()
 
     def test_the_pictures_can_be_seen(self, evaluated):
-        pictures = [name for name in OUTPUTS if name.endswith(".png")]
+        pictures = [name for name in OUTPUT_FILES if name.endswith(".png")]
         assert len(pictures) == 8
         for name in pictures:
             picture = cv2.imread(str(evaluated[1] / name))
@@ -264,7 +265,7 @@ class TestOutputs:
                 tables.format_coverage_table(found),
                 tables.format_confusion_table(found),
                 tables.format_confused_pairs(found),
-                "\n".join(f"wrote {out / name}" for name in OUTPUTS),
+                "\n".join(f"wrote {out / name}" for name in OUTPUT_FILES),
             ]
         )
 
@@ -481,7 +482,9 @@ class TestPictures:
         evaluate(run, dataset, Split.TEST, out, chosen())
         result = evaluate(flat, dataset, Split.TEST, out, chosen(), overwrite=True)
         left = [
-            name for name in OUTPUTS if name not in ("feature_maps.png", "class_activation.png")
+            name
+            for name in OUTPUT_FILES
+            if name not in ("feature_maps.png", "class_activation.png")
         ]
         assert {path.name for path in out.iterdir()} == set(left)
         assert summary(result, out).splitlines()[-10:] == [f"wrote {out / name}" for name in left]
@@ -566,8 +569,8 @@ class TestOverwrite:
         (tmp_path / ".metrics-a1b2c3_d.json").write_text("{")
         evaluate(run, dataset, Split.TEST, tmp_path, chosen(), overwrite=True)
         after = contents(tmp_path)
-        assert set(after) == set(OUTPUTS)
-        assert all(after[name] != before[name] for name in OUTPUTS)
+        assert set(after) == set(OUTPUT_FILES)
+        assert all(after[name] != before[name] for name in OUTPUT_FILES)
 
     def test_that_fails_while_it_predicts_leaves_the_old_one_whole(
         self, dataset, evaluated, tmp_path

@@ -29,13 +29,14 @@ from fer_pipeline.config import Config, load_config
 from fer_pipeline.data import images, synthetic
 from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.scores import ScoreManifest
 from fer_pipeline.errors import ConfigError, DatasetError, InputError, RunError, StorageError
 from fer_pipeline.io.output_kinds import IN_PROGRESS_FILE
+from fer_pipeline.jobs import score as jobs_score
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.pipelines.export import export
-from fer_pipeline.pipelines.score import ScoreManifest, score, summary
+from fer_pipeline.pipelines.score import score, summary
 from fer_pipeline.spark.error_messages import translate_spark_errors
-from jobs import score as jobs_score
 from tests.helpers import finished_run
 
 CLASSES = ("angry", "happy", "sad")

@@ -957,14 +957,14 @@ class TestJob:
                 "spark-submit.sh train: error: the following arguments are required: " + missing
             )
 
-    def test_that_only_shows(self, easy_dataset, tmp_path):
+    def test_of_preview_and_summarize(self, easy_dataset, tmp_path):
         """Neither trains nor needs a place for a run."""
         picture = tmp_path / "grid.png"
         shown = python(
-            JOB,
+            ROOT / "jobs" / "preview.py",
             "--dataset",
             easy_dataset,
-            "--preview",
+            "--output",
             picture,
             "--set",
             "training.augmentation.rotation=20",
@@ -972,7 +972,8 @@ class TestJob:
         assert shown.returncode == 0, shown.stderr
         assert str(picture) in shown.stdout
         assert min(cv2.imread(str(picture)).shape[:2]) > 100
-        shown = python(JOB, "--summary", tmp_path / "net.png", "--set", "image.size=28")
+        summarize = [ROOT / "jobs" / "summarize.py", "--output", tmp_path / "net.png"]
+        shown = python(*summarize, "--set", "image.size=28")
         assert shown.returncode == 0, shown.stderr
         assert "57,527 parameters" in shown.stdout
 

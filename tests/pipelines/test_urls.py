@@ -16,8 +16,8 @@ from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.input.parquet_reader import Shard
 from fer_pipeline.learning.training import checkpoint
-from fer_pipeline.pipelines.evaluate import evaluate
 from fer_pipeline.pipelines.train import train
+from tests.helpers.evaluation import evaluate
 from tests.helpers.object_store import BUCKET, names, served
 
 

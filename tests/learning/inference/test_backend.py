@@ -31,7 +31,7 @@ from fer_pipeline.learning.inference.predictor import (
     predict_with_flip,
 )
 from fer_pipeline.learning.inference.trained_model import TrainedModel
-from fer_pipeline.pipelines.export import default_forms, export, folder_of, summary
+from fer_pipeline.pipelines.export import default_formats, export, resolve_export_path, summary
 from fer_pipeline.pipelines.train import train
 from tests.helpers import finished_run
 
@@ -291,8 +291,8 @@ class TestInt8:
         )
 
     def test_without_a_dataset_it_is_refused(self, whole, tmp_path) -> None:
-        assert default_forms(None) == ["saved_model", "litert"]
-        assert default_forms("data") == ["saved_model", "litert", "litert_int8"]
+        assert default_formats(None) == ["saved_model", "litert"]
+        assert default_formats("data") == ["saved_model", "litert", "litert_int8"]
         with pytest.raises(RunError) as raised:
             export(whole, tmp_path / "out", ["litert_int8"], load_config(None))
         assert str(raised.value) == (
@@ -327,8 +327,8 @@ class TestInt8:
 
 class TestFolder:
     def test_is_by_default_the_runs_own(self, whole, tmp_path, monkeypatch) -> None:
-        assert folder_of(whole, None) == whole / "export"
-        assert folder_of(whole, tmp_path / "x") == tmp_path / "x"
+        assert resolve_export_path(whole, None) == whole / "export"
+        assert resolve_export_path(whole, tmp_path / "x") == tmp_path / "x"
         shipped = tmp_path / "pretrained"
         (shipped / "compact").mkdir(parents=True)
         (shipped / "compact" / RunFile.MODEL_INFO).write_text("{}")
@@ -337,8 +337,8 @@ class TestFolder:
         with pytest.raises(
             StorageError, match="compact: is a model of the package; --output names"
         ):
-            folder_of("compact", None)
-        assert folder_of("compact", "mine") == Path("mine")
+            resolve_export_path("compact", None)
+        assert resolve_export_path("compact", "mine") == Path("mine")
 
     def test_a_run_that_is_begun_again_may_hold_an_export(self, whole, tmp_path) -> None:
         run = tmp_path / "run"

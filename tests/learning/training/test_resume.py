@@ -23,7 +23,8 @@ from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.training_run import TrainingRun
-from fer_pipeline.pipelines.train import load_run_config, train
+from fer_pipeline.pipelines.run_config import load_run_config
+from fer_pipeline.pipelines.train import train
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = ROOT / "jobs" / "train.py"

@@ -1,0 +1,74 @@
+"""The command `fer-pipeline`: the jobs of an installed package, on the cores of this machine.
+
+Imports neither Spark nor TensorFlow, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+from pathlib import Path
+
+from fer_pipeline import __version__, jobs
+from fer_pipeline.spark.local_mode import local_environment
+
+PROGRAM = "fer-pipeline"
+JOBS_PATH = "jobs-path"
+
+_EPILOG = f"""\
+Spark runs on all cores of this machine; SPARK_DRIVER_MEMORY and SPARK_CONF_DIR change its settings,
+PYSPARK_SUBMIT_ARGS replaces them. On a cluster, use Spark's own command:
+
+    spark-submit --master spark://HOST:7077 "$({PROGRAM} {JOBS_PATH})/preprocess.py" ...
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a job, or print the list of jobs or their folder; return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+    """
+    # Everything after the name of the job is the job's, --help included.
+    arguments = _make_parser().parse_args(argv)
+    if arguments.job == JOBS_PATH:
+        print(jobs_folder())
+        return 0
+    os.environ.update(local_environment(os.environ))
+    job = importlib.import_module(f"{jobs.__name__}.{arguments.job}")
+    return job.main(arguments.options, program=PROGRAM)
+
+
+def jobs_folder() -> Path:
+    """Return the folder of the job files, each of which `spark-submit` can run."""
+    return Path(jobs.__path__[0])
+
+
+def describe_jobs() -> dict[str, str]:
+    """Return the name of each job and the first line of its module's docstring."""
+    names = [module.name for module in pkgutil.iter_modules(jobs.__path__)]
+    modules = {name: importlib.import_module(f"{jobs.__name__}.{name}") for name in names}
+    return {name: (module.__doc__ or "").partition("\n")[0] for name, module in modules.items()}
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    descriptions = describe_jobs()
+    descriptions[JOBS_PATH] = "Print the folder of the job files, for spark-submit."
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} JOB [JOB OPTIONS]",
+        description=f"Facial emotion recognition, version {__version__}."
+        f" {PROGRAM} JOB --help lists the options of a job.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    listing = parser.add_argument_group(
+        "jobs", "\n".join(f"{name:<12}{text}" for name, text in descriptions.items())
+    )
+    listing.add_argument("job", choices=list(descriptions), metavar="JOB", help=argparse.SUPPRESS)
+    listing.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser

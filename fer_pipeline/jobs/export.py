@@ -1,0 +1,62 @@
+"""Export a trained model as a SavedModel and LiteRT files, each verified before it is published."""
+
+import argparse
+import sys
+
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
+from fer_pipeline.io.output_kinds import EXPORT_FILES
+
+
+def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
+    """Run the job and return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+        program: Command that runs the job, for the usage message.
+    """
+    parser = cli.create_parser("export", __doc__, program=program)
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN",
+        help="the folder of a train job, or a bundled model",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="the export's folder; default: RUN/export, where score finds it",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="DIR",
+        help="the folder of a preprocess job: litert_int8 is calibrated and verified on images of"
+        " its train and validation splits",
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=list(EXPORT_FILES),
+        help=f"repeatable; default: {', '.join(EXPORT_FILES)} (the last one with --dataset)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing export")
+    return cli.run_job(_run, parser.parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    # Imported here so that --help needs no TensorFlow.
+    from fer_pipeline.pipelines.export import default_formats, export, resolve_export_path, summary
+
+    export_manifest = export(
+        arguments.model,
+        arguments.output,
+        arguments.format or default_formats(arguments.dataset),
+        load_config(arguments.config, arguments.set),
+        dataset=arguments.dataset,
+        overwrite=arguments.overwrite,
+    )
+    return summary(export_manifest, resolve_export_path(arguments.model, arguments.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

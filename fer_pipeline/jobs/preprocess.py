@@ -1,0 +1,44 @@
+"""Write a dataset in Parquet from CSV files or folders of images."""
+
+import argparse
+import sys
+
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
+
+
+def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
+    """Run the job and return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+        program: Command that runs the job, for the usage message.
+    """
+    parser = cli.create_parser("preprocess", __doc__, program=program)
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="CSV files or folders of images per class; globs and any path that Spark reads",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset's folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
+    return cli.run_job(_run, parser.parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    # Imported here so that --help needs neither Spark nor TensorFlow.
+    from fer_pipeline.pipelines.preprocess import preprocess, summary
+    from fer_pipeline.spark.session import spark_session
+
+    config = load_config(arguments.config, arguments.set)
+    with spark_session("preprocess") as spark:
+        manifest = preprocess(
+            spark, arguments.input, arguments.output, config, overwrite=arguments.overwrite
+        )
+    return summary(manifest, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

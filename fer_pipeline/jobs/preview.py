@@ -1,0 +1,41 @@
+"""Plot training images and what augmentation makes of them, before training."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
+
+
+def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
+    """Run the job and return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+        program: Command that runs the job, for the usage message.
+    """
+    parser = cli.create_parser("preview", __doc__, program=program)
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
+    )
+    parser.add_argument(
+        "--output",
+        default=Path("preview.png"),
+        type=Path,
+        metavar="PNG",
+        help="the picture, replaced if it exists; default: %(default)s",
+    )
+    return cli.run_job(_run, parser.parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    # Imported here so that --help needs no TensorFlow.
+    from fer_pipeline.pipelines.preview import preview
+
+    config = load_config(arguments.config, arguments.set)
+    return preview(arguments.dataset, config, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Give each face (of a folder of images, a CSV or a dataset) an emotion and its probabilities."""
+
+import argparse
+import sys
+
+from fer_pipeline import cli
+from fer_pipeline.config import Config, load_config
+from fer_pipeline.io.output_kinds import DEFAULT_MODEL
+
+
+def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
+    """Run the job and return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+        program: Command that runs the job, for the usage message.
+    """
+    parser = cli.create_parser("score", __doc__, program=program)
+    parser.add_argument(
+        "--model",
+        metavar="RUN",
+        help=f"the folder of a train job, or a bundled model; default: {DEFAULT_MODEL}",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="folders of face images (with their subfolders) of any size from 8x8, FER2013-style"
+        " CSV files, or one dataset; globs and any path that Spark reads",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder of the scores")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing scores")
+    _add_inference_options(parser)
+    return cli.run_job(_run, parser.parse_args(argv))
+
+
+def _add_inference_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("short for a key of the configuration")
+    group.add_argument(
+        "--backend",
+        choices=["auto", "keras", "litert"],
+        help="inference.backend: what runs the model; litert: the export in RUN/export, in 8-bit"
+        " integers if there is one, whatever accuracy that costs; auto: the fastest that agrees"
+        " with the model",
+    )
+    group.add_argument(
+        "--min-confidence",
+        metavar="P",
+        help="inference.min_confidence: below this probability, from 0 to less than 1, the emotion"
+        " is uncertain",
+    )
+    group.add_argument(
+        "--flip-tta",
+        action="store_true",
+        help="inference.flip_tta=true: average over each image and its mirror image",
+    )
+
+
+def _load_config(arguments: argparse.Namespace) -> Config:
+    overrides = list(arguments.set)
+    option_names = {}
+    if arguments.backend is not None:
+        overrides.append(f"inference.backend={arguments.backend}")
+    if arguments.min_confidence is not None:
+        overrides.append(f"inference.min_confidence={arguments.min_confidence}")
+        option_names["inference.min_confidence"] = "--min-confidence"
+    if arguments.flip_tta:
+        overrides.append("inference.flip_tta=true")
+    return load_config(arguments.config, overrides, option_names)
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    # Imported here so that --help needs neither Spark nor TensorFlow.
+    from fer_pipeline.pipelines.score import score, summary
+    from fer_pipeline.spark.session import spark_session
+
+    config = _load_config(arguments)
+    with spark_session("score") as spark:
+        scores = score(
+            spark,
+            arguments.model,
+            arguments.input,
+            arguments.output,
+            config,
+            overwrite=arguments.overwrite,
+        )
+    return summary(scores, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

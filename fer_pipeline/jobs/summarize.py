@@ -1,0 +1,47 @@
+"""Print the layers of a network with shapes, parameters and multiply-adds; draw its graph.
+
+The graph needs graphviz (apt install graphviz).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fer_pipeline import cli
+from fer_pipeline.config import load_config
+
+
+def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
+    """Run the job and return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+        program: Command that runs the job, for the usage message.
+    """
+    parser = cli.create_parser("summarize", __doc__, program=program)
+    parser.add_argument(
+        "--dataset",
+        metavar="DIR",
+        help="the folder of a preprocess job, which sets the size and the classes; default: those"
+        " of the configuration",
+    )
+    parser.add_argument(
+        "--output",
+        default=Path("network.png"),
+        type=Path,
+        metavar="FILE",
+        help="the graph, a .png, .svg or .pdf, replaced if it exists; default: %(default)s",
+    )
+    return cli.run_job(_run, parser.parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    # Imported here so that --help needs no TensorFlow.
+    from fer_pipeline.pipelines.summarize import summarize
+
+    config = load_config(arguments.config, arguments.set)
+    return summarize(config, arguments.dataset, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

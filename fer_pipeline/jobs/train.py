@@ -1,0 +1,65 @@
+"""Train a network on a dataset: the best weights, the history and its curves.
+
+With --workers it trains on the machines of a Spark cluster. The jobs `summarize` and `preview` show
+the network and its training images beforehand.
+"""
+
+import argparse
+import sys
+
+from fer_pipeline import cli
+
+
+def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
+    """Run the job and return the exit status.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+        program: Command that runs the job, for the usage message.
+    """
+    parser = cli.create_parser("train", __doc__, program=program)
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
+    )
+    parser.add_argument("--output", required=True, metavar="RUN", help="the run's folder")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace an existing run")
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an unfinished run with its own configuration",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="train in N Spark tasks at once, each with its part of the rows; the dataset and the"
+        " run must be on disks that all machines share",
+    )
+    cli.refuse_moved_option(parser, "--summary", "summarize --output PNG")
+    cli.refuse_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
+    arguments = parser.parse_args(argv)
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
+    return cli.run_job(_run, arguments)
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    # Imported here so that --help needs no TensorFlow.
+    from fer_pipeline.pipelines.run_config import load_run_config
+    from fer_pipeline.pipelines.train import summary, train
+
+    dataset, output = arguments.dataset, arguments.output
+    config = load_run_config(output, arguments.config, arguments.set, resume=arguments.resume)
+    existing = {"overwrite": arguments.overwrite, "resume": arguments.resume}
+    if arguments.workers is None:
+        return summary(train(dataset, output, config, **existing), output)
+    from fer_pipeline.pipelines.train_distributed import WorkerPool, train_distributed
+    from fer_pipeline.spark.session import spark_session
+
+    workers = WorkerPool(spark_session("train", barrier=True), arguments.workers)
+    return summary(train_distributed(dataset, output, config, workers, **existing), output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

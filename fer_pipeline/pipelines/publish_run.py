@@ -1,0 +1,164 @@
+"""Publication of a training run: the best weights as a model, and the files of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fer_pipeline.errors import RunError
+from fer_pipeline.io import storage, versions
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import (
+    EXPORT,
+    EXPORT_FOLDER,
+    RUN,
+    TENSORBOARD_FOLDER,
+    RunFile,
+)
+from fer_pipeline.learning.export import formats
+from fer_pipeline.learning.inference import serving_model, trained_model
+from fer_pipeline.learning.inference.trained_model import ModelInfo
+from fer_pipeline.learning.training import running_metrics
+from fer_pipeline.learning.training.callbacks import BestSnapshot
+from fer_pipeline.learning.training.checkpointer import RunCheckpointer
+from fer_pipeline.learning.training.training_run import TrainingRun
+from fer_pipeline.pipelines.training_plots import plot_training
+
+_PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "numpy",
+    "petastorm",
+)
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """The model of a run that has ended.
+
+    Attributes:
+        model: Model from raw pixels to probabilities.
+        temperature: Divisor of the logits in the model.
+        snapshot: The best weights, and the round in which the network had them.
+    """
+
+    model: Any
+    temperature: float
+    snapshot: BestSnapshot
+
+
+def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalModel:
+    """Build the model of a run from its best weights; nothing is written.
+
+    Args:
+        run: The run, whose network gets the weights.
+        snapshot: The best weights; None if no round has ended.
+
+    Raises:
+        RunError: No round has ended, or a weight is not finite.
+    """
+    if snapshot is None:
+        raise RunError("no round of training has ended, so there are no weights to keep")
+    if not all(np.isfinite(weights).all() for weights in snapshot.weights):
+        raise RunError(
+            "the weights are not finite after the last step; try a lower"
+            " training.optimizer.learning_rate or training.optimizer.global_clipnorm"
+        )
+    run.network.set_weights(snapshot.weights)
+    temperature = run.fit_temperature()
+    # A new model around the network: the one that training drives is compiled, this one is not.
+    model = serving_model.build_serving_model(
+        run.network,
+        run.dataset.image_size,
+        run.dataset.manifest.image.normalization,
+        temperature,
+    )
+    return FinalModel(model, temperature, snapshot)
+
+
+def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
+    """Write the files of a run that has ended, `model.json` last.
+
+    A finished run in the same folder is whole until `retract`. A process that is killed after that
+    leaves a checkpoint, from which the run is resumed and published again.
+
+    Args:
+        run: The run.
+        checkpointer: Checkpointer of the run, with its history and best weights.
+
+    Returns:
+        Description of the model, the content of `model.json`.
+
+    Raises:
+        RunError: No round has ended, or a weight is not finite.
+        StorageError: A file cannot be written.
+    """
+    final = finalize_model(run, checkpointer.best.snapshot)
+    folder = run.folder
+    _remove_unused_logs(run)
+    output_folder = OutputFolder(folder, RUN)
+    output_folder.retract()
+    OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated()
+    _draw_curves(run, checkpointer)
+    storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
+    serving_model.save_model(final.model, folder / RunFile.MODEL)
+    formats.write_weights(final.model, folder)
+    info = _describe_model(run, final)
+    output_folder.commit(
+        info.model_dump_json(indent=2) + "\n",
+        run.config.write,
+        obsolete_files=[RunFile.UNFINISHED_CONFIG],
+    )
+    # After the in-progress file: a run that has both is resumed from its checkpoint.
+    storage.remove(folder / RunFile.CHECKPOINT)
+    return info
+
+
+def _remove_unused_logs(run: TrainingRun) -> None:
+    """Delete what a replaced run has logged to places that this run does not log to."""
+    if not run.config.tracking.mlflow.enabled:
+        storage.remove(run.folder / RunFile.MLFLOW_RUN)
+    if not run.config.tracking.tensorboard:
+        storage.remove_folder(run.folder / TENSORBOARD_FOLDER)
+
+
+def _draw_curves(run: TrainingRun, checkpointer: RunCheckpointer) -> None:
+    size, classes = run.dataset.image_size, run.dataset.classes
+    title = f"{run.config.model.name} on {len(classes)} classes, {size}x{size}"
+    plot_training(checkpointer.history.rounds, title, run.folder)
+
+
+def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
+    dataset, config, best_round = run.dataset, run.config, final.snapshot.round
+    return ModelInfo(
+        classes=dataset.classes,
+        size=dataset.image_size,
+        normalization=dataset.manifest.image.normalization,
+        enhancement=dataset.manifest.image.enhancement,
+        dataset_checksum=dataset.checksum,
+        network=config.model.name,
+        options=config.model.options,
+        parameters=run.network.count_params(),
+        precision=run.precision,
+        best_step=best_round.step,
+        best_restart=best_round.restart,
+        best_accuracy=best_round.validation_accuracy,
+        best_class_accuracies=_class_accuracies(final.snapshot, dataset.classes),
+        teachers=[*run.teacher_checksums],
+        temperature=final.temperature,
+        seed=config.seed,
+        workers=run.worker.world_size,
+        sha256=trained_model.file_sha256(run.folder / RunFile.MODEL),
+        versions=versions.package_versions(*_PACKAGES),
+    )
+
+
+def _class_accuracies(snapshot: BestSnapshot, classes: Sequence[str]) -> dict[str, float | None]:
+    if snapshot.confusion is None:
+        return {}
+    accuracies = running_metrics.class_accuracies(np.array(snapshot.confusion))
+    return dict(zip(classes, accuracies, strict=True))

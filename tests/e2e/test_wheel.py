@@ -1,0 +1,92 @@
+"""The wheel, unpacked into an empty folder and run from there, far from the checkout."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_pipeline.spark.java import find_java_home
+
+ROOT = Path(__file__).resolve().parents[2]
+READ = ("--config", "small.yaml", "--input", "faces.csv")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the content of the wheel, for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    # Building leaves files beside the sources.
+    shutil.copytree(
+        ROOT / "fer_pipeline", source / "fer_pipeline", ignore=shutil.ignore_patterns("*.pyc")
+    )
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site-packages")
+    return folder / "site-packages"
+
+
+@pytest.fixture(scope="module")
+def run_console(jobs, home, installed):
+    """Run the command `fer-pipeline` of the wheel to its end."""
+    (scripts,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "fer-pipeline = fer_pipeline.console:main" in scripts.read_text()
+
+    def run(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "fer_pipeline", *arguments]
+        return jobs.start_command(command, home, PYTHONPATH=str(installed)).wait()
+
+    return run
+
+
+def test_the_help_lists_the_jobs(run_console) -> None:
+    done = run_console("--help")
+
+    assert (done.status, done.err) == (0, "")
+    assert "preprocess" in done.out
+
+
+def test_jobs_path_is_within_the_wheel(run_console, installed) -> None:
+    done = run_console("jobs-path")
+
+    assert (done.status, done.err) == (0, "")
+    assert done.out == f"{installed / 'fer_pipeline' / 'jobs'}\n"
+
+
+def test_a_job_of_the_console_script_is_that_of_the_script(run_console, dataset) -> None:
+    done = run_console("preprocess", *READ, "--output", "console")
+
+    done.expect_success()
+    folder = dataset.home / "console"
+    written = json.loads((folder / "manifest.json").read_text())
+    assert written["checksum"] == dataset.manifest["checksum"]
+    assert written["counts"] == dataset.manifest["counts"]
+
+
+def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, installed, dataset) -> None:
+    submit = Path(sys.executable).with_name("spark-submit")
+    job = Path(run_console("jobs-path").out.strip()) / "preprocess.py"
+    command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
+    command += [str(job), *READ, "--output", "submitted"]
+    variables = {"PYTHONPATH": str(installed), "JAVA_HOME": str(find_java_home())}
+    done = jobs.start_command(command, dataset.home, **variables).wait()
+
+    assert done.status == 0, done.err
+    written = json.loads((dataset.home / "submitted" / "manifest.json").read_text())
+    assert written["checksum"] == dataset.manifest["checksum"]
+
+
+def test_a_mistake_is_one_line(run_console) -> None:
+    done = run_console("preprocess", "--input", "nothing.csv", "--output", "none")
+
+    done.expect_error("nothing.csv")

@@ -1,0 +1,107 @@
+"""Runs each Python example of the documentation on a tiny dataset, model and scores."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fer_pipeline.config import Config
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.scores import ScoreFile, ScoreManifest
+from fer_pipeline.io.output_kinds import SCORES_FILE
+from fer_pipeline.learning.inference import serving_model
+from tests.helpers import finished_run
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+CLASSES = ("angry", "happy", "sad")
+
+
+def read_examples(document: str) -> list[str]:
+    """Return the Python blocks of a document."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.M | re.S)
+
+
+def write_scores(folder: Path) -> None:
+    """Write the scores of two images, one of them unreadable, and a file of an interrupted job."""
+    folder.mkdir(parents=True)
+    table = pa.table({"emotion": ["happy", None], "confidence": [0.9, None], "reason": [None, "x"]})
+    for name in ("scores-0.parquet", "scores-interrupted.parquet"):
+        pq.write_table(table, folder / name)
+    manifest = ScoreManifest(
+        images=2,
+        scored=1,
+        emotions={"happy": 1},
+        unscored={"x": 1},
+        files=[ScoreFile(path="scores-0.parquet", rows=2, bytes=0)],
+        model={},
+        backend={},
+        flip_tta=False,
+        min_confidence=0.0,
+        versions={},
+        created="2024-05-06T07:08:09+00:00",
+    )
+    (folder / SCORES_FILE).write_text(manifest.model_dump_json())
+
+
+def write_run(folder: Path, size: int) -> None:
+    """Write a finished run of an untrained network."""
+    network = keras.Sequential(
+        [keras.Input((size, size, 1)), keras.layers.Flatten(), keras.layers.Dense(len(CLASSES))]
+    )
+    model = serving_model.build_serving_model(network, size, Normalization.centered())
+    finished_run.save(folder, model, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def home(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dataset, run and scores that the documents name."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "data").mkdir()
+    (folder / "data" / "a").symlink_to(easy_dataset)
+    if not (easy_dataset / "config.yaml").exists():
+        Config().write(easy_dataset / "config.yaml")
+    write_run(folder / "runs" / "a", size=16)
+    write_scores(folder / "scores" / "a")
+    return folder
+
+
+@pytest.fixture
+def run_examples(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    monkeypatch.chdir(home)
+
+    def run(document: str) -> dict[str, Any]:
+        namespace: dict[str, Any] = {}
+        for example in read_examples(document):
+            exec(compile(example, document, "exec"), namespace)
+        return namespace
+
+    return run
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_example_runs(document, run_examples):
+    run_examples(document)
+
+
+def test_the_examples_of_the_python_api_read_what_the_jobs_wrote(run_examples):
+    names = run_examples("docs/python_api.md")
+    assert names["dataset"].rows == {"train": 115, "validation": 40, "test": 20}
+    assert len(names["table"]) == 20
+    assert names["images"].shape == (32, 16, 16, 1)
+    assert names["probabilities"].shape == (1, 3)
+    np.testing.assert_allclose(names["probabilities"].sum(), 1, rtol=1e-6)
+    assert len(names["scores"]) == 2
+    assert names["scored"]["emotion"].tolist() == ["happy"]
+    assert names["config"].image.size == 28
+
+
+def test_the_python_api_and_the_readme_have_examples():
+    assert read_examples("README.md")
+    assert len(read_examples("docs/python_api.md")) >= 6

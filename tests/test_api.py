@@ -1,0 +1,130 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import fer_pipeline
+from fer_pipeline import Dataset
+from fer_pipeline.data.normalization import Normalization
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.errors import DatasetError
+from fer_pipeline.io import storage
+from fer_pipeline.io.paths import parse_path
+from tests.helpers.object_store import BUCKET, served
+
+pytestmark = pytest.mark.tensorflow
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {"tensorflow", "keras", "pyspark", "petastorm", "matplotlib"}
+
+
+@pytest.fixture(scope="module")
+def dataset(easy_dataset):
+    return Dataset.open(easy_dataset)
+
+
+def read_rows(folder: Path, split: str) -> list[dict]:
+    """Return the rows of a split, read file by file in the order of the manifest."""
+    files = Dataset.open(folder).require_split(Split(split))
+    return [row for file in files for row in pq.ParquetFile(folder / file.path).read().to_pylist()]
+
+
+class TestImport:
+    def imported_by(self, code: str) -> set[str]:
+        program = f"{code}\nimport sys; print(*sys.modules)"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+        return {name.partition(".")[0] for name in done.split()}
+
+    def test_of_the_package_alone_is_light(self):
+        assert not self.imported_by("import fer_pipeline") & {*HEAVY, "pyarrow", "numpy"}
+
+    @pytest.mark.parametrize("name", sorted(set(fer_pipeline.__all__) - {"__version__"}))
+    def test_of_a_name_needs_neither_tensorflow_nor_spark(self, name):
+        assert not self.imported_by(f"from fer_pipeline import {name}") & HEAVY
+
+    def test_all_names_are_there(self):
+        for name in fer_pipeline.__all__:
+            assert getattr(fer_pipeline, name) is not None
+        assert set(fer_pipeline.__all__) <= set(dir(fer_pipeline))
+
+    def test_another_name_is_not(self):
+        with pytest.raises(AttributeError, match="has no attribute 'Datasets'"):
+            _ = fer_pipeline.Datasets
+
+
+class TestDataset:
+    def test_rows(self, dataset):
+        assert dataset.rows == {"train": 115, "validation": 40, "test": 20}
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_to_arrow_is_what_the_files_hold(self, dataset, easy_dataset, split):
+        assert dataset.to_arrow(split).to_pylist() == read_rows(easy_dataset, split)
+
+    def test_a_file_that_the_manifest_does_not_name_is_not_read(
+        self, write_dataset, rows, tmp_path
+    ):
+        folder = write_dataset(tmp_path, {"train": rows})
+        (file, *_) = folder.glob("split=train/*.parquet")
+        (folder / "split=train" / "part-99999-stray.parquet").write_bytes(file.read_bytes())
+        assert len(Dataset.open(folder).to_arrow("train")) == len(rows.labels)
+
+    def test_to_pandas_and_arrow_dataset(self, dataset):
+        columns = ["label", "emotion"]
+        table = dataset.to_arrow("test", columns)
+        assert table.column_names == columns
+        assert dataset.to_pandas("test", columns).equals(table.to_pandas())
+        assert dataset.arrow_dataset("test").to_table(columns=columns).equals(table)
+
+    def test_to_tf_gives_normalised_images_and_labels(self, dataset, easy_dataset):
+        batches = list(dataset.to_tf("test", 8))
+        assert [len(labels) for _, labels in batches] == [8, 8, 4]
+        stored = read_rows(easy_dataset, "test")
+        pixels = np.stack([np.frombuffer(row["image"], np.uint8) for row in stored])
+        images = np.concatenate([images.numpy() for images, _ in batches])
+        assert (images.dtype, images.shape) == (np.float32, (20, 16, 16, 1))
+        expected = Normalization.centered().table()[pixels].reshape(images.shape)
+        np.testing.assert_array_equal(images, expected)
+        labels = np.concatenate([labels.numpy() for _, labels in batches])
+        assert labels.tolist() == [row["label"] for row in stored]
+
+    def test_to_tf_shuffles_by_seed_and_epoch(self, dataset):
+        def labels(**options):
+            return [
+                int(label) for _, part in dataset.to_tf("train", 32, **options) for label in part
+            ]
+
+        first = labels(shuffle=True, seed=1)
+        assert labels(shuffle=True, seed=1) == first
+        assert sorted(first) == sorted(labels())
+        orders = [
+            first,
+            labels(),
+            labels(shuffle=True, seed=2),
+            labels(shuffle=True, seed=1, epoch=1),
+        ]
+        assert len({tuple(order) for order in orders}) == 4
+
+    def test_errors(self, dataset, write_dataset, rows, tmp_path):
+        with pytest.raises(ValueError, match="'tests' is not a valid Split"):
+            dataset.to_arrow("tests")
+        folder = write_dataset(tmp_path / "data", {"train": rows})
+        with pytest.raises(DatasetError, match="the test split is empty"):
+            Dataset.open(folder).to_pandas("test")
+        next(folder.glob("split=train/*.parquet")).unlink()
+        with pytest.raises(DatasetError, match="is missing"):
+            Dataset.open(folder).arrow_dataset("train")
+
+    def test_in_an_object_store(self, dataset, easy_dataset):
+        with served():
+            store = parse_path(BUCKET)
+            for file in easy_dataset.rglob("*"):
+                if file.is_file():
+                    target = store / "api" / str(file.relative_to(easy_dataset))
+                    storage.copy(file, target)
+            remote = Dataset.open(f"{BUCKET}/api")
+            assert remote.to_arrow("test").equals(dataset.to_arrow("test"))
