@@ -32,22 +32,24 @@ EVERYTHING = {**SOME, "brightness": 0.2, "contrast": 0.3, "random_erasing": 0.5}
 SEED = (3, 14)
 
 
-def chosen(**keys):
+def make_config(**keys):
     return AugmentationConfig(**keys)
 
 
-def noise(many=6, size=SIZE, seed=0):
+def make_noise(many=6, size=SIZE, seed=0):
     """Pixel values with fractions: what a resampling must not touch."""
     drawn = np.random.default_rng(seed).uniform(0, 255, (many, size, size, 1))
     return drawn.astype(np.float32)
 
 
-def augmented(images, seed=SEED, **keys):
-    made = make_augment_fn(chosen(**keys), images.shape[1])(tf.constant(images), tf.constant(seed))
+def augment(images, seed=SEED, **keys):
+    made = make_augment_fn(make_config(**keys), images.shape[1])(
+        tf.constant(images), tf.constant(seed)
+    )
     return made.numpy()
 
 
-def at(images, keys, **places):
+def augment_at(images, keys, **places):
     """The images with each operation at a place of its range, at no change where none is given."""
     many = len(images)
     rest = dict.fromkeys(AugmentationSample._fields, 0.5) | {"erased_side": 0.0}
@@ -57,7 +59,9 @@ def at(images, keys, **places):
             for name in AugmentationSample._fields
         }
     )
-    return apply_augmentation(tf.constant(images), draws, chosen(**keys), images.shape[1]).numpy()
+    return apply_augmentation(
+        tf.constant(images), draws, make_config(**keys), images.shape[1]
+    ).numpy()
 
 
 def bilinear(image, x, y, border):
@@ -81,7 +85,7 @@ def bilinear(image, x, y, border):
     )
 
 
-def placed(size, mirrored, angle, scale, shear, right, down):
+def place_pixel(size, mirrored, angle, scale, shear, right, down):
     """Where a pixel goes, as a product of 3x3 matrices, one per operation."""
     c = (size - 1) / 2
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -112,20 +116,20 @@ def placed(size, mirrored, angle, scale, shear, right, down):
 )
 def test_what_is_out_of_range_is_refused(keys):
     with pytest.raises(ValidationError):
-        chosen(**keys)
+        make_config(**keys)
 
 
 def test_nothing_on_is_no_function():
-    assert make_augment_fn(chosen(border="reflect"), SIZE) is None
+    assert make_augment_fn(make_config(border="reflect"), SIZE) is None
 
 
 def test_what_is_on_is_known_in_the_order_in_which_it_is_done():
-    assert enabled_operations(chosen(random_erasing=0.2, flip=True, shear=0.1)) == [
+    assert enabled_operations(make_config(random_erasing=0.2, flip=True, shear=0.1)) == [
         "flip",
         "shear",
         "random_erasing",
     ]
-    assert enabled_operations(chosen(**EVERYTHING)) == list(OPERATIONS)
+    assert enabled_operations(make_config(**EVERYTHING)) == list(OPERATIONS)
     keys = set(AugmentationConfig.model_fields) - {"border"}
     assert set(OPERATIONS) == keys, "a key without an operation, or the other way round"
 
@@ -139,8 +143,8 @@ def test_what_is_on_is_known_in_the_order_in_which_it_is_done():
 @settings(deadline=None, max_examples=60)
 def test_all_moves_together_are_one_resampling(border, mirrored, angle, zoom, shear, x, y, size):
     keys = {"flip": True, "rotation": 90, "shift": 0.5, "zoom": 0.5, "shear": 1.0}
-    image = noise(1, size, seed=size)
-    found = at(
+    image = make_noise(1, size, seed=size)
+    found = augment_at(
         image,
         {**keys, "border": border},
         flip=0 if mirrored else 0.5,
@@ -151,7 +155,7 @@ def test_all_moves_together_are_one_resampling(border, mirrored, angle, zoom, sh
         shift_down=y,
     )
     ends = [2 * place - 1 for place in (angle, zoom, shear, x, y)]
-    matrix = placed(
+    matrix = place_pixel(
         size,
         mirrored,
         90 * ends[0],
@@ -171,10 +175,10 @@ def test_all_moves_together_are_one_resampling(border, mirrored, angle, zoom, sh
 
 @pytest.mark.parametrize("angle", [15.0, -15.0, 7.5, -90.0])
 def test_a_rotation_is_open_cvs(angle):
-    image = cv2.GaussianBlur(noise(1, 48)[0, :, :, 0], (0, 0), 3)
+    image = cv2.GaussianBlur(make_noise(1, 48)[0, :, :, 0], (0, 0), 3)
     matrix = cv2.getRotationMatrix2D((23.5, 23.5), angle, 1)
     expected = cv2.warpAffine(image, matrix, (48, 48), flags=cv2.INTER_LINEAR)
-    found = at(image[None, :, :, None], {"rotation": 90}, rotation=(angle / 90 + 1) / 2)
+    found = augment_at(image[None, :, :, None], {"rotation": 90}, rotation=(angle / 90 + 1) / 2)
     difference = np.abs(found[0, :, :, 0] - expected)
     # OpenCV rounds places to 1/32 pixel; its black begins where TensorFlow's does.
     step = max(np.abs(np.diff(image, axis=axis)).max() for axis in (0, 1))
@@ -183,12 +187,12 @@ def test_a_rotation_is_open_cvs(angle):
 
 
 def test_a_shift_is_by_a_part_of_the_side_to_the_right_and_down():
-    images = noise()
-    found = at(images, {"shift": 0.25}, shift_right=1, shift_down=1)
+    images = make_noise()
+    found = augment_at(images, {"shift": 0.25}, shift_right=1, shift_down=1)
     expected = np.zeros_like(images)
     expected[:, 6:, 6:] = images[:, :-6, :-6]
     np.testing.assert_array_equal(found, expected)
-    found = at(images, {"shift": 0.25, "border": "replicate"}, shift_right=0)
+    found = augment_at(images, {"shift": 0.25, "border": "replicate"}, shift_right=0)
     expected = np.concatenate([images[:, :, 6:], np.repeat(images[:, :, -1:], 6, axis=2)], axis=2)
     np.testing.assert_array_equal(found, expected)
 
@@ -196,8 +200,8 @@ def test_a_shift_is_by_a_part_of_the_side_to_the_right_and_down():
 @pytest.mark.parametrize("size", [8, 23, 24, 48])
 @pytest.mark.parametrize("border", BORDERS)
 def test_a_flip_alone_mirrors_half_of_the_images_to_the_last_bit(size, border):
-    images = noise(400, size)
-    found = augmented(images, flip=True, border=border)
+    images = make_noise(400, size)
+    found = augment(images, flip=True, border=border)
     mirrored = (found == images[:, :, ::-1]).all(axis=(1, 2, 3))
     kept = (found == images).all(axis=(1, 2, 3))
     assert (mirrored ^ kept).all()
@@ -206,17 +210,17 @@ def test_a_flip_alone_mirrors_half_of_the_images_to_the_last_bit(size, border):
 
 @pytest.mark.parametrize("border", BORDERS)
 def test_moves_that_are_drawn_as_none_change_no_bit(border):
-    images = noise()
+    images = make_noise()
     keys = {"flip": True, "rotation": 180, "shift": 0.5, "zoom": 0.9, "shear": 1, "border": border}
-    np.testing.assert_array_equal(at(images, keys), images)
+    np.testing.assert_array_equal(augment_at(images, keys), images)
 
 
 @pytest.mark.parametrize(("place", "factor"), [(0, 0.75), (0.25, 0.875), (1, 1.25)])
 def test_contrast_is_a_factor_about_the_mean(place, factor):
-    images = noise()
+    images = make_noise()
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     expected = (mean + factor * (images - mean)).clip(0, 255)
-    found = at(images, {"contrast": 0.25}, contrast=place)
+    found = augment_at(images, {"contrast": 0.25}, contrast=place)
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert found.min() >= 0
     assert found.max() <= 255
@@ -224,9 +228,11 @@ def test_contrast_is_a_factor_about_the_mean(place, factor):
 
 @pytest.mark.parametrize(("place", "added"), [(0, -63.75), (0.5, 0), (1, 63.75)])
 def test_brightness_is_added_and_clipped(place, added):
-    images = noise()
+    images = make_noise()
     expected = (images + np.float32(added)).clip(0, 255)
-    np.testing.assert_array_equal(at(images, {"brightness": 0.25}, brightness=place), expected)
+    np.testing.assert_array_equal(
+        augment_at(images, {"brightness": 0.25}, brightness=place), expected
+    )
     assert (expected == 0).any() == (place == 0), "the example clips at both ends"
     assert (expected == 255).any() == (place == 1)
 
@@ -234,13 +240,13 @@ def test_brightness_is_added_and_clipped(place, added):
 def test_each_operation_leaves_alone_what_is_not_its_own():
     """An operation on: the same draws as when others are on too, and no other is done."""
     flat = np.full((50, SIZE, SIZE, 1), 100, np.float32)
-    tones = augmented(flat, brightness=0.2)
-    moved = augmented(flat, brightness=0.2, **SOME, border="replicate")
+    tones = augment(flat, brightness=0.2)
+    moved = augment(flat, brightness=0.2, **SOME, border="replicate")
     np.testing.assert_allclose(moved, tones, atol=1e-3)
-    half = noise(50)
-    erased = augmented(half, random_erasing=0.5) != half
-    both = augmented(half, random_erasing=0.5, flip=True)
-    flipped = augmented(half, flip=True)
+    half = make_noise(50)
+    erased = augment(half, random_erasing=0.5) != half
+    both = augment(half, random_erasing=0.5, flip=True)
+    flipped = augment(half, flip=True)
     np.testing.assert_array_equal(both != flipped, erased)
 
 
@@ -255,8 +261,8 @@ def squares(erased):
 
 
 def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
-    images = noise(4000, 16)
-    found = augmented(images, random_erasing=0.25)
+    images = make_noise(4000, 16)
+    found = augment(images, random_erasing=0.25)
     erased = found != images
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     np.testing.assert_allclose(found[erased], np.broadcast_to(mean, found.shape)[erased], rtol=1e-5)
@@ -277,14 +283,14 @@ def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
 )
 def test_the_largest_square_is_rounded_to_whole_pixels(part, size, pixels):
     assert compute_max_erased_side(part, size) == pixels
-    images = noise(1, size)
-    whole = at(
+    images = make_noise(1, size)
+    whole = augment_at(
         images, {"random_erasing": part}, erased_side=1 - 2**-23, erased_left=0, erased_top=0
     )
     assert (whole != images).sum() == pixels**2
 
 
-def measured(keys, many=4000, size=16):
+def measure(keys, many=4000, size=16):
     """The 2x2 part and the shift of what each image of a batch is moved by, from its slopes."""
     rows, columns = np.mgrid[:size, :size].astype(np.float32) - (size - 1) / 2
     inner = slice(size // 2 - 3, size // 2 + 3)
@@ -292,7 +298,7 @@ def measured(keys, many=4000, size=16):
     found = []
     for slope in (columns, rows):
         images = np.broadcast_to((128 + 8 * slope)[None, :, :, None], (many, size, size, 1))
-        moved = (augmented(np.ascontiguousarray(images), **keys)[:, inner, inner, 0] - 128) / 8
+        moved = (augment(np.ascontiguousarray(images), **keys)[:, inner, inner, 0] - 128) / 8
         found.append(np.linalg.lstsq(places, moved.reshape(many, -1).T, rcond=None)[0].T)
     return np.stack(found, axis=1)  # (many, 2, 3): source = [A | b] * pixel
 
@@ -307,16 +313,16 @@ def assert_fills(values, most):
 
 
 def test_moves_fill_their_ranges_and_go_no_further():
-    turned = measured({"rotation": 15})
+    turned = measure({"rotation": 15})
     assert_fills(np.degrees(np.arctan2(turned[:, 1, 0], turned[:, 1, 1])), 15)
     np.testing.assert_allclose(np.linalg.det(turned[:, :, :2]), 1, atol=1e-4)
-    scaled = measured({"zoom": 0.2})
+    scaled = measure({"zoom": 0.2})
     assert_fills(1 / scaled[:, 0, 0] - 1, 0.2)
     np.testing.assert_allclose(scaled[:, 0, 0], scaled[:, 1, 1], atol=1e-4)
-    sheared = measured({"shear": 0.3})
+    sheared = measure({"shear": 0.3})
     assert_fills(-sheared[:, 0, 1], 0.3)
     np.testing.assert_allclose(sheared[:, 1], np.broadcast_to([0, 1, 0], (4000, 3)), atol=1e-4)
-    shifted = measured({"shift": 0.2})
+    shifted = measure({"shift": 0.2})
     for axis in (0, 1):
         assert_fills(-shifted[:, axis, 2], 0.2 * 16)
     assert abs(np.corrcoef(shifted[:, 0, 2], shifted[:, 1, 2])[0, 1]) < 0.1
@@ -324,9 +330,9 @@ def test_moves_fill_their_ranges_and_go_no_further():
 
 def test_tones_fill_their_ranges_and_go_no_further():
     images = np.tile(np.float32([[100], [140]]), (4000, 2, 2, 1)).reshape(4000, 4, 2, 1)[:, :2]
-    added = augmented(images, brightness=0.2) - images
+    added = augment(images, brightness=0.2) - images
     assert_fills(added[:, 0, 0, 0], 51)
-    factors = np.ptp(augmented(images, contrast=0.4), axis=(1, 2, 3)) / 40
+    factors = np.ptp(augment(images, contrast=0.4), axis=(1, 2, 3)) / 40
     assert_fills(factors - 1, 0.4)
 
 
@@ -335,7 +341,7 @@ def test_values_stay_pixel_values(border):
     images = np.random.default_rng(0).choice(np.float32([0, 255]), (200, SIZE, SIZE, 1))
     keys = {**EVERYTHING, "rotation": 180, "zoom": 0.9, "shift": 0.5, "shear": 1, "border": border}
     for seed in range(5):
-        found = augmented(images, (seed, 0), **keys)
+        found = augment(images, (seed, 0), **keys)
         assert found.dtype == np.float32
         assert found.shape == images.shape
         assert found.min() >= 0  # also false where a value is no number
@@ -343,24 +349,24 @@ def test_values_stay_pixel_values(border):
 
 
 def test_a_seed_is_all_that_the_draws_depend_on():
-    images = noise()
-    first = augmented(images, **EVERYTHING)
-    np.testing.assert_array_equal(augmented(images, **EVERYTHING), first)
+    images = make_noise()
+    first = augment(images, **EVERYTHING)
+    np.testing.assert_array_equal(augment(images, **EVERYTHING), first)
     wide = tf.constant(SEED, tf.int64)
-    np.testing.assert_array_equal(augmented(images, wide, **EVERYTHING), first)
+    np.testing.assert_array_equal(augment(images, wide, **EVERYTHING), first)
     for other in [(3, 15), (4, 14), (14, 3)]:
-        assert (augmented(images, other, **EVERYTHING) != first).any(axis=(1, 2, 3)).all()
+        assert (augment(images, other, **EVERYTHING) != first).any(axis=(1, 2, 3)).all()
 
 
 def test_each_image_has_draws_of_its_own():
-    same = np.repeat(noise(1), 64, axis=0)
-    found = augmented(same, **EVERYTHING)
+    same = np.repeat(make_noise(1), 64, axis=0)
+    found = augment(same, **EVERYTHING)
     assert len({image.tobytes() for image in found}) == 64
 
 
 def test_eager_graph_and_tf_data_give_the_same_bits():
-    images = noise(100)
-    augment = make_augment_fn(chosen(**EVERYTHING, border="reflect"), SIZE)
+    images = make_noise(100)
+    augment = make_augment_fn(make_config(**EVERYTHING, border="reflect"), SIZE)
     eager = augment(tf.constant(images), tf.constant(SEED)).numpy()
     signature = [tf.TensorSpec((None, SIZE, SIZE, 1)), tf.TensorSpec((2,), tf.int32)]
     graph = tf.function(augment, input_signature=signature)
@@ -374,15 +380,15 @@ def test_eager_graph_and_tf_data_give_the_same_bits():
 
 
 def test_a_batch_may_be_empty():
-    assert augmented(noise(0), **EVERYTHING).shape == (0, SIZE, SIZE, 1)
-    images, targets = mixed(noise(0), np.zeros((0, 3), np.float32), 0.2)
+    assert augment(make_noise(0), **EVERYTHING).shape == (0, SIZE, SIZE, 1)
+    images, targets = mix(make_noise(0), np.zeros((0, 3), np.float32), 0.2)
     assert (images.shape, targets.shape) == ((0, SIZE, SIZE, 1), (0, 3))
 
 
-def digest():
+def compute_digest():
     """Of what everything together makes of some images and targets."""
-    images = noise(200)
-    parts = (augmented(images, **EVERYTHING), *mixed(images, one_hot(200, 7), 0.2))
+    images = make_noise(200)
+    parts = (augment(images, **EVERYTHING), *mix(images, one_hot(200, 7), 0.2))
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
@@ -391,7 +397,7 @@ def test_another_process_of_one_thread_and_with_op_determinism_gives_the_same_bi
         "import sys, tensorflow as tf; sys.path.insert(0, 'tests/learning/input');"
         "tf.config.experimental.enable_op_determinism();"
         "tf.config.threading.set_intra_op_parallelism_threads(1);"
-        "import test_augmentation as it; print(it.digest())"
+        "import test_augmentation as it; print(it.compute_digest())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -402,14 +408,14 @@ def test_another_process_of_one_thread_and_with_op_determinism_gives_the_same_bi
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == digest()
+    assert done.stdout.strip() == compute_digest()
 
 
 def one_hot(many, classes):
     return np.eye(classes, dtype=np.float32)[np.arange(many) % classes]
 
 
-def mixed(images, targets, alpha, seed=SEED):
+def mix(images, targets, alpha, seed=SEED):
     made = make_mixup_fn(alpha)(tf.constant(images), tf.constant(targets), tf.constant(seed))
     return tuple(part.numpy() for part in made)
 
@@ -417,9 +423,9 @@ def mixed(images, targets, alpha, seed=SEED):
 @pytest.mark.parametrize("alpha", [0.001, 0.2, 1.0, 8.0])
 def test_mixup_gives_images_and_targets_the_same_parts_of_the_same_pair(alpha):
     many = 64
-    images = noise(many)
+    images = make_noise(many)
     # As many classes as images: the targets tell who was mixed with whom.
-    found, shares = mixed(images, one_hot(many, many), alpha)
+    found, shares = mix(images, one_hot(many, many), alpha)
     assert shares.dtype == found.dtype == np.float32
     assert (shares >= 0).all()
     np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
@@ -432,7 +438,7 @@ def test_mixup_gives_images_and_targets_the_same_parts_of_the_same_pair(alpha):
 def test_mixup_draws_a_part_from_beta_for_each_image(alpha):
     many = 1000
     images, targets = np.zeros((many, 1, 1, 1), np.float32), np.eye(many, dtype=np.float32)
-    parts = [np.diag(mixed(images, targets, alpha, (seed, 0))[1]) for seed in range(8)]
+    parts = [np.diag(mix(images, targets, alpha, (seed, 0))[1]) for seed in range(8)]
     own = np.concatenate(parts)
     expected = np.random.default_rng(0).beta(alpha, alpha, 1_000_000)
     levels = np.linspace(-0.025, 1.025, 22)
@@ -445,7 +451,7 @@ def test_mixup_draws_a_part_from_beta_for_each_image(alpha):
 def test_mixup_pairs_at_random_and_in_both_directions():
     many = 400
     images = np.zeros((many, 1, 1, 1), np.float32)
-    _, shares = mixed(images, np.eye(many, dtype=np.float32), 8.0)
+    _, shares = mix(images, np.eye(many, dtype=np.float32), 8.0)
     np.fill_diagonal(shares, 0)
     rows, partners = np.nonzero(shares)
     assert len(set(partners)) == len(partners) == len(rows) >= many - 6
@@ -453,16 +459,16 @@ def test_mixup_pairs_at_random_and_in_both_directions():
 
 
 def test_mixup_leaves_one_image_alone():
-    images, targets = noise(1), np.float32([[0.1, 0.2, 0.7]])
+    images, targets = make_noise(1), np.float32([[0.1, 0.2, 0.7]])
     for seed in range(20):
-        found = mixed(images, targets, 0.2, (seed, 1))
+        found = mix(images, targets, 0.2, (seed, 1))
         np.testing.assert_array_equal(found[0], images)
         np.testing.assert_array_equal(found[1], targets)
 
 
 def test_mixup_is_a_function_of_its_seed():
-    images, targets = noise(16), one_hot(16, 4)
-    first, again, other = (mixed(images, targets, 0.4, seed) for seed in (SEED, SEED, (3, 15)))
+    images, targets = make_noise(16), one_hot(16, 4)
+    first, again, other = (mix(images, targets, 0.4, seed) for seed in (SEED, SEED, (3, 15)))
     for one, same, different in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(one, same)
         assert not np.array_equal(one, different)

@@ -40,25 +40,25 @@ def make_loader(
     )
 
 
-def batches(loader, number=0):
+def load_batches(loader, number=0):
     return [(images.numpy(), labels.numpy()) for images, labels in loader.iterate_epoch(number)]
 
 
-def joined(loader, number=0):
-    parts = batches(loader, number)
+def load_epoch(loader, number=0):
+    parts = load_batches(loader, number)
     return np.concatenate([p for p, _ in parts]), np.concatenate([n for _, n in parts])
 
 
-def counted(images, labels):
+def count_rows(images, labels):
     """Whole rows, each with how often it comes."""
     return Counter((i.tobytes(), int(n)) for i, n in zip(images, labels, strict=True))
 
 
-def expected(rows, table=TABLE):
-    return counted(table[rows.pixels][..., None], rows.labels)
+def expected_rows(rows, table=TABLE):
+    return count_rows(table[rows.pixels][..., None], rows.labels)
 
 
-def order_of(rows, images, table=TABLE):
+def find_order(rows, images, table=TABLE):
     """The stored position of each image that was delivered."""
     position = {table[face].tobytes(): row for row, face in enumerate(rows.pixels)}
     return [position[image.tobytes()] for image in images]
@@ -110,8 +110,8 @@ class TestRows:
         loader = make_loader(either, **options)
         size = options.get("batch_size", 16)
         for number in range(3):
-            found = batches(loader, number)
-            assert sum((counted(*batch) for batch in found), Counter()) == expected(rows)
+            found = load_batches(loader, number)
+            assert sum((count_rows(*batch) for batch in found), Counter()) == expected_rows(rows)
             full, rest = divmod(ROWS, size)
             assert [len(n) for _, n in found] == [size] * full + [rest] * (rest > 0)
             assert loader.steps_per_epoch == len(found)
@@ -125,14 +125,14 @@ class TestRows:
     def test_without_shuffling_the_order_is_the_stored_one(self, either, rows, cache):
         loader = make_loader(either, 9, shuffle=False, cache_in_memory=cache)
         for number in (0, 1):
-            images, labels = joined(loader, number)
+            images, labels = load_epoch(loader, number)
             np.testing.assert_array_equal(images, TABLE[rows.pixels][..., None])
             np.testing.assert_array_equal(labels, rows.labels)
 
     def test_dataset_is_the_same_pass(self, dataset):
         loader = make_loader(dataset)
         found = [(i.numpy(), n.numpy()) for i, n in loader.make_tf_dataset(3)]
-        for one, other in zip(found, batches(loader, 3), strict=True):
+        for one, other in zip(found, load_batches(loader, 3), strict=True):
             np.testing.assert_array_equal(one[0], other[0])
             np.testing.assert_array_equal(one[1], other[1])
         images, labels = loader.make_tf_dataset(0).element_spec
@@ -148,7 +148,7 @@ class TestRows:
         folder = write_dataset(tmp_path, parts)
         for split, part in parts.items():
             loader = make_loader(folder, split=split)
-            assert counted(*joined(loader)) == expected(part)
+            assert count_rows(*load_epoch(loader)) == expected_rows(part)
             assert loader.row_count == len(part.labels)
 
     def test_files_that_the_manifest_does_not_name_are_ignored(self, rows, write_dataset, tmp_path):
@@ -162,15 +162,15 @@ class TestRows:
         (folder / "extra.parquet").write_bytes(first.read_bytes())
         for shards in (1, 2):
             parts = [make_loader(folder, shard=shard, shards=shards) for shard in range(shards)]
-            found = sum((counted(*joined(loader)) for loader in parts), Counter())
-            assert found == expected(rows)
+            found = sum((count_rows(*load_epoch(loader)) for loader in parts), Counter())
+            assert found == expected_rows(rows)
 
     @pytest.mark.parametrize(
         "name", ["with space", "50% off %41", "a+b=c&d", "a:b", "für", "[a]*", "~"]
     )
     def test_a_folder_may_have_almost_any_name(self, rows, write_dataset, tmp_path, name):
         folder = write_dataset(tmp_path / name, {"train": rows})
-        assert counted(*joined(make_loader(folder))) == expected(rows)
+        assert count_rows(*load_epoch(make_loader(folder))) == expected_rows(rows)
         assert make_loader(folder, shards=3, shard=2).row_count < ROWS
 
     @pytest.mark.parametrize(("name", "letter"), [("a#b", "#"), ("what?", "?")])
@@ -186,7 +186,7 @@ class TestRows:
         monkeypatch.chdir(dataset.parent)
         loader = make_loader(Path(dataset.name))
         monkeypatch.chdir("/")
-        assert counted(*joined(loader)) == expected(rows)
+        assert count_rows(*load_epoch(loader)) == expected_rows(rows)
 
 
 class TestOrder:
@@ -195,20 +195,22 @@ class TestOrder:
     def test_follows_from_seed_and_epoch(self, dataset, cache, buffer):
         make = functools.partial(make_loader, dataset, cache_in_memory=cache, shuffle_buffer=buffer)
         loader = make(seed=5)
-        first, second = joined(loader, 0), joined(loader, 1)
+        first, second = load_epoch(loader, 0), load_epoch(loader, 1)
         # Whatever was read before, and in whatever loader.
-        for again in (joined(loader, 0), joined(make(seed=5), 0)):
+        for again in (load_epoch(loader, 0), load_epoch(make(seed=5), 0)):
             np.testing.assert_array_equal(again[0], first[0])
             np.testing.assert_array_equal(again[1], first[1])
-        np.testing.assert_array_equal(joined(make(seed=5), 1)[0], second[0])
-        others = [second[0], joined(make(seed=6), 0)[0], joined(make(seed=6), 1)[0]]
+        np.testing.assert_array_equal(load_epoch(make(seed=5), 1)[0], second[0])
+        others = [second[0], load_epoch(make(seed=6), 0)[0], load_epoch(make(seed=6), 1)[0]]
         orders = {images.tobytes() for images in [first[0], *others]}
         assert len(orders) == 4
 
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     def test_is_far_from_the_stored_one(self, dataset, rows, options):
         for number in range(3):
-            order = np.array(order_of(rows, joined(make_loader(dataset, **options), number)[0]))
+            order = np.array(
+                find_order(rows, load_epoch(make_loader(dataset, **options), number)[0])
+            )
             # A random permutation of n moves a row by n / 3 on average: here 38.
             assert np.abs(order - np.arange(ROWS)).mean() > 25
             neighbours = np.abs(np.diff(order)) == 1
@@ -216,8 +218,8 @@ class TestOrder:
             assert abs(np.corrcoef(order, np.arange(ROWS))[0, 1]) < 0.4
 
     def test_a_small_buffer_mixes_row_groups(self, dataset, rows):
-        images, _ = joined(make_loader(dataset, shuffle_buffer=48))
-        order = np.array(order_of(rows, images))
+        images, _ = load_epoch(make_loader(dataset, shuffle_buffer=48))
+        order = np.array(find_order(rows, images))
         group = np.repeat(np.arange(9), [16, 16, 7, 16, 16, 16, 3, 16, 9])[order]
         in_batch = [len(set(group[i : i + 16])) for i in range(0, ROWS - 16, 16)]
         assert min(in_batch) >= 2
@@ -226,13 +228,13 @@ class TestOrder:
     def test_row_groups_come_in_another_order_each_epoch(self, dataset, rows):
         # A buffer of a batch mixes within the batch alone: what is left is the order of groups.
         loader = make_loader(dataset, 1, shuffle_buffer=1)
-        firsts = {order_of(rows, joined(loader, number)[0])[0] for number in range(6)}
+        firsts = {find_order(rows, load_epoch(loader, number)[0])[0] for number in range(6)}
         assert len(firsts) > 1
 
     def test_not_shuffled_takes_no_seed(self, dataset):
-        one = joined(make_loader(dataset, shuffle=False, seed=1), 0)[0]
+        one = load_epoch(make_loader(dataset, shuffle=False, seed=1), 0)[0]
         np.testing.assert_array_equal(
-            one, joined(make_loader(dataset, shuffle=False, seed=2), 1)[0]
+            one, load_epoch(make_loader(dataset, shuffle=False, seed=2), 1)[0]
         )
 
 
@@ -246,13 +248,13 @@ class TestPixels:
             folder = write_dataset(
                 tmp_path / dtype, {"train": rows}, dtype=dtype, normalization=NORMALIZATIONS[kind]
             )
-            images, labels = joined(make_loader(folder, shuffle=False))
+            images, labels = load_epoch(make_loader(folder, shuffle=False))
             # Bits, not values: -0.0 is not 0.0.
             np.testing.assert_array_equal(
                 images.view(np.uint32), table[rows.pixels][..., None].view(np.uint32)
             )
             np.testing.assert_array_equal(labels, rows.labels)
-            found[dtype] = batches(make_loader(folder, seed=3), 2)
+            found[dtype] = load_batches(make_loader(folder, seed=3), 2)
             raw = np.concatenate(
                 [pixels for pixels, _ in make_loader(folder).iterate_stored_rows([])]
             )
@@ -306,19 +308,19 @@ class TestShards:
         loaders = [make_loader(dataset, shard=s, shards=shards, **options) for s in range(shards)]
         assert sum(loader.row_count for loader in loaders) == ROWS
         for number in (0, 1):
-            parts = [batches(loader, number) for loader in loaders]
+            parts = [load_batches(loader, number) for loader in loaders]
             for loader, part in zip(loaders, parts, strict=True):
                 sizes = [len(labels) for _, labels in part]
                 assert sum(sizes) == loader.row_count
                 # Whatever a shard holds, it takes part in every step, with nearly as much.
                 assert len(sizes) == loader.steps_per_epoch == loaders[0].steps_per_epoch
                 assert max(sizes) - min(sizes) <= 1
-            found = sum((counted(*batch) for part in parts for batch in part), Counter())
-            assert found == expected(rows)
+            found = sum((count_rows(*batch) for part in parts for batch in part), Counter())
+            assert found == expected_rows(rows)
 
     def test_a_shard_has_the_same_rows_each_epoch(self, dataset):
         loader = make_loader(dataset, shard=1, shards=4)
-        assert counted(*joined(loader, 0)) == counted(*joined(loader, 1))
+        assert count_rows(*load_epoch(loader, 0)) == count_rows(*load_epoch(loader, 1))
 
     def test_raw_of_a_shard(self, dataset, rows):
         found = Counter()
@@ -326,17 +328,19 @@ class TestShards:
             for pixels, others in make_loader(dataset, shard=shard, shards=2).iterate_stored_rows(
                 [schema.LABEL]
             ):
-                found += counted(TABLE[pixels], others[schema.LABEL])
-        assert found == expected(rows)
+                found += count_rows(TABLE[pixels], others[schema.LABEL])
+        assert found == expected_rows(rows)
 
     def test_many_files(self, rows, write_dataset, tmp_path):
         # Twelve files: the tenth stands after the ninth, not after the first.
         layout = [[10 - number % 2] for number in range(12)] + [[10]]
         folder = write_dataset(tmp_path, {"train": rows}, layout=layout)
         loaders = [make_loader(folder, shard=s, shards=5, shuffle=False) for s in range(5)]
-        assert sum((counted(*joined(loader)) for loader in loaders), Counter()) == expected(rows)
+        assert sum(
+            (count_rows(*load_epoch(loader)) for loader in loaders), Counter()
+        ) == expected_rows(rows)
         np.testing.assert_array_equal(
-            joined(make_loader(folder, shuffle=False))[0], TABLE[rows.pixels][..., None]
+            load_epoch(make_loader(folder, shuffle=False))[0], TABLE[rows.pixels][..., None]
         )
 
     def test_have_as_many_steps_as_one_would(self, dataset):
@@ -350,15 +354,15 @@ class TestShards:
             return images * 0 + tf.cast(seed[0], tf.float32), labels
 
         loaders = [make_loader(dataset, shard=s, shards=2, transform=drawn) for s in range(2)]
-        one, other = (batches(loader)[0][0].ravel()[0] for loader in loaders)
+        one, other = (load_batches(loader)[0][0].ravel()[0] for loader in loaders)
         assert one != other
         # The first as one that is alone: a run of one worker is what it was.
-        assert one == batches(make_loader(dataset, transform=drawn))[0][0].ravel()[0]
+        assert one == load_batches(make_loader(dataset, transform=drawn))[0][0].ravel()[0]
 
     def test_go_on_in_the_middle_of_an_epoch(self, dataset):
         loader = make_loader(dataset, batch_size=20, shard=1, shards=2)
         rest = [labels.numpy() for _, labels in loader.open_epoch(0, skip_batches=2).batches]
-        whole = [labels for _, labels in batches(loader)]
+        whole = [labels for _, labels in load_batches(loader)]
         assert [part.tolist() for part in rest] == [part.tolist() for part in whole[2:]]
 
     @pytest.mark.parametrize("cache", [False, True])
@@ -367,13 +371,13 @@ class TestShards:
         options = {"batch_size": 10, "shuffle": False, "cache_in_memory": cache}
         loaders = [make_loader(dataset, shard=s, shards=10, **options) for s in range(10)]
         assert loaders[9].row_count == 0
-        parts = [joined(loader) for loader in loaders]
+        parts = [load_epoch(loader) for loader in loaders]
         assert all(len(labels) >= 12 == loaders[0].steps_per_epoch for _, labels in parts)
         real = [
             (images[labels != PADDING_LABEL], labels[labels != PADDING_LABEL])
             for images, labels in parts
         ]
-        assert sum((counted(*part) for part in real), Counter()) == expected(rows)
+        assert sum((count_rows(*part) for part in real), Counter()) == expected_rows(rows)
         assert (parts[9][1] == PADDING_LABEL).all()
 
     def test_that_train_on_fewer_rows_than_steps(self, dataset):
@@ -389,28 +393,28 @@ class TestCache:
     def test_needs_the_files_for_the_first_pass_alone(self, rows, write_dataset, tmp_path):
         folder = write_dataset(tmp_path, {"train": rows})
         loader = make_loader(folder, cache_in_memory=True)
-        first = joined(loader, 0)
+        first = load_epoch(loader, 0)
         for path in (folder / "split=train").iterdir():
             path.unlink()
-        assert counted(*joined(loader, 1)) == expected(rows)
-        np.testing.assert_array_equal(joined(loader, 0)[0], first[0])
+        assert count_rows(*load_epoch(loader, 1)) == expected_rows(rows)
+        np.testing.assert_array_equal(load_epoch(loader, 0)[0], first[0])
 
     def test_a_pass_that_was_abandoned_leaves_no_torn_cache(self, dataset, rows):
         loader = make_loader(dataset, 4, cache_in_memory=True)
         passing = loader.iterate_epoch(0)
         next(passing)
         passing.close()
-        assert counted(*joined(loader, 0)) == expected(rows)
+        assert count_rows(*load_epoch(loader, 0)) == expected_rows(rows)
 
     def test_a_pass_that_failed_is_not_kept(self, rows, write_dataset, tmp_path):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(1))
         loader = make_loader(folder, cache_in_memory=True)
         for number in (0, 1):
             with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
-                joined(loader, number)
+                load_epoch(loader, number)
 
 
-def claim(more):
+def claim_rows(more):
     """A manifest that counts some rows more in the second file than it has."""
 
     def change(file):
@@ -432,7 +436,7 @@ class TestDamage:
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     @pytest.mark.parametrize("more", [1, -1])
     def test_another_number_of_rows(self, rows, write_dataset, tmp_path, more, options, read):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(more))
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(more))
         loader = make_loader(folder, **options)
         message = (
             f"{folder}: an epoch of the train split delivered 115 rows,"
@@ -448,11 +452,11 @@ class TestDamage:
             assert one_line(error) == message
 
     def test_another_number_of_rows_shows_when_the_epoch_ends(self, rows, write_dataset, tmp_path):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(1))
         passing = make_loader(folder, 23, shuffle=False).iterate_epoch(0)
         found = [next(passing) for _ in range(ROWS // 23)]
-        rows_of = (counted(images.numpy(), labels.numpy()) for images, labels in found)
-        assert sum(rows_of, Counter()) == expected(rows)
+        rows_of = (count_rows(images.numpy(), labels.numpy()) for images, labels in found)
+        assert sum(rows_of, Counter()) == expected_rows(rows)
         with pytest.raises(DatasetError):
             next(passing)
 
@@ -583,22 +587,22 @@ class TestDamage:
             make_loader(tmp_path)
 
 
-def running():
+def running_threads():
     """The threads that Python started; those of TensorFlow that pass through it stay known."""
     dummy = threading._DummyThread
     return {thread for thread in threading.enumerate() if not isinstance(thread, dummy)}
 
 
-def none_left(before):
+def wait_until_stopped(before):
     """Whether, before long, no other threads run than before."""
     for _ in range(100):
-        if running() <= before:
+        if running_threads() <= before:
             return True
         time.sleep(0.05)
     return False
 
 
-def descriptors():
+def count_descriptors():
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
@@ -613,7 +617,7 @@ class TestThreads:
     @pytest.mark.parametrize("read", ["epoch", "dataset", "raw"])
     def test_an_abandoned_pass_leaves_none(self, long_dataset, read, options):
         loader = make_loader(long_dataset, 1, shuffle_buffer=4, **options)
-        before = running()
+        before = running_threads()
         passes = {
             "epoch": lambda: loader.iterate_epoch(0),
             "dataset": lambda: iter(loader.make_tf_dataset(0)),
@@ -624,29 +628,29 @@ class TestThreads:
             next(passing)
             next(passing)
             del passing
-            assert none_left(before)
+            assert wait_until_stopped(before)
 
     @pytest.mark.parametrize("deterministic", [True, False])
     def test_a_whole_pass_leaves_none(self, dataset, deterministic):
         loader = make_loader(dataset, deterministic=deterministic)
-        before = running()
-        joined(loader)
-        assert none_left(before)
+        before = running_threads()
+        load_epoch(loader)
+        assert wait_until_stopped(before)
 
     def test_a_pass_that_failed_leaves_none(self, rows, write_dataset, tmp_path):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim(1))
-        before = running()
+        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(1))
+        before = running_threads()
         with pytest.raises(DatasetError):
-            joined(make_loader(folder))
-        assert none_left(before)
+            load_epoch(make_loader(folder))
+        assert wait_until_stopped(before)
 
     def test_many_passes_leave_no_open_files(self, dataset):
         loader = make_loader(dataset)
-        joined(loader)
-        before = descriptors()
+        load_epoch(loader)
+        before = count_descriptors()
         for number in range(5):
-            joined(loader, number)
-        assert descriptors() <= before + 2
+            load_epoch(loader, number)
+        assert count_descriptors() <= before + 2
 
 
 def test_the_layout_is_what_these_tests_say(dataset, rows):
@@ -671,24 +675,24 @@ class TestSoftLabels:
 
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     def test_come_with_their_images(self, rows, voted, votes, options):
-        images, given = joined(make_loader(voted, soft_labels=True, **options))
-        order = order_of(rows, images)
+        images, given = load_epoch(make_loader(voted, soft_labels=True, **options))
+        order = find_order(rows, images)
         assert sorted(order) == list(range(ROWS))
         assert given.dtype == np.float32
         assert np.array_equal(given, votes[order])
 
     def test_only_where_they_are_asked_for(self, rows, voted, dataset):
-        images, labels = joined(make_loader(voted))
-        assert counted(images, labels) == expected(rows)
-        images, labels = joined(make_loader(dataset, soft_labels=True))
-        assert counted(images, labels) == expected(rows)
+        images, labels = load_epoch(make_loader(voted))
+        assert count_rows(images, labels) == expected_rows(rows)
+        images, labels = load_epoch(make_loader(dataset, soft_labels=True))
+        assert count_rows(images, labels) == expected_rows(rows)
 
 
 class TestSkip:
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"shuffle": False}])
     @pytest.mark.parametrize("skip", [0, 1, 3, 7])
     def test_goes_on_where_another_pass_stopped(self, dataset, options, skip):
-        whole = batches(make_loader(dataset, **options), 2)
+        whole = load_batches(make_loader(dataset, **options), 2)
         epoch = make_loader(dataset, **options).open_epoch(2, skip_batches=skip)
         rest = [(images.numpy(), labels.numpy()) for images, labels in epoch.batches]
         epoch.finish()
@@ -714,8 +718,8 @@ class TestTransform:
         return make_loader(dataset, transform=change, seed=seed)
 
     def test_sees_pixels_and_is_normalised_afterwards(self, rows, dataset):
-        images, changed = joined(self.make_recording_loader(dataset))
-        plain, labels = joined(make_loader(dataset))
+        images, changed = load_epoch(self.make_recording_loader(dataset))
+        plain, labels = load_epoch(make_loader(dataset))
         # Normalised: (x - 128) / 128.
         np.testing.assert_allclose(images, ((plain * 128 + 128) / 2 - 128) / 128, atol=1e-6)
         assert changed[:, 0].tolist() == labels.tolist()

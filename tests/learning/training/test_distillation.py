@@ -19,7 +19,7 @@ from fer_pipeline.pipelines.train import train
 SIZE = 16
 
 
-def chosen(*overrides, seed=0):
+def make_config(*overrides, seed=0):
     return load_config(
         None,
         [
@@ -29,7 +29,7 @@ def chosen(*overrides, seed=0):
     )
 
 
-def taught_by(*teachers, weight=0.7):
+def distillation_overrides(*teachers, weight=0.7):
     names = json.dumps([str(teacher) for teacher in teachers])
     return [f"training.distillation.teachers={names}", f"training.distillation.weight={weight}"]
 
@@ -38,11 +38,11 @@ def taught_by(*teachers, weight=0.7):
 def mistaken(bright_and_dark, write_dataset, tmp_path_factory):
     """The easy dataset with each label taken for the next one, in a cycle."""
 
-    def relabelled(rows, seed):
+    def shift_labels(rows, seed):
         given = bright_and_dark(rows, seed)
         return type(given)(given.pixels, (given.labels + 1) % 3)
 
-    splits = {name: relabelled(n, 10 + n) for name, n in (("train", 115), ("validation", 40))}
+    splits = {name: shift_labels(n, 10 + n) for name, n in (("train", 115), ("validation", 40))}
     return write_dataset(tmp_path_factory.mktemp("mistaken"), splits)
 
 
@@ -52,7 +52,7 @@ def teachers(easy_dataset, mistaken, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     found = []
     for name, data in (("right", easy_dataset), ("wrong", mistaken)):
-        info = train(str(data), str(folder / name), chosen())
+        info = train(str(data), str(folder / name), make_config())
         assert info.best_accuracy > 0.9
         found.append(folder / name)
     return found
@@ -64,7 +64,7 @@ def load_validation_batch(folder):
     return images, labels
 
 
-def guesses(run, dataset):
+def predict_validation(run, dataset):
     images, labels = load_validation_batch(dataset)
     model = TrainedModel.open(run).load_network()
     normalized = keras.Model(model.get_layer("normalization").output, model.output)
@@ -73,7 +73,7 @@ def guesses(run, dataset):
 
 class TestTeachers:
     def test_answer_in_turn(self, easy_dataset, teachers):
-        settings = load_config(None, taught_by(*teachers)).training.distillation
+        settings = load_config(None, distillation_overrides(*teachers)).training.distillation
         loaded = distillation.load_teachers(settings, StoredDataset.open(easy_dataset))
         images, _ = load_validation_batch(easy_dataset)
         models = [TrainedModel.open(folder).load_network() for folder in teachers]
@@ -94,12 +94,14 @@ class TestTeachers:
         )
 
     def test_that_have_no_say_change_no_bit(self, easy_dataset, teachers, tmp_path):
-        alone = train(str(easy_dataset), str(tmp_path / "alone"), chosen("training.epochs=2"))
+        alone = train(str(easy_dataset), str(tmp_path / "alone"), make_config("training.epochs=2"))
         heard = train(
             str(easy_dataset),
             str(tmp_path / "heard"),
-            chosen(
-                "training.epochs=2", "training.label_smoothing=0", *taught_by(*teachers, weight=0)
+            make_config(
+                "training.epochs=2",
+                "training.label_smoothing=0",
+                *distillation_overrides(*teachers, weight=0),
             ),
         )
         weights = [
@@ -117,19 +119,23 @@ class TestPupil:
         shares = {}
         for weight in (0.1, 0.9):
             run = tmp_path / str(weight)
-            settings = chosen(
-                "training.select_best_by=last", *taught_by(teachers[1], weight=weight), seed=1
+            settings = make_config(
+                "training.select_best_by=last",
+                *distillation_overrides(teachers[1], weight=weight),
+                seed=1,
             )
             train(str(easy_dataset), str(run), settings)
-            said, labels = guesses(run, easy_dataset)
-            shares[weight] = ((said == labels).mean(), (said == (labels + 1) % 3).mean())
+            predicted, labels = predict_validation(run, easy_dataset)
+            shares[weight] = ((predicted == labels).mean(), (predicted == (labels + 1) % 3).mean())
         assert shares[0.1][0] > 0.8
         assert shares[0.9][1] > 0.8
 
     def test_says_who_taught_it(self, easy_dataset, teachers, tmp_path):
         run = tmp_path / "run"
         info = train(
-            str(easy_dataset), str(run), chosen("training.epochs=1", *taught_by(*teachers))
+            str(easy_dataset),
+            str(run),
+            make_config("training.epochs=1", *distillation_overrides(*teachers)),
         )
         assert info.teachers == [TrainedModel.open(folder).info.sha256 for folder in teachers]
         written = load_config(run / "config.yaml").training.distillation
@@ -137,20 +143,22 @@ class TestPupil:
 
 
 class TestRefusals:
-    def refused(self, dataset, tmp_path, *overrides, kind=ConfigError):
+    def get_refusal(self, dataset, tmp_path, *overrides, kind=ConfigError):
         with pytest.raises(kind) as error:
-            train(str(dataset), str(tmp_path / "run"), chosen(*overrides))
+            train(str(dataset), str(tmp_path / "run"), make_config(*overrides))
         assert not (tmp_path / "run").exists()
         return str(error.value)
 
     def test_a_teacher_that_is_not_there(self, easy_dataset, tmp_path):
         missing = tmp_path / "missing"
-        message = self.refused(easy_dataset, tmp_path, *taught_by(missing), kind=RunError)
+        message = self.get_refusal(
+            easy_dataset, tmp_path, *distillation_overrides(missing), kind=RunError
+        )
         assert message.startswith(f"{missing}: no such folder")
 
     def test_a_teacher_of_other_images(self, easy_dataset, tmp_path):
         # The package's own takes 48x48, and knows seven classes.
-        message = self.refused(easy_dataset, tmp_path, *taught_by("compact"))
+        message = self.get_refusal(easy_dataset, tmp_path, *distillation_overrides("compact"))
         assert message.startswith("training.distillation.teachers: compact ")
         assert " different classes, image size than the dataset" in message
 

@@ -29,7 +29,7 @@ def batches(tmp_path_factory):
     return path
 
 
-def free_ports(count):
+def find_free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -39,7 +39,7 @@ def free_ports(count):
     return ports
 
 
-def started(command, **streams):
+def start_process(command, **streams):
     """A worker, as a process."""
     return subprocess.Popen(
         [sys.executable, *command],
@@ -50,12 +50,12 @@ def started(command, **streams):
     )
 
 
-def trained(count, batches, folder):
+def train_workers(count, batches, folder):
     """What each of so many workers ends with."""
-    addresses = json.dumps([f"127.0.0.1:{port}" for port in free_ports(count)])
+    addresses = json.dumps([f"127.0.0.1:{port}" for port in find_free_ports(count)])
     folder.mkdir()
     processes = [
-        started([str(WORKER), str(n), addresses, str(folder / f"{n}.npz"), str(batches)])
+        start_process([str(WORKER), str(n), addresses, str(folder / f"{n}.npz"), str(batches)])
         for n in range(count)
     ]
     try:
@@ -71,8 +71,8 @@ def trained(count, batches, folder):
 @pytest.mark.slow
 def test_two_workers_make_the_steps_of_one(batches, tmp_path):
     """With BatchNorm, momentum, weight decay, clipping, weighted classes and an averaged model."""
-    (alone,) = trained(1, batches, tmp_path / "one")
-    both = trained(2, batches, tmp_path / "two")
+    (alone,) = train_workers(1, batches, tmp_path / "one")
+    both = train_workers(2, batches, tmp_path / "two")
     assert alone["losses"].shape == (STEPS,)
     assert alone["losses"][-5:].mean() < 0.8 * alone["losses"][:5].mean()
     for worker in both:
@@ -104,16 +104,16 @@ except WorkerLostError as error:
 """
 
 
-def patient(number, addresses, *, meets=120, waits=600):
+def start_summing_worker(number, addresses, *, meets=120, waits=600):
     command = ["-c", PATIENT, *map(str, (number, meets, waits)), *addresses]
-    return started(command, stdout=subprocess.PIPE)
+    return start_process(command, stdout=subprocess.PIPE)
 
 
 @pytest.mark.slow
 class TestNothingHangs:
     def test_where_a_worker_never_comes(self):
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-        with patient(0, addresses, meets=5) as alone:
+        addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
+        with start_summing_worker(0, addresses, meets=5) as alone:
             try:
                 out, said = alone.communicate(timeout=100)
             finally:
@@ -122,10 +122,10 @@ class TestNothingHangs:
         assert "Timeout (0:00:05)!" in said
 
     def test_where_a_worker_stands_still(self):
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
         with (
-            patient(0, addresses, waits=5) as first,
-            patient(1, addresses, waits=5) as second,
+            start_summing_worker(0, addresses, waits=5) as first,
+            start_summing_worker(1, addresses, waits=5) as second,
         ):
             try:
                 assert first.stdout.readline()
@@ -142,8 +142,8 @@ class TestNothingHangs:
 @pytest.mark.slow
 def test_waiting_costs_no_threads():
     """A limit of TensorFlow's own to each sum would keep a thread for it until it is over."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    with patient(0, addresses) as first, patient(1, addresses) as second:
+    addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
+    with start_summing_worker(0, addresses) as first, start_summing_worker(1, addresses) as second:
         try:
             threads = [int(first.stdout.readline()) for _ in range(500)]
         finally:

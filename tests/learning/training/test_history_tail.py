@@ -8,7 +8,7 @@ from fer_pipeline.learning.training.history import History, ValidationRound
 from fer_pipeline.learning.training.loggers import history_tail
 
 
-def round_of(step):
+def make_round(step):
     return ValidationRound(
         step=step,
         epoch=step,
@@ -23,10 +23,10 @@ def round_of(step):
     )
 
 
-def write(path, rounds):
+def write_history(path, rounds):
     history = History.create(path)
     for step in range(rounds):
-        history.add(round_of(step))
+        history.add(make_round(step))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_each_round_is_told_once(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
     with history_tail.tail_history(first, last):
-        write(first, rounds=3)
+        write_history(first, rounds=3)
         # As at the end of a run.
         first.replace(last)
     # The first round comes before any step.
@@ -49,9 +49,9 @@ def test_each_round_is_told_once(files, caplog):
 def test_of_a_run_that_goes_on_only_what_is_new_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
-    write(first, rounds=3)
+    write_history(first, rounds=3)
     with history_tail.tail_history(first, last, known_rounds=3):
-        write(first, rounds=5)
+        write_history(first, rounds=5)
         first.replace(last)
     assert len(caplog.messages) == 2
     assert caplog.messages[0].startswith("step 3")
@@ -60,7 +60,7 @@ def test_of_a_run_that_goes_on_only_what_is_new_is_told(files, caplog):
 def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, caplog):
     _, last = files
     caplog.set_level(logging.INFO)
-    write(last, rounds=5)
+    write_history(last, rounds=5)
     with pytest.raises(ValueError, match="fails"), history_tail.tail_history(*files):
         raise ValueError("fails")
     assert not caplog.messages
@@ -69,8 +69,8 @@ def test_of_a_run_that_fails_before_its_first_round_no_older_one_is_told(files, 
 def test_of_a_run_that_is_replaced_none_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
-    write(last, rounds=5)
+    write_history(last, rounds=5)
     with history_tail.tail_history(first, last):
-        write(first, rounds=2)
+        write_history(first, rounds=2)
         first.replace(last)
     assert len(caplog.messages) == 1

@@ -157,7 +157,7 @@ class TestMovingAverage:
         assert average.averages == []
 
 
-def step_of(gradient, **chosen):
+def apply_first_step(gradient, **chosen):
     """What a first step makes of a kernel of ones and a bias of ones."""
     layer = keras.layers.Dense(2)
     layer.build((None, 2))
@@ -184,26 +184,28 @@ class TestOptimizer:
         ],
     )
     def test_a_first_step(self, name, length):
-        kernel, bias = step_of(2.0, name=name, learning_rate=0.1)
+        kernel, bias = apply_first_step(2.0, name=name, learning_rate=0.1)
         np.testing.assert_allclose(kernel, 1 - length, atol=1e-5)
         np.testing.assert_allclose(bias, 1 - length, atol=1e-5)
 
     def test_nesterov(self):
-        kernel, _ = step_of(2.0, name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True)
+        kernel, _ = apply_first_step(
+            2.0, name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True
+        )
         np.testing.assert_allclose(kernel, 1 - 0.1 * (2 + 0.9 * 2), atol=1e-6)
 
     @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
     def test_weight_decay_is_decoupled_and_leaves_biases(self, name):
-        kernel, bias = step_of(0.0, name=name, learning_rate=0.1, weight_decay=0.5)
+        kernel, bias = apply_first_step(0.0, name=name, learning_rate=0.1, weight_decay=0.5)
         np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5, atol=1e-6)
         np.testing.assert_allclose(bias, 1, atol=1e-6)
 
     def test_a_gradient_is_clipped_by_the_norm_of_all(self):
-        kernel, bias = step_of(2.0, name="sgd", learning_rate=1.0, global_clipnorm=0.5)
+        kernel, bias = apply_first_step(2.0, name="sgd", learning_rate=1.0, global_clipnorm=0.5)
         # Six numbers, each 2: their norm is 2 * sqrt(6).
         np.testing.assert_allclose(kernel, 1 - 0.5 / math.sqrt(6), rtol=1e-5)
         np.testing.assert_allclose(bias, 1 - 0.5 / math.sqrt(6), rtol=1e-5)
-        kernel, _ = step_of(0.01, name="sgd", learning_rate=1.0, global_clipnorm=0.5)
+        kernel, _ = apply_first_step(0.01, name="sgd", learning_rate=1.0, global_clipnorm=0.5)
         np.testing.assert_allclose(kernel, 0.99, rtol=1e-6)
 
     @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ class TestOptimizer:
 
 
 class TestSchedule:
-    def rates(self, schedule, steps=100, steps_per_epoch=10):
+    def learning_rates(self, schedule, steps=100, steps_per_epoch=10):
         optimizer = optimizers.make_optimizer(
             OptimizerConfig(learning_rate=0.5), schedule, steps, steps_per_epoch
         )
@@ -238,23 +240,25 @@ class TestSchedule:
         return np.array(found)
 
     def test_constant(self):
-        assert set(self.rates(ScheduleConfig())) == {0.5}
+        assert set(self.learning_rates(ScheduleConfig())) == {0.5}
 
     def test_cosine_with_warm_up(self):
-        rates = self.rates(ScheduleConfig(kind="cosine", warmup_epochs=2, min_learning_rate=0.01))
+        rates = self.learning_rates(
+            ScheduleConfig(kind="cosine", warmup_epochs=2, min_learning_rate=0.01)
+        )
         np.testing.assert_allclose(rates[:20], 0.5 * np.arange(20) / 20, rtol=1e-5)
         passed = np.arange(80) / 80
         expected = 0.01 + (0.5 - 0.01) * (1 + np.cos(math.pi * passed)) / 2
         np.testing.assert_allclose(rates[20:], expected, rtol=1e-4)
 
     def test_cosine(self):
-        rates = self.rates(ScheduleConfig(kind="cosine"))
+        rates = self.learning_rates(ScheduleConfig(kind="cosine"))
         np.testing.assert_allclose(
             rates, 0.25 * (1 + np.cos(math.pi * np.arange(100) / 100)), atol=1e-6
         )
 
     def test_constant_after_warm_up(self):
-        rates = self.rates(ScheduleConfig(warmup_epochs=1.5))
+        rates = self.learning_rates(ScheduleConfig(warmup_epochs=1.5))
         np.testing.assert_allclose(rates[:15], 0.5 * np.arange(15) / 15, rtol=1e-5)
         np.testing.assert_allclose(rates[15:], 0.5, rtol=1e-6)
 

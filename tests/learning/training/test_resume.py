@@ -81,11 +81,11 @@ def network(tmp_path_factory):
     sys.path.remove(str(folder))
 
 
-def chosen(*overrides):
+def make_config(*overrides):
     return load_config(None, [*EVERYTHING, *overrides])
 
 
-def arguments(*overrides):
+def make_arguments(*overrides):
     return [f"--set={one}" for one in (*EVERYTHING, *overrides)]
 
 
@@ -93,15 +93,15 @@ def arguments(*overrides):
 def whole(easy_dataset, tmp_path_factory, network):
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, train(str(easy_dataset), str(folder), chosen())
+    return folder, train(str(easy_dataset), str(folder), make_config())
 
 
-def own(run):
+def load_own_config(run):
     """The configuration that a run is resumed with where none is given."""
     return load_run_config(str(run), None, [], resume=True)
 
 
-def outputs(folder):
+def read_outputs(folder):
     """What two equal runs have in common, to the last bit; a .keras file holds the time."""
     names = ("history.csv", "model.weights.h5", "accuracy.png", "config.yaml")
     files = {path.name for path in folder.iterdir()}
@@ -116,7 +116,7 @@ class Killed(BaseException):
 
 
 @contextlib.contextmanager
-def killed(after):
+def kill_after(after):
     """Ends what is run within after so many checkpoints, if it gets so far."""
     write, left = checkpoint.write_checkpoint, [after]
 
@@ -140,7 +140,7 @@ def change_state(path, **fields):
 
 
 @contextlib.contextmanager
-def beginning_fails():
+def fail_before_first_step():
     """Ends what is run within before its first step."""
 
     def end(*arguments, **options):
@@ -159,98 +159,102 @@ class TestResumed:
         # One checkpoint after another is the last that a process makes.
         processes = 0
         while not (run / "model.json").exists():
-            with killed(after=1):
-                train(str(easy_dataset), str(run), chosen(), resume=processes > 0)
+            with kill_after(after=1):
+                train(str(easy_dataset), str(run), make_config(), resume=processes > 0)
             processes += 1
         # Steps 3, 5, 9, 10, ...: every 3 steps, at the end of each epoch of 5 and of each round.
         due = {step for step in range(1, 31) if step % 3 == 0 or step % 5 == 0 or step % 4 == 0}
         assert processes == len(due) + 1
-        assert outputs(run) == outputs(folder)
+        assert read_outputs(run) == read_outputs(folder)
 
     def test_in_the_middle_of_restarts(self, easy_dataset, tmp_path):
-        settings = chosen("training.restarts=3", "training.epochs=2")
+        settings = make_config("training.restarts=3", "training.epochs=2")
         whole = train(str(easy_dataset), str(tmp_path / "whole"), settings)
         run = tmp_path / "run"
         for after in (2, 6, 7):
-            with killed(after):
+            with kill_after(after):
                 train(str(easy_dataset), str(run), settings, resume=run.exists())
-        found = train(str(easy_dataset), str(run), own(run), resume=True)
-        assert outputs(run) == outputs(tmp_path / "whole")
+        found = train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+        assert read_outputs(run) == read_outputs(tmp_path / "whole")
         assert found.best_restart == whole.best_restart
         rows = (run / "history.csv").read_text().splitlines()[1:]
         assert [row.split(",")[-2] for row in rows] == [t for t in "012" for _ in range(4)]
 
     def test_that_was_stopped_early(self, easy_dataset, tmp_path):
         # It stops in its third round; a process that takes it up there makes no further step.
-        early = chosen("training.early_stopping.patience=1", "training.early_stopping.min_delta=99")
+        early = make_config(
+            "training.early_stopping.patience=1", "training.early_stopping.min_delta=99"
+        )
         train(str(easy_dataset), str(tmp_path / "whole"), early)
         rows = (tmp_path / "whole" / "history.csv").read_text().splitlines()
         assert len(rows) == 4
         run = tmp_path / "run"
-        with killed(after=4):
+        with kill_after(after=4):
             train(str(easy_dataset), str(run), early)
         train(str(easy_dataset), str(run), early, resume=True)
-        assert outputs(run) == outputs(tmp_path / "whole")
+        assert read_outputs(run) == read_outputs(tmp_path / "whole")
 
     def test_in_a_precision_that_auto_would_not_choose_here(
         self, easy_dataset, tmp_path, monkeypatch
     ):
-        mixed = chosen("training.precision=auto", "training.epochs=2")
+        mixed = make_config("training.precision=auto", "training.epochs=2")
         monkeypatch.setattr(precision, "_has_bfloat16", lambda: True)
         whole = train(str(easy_dataset), str(tmp_path / "whole"), mixed)
         assert whole.precision == "mixed_bfloat16"
         run = tmp_path / "run"
-        with killed(after=2):
+        with kill_after(after=2):
             train(str(easy_dataset), str(run), mixed)
         # As on another machine.
         monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
-        train(str(easy_dataset), str(run), own(run), resume=True)
-        assert outputs(run) == outputs(tmp_path / "whole")
+        train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+        assert read_outputs(run) == read_outputs(tmp_path / "whole")
         assert keras.config.dtype_policy().name == "float32"
 
     def test_with_a_cache_and_a_schedule_by_step(self, easy_dataset, tmp_path):
-        settings = chosen(
+        settings = make_config(
             *("loader.cache_in_memory=true", "training.schedule.kind=cosine", "training.epochs=3"),
             "training.schedule.warmup_epochs=1",
         )
         train(str(easy_dataset), str(tmp_path / "whole"), settings)
         run = tmp_path / "run"
         for after in (2, 3):
-            with killed(after):
+            with kill_after(after):
                 train(str(easy_dataset), str(run), settings, resume=run.exists())
-        train(str(easy_dataset), str(run), own(run), resume=True)
-        assert outputs(run) == outputs(tmp_path / "whole")
+        train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+        assert read_outputs(run) == read_outputs(tmp_path / "whole")
 
     def test_with_teachers(self, easy_dataset, tmp_path, whole):
         names = [str(tmp_path / name) for name in ("one", "other")]
         shutil.copytree(whole[0], names[0])
-        train(str(easy_dataset), names[1], chosen("training.epochs=1"))
+        train(str(easy_dataset), names[1], make_config("training.epochs=1"))
         taught = [f"training.distillation.teachers=[{', '.join(names)}]", "training.epochs=3"]
-        train(str(easy_dataset), str(tmp_path / "whole"), chosen(*taught))
+        train(str(easy_dataset), str(tmp_path / "whole"), make_config(*taught))
         run = tmp_path / "run"
         for after in (2, 3):
-            with killed(after):
-                train(str(easy_dataset), str(run), chosen(*taught), resume=run.exists())
+            with kill_after(after):
+                train(str(easy_dataset), str(run), make_config(*taught), resume=run.exists())
         left = tmp_path / "left"
         shutil.copytree(run, left)
-        train(str(easy_dataset), str(run), own(run), resume=True)
-        assert outputs(run) == outputs(tmp_path / "whole")
-        train(str(easy_dataset), names[1], chosen("training.epochs=2"), overwrite=True)
+        train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+        assert read_outputs(run) == read_outputs(tmp_path / "whole")
+        train(str(easy_dataset), names[1], make_config("training.epochs=2"), overwrite=True)
         with pytest.raises(RunError) as error:
-            train(str(easy_dataset), str(left), own(left), resume=True)
+            train(str(easy_dataset), str(left), load_own_config(left), resume=True)
         assert str(error.value).startswith(f"{left}: the model of {names[1]} has changed since ")
         assert str(error.value).endswith("; start again with --overwrite")
 
     def test_from_anywhere_in_its_publication(self, easy_dataset, tmp_path, whole):
         """A process that ends at any of the writes, and one that goes on from there."""
-        short = chosen("training.epochs=null", "training.steps=1")
+        short = make_config("training.epochs=null", "training.steps=1")
         writes = ("remove", "remove_folder", "move", "write_text")
         for number in range(40):
             run = tmp_path / str(number)
             with pytest.MonkeyPatch.context() as patch:
                 left = [number]
                 for name in writes:
-                    patch.setattr(storage, name, self.counted(getattr(storage, name), left))
+                    patch.setattr(
+                        storage, name, self.kill_after_calls(getattr(storage, name), left)
+                    )
                 try:
                     train(str(easy_dataset), str(run), short)
                 except Killed:
@@ -258,11 +262,11 @@ class TestResumed:
                 else:
                     break
             train(str(easy_dataset), str(run), short, resume=True)
-            first = outputs(tmp_path / "0")
-            assert outputs(run) == first
+            first = read_outputs(tmp_path / "0")
+            assert read_outputs(run) == first
         assert number > 8
 
-    def counted(self, write, left):
+    def kill_after_calls(self, write, left):
         def counting(*arguments, **options):
             left[0] -= 1
             if left[0] < 0:
@@ -272,7 +276,7 @@ class TestResumed:
         return counting
 
 
-def resume(*arguments, cwd):
+def start_job(*arguments, cwd):
     return subprocess.Popen(
         [sys.executable, str(JOB), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(cwd)])},
@@ -286,17 +290,17 @@ def resume(*arguments, cwd):
 class TestKilled:
     def test_at_any_time(self, easy_dataset, tmp_path, network):
         """Real processes, real SIGKILL, at moments that nobody chose."""
-        settings = arguments("training.epochs=60", "training.validate_every_steps=16")
+        settings = make_arguments("training.epochs=60", "training.validate_every_steps=16")
         begin = ["--dataset", easy_dataset, "--output"]
         whole, run = tmp_path / "whole", tmp_path / "run"
-        undisturbed = resume(*begin, whole, *settings, cwd=network)
+        undisturbed = start_job(*begin, whole, *settings, cwd=network)
         moments = np.random.default_rng(int(time.time() * 1000))
-        first = resume(*begin, run, *settings, cwd=network)
+        first = start_job(*begin, run, *settings, cwd=network)
         kills = 0
         running = first
         while kills < 3:
             marked = (run / RunFile.CHECKPOINT).stat().st_mtime_ns if kills else 0
-            while running.poll() is None and not self.newer(run / RunFile.CHECKPOINT, marked):
+            while running.poll() is None and not self.is_newer(run / RunFile.CHECKPOINT, marked):
                 time.sleep(0.002)
             time.sleep(moments.uniform(0, 0.5))
             assert running.poll() is None, running.stdout.read()
@@ -305,16 +309,16 @@ class TestKilled:
             running.stdout.close()
             kills += 1
             assert not (run / "model.json").exists()
-            running = resume(*begin, run, "--resume", cwd=network)
+            running = start_job(*begin, run, "--resume", cwd=network)
         said, _ = running.communicate(timeout=200)
         assert running.returncode == 0, said
         assert "goes on after step " in said
         said, _ = undisturbed.communicate(timeout=200)
         assert undisturbed.returncode == 0, said
         assert "goes on" not in said
-        assert outputs(run) == outputs(whole)
+        assert read_outputs(run) == read_outputs(whole)
 
-    def newer(self, path, than):
+    def is_newer(self, path, than):
         try:
             return path.stat().st_mtime_ns > than
         except FileNotFoundError:
@@ -324,11 +328,11 @@ class TestKilled:
 class TestRefusals:
     @pytest.fixture
     def unfinished(self, easy_dataset, tmp_path):
-        with killed(after=3):
-            train(str(easy_dataset), str(tmp_path / "run"), chosen())
+        with kill_after(after=3):
+            train(str(easy_dataset), str(tmp_path / "run"), make_config())
         return tmp_path / "run"
 
-    def refused(self, kind, *arguments, **options):
+    def get_refusal(self, kind, *arguments, **options):
         with pytest.raises(kind) as error:
             train(*map(str, arguments[:2]), *arguments[2:], **options)
         message = str(error.value)
@@ -336,17 +340,17 @@ class TestRefusals:
         return message
 
     def test_an_unfinished_run_is_not_lost_unasked(self, easy_dataset, unfinished):
-        message = self.refused(StorageError, easy_dataset, unfinished, chosen())
+        message = self.get_refusal(StorageError, easy_dataset, unfinished, make_config())
         assert message == (
             f"{unfinished}: holds an unfinished run; --resume continues it, --overwrite begins anew"
         )
-        train(str(easy_dataset), str(unfinished), chosen("training.epochs=1"), overwrite=True)
+        train(str(easy_dataset), str(unfinished), make_config("training.epochs=1"), overwrite=True)
         assert not (unfinished / RunFile.CHECKPOINT).exists()
         assert len((unfinished / "history.csv").read_text().splitlines()) == 4
 
     def test_another_configuration(self, easy_dataset, unfinished):
-        other = chosen("training.optimizer.learning_rate=0.5", "training.epochs=7")
-        message = self.refused(ConfigError, easy_dataset, unfinished, other, resume=True)
+        other = make_config("training.optimizer.learning_rate=0.5", "training.epochs=7")
+        message = self.get_refusal(ConfigError, easy_dataset, unfinished, other, resume=True)
         assert message == (
             f"{unfinished}: the run was started with a different training.epochs,"
             " training.optimizer.learning_rate; resume it without --config and --set, or start"
@@ -368,7 +372,9 @@ class TestRefusals:
         shutil.copytree(easy_dataset, data)
         manifest = data / "manifest.json"
         manifest.write_text(change(manifest.read_text()))
-        message = self.refused(DatasetError, data, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            DatasetError, data, unfinished, load_own_config(unfinished), resume=True
+        )
         assert message == (
             f"{data}: is not the dataset with which the run in {unfinished} was started (it"
             f" differs in {differs}); start again with --overwrite"
@@ -381,34 +387,38 @@ class TestRefusals:
         sizes = {"train": 115, "validation": 40, "test": 20}
         splits = {name: bright_and_dark(n, 10 + n) for name, n in sizes.items()}
         data = write_dataset(tmp_path / "other", splits, layout=((50,), (65,)))
-        message = self.refused(DatasetError, data, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            DatasetError, data, unfinished, load_own_config(unfinished), resume=True
+        )
         assert "(it differs in files)" in message
 
     def test_what_has_no_bearing_on_the_result_may_change(self, easy_dataset, unfinished, whole):
-        other = chosen(
+        other = make_config(
             *("inference.batch_size=7", "training.checkpoint_every_steps=2"),
             "tracking.tensorboard=false",
         )
         train(str(easy_dataset), str(unfinished), other, resume=True)
-        files, weights, info, _ = outputs(unfinished)
-        expected, same, about, _ = outputs(whole[0])
+        files, weights, info, _ = read_outputs(unfinished)
+        expected, same, about, _ = read_outputs(whole[0])
         assert (files | {"tensorboard"}, weights, info) == (expected, same, about)
         assert not (unfinished / "tensorboard").exists()
 
     def test_a_temperature_that_is_known_by_then(self, easy_dataset, unfinished, whole):
         info = train(
-            str(easy_dataset), str(unfinished), chosen("model.temperature=1.5"), resume=True
+            str(easy_dataset), str(unfinished), make_config("model.temperature=1.5"), resume=True
         )
         assert info.temperature == 1.5 != whole[1].temperature
-        files, weights, _, _ = outputs(unfinished)
-        expected, same, _, _ = outputs(whole[0])
+        files, weights, _, _ = read_outputs(unfinished)
+        expected, same, _, _ = read_outputs(whole[0])
         assert (set(files), weights) == (set(expected), same)
 
     @pytest.mark.parametrize("length", [0, 1, 100, -1, -100])
     def test_a_torn_checkpoint(self, easy_dataset, unfinished, length):
         path = unfinished / RunFile.CHECKPOINT
         path.write_bytes(path.read_bytes()[:length])
-        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            RunError, easy_dataset, unfinished, load_own_config(unfinished), resume=True
+        )
         assert message.startswith(f"{path}: is not a complete checkpoint (")
         assert message.endswith("; start again with --overwrite")
 
@@ -420,7 +430,9 @@ class TestRefusals:
         older = json.dumps({**document, "format_version": 1})
         entries["notes.json"] = np.frombuffer(older.encode(), np.uint8)
         np.savez(path, **entries)
-        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            RunError, easy_dataset, unfinished, load_own_config(unfinished), resume=True
+        )
         assert message.endswith(f"; convert it with scripts/migrate-run {unfinished}")
 
     def test_a_run_of_an_older_version_that_is_resumed(self, unfinished):
@@ -436,7 +448,7 @@ class TestRefusals:
         dataset = checkpoint.read_checkpoint(path).state.dataset
         files = [[split, rows, None] for split, rows, _ in dataset["files"]]
         change_state(path, dataset={**dataset, "files": files})
-        info = train(str(easy_dataset), str(unfinished), own(unfinished), resume=True)
+        info = train(str(easy_dataset), str(unfinished), load_own_config(unfinished), resume=True)
         assert info.best_step == whole[1].best_step
 
     def test_a_migrated_checkpoint_is_of_files_with_as_many_rows(self, easy_dataset, unfinished):
@@ -444,16 +456,20 @@ class TestRefusals:
         dataset = checkpoint.read_checkpoint(path).state.dataset
         files = [[split, rows + 1, None] for split, rows, _ in dataset["files"]]
         change_state(path, dataset={**dataset, "files": files})
-        message = self.refused(DatasetError, easy_dataset, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            DatasetError, easy_dataset, unfinished, load_own_config(unfinished), resume=True
+        )
         assert "differs in files" in message
 
     def test_an_epoch_that_another_number_of_workers_has_begun(self, easy_dataset, tmp_path):
         unfinished = tmp_path / "run"
-        with killed(after=2):
-            train(str(easy_dataset), str(unfinished), chosen())
+        with kill_after(after=2):
+            train(str(easy_dataset), str(unfinished), make_config())
         path = unfinished / RunFile.CHECKPOINT
         change_state(path, workers=2)
-        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            RunError, easy_dataset, unfinished, load_own_config(unfinished), resume=True
+        )
         assert "is in the middle of epoch 1, which another number of workers " in message
         assert message.endswith(" --workers 2")
 
@@ -462,14 +478,18 @@ class TestRefusals:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        message = self.refused(RunError, easy_dataset, unfinished, own(unfinished), resume=True)
+        message = self.get_refusal(
+            RunError, easy_dataset, unfinished, load_own_config(unfinished), resume=True
+        )
         assert message.startswith(f"{path}: is not a complete checkpoint (")
 
     def test_a_finished_run_is_left_as_it_is(self, easy_dataset, whole, caplog):
         folder, info = whole
         before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
         with caplog.at_level("INFO"):
-            assert train(str(easy_dataset), str(folder), own(folder), resume=True) == info
+            assert (
+                train(str(easy_dataset), str(folder), load_own_config(folder), resume=True) == info
+            )
         assert caplog.messages == [f"{folder}: is finished already"]
         assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -486,10 +506,11 @@ class TestRefusals:
     ):
         if kind is None:
             assert (
-                train(str(easy_dataset), str(whole[0]), chosen(*options), resume=True) == whole[1]
+                train(str(easy_dataset), str(whole[0]), make_config(*options), resume=True)
+                == whole[1]
             )
             return
-        message = self.refused(kind, easy_dataset, whole[0], chosen(*options), resume=True)
+        message = self.get_refusal(kind, easy_dataset, whole[0], make_config(*options), resume=True)
         assert differs in message
 
     def test_nothing_to_resume(self, tmp_path):
@@ -501,28 +522,28 @@ class TestRefusals:
 
     def test_what_has_no_checkpoint_yet_begins_again_as_it_was(self, easy_dataset, whole, tmp_path):
         run = tmp_path / "run"
-        with beginning_fails():
-            train(str(easy_dataset), str(run), chosen())
+        with fail_before_first_step():
+            train(str(easy_dataset), str(run), make_config())
         assert not (run / RunFile.CHECKPOINT).exists()
-        train(str(easy_dataset), str(run), own(run), resume=True)
-        assert outputs(run) == outputs(whole[0])
+        train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+        assert read_outputs(run) == read_outputs(whole[0])
 
     def test_an_overwrite_that_was_killed_at_once_is_what_is_resumed(
         self, easy_dataset, unfinished, whole, tmp_path
     ):
-        other = chosen("seed=77", "training.epochs=2")
+        other = make_config("seed=77", "training.epochs=2")
         train(str(easy_dataset), str(tmp_path / "other"), other)
         finished = tmp_path / "finished"
         shutil.copytree(whole[0], finished)
         for run in (unfinished, finished):
-            with beginning_fails():
+            with fail_before_first_step():
                 train(str(easy_dataset), str(run), other, overwrite=True)
-            train(str(easy_dataset), str(run), own(run), resume=True)
-            assert outputs(run) == outputs(tmp_path / "other")
+            train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+            assert read_outputs(run) == read_outputs(tmp_path / "other")
 
     def test_a_loss_that_is_no_number_is_not_kept(self, easy_dataset, tmp_path):
         run = tmp_path / "run"
-        bad = chosen(
+        bad = make_config(
             *("training.optimizer.name=sgd", "training.optimizer.weight_decay=0"),
             *("training.optimizer.global_clipnorm=null", "training.optimizer.learning_rate=1e30"),
             *("training.validate_every_steps=30", "training.checkpoint_every_steps=1"),
@@ -531,7 +552,7 @@ class TestRefusals:
             train(str(easy_dataset), str(run), bad)
         # Resumed, it says the same of the same step.
         with pytest.raises(RunError) as again:
-            train(str(easy_dataset), str(run), own(run), resume=True)
+            train(str(easy_dataset), str(run), load_own_config(run), resume=True)
         assert str(again.value) == str(error.value)
 
 
@@ -546,7 +567,7 @@ class TestFullDisk:
         )
         places = ["--dataset", str(easy_dataset), "--output", str(tmp_path / "run")]
         done = subprocess.run(
-            [sys.executable, "-c", code, *places, *arguments("model.name=system_a")],
+            [sys.executable, "-c", code, *places, *make_arguments("model.name=system_a")],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(network)])},
             capture_output=True,
             text=True,
