@@ -1,4 +1,4 @@
-"""Procedural FER2013 look-alikes for demos and tests where the real data set is missing.
+"""Synthetic images and files in the style of FER2013, for demos and tests without the dataset.
 
 The faces are drawings, not photographs: a model trained on them says nothing about people.
 """

@@ -1,4 +1,4 @@
-"""Draws faces into files: a FER2013-style CSV, or a folder of crops."""
+"""Write synthetic faces to files: a FER2013-style CSV, or a folder of crops."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from fer_pipeline.data.synthetic.files import write_csv, write_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m fer_pipeline.data.synthetic", description=__doc__
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    table = commands.add_parser("csv", help="write a FER2013-style CSV file")
-    table.add_argument("--rows", type=int, default=1000, help="data rows, broken ones included")
-    table.add_argument("--broken", type=int, default=0, help="rows damaged on purpose")
-    folder = commands.add_parser("folder", help="write a folder of face crops")
-    folder.add_argument("--per-class", type=int, default=10, help="crops per emotion")
-    folder.add_argument("--flat", action="store_true", help="no sub folder per emotion")
-    for command in (table, folder):
-        command.add_argument("out", metavar="OUT", help="where to write")
-        command.add_argument("--seed", type=int, default=0)
+    csv_parser = commands.add_parser("csv", help="write a FER2013-style CSV file")
+    csv_parser.add_argument(
+        "--rows", type=int, default=1000, help="data rows, broken ones included"
+    )
+    csv_parser.add_argument("--broken", type=int, default=0, help="rows damaged on purpose")
+    folder_parser = commands.add_parser("folder", help="write a folder of face crops")
+    folder_parser.add_argument("--per-class", type=int, default=10, help="crops per emotion")
+    folder_parser.add_argument("--flat", action="store_true", help="no sub folder per emotion")
+    for command_parser in (csv_parser, folder_parser):
+        command_parser.add_argument("out", metavar="OUT", help="where to write")
+        command_parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     try:
         if options.command == "csv":

@@ -1,4 +1,4 @@
-"""Drawn faces with the seven expressions of FER2013, varied in geometry, light and noise."""
+"""Synthetic faces with the seven expressions of FER2013, varied in geometry, light and noise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 
 _OVERSAMPLE = 4
-# Tuned together so that a small CNN ends between guessing and perfection.
-_INTENSITY = (0.25, 1.1)
-_JITTER = 0.17
+
+# Tuned together: a small CNN reaches an accuracy well above chance and well below 100 %.
+_INTENSITY_RANGE = (0.25, 1.1)  # of an expression
+_JITTER = 0.17  # standard deviation
 
 
 class _Look(NamedTuple):
@@ -74,12 +75,12 @@ class _Canvas:
         return fixed
 
     def fill(self, x: Points, y: Points, tone: float) -> None:
-        """Fills the polygon through (x, y), each (n,) float64, with a tone in 0..255."""
+        """Fill the polygon through (x, y), each (n,) float64, with a tone in 0..255."""
         points, shade = [self._place(np.stack([x, y], axis=1))], (float(np.clip(tone, 0, 255)),)
         cv2.fillPoly(self.image, points, shade, cv2.LINE_AA, self._BITS)
 
     def line(self, x: Points, y: Points, tone: float, width: float) -> None:
-        """Draws the open line through (x, y) with a width in face units."""
+        """Draw the open line through (x, y) with a width in face units."""
         points, pixels = [self._place(np.stack([x, y], axis=1))], round(width * self.unit)
         shade = (float(np.clip(tone, 0, 255)),)
         cv2.polylines(self.image, points, False, shade, max(1, pixels), cv2.LINE_AA, self._BITS)
@@ -169,29 +170,29 @@ def _draw_mouth(canvas: _Canvas, look: _Look, skin: float, rng: np.random.Genera
     level, thick = rng.uniform(0.55, 0.62), rng.uniform(0.05, 0.075)
     gap = max(0.0, look.open)
     x = 0.3 * look.width * rng.uniform(0.92, 1.08) * _T
-    # The corners carry the curve; a fixed share is taken back so that the mouth stays put.
-    rest = level + 0.2 * look.curve * (_BULGE - 0.6) + 0.05 * look.skew * _T
+    # The corners follow the curve; 0.6 is subtracted so that the mouth keeps its height.
+    midline = level + 0.2 * look.curve * (_BULGE - 0.6) + 0.05 * look.skew * _T
     # The smaller the power, the boxier: a stretched mouth is a slot, a narrow one an O.
     shape = _BULGE ** np.clip(1.6 - look.width, 0.35, 0.7)
     raised = 0.11 * look.lip_raise * np.cos(_T * np.pi * 0.7) * (1.0 + 0.5 * look.skew * _T)
-    upper = rest - 0.13 * gap * shape - np.maximum(raised, 0.0) * _BULGE
-    lower = np.maximum(rest + 0.2 * gap * shape, upper)
-    around = np.r_[x, x[::-1]]
-    inside = float((lower - upper).max())
-    if inside > 0.05:
-        canvas.fill(around, np.r_[upper, lower[::-1]], rng.uniform(15, 45))
+    upper = midline - 0.13 * gap * shape - np.maximum(raised, 0.0) * _BULGE
+    lower = np.maximum(midline + 0.2 * gap * shape, upper)
+    outline_x = np.r_[x, x[::-1]]
+    opening = float((lower - upper).max())
+    if opening > 0.05:
+        canvas.fill(outline_x, np.r_[upper, lower[::-1]], rng.uniform(15, 45))
         teeth = upper + np.clip(look.teeth, 0.0, 1.0) * np.minimum(lower - upper, 0.13)
-        canvas.fill(around, np.r_[upper, teeth[::-1]], 235.0)
+        canvas.fill(outline_x, np.r_[upper, teeth[::-1]], 235.0)
     lips = max(0.02, thick * look.lips)
     canvas.line(x, upper - 0.4 * lips, skin * 0.6, lips)
     canvas.line(x, lower + 0.5 * lips, skin * 0.68, lips)
-    if inside <= 0.05:
-        canvas.line(x, rest, skin * 0.3, 0.03)
+    if opening <= 0.05:
+        canvas.line(x, midline, skin * 0.3, 0.03)
     canvas.line(0.6 * x, lower + 0.14 + 0.02 * _BULGE, skin * 0.85, 0.03)
 
 
 def _photograph(drawing: Image, size: int, rng: np.random.Generator) -> Image:
-    """Shrinks a drawing to (size, size) uint8 and adds light, blur, contrast and noise."""
+    """Shrink a drawing to (size, size) uint8 and add light, blur, contrast and noise."""
     shrunk = cv2.resize(drawing, (size, size), interpolation=cv2.INTER_AREA)
     small: npt.NDArray[np.float32] = shrunk.astype(np.float32)
     angle, strength = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.0, 0.4)
@@ -204,14 +205,14 @@ def _photograph(drawing: Image, size: int, rng: np.random.Generator) -> Image:
 
 
 def _jitter(rng: np.random.Generator) -> Points:
-    """Draws habits of a face unrelated to its expression, one number per _Look field."""
+    """Return random offsets for a face, one per field of _Look, regardless of its expression."""
     noise = _Look(*rng.normal(0.0, _JITTER, len(_Look._fields)).tolist())
-    # A resting mouth is closed: without this every other neutral face would gape.
+    # Closes the resting mouth; otherwise half of the neutral faces would have it open.
     return np.array(noise._replace(open=0.4 * noise.open, skew=0.6 * noise.skew))
 
 
 def draw_face(code: int, rng: np.random.Generator, size: int = 48) -> Image:
-    """Draws one random face showing an expression.
+    """Draw one random face that shows an expression.
 
     Args:
         code: FER2013 emotion code, 0..6, an index into EMOTIONS.
@@ -222,14 +223,16 @@ def draw_face(code: int, rng: np.random.Generator, size: int = 48) -> Image:
         Grey image, shape (size, size), dtype uint8, values 0..255.
 
     Raises:
-        ValueError: If the code is unknown or the size too small.
+        ValueError: The code is unknown, or the size is too small.
     """
     if not 0 <= code < len(EMOTIONS):
         raise ValueError(f"emotion code must be 0..{len(EMOTIONS) - 1}, got {code}")
     if size < 16:
         raise ValueError(f"size must be at least 16, got {size}")
-    calm, full = np.array(_Look()), np.array(_LOOKS[code])
-    look = _Look(*(calm + rng.uniform(*_INTENSITY) * (full - calm) + _jitter(rng)).tolist())
+    neutral = np.array(_Look())
+    full = np.array(_LOOKS[code])
+    strengths = neutral + rng.uniform(*_INTENSITY_RANGE) * (full - neutral) + _jitter(rng)
+    look = _Look(*strengths.tolist())
     skin = rng.uniform(110, 215)
     hair = rng.uniform(15, 0.6 * skin)
     canvas = _Canvas(size, rng.uniform(20, 230), rng)

@@ -1,4 +1,4 @@
-"""Drawn faces as the files that users have: a FER2013-style CSV, a folder of crops."""
+"""Synthetic faces as users' files: a FER2013-style CSV, or a folder of crops."""
 
 from __future__ import annotations
 
@@ -14,32 +14,45 @@ from fer_pipeline.data.emotions import FER2013 as EMOTIONS
 from fer_pipeline.data.synthetic.faces import Image, draw_face
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
+
 BROKEN_KINDS = (
-    "pixel_count", "pixel_range", "pixel_word", "emotion", "no_pixels", "usage", "fields",
-)  # fmt: skip
+    "pixel_count",
+    "pixel_range",
+    "pixel_word",
+    "emotion",
+    "no_pixels",
+    "usage",
+    "fields",
+)
+"""Kinds of damage to a CSV row."""
+
 _FER2013_COUNTS = np.array([4953, 547, 5121, 8989, 6077, 4002, 6198])
+"""Images of each emotion in FER2013, by code."""
+
 _MIN_ROWS_FOR_DUPLICATES = 200
 
 
-def _break_row(kind: str, code: int, values: list[str], usage: str) -> str:
-    """Returns the CSV line of a sound row damaged in one of the BROKEN_KINDS."""
-    left, right = " ".join(values[:99]), " ".join(values[100:])
+def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
+    """Return the CSV line of a valid row after damage of one of the BROKEN_KINDS."""
+    left = " ".join(pixels[:99])
+    right = " ".join(pixels[100:])
     return {
         "pixel_count": f"{code},{left},{usage}",
         "pixel_range": f"{code},{left} 300 {right},{usage}",
         "pixel_word": f"{code},{left} grey {right},{usage}",
-        "emotion": f"9,{' '.join(values)},{usage}",
+        "emotion": f"9,{' '.join(pixels)},{usage}",
         "no_pixels": f"{code},,{usage}",
-        "usage": f"{code},{' '.join(values)},Holdout",
+        "usage": f"{code},{' '.join(pixels)},Holdout",
         "fields": f"{code}",
     }[kind]
 
 
 def _plan_duplicates(
-    codes: npt.NDArray[np.int64], usages: npt.NDArray[np.str_], sound: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int64], usages: npt.NDArray[np.str_], valid: npt.NDArray[np.int64]
 ) -> dict[int, int]:
-    """Maps three copies to the rows they repeat, setting labels and usages of both in place."""
-    sources, copies = sound[:3], sound[-3:]
+    """Return three copies and the rows they repeat; set labels and usages of both in place."""
+    sources = valid[:3]
+    copies = valid[-3:]
     codes[copies], usages[copies] = codes[sources], usages[sources]
     usages[sources[1]], usages[copies[1]] = USAGES[0], USAGES[2]
     codes[copies[2]] = (codes[sources[2]] + 1) % len(EMOTIONS)
@@ -51,40 +64,40 @@ def _csv_lines(rows: int, rng: np.random.Generator, broken: int) -> Iterator[str
     usages = rng.choice(USAGES, rows, p=(0.8, 0.1, 0.1))
     damaged = np.sort(rng.choice(rows, broken, replace=False))
     kinds = {row: BROKEN_KINDS[i % len(BROKEN_KINDS)] for i, row in enumerate(damaged.tolist())}
-    sound = np.setdiff1d(np.arange(rows), damaged)
-    repeats = rows >= _MIN_ROWS_FOR_DUPLICATES and sound.size >= 6
-    sources = _plan_duplicates(codes, usages, sound) if repeats else {}
-    kept: dict[int, list[str]] = {}
-    texts = [str(value) for value in range(256)]
+    valid = np.setdiff1d(np.arange(rows), damaged)
+    has_duplicates = rows >= _MIN_ROWS_FOR_DUPLICATES and valid.size >= 6
+    sources = _plan_duplicates(codes, usages, valid) if has_duplicates else {}
+    pixels_by_source: dict[int, list[str]] = {}
+    grey_texts = [str(grey) for grey in range(256)]
     yield "emotion,pixels,Usage\n"
     for row, (code, usage) in enumerate(zip(codes.tolist(), usages.tolist(), strict=True)):
         if row in sources:
-            values = kept[sources[row]]
+            pixels = pixels_by_source[sources[row]]
         else:
-            values = [texts[value] for value in draw_face(code, rng).ravel().tolist()]
+            pixels = [grey_texts[grey] for grey in draw_face(code, rng).ravel().tolist()]
         if row in sources.values():
-            kept[row] = values
+            pixels_by_source[row] = pixels
         if row in kinds:
-            yield _break_row(kinds[row], code, values, usage) + "\n"
+            yield _break_row(kinds[row], code, pixels, usage) + "\n"
         else:
-            yield f"{code},{' '.join(values)},{usage}\n"
+            yield f"{code},{' '.join(pixels)},{usage}\n"
 
 
 def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: int = 0) -> None:
-    """Writes a CSV file in FER2013's layout: ``emotion,pixels,Usage``.
+    """Write a CSV file in FER2013's layout: ``emotion,pixels,Usage``.
 
-    Labels and usages are drawn with about FER2013's frequencies. From 200 rows on, three sound
+    Labels and usages are sampled with about FER2013's frequencies. From 200 rows on, three valid
     rows repeat the image of an earlier one: one with the same label and usage, one in
     PrivateTest of a Training image, and one under another label.
 
     Args:
-        path: File to write; it appears only once complete.
+        path: File to write; it appears only when it is complete.
         rows: Number of data rows, the broken ones included.
         seed: Equal seeds give equal files.
         broken: Number of rows damaged on purpose, cycling through BROKEN_KINDS from the top.
 
     Raises:
-        ValueError: If broken is not within 0..rows.
+        ValueError: `broken` is not within 0..rows.
     """
     if not 0 <= broken <= rows:
         raise ValueError(f"broken must be within 0..{rows}, got {broken}")
@@ -98,7 +111,7 @@ def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: in
 
 
 def _crop(code: int, rng: np.random.Generator) -> Image:
-    """Draws a face crop, (height, width) or BGR (height, width, 3) uint8, sides 40..160."""
+    """Return a random face crop, (height, width) or BGR (height, width, 3) uint8, sides 40..160."""
     width, height = np.clip(rng.integers(40, 161) * rng.uniform(0.9, 1.1, 2), 40, 160).astype(int)
     square = draw_face(code, rng, int(max(width, height)))
     resized = cv2.resize(square, (int(width), int(height)), interpolation=cv2.INTER_AREA)
@@ -116,15 +129,15 @@ def write_folder(
     broken: bool = True,
     flat: bool = False,
 ) -> None:
-    """Writes face crops with sides of 40..160 pixels, grey or colour, PNG and JPEG in turn.
+    """Write face crops with sides of 40..160 pixels, grey or colour, PNG and JPEG in turn.
 
     Args:
-        path: Folder to fill, created where missing.
+        path: Folder to fill; created if it is missing.
         per_class: Number of crops per emotion.
         seed: Equal seeds give equal files.
         broken: Whether to add ``empty.png`` (no bytes), ``text.jpg`` (plain text) and
             ``truncated.jpg`` (half a JPEG) at the top of the folder.
-        flat: Whether to put all crops at the top instead of in one sub folder per emotion.
+        flat: Whether to put all crops at the top instead of in one subfolder per emotion.
     """
     root, rng = Path(path), np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,91 @@
+"""The check of names and docstrings that `make lint` runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts import check_vocabulary
+from scripts.check_vocabulary import find_offences
+
+
+def offending_names(source: str) -> list[str]:
+    return [offence.name for offence in find_offences(source)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "found = 1",
+        "def read(found): ...",
+        "def read(*, found=None): ...",
+        "lambda found: 0",
+        "for found in (): ...",
+        "[0 for found in ()]",
+        "with open('x') as found: ...",
+        "try: ...\nexcept OSError as found: ...",
+        "if (found := 1): ...",
+        "class Row:\n    found: int",
+        "_found = 1",
+    ],
+)
+def test_filler_names_of_variables_are_found(source):
+    assert [name.strip("_") for name in offending_names(source)] == ["found"]
+
+
+def test_names_that_contain_a_filler_word_are_allowed():
+    assert offending_names("model_info = other_run = value_count = 1") == []
+
+
+def test_reading_a_filler_name_is_allowed():
+    assert offending_names("print(json.data, value)") == []
+
+
+@pytest.mark.parametrize("name", ["located", "_agreed", "told", "about"])
+def test_function_names_without_a_verb_are_found(name):
+    assert offending_names(f"def {name}(): ...") == [name]
+
+
+@pytest.mark.parametrize("name", ["is_finished", "enabled_keys", "seed", "raise_if_interrupted"])
+def test_function_names_with_a_verb_or_noun_are_allowed(name):
+    assert offending_names(f"def {name}(): ...") == []
+
+
+def test_properties_may_be_participles():
+    assert offending_names("class Run:\n    @property\n    def finished(self): ...") == []
+
+
+@pytest.mark.parametrize("opening", ["What", "Whether", "Of", "As", "For", "Those", "The same"])
+def test_docstrings_that_open_without_verb_or_noun_are_found(opening):
+    docstring = f'"""{opening} a file holds."""'
+    assert offending_names(docstring) == ["module"]
+    assert offending_names(f"def read():\n    {docstring}") == ["read"]
+    assert offending_names(f"class Reader:\n    {docstring}") == ["Reader"]
+
+
+def test_docstrings_that_open_with_a_verb_or_noun_are_allowed():
+    assert offending_names('"""Return what a file holds."""') == []
+    assert offending_names('"""The content of a file."""') == []
+
+
+def test_several_constants_on_one_line_are_found():
+    assert offending_names("_WIDTH, _HEIGHT = 3, 4") == ["_WIDTH, _HEIGHT"]
+    assert offending_names("width, height = 3, 4") == []
+
+
+def test_offences_are_printed_with_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    module = tmp_path / "module.py"
+    module.write_text("WIDTH = 3\nfound = 1\n")
+
+    assert check_vocabulary.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith(f"{module}:2: found: ")
+
+
+def test_a_clean_folder_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "module.py").write_text("width = 3\n")
+
+    assert check_vocabulary.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == ""
