@@ -7,35 +7,39 @@ import pytest
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
-from tests.helpers.object_store import BUCKET, names, served
+from tests.helpers.object_store import BUCKET, list_objects, run_object_store
 
 
 @pytest.fixture(scope="module")
 def environment():
-    with served() as found:
-        yield found
+    with run_object_store() as variables:
+        yield variables
 
 
-def test_preprocess_over_what_a_killed_one_left(jobs, home, dataset, environment):
+def test_preprocess_keeps_young_files_of_another_job(jobs, home, dataset, environment):
     out = f"{BUCKET}/data"
-    left = "split=train/part-00000-01234567-89ab-cdef-0123-456789abcdef.parquet"
-    for name in (".unfinished", left):
+    leftover = "split=train/part-00000-01234567-89ab-cdef-0123-456789abcdef.parquet"
+    for name in (".unfinished", leftover):
         storage.touch(parse_path(f"{out}/{name}"))
     options = ("--config", "small.yaml", "--input", "faces.csv", "--output", out)
     jobs.run("preprocess", *options, cwd=home, **environment).expect_success()
-    made = StoredDataset.open(parse_path(out)).manifest
-    StoredDataset.open(parse_path(out)).require_all_files()
-    assert made.checksum == dataset.manifest["checksum"]
-    # What is younger than a day may be another job's that is still writing.
-    assert names(out) - {*made.all_files()} == {"manifest.json", "config.yaml", left}
+    stored = StoredDataset.open(parse_path(out))
+    stored.require_all_files()
+    assert stored.checksum == dataset.manifest["checksum"]
+    # A file younger than a day may belong to another job that is still writing.
+    assert list_objects(out) - {*stored.manifest.all_files()} == {
+        "manifest.json",
+        "config.yaml",
+        leftover,
+    }
 
 
 def test_score(jobs, home, environment):
     out = f"{BUCKET}/scores"
     score = ("score", "--input", "faces.csv", "--output", out)
     jobs.run(*score, cwd=home, **environment).expect_success()
-    made = json.loads(storage.read_text(parse_path(f"{out}/scores.json")))
-    files = {file["path"] for file in made["files"]}
+    scores = json.loads(storage.read_text(parse_path(f"{out}/scores.json")))
+    files = {file["path"] for file in scores["files"]}
     assert files
-    assert names(out) == {*files, "scores.json", "config.yaml"}
+    assert list_objects(out) == {*files, "scores.json", "config.yaml"}
     jobs.run(*score, cwd=home, **environment).expect_error("holds scores already")

@@ -1,4 +1,4 @@
-"""An object store for tests: PyPI's moto, a real server on the loopback."""
+"""An object store for tests: a real server of the package moto, on the loopback interface."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BUCKET = "s3://faces"
 
 
 @contextlib.contextmanager
-def served() -> Iterator[dict[str, str]]:
-    """What the environment says of a server that has an empty bucket; it is set within."""
+def run_object_store() -> Iterator[dict[str, str]]:
+    """Run a server with an empty bucket; yield the environment variables, which are also set."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -31,17 +31,17 @@ def served() -> Iterator[dict[str, str]]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            # Clients of an earlier server would be found again.
+            # Otherwise fsspec reuses a client of an earlier server.
             get_filesystem(parse_path(BUCKET)).clear_instance_cache()
             client = get_filesystem(parse_path(BUCKET))
-            # Servers of one process have what they hold in common.
+            # All servers of one process share their content, so the bucket may exist.
             client.makedirs(BUCKET.removeprefix("s3://"), exist_ok=True)
             yield environment
     finally:
         server.stop()
 
 
-def names(url: str) -> set[str]:
-    """The files of a folder there, relative to it."""
+def list_objects(url: str) -> set[str]:
+    """Return the files in a folder of the store, relative to it."""
     folder = parse_path(url)
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

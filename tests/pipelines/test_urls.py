@@ -18,13 +18,13 @@ from fer_pipeline.learning.input.parquet_reader import Shard
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.pipelines.train import train
 from tests.helpers.evaluation import evaluate
-from tests.helpers.object_store import BUCKET, names, served
+from tests.helpers.object_store import BUCKET, list_objects, run_object_store
 
 
 @pytest.fixture(scope="module")
 def bucket():
     """The URL of an empty bucket."""
-    with served():
+    with run_object_store():
         yield BUCKET
 
 
@@ -69,7 +69,7 @@ class TestFeed:
 
     def test_a_file_that_is_missing(self, bucket, dataset):
         copy = f"{bucket}/torn"
-        for name in names(dataset):
+        for name in list_objects(dataset):
             part = parse_path(f"{dataset}/{name}")
             if not name.endswith("parquet"):
                 storage.write_text(parse_path(f"{copy}/{name}"), storage.read_text(part))
@@ -80,12 +80,12 @@ class TestFeed:
 class TestRuns:
     def test_have_the_same_files_and_weights(self, runs):
         there, local = runs
-        assert {name for name in names(there) if "tfevents" not in name} == {
+        assert {name for name in list_objects(there) if "tfevents" not in name} == {
             str(path.relative_to(local))
             for path in local.rglob("*")
             if path.is_file() and "tfevents" not in path.name
         }
-        assert any("tfevents" in name for name in names(there))
+        assert any("tfevents" in name for name in list_objects(there))
         for name in ("history.csv", "config.yaml"):
             assert storage.read_text(parse_path(f"{there}/{name}")) == (local / name).read_text()
         weights = [TrainedModel.open(parse_path(run)).load_network().get_weights() for run in runs]
@@ -110,20 +110,20 @@ class TestRuns:
             patch.setattr(checkpoint, "write_checkpoint", write_and_end)
             with pytest.raises(Killed):
                 train(dataset, there, chosen())
-        assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= names(there)
+        assert {".unfinished", "checkpoint.npz", "unfinished.csv"} <= list_objects(there)
         with pytest.raises(RunError, match="its training has not finished"):
             trained_model.read_model_info(parse_path(there))
         train(dataset, there, chosen(), resume=True)
         whole = storage.read_text(parse_path(f"{runs[0]}/history.csv"))
         assert storage.read_text(parse_path(f"{there}/history.csv")) == whole
-        assert not {".unfinished", "checkpoint.npz", "unfinished.csv"} & names(there)
+        assert not {".unfinished", "checkpoint.npz", "unfinished.csv"} & list_objects(there)
 
     def test_are_evaluated(self, bucket, dataset, easy_dataset, runs, tmp_path):
         report, settings = tmp_path / "report", load_config(None)
         there = evaluate(runs[0], dataset, "test", f"{bucket}/report", settings)
         local = evaluate(runs[1], easy_dataset, "test", report, settings)
         assert there.metrics == local.metrics
-        assert names(f"{bucket}/report") == {path.name for path in report.iterdir()}
+        assert list_objects(f"{bucket}/report") == {path.name for path in report.iterdir()}
 
     def test_a_bucket_that_there_is_not(self, dataset):
         with pytest.raises(FerError) as error:
