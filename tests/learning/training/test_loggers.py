@@ -264,7 +264,7 @@ class TestMLflow:
         first = looker.begin(history)
         Path("mlflow.json").write_text('{"run_id": "0123456789abcdef0123456789abcdef"}')
         second = looker.begin(history, resumed=True)
-        assert "has no run of mlflow.json any more" in caplog.text
+        assert "has no run with the ID in mlflow.json" in caplog.text
         Path("mlflow.json").unlink()
         third = looker.begin(history, resumed=True)
         assert len({first.run_id, second.run_id, third.run_id}) == len(looker.runs()) == 3
@@ -346,7 +346,7 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "asked = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname')\n"
         "seen = []\n"
         "sys.addaudithook(lambda event, _: event in asked and seen.append(event))\n"
-        "from fer_pipeline import config\n"
+        "from fer_pipeline.config import load_config\n"
         "from fer_pipeline.learning.training.history import History, ValidationRound\n"
         "from fer_pipeline.learning.training.loggers.mlflow import MLflow\n"
         "history = History.create(Path('history.csv'))\n"
