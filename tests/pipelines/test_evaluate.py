@@ -400,7 +400,7 @@ class TestCopies:
             "all": result.metrics.accuracies_to_dict(),
             "without_copies": {**rest.accuracies_to_dict(), "classes": rest.to_dict()["classes"]},
         }
-        assert rest.rows == 90
+        assert rest.image_count == 90
         assert rest.accuracy != result.metrics.accuracy
 
     def test_a_dataset_that_took_them_out_says_so(self, run, make_dataset, tmp_path):
