@@ -154,7 +154,7 @@ class TestTrain:
         running = jobs.start(*endless, cwd=dataset.home)
         running.until(midway)
         running.send(signal.SIGINT).expect_error(
-            f"{STOPPED}; --resume goes on with the run", status=130
+            f"{STOPPED}; --resume continues the run", status=130
         )
         assert not (out / "model.json").exists()
 
@@ -175,7 +175,7 @@ class TestTrain:
 
         refused = jobs.run(*short, cwd=dataset.home)
         refused.expect_error(
-            f"error: {out}: holds an unfinished run; --resume continues it, --overwrite begins anew"
+            f"error: {out}: holds an unfinished run; --resume continues it, --overwrite starts anew"
         )
 
         jobs.run(*short, "--overwrite", cwd=dataset.home).expect_success()

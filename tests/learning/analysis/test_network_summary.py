@@ -270,7 +270,7 @@ class TestSummarize:
     def last(self, path):
         if shutil.which("dot"):
             return f"wrote {path}"
-        return "no picture: it needs graphviz (apt install graphviz)"
+        return "no graph: it needs graphviz (apt install graphviz)"
 
     def test_with_the_configuration_alone(self, tmp_path):
         chosen = load_config(None, ["image.size=28"])

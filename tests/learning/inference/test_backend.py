@@ -286,7 +286,7 @@ class TestInt8:
         with pytest.raises(RunError) as raised:
             export(whole, tmp_path / "out", ["litert"], load_config(None), dataset="data/a")
         assert str(raised.value) == (
-            "data/a: no form that is asked for needs a dataset; add --format litert_int8, or leave"
+            "data/a: no chosen format needs a dataset; add --format litert_int8, or leave"
             " --dataset out"
         )
 
@@ -296,7 +296,7 @@ class TestInt8:
         with pytest.raises(RunError) as raised:
             export(whole, tmp_path / "out", ["litert_int8"], load_config(None))
         assert str(raised.value) == (
-            f"{whole}: litert_int8 is calibrated on faces; --dataset names the folder of a"
+            f"{whole}: litert_int8 is calibrated on images; --dataset names the folder of a"
             " preprocess job"
         )
 
@@ -335,7 +335,8 @@ class TestFolder:
         monkeypatch.setattr(trained_model, "PRETRAINED_FOLDER", shipped)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
-            StorageError, match="compact: is a model of the package; --output names"
+            StorageError,
+            match="compact: is a bundled model; choose a folder of your own with --output",
         ):
             resolve_export_path("compact", None)
         assert resolve_export_path("compact", "mine") == Path("mine")

@@ -342,7 +342,7 @@ class TestRefusals:
     def test_an_unfinished_run_is_not_lost_unasked(self, easy_dataset, unfinished):
         message = self.get_refusal(StorageError, easy_dataset, unfinished, make_config())
         assert message == (
-            f"{unfinished}: holds an unfinished run; --resume continues it, --overwrite begins anew"
+            f"{unfinished}: holds an unfinished run; --resume continues it, --overwrite starts anew"
         )
         train(str(easy_dataset), str(unfinished), make_config("training.epochs=1"), overwrite=True)
         assert not (unfinished / RunFile.CHECKPOINT).exists()
@@ -490,14 +490,14 @@ class TestRefusals:
             assert (
                 train(str(easy_dataset), str(folder), load_own_config(folder), resume=True) == info
             )
-        assert caplog.messages == [f"{folder}: is finished already"]
+        assert caplog.messages == [f"{folder}: the run has ended already"]
         assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
     @pytest.mark.parametrize(
         ("options", "kind", "differs"),
         [
             (["seed=6"], ConfigError, "the run was started with a different seed;"),
-            (["model.temperature=9"], ConfigError, "is finished, with a temperature of "),
+            (["model.temperature=9"], ConfigError, "the run has ended with a temperature of "),
             (["inference.batch_size=3"], None, ""),
         ],
     )
@@ -517,7 +517,7 @@ class TestRefusals:
         with pytest.raises(RunError) as error:
             load_run_config(str(tmp_path / "typo"), None, ["seed=3"], resume=True)
         assert str(error.value) == (
-            f"{tmp_path / 'typo'}: there is no run to resume; begin one without --resume"
+            f"{tmp_path / 'typo'}: there is no run to resume; start one without --resume"
         )
 
     def test_what_has_no_checkpoint_yet_begins_again_as_it_was(self, easy_dataset, whole, tmp_path):
