@@ -168,7 +168,7 @@ class TestTrain:
         resume = ("train", "--dataset", "split", "--output", str(out), "--resume")
         done = jobs.run(*resume, cwd=place)
         done.expect_success()
-        assert "goes on after step" in done.err
+        assert "resuming after step" in done.err
         found = rounds(out)
         assert found[: len(before)] == before
         assert [row["epoch"] for row in found] == [row["epoch"] for row in rounds(together)]

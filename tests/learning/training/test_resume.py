@@ -312,7 +312,7 @@ class TestKilled:
             running = start_job(*begin, run, "--resume", cwd=network)
         said, _ = running.communicate(timeout=200)
         assert running.returncode == 0, said
-        assert "goes on after step " in said
+        assert "resuming after step " in said
         said, _ = undisturbed.communicate(timeout=200)
         assert undisturbed.returncode == 0, said
         assert "goes on" not in said
