@@ -110,12 +110,12 @@ def _load_scorer(spark: SparkSession, name: str | None, inference: InferenceConf
     # The content travels to the workers, which need not see the model's folder.
     content = spark.sparkContext.broadcast(inference_backend.content)
     settings = PredictorConfig(
-        runtime=inference_backend.name,
+        backend=inference_backend.name,
         network=model.info.network,
         size=model.info.size,
         batch_size=inference.batch_size,
         threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
-        flip=inference.flip_tta,
+        flip_tta=inference.flip_tta,
     )
 
     def load() -> PredictFn:

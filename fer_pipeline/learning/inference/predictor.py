@@ -31,20 +31,20 @@ class PredictorConfig:
     """Settings of a predict function.
 
     Attributes:
-        runtime: `keras` for the content of a `model.keras`, `litert` for that of a `.tflite` file.
+        backend: `keras` for the content of a `model.keras`, `litert` for that of a `.tflite` file.
         network: Name of the network in the configuration.
         size: Side of the images, in pixels.
         batch_size: Maximum number of images in a forward pass.
         threads: Maximum number of CPU threads.
-        flip: Whether to average the probabilities of an image and its mirror image.
+        flip_tta: Whether to average the probabilities of an image and its mirror image.
     """
 
-    runtime: Literal["keras", "litert"]
+    backend: Literal["keras", "litert"]
     network: str
     size: int
     batch_size: int
     threads: int
-    flip: bool = False
+    flip_tta: bool = False
 
 
 @functools.lru_cache(maxsize=1)
@@ -55,11 +55,11 @@ def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
         content: Content of the model file.
         config: How the model is run.
     """
-    if config.runtime == "litert":
+    if config.backend == "litert":
         predict = make_litert_predict_fn(content, config.batch_size, config.threads)
     else:
         predict = _load_keras(content, config)
-    return functools.partial(predict_with_flip, predict) if config.flip else predict
+    return functools.partial(predict_with_flip, predict) if config.flip_tta else predict
 
 
 def _load_keras(content: bytes, config: PredictorConfig) -> PredictFn:

@@ -411,7 +411,7 @@ class TestPredictor:
             run = make_keras_predict_fn(model, SIZE, 7)
             found = predict_with_flip(run, faces.pixels)
         else:
-            settings = PredictorConfig(name, "system_a", SIZE, 7, 1, flip=True)
+            settings = PredictorConfig(name, "system_a", SIZE, 7, 1, flip_tta=True)
             found = load_predict_fn(path.read_bytes(), settings)(faces.pixels)
         assert np.abs(mirrored - expected).max() > 1e-3
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
