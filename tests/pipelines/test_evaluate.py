@@ -538,7 +538,7 @@ class TestRefusals:
 
     def test_a_folder_that_is_someone_elses(self, run, dataset, tmp_path):
         (tmp_path / "thesis.tex").write_text("three years of work")
-        assert "there is thesis.tex" in self.refused(StorageError, run, dataset, tmp_path)
+        assert "it holds thesis.tex" in self.refused(StorageError, run, dataset, tmp_path)
         assert "not an evaluation" in self.refused(StorageError, run, dataset, run)
 
     def test_a_dataset_that_is_not_what_its_manifest_says(
