@@ -180,6 +180,14 @@ def _accuracy_cells(metrics: Metrics | None) -> list[str]:
     ]
 
 
+def format_accuracy(metrics: Metrics) -> str:
+    """Return the accuracy and the mean accuracy per class in one line."""
+    return (
+        f"accuracy {format_percent(metrics.accuracy)} of {metrics.image_count:,} images,"
+        f" mean per class {format_percent(metrics.mean_class_accuracy)}"
+    )
+
+
 def format_percent(fraction: float | None) -> str:
     """Return a fraction as a percentage with one decimal, "-" for None."""
     return "-" if fraction is None else f"{100 * fraction:.1f} %"

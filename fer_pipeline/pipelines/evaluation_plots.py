@@ -15,7 +15,14 @@ from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.metrics.calibration import AccuracyCoverageCurve
 from fer_pipeline.metrics.classification import Metrics
 from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
-from fer_pipeline.plots import calibration, class_activation, class_performance, faces, feature_maps
+from fer_pipeline.plots import (
+    calibration,
+    class_activation,
+    class_bars,
+    confusion_matrix,
+    faces,
+    feature_maps,
+)
 from fer_pipeline.plots.class_activation import ActivatedImage, ClassActivations
 
 
@@ -31,10 +38,8 @@ def plot_metrics(metrics: Metrics, curve: AccuracyCoverageCurve, title: str, fol
     Raises:
         StorageError: A file cannot be written.
     """
-    class_performance.draw_confusion_matrix(
-        metrics, title, folder / EvaluationFile.CONFUSION_MATRIX
-    )
-    class_performance.draw_class_bars(metrics, title, folder / EvaluationFile.CLASS_BARS)
+    confusion_matrix.draw_confusion_matrix(metrics, title, folder / EvaluationFile.CONFUSION_MATRIX)
+    class_bars.draw_class_bars(metrics, title, folder / EvaluationFile.CLASS_BARS)
     calibration.draw_reliability_diagram(metrics, title, folder / EvaluationFile.RELIABILITY)
     calibration.draw_accuracy_coverage(metrics, curve, title, folder / EvaluationFile.COVERAGE)
 

@@ -1,4 +1,4 @@
-"""Plots of the results per class: confusion matrix and bars of counts."""
+"""Plot of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_pipeline.metrics.classification import Metrics
-from fer_pipeline.metrics.tables import format_percent
-from fer_pipeline.plots.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    add_title,
-    format_counts,
-    save_figure,
-    style_axes,
-)
+from fer_pipeline.metrics.tables import format_accuracy, format_percent
+from fer_pipeline.plots.style import add_title, save_figure
 
 # Fraction of a row above which dark text cannot be read on the blue of the colour map.
 _WHITE_TEXT_ABOVE = 0.55
-_BAR_WIDTH = 0.28  # fraction of the distance between classes
 
 
 def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
@@ -62,7 +53,7 @@ def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class (images)")
     figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class's images")
-    add_title(figure, title, _accuracy_line(metrics))
+    add_title(figure, title, format_accuracy(metrics))
     save_figure(figure, path)
 
 
@@ -104,55 +95,4 @@ def _add_cell_text(axes: Axes, row: int, column: int, cell: _Cell) -> None:
         fontsize=9,
         color=cell.color,
         fontweight="bold" if row == column else "normal",
-    )
-
-
-def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
-    """Draw bars of actual images, predicted images and true positives for each class.
-
-    Args:
-        metrics: Metrics of the evaluation.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    classes = metrics.classes
-    series = {
-        "actual": (BLUE, [class_metrics.actual for class_metrics in classes]),
-        "predicted": (ORANGE, [class_metrics.predicted for class_metrics in classes]),
-        "true positives": (GREEN, [class_metrics.true_positives for class_metrics in classes]),
-    }
-    figure = Figure(figsize=(2.6 + 1.15 * len(classes), 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for offset, (name, (color, counts)) in enumerate(series.items(), start=-1):
-        bars = axes.bar(
-            np.arange(len(classes)) + offset * _BAR_WIDTH,
-            counts,
-            _BAR_WIDTH,
-            label=name,
-            color=color,
-        )
-        axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=7, padding=1)
-    labels = [
-        f"{class_metrics.name}\n{format_percent(class_metrics.scores.accuracy)}"
-        for class_metrics in classes
-    ]
-    axes.set_xticks(range(len(classes)), labels)
-    axes.set_xlabel("class, and its accuracy")
-    axes.set_ylabel("images")
-    axes.margins(x=0.02, y=0.1)
-    style_axes(axes, grid="y")
-    axes.tick_params(axis="x", length=0)
-    format_counts(axes.yaxis)
-    figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
-    add_title(figure, title, _accuracy_line(metrics))
-    save_figure(figure, path)
-
-
-def _accuracy_line(metrics: Metrics) -> str:
-    return (
-        f"accuracy {format_percent(metrics.accuracy)} of {metrics.image_count:,} images,"
-        f" mean per class {format_percent(metrics.mean_class_accuracy)}"
     )
