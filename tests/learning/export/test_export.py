@@ -243,12 +243,14 @@ class TestLiteRT:
         values = keras.ops.linalg.svd(images[..., 0], compute_uv=False)
         with pytest.raises(RunError) as error:
             EXPORT_FORMATS["litert"].write(keras.Model(images, values, name="own"), tmp_path / "it")
-        assert str(error.value).startswith("own: LiteRT has no form of it, leave litert out: ")
+        assert str(error.value).startswith("own: cannot be converted to LiteRT, leave litert out: ")
         assert "\n" not in str(error.value)
         assert not (tmp_path / "it").exists()
         with pytest.raises(RunError) as error:
             litert.convert_to_litert_int8(keras.Model(images, values, name="own"), PIXELS)
-        assert str(error.value).startswith("own: LiteRT has no form of it, leave litert_int8 out: ")
+        assert str(error.value).startswith(
+            "own: cannot be converted to LiteRT, leave litert_int8 out: "
+        )
 
 
 class TestProbe:
