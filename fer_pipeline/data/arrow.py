@@ -1,4 +1,4 @@
-"""Between Arrow's columns and NumPy's arrays, without copies."""
+"""Conversion of NumPy arrays to Arrow columns without copies."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ ARROW_TYPES = {
     "binary": pa.binary(),
     "array<float>": pa.list_(pa.float32()),
 }
-"""Arrow's type for each of Spark's that is in use."""
+"""Arrow's type for each of Spark's types that the package stores."""
 
 
-def binary_column(
-    rows: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
-    """A binary column of equally long values.
+def binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
+    """Return a binary column of equally long values.
 
     Args:
         rows: uint8 of shape (n, width).
-        valid: Which of them are not null; None for all.
+
+    Raises:
+        ValueError: The column would exceed the 2 GiB that Arrow's offsets can address.
     """
     count, width = rows.shape
     if count * width >= 2**31:
         raise ValueError(f"{count} images of {width} bytes are too many for one column of Arrow")
     offsets = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * width)
-    mask = None
-    if valid is not None and not valid.all():
-        mask = pa.py_buffer(np.packbits(valid, bitorder="little"))
-    values = pa.py_buffer(np.ascontiguousarray(rows))
-    return pa.Array.from_buffers(pa.binary(), count, [mask, offsets, values])
+    pixels = pa.py_buffer(np.ascontiguousarray(rows))
+    return pa.Array.from_buffers(pa.binary(), count, [None, offsets, pixels])
+
+
+def list_column(rows: npt.NDArray[np.float32]) -> pa.Array:
+    """Return a column of equally long lists, from an array of shape (n, length)."""
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.ravel()))
 
 
 def arrow_schema(columns: Mapping[str, str]) -> pa.Schema:
-    """Arrow's schema for columns that are given by name and Spark's type."""
+    """Return the Arrow schema of columns that are named with Spark's types."""
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])

@@ -1,9 +1,10 @@
-"""The names of the emotions, and what a file's codes mean."""
+"""The names of the emotions, and the classes that label texts stand for."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
+
+from fer_pipeline.text import did_you_mean
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """FER2013's classes; the position of a name is its code."""
@@ -27,47 +28,45 @@ _SYNONYMS = {
 
 
 def canonical_emotion(name: str) -> str:
-    """Returns the one name under which an emotion is known here.
+    """Return the name that the package uses for an emotion.
 
     Args:
         name: An emotion in any case, with any space around it, or one of its synonyms
             (anger, happiness, sadness, ...).
 
     Raises:
-        ValueError: The name is none of them; the message offers the nearest.
+        ValueError: The name is not known; the message offers the nearest.
     """
     word = name.strip().lower()
     word = _SYNONYMS.get(word, word)
     if word in KNOWN:
         return word
-    near = difflib.get_close_matches(word, [*KNOWN, *_SYNONYMS], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KNOWN)}"
-    raise ValueError(f"unknown emotion {name!r}: {hint}")
+    raise ValueError(f"unknown emotion {name!r}: {did_you_mean(word, [*KNOWN, *_SYNONYMS])}")
 
 
 class LabelEncoder:
-    """Turns what a source says of an image (a code, a name, a folder) into a class index."""
+    """Encodes the label texts of a source (a code, a name, a folder) as class indices."""
 
-    def __init__(self, meanings: Mapping[str, str], classes: Sequence[str]) -> None:
-        """Takes what names mean.
+    def __init__(self, emotion_of_code: Mapping[str, str], classes: Sequence[str]) -> None:
+        """Set the codes and classes.
 
         Args:
-            meanings: The emotion behind each code, by its text; a name is understood without.
-            classes: The emotions to keep, in the order of their class indices.
+            emotion_of_code: Emotion of each code, by its text; names are understood without.
+            classes: Emotions to keep, in the order of their class indices.
         """
-        self._meanings = dict(meanings)
+        self._emotion_of_code = dict(emotion_of_code)
         self._classes = {name: index for index, name in enumerate(classes)}
 
     def emotion(self, text: str) -> str | None:
-        """The emotion that the text means, or None where it means none."""
+        """Return the emotion that a label text means, None if it means none."""
         text = text.strip()
-        if text in self._meanings:
-            return self._meanings[text]
+        if text in self._emotion_of_code:
+            return self._emotion_of_code[text]
         try:
             return canonical_emotion(text)
         except ValueError:
             return None
 
     def index(self, emotion: str) -> int | None:
-        """The class index of a canonical emotion, or None where it is not among the classes."""
+        """Return the class index of a canonical emotion, None if it is not among the classes."""
         return self._classes.get(emotion)

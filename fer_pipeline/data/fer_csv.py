@@ -1,4 +1,4 @@
-"""FER2013's CSV and the forms that it has in the wild, a batch of lines at a time."""
+"""FER2013's CSV in its various forms, parsed a batch of lines at a time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from fer_pipeline.data.outcomes import QuarantineReason
+from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.pixel_strings import PixelError, parse_pixel_rows, parse_pixels, square_side
-from fer_pipeline.data.record import RawRecord, RecordError
+from fer_pipeline.data.record_batch import ParsedRecords, Pixels, RecordErrors
 from fer_pipeline.errors import InputError
 
-_BOM = b"\xef\xbb\xbf"
-_ROWS_FOR_SIZE = 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ROWS_FOR_SIZE = 20  # rows that decide on the number of pixels
 
 # A field holds a whole image: 512x512 pixels take up to a megabyte.
 csv.field_size_limit(1 << 24)
@@ -25,14 +24,14 @@ csv.field_size_limit(1 << 24)
 
 @dataclass(frozen=True)
 class CsvLayout:
-    """Where a file keeps what.
+    """The positions of a file's columns.
 
     Attributes:
-        fields: How many fields a row has.
-        pixels: The position of the pixel string among them.
-        emotion: The position of the label; None where the file has none.
-        usage: The position of the usage; None where the file has none.
-        pixel_count: How many pixels an image of the file has; None until a row has shown it.
+        fields: Number of fields in a row.
+        pixels: Position of the pixel string among them.
+        emotion: Position of the label; None if the file has none.
+        usage: Position of the usage; None if the file has none.
+        pixel_count: Number of pixels of each image of the file; None until a row has shown it.
     """
 
     fields: int
@@ -42,37 +41,57 @@ class CsvLayout:
     pixel_count: int | None = None
 
 
-def read_header(line: bytes, source: str, *, labelled: bool, usage: bool) -> CsvLayout:
-    """Reads a header: names in any order and case, with any space around them.
+@dataclass(frozen=True)
+class RequiredColumns:
+    """The columns that a file must have besides its pixels.
+
+    Attributes:
+        emotion: Whether there must be labels.
+        usage: Whether there must be usages.
+    """
+
+    emotion: bool
+    usage: bool
+
+
+def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayout:
+    """Read a header: names in any order and case, with any space around them.
 
     Args:
-        line: The file's first line that is not blank.
-        source: The file, for messages.
-        labelled: Whether there must be an emotion column.
-        usage: Whether there must be a usage column.
+        line: First line of the file that is not blank.
+        source: Name of the file, for messages.
+        required: Columns that must be there.
 
     Raises:
-        InputError: A column is missing or there twice.
+        InputError: A column is missing or appears twice.
     """
-    fields = split_fields(line.removeprefix(_BOM)) or []
+    fields = split_fields(line.removeprefix(_BYTE_ORDER_MARK)) or []
     names = [field.decode("utf-8", "replace").strip().lower() for field in fields]
-    found = ", ".join(name[:20] for name in names[:6])
+    shown_names = ", ".join(name[:20] for name in names[:6])
     for name in ("pixels", "emotion", "usage"):
         if names.count(name) > 1:
-            raise InputError(f"{source}: the header names {name} twice: {found}")
-    for name, needed in (("pixels", True), ("emotion", labelled), ("usage", usage)):
-        if needed and name not in names:
+            raise InputError(f"{source}: the header names {name} twice: {shown_names}")
+    for name, is_required in (
+        ("pixels", True),
+        ("emotion", required.emotion),
+        ("usage", required.usage),
+    ):
+        if is_required and name not in names:
             hint = "; split.method=stratified needs none" if name == "usage" else ""
-            raise InputError(f"{source}: no column {name} in its first line (got: {found}){hint}")
-
-    def position(name: str) -> int | None:
-        return names.index(name) if name in names else None
-
-    return CsvLayout(len(names), names.index("pixels"), position("emotion"), position("usage"))
+            raise InputError(
+                f"{source}: no column {name} in its first line (got: {shown_names}){hint}"
+            )
+    positions = {name: position for position, name in enumerate(names)}
+    return CsvLayout(
+        fields=len(names),
+        pixels=positions["pixels"],
+        emotion=positions.get("emotion"),
+        usage=positions.get("usage"),
+    )
 
 
 def split_fields(line: bytes) -> list[bytes] | None:
-    """Splits a line at its commas; None where its quotes do not close."""
+    """Split a line at its commas; return None if its quotes do not close."""
     if b'"' not in line:
         return line.split(b",")
     try:
@@ -84,80 +103,75 @@ def split_fields(line: bytes) -> list[bytes] | None:
 
 
 def is_blank(line: bytes) -> bool:
-    """Whether a line is none: only white space, or only a byte order mark."""
-    return not line.removeprefix(_BOM).strip()
+    """Return whether a line holds only white space, or only a byte order mark."""
+    return not line.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
-def with_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
-    """Learns the images' size from what most of the first rows have, if that is a square's."""
+def infer_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
+    """Return the layout with the number of pixels that most of the first rows have.
+
+    Args:
+        layout: Layout of the file.
+        lines: First rows of the file, none of them blank or the header.
+
+    Returns:
+        The layout as it is if no row has the pixels of a square image.
+    """
     counts = Counter[int]()
     for line in lines[:_ROWS_FOR_SIZE]:
         fields = split_fields(line)
         if fields is not None and len(fields) == layout.fields:
             counts[len(fields[layout.pixels].split())] += 1
-    squares = [count for count, _ in counts.most_common() if square_side(count)]
-    return replace(layout, pixel_count=squares[0]) if squares else layout
+    square_counts = [count for count, _ in counts.most_common() if square_side(count)]
+    return replace(layout, pixel_count=square_counts[0]) if square_counts else layout
 
 
-def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> list[RawRecord]:
-    """Parses rows.
+def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
+    """Parse rows of one file.
 
     Args:
         lines: Lines of the file, none of them blank or the header.
-        layout: What the header says.
+        layout: Layout of the file.
 
     Returns:
-        One record for each line; those of sound rows share one array of images.
+        One record for each line, the images uint8 of shape (n, side, side).
     """
-    parsed: list[RawRecord | None] = [None] * len(lines)
-    sound: list[int] = []
-    fields_of: list[list[bytes]] = []
-    for index, line in enumerate(lines):
+    emotions: list[str | None] = []
+    usages: list[str | None] = []
+    pixel_texts: list[bytes] = []
+    broken_lines: dict[int, str] = {}
+    for row, line in enumerate(lines):
         fields = split_fields(line)
         if fields is None or len(fields) != layout.fields:
-            detail = "a quote that does not close" if fields is None else f"{len(fields)} fields"
-            fault = RecordError(
-                QuarantineReason.BROKEN, f"{detail}, expected {layout.fields} fields"
-            )
-            parsed[index] = RawRecord(None, None, line, None, fault)
-        else:
-            sound.append(index)
-            fields_of.append(fields)
-    texts = [fields[layout.pixels] for fields in fields_of]
-    images, faults = _images(texts, layout.pixel_count)
-    for row, (index, fields) in enumerate(zip(sound, fields_of, strict=True)):
-        found = faults.get(row)
-        parsed[index] = RawRecord(
-            _text(fields, layout.emotion),
-            _text(fields, layout.usage),
-            lines[index],
-            None if found or images is None else images[row],
-            found,
-        )
-    return [raw for raw in parsed if raw is not None]
+            fault = "a quote that does not close" if fields is None else f"{len(fields)} fields"
+            broken_lines[row] = f"{fault}, expected {layout.fields} fields"
+            fields = [b""] * layout.fields
+        emotions.append(_field_text(fields, layout.emotion))
+        usages.append(_field_text(fields, layout.usage))
+        pixel_texts.append(fields[layout.pixels])
+    images, errors = _parse_images(pixel_texts, layout.pixel_count)
+    for row, detail in broken_lines.items():
+        emotions[row] = usages[row] = None
+        errors.add(row, Outcome.BROKEN_LINE, detail)
+    return ParsedRecords(emotions, usages, lines, images, errors)
 
 
-def _images(
-    texts: Sequence[bytes], count: int | None
-) -> tuple[npt.NDArray[np.uint8] | None, dict[int, RecordError]]:
-    faults: dict[int, RecordError]
-    if count is not None:
-        side = math.isqrt(count)
-        values, errors = parse_pixel_rows(texts, count)
-        faults = {row: RecordError(error.reason, str(error)) for row, error in errors.items()}
-        return values.reshape(-1, side, side), faults
-    # No row has yet shown the size: none of these can be an image, and each has its own reason.
-    faults = {}
+def _parse_images(texts: Sequence[bytes], pixel_count: int | None) -> tuple[Pixels, RecordErrors]:
+    if pixel_count is not None:
+        side = math.isqrt(pixel_count)
+        values, errors = parse_pixel_rows(texts, pixel_count)
+        return values.reshape(-1, side, side), errors
+    # No row has shown the size yet: none of these can be an image, and each has its own reason.
+    errors = RecordErrors(len(texts))
     for row, text in enumerate(texts):
         try:
-            faults[row] = RecordError(
-                QuarantineReason.PIXEL_COUNT,
-                f"{len(parse_pixels(text))} pixels are no square image",
-            )
+            count = len(parse_pixels(text))
         except PixelError as error:
-            faults[row] = RecordError(error.reason, str(error))
-    return None, faults
+            errors.add(row, error.outcome, str(error))
+        else:
+            errors.add(row, Outcome.PIXEL_COUNT, f"{count} pixels are no square image")
+    return np.zeros((len(texts), 0, 0), np.uint8), errors
 
 
-def _text(fields: Sequence[bytes], position: int | None) -> str | None:
+def _field_text(fields: Sequence[bytes], position: int | None) -> str | None:
     return None if position is None else fields[position].decode("utf-8", "replace")

@@ -1,118 +1,129 @@
-"""The books of a preprocessing run: what was read, and what became of it."""
+"""Counts of a preprocessing run: records read, kept, dropped and quarantined."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fer_pipeline.config import Config
+from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.manifest import SourceFile
-from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-from fer_pipeline.data.split_assignment import KEPT, OUTCOMES, SPLITS
+from fer_pipeline.data.outcomes import DropReason, Outcome, QuarantineReason, Split
 from fer_pipeline.errors import DatasetError, TooManyBadRowsError
 
 log = logging.getLogger(__name__)
 
-_LAST_CODE_OF_FIVE = 4
+_LAST_CODE_OF_FIVE = 4  # the largest code of a source that numbers five emotions
+
+_TOLERANCE = 1e-12
+"""Tolerance of a fraction: 29 of 100 is a little more than 0.29 in floating point."""
 
 
 @dataclass
 class IngestCounts:
-    """What was read, and what became of it.
+    """The records that were read, by what becomes of them.
 
     Attributes:
-        read: How many records there were.
-        dropped: Sound records that are left out, by cause.
+        read: Number of records.
+        dropped: Readable records that are left out, by reason.
         quarantined: Records that cannot be read, by reason.
-        pool: Training records by class, before validation and test are drawn from them.
-        evaluation: Validation and test records that the source names as such.
-        offsets: The number in its file of a block's first record, where it is not 0.
-        sources: What was read of each file, or of each folder of images.
-        codes: The largest code among the labels of each source, -1 where there is none.
+        train_by_class: Training records by class, before validation and test are sampled.
+        heldout_by_split: Validation and test records that the source names as such.
+        offsets: Offsets of the blocks that tasks read.
+        sources: Counts of each file, or of each folder of images.
+        max_label_code: Largest code among the labels of each source, -1 if there is none.
     """
 
     read: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
     quarantined: Counter[QuarantineReason] = field(default_factory=Counter)
-    pool: Counter[int] = field(default_factory=Counter)
-    evaluation: Counter[Split] = field(default_factory=Counter)
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    train_by_class: Counter[int] = field(default_factory=Counter)
+    heldout_by_split: Counter[Split] = field(default_factory=Counter)
+    offsets: BlockOffsets = field(default_factory=BlockOffsets)
     sources: list[SourceFile] = field(default_factory=list)
-    codes: dict[str, int] = field(default_factory=dict)
+    max_label_code: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tallies: Iterable[Mapping[str, Any]], by_folder: bool = False) -> IngestCounts:
-        """Adds up what was counted.
+    def from_tallies(
+        cls, tallies: Iterable[Mapping[str, Any]], *, by_folder: bool = False
+    ) -> IngestCounts:
+        """Add up the counts of groups of records.
 
         Args:
-            tallies: See `spark.passes.tally`.
-            by_folder: Whether a source is a folder of images: its label is one of many.
+            tallies: Groups of records as `spark.record_statistics.count_records` returns them.
+            by_folder: Whether a source is a folder of images, whose label is one of many.
         """
-        books = cls()
-        by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for row in tallies:
-            by_source[row["source"]].append(row)
-            books._enter(row)
-        for name, rows in sorted(by_source.items()):
-            of = "the folders of images" if by_folder else name
-            books.codes[of] = max(books.codes.get(of, -1), *(row["code"] for row in rows))
-            books.sources.append(_source(name, rows))
-        books.offsets = block_offsets(
-            (name, row["block"], row["n"]) for name, rows in by_source.items() for row in rows
+        counts = cls()
+        tallies_by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for tally in tallies:
+            tallies_by_source[tally["source"]].append(tally)
+            counts._add(tally)
+        for name, of_source in sorted(tallies_by_source.items()):
+            label_source = "the folders of images" if by_folder else name
+            largest = counts.max_label_code.get(label_source, -1)
+            largest = max(largest, *(tally["code"] for tally in of_source))
+            counts.max_label_code[label_source] = largest
+            counts.sources.append(_source_file(name, of_source))
+        counts.offsets = BlockOffsets.from_counts(
+            (name, tally["block"], tally["n"])
+            for name, of_source in tallies_by_source.items()
+            for tally in of_source
         )
-        return books
+        return counts
 
-    def _enter(self, row: Mapping[str, Any]) -> None:
-        self.read += row["n"]
-        if row["outcome"] == KEPT:
-            split = SPLITS[row["split"]]
-            if split is Split.TRAIN:
-                self.pool[row["label"]] += row["n"]
-            else:
-                self.evaluation[split] += row["n"]
-            return
-        why = OUTCOMES[row["outcome"]]
-        if isinstance(why, QuarantineReason):
-            self.quarantined[why] += row["n"]
-        else:
-            self.dropped[why] += row["n"]
+    def _add(self, tally: Mapping[str, Any]) -> None:
+        self.read += tally["n"]
+        match Outcome(tally["outcome"]).reason:
+            case QuarantineReason() as reason:
+                self.quarantined[reason] += tally["n"]
+            case DropReason() as reason:
+                self.dropped[reason] += tally["n"]
+            case None if tally["split"] == Split.TRAIN.code:
+                self.train_by_class[tally["label"]] += tally["n"]
+            case None:
+                self.heldout_by_split[list(Split)[tally["split"]]] += tally["n"]
 
-    def check(self, config: Config) -> None:
-        """Stops a run that would make no good dataset, before anything is written.
+    def require_usable(self, max_quarantined_fraction: float) -> None:
+        """Stop a run that would make no good dataset, before anything is written.
+
+        Args:
+            max_quarantined_fraction: Largest share of quarantined records that is accepted.
 
         Raises:
-            TooManyBadRowsError: More records are bad than `input.max_quarantined_fraction` allows.
+            TooManyBadRowsError: More records are quarantined.
             DatasetError: There is no record to train on.
         """
         bad = sum(self.quarantined.values())
-        # Not "allowed < bad": 0.29 of 100 is a little less than 29 in floating point.
-        if bad / self.read - config.input.max_quarantined_fraction > 1e-12:
+        if bad / self.read - max_quarantined_fraction > _TOLERANCE:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())
             worst = max(self.sources, key=lambda source: source.quarantined)
             raise TooManyBadRowsError(
                 f"{bad} of {self.read} records are bad, more than input.max_quarantined_fraction"
-                f" {config.input.max_quarantined_fraction:g} allows ({reasons}); most of"
+                f" {max_quarantined_fraction:g} allows ({reasons}); most of"
                 f" them in {worst.path}; nothing was written"
             )
-        if not self.pool:
-            dropped = ", ".join(f"{cause}: {n}" for cause, n in self.dropped.items()) or "none"
+        if not self.train_by_class:
+            dropped = ", ".join(f"{reason}: {n}" for reason, n in self.dropped.items()) or "none"
             raise DatasetError(
                 f"no training rows are left of {self.read} records (dropped: {dropped}; validation"
-                f" and test: {sum(self.evaluation.values())}); check classes and"
-                f" split.usage_to_split"
+                f" and test: {sum(self.heldout_by_split.values())}); check classes and"
+                " split.usage_to_split"
             )
-        self._warn_of_codes(config)
 
-    def _warn_of_codes(self, config: Config) -> None:
-        """Warns of sources that number five emotions in an order of their own, as system E does."""
-        default = {str(code): name for code, name in enumerate(FER2013)}
-        if config.input.emotions != default:
+    def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
+        """Warn about sources that seem to number five emotions in an order of their own.
+
+        Reference system E has such a file.
+
+        Args:
+            emotion_of_code: Emotion of each label code. Any but FER2013's own was set on purpose.
+        """
+        if emotion_of_code != {str(code): name for code, name in enumerate(FER2013)}:
             return
-        for source, code in self.codes.items():
+        for source, code in self.max_label_code.items():
             if 0 <= code <= _LAST_CODE_OF_FIVE:
                 log.warning(
                     "%s: its codes never exceed %d, FER2013's go up to 6; if they mean other"
@@ -123,34 +134,15 @@ class IngestCounts:
                 )
 
 
-def _source(name: str, rows: list[Mapping[str, Any]]) -> SourceFile:
+def _source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
     return SourceFile(
         path=name,
-        records=sum(row["n"] for row in rows),
-        quarantined=sum(row["n"] for row in rows if 0 <= row["outcome"] < len(QuarantineReason)),
-        fingerprint=checksum(sum(row["low"] + (row["high"] << 32) for row in rows)),
+        records=sum(tally["n"] for tally in tallies),
+        quarantined=sum(t["n"] for t in tallies if Outcome(t["outcome"]).is_quarantined),
+        fingerprint=format_checksum(sum(t["low"] + (t["high"] << 32) for t in tallies)),
     )
 
 
-def block_offsets(counts: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
-    """The number of the first record of each block, where it is not 0.
-
-    Args:
-        counts: The number of records by source and block.
-    """
-    of_source: dict[str, dict[int, int]] = defaultdict(dict)
-    for source, block, count in counts:
-        of_source[source][block] = of_source[source].get(block, 0) + count
-    offsets = {}
-    for source, blocks in of_source.items():
-        first = 0
-        for block, count in sorted(blocks.items()):
-            if first:
-                offsets[source, block] = first
-            first += count
-    return offsets
-
-
-def checksum(total: int) -> str:
-    """A sum of 64-bit hashes as 16 hexadecimal digits; the order of summation does not matter."""
+def format_checksum(total: int) -> str:
+    """Return a sum of 64-bit hashes as 16 hexadecimal digits; their order does not matter."""
     return f"{total % 2**64:016x}"

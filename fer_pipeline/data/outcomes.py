@@ -1,9 +1,15 @@
-"""Where a row can go: into a split, dropped for a cause, or quarantined for a reason.
+"""The outcomes of a record: kept in a split, dropped, or quarantined, each with its reason.
 
-The books always balance: rows read = rows kept + rows dropped + rows quarantined.
+The counts always balance: records read = records kept + records dropped + records quarantined.
 """
 
-from enum import StrEnum
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Self
+
+NO_SPLIT = -1
+"""The split code of a record that belongs to no split."""
 
 
 class Split(StrEnum):
@@ -13,9 +19,14 @@ class Split(StrEnum):
     VALIDATION = "validation"
     TEST = "test"
 
+    @property
+    def code(self) -> int:
+        """The number of the split in columns of split codes."""
+        return list(Split).index(self)
+
 
 class QuarantineReason(StrEnum):
-    """Why a row is quarantined: it cannot be read as a labelled image."""
+    """The reasons why a record cannot be read as a labelled image."""
 
     PIXEL_COUNT = "wrong number of pixels"
     PIXEL_RANGE = "value outside 0..255"
@@ -29,7 +40,7 @@ class QuarantineReason(StrEnum):
 
 
 class DropReason(StrEnum):
-    """Why a sound row is left out of the dataset, in the order in which the causes are tried."""
+    """The reasons why a readable record is left out, in the order in which they are checked."""
 
     CLASS = "class not selected"
     USAGE = "usage not selected"
@@ -39,3 +50,51 @@ class DropReason(StrEnum):
     COPY_OF_EVALUATION = "copy of a test or validation image"
     CONFLICT = "copies with different labels"
     COPY = "further copy with the same label"
+
+
+class Outcome(IntEnum):
+    """The code of what becomes of a record, in columns of type int8.
+
+    Attributes:
+        reason: Why the record is not kept; None for KEPT.
+    """
+
+    reason: QuarantineReason | DropReason | None
+
+    def __new__(cls, code: int, reason: QuarantineReason | DropReason | None = None) -> Self:
+        """Create a member whose value is the code alone."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.reason = reason
+        return member
+
+    KEPT = (0, None)
+
+    PIXEL_COUNT = (1, QuarantineReason.PIXEL_COUNT)
+    PIXEL_RANGE = (2, QuarantineReason.PIXEL_RANGE)
+    PIXEL_TOKEN = (3, QuarantineReason.PIXEL_TOKEN)
+    UNKNOWN_EMOTION = (4, QuarantineReason.EMOTION)
+    UNKNOWN_USAGE = (5, QuarantineReason.USAGE)
+    EMPTY_FIELD = (6, QuarantineReason.EMPTY)
+    BROKEN_LINE = (7, QuarantineReason.BROKEN)
+    UNDECODABLE_IMAGE = (8, QuarantineReason.IMAGE)
+    IMAGE_TOO_SMALL = (9, QuarantineReason.SMALL)
+
+    CLASS_NOT_SELECTED = (10, DropReason.CLASS)
+    USAGE_NOT_SELECTED = (11, DropReason.USAGE)
+    NO_FACE = (12, DropReason.NO_FACE)
+    NO_VOTES = (13, DropReason.NO_VOTES)
+    TIED_VOTES = (14, DropReason.TIE)
+    COPY_OF_EVALUATION = (15, DropReason.COPY_OF_EVALUATION)
+    CONFLICTING_COPIES = (16, DropReason.CONFLICT)
+    FURTHER_COPY = (17, DropReason.COPY)
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether the record is written to the quarantine."""
+        return isinstance(self.reason, QuarantineReason)
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the record is readable and left out."""
+        return isinstance(self.reason, DropReason)

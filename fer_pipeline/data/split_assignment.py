@@ -1,7 +1,6 @@
-"""Which images are kept, in which split and how often: plain functions on plain arrays.
+"""Assignment of records to train, validation and test, and how often each is written.
 
-They see all copies of an image together, with as many other images as there may be: what they say
-of an image depends on its copies and on the cuts of its class, never on the others.
+The split of an image depends on its key and on the thresholds of its class, never on other images.
 """
 
 from __future__ import annotations
@@ -12,128 +11,68 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-
-SPLITS = tuple(Split)
-"""A split's code is its position here."""
-
-OUTCOMES: tuple[QuarantineReason | DropReason, ...] = (*QuarantineReason, *DropReason)
-"""The code of why a record is not kept is its position here; a record that is kept has -1."""
-
-KEPT = -1
-_TRAIN = SPLITS.index(Split.TRAIN)
+from fer_pipeline.data.outcomes import NO_SPLIT, Outcome, Split
 
 
 @dataclass(frozen=True)
-class RecordColumns:
-    """Records, as arrays of one length n.
+class DecidedRecords:
+    """Records after the decision about copies, as arrays of one length n.
 
     Attributes:
-        content: uint64 of shape (n, 2), equal for two records exactly if their images are.
-        key: int64, see `splits.sampling_key`.
-        label: int32, the class; -1 where there is none.
-        split: int8, the code of the split that the source says; -1 where it says none.
-        outcome: int8, the code of why the record is not kept, or `KEPT`.
-        order: int64, distinct; the record of least order is the first.
+        key: Sampling key, int64, see `split_keys.sampling_key`.
+        label: Class, int32; -1 without one.
+        split: Split code that the source names, int8; `NO_SPLIT` without one.
+        outcome: Code of why the record is not kept, or `Outcome.KEPT`, int8.
+        can_be_sampled: Whether it may be moved from training into validation or test, bool.
     """
 
-    content: npt.NDArray[np.uint64]
     key: npt.NDArray[np.int64]
     label: npt.NDArray[np.int32]
     split: npt.NDArray[np.int8]
     outcome: npt.NDArray[np.int8]
-    order: npt.NDArray[np.int64]
-
-
-def mark_duplicates(
-    candidates: RecordColumns, *, deduplicate: bool
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Decides about copies.
-
-    Args:
-        candidates: Records; all copies of an image are among them.
-        deduplicate: Whether to drop from training, in this order: copies of test and validation
-            images (and of those whose usage is left out), rows whose copies carry different
-            labels, further copies with the same label.
-
-    Returns:
-        The outcomes, int8, now also naming copies that are dropped; and which records may be drawn
-        from training into validation or test, bool.
-    """
-    sound = candidates.outcome == KEPT
-    pool = sound & (candidates.split == _TRAIN)
-    # Rows whose usage is left out are kept back for something: training on copies would cheat.
-    kept_back = candidates.outcome == OUTCOMES.index(DropReason.USAGE)
-    _, group = np.unique(candidates.content, axis=0, return_inverse=True)
-    groups = int(group.max(initial=-1)) + 1
-    in_evaluation = np.bincount(group[(sound & ~pool) | kept_back], minlength=groups)[group] > 0
-    lowest = np.full(groups, np.iinfo(np.int32).max, np.int32)
-    highest = np.full(groups, -1, np.int32)
-    first = np.full(groups, np.iinfo(np.int64).max)
-    np.minimum.at(lowest, group[pool], candidates.label[pool])
-    np.maximum.at(highest, group[pool], candidates.label[pool])
-    np.minimum.at(first, group[pool], candidates.order[pool])
-    differ = (lowest < highest)[group]
-    drawable = pool & ~in_evaluation & ~differ
-    if not deduplicate:
-        # Copies with different labels have no class to be drawn for, and copies of evaluation
-        # images have a side already: both stay in training.
-        return candidates.outcome, drawable
-    further = first[group] != candidates.order
-    outcome = candidates.outcome.copy()
-    # The last one that is set wins, so they are set in the reverse of their order.
-    for cause, here in (
-        (DropReason.COPY, further),
-        (DropReason.CONFLICT, differ),
-        (DropReason.COPY_OF_EVALUATION, in_evaluation),
-    ):
-        outcome[pool & here] = OUTCOMES.index(cause)
-    return outcome, drawable & ~further
+    can_be_sampled: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class ClassThresholds:
-    """Where a class is cut, in the order of its keys.
+    """The thresholds of one class, in the order of its keys.
 
     Attributes:
-        validation: Drawable records with a key below this are validation.
-        test: Those from there to below this are test.
-        extra: Those from there to below this are training with one more copy than the others.
-        copies: How many times every training image of the class is written.
+        validation_below: Records that can be sampled are validation with a key below this one.
+        test_below: They are test with a key from there to below this one.
+        extra_copy_below: They are training, with one copy more than the others, with a key from
+            there to below this one.
+        copies_per_image: Number of times that every training image of the class is written.
     """
 
-    validation: int
-    test: int
-    extra: int
-    copies: int
+    validation_below: int
+    test_below: int
+    extra_copy_below: int
+    copies_per_image: int
 
 
 def assign_splits(
-    candidates: RecordColumns,
-    outcome: npt.NDArray[np.int8],
-    drawable: npt.NDArray[np.bool_],
-    cuts: Mapping[int, ClassThresholds],
+    records: DecidedRecords, thresholds: Mapping[int, ClassThresholds]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-    """Draws validation and test from training, and says how often a record is written.
+    """Move records from training into validation and test, and return how often each is written.
 
     Args:
-        candidates: Records.
-        outcome: What `settle` says of them.
-        drawable: Likewise.
-        cuts: By class.
+        records: Records after the decision about copies.
+        thresholds: Thresholds of each class.
 
     Returns:
-        The codes of the final splits, int8, and the number of copies, int64; -1 and 0 where a
-        record is not kept.
+        The codes of the final splits, int8, and the number of copies, int64, both of shape (n,);
+        `NO_SPLIT` and 0 for a record that is not kept.
     """
-    kept = outcome == KEPT
-    split = np.where(kept, candidates.split, np.int8(-1))
-    copies = kept.astype(np.int64)
-    for label, cut in cuts.items():
-        here = kept & (candidates.split == _TRAIN) & (candidates.label == label)
-        drawn = here & drawable
-        split[drawn & (candidates.key < cut.test)] = SPLITS.index(Split.TEST)
-        split[drawn & (candidates.key < cut.validation)] = SPLITS.index(Split.VALIDATION)
-        train = here & (split == _TRAIN)
-        copies[train] = cut.copies + (drawable & (candidates.key < cut.extra))[train]
+    is_kept = records.outcome == Outcome.KEPT
+    split = np.where(is_kept, records.split, np.int8(NO_SPLIT))
+    copies = is_kept.astype(np.int64)
+    for label, of_class in thresholds.items():
+        in_pool = is_kept & (records.split == Split.TRAIN.code) & (records.label == label)
+        can_be_sampled = in_pool & records.can_be_sampled
+        split[can_be_sampled & (records.key < of_class.test_below)] = Split.TEST.code
+        split[can_be_sampled & (records.key < of_class.validation_below)] = Split.VALIDATION.code
+        in_training = in_pool & (split == Split.TRAIN.code)
+        has_extra = records.can_be_sampled & (records.key < of_class.extra_copy_below)
+        copies[in_training] = of_class.copies_per_image + has_extra[in_training]
     return split, copies

@@ -1,4 +1,4 @@
-"""From CSV files or folders of images to a dataset."""
+"""The preprocess job: from CSV files or folders of images to a dataset."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 from fer_pipeline.config import Config
 from fer_pipeline.data import manifest, split_keys
+from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.emotions import LabelEncoder
-from fer_pipeline.data.ingest_counts import IngestCounts, checksum
+from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.ingest_counts import IngestCounts, format_checksum
+from fer_pipeline.data.label_resolver import LabelResolver
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-from fer_pipeline.data.record import LabelResolver
+from fer_pipeline.data.oversampling import oversampling_factors
 from fer_pipeline.data.split_assignment import ClassThresholds
 from fer_pipeline.data.variants import create_variants
 from fer_pipeline.data.votes import Votes
@@ -24,27 +27,35 @@ from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.load_votes import load_votes
-from fer_pipeline.spark.read_records import ParseOptions
-from fer_pipeline.spark.record_store import RecordStore, count_records, keys_at_ranks, pixel_moments
+from fer_pipeline.spark.record_columns import RecordOptions
+from fer_pipeline.spark.record_statistics import count_records, keys_at_ranks, pixel_moments
+from fer_pipeline.spark.record_store import RecordStore
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.write_dataset import WrittenSplit, write_splits
-from fer_pipeline.spark.write_options import WriteOptions, group_rows
+from fer_pipeline.spark.write_options import WriteOptions, choose_group_rows
 from fer_pipeline.spark.write_quarantine import write_quarantine
 from fer_pipeline.text import format_table
 
 log = logging.getLogger(__name__)
 
-_NEEDED = {
+_EMPTY_SPLIT_WARNINGS = {
     Split.VALIDATION: "training can choose no weights by it and keeps the last",
     Split.TEST: "there is nothing to evaluate on that training has not seen",
 }
 
-_NOTHING_LEFT = "no training rows are left after validation and test were drawn"
-# A partition is held in the memory of a Python worker: at most so many images or bytes of pixels.
-_IMAGES_PER_PARTITION, _PIXELS_PER_PARTITION = 8192, 24 << 20
-_FEWEST_PARTITIONS = 8
-# A row of FER2013 as text, and how far compression shrinks it.
-_BYTES_PER_ROW, _COMPRESSION = 8300, 4
+_NOTHING_LEFT = "no training rows are left after validation and test were sampled"
+
+# A partition is held in the memory of a Python worker.
+_MAX_IMAGES_PER_PARTITION = 8192
+_MAX_PIXELS_PER_PARTITION = 24 << 20
+_MIN_PARTITIONS = 8
+
+_BYTES_PER_ROW = 8300
+"""Bytes of a row of FER2013 as text."""
+
+_COMPRESSION_FACTOR = 4
+"""Factor by which compression shrinks such text."""
+
 _PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
 
 
@@ -56,124 +67,140 @@ def preprocess(
     *,
     overwrite: bool = False,
 ) -> Manifest:
-    """Makes a dataset.
+    """Create a dataset.
 
     Args:
         spark: The session.
         inputs: Files, globs or folders, in any form that Spark reads.
-        output: The dataset's folder.
+        output: Folder of the dataset.
         config: The configuration.
-        overwrite: Whether a dataset that is there may be replaced.
+        overwrite: Whether an existing dataset may be replaced.
 
     Returns:
         The manifest, as it was published.
 
     Raises:
-        InputError: A source is missing or is not what it should be, too many rows are bad, or the
-            votes are not those of the source.
+        InputError: A source is missing or invalid, too many rows are bad, or the votes are not
+            those on the source.
         StorageError: There is a dataset already, or the folder holds something else.
         DatasetError: Nothing is left to train on.
     """
     output_folder = OutputFolder(parse_path(output).absolute(), DATASET, overwrite=overwrite)
     output_folder.ensure_writable()
-    sources = InputFiles(spark, inputs, config.input.format)
-    partitions = config.output.files_per_split or _partitions(sources, config.image.size)
-    reading = _reading(config, sources)
-    gathered = RecordStore.read(
-        spark, sources, reading, partitions, deduplicate=config.split.deduplicate
-    )
+    files = InputFiles(spark, inputs, config.input.format)
+    options = _record_options(config, files)
+    reader = files.reader(RequiredColumns(emotion=True, usage=config.split.method == "usage"))
+    partitions = config.output.files_per_split or _choose_partitions(files, config.image.size)
+    deduplicate = config.split.deduplicate
+    store = RecordStore.read(spark, reader, options, partitions, deduplicate=deduplicate)
     try:
-        by_folder = sources.kind == "images"
-        books = IngestCounts.of(count_records(gathered, by_folder=by_folder), by_folder)
-        if not books.read:
-            raise InputError(
-                f"{', '.join(inputs)}: holds no record; each line of a CSV below its first is one"
-            )
-        books.check(config)
-        cuts = _cuts(gathered, config, books.pool)
-        normalization = _normalization(gathered, cuts, config)
-        recipe = _recipe(output_folder.path, cuts, books, normalization, reading.votes, config)
+        counts = _count(store, files, config)
+        thresholds = _class_thresholds(store, config, counts.train_by_class)
+        normalization = _normalization(store, thresholds, config)
+        write_options = _write_options(
+            output_folder.path, thresholds, counts, normalization, options.votes, config
+        )
         with output_folder.writing():
-            written = write_splits(gathered, recipe)
-            bad = sum(books.quarantined.values())
-            quarantine = write_quarantine(gathered, output_folder.path, books.offsets, bad)
-            result = _manifest(config, books, normalization, written, quarantine)
-            data_files = result.all_files()
+            written = write_splits(store, write_options)
+            quarantine = write_quarantine(
+                store, output_folder.path, counts.offsets, counts.quarantined.total()
+            )
+            published = _manifest(config, counts, normalization, written, quarantine)
+            data_files = published.all_files()
             output_folder.require_files_visible(data_files)
-            output_folder.commit(result.to_json(), config.write, data_files=data_files)
+            output_folder.commit(published.to_json(), config.write, data_files=data_files)
     finally:
-        gathered.close()
-    return result
+        store.close()
+    return published
 
 
-def _partitions(sources: InputFiles, size: int) -> int:
-    """How many tasks share the images; the same on every machine, and so the files are too."""
-    if sources.kind == "images":
-        images = sources.files
+def _choose_partitions(files: InputFiles, size: int) -> int:
+    """Return the number of tasks that share the images: the same on every machine.
+
+    So the dataset's files are the same, too.
+    """
+    if files.kind == "images":
+        image_count = files.count
     else:
-        packed = sources.compressed_bytes
-        images = (sources.bytes - packed + packed * _COMPRESSION) // _BYTES_PER_ROW
-    by_count = images // _IMAGES_PER_PARTITION
-    by_size = images * size**2 // _PIXELS_PER_PARTITION
-    return max(_FEWEST_PARTITIONS, by_count, by_size)
+        compressed = files.compressed_bytes
+        text_bytes = files.bytes - compressed + compressed * _COMPRESSION_FACTOR
+        image_count = text_bytes // _BYTES_PER_ROW
+    by_count = image_count // _MAX_IMAGES_PER_PARTITION
+    by_size = image_count * size**2 // _MAX_PIXELS_PER_PARTITION
+    return max(_MIN_PARTITIONS, by_count, by_size)
 
 
-def _reading(config: Config, sources: InputFiles) -> ParseOptions:
-    path = config.labels.votes
-    voted, offsets = load_votes(sources, path, config.class_names) if path else (None, {})
-    by_usage = config.split.method == "usage"
-    labels = LabelEncoder(config.input.emotions, config.class_names)
-    return ParseOptions(
-        judge=LabelResolver(labels, config.split.usage_to_split if by_usage else None),
+def _record_options(config: Config, files: InputFiles) -> RecordOptions:
+    votes, offsets = None, BlockOffsets()
+    if config.labels.votes:
+        votes, offsets = load_votes(files, config.labels.votes, config.class_names)
+    usage_to_split = config.split.usage_to_split if config.split.method == "usage" else None
+    encoder = LabelEncoder(config.input.emotions, config.class_names)
+    return RecordOptions(
+        resolver=LabelResolver(encoder, usage_to_split),
         size=config.image.size,
         seed=config.seed,
-        usage=by_usage,
-        moments=config.image.normalization == "standard",
+        compute_moments=config.image.normalization == "standard",
         enhancement=config.image.enhancement,
-        votes=voted,
+        votes=votes,
         offsets=offsets,
     )
 
 
-def _cuts(
-    gathered: RecordStore, config: Config, pool: Mapping[int, int]
-) -> dict[int, ClassThresholds]:
-    """The cuts of each class, from the ranks of keys that its shares come to."""
-    drawn = {
-        label: (
-            split_keys.rounded_share(config.split.validation or 0, count),
-            split_keys.rounded_share(config.split.test or 0, count),
+def _count(store: RecordStore, files: InputFiles, config: Config) -> IngestCounts:
+    """Count the records, and stop if they would make no good dataset."""
+    by_folder = files.kind == "images"
+    tallies = count_records(store, by_folder=by_folder)
+    counts = IngestCounts.from_tallies(tallies, by_folder=by_folder)
+    if not counts.read:
+        raise InputError(
+            f"{', '.join(files.paths)}: holds no record; each line of a CSV below its first is one"
         )
-        for label, count in pool.items()
+    counts.require_usable(config.input.max_quarantined_fraction)
+    counts.warn_about_low_codes(config.input.emotions)
+    return counts
+
+
+def _class_thresholds(
+    store: RecordStore, config: Config, train_by_class: Mapping[int, int]
+) -> dict[int, ClassThresholds]:
+    """Return the thresholds of each class, from the ranks of keys that its shares come to."""
+    validation = {
+        label: split_keys.rounded_share(config.split.validation or 0, count)
+        for label, count in train_by_class.items()
     }
-    train = {label: count - sum(drawn[label]) for label, count in pool.items()}
-    factors = _factors(config, train)
+    test = {
+        label: split_keys.rounded_share(config.split.test or 0, count)
+        for label, count in train_by_class.items()
+    }
+    train = {
+        label: count - validation[label] - test[label] for label, count in train_by_class.items()
+    }
+    names = config.class_names
+    factors = oversampling_factors(
+        {names[label]: count for label, count in train.items()},
+        balance=config.sampling.balance,
+        oversample=config.sampling.oversample,
+    )
     ranks = {}
-    for label, (validation, test) in drawn.items():
-        extra = split_keys.rounded_share(factors[label] % 1, train[label])
-        ranks[label] = (validation, validation + test, validation + test + extra)
-    keys = keys_at_ranks(gathered, ranks)
+    for label, count in train.items():
+        extra = split_keys.rounded_share(factors[names[label]] % 1, count)
+        test_rank = validation[label] + test[label]
+        ranks[label] = (validation[label], test_rank, test_rank + extra)
+    keys = keys_at_ranks(store, ranks)
     return {
         label: ClassThresholds(
-            validation=keys[label, ranks[label][0]],
-            test=keys[label, ranks[label][1]],
-            extra=keys[label, ranks[label][2]],
-            copies=int(factors[label]),
+            validation_below=keys[label, validation_rank],
+            test_below=keys[label, test_rank],
+            extra_copy_below=keys[label, extra_rank],
+            copies_per_image=int(factors[names[label]]),
         )
-        for label in pool
+        for label, (validation_rank, test_rank, extra_rank) in ranks.items()
     }
-
-
-def _factors(config: Config, train: Mapping[int, int]) -> dict[int, float]:
-    """How many times the training images of each class are written, on average."""
-    if config.sampling.balance:
-        most = max(train.values(), default=0)
-        return {label: most / max(count, 1) for label, count in train.items()}
-    return {label: config.sampling.oversample.get(config.class_names[label], 1) for label in train}
 
 
 def _normalization(
-    gathered: RecordStore, cuts: Mapping[int, ClassThresholds], config: Config
+    store: RecordStore, thresholds: Mapping[int, ClassThresholds], config: Config
 ) -> Normalization:
     match config.image.normalization:
         case "centered":
@@ -181,67 +208,61 @@ def _normalization(
         case "unit":
             return Normalization.unit()
         case "standard":
-            count, total, squares = pixel_moments(gathered, cuts)
+            count, total, squares = pixel_moments(store, thresholds)
             if not count:
                 raise DatasetError(_NOTHING_LEFT)
             return Normalization.standard(count, total, squares)
 
 
-def _recipe(
+def _write_options(
     folder: Path,
-    cuts: Mapping[int, ClassThresholds],
-    books: IngestCounts,
+    thresholds: Mapping[int, ClassThresholds],
+    counts: IngestCounts,
     normalization: Normalization,
-    voted: Votes | None,
+    votes: Votes | None,
     config: Config,
 ) -> WriteOptions:
     chosen, output = config.variants, config.output
-    made = create_variants(chosen.flip, chosen.rotations, chosen.border, config.image.size)
-    # Only the size of row groups hangs on these numbers, so they need not be exact.
-    pool, split = sum(books.pool.values()), config.split
-    expected = {
-        Split.TRAIN: int(pool * (1 - (split.validation or 0) - (split.test or 0))) * len(made),
-        Split.VALIDATION: books.evaluation[Split.VALIDATION] + int(pool * (split.validation or 0)),
-        Split.TEST: books.evaluation[Split.TEST] + int(pool * (split.test or 0)),
-    }
+    variants = create_variants(chosen.flip, chosen.rotations, chosen.border, config.image.size)
+    expected_rows = _expected_rows(counts, config, len(variants))
     return WriteOptions(
         folder=folder,
-        cuts=cuts,
-        offsets=books.offsets,
-        variants=made,
+        thresholds=thresholds,
+        offsets=counts.offsets,
+        variants=variants,
         classes=config.class_names,
         normalization=normalization if config.image.dtype == "float32" else None,
         group_rows={
-            s: output.row_group_rows or group_rows(n, config.image.size)
-            for s, n in expected.items()
+            split: output.row_group_rows or choose_group_rows(rows, config.image.size)
+            for split, rows in expected_rows.items()
         },
         compression=output.compression,
         seed=config.seed,
-        votes=voted if config.labels.target == "soft" else None,
+        votes=votes if config.labels.target == "soft" else None,
     )
+
+
+def _expected_rows(counts: IngestCounts, config: Config, variant_count: int) -> dict[Split, int]:
+    """Return the approximate rows of each split; only the size of row groups follows from them."""
+    pool = counts.train_by_class.total()
+    validation, test = config.split.validation or 0, config.split.test or 0
+    heldout = counts.heldout_by_split
+    return {
+        Split.TRAIN: int(pool * (1 - validation - test)) * variant_count,
+        Split.VALIDATION: heldout[Split.VALIDATION] + int(pool * validation),
+        Split.TEST: heldout[Split.TEST] + int(pool * test),
+    }
 
 
 def _manifest(
     config: Config,
-    books: IngestCounts,
+    counts: IngestCounts,
     normalization: Normalization,
     written: Mapping[Split, WrittenSplit],
     quarantine: list[str],
 ) -> Manifest:
     classes = config.class_names
-    kept = sum(sum(part.originals) for part in written.values())
-    left = kept + sum(books.dropped.values()) + sum(books.quarantined.values())
-    if books.read != left:
-        raise RuntimeError(f"{books.read} records were read, {left} are accounted for")
-    if not written[Split.TRAIN].files:
-        raise DatasetError(_NOTHING_LEFT)
-    for split, part in written.items():
-        missing = [name for name, n in zip(classes, part.originals, strict=True) if not n]
-        if part.files and missing:
-            log.warning("the %s split has no image of: %s", split, ", ".join(missing))
-    for split, needs in _NEEDED.items():
-        if not written[split].files:
-            log.warning("the %s split is empty: %s; split.%s draws one", split, needs, split)
+    _check_written(counts, written, classes)
     return Manifest(
         created=versions.utc_timestamp(),
         image=manifest.ImageInfo(
@@ -252,21 +273,40 @@ def _manifest(
         ),
         labels=_labels(config),
         classes=classes,
-        files=[file for part in written.values() for file in part.files],
+        files=[file for of_split in written.values() for file in of_split.files],
         counts={s: dict(zip(classes, w.counts, strict=True)) for s, w in written.items()},
         rows=manifest.RowCounts(
-            read=books.read,
+            read=counts.read,
             kept={s: dict(zip(classes, w.originals, strict=True)) for s, w in written.items()},
-            dropped={cause: books.dropped[cause] for cause in DropReason},
-            quarantined={reason: books.quarantined[reason] for reason in QuarantineReason},
-            written=sum(sum(part.counts) for part in written.values()),
+            dropped={reason: counts.dropped[reason] for reason in DropReason},
+            quarantined={reason: counts.quarantined[reason] for reason in QuarantineReason},
+            written=sum(sum(of_split.counts) for of_split in written.values()),
         ),
         quarantine=quarantine,
-        sources=books.sources,
-        checksum=checksum(sum(part.checksum for part in written.values())),
+        sources=counts.sources,
+        checksum=format_checksum(sum(of_split.checksum for of_split in written.values())),
         versions=versions.package_versions(*_PACKAGES),
         config=config.to_dict(),
     )
+
+
+def _check_written(
+    counts: IngestCounts, written: Mapping[Split, WrittenSplit], classes: Sequence[str]
+) -> None:
+    """Check that each record is in a split, dropped or quarantined; warn about gaps."""
+    kept = sum(sum(of_split.originals) for of_split in written.values())
+    accounted = kept + counts.dropped.total() + counts.quarantined.total()
+    if counts.read != accounted:
+        raise RuntimeError(f"{counts.read} records were read, {accounted} are accounted for")
+    if not written[Split.TRAIN].files:
+        raise DatasetError(_NOTHING_LEFT)
+    for split, of_split in written.items():
+        missing = [name for name, n in zip(classes, of_split.originals, strict=True) if not n]
+        if of_split.files and missing:
+            log.warning("the %s split has no image of: %s", split, ", ".join(missing))
+    for split, consequence in _EMPTY_SPLIT_WARNINGS.items():
+        if not written[split].files:
+            log.warning("the %s split is empty: %s; split.%s draws one", split, consequence, split)
 
 
 def _labels(config: Config) -> manifest.LabelInfo:
@@ -275,20 +315,31 @@ def _labels(config: Config) -> manifest.LabelInfo:
     return manifest.LabelInfo(votes=name, target=config.labels.target)
 
 
-def summary(made: Manifest, output: str) -> str:
-    """The result of the job for a terminal: the books, and rows per split and class."""
-    rows = made.rows
+def summary(published: Manifest, output: str) -> str:
+    """Return the outcome of the job for a terminal: record counts, and rows per split and class.
+
+    Args:
+        published: The manifest.
+        output: Folder of the dataset.
+    """
+    rows = published.rows
     kept = sum(sum(of_split.values()) for of_split in rows.kept.values())
-    table = [[name, *(f"{made.counts[split][name]:,}" for split in Split)] for name in made.classes]
-    table.append(["all", *(f"{made.row_count(split):,}" for split in Split)])
-    header = ["", *(str(split) for split in Split)]
-    lines = [format_table(table, header, ["left", "right", "right", "right"]), ""]
+    lines = [_row_table(published), ""]
     lines.append(
         f"{rows.read:,} records read = {kept:,} kept + {sum(rows.dropped.values()):,} dropped"
         f" + {sum(rows.quarantined.values()):,} quarantined; {rows.written:,} rows written"
     )
-    for what, why in (("dropped", rows.dropped), ("quarantined", rows.quarantined)):
-        lines += [f"  {what}, {name}: {count:,}" for name, count in why.items() if count]
-    lines.append(f"checksum {made.checksum}")
+    for fate, by_reason in (("dropped", rows.dropped), ("quarantined", rows.quarantined)):
+        lines += [f"  {fate}, {name}: {count:,}" for name, count in by_reason.items() if count]
+    lines.append(f"checksum {published.checksum}")
     lines.append(f"dataset {output}")
     return "\n".join(lines)
+
+
+def _row_table(published: Manifest) -> str:
+    rows = [
+        [name, *(f"{published.counts[split][name]:,}" for split in Split)]
+        for name in published.classes
+    ]
+    rows.append(["all", *(f"{published.row_count(split):,}" for split in Split)])
+    return format_table(rows, ["", *Split], ["left", "right", "right", "right"])

@@ -10,8 +10,7 @@ from pathlib import Path
 from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data.dataset import StoredDataset, is_dataset
-from fer_pipeline.data.emotions import LabelEncoder
-from fer_pipeline.data.record import LabelResolver
+from fer_pipeline.data.fer_csv import RequiredColumns
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError, RunError
 from fer_pipeline.io import versions
@@ -24,8 +23,7 @@ from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.spark import score_images
 from fer_pipeline.spark.input_files import InputFiles
-from fer_pipeline.spark.read_records import ParseOptions
-from fer_pipeline.spark.score_images import UNCERTAIN, ScoringTotals
+from fer_pipeline.spark.score_images import UNCERTAIN, ScoringOptions, ScoringTotals
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.text import format_table
 
@@ -149,38 +147,20 @@ def _predict(
     Returns:
         What was written, and the number of images that there must be; None if it is not known.
     """
+    info = scorer.info
+    options = ScoringOptions(scorer.load, info.classes, config.inference.min_confidence)
     if len(inputs) == 1 and is_dataset(inputs[0]):
         dataset = StoredDataset.open(inputs[0])
         dataset.require_all_files()
-        dataset.require_enhancement(scorer.info.enhancement)
-        rows = score_images.dataset_rows(spark, dataset.folder, dataset.manifest)
-        to_images = score_images.crops_of_dataset(dataset.manifest, scorer.info.size)
+        dataset.require_enhancement(info.enhancement)
+        source = score_images.dataset_images(spark, dataset, info.size)
         expected_images: int | None = dataset.manifest.rows.written
     else:
         files = InputFiles(spark, inputs, config.input.format)
-        offsets, expected_images = files.offsets()
-        rows, read = files.reader(_make_parse_options(config, scorer.info))
-        to_images = score_images.crops_of_records(read, offsets, scorer.info.size)
-    totals = score_images.score(
-        rows,
-        to_images,
-        scorer.load,
-        scorer.info.classes,
-        folder,
-        config.inference.min_confidence,
-    )
-    return totals, expected_images
-
-
-def _make_parse_options(config: Config, info: ModelInfo) -> ParseOptions:
-    return ParseOptions(
-        judge=LabelResolver(LabelEncoder({}, ()), None, labelled=False),
-        size=info.size,
-        seed=config.seed,
-        labelled=False,
-        usage=False,
-        enhancement=info.enhancement,
-    )
+        offsets, expected_images = files.count_blocks()
+        reader = files.reader(RequiredColumns(emotion=False, usage=False))
+        source = score_images.source_images(reader, offsets, info.size, info.enhancement)
+    return score_images.score(source, options, folder), expected_images
 
 
 def _check_totals(

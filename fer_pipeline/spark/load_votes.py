@@ -1,43 +1,39 @@
-"""Joining votes with the records of a source, by the records' numbers."""
+"""Votes on the records of a source, joined by the records' numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fer_pipeline.data import votes
+from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import InputError
 from fer_pipeline.spark.input_files import InputFiles
 
 
-def load_votes(
-    sources: InputFiles, path: str, classes: Sequence[str]
-) -> tuple[Votes, Mapping[tuple[str, int], int]]:
-    """Reads the votes on the records of a source, and counts these to number them.
+def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Votes, BlockOffsets]:
+    """Read the votes on the records of a source, and count the records to number them.
 
     Args:
-        sources: The files; one CSV.
-        path: Of the votes.
+        files: Files of the source; one CSV.
+        path: File of the votes.
         classes: The emotions of the dataset in the order of their labels.
-
-    Returns:
-        The votes; and the number of the first record of each block, where it is not 0.
 
     Raises:
         StorageError: The votes cannot be read.
-        InputError: They are none, or not those of one CSV file.
+        InputError: The file holds no votes, or not those on one CSV file.
     """
-    found = votes.read(path, classes)
-    if sources.kind != "csv" or sources.files != 1:
-        got = f"{sources.files} {'CSV files' if sources.kind == 'csv' else 'images'}"
+    loaded = votes.read(path, classes)
+    if files.kind != "csv" or files.count != 1:
+        source = f"{files.count} {'CSV files' if files.kind == 'csv' else 'images'}"
         raise InputError(
             f"{path}: these votes (labels.votes) go row by row with one CSV file, but the input is"
-            f" {got}; give the one that was voted on"
+            f" {source}; give the one that was voted on"
         )
-    offsets, records = sources.offsets(count=True)
-    if records != len(found):
+    offsets, record_count = files.count_blocks(always=True)
+    if record_count != len(loaded):
         raise InputError(
-            f"{path}: holds votes on {len(found)} records, but the input has {records};"
+            f"{path}: holds votes on {len(loaded)} records, but the input has {record_count};"
             " both files must hold the same images in the same order"
         )
-    return found, offsets
+    return loaded, offsets

@@ -1,14 +1,14 @@
-"""Writing a dataset's files, in the Python workers.
+"""Dataset files, written by the Python workers.
 
-Every task writes files of its own, under names that nothing else has, and says what it wrote. What
-a killed or repeated task leaves is named by no manifest, and the next clean-up deletes it: there is
-nothing to commit and nothing to rename.
+Every task writes files of its own, under names that nothing else has, and returns what it wrote.
+The files of a killed or repeated task are named by no manifest, and the next clean-up deletes them:
+there is nothing to commit and nothing to rename.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +16,36 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark.sql import Row
 
-from fer_pipeline.data import schema, split_assignment
-from fer_pipeline.data.arrow import binary_column
+from fer_pipeline.data import schema
+from fer_pipeline.data.arrow import binary_column, list_column
 from fer_pipeline.data.dataset_files import DATASET, split_folder
 from fer_pipeline.data.manifest import DataFile
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.data.split_assignment import SPLITS
-from fer_pipeline.data.variants import Variant
+from fer_pipeline.data.record_batch import Pixels
+from fer_pipeline.data.split_assignment import assign_splits
 from fer_pipeline.io.storage import create_data_file
-from fer_pipeline.spark.read_records import record_numbers
 from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
 from fer_pipeline.spark.session import task_id
+from fer_pipeline.spark.steps import error_context
 from fer_pipeline.spark.write_options import WriteOptions
 
 # Level 1: pixels hardly compress further, and level 3 takes twice the time.
 _ZSTD_LEVEL = 1
 
-_RESULT = pa.schema(
+# A dictionary of pixels or hashes is built in vain, as they hardly ever repeat.
+_DICTIONARY_COLUMNS = [
+    "image.list.element",
+    "emotion",
+    "source",
+    "variant",
+    "label",
+    f"{schema.VOTES}.list.element",
+]
+_STATISTICS_COLUMNS = ["label", "record", "source"]
+
+_WRITTEN_SCHEMA = pa.schema(
     [
         ("split", pa.int32()),
         ("path", pa.string()),
@@ -44,7 +56,7 @@ _RESULT = pa.schema(
         ("checksum", pa.int64()),
     ]
 )
-_RESULT_DDL = (
+_WRITTEN_DDL = (
     "split int, path string, rows bigint, bytes bigint, counts array<bigint>,"
     " originals array<bigint>, checksum bigint"
 )
@@ -52,13 +64,13 @@ _RESULT_DDL = (
 
 @dataclass(frozen=True)
 class WrittenSplit:
-    """What was written of one split.
+    """The files of one split.
 
     Attributes:
         files: The data files.
         counts: Rows by class.
         originals: Images by class.
-        checksum: The sum of the rows' hashes.
+        checksum: Sum of the rows' hashes.
     """
 
     files: list[DataFile]
@@ -67,181 +79,172 @@ class WrittenSplit:
     checksum: int
 
 
-def write_splits(gathered: RecordStore, recipe: WriteOptions) -> dict[Split, WrittenSplit]:
-    """Writes all splits in one pass.
+def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, WrittenSplit]:
+    """Write all splits in one pass.
 
     Args:
-        gathered: The records.
-        recipe: What is written of them.
-
-    Returns:
-        What was written of each split.
+        store: The records.
+        options: Choices of the files.
     """
 
     def write(partition: DecidedPartition) -> pa.Table:
-        rows = list(_write_partition(partition, recipe))
-        return pa.Table.from_pylist(rows, _RESULT)
+        return pa.Table.from_pylist(list(_write_partition(partition, options)), _WRITTEN_SCHEMA)
 
-    # Data files number in the thousands at most; this is all that reaches the driver.
-    rows = gathered.each(write, _RESULT_DDL, images=True).collect()
-    found = {}
-    for code, split in enumerate(SPLITS):
-        of_split = sorted((row for row in rows if row.split == code), key=lambda row: row.path)
-        found[split] = WrittenSplit(
-            [DataFile(path=r.path, split=split, rows=r.rows, bytes=r.bytes) for r in of_split],
-            [sum(r.counts[label] for r in of_split) for label in range(len(recipe.classes))],
-            [sum(r.originals[label] for r in of_split) for label in range(len(recipe.classes))],
-            sum(row.checksum for row in of_split),
-        )
-    return found
+    # One row for each file, thousands at most: this is all that reaches the driver.
+    rows = store.map_partitions(write, _WRITTEN_DDL, with_pixels=True).collect()
+    return {split: _sum_up(split, rows, len(options.classes)) for split in Split}
+
+
+def _sum_up(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit:
+    files = sorted((row for row in rows if row.split == split.code), key=lambda row: row.path)
+    labels = range(class_count)
+    return WrittenSplit(
+        files=[DataFile(path=f.path, split=split, rows=f.rows, bytes=f.bytes) for f in files],
+        counts=[sum(file.counts[label] for file in files) for label in labels],
+        originals=[sum(file.originals[label] for file in files) for label in labels],
+        checksum=sum(file.checksum for file in files),
+    )
 
 
 def _write_partition(
-    partition: DecidedPartition, recipe: WriteOptions
-) -> Iterator[dict[str, object]]:
-    """Writes up to one file for each split, and says what is in it."""
-    split, copies = split_assignment.assign_splits(
-        partition.candidates, partition.outcome, partition.drawable, recipe.cuts
-    )
-    # Records without an image have none in `images` either.
-    has_image = partition.facts.column("image_hash").is_valid().to_numpy()
-    image_of = np.cumsum(has_image) - 1
+    partition: DecidedPartition, options: WriteOptions
+) -> Iterator[Mapping[str, object]]:
+    """Write up to one file for each split, and yield what is in it."""
+    records = partition.to_records()
+    splits, copies = assign_splits(records, options.thresholds)
     number = task_id()
-    for code, name in enumerate(SPLITS):
-        here = np.flatnonzero(split == code)
-        if not len(here):
+    class_count = len(options.classes)
+    for split in Split:
+        rows = np.flatnonzero(splits == split.code)
+        if not len(rows):
             continue
-        variants = recipe.variants if name is Split.TRAIN else recipe.variants[:1]
-        rows = _SplitFileWriter(partition, recipe, name, variants, here, copies[here], image_of)
-        rows.shuffle(np.random.default_rng([recipe.seed, number]))
+        writer = _SplitFileWriter(partition, options, split, rows, copies[rows])
+        writer.shuffle(np.random.default_rng([options.seed, number]))
         # Readers take the files in the order of their names: for a seed it is always the same.
-        path = f"{split_folder(name)}/{DATASET.unique_name(number)}"
-        size = rows.write(recipe.folder / path)
-        labels = partition.candidates.label
-        classes = len(recipe.classes)
+        path = f"{split_folder(split)}/{DATASET.unique_name(number)}"
+        with error_context(f"writing {path}"):
+            size = writer.write(options.folder / path)
         yield {
-            "split": code,
+            "split": split.code,
             "path": path,
-            "rows": len(rows.origin),
+            "rows": len(writer.rows),
             "bytes": size,
-            "counts": np.bincount(labels[rows.origin], minlength=classes).tolist(),
-            "originals": np.bincount(labels[here], minlength=classes).tolist(),
-            "checksum": rows.checksum,
+            "counts": np.bincount(records.label[writer.rows], minlength=class_count).tolist(),
+            "originals": np.bincount(records.label[rows], minlength=class_count).tolist(),
+            "checksum": writer.checksum,
         }
 
 
 class _SplitFileWriter:
-    """The rows of one file: which variant of which record stands where."""
+    """Writes one file: for each of its rows, which variant and replica of which record it is."""
 
     def __init__(
         self,
         partition: DecidedPartition,
-        recipe: WriteOptions,
+        options: WriteOptions,
         split: Split,
-        variants: Sequence[Variant],
         records: npt.NDArray[np.int64],
         copies: npt.NDArray[np.int64],
-        image_of: npt.NDArray[np.int64],
     ) -> None:
-        self._partition, self._recipe, self._split = partition, recipe, split
-        self._variants, self._image_of = variants, image_of
-        many = len(variants)
-        self.origin = np.tile(np.repeat(records, copies), many)
-        self.variant = np.repeat(np.arange(many), copies.sum())
-        starts = np.repeat(np.cumsum(copies) - copies, copies)
-        self.replica = np.tile(np.arange(copies.sum()) - starts, many)
+        self._partition = partition
+        self._options = options
+        self._split = split
+        self._variants = options.variants if split is Split.TRAIN else options.variants[:1]
+        has_image = partition.columns.column("image_hash").is_valid().to_numpy()
+        self._image_of_record = np.cumsum(has_image) - 1
+        variant_count, copy_count = len(self._variants), int(copies.sum())
+        self.rows = np.tile(np.repeat(records, copies), variant_count)
+        self._variant = np.repeat(np.arange(variant_count), copy_count)
+        first_copy = np.repeat(np.cumsum(copies) - copies, copies)
+        self._replica = np.tile(np.arange(copy_count) - first_copy, variant_count)
         self.checksum = 0
 
     def shuffle(self, rng: np.random.Generator) -> None:
-        """Mixes all rows of the file, so that the variants of an image stand far apart."""
-        order = rng.permutation(len(self.origin))
-        self.origin, self.variant = self.origin[order], self.variant[order]
-        self.replica = self.replica[order]
+        """Shuffle all rows of the file, so that the variants of an image are far apart."""
+        order = rng.permutation(len(self.rows))
+        self.rows = self.rows[order]
+        self._variant = self._variant[order]
+        self._replica = self._replica[order]
 
     def write(self, path: Path) -> int:
-        """Writes the rows, a row group at a time, and returns the file's size in bytes."""
-        recipe = self._recipe
-        step = recipe.group_rows[self._split]
+        """Write the rows, a row group at a time, and return the file's size in bytes."""
+        options = self._options
+        step = options.group_rows[self._split]
         with (
             create_data_file(path) as sink,
             pq.ParquetWriter(
                 sink,
-                recipe.columns,
-                compression=recipe.compression,
-                compression_level=_ZSTD_LEVEL if recipe.compression == "zstd" else None,
-                # Pixels and hashes hardly ever repeat; a dictionary of them is built in vain.
-                use_dictionary=[
-                    *("image.list.element", "emotion", "source", "variant", "label"),
-                    f"{schema.VOTES}.list.element",
-                ],
-                write_statistics=["label", "record", "source"],
+                options.columns,
+                compression=options.compression,
+                compression_level=_ZSTD_LEVEL if options.compression == "zstd" else None,
+                use_dictionary=_DICTIONARY_COLUMNS,
+                write_statistics=_STATISTICS_COLUMNS,
             ) as writer,
         ):
-            for start in range(0, len(self.origin), step):
-                writer.write_table(self._table(slice(start, start + step)))
+            for start in range(0, len(self.rows), step):
+                writer.write_table(self._build_group(slice(start, start + step)))
         return path.stat().st_size
 
-    def _table(self, part: slice) -> pa.Table:
-        origin, variant, replica = self.origin[part], self.variant[part], self.replica[part]
-        facts = self._partition.facts.take(pa.array(origin))
-        pixels = self._pixels(origin, variant)
-        hashes = facts.column("image_hash").to_pylist()
-        record = record_numbers(facts, self._recipe.offsets)
-        votes = self._recipe.votes
-        shares = None if votes is None else votes.distribution(record)
-        content = pixels if shares is None else np.hstack([pixels, shares.view(np.uint8)])
-        labels = self._partition.candidates.label[origin]
-        self._add_checksum(content, hashes, labels, variant, replica)
-        names = pa.array([made.name for made in self._variants])
-        label = facts.column("label")
+    def _build_group(self, part: slice) -> pa.Table:
+        rows, variant, replica = self.rows[part], self._variant[part], self._replica[part]
+        records = self._partition.columns.take(pa.array(rows))
+        pixels = self._apply_variants(rows, variant)
+        hashes = records.column("image_hash").to_pylist()
+        record_numbers = self._options.offsets.number_records(
+            records.column("source"),
+            records.column("block"),
+            records.column("position").to_numpy(),
+        )
+        label = records.column("label").combine_chunks()
         columns = {
-            "image": self._stored(pixels),
+            "image": self._store_pixels(pixels),
             "label": label,
-            "emotion": pa.array(self._recipe.classes).take(label.combine_chunks()),
-            "source": facts.column("source"),
-            "record": record,
-            "image_hash": [value.hex() for value in hashes],
-            "variant": names.take(pa.array(variant)),
+            "emotion": pa.array(self._options.classes).take(label),
+            "source": records.column("source"),
+            "record": record_numbers,
+            "image_hash": [image_hash.hex() for image_hash in hashes],
+            "variant": pa.array([v.name for v in self._variants]).take(pa.array(variant)),
             "replica": replica.astype(np.int32),
         }
-        if shares is not None:
-            columns[schema.VOTES] = _lists(shares)
-        return pa.table(columns, schema=self._recipe.columns)
+        content = pixels
+        if self._options.votes is not None:
+            distribution = self._options.votes.distribution(record_numbers)
+            content = np.hstack([pixels, distribution.view(np.uint8)])
+            columns[schema.VOTES] = list_column(distribution)
+        self._add_to_checksum(content, hashes, label.to_pylist(), variant, replica)
+        return pa.table(columns, schema=self._options.columns)
 
-    def _pixels(
-        self, origin: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.uint8]:
+    def _apply_variants(
+        self, rows: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
+    ) -> Pixels:
+        """Return the pixels of rows, uint8 of shape (n, size * size)."""
         images = self._partition.images
-        made = np.empty((len(origin), *images.shape[1:]), np.uint8)
-        for index, kind in enumerate(self._variants):
-            here = variant == index
-            made[here] = kind.apply(images[self._image_of[origin[here]]])
-        return made.reshape(len(origin), -1)
+        pixels = np.empty((len(rows), *images.shape[1:]), np.uint8)
+        for index, operation in enumerate(self._variants):
+            is_variant = variant == index
+            originals = images[self._image_of_record[rows[is_variant]]]
+            pixels[is_variant] = operation.apply(originals)
+        return pixels.reshape(len(rows), -1)
 
-    def _stored(self, pixels: npt.NDArray[np.uint8]) -> pa.Array:
-        if self._recipe.normalization is None:
+    def _store_pixels(self, pixels: Pixels) -> pa.Array:
+        if self._options.normalization is None:
             return binary_column(pixels)
-        return _lists(self._recipe.normalization.table()[pixels])
+        return list_column(self._options.normalization.table()[pixels])
 
-    def _add_checksum(
+    def _add_to_checksum(
         self,
-        content: npt.NDArray[np.uint8],
+        content: Pixels,
         hashes: Sequence[bytes],
-        labels: npt.NDArray[np.int32],
+        labels: Sequence[int],
         variant: npt.NDArray[np.int64],
         replica: npt.NDArray[np.int64],
     ) -> None:
-        names = [made.name for made in self._variants]
-        for row, image_hash in enumerate(hashes):
-            said = f"{self._split} {labels[row]} {names[variant[row]]} {replica[row]} ".encode()
-            digest = hashlib.blake2b(said + image_hash, digest_size=8)
-            digest.update(content[row])
+        names = [v.name for v in self._variants]
+        rows = zip(content, hashes, labels, variant.tolist(), replica.tolist(), strict=True)
+        for pixels, image_hash, label, variant_index, replica_index in rows:
+            place = f"{self._split} {label} {names[variant_index]} {replica_index} ".encode()
+            digest = hashlib.blake2b(place + image_hash, digest_size=8)
+            digest.update(pixels)
             self.checksum += int.from_bytes(digest.digest(), "little")
-        # Kept to 64 bits, as a signed number for Spark.
+        # Reduced to 64 bits, as a signed number for Spark.
         self.checksum = (self.checksum + 2**63) % 2**64 - 2**63
-
-
-def _lists(values: npt.NDArray[np.float32]) -> pa.Array:
-    """A column of equally long lists, from an array of shape (n, length)."""
-    ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.ravel()))

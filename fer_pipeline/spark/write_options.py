@@ -1,4 +1,4 @@
-"""What is written of the records."""
+"""The choices of a dataset's files: columns, variants, row groups, compression."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.split_assignment import ClassThresholds
@@ -17,31 +18,33 @@ from fer_pipeline.data.variants import Variant
 from fer_pipeline.data.votes import Votes
 
 READERS = 64
-"""As many readers can share a split, where it has so many rows."""
+"""Number of readers that can share a split, if it has as many rows."""
 
-_MOST_ROWS, _FEWEST_ROWS, _MOST_PIXELS = 4096, 32, 32 << 20
+_MAX_ROWS = 4096
+_MIN_ROWS = 32
+_MAX_PIXELS = 32 << 20
 
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """What is written of the records; travels to the workers.
+    """The choices of a dataset's files; sent to the workers.
 
     Attributes:
-        folder: The dataset's folder.
-        cuts: Where each class is cut into splits.
-        offsets: The number in its file of a block's first record, where it is not 0.
-        variants: What is written of each training image.
-        classes: The emotions by label.
-        normalization: Given where normalised values are stored, and not pixels.
+        folder: Folder of the dataset.
+        thresholds: Thresholds of each class between the splits.
+        offsets: Offsets of the blocks that the records were read in.
+        variants: Variants of each training image that are written.
+        classes: Emotions by label.
+        normalization: Normalisation if normalised values are stored; None if pixels are.
         group_rows: Rows in a row group, by split.
         compression: `zstd`, `snappy` or `none`.
-        seed: Of the order of rows.
-        votes: Given where their distribution is stored.
+        seed: Seed of the order of rows.
+        votes: Votes if their distribution is stored.
     """
 
     folder: Path
-    cuts: Mapping[int, ClassThresholds]
-    offsets: Mapping[tuple[str, int], int]
+    thresholds: Mapping[int, ClassThresholds]
+    offsets: BlockOffsets
     variants: Sequence[Variant]
     classes: Sequence[str]
     normalization: Normalization | None
@@ -57,12 +60,13 @@ class WriteOptions:
         return arrow_schema(schema.dataset_columns(dtype, votes=self.votes is not None))
 
 
-def group_rows(expected: int, size: int) -> int:
-    """How many rows make a row group.
+def choose_group_rows(expected_rows: int, size: int) -> int:
+    """Return the number of rows in a row group.
 
     Args:
-        expected: About how many rows the split has; `READERS` shall be able to share them.
-        size: The side of the images, in pixels.
+        expected_rows: Approximate number of rows of the split; `READERS` shall be able to share
+            them.
+        size: Side of the images, in pixels.
     """
-    most = min(_MOST_ROWS, _MOST_PIXELS // size**2)
-    return max(1, min(most, max(_FEWEST_ROWS, expected // READERS)))
+    largest = min(_MAX_ROWS, _MAX_PIXELS // size**2)
+    return max(1, min(largest, max(_MIN_ROWS, expected_rows // READERS)))

@@ -1,8 +1,7 @@
-"""The records that cannot be read, kept with what is wrong with them."""
+"""Quarantine files: the records that cannot be read, each with what is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,54 +9,72 @@ import pyarrow.parquet as pq
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.dataset_files import DATASET, QUARANTINE_FOLDER
-from fer_pipeline.data.split_assignment import OUTCOMES
+from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.io.storage import create_data_file
-from fer_pipeline.spark.read_records import Batches, record_numbers
+from fer_pipeline.spark.read_records import Batches
 from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
 from fer_pipeline.spark.session import task_id
+from fer_pipeline.spark.steps import error_context
+
+_COLUMNS = arrow_schema(schema.QUARANTINE)
+_ROWS_PER_FILE = 1_000_000
 
 
 def write_quarantine(
-    gathered: RecordStore, folder: Path, offsets: Mapping[tuple[str, int], int], count: int
+    store: RecordStore, folder: Path, offsets: BlockOffsets, count: int
 ) -> list[str]:
-    """Writes the records that cannot be read.
+    """Write the records that cannot be read.
 
     Args:
-        gathered: The records.
-        folder: The dataset's folder.
-        offsets: See `Recipe`.
-        count: How many such records there are.
+        store: The records.
+        folder: Folder of the dataset.
+        offsets: Offsets of the blocks that the records were read in.
+        count: Number of such records.
 
     Returns:
         The files, relative to the folder.
     """
     if not count:
         return []
-    columns = arrow_schema(schema.QUARANTINE)
 
-    def bad(partition: DecidedPartition) -> pa.Table:
-        facts = partition.facts.filter(partition.facts.column("image_hash").is_null())
-        values = {
-            "source": facts.column("source"),
-            "record": record_numbers(facts, offsets),
-            "reason": [str(OUTCOMES[code]) for code in facts.column("outcome").to_pylist()],
-            "detail": facts.column("detail"),
-            "excerpt": facts.column("excerpt"),
-        }
-        return pa.table(values, schema=columns)
+    def select(partition: DecidedPartition) -> pa.Table:
+        return _select_quarantined(partition, offsets)
 
     def write(batches: Batches) -> Batches:
-        rows = pa.Table.from_batches(list(batches), columns)
-        rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-        path = f"{QUARANTINE_FOLDER}/{DATASET.unique_name(task_id())}"
-        with create_data_file(folder / path) as sink:
-            pq.write_table(rows, sink)
-        yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})
+        yield _write_file(batches, folder)
 
-    rows = gathered.each(bad, schema.ddl(schema.QUARANTINE))
-    files = rows.coalesce(1 + count // 1_000_000).mapInArrow(write, "path string, rows bigint")
-    written = files.collect()
+    quarantined = store.map_partitions(select, schema.ddl(schema.QUARANTINE))
+    files = quarantined.coalesce(1 + count // _ROWS_PER_FILE)
+    written = files.mapInArrow(write, "path string, rows bigint").collect()
     if sum(row.rows for row in written) != count:
         raise RuntimeError(f"{count} records to quarantine, wrote {written}")
     return sorted(row.path for row in written)
+
+
+def _select_quarantined(partition: DecidedPartition, offsets: BlockOffsets) -> pa.Table:
+    records = partition.columns.filter(partition.columns.column("image_hash").is_null())
+    sources = records.column("source")
+    record_numbers = offsets.number_records(
+        sources,
+        records.column("block"),
+        records.column("position").to_numpy(),
+    )
+    columns = {
+        "source": sources,
+        "record": record_numbers,
+        "reason": [str(Outcome(code).reason) for code in records.column("outcome").to_pylist()],
+        "detail": records.column("detail"),
+        "excerpt": records.column("excerpt"),
+    }
+    return pa.table(columns, schema=_COLUMNS)
+
+
+def _write_file(batches: Batches, folder: Path) -> pa.RecordBatch:
+    rows = pa.Table.from_batches(list(batches), _COLUMNS)
+    rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
+    path = f"{QUARANTINE_FOLDER}/{DATASET.unique_name(task_id())}"
+    with error_context(f"writing {path}"), create_data_file(folder / path) as sink:
+        pq.write_table(rows, sink)
+    return pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

@@ -1,6 +1,7 @@
 import csv
 import io
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,14 +10,14 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data.fer_csv import (
     CsvLayout,
+    RequiredColumns,
+    infer_pixel_count,
     is_blank,
     parse_rows,
     read_header,
     split_fields,
-    with_pixel_count,
 )
-from fer_pipeline.data.outcomes import QuarantineReason
-from fer_pipeline.data.record import RecordError
+from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
@@ -25,7 +26,7 @@ ORDINARY_64 = CsvLayout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
 
 
 def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> CsvLayout:
-    return read_header(line, "faces.csv", labelled=labelled, usage=usage)
+    return read_header(line, "faces.csv", RequiredColumns(emotion=labelled, usage=usage))
 
 
 def image(seed: int, side: int = 8) -> np.ndarray:
@@ -36,18 +37,44 @@ def pixels(array: np.ndarray) -> bytes:
     return " ".join(map(str, array.ravel().tolist())).encode()
 
 
-def parsed(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[tuple]:
-    """What stands in each record, with the image as lists."""
-    return [
-        (
-            raw.emotion,
-            raw.usage,
-            raw.text,
-            None if raw.image is None else raw.image.tolist(),
-            raw.fault,
-        )
-        for raw in parse_rows(lines, layout)
+Error = tuple[Outcome, str]
+
+
+class Record(NamedTuple):
+    """One record of a batch, with its image as lists."""
+
+    emotion: str | None
+    usage: str | None
+    text: bytes
+    image: list[list[int]] | None
+    error: Error | None
+
+
+def parse(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[Record]:
+    """Parse lines and return the records row by row."""
+    parsed = parse_rows(lines, layout)
+    assert len(parsed) == len(lines)
+    assert len(parsed.emotions) == len(parsed.usages) == len(parsed.texts) == len(lines)
+    assert isinstance(parsed.images, np.ndarray)
+    assert parsed.images.dtype == np.uint8
+    assert parsed.images.ndim == 3
+    assert len(parsed.images) == len(lines)
+    assert parsed.errors.outcomes.dtype == np.int8
+    outcomes = [Outcome(code) for code in parsed.errors.outcomes.tolist()]
+    details = parsed.errors.details
+    assert [row for row, outcome in enumerate(outcomes) if outcome != Outcome.KEPT] == sorted(
+        details
+    )
+    assert all(outcomes[row].is_quarantined for row in details)
+    errors = [
+        (outcomes[row], details[row]) if row in details else None for row in range(len(lines))
     ]
+    images = [
+        None if error else image.tolist()
+        for image, error in zip(parsed.images, errors, strict=True)
+    ]
+    columns = (parsed.emotions, parsed.usages, parsed.texts, images, errors)
+    return [Record(*row) for row in zip(*columns, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -176,13 +203,13 @@ def row(seed: int, side: int = 8, usage: bytes = b"Training") -> bytes:
     ],
 )
 def test_the_first_square_image_tells_the_size(lines, count):
-    found = with_pixel_count(ORDINARY, lines)
+    found = infer_pixel_count(ORDINARY, lines)
     assert found == CsvLayout(3, 1, 0, 2, count)
 
 
 def test_sound_rows_give_their_texts_and_their_image():
     lines = [row(number) for number in range(70)]
-    assert parsed(lines) == [
+    assert parse(lines) == [
         (str(number % 7), "Training", line, image(number).tolist(), None)
         for number, line in enumerate(lines)
     ]
@@ -190,7 +217,7 @@ def test_sound_rows_give_their_texts_and_their_image():
 
 @pytest.mark.parametrize("side", [8, 28, 48, 64])
 def test_rows_of_any_square_size_give_that_square(side):
-    (raw,) = parse_rows([row(3, side)], with_pixel_count(ORDINARY, [row(3, side)]))
+    (raw,) = parse([row(3, side)], infer_pixel_count(ORDINARY, [row(3, side)]))
     np.testing.assert_array_equal(raw.image, image(3, side))
 
 
@@ -198,60 +225,52 @@ def test_each_bad_row_says_why_and_spares_its_neighbours():
     good = row(5)
     first, rest = pixels(image(5)).split(b" ", 1)
     bad = {
-        b"0,1 2 3,Training": RecordError(QuarantineReason.PIXEL_COUNT, "3 pixels, expected 64"),
-        b"0," + b"1 " * 65 + b",Training": RecordError(
-            QuarantineReason.PIXEL_COUNT, "65 pixels, expected 64"
-        ),
-        b"0," + b"1 " * 63 + b"256,Training": RecordError(
-            QuarantineReason.PIXEL_RANGE, "values from 1 to 256"
-        ),
-        b"0,-1 " + rest + b",Training": QuarantineReason.PIXEL_RANGE,
-        b"0,1.5 " + rest + b",Training": RecordError(
-            QuarantineReason.PIXEL_TOKEN, "a pixel is not a whole number"
-        ),
-        b"0,,Training": RecordError(QuarantineReason.EMPTY, "no pixels"),
-        b"0,  ,Training": RecordError(QuarantineReason.EMPTY, "no pixels"),
-        b"0," + first: RecordError(QuarantineReason.BROKEN, "2 fields, expected 3 fields"),
-        good + b",": RecordError(QuarantineReason.BROKEN, "4 fields, expected 3 fields"),
-        b"garbage": RecordError(QuarantineReason.BROKEN, "1 fields, expected 3 fields"),
-        b'0,"' + rest: RecordError(
-            QuarantineReason.BROKEN, "a quote that does not close, expected 3 fields"
-        ),
+        b"0,1 2 3,Training": (Outcome.PIXEL_COUNT, "3 pixels, expected 64"),
+        b"0," + b"1 " * 65 + b",Training": (Outcome.PIXEL_COUNT, "65 pixels, expected 64"),
+        b"0," + b"1 " * 63 + b"256,Training": (Outcome.PIXEL_RANGE, "values from 1 to 256"),
+        b"0,-1 " + rest + b",Training": Outcome.PIXEL_RANGE,
+        b"0,1.5 " + rest + b",Training": (Outcome.PIXEL_TOKEN, "a pixel is not a whole number"),
+        b"0,,Training": (Outcome.EMPTY_FIELD, "no pixels"),
+        b"0,  ,Training": (Outcome.EMPTY_FIELD, "no pixels"),
+        b"0," + first: (Outcome.BROKEN_LINE, "2 fields, expected 3 fields"),
+        good + b",": (Outcome.BROKEN_LINE, "4 fields, expected 3 fields"),
+        b"garbage": (Outcome.BROKEN_LINE, "1 fields, expected 3 fields"),
+        b'0,"' + rest: (Outcome.BROKEN_LINE, "a quote that does not close, expected 3 fields"),
     }
     lines = list(itertools.chain.from_iterable((line, good) for line in bad))
-    found = parsed(lines)
+    found = parse(lines)
     assert found[1::2] == [("5", "Training", good, image(5).tolist(), None)] * len(bad)
     for (_, _, text, pixels_, fault), (line, expected) in zip(found[::2], bad.items(), strict=True):
         assert (text, pixels_) == (line, None)
-        assert expected in (fault, fault.reason)
+        assert expected in (fault, fault[0])
 
 
 def test_a_bad_image_keeps_its_label_and_usage():
-    (raw,) = parse_rows([b" 3 ,1 2 3,PublicTest\r"], ORDINARY_64)
+    (raw,) = parse([b" 3 ,1 2 3,PublicTest\r"], ORDINARY_64)
     assert (raw.emotion, raw.usage) == (" 3 ", "PublicTest\r")
 
 
 def test_no_lines_are_no_records():
-    assert parse_rows([], ORDINARY_64) == []
-    assert parse_rows([], ORDINARY) == []
+    assert parse([], ORDINARY_64) == []
+    assert parse([], ORDINARY) == []
 
 
 def test_only_broken_lines_are_only_faults():
-    assert [raw.fault.reason for raw in parse_rows([b"a", b"b"], ORDINARY_64)] == [
-        QuarantineReason.BROKEN,
-        QuarantineReason.BROKEN,
+    assert [raw.error[0] for raw in parse([b"a", b"b"], ORDINARY_64)] == [
+        Outcome.BROKEN_LINE,
+        Outcome.BROKEN_LINE,
     ]
 
 
 def test_where_no_row_shows_a_size_each_has_its_own_reason():
     lines = [b"0,1 2 3,Training", b"0,,Training", b"0,1 x,Training", b"0,256,Training", b"0"]
-    assert with_pixel_count(ORDINARY, lines) == ORDINARY
-    assert [raw.fault for raw in parse_rows(lines, ORDINARY)] == [
-        RecordError(QuarantineReason.PIXEL_COUNT, "3 pixels are no square image"),
-        RecordError(QuarantineReason.EMPTY, "no pixels"),
-        RecordError(QuarantineReason.PIXEL_TOKEN, "a pixel is not a whole number"),
-        RecordError(QuarantineReason.PIXEL_RANGE, "values from 256 to 256"),
-        RecordError(QuarantineReason.BROKEN, "1 fields, expected 3 fields"),
+    assert infer_pixel_count(ORDINARY, lines) == ORDINARY
+    assert [raw.error for raw in parse(lines, ORDINARY)] == [
+        (Outcome.PIXEL_COUNT, "3 pixels are no square image"),
+        (Outcome.EMPTY_FIELD, "no pixels"),
+        (Outcome.PIXEL_TOKEN, "a pixel is not a whole number"),
+        (Outcome.PIXEL_RANGE, "values from 256 to 256"),
+        (Outcome.BROKEN_LINE, "1 fields, expected 3 fields"),
     ]
 
 
@@ -262,9 +281,9 @@ def test_windows_line_ends_are_no_part_of_any_field(position):
     fields = {b"emotion": b"3", b"Usage": b"Training", b"pixels": pixels(image(1))}
     for quote in (b"", b'"'):
         line = b",".join(quote + fields[name] + quote for name in names) + b"\r"
-        layout = with_pixel_count(header(b",".join(names) + b"\r"), [line])
-        (raw,) = parse_rows([line], layout)
-        assert raw.fault is None
+        layout = infer_pixel_count(header(b",".join(names) + b"\r"), [line])
+        (raw,) = parse([line], layout)
+        assert raw.error is None
         assert (raw.emotion.strip(), raw.usage.strip()) == ("3", "Training")
         np.testing.assert_array_equal(raw.image, image(1))
 
@@ -272,13 +291,13 @@ def test_windows_line_ends_are_no_part_of_any_field(position):
 def test_columns_that_a_file_lacks_are_none():
     layout = header(b"pixels", labelled=False, usage=False)
     lines = [pixels(image(1))]
-    (raw,) = parse_rows(lines, with_pixel_count(layout, lines))
+    (raw,) = parse(lines, infer_pixel_count(layout, lines))
     assert (raw.emotion, raw.usage) == (None, None)
     np.testing.assert_array_equal(raw.image, image(1))
 
 
 def test_texts_in_another_encoding_do_no_harm():
-    (raw,) = parse_rows([b"\xe9," + pixels(image(1)) + b",\xff"], ORDINARY_64)
+    (raw,) = parse([b"\xe9," + pixels(image(1)) + b",\xff"], ORDINARY_64)
     assert (raw.emotion, raw.usage) == ("\N{REPLACEMENT CHARACTER}",) * 2
     np.testing.assert_array_equal(raw.image, image(1))
 
@@ -310,11 +329,11 @@ def test_what_a_csv_writer_wrote_comes_back(names, said, quoting, end, bom):
     writer.writeheader()
     writer.writerows(rows)
     first, *lines = (BOM * bom + file.getvalue().encode()).removesuffix(b"\n").split(b"\n")
-    layout = with_pixel_count(header(first), lines)
+    layout = infer_pixel_count(header(first), lines)
     for number, (raw, (emotion, usage, _)) in enumerate(
-        zip(parse_rows(lines, layout), said, strict=True)
+        zip(parse(lines, layout), said, strict=True)
     ):
-        assert raw.fault is None
+        assert raw.error is None
         assert (raw.emotion.removesuffix("\r"), raw.usage.removesuffix("\r")) == (emotion, usage)
         np.testing.assert_array_equal(raw.image, image(number))
 
@@ -323,6 +342,6 @@ def test_what_a_csv_writer_wrote_comes_back(names, said, quoting, end, bom):
 @settings(deadline=None)
 def test_every_line_becomes_one_record_that_is_sound_or_says_why_not(lines):
     for layout in (ORDINARY_64, ORDINARY):
-        found = parse_rows(lines, layout)
+        found = parse(lines, layout)
         assert [raw.text for raw in found] == lines
-        assert all((raw.image is None) == (raw.fault is not None) for raw in found)
+        assert all((raw.image is None) == (raw.error is not None) for raw in found)

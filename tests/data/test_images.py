@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_pipeline.data.images import decode_gray, resize
+from fer_pipeline.data.image_decoding import decode_gray
+from fer_pipeline.data.image_preparation import resize
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 30), np.uint8)

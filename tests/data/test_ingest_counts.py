@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_pipeline.config import Config
-from fer_pipeline.data.ingest_counts import IngestCounts, block_offsets, checksum
+from fer_pipeline.data.block_offsets import BlockOffsets
+from fer_pipeline.data.emotions import FER2013, canonical_emotion
+from fer_pipeline.data.ingest_counts import IngestCounts, format_checksum
 from fer_pipeline.data.manifest import SourceFile
-from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-from fer_pipeline.data.split_assignment import KEPT, OUTCOMES, SPLITS
+from fer_pipeline.data.outcomes import NO_SPLIT, DropReason, Outcome, QuarantineReason, Split
 from fer_pipeline.errors import DatasetError, TooManyBadRowsError
 
 
@@ -25,12 +25,13 @@ def tally(
     code: int = 6,
     prints: int = 0,
 ) -> dict[str, Any]:
-    """What `spark.passes.tally` counts of one group; `prints` is the sum of its fingerprints."""
+    """What `count_records` returns of one group; `prints` is the sum of its fingerprints."""
+    [outcome] = [outcome for outcome in Outcome if outcome.reason is why]
     return {
         "source": source,
         "block": block,
-        "outcome": KEPT if why is None else OUTCOMES.index(why),
-        "split": -1 if split is None else SPLITS.index(split),
+        "outcome": int(outcome),
+        "split": NO_SPLIT if split is None else split.code,
         "label": label,
         "n": n,
         "code": code,
@@ -56,26 +57,26 @@ TALLIES = [
 
 class TestOf:
     def test_every_record_is_entered_once(self) -> None:
-        assert IngestCounts.of(TALLIES) == IngestCounts(
+        assert IngestCounts.from_tallies(TALLIES) == IngestCounts(
             read=47,
             dropped=Counter({DropReason.CLASS: 6, DropReason.COPY: 8}),
             quarantined=Counter({QuarantineReason.PIXEL_RANGE: 10, QuarantineReason.BROKEN: 2}),
-            pool=Counter({0: 5, 1: 5}),
-            evaluation=Counter({Split.VALIDATION: 7, Split.TEST: 4}),
-            offsets={("b.csv", 400): 12, ("b.csv", 900): 14},
+            train_by_class=Counter({0: 5, 1: 5}),
+            heldout_by_split=Counter({Split.VALIDATION: 7, Split.TEST: 4}),
+            offsets=BlockOffsets({("b.csv", 400): 12, ("b.csv", 900): 14}),
             sources=[
                 SourceFile(path="a.csv", records=30, quarantined=9, fingerprint="0000000100000000"),
                 SourceFile(path="b.csv", records=17, quarantined=3, fingerprint="000000000000000a"),
             ],
-            codes={"a.csv": 5, "b.csv": 1},
+            max_label_code={"a.csv": 5, "b.csv": 1},
         )
 
     def test_nothing_makes_empty_books(self) -> None:
-        assert IngestCounts.of([]) == IngestCounts()
+        assert IngestCounts.from_tallies([]) == IngestCounts()
 
     @given(st.permutations(TALLIES))
     def test_the_order_does_not_matter(self, tallies) -> None:
-        assert IngestCounts.of(tallies) == IngestCounts.of(TALLIES)
+        assert IngestCounts.from_tallies(tallies) == IngestCounts.from_tallies(TALLIES)
 
     @given(
         st.lists(
@@ -92,9 +93,9 @@ class TestOf:
         )
     )
     def test_the_books_balance(self, tallies) -> None:
-        books = IngestCounts.of(tallies)
+        books = IngestCounts.from_tallies(tallies)
 
-        kept = sum(books.pool.values()) + sum(books.evaluation.values())
+        kept = sum(books.train_by_class.values()) + sum(books.heldout_by_split.values())
         dropped, bad = sum(books.dropped.values()), sum(books.quarantined.values())
         assert books.read == kept + dropped + bad
         assert books.read == sum(source.records for source in books.sources)
@@ -102,35 +103,6 @@ class TestOf:
         assert sum(int(source.fingerprint, 16) for source in books.sources) % 2**64 == (
             sum(row["low"] + (row["high"] << 32) for row in tallies) % 2**64
         )
-
-
-class TestOffsets:
-    def test_a_block_begins_where_those_before_it_end(self) -> None:
-        counts = [("b", 70, 1), ("a", 0, 3), ("a", 200, 5), ("a", 100, 4), ("b", 0, 2)]
-
-        assert block_offsets(counts) == {("a", 100): 3, ("a", 200): 7, ("b", 70): 2}
-
-    def test_counts_of_one_block_add_up(self) -> None:
-        assert block_offsets([("a", 0, 3), ("a", 9, 1), ("a", 0, 4)]) == {("a", 9): 7}
-
-    def test_zero_goes_without_saying(self) -> None:
-        # The first blocks of a file may hold blank lines alone.
-        assert block_offsets([("a", 0, 0), ("a", 5, 0), ("a", 9, 2), ("a", 12, 1)]) == {
-            ("a", 12): 2
-        }
-        assert block_offsets([]) == {}
-
-    @given(
-        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(0, 2**40))),
-    )
-    def test_an_offset_is_the_number_of_records_before(self, counts) -> None:
-        found = block_offsets(iter(counts))
-
-        for source, block, _ in counts:
-            before = sum(n for s, b, n in counts if s == source and b < block)
-            assert found.get((source, block), 0) == before
-        assert set(found) <= {(source, block) for source, block, _ in counts}
-        assert 0 not in found.values()
 
 
 class TestChecksum:
@@ -145,7 +117,7 @@ class TestChecksum:
         ],
     )
     def test_it_is_the_last_64_bits(self, total, text) -> None:
-        assert checksum(total) == text
+        assert format_checksum(total) == text
 
     @given(st.lists(st.integers(0, 2**64 - 1)))
     def test_it_does_not_matter_what_is_summed_first(self, hashes) -> None:
@@ -154,31 +126,35 @@ class TestChecksum:
         left, right = sum(hashes[:half]), sum(hashes[half:])
         signed = (right + 2**63) % 2**64 - 2**63
 
-        assert checksum(left + signed) == checksum(sum(hashes))
+        assert format_checksum(left + signed) == format_checksum(sum(hashes))
 
 
-def config(**values: Any) -> Config:
-    return Config.model_validate(values)
+CODES = {str(code): name for code, name in enumerate(FER2013)}
+
+
+def to_codes(names: list[str]) -> dict[str, str]:
+    """Return the emotion of each code as the configuration holds it."""
+    return {str(code): canonical_emotion(name) for code, name in enumerate(names)}
 
 
 class TestCheck:
     def test_sound_books_pass_in_silence(self, caplog) -> None:
-        IngestCounts.of([tally(99), tally(1, QuarantineReason.EMPTY)]).check(config())
+        books = IngestCounts.from_tallies([tally(99), tally(1, QuarantineReason.EMPTY)])
+        books.require_usable(0.01)
+        books.warn_about_low_codes(CODES)
 
         assert caplog.records == []
 
     @pytest.mark.parametrize(("bad", "of"), [(29, 100), (57, 100), (1, 3), (0, 7), (7, 7)])
     def test_just_as_many_bad_rows_as_are_allowed_pass(self, bad, of) -> None:
         """Their fraction is hardly ever a floating-point number."""
-        books = IngestCounts.of(
+        books = IngestCounts.from_tallies(
             [tally(of - bad), tally(1, split=Split.TEST), tally(bad, QuarantineReason.EMPTY)]
         )
-        allowed = config(input={"max_quarantined_fraction": bad / (of + 1)})
-
-        books.check(allowed)
+        books.require_usable(bad / (of + 1))
 
     def test_one_more_fails(self) -> None:
-        books = IngestCounts.of(
+        books = IngestCounts.from_tallies(
             [
                 tally(70, source="a.csv"),
                 tally(1, QuarantineReason.EMPTY, source="a.csv"),
@@ -190,7 +166,7 @@ class TestCheck:
         )
 
         with pytest.raises(TooManyBadRowsError) as caught:
-            books.check(config(input={"max_quarantined_fraction": 0.29}))
+            books.require_usable(0.29)
 
         assert str(caught.value) == (
             "30 of 100 records are bad, more than input.max_quarantined_fraction 0.29 allows"
@@ -200,19 +176,19 @@ class TestCheck:
 
     def test_one_of_a_hundred_million_counts(self) -> None:
         rows = 10**8
-        books = IngestCounts.of(
+        books = IngestCounts.from_tallies(
             [tally(rows - rows // 100 - 1), tally(rows // 100 + 1, QuarantineReason.EMPTY)]
         )
 
         with pytest.raises(TooManyBadRowsError, match=r"^1000001 of 100000000 records are bad"):
-            books.check(config())
+            books.require_usable(0.01)
 
     def test_only_bad_rows_fail_by_their_reason(self) -> None:
         with pytest.raises(TooManyBadRowsError, match=r"\(empty field: 2\)"):
-            IngestCounts.of([tally(2, QuarantineReason.EMPTY)]).check(config())
+            IngestCounts.from_tallies([tally(2, QuarantineReason.EMPTY)]).require_usable(0.01)
 
     def test_nothing_to_train_on(self) -> None:
-        books = IngestCounts.of(
+        books = IngestCounts.from_tallies(
             [
                 tally(3, split=Split.TEST),
                 tally(2, split=Split.VALIDATION),
@@ -222,7 +198,7 @@ class TestCheck:
         )
 
         with pytest.raises(DatasetError) as caught:
-            books.check(config())
+            books.require_usable(0.01)
 
         assert str(caught.value) == (
             "no training rows are left of 14 records (dropped: class not selected: 4, copy of a"
@@ -232,7 +208,7 @@ class TestCheck:
 
     def test_nothing_to_train_on_and_nothing_dropped(self) -> None:
         with pytest.raises(DatasetError, match=r"of 3 records \(dropped: none; validation and"):
-            IngestCounts.of([tally(3, split=Split.TEST)]).check(config())
+            IngestCounts.from_tallies([tally(3, split=Split.TEST)]).require_usable(0.01)
 
 
 class TestWarning:
@@ -240,7 +216,7 @@ class TestWarning:
 
     @pytest.mark.parametrize("code", [0, 4])
     def test_low_codes_are_named(self, caplog, code) -> None:
-        books = IngestCounts.of(
+        books = IngestCounts.from_tallies(
             [
                 tally(5, source="five.csv", code=0),
                 tally(5, source="five.csv", code=code, split=Split.TEST),
@@ -249,7 +225,7 @@ class TestWarning:
         )
 
         with caplog.at_level(logging.WARNING):
-            books.check(config())
+            books.warn_about_low_codes(CODES)
 
         [record] = caplog.records
         assert record.levelname == "WARNING"
@@ -259,7 +235,8 @@ class TestWarning:
         )
 
     def test_names_have_no_code(self, caplog) -> None:
-        IngestCounts.of([tally(5, source="faces/angry", code=-1)]).check(config())
+        books = IngestCounts.from_tallies([tally(5, source="faces/angry", code=-1)])
+        books.warn_about_low_codes(CODES)
 
         assert caplog.records == []
 
@@ -271,13 +248,13 @@ class TestWarning:
         ],
     )
     def test_a_user_who_said_what_they_mean_is_not_warned(self, caplog, meanings) -> None:
-        IngestCounts.of([tally(5, code=4)]).check(config(input={"emotions": meanings}))
+        IngestCounts.from_tallies([tally(5, code=4)]).warn_about_low_codes(to_codes(meanings))
 
         assert caplog.records == []
 
     def test_the_default_in_other_words_is_still_the_default(self, caplog) -> None:
         words = ["anger", "disgusted", "afraid", "joy", "sadness", "surprised", "calm"]
 
-        IngestCounts.of([tally(5, code=4)]).check(config(input={"emotions": words}))
+        IngestCounts.from_tallies([tally(5, code=4)]).warn_about_low_codes(to_codes(words))
 
         assert len(caplog.records) == 1

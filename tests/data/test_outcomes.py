@@ -1,5 +1,8 @@
-from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-from fer_pipeline.data.split_assignment import KEPT, OUTCOMES, SPLITS
+import pickle
+
+import numpy as np
+
+from fer_pipeline.data.outcomes import NO_SPLIT, DropReason, Outcome, QuarantineReason, Split
 
 
 def test_splits_are_the_folders_that_readers_know():
@@ -42,9 +45,25 @@ def test_causes_stand_in_the_order_in_which_they_are_tried():
 
 
 def test_codes_of_splits_and_outcomes_are_distinct_and_fit_a_byte():
-    assert [SPLITS.index(split) for split in Split] == [0, 1, 2]
-    assert sorted(OUTCOMES.index(why) for why in (*QuarantineReason, *DropReason)) == list(
-        range(len(OUTCOMES))
-    )
-    assert len({str(why) for why in OUTCOMES}) == len(OUTCOMES) < 128
-    assert KEPT not in range(len(OUTCOMES))
+    assert [split.code for split in Split] == [0, 1, 2]
+    assert NO_SPLIT not in [split.code for split in Split]
+    codes = [int(outcome) for outcome in Outcome]
+    assert len(set(codes)) == len(codes)
+    assert np.array(codes, np.int8).tolist() == codes
+
+
+def test_each_reason_has_one_outcome():
+    reasons = [outcome.reason for outcome in Outcome if outcome is not Outcome.KEPT]
+    assert reasons == [*QuarantineReason, *DropReason]
+    assert len({str(reason) for reason in reasons}) == len(reasons)
+    assert Outcome.KEPT.reason is None
+    assert {Outcome(int(outcome)) for outcome in Outcome} == set(Outcome)
+
+
+def test_an_outcome_is_kept_or_dropped_or_quarantined():
+    for outcome in Outcome:
+        fates = (outcome is Outcome.KEPT, outcome.is_dropped, outcome.is_quarantined)
+        assert sum(fates) == 1
+        assert outcome.is_quarantined == isinstance(outcome.reason, QuarantineReason)
+        assert outcome.is_dropped == isinstance(outcome.reason, DropReason)
+        assert pickle.loads(pickle.dumps(outcome)) is outcome

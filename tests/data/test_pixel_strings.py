@@ -11,34 +11,37 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fer_pipeline.data.normalization import Normalization
-from fer_pipeline.data.outcomes import QuarantineReason
+from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.pixel_strings import PixelError, parse_pixel_rows, parse_pixels, square_side
 
 ORDINARY = [Normalization.centered(), Normalization.unit(), Normalization.standard(4, 508, 97200)]
 
 
-def slowly(text: bytes, count: int) -> list[int] | QuarantineReason:
+def slowly(text: bytes, count: int) -> list[int] | Outcome:
     """One pixel string, a token at a time: the values, or the first fault that applies."""
     tokens = text.split()
     if not tokens:
-        return QuarantineReason.EMPTY
+        return Outcome.EMPTY_FIELD
     if not all(re.fullmatch(rb"[+-]?[0-9]+", token) for token in tokens):
-        return QuarantineReason.PIXEL_TOKEN
+        return Outcome.PIXEL_TOKEN
     values = [int(token) for token in tokens]
     if any(not 0 <= value <= 255 for value in values):
-        return QuarantineReason.PIXEL_RANGE
-    return values if len(values) == count else QuarantineReason.PIXEL_COUNT
+        return Outcome.PIXEL_RANGE
+    return values if len(values) == count else Outcome.PIXEL_COUNT
 
 
-def parse(texts: list[bytes], count: int) -> list[list[int] | QuarantineReason]:
+def parse(texts: list[bytes], count: int) -> list[list[int] | Outcome]:
     """What `parse_pixel_rows` makes of each row."""
-    values, faults = parse_pixel_rows(texts, count)
+    values, errors = parse_pixel_rows(texts, count)
+    faults = errors.details
     assert values.dtype == np.uint8
     assert values.shape == (len(texts), count)
     assert not values[list(faults)].any()
+    assert np.flatnonzero(errors.outcomes != Outcome.KEPT).tolist() == sorted(faults)
     assert set(faults) <= set(range(len(texts)))
     return [
-        faults[row].reason if row in faults else values[row].tolist() for row in range(len(texts))
+        Outcome(int(errors.outcomes[row])) if row in faults else values[row].tolist()
+        for row in range(len(texts))
     ]
 
 
@@ -135,33 +138,33 @@ def test_a_number_takes_no_digit_from_the_one_before(before):
         (b"1 2 ", [1, 2]),
         (b"1 2\r", [1, 2]),
         (b"1 2\r\n", [1, 2]),
-        (b"1 256", QuarantineReason.PIXEL_RANGE),
-        (b"1 -1", QuarantineReason.PIXEL_RANGE),
-        (b"1 1000", QuarantineReason.PIXEL_RANGE),
-        (b"300 1 2", QuarantineReason.PIXEL_RANGE),
-        (b"1 18446744073709551617", QuarantineReason.PIXEL_RANGE),
-        (b"-9223372036854775809 1", QuarantineReason.PIXEL_RANGE),
-        (b"1.5 2", QuarantineReason.PIXEL_TOKEN),
-        (b"1e2 2", QuarantineReason.PIXEL_TOKEN),
-        (b"1 2x", QuarantineReason.PIXEL_TOKEN),
-        (b"x 300", QuarantineReason.PIXEL_TOKEN),
-        (b"1,2", QuarantineReason.PIXEL_TOKEN),
-        (b"1_0 2", QuarantineReason.PIXEL_TOKEN),
-        (b"0x1 2", QuarantineReason.PIXEL_TOKEN),
-        (b"nan 2", QuarantineReason.PIXEL_TOKEN),
-        ("\N{ARABIC-INDIC DIGIT ONE} 2".encode(), QuarantineReason.PIXEL_TOKEN),
-        ("1\N{NO-BREAK SPACE}2".encode(), QuarantineReason.PIXEL_TOKEN),
-        (b"1\x002", QuarantineReason.PIXEL_TOKEN),
-        (b"1 2\x00", QuarantineReason.PIXEL_TOKEN),
-        (b"\x00", QuarantineReason.PIXEL_TOKEN),
-        (b"1 -", QuarantineReason.PIXEL_TOKEN),
-        (b"+ 2", QuarantineReason.PIXEL_TOKEN),
-        (b"1 - 2", QuarantineReason.PIXEL_TOKEN),
-        (b"1", QuarantineReason.PIXEL_COUNT),
-        (b"1 2 3", QuarantineReason.PIXEL_COUNT),
-        (b"1234", QuarantineReason.PIXEL_RANGE),
-        (b"", QuarantineReason.EMPTY),
-        (b" \t\r\n", QuarantineReason.EMPTY),
+        (b"1 256", Outcome.PIXEL_RANGE),
+        (b"1 -1", Outcome.PIXEL_RANGE),
+        (b"1 1000", Outcome.PIXEL_RANGE),
+        (b"300 1 2", Outcome.PIXEL_RANGE),
+        (b"1 18446744073709551617", Outcome.PIXEL_RANGE),
+        (b"-9223372036854775809 1", Outcome.PIXEL_RANGE),
+        (b"1.5 2", Outcome.PIXEL_TOKEN),
+        (b"1e2 2", Outcome.PIXEL_TOKEN),
+        (b"1 2x", Outcome.PIXEL_TOKEN),
+        (b"x 300", Outcome.PIXEL_TOKEN),
+        (b"1,2", Outcome.PIXEL_TOKEN),
+        (b"1_0 2", Outcome.PIXEL_TOKEN),
+        (b"0x1 2", Outcome.PIXEL_TOKEN),
+        (b"nan 2", Outcome.PIXEL_TOKEN),
+        ("\N{ARABIC-INDIC DIGIT ONE} 2".encode(), Outcome.PIXEL_TOKEN),
+        ("1\N{NO-BREAK SPACE}2".encode(), Outcome.PIXEL_TOKEN),
+        (b"1\x002", Outcome.PIXEL_TOKEN),
+        (b"1 2\x00", Outcome.PIXEL_TOKEN),
+        (b"\x00", Outcome.PIXEL_TOKEN),
+        (b"1 -", Outcome.PIXEL_TOKEN),
+        (b"+ 2", Outcome.PIXEL_TOKEN),
+        (b"1 - 2", Outcome.PIXEL_TOKEN),
+        (b"1", Outcome.PIXEL_COUNT),
+        (b"1 2 3", Outcome.PIXEL_COUNT),
+        (b"1234", Outcome.PIXEL_RANGE),
+        (b"", Outcome.EMPTY_FIELD),
+        (b" \t\r\n", Outcome.EMPTY_FIELD),
     ],
 )
 def test_one_string_parses_strictly(text, expected):
@@ -196,8 +199,8 @@ def test_a_string_of_unknown_length_gives_what_it_holds():
 
 
 def test_a_fault_says_what_was_got_and_what_was_expected():
-    _, faults = parse_pixel_rows([b"1 2 3", b"1 300", b"-4 2"], 2)
-    assert {row: str(fault) for row, fault in faults.items()} == {
+    _, errors = parse_pixel_rows([b"1 2 3", b"1 300", b"-4 2"], 2)
+    assert errors.details == {
         0: "3 pixels, expected 2",
         1: "values from 1 to 300",
         2: "values from -4 to 2",

@@ -1,5 +1,6 @@
-"""`settle` and `place` against a reference that goes through plain dicts, an image at a time."""
+"""`mark_duplicates` and `assign_splits` against a reference in dicts, an image at a time."""
 
+import copy
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
@@ -8,16 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-from fer_pipeline.data.split_assignment import (
-    KEPT,
-    OUTCOMES,
-    SPLITS,
-    ClassThresholds,
-    RecordColumns,
-    assign_splits,
-    mark_duplicates,
-)
+from fer_pipeline.data.deduplication import RecordColumns, mark_duplicates
+from fer_pipeline.data.outcomes import NO_SPLIT, Outcome, Split
+from fer_pipeline.data.split_assignment import ClassThresholds, DecidedRecords, assign_splits
 from fer_pipeline.data.split_keys import (
     LAST_KEY,
     find_rank,
@@ -26,10 +20,8 @@ from fer_pipeline.data.split_keys import (
     sampling_key,
 )
 
-TRAIN, VALIDATION, TEST = (SPLITS.index(split) for split in Split)
+TRAIN, VALIDATION, TEST = (split.code for split in Split)
 CLASSES = 3
-
-Outcome = QuarantineReason | DropReason | None
 
 
 @dataclass(frozen=True)
@@ -57,36 +49,40 @@ class Fate:
 
 
 def columns(records: list[Record]) -> RecordColumns:
+    content = [(r.content, 2**63 + r.content) for r in records]
     return RecordColumns(
-        content=np.array([(r.content, 2**63 + r.content) for r in records], np.uint64).reshape(
-            -1, 2
-        ),
-        key=np.array([r.key for r in records], np.int64),
+        content=np.array(content, np.uint64).reshape(-1, 2),
         label=np.array([r.label for r in records], np.int32),
         split=np.array([r.split for r in records], np.int8),
-        outcome=np.array([code(r.outcome) for r in records], np.int8),
+        outcome=np.array([r.outcome for r in records], np.int8),
         order=np.array([r.order for r in records], np.int64),
     )
 
 
-def code(outcome: Outcome) -> int:
-    return KEPT if outcome is None else OUTCOMES.index(outcome)
+def decide(records: list[Record], *, deduplicate: bool) -> DecidedRecords:
+    undecided = columns(records)
+    outcome, can_be_sampled = mark_duplicates(undecided, deduplicate=deduplicate)
+    return DecidedRecords(
+        key=np.array([r.key for r in records], np.int64),
+        label=undecided.label,
+        split=undecided.split,
+        outcome=outcome,
+        can_be_sampled=can_be_sampled,
+    )
 
 
 def fates(
     records: list[Record], cuts: dict[int, ClassThresholds], *, deduplicate: bool
 ) -> dict[int, Fate]:
-    """What the module says of each record, by the record's order."""
-    candidates = columns(records)
-    outcome, drawable = mark_duplicates(candidates, deduplicate=deduplicate)
-    split, copies = assign_splits(candidates, outcome, drawable, cuts)
-    assert (outcome.dtype, drawable.dtype, split.dtype, copies.dtype) == (
-        *(np.int8, np.bool_),
-        *(np.int8, np.int64),
-    )
+    """What the modules say of each record, by the record's order."""
+    decided = decide(records, deduplicate=deduplicate)
+    outcome, drawable = decided.outcome, decided.can_be_sampled
+    split, copies = assign_splits(decided, cuts)
+    assert (outcome.dtype, drawable.dtype) == (np.int8, np.bool_)
+    assert (split.dtype, copies.dtype) == (np.int8, np.int64)
     assert len(outcome) == len(drawable) == len(split) == len(copies) == len(records)
     return {
-        record.order: Fate(None if o == KEPT else OUTCOMES[o], bool(d), int(s), int(c))
+        record.order: Fate(Outcome(int(o)), bool(d), int(s), int(c))
         for record, o, d, s, c in zip(records, outcome, drawable, split, copies, strict=True)
     }
 
@@ -97,17 +93,17 @@ def slow_fates(
     """The same, an image and a record at a time."""
     sound = defaultdict(list)
     for record in records:
-        if record.outcome is None:
+        if record.outcome is Outcome.KEPT:
             sound[record.content].append(record)
     found = {}
     for record in records:
         copies = sound[record.content]
         pool = [copy for copy in copies if copy.split == TRAIN]
         outcome, drawable = record.outcome, False
-        if outcome is None and record.split == TRAIN:
+        if outcome is Outcome.KEPT and record.split == TRAIN:
             kept_back = any(
-                copy.content == record.content and copy.outcome is DropReason.USAGE
-                for copy in records
+                other.content == record.content and other.outcome is Outcome.USAGE_NOT_SELECTED
+                for other in records
             )
             in_evaluation = len(copies) > len(pool) or kept_back
             conflict = len({copy.label for copy in pool}) > 1
@@ -116,11 +112,11 @@ def slow_fates(
             if deduplicate:
                 drawable = drawable and not further
                 if in_evaluation:
-                    outcome = DropReason.COPY_OF_EVALUATION
+                    outcome = Outcome.COPY_OF_EVALUATION
                 elif conflict:
-                    outcome = DropReason.CONFLICT
+                    outcome = Outcome.CONFLICTING_COPIES
                 elif further:
-                    outcome = DropReason.COPY
+                    outcome = Outcome.FURTHER_COPY
         found[record.order] = slow_place(record, outcome, drawable, cuts.get(record.label))
     return found
 
@@ -128,15 +124,20 @@ def slow_fates(
 def slow_place(
     record: Record, outcome: Outcome, drawable: bool, cut: ClassThresholds | None
 ) -> Fate:
-    if outcome is not None:
-        return Fate(outcome, drawable, -1, 0)
+    if outcome is not Outcome.KEPT:
+        return Fate(outcome, drawable, NO_SPLIT, 0)
     if record.split != TRAIN or cut is None:
-        return Fate(None, drawable, record.split, 1)
-    if drawable and record.key < cut.validation:
-        return Fate(None, drawable, VALIDATION, 1)
-    if drawable and record.key < cut.test:
-        return Fate(None, drawable, TEST, 1)
-    return Fate(None, drawable, TRAIN, cut.copies + (drawable and record.key < cut.extra))
+        return Fate(Outcome.KEPT, drawable, record.split, 1)
+    if drawable and record.key < cut.validation_below:
+        return Fate(Outcome.KEPT, drawable, VALIDATION, 1)
+    if drawable and record.key < cut.test_below:
+        return Fate(Outcome.KEPT, drawable, TEST, 1)
+    return Fate(
+        Outcome.KEPT,
+        drawable,
+        TRAIN,
+        cut.copies_per_image + (drawable and record.key < cut.extra_copy_below),
+    )
 
 
 @st.composite
@@ -149,7 +150,8 @@ def record_lists(draw: st.DrawFn, evaluation: bool = True) -> list[Record]:
                 st.sampled_from([0, 0, 0, 1, 2]),
                 st.sampled_from([TRAIN] * 6 + [VALIDATION, TEST] * evaluation),
                 st.sampled_from(
-                    [None] * 8 + [QuarantineReason.PIXEL_COUNT, DropReason.CLASS, DropReason.USAGE]
+                    [Outcome.KEPT] * 8
+                    + [Outcome.PIXEL_COUNT, Outcome.CLASS_NOT_SELECTED, Outcome.USAGE_NOT_SELECTED]
                 ),
             ),
             max_size=30,
@@ -158,11 +160,11 @@ def record_lists(draw: st.DrawFn, evaluation: bool = True) -> list[Record]:
     orders = draw(st.permutations(range(-3, len(rows) - 3)))
     records = []
     for (content, label, split, outcome), order in zip(rows, orders, strict=True):
-        if outcome is QuarantineReason.PIXEL_COUNT:
+        if outcome is Outcome.PIXEL_COUNT:
             content, label, split = 0, -1, -1  # no image; all such records share the zero hash
-        elif outcome is DropReason.CLASS:
+        elif outcome is Outcome.CLASS_NOT_SELECTED:
             label = -1
-        elif outcome is DropReason.USAGE:
+        elif outcome is Outcome.USAGE_NOT_SELECTED:
             split = -1
         records.append(Record(content, label, split, outcome, order))
     return records
@@ -175,7 +177,7 @@ def cut_tables(draw: st.DrawFn) -> dict[int, ClassThresholds]:
     labels = draw(st.sets(st.integers(0, CLASSES - 1)))
     return {
         label: ClassThresholds(
-            *sorted(draw(st.tuples(key, key, key))), copies=draw(st.integers(1, 4))
+            *sorted(draw(st.tuples(key, key, key))), copies_per_image=draw(st.integers(1, 4))
         )
         for label in labels
     }
@@ -218,7 +220,7 @@ def test_without_it_none_does_either_where_all_splits_are_drawn(records, cuts):
     found = fates(records, cuts, deduplicate=False)
     sides = defaultdict(set)
     for record in records:
-        if record.outcome is None:
+        if record.outcome is Outcome.KEPT:
             sides[record.content].add(found[record.order].split)
     assert all(len(side) == 1 for side in sides.values())
 
@@ -227,13 +229,13 @@ def test_without_it_none_does_either_where_all_splits_are_drawn(records, cuts):
 @settings(max_examples=100, deadline=None)
 def test_the_books_balance(records, cuts, deduplicate):
     found = fates(records, cuts, deduplicate=deduplicate)
-    kept = [fate for fate in found.values() if fate.outcome is None]
-    causes = Counter(fate.outcome for fate in found.values() if fate.outcome is not None)
+    kept = [fate for fate in found.values() if fate.outcome is Outcome.KEPT]
+    causes = Counter(fate.outcome for fate in found.values() if fate.outcome is not Outcome.KEPT)
     assert len(kept) + causes.total() == len(records)
     assert all(fate.split in (TRAIN, VALIDATION, TEST) and fate.copies >= 1 for fate in kept)
-    before = Counter(record.outcome for record in records if record.outcome is not None)
+    before = Counter(record.outcome for record in records if record.outcome is not Outcome.KEPT)
     dropped = (
-        {DropReason.COPY_OF_EVALUATION, DropReason.CONFLICT, DropReason.COPY}
+        {Outcome.COPY_OF_EVALUATION, Outcome.CONFLICTING_COPIES, Outcome.FURTHER_COPY}
         if deduplicate
         else set()
     )
@@ -241,8 +243,8 @@ def test_the_books_balance(records, cuts, deduplicate):
     assert set(causes - before) <= dropped
     # What the source says is validation or test is never dropped and never moves.
     for record in records:
-        if record.outcome is None and record.split != TRAIN:
-            assert found[record.order] == Fate(None, False, record.split, 1)
+        if record.outcome is Outcome.KEPT and record.split != TRAIN:
+            assert found[record.order] == Fate(Outcome.KEPT, False, record.split, 1)
 
 
 A, B, C, D = range(1, 5)
@@ -251,43 +253,43 @@ A, B, C, D = range(1, 5)
 def test_the_causes_are_tried_in_their_order():
     records = [
         # A copy of a test image whose copies differ and repeat: the first cause.
-        Record(A, 0, TEST, None, 0),
-        Record(A, 0, TRAIN, None, 1),
-        Record(A, 1, TRAIN, None, 2),
-        Record(A, 1, TRAIN, None, 3),
+        Record(A, 0, TEST, Outcome.KEPT, 0),
+        Record(A, 0, TRAIN, Outcome.KEPT, 1),
+        Record(A, 1, TRAIN, Outcome.KEPT, 2),
+        Record(A, 1, TRAIN, Outcome.KEPT, 3),
         # Different labels, also among repeated ones: the second, for all of them.
-        Record(B, 0, TRAIN, None, 4),
-        Record(B, 0, TRAIN, None, 5),
-        Record(B, 2, TRAIN, None, 6),
+        Record(B, 0, TRAIN, Outcome.KEPT, 4),
+        Record(B, 0, TRAIN, Outcome.KEPT, 5),
+        Record(B, 2, TRAIN, Outcome.KEPT, 6),
         # The same label: all but the first.
-        Record(C, 1, TRAIN, None, 9),
-        Record(C, 1, TRAIN, None, 7),
-        Record(C, 1, TRAIN, None, 8),
+        Record(C, 1, TRAIN, Outcome.KEPT, 9),
+        Record(C, 1, TRAIN, Outcome.KEPT, 7),
+        Record(C, 1, TRAIN, Outcome.KEPT, 8),
         # A copy that is out for another reason takes no part.
-        Record(D, 0, TRAIN, None, 11),
-        Record(D, -1, TRAIN, DropReason.CLASS, 10),
+        Record(D, 0, TRAIN, Outcome.KEPT, 11),
+        Record(D, -1, TRAIN, Outcome.CLASS_NOT_SELECTED, 10),
     ]
     found = fates(records, {}, deduplicate=True)
     assert {order: fate.outcome for order, fate in found.items()} == {
-        0: None,
-        1: DropReason.COPY_OF_EVALUATION,
-        2: DropReason.COPY_OF_EVALUATION,
-        3: DropReason.COPY_OF_EVALUATION,
-        4: DropReason.CONFLICT,
-        5: DropReason.CONFLICT,
-        6: DropReason.CONFLICT,
-        7: None,
-        8: DropReason.COPY,
-        9: DropReason.COPY,
-        10: DropReason.CLASS,
-        11: None,
+        0: Outcome.KEPT,
+        1: Outcome.COPY_OF_EVALUATION,
+        2: Outcome.COPY_OF_EVALUATION,
+        3: Outcome.COPY_OF_EVALUATION,
+        4: Outcome.CONFLICTING_COPIES,
+        5: Outcome.CONFLICTING_COPIES,
+        6: Outcome.CONFLICTING_COPIES,
+        7: Outcome.KEPT,
+        8: Outcome.FURTHER_COPY,
+        9: Outcome.FURTHER_COPY,
+        10: Outcome.CLASS_NOT_SELECTED,
+        11: Outcome.KEPT,
     }
     assert [order for order, fate in found.items() if fate.drawable] == [7, 11]
 
 
 def test_copies_within_test_and_validation_all_stay():
-    records = [Record(A, 0, TEST, None, 0), Record(A, 1, TEST, None, 1)]
-    records.append(Record(A, 0, VALIDATION, None, 2))
+    records = [Record(A, 0, TEST, Outcome.KEPT, 0), Record(A, 1, TEST, Outcome.KEPT, 1)]
+    records.append(Record(A, 0, VALIDATION, Outcome.KEPT, 2))
     assert [fate.split for fate in fates(records, {}, deduplicate=True).values()] == [
         *(TEST, TEST),
         VALIDATION,
@@ -301,14 +303,16 @@ def test_no_records_are_no_trouble():
 
 @pytest.mark.parametrize("deduplicate", [True, False])
 def test_the_candidates_stay_as_they_are(deduplicate):
-    records = [Record(A, 0, TRAIN, None, 0), Record(A, 0, TRAIN, None, 1)]
+    records = [Record(A, 0, TRAIN, Outcome.KEPT, 0), Record(A, 0, TRAIN, Outcome.KEPT, 1)]
     candidates, before = columns(records), columns(records)
-    outcome, drawable = mark_duplicates(candidates, deduplicate=deduplicate)
-    assign_splits(
-        candidates, outcome, drawable, {0: ClassThresholds(LAST_KEY, LAST_KEY, LAST_KEY, 2)}
-    )
-    for name, column in vars(before).items():
-        np.testing.assert_array_equal(getattr(candidates, name), column)
+    outcome, can_be_sampled = mark_duplicates(candidates, deduplicate=deduplicate)
+    key = np.array([record.key for record in records], np.int64)
+    decided = DecidedRecords(key, candidates.label, candidates.split, outcome, can_be_sampled)
+    decided_before = copy.deepcopy(decided)
+    assign_splits(decided, {0: ClassThresholds(LAST_KEY, LAST_KEY, LAST_KEY, 2)})
+    for arrays, arrays_before in ((candidates, before), (decided, decided_before)):
+        for name, column in vars(arrays_before).items():
+            np.testing.assert_array_equal(getattr(arrays, name), column)
 
 
 def test_drawn_splits_are_exact_to_one_image_per_class():
@@ -332,19 +336,22 @@ def test_drawn_splits_are_exact_to_one_image_per_class():
                 key_at_rank(buckets, {b: [k for k in keys if k >> 52 == b] for b in bucket}, rank)
                 for bucket, rank in zip(inside, ranks, strict=True)
             ),
-            copies=2,
+            copies_per_image=2,
         )
         expected[name] = (size - validation - test, validation, test, extra)
     order = rng.permutation(len(records))
     candidates = RecordColumns(
         content=np.stack([order, order], axis=1).astype(np.uint64),
-        key=key[order],
         label=label[order],
         split=np.full(len(records), TRAIN, np.int8),
-        outcome=np.full(len(records), KEPT, np.int8),
+        outcome=np.full(len(records), Outcome.KEPT, np.int8),
         order=order,
     )
-    split, copies = assign_splits(candidates, *mark_duplicates(candidates, deduplicate=True), cuts)
+    outcome, can_be_sampled = mark_duplicates(candidates, deduplicate=True)
+    decided = DecidedRecords(
+        key[order], candidates.label, candidates.split, outcome, can_be_sampled
+    )
+    split, copies = assign_splits(decided, cuts)
     for name, (train, validation, test, extra) in expected.items():
         here = candidates.label == name
         assert np.bincount(split[here], minlength=3).tolist() == [train, validation, test]

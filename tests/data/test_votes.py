@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data import votes
 from fer_pipeline.data.emotions import KNOWN
-from fer_pipeline.data.outcomes import DropReason
+from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import InputError, StorageError
 
@@ -40,12 +40,12 @@ def row(usage: str = "Training", **cast: int) -> str:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("", "unknown column 'Training': known are usage, image name, unknown, nf, angry, "),
+        ("", "unknown column 'Training': known here: usage, image name, unknown, nf, angry, "),
         ("a\x00b;c", "unknown column "),
-        (HEADER.replace("anger", "angr"), "unknown column 'angr': did you mean 'angry'?"),
-        (HEADER.replace("NF", "N F"), "unknown column 'N F': did you mean 'nf'?"),
-        (HEADER.replace("unknown", "unknwon"), "unknown column 'unknwon': did you mean 'unknown'?"),
-        (HEADER.replace("happiness", "happines"), "'happines': did you mean 'happiness'?"),
+        (HEADER.replace("anger", "angr"), "unknown column 'angr': did you mean angry?"),
+        (HEADER.replace("NF", "N F"), "unknown column 'N F': did you mean nf?"),
+        (HEADER.replace("unknown", "unknwon"), "unknown column 'unknwon': did you mean unknown?"),
+        (HEADER.replace("happiness", "happines"), "'happines': did you mean happiness?"),
         (HEADER + ",happy", "its first line names happy twice"),
         (HEADER + ",nf", "its first line names nf twice"),
         (HEADER.replace(",NF", ""), "no column nf in its first line (got: Usage, Image name, neut"),
@@ -157,17 +157,17 @@ def test_no_face_is_what_more_say_than_anything_else(file, cast, expected):
 # --- What they decide.
 
 
-def reference(cast: dict[str, int], given: str | None) -> str | DropReason:
+def reference(cast: dict[str, int], given: str | None) -> str | Outcome:
     """The rules, word by word, for one image."""
     if cast["NF"] > max(n for name, n in cast.items() if name != "NF"):
-        return DropReason.NO_FACE
+        return Outcome.NO_FACE
     left = {name: cast[name] for name in CLASSES if cast[name]}
     if not left:
-        return DropReason.NO_VOTES
+        return Outcome.NO_VOTES
     tied = [name for name, n in left.items() if n == max(left.values())]
     if len(tied) == 1:
         return tied[0]
-    return given if given in tied else DropReason.TIE
+    return given if given in tied else Outcome.TIED_VOTES
 
 
 ballots = st.fixed_dictionaries({name: st.integers(0, 3) for name in (*KNOWN, "unknown", "NF")})
@@ -179,7 +179,7 @@ def test_the_class_with_most_votes_is_the_label(cast):
     made = Votes(
         path="v.csv",
         counts=table,
-        no_face=np.array([reference(b, None) is DropReason.NO_FACE for b, _ in cast]),
+        no_face=np.array([reference(b, None) is Outcome.NO_FACE for b, _ in cast]),
         usage=np.zeros(len(cast), np.uint8),
         usages=("",),
     )
@@ -187,15 +187,16 @@ def test_the_class_with_most_votes_is_the_label(cast):
 
     # In another order, as the tasks ask for them.
     records = np.random.default_rng(0).permutation(len(cast))
-    labels, causes = made.decide(records, np.array(given_by_source, np.int32)[records])
+    labels, outcomes = made.decide(records, np.array(given_by_source, np.int32)[records])
 
     expected = [reference(*cast[record]) for record in records]
-    assert labels.dtype == np.int32
+    assert (labels.dtype, outcomes.dtype) == (np.int32, np.int8)
     assert [
-        cause or CLASSES[label] for label, cause in zip(labels.tolist(), causes, strict=True)
+        CLASSES[label] if outcome == Outcome.KEPT else Outcome(int(outcome))
+        for label, outcome in zip(labels.tolist(), outcomes, strict=True)
     ] == expected
-    assert [label for label, cause in zip(labels, causes, strict=True) if cause] == [-1] * sum(
-        isinstance(outcome, DropReason) for outcome in expected
+    assert labels[outcomes != Outcome.KEPT].tolist() == [-1] * sum(
+        isinstance(outcome, Outcome) for outcome in expected
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from fer_pipeline.config import Config, load_config
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
-from fer_pipeline.data.images import resize
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError

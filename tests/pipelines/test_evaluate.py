@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline.config import Config, load_config
-from fer_pipeline.data import images
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.manifest import ImageInfo
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
@@ -305,7 +305,7 @@ class TestSizeAndFlip:
 
     def test_images_of_another_size_are_resized(self, run, small, splits, tmp_path):
         result = evaluate(run, small, Split.TEST, tmp_path, chosen())
-        pixels = np.stack([images.resize(one, SIZE) for one in splits["test"].pixels[:, :9, :9]])
+        pixels = np.stack([resize(one, SIZE) for one in splits["test"].pixels[:, :9, :9]])
         assert self.found(tmp_path) == pytest.approx(expected_probabilities(pixels), abs=1e-5)
         told = json.loads((tmp_path / "metrics.json").read_text())
         assert (told["model"]["size"], told["dataset"]["size"]) == (SIZE, 9)

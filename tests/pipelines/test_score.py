@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline.config import Config, load_config
-from fer_pipeline.data import images, synthetic
+from fer_pipeline.data import synthetic
 from fer_pipeline.data.enhancement import Enhancement, enhance
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.scores import ScoreManifest
 from fer_pipeline.errors import ConfigError, DatasetError, InputError, RunError, StorageError
@@ -64,7 +65,7 @@ class Run:
     def says(self, pictures: list[np.ndarray]) -> np.ndarray:
         """Its probabilities for grey images of any size."""
         better = [enhance(picture, self.enhancement) for picture in pictures]
-        pixels = np.stack([images.resize(picture, SIZE) for picture in better])
+        pixels = np.stack([resize(picture, SIZE) for picture in better])
         return self.model.predict(pixels[..., None].astype(np.float32), verbose=0)
 
 
@@ -548,7 +549,7 @@ class TestDataset:
 
         found = scored(run, made.folder)
 
-        expect_scored(found.rows, run, [images.resize(image, size) for image in faces[1]])
+        expect_scored(found.rows, run, [resize(image, size) for image in faces[1]])
 
     def test_variants_and_copies_are_rows_of_their_own(self, prepare, scored, run, faces) -> None:
         made = prepare(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_pipeline.data import images, synthetic
+from fer_pipeline.data import synthetic
 from fer_pipeline.data.enhancement import Enhancement, enhance
+from fer_pipeline.data.image_preparation import resize
 
 EVERYTHING = Enhancement(denoise=4, equalize=True, local_contrast=True)
 COUNT = 12
@@ -29,7 +30,7 @@ def test_the_original_is_enhanced_then_scaled(prepare, source, faces, stored, si
 
     assert made.rows == [
         # Its hash stays that of the original.
-        stored(source, n, n % 7, images.resize(enhance(face, EVERYTHING), size), original=face)
+        stored(source, n, n % 7, resize(enhance(face, EVERYTHING), size), original=face)
         for n, face in enumerate(faces)
     ]
     assert made.manifest.image.enhancement == EVERYTHING

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fer_pipeline.data import images
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.errors import InputError
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -97,7 +97,7 @@ def test_every_form_of_a_file_gives_the_same_rows(forms, stored, name) -> None:
     first = 1 if name.startswith("six") else 0
 
     assert made.of(folder / name) == [
-        stored(folder / name, first + row, row + 1, images.resize(image, 8), split, original=image)
+        stored(folder / name, first + row, row + 1, resize(image, 8), split, original=image)
         for row, (image, split) in enumerate(zip(drawn[name], SPLITS.values(), strict=True))
     ]
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_pipeline.data import images
+from fer_pipeline.data.image_preparation import resize
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
@@ -81,7 +81,7 @@ def test_every_image_is_a_row(folders, stored, picture, colours) -> None:
     ]
 
     assert made.rows == [
-        stored(root / name, 0, label, images.resize(image, 8), split, original=image)
+        stored(root / name, 0, label, resize(image, 8), split, original=image)
         for name, label, image, split in expected
     ]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
-from fer_pipeline.data.images import resize
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions

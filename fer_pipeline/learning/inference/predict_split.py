@@ -17,7 +17,7 @@ from tqdm import tqdm
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import arrow_schema
 from fer_pipeline.data.dataset import StoredDataset
-from fer_pipeline.data.images import resize
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.inference.predictor import Pixels, PredictFn, predict_with_flip

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from fer_pipeline.data.enhancement import Enhancement, enhance
-from fer_pipeline.data.images import resize
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io import storage

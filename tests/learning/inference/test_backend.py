@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fer_pipeline.config import load_config
-from fer_pipeline.data import images
 from fer_pipeline.data.dataset import StoredDataset
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
@@ -135,7 +135,7 @@ class TestSampling:
         found = calibration_images.sample_calibration_images(
             StoredDataset.open(easy_dataset), 9, 0
         )[1]
-        expected = [images.resize(face, 9) for face in faces.pixels]
+        expected = [resize(face, 9) for face in faces.pixels]
         assert found.pixels.tolist() == np.stack(expected).tolist()
 
     def test_one_row_is_too_few(self, write_dataset, bright_and_dark, tmp_path) -> None:

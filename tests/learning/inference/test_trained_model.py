@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fer_pipeline.data.enhancement import Enhancement, enhance
-from fer_pipeline.data.images import resize
+from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL

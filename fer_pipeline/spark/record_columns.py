@@ -1,0 +1,170 @@
+"""The columns of a record on its way into a dataset: label, image hash, sampling key, pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fer_pipeline.data.block_offsets import BlockOffsets
+from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.image_preparation import prepare_images
+from fer_pipeline.data.label_resolver import LabelResolver, ResolvedLabels, apply_votes
+from fer_pipeline.data.outcomes import Outcome
+from fer_pipeline.data.record_batch import ParsedRecords, Pixels, excerpt
+from fer_pipeline.data.split_keys import hash_images, sampling_key
+from fer_pipeline.data.votes import Votes
+from fer_pipeline.spark.read_records import RecordGroups, SourceRecords
+from fer_pipeline.spark.steps import error_context
+
+RECORD_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("block", pa.int64()),  # start in the file of the block that the record was read in
+        ("position", pa.int32()),  # 0-based number of the record in the block
+        ("outcome", pa.int8()),  # see `outcomes.Outcome`
+        ("detail", pa.string()),  # what is wrong with a quarantined record
+        ("excerpt", pa.string()),  # the beginning of a quarantined record
+        ("fingerprint", pa.int64()),  # hash of image, label and usage
+        ("code", pa.int32()),  # the label's text as a number, -1 if it is none
+        ("label", pa.int32()),  # class, -1 without one
+        ("split", pa.int8()),  # code of the split that the usage means, -1 without one
+        ("image_hash", pa.binary()),  # null exactly if there is no image
+        ("key", pa.int64()),  # see `split_keys.sampling_key`
+        ("pixel_sum", pa.int64()),  # of the resized image; null if not requested
+        ("pixel_squares", pa.int64()),
+    ]
+)
+"""All columns of a record besides its pixels."""
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """The processing of records for a dataset; sent to the workers.
+
+    Attributes:
+        resolver: Meaning of labels and usages.
+        size: Side that images are brought to, in pixels.
+        seed: Seed of the sampling keys.
+        compute_moments: Whether to sum up pixels, for the mean and deviation of a split.
+        enhancement: Enhancement of an image before it is resized.
+        votes: Votes on the labels, in place of the source's own; Spark broadcasts large ones.
+        offsets: Offsets of blocks, for numbering records that were voted on.
+    """
+
+    resolver: LabelResolver
+    size: int
+    seed: int
+    compute_moments: bool = False
+    enhancement: Enhancement = field(default_factory=Enhancement)
+    votes: Votes | None = None
+    offsets: BlockOffsets = field(default_factory=BlockOffsets)
+
+
+class RecordTable(NamedTuple):
+    """Records of which all is known that their source tells.
+
+    Attributes:
+        columns: The columns of RECORD_SCHEMA.
+        images: uint8 of shape (m, size, size), one for each record that has an image, in order.
+    """
+
+    columns: pa.RecordBatch
+    images: Pixels
+
+
+def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterator[RecordTable]:
+    """Label, hash and resize records.
+
+    Args:
+        groups: Records as a reader yields them.
+        options: Processing of the records.
+    """
+    for records in chain.from_iterable(groups):
+        with error_context(f"labelling, hashing and resizing records of {records.sources[0]}"):
+            yield _build_table(records, options)
+
+
+def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
+    parsed = records.parsed
+    labels = _resolve_labels(records, options)
+    errors = parsed.errors
+    errors.replace(labels.errors)
+    has_image = errors.outcomes == Outcome.KEPT
+    hashes = hash_images(parsed.images, has_image)
+    images = prepare_images(parsed.images, has_image, options.size, options.enhancement)
+    excerpts = {row: excerpt(parsed.texts[row]) for row in errors.details}
+    rows = range(len(parsed))
+    columns = {
+        "source": records.sources,
+        "block": records.blocks,
+        "position": records.positions,
+        "outcome": np.where(has_image, labels.drops, errors.outcomes),
+        "detail": [errors.details.get(row) for row in rows],
+        "excerpt": [excerpts.get(row) for row in rows],
+        "fingerprint": _fingerprints(parsed, hashes),
+        "code": labels.codes,
+        "label": labels.labels,
+        "split": labels.splits,
+        "image_hash": hashes,
+        "key": _sampling_keys(hashes, records.positions, options.seed),
+        **_pixel_moments(images, has_image, options),
+    }
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for field, column in zip(RECORD_SCHEMA, columns.values(), strict=True)
+    ]
+    return RecordTable(pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA), images)
+
+
+def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedLabels:
+    parsed = records.parsed
+    labels = options.resolver.resolve(parsed.emotions, parsed.usages)
+    if options.votes is None:
+        return labels
+    numbers = options.offsets.number_records(records.sources, records.blocks, records.positions)
+    source = records.sources[0].as_py()
+    return apply_votes(labels, options.votes, numbers, parsed.usages, source)
+
+
+def _sampling_keys(
+    hashes: Sequence[bytes | None], positions: npt.NDArray[np.int32], seed: int
+) -> list[int]:
+    # A record without an image has no copies; its key only has to spread it over the tasks.
+    return [
+        position if content is None else sampling_key(content, seed)
+        for content, position in zip(hashes, positions.tolist(), strict=True)
+    ]
+
+
+def _fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list[int]:
+    """Return a signed 64-bit hash of all that each record says."""
+    fingerprints = []
+    for content, text, emotion, usage in zip(
+        hashes, parsed.texts, parsed.emotions, parsed.usages, strict=True
+    ):
+        labels = f"\0{emotion}\0{usage}".encode("utf-8", "replace")
+        digest = hashlib.blake2b((content or text) + labels, digest_size=8).digest()
+        fingerprints.append(int.from_bytes(digest, "little", signed=True))
+    return fingerprints
+
+
+def _pixel_moments(
+    images: Pixels, has_image: npt.NDArray[np.bool_], options: RecordOptions
+) -> dict[str, pa.Array]:
+    """Return the sums of the pixels and of their squares; null if they are not requested."""
+    if not options.compute_moments:
+        nulls = pa.nulls(len(has_image), pa.int64())
+        return {"pixel_sum": nulls, "pixel_squares": nulls}
+    flat = images.reshape(len(images), -1)
+    sums = np.zeros(len(has_image), np.int64)
+    squares = np.zeros(len(has_image), np.int64)
+    sums[has_image] = flat.sum(axis=1, dtype=np.int64)
+    squares[has_image] = np.square(flat, dtype=np.int64).sum(axis=1)
+    return {"pixel_sum": pa.array(sums), "pixel_squares": pa.array(squares)}

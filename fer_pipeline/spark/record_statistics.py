@@ -1,0 +1,145 @@
+"""Statistics over all records: counts, the keys at ranks, and the moments of the pixels.
+
+Each runs a plain function on every partition's records and lets Spark add up the returned tables.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812 - the usual name among users of Spark
+
+from fer_pipeline.data import split_keys
+from fer_pipeline.data.outcomes import Split
+from fer_pipeline.data.split_assignment import ClassThresholds, assign_splits
+from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
+
+_GROUP_COLUMNS = ("source", "block", "outcome", "split", "label")
+_TALLY_DDL = (
+    "source string, block bigint, outcome int, split int, label int,"
+    " n bigint, code int, low bigint, high bigint"
+)
+
+
+def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, int | str]]:
+    """Count all records.
+
+    Args:
+        store: The records.
+        by_folder: Whether images of one folder count as one source; otherwise the counts of images
+            would be as long as the data.
+
+    Returns:
+        For each source, block, outcome, split and label that occurs: `n`, the number of records;
+        the largest `code`; and `low` and `high`, the sums of the halves of their fingerprints.
+    """
+
+    def tally(partition: DecidedPartition) -> pa.Table:
+        return _tally_partition(partition, by_folder=by_folder)
+
+    totals = (
+        store.map_partitions(tally, _TALLY_DDL)
+        .groupBy(*_GROUP_COLUMNS)
+        .agg(
+            F.sum("n").alias("n"),
+            F.max("code").alias("code"),
+            F.sum("low").alias("low"),
+            F.sum("high").alias("high"),
+        )
+    )
+    return [row.asDict() for row in totals.collect()]
+
+
+def _tally_partition(partition: DecidedPartition, *, by_folder: bool) -> pa.Table:
+    columns = partition.columns
+    sources = columns.column("source")
+    if by_folder:
+        sources = pa.array([name.rpartition("/")[0] for name in sources.to_pylist()])
+    fingerprints = columns.column("fingerprint").to_numpy().view(np.uint64)
+    table = pa.table(
+        {
+            "source": sources,
+            "block": columns.column("block"),
+            "outcome": columns.column("outcome").cast(pa.int32()),
+            "split": columns.column("split").cast(pa.int32()),
+            "label": columns.column("label"),
+            "n": np.ones(len(columns), np.int64),
+            "code": columns.column("code"),
+            "low": (fingerprints & np.uint64(2**32 - 1)).astype(np.int64),
+            "high": (fingerprints >> np.uint64(32)).astype(np.int64),
+        }
+    )
+    aggregations = [("n", "sum"), ("code", "max"), ("low", "sum"), ("high", "sum")]
+    totals = table.group_by(list(_GROUP_COLUMNS)).aggregate(aggregations)
+    return totals.select([*_GROUP_COLUMNS, "n_sum", "code_max", "low_sum", "high_sum"])
+
+
+def keys_at_ranks(
+    store: RecordStore, ranks: Mapping[int, Sequence[int]]
+) -> dict[tuple[int, int], int]:
+    """Return the key at each rank among the records of a class that can be sampled.
+
+    Args:
+        store: The records.
+        ranks: Ranks by class; below the key of rank 0 lies no key.
+
+    Returns:
+        The key by class and rank.
+    """
+    keys = {(label, 0): -split_keys.LAST_KEY - 1 for label in ranks}
+    positive = {(label, rank) for label, of_class in ranks.items() for rank in of_class if rank}
+    if not positive:
+        return keys
+    records = store.map_partitions(_keys_by_bucket, "label int, bucket int, key bigint")
+    histograms: dict[int, dict[int, int]] = defaultdict(dict)
+    for row in records.groupBy("label", "bucket").count().collect():
+        histograms[row.label][row.bucket] = row["count"]
+    is_in_bucket = F.lit(False)
+    for label, rank in positive:
+        position = split_keys.find_rank(histograms[label], rank)
+        if position:
+            is_in_bucket |= (F.col("label") == label) & (F.col("bucket") == position[0])
+    candidates = _collect_keys(records.where(is_in_bucket))
+    for label, rank in positive:
+        keys[label, rank] = split_keys.key_at_rank(histograms[label], candidates[label], rank)
+    return keys
+
+
+def _keys_by_bucket(partition: DecidedPartition) -> pa.Table:
+    records = partition.to_records()
+    key = records.key[records.can_be_sampled]
+    bucket = (key >> (64 - split_keys.BUCKET_BITS)).astype(np.int32)
+    label = records.label[records.can_be_sampled]
+    return pa.table({"label": label, "bucket": bucket, "key": key})
+
+
+def _collect_keys(records: DataFrame) -> dict[int, dict[int, list[int]]]:
+    keys: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in records.collect():
+        keys[row.label][row.bucket].append(row.key)
+    return keys
+
+
+def pixel_moments(
+    store: RecordStore, thresholds: Mapping[int, ClassThresholds]
+) -> tuple[int, int, int]:
+    """Return the number, the sum and the sum of squares of the pixels of all training images.
+
+    Args:
+        store: The records, read with `compute_moments`.
+        thresholds: Thresholds of each class.
+    """
+    pixels_per_image = store.size**2
+
+    def select_moments(partition: DecidedPartition) -> pa.Table:
+        split, _ = assign_splits(partition.to_records(), thresholds)
+        in_training = pa.array(split == Split.TRAIN.code)
+        return partition.columns.select(["pixel_sum", "pixel_squares"]).filter(in_training)
+
+    moments = store.map_partitions(select_moments, "total bigint, squares bigint")
+    row = moments.agg(F.count("*"), F.sum("total"), F.sum("squares")).collect()[0]
+    return row[0] * pixels_per_image, row[1] or 0, row[2] or 0

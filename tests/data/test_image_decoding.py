@@ -1,0 +1,64 @@
+import cv2
+import numpy as np
+import pytest
+
+from fer_pipeline.data import image_decoding
+from fer_pipeline.data.image_decoding import parse_image_files
+from fer_pipeline.data.outcomes import Outcome
+
+
+def image(seed: int, height: int = 12, width: int = 9) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def test_folders_name_the_usage_and_the_emotion():
+    files = [
+        (png(image(n)), path) for n, path in enumerate(["/d/Training/3/a.png", "b.png", "x/c.png"])
+    ]
+    [parsed] = parse_image_files(files)
+    assert parsed.emotions == ["3", None, "x"]
+    assert parsed.usages == ["Training", None, None]
+    assert parsed.texts == [b"/d/Training/3/a.png", b"b.png", b"x/c.png"]
+    assert parsed.errors.details == {}
+    for row in range(3):
+        np.testing.assert_array_equal(parsed.images[row], image(row))
+
+
+def test_a_file_that_is_no_image_is_an_error_and_spares_its_neighbours():
+    whole = png(image(1))
+    contents = [whole, b"", whole[:40], png(image(2, 7, 20)), whole]
+    [parsed] = parse_image_files((content, f"f/{n}.png") for n, content in enumerate(contents))
+    assert parsed.errors.outcomes.tolist() == [
+        Outcome.KEPT,
+        Outcome.UNDECODABLE_IMAGE,
+        Outcome.UNDECODABLE_IMAGE,
+        Outcome.IMAGE_TOO_SMALL,
+        Outcome.KEPT,
+    ]
+    assert parsed.errors.details == {
+        1: "no bytes",
+        2: "40 bytes that are no whole image",
+        3: "20x7 pixels, of 8x8 at least",
+    }
+    np.testing.assert_array_equal(parsed.images[4], image(1))
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 6), (300, [3, 2, 1]), (10_000, [6])])
+def test_as_many_images_as_fit_are_decoded_at_once(monkeypatch, limit, sizes):
+    monkeypatch.setattr(image_decoding, "_MAX_PIXELS_AT_ONCE", limit)
+    heights = [12, 12, 12, 20, 20, 12]
+    files = [(png(image(n, height)), f"f/{n}.png") for n, height in enumerate(heights)]
+    groups = list(parse_image_files(files))
+    assert [len(group) for group in groups] == sizes
+    assert [path for group in groups for path in group.texts] == [b"f/%d.png" % n for n in range(6)]
+    decoded = [pixels for group in groups for pixels in group.images]
+    for n, height in enumerate(heights):
+        np.testing.assert_array_equal(decoded[n], image(n, height))
+
+
+def test_no_files_are_no_records():
+    assert list(parse_image_files([])) == []

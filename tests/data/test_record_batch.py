@@ -1,0 +1,43 @@
+import pytest
+
+from fer_pipeline.data.outcomes import Outcome
+from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors, excerpt
+
+
+def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_broken_line():
+    errors, label_errors = RecordErrors(4), RecordErrors(4)
+    errors.add(0, Outcome.PIXEL_COUNT, "3 pixels")
+    errors.add(1, Outcome.PIXEL_COUNT, "3 pixels")
+    errors.add(2, Outcome.BROKEN_LINE, "1 fields")
+    for row in (1, 2, 3):
+        label_errors.add(row, Outcome.EMPTY_FIELD, "no emotion")
+
+    errors.replace(label_errors)
+
+    assert errors.outcomes.tolist() == [
+        Outcome.PIXEL_COUNT,
+        Outcome.EMPTY_FIELD,
+        Outcome.BROKEN_LINE,
+        Outcome.EMPTY_FIELD,
+    ]
+    assert errors.details == {0: "3 pixels", 1: "no emotion", 2: "1 fields", 3: "no emotion"}
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"", ""),
+        (b"0,1 2 3,Training", "0,1 2 3,Training"),
+        (b"0\t1\r\n\0\x1b[31m", "0?1????[31m"),
+        ("gr\u00fc\u00dfe".encode(), "gr\u00fc\u00dfe"),
+        (b"\xff\xfe", "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"),
+        (b"x" * EXCERPT_LENGTH, "x" * EXCERPT_LENGTH),
+        (
+            b"0," + b"12 " * 2304 + b",PrivateTest",
+            "0," + "12 " * 17 + "12 ... 2 12 12 ,PrivateTest",
+        ),
+    ],
+)
+def test_an_excerpt_is_short_and_printable(line, shown):
+    assert excerpt(line) == shown
+    assert len(excerpt(line)) <= EXCERPT_LENGTH
