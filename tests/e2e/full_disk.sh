@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command beside a dataset on a small disk, and says "whole" if the dataset is, afterwards.
-# To be run by unshare: nobody else sees the disk.
+# Runs a command next to a dataset on a small disk. Prints "whole" if the dataset is unchanged
+# afterwards. Run it with unshare, so that no other process sees the disk.
 #
 #     full_disk.sh BYTES DISK DATASET COMMAND...
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Jobs that are killed, at the worst moments, and jobs that a user stops."""
+"""Jobs that are killed at the worst moments, and jobs that a user interrupts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from pathlib import Path
 
 import pytest
 
-# Many small files, so that there is a while in which only some of them are there.
-PREPROCESS = (
-    *("--master", "local[2]", "preprocess", "--config", "small.yaml", "--input", "faces.csv"),
-    *("--set", "output.files_per_split=12"),
-)
+# Many small files, so that for a while only some of them exist.
+PREPROCESS = [
+    "--master",
+    "local[2]",
+    "preprocess",
+    "--config",
+    "small.yaml",
+    "--input",
+    "faces.csv",
+    "--set",
+    "output.files_per_split=12",
+]
 TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
-STOPPED = "error: interrupted"
+INTERRUPTED = "error: interrupted"
 
 
 def parts(folder: Path, under: str = ".") -> set[Path]:
@@ -30,23 +37,25 @@ def digest(path: Path) -> str:
 
 
 class TestPreprocess:
-    def test_a_killed_run_leaves_no_dataset(self, jobs, dataset, tmp_path, on_disk, named) -> None:
+    def test_a_killed_run_leaves_no_dataset(
+        self, jobs, dataset, tmp_path, read_files, manifest_files
+    ) -> None:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
-        moments: tuple[Callable[[], bool], ...] = (
+        conditions: tuple[Callable[[], bool], ...] = (
             lambda: bool(parts(out)),
-            # The quarantine is the last that is written before the manifest.
+            # The quarantine is written last, just before the manifest.
             lambda: bool(parts(out, "quarantine")),
         )
-        for moment in moments:
+        for condition in conditions:
             running = jobs.start(*command, cwd=dataset.home)
-            running.until(moment)
-            killed = running.send(signal.SIGKILL)
+            running.wait_until(condition)
+            killed = running.end_with_signal(signal.SIGKILL)
 
             assert killed.status == -signal.SIGKILL
             assert parts(out)
             assert not (out / "manifest.json").exists()
-            # The next moment is one of the next run.
+            # The second condition must become true in the second run.
             shutil.rmtree(out / "quarantine", ignore_errors=True)
         torn = parts(out)
 
@@ -56,14 +65,14 @@ class TestPreprocess:
             json.loads((out / "manifest.json").read_text())["checksum"]
             == (dataset.manifest["checksum"])
         )
-        assert set(on_disk(out)) == named(out)
+        assert set(read_files(out)) == manifest_files(out)
         assert not torn & parts(out)
 
     def test_one_whose_java_is_killed_says_so_in_a_line(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "out"
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
-        running.until(lambda: bool(parts(out)))
-        for pid, command in running.programs().items():
+        running.wait_until(lambda: bool(parts(out)))
+        for pid, command in running.processes().items():
             if "java" in command.split(" ", 1)[0]:
                 os.kill(pid, signal.SIGKILL)
 
@@ -71,44 +80,44 @@ class TestPreprocess:
         assert not (out / "manifest.json").exists()
 
     def test_of_two_that_write_to_one_folder_one_wins(
-        self, jobs, dataset, tmp_path, named, on_disk
+        self, jobs, dataset, tmp_path, manifest_files, read_files
     ) -> None:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
         first = jobs.start(*command, cwd=dataset.home)
-        # By its first file it holds the lock; then it holds its breath while the other one comes.
-        first.until(lambda: bool(parts(out)))
-        first.signal(signal.SIGSTOP)
+        # With its first file the first job holds the lock. It is paused while the second one runs.
+        first.wait_until(lambda: bool(parts(out)))
+        first.send_signal(signal.SIGSTOP)
         second = jobs.run(*command, "--overwrite", cwd=dataset.home)
-        first.signal(signal.SIGCONT)
+        first.send_signal(signal.SIGCONT)
 
         second.expect_error(f"{out}: another job is writing there")
         first.wait().expect_success()
-        assert set(on_disk(out)) == named(out)
-        made = json.loads((out / "manifest.json").read_text())
-        assert made["checksum"] == dataset.manifest["checksum"]
+        assert set(read_files(out)) == manifest_files(out)
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["checksum"] == dataset.manifest["checksum"]
 
     def test_a_killed_overwrite_leaves_one_whole_dataset(
-        self, jobs, dataset, tmp_path, on_disk, named
+        self, jobs, dataset, tmp_path, read_files, manifest_files
     ) -> None:
         out = shutil.copytree(dataset.folder, tmp_path / "out")
-        before, old = on_disk(out), parts(out)
+        before, old = read_files(out), parts(out)
         command = (*PREPROCESS, "--output", str(out), "--overwrite", "--set", "seed=4")
 
         running = jobs.start(*command, cwd=dataset.home)
-        running.until(lambda: bool(parts(out) - old))
-        running.send(signal.SIGKILL)
+        running.wait_until(lambda: bool(parts(out) - old))
+        running.end_with_signal(signal.SIGKILL)
 
-        assert before.items() <= on_disk(out).items()
-        assert set(before) == named(out)
+        assert before.items() <= read_files(out).items()
+        assert set(before) == manifest_files(out)
 
         manifest = out / "manifest.json"
         running = jobs.start(*command, cwd=dataset.home)
-        running.until(lambda: manifest.read_bytes() != before["manifest.json"])
-        running.send(signal.SIGKILL)
+        running.wait_until(lambda: manifest.read_bytes() != before["manifest.json"])
+        running.end_with_signal(signal.SIGKILL)
 
-        # The new one, whole, whatever is left of the old one.
-        files = named(out)
+        # The new dataset is complete, although files of the old one may remain.
+        files = manifest_files(out)
         assert not files & {str(path.relative_to(out)) for path in old}
         assert json.loads(manifest.read_text())["config"]["seed"] == 4
         checksum = json.loads(manifest.read_text())["checksum"]
@@ -116,54 +125,54 @@ class TestPreprocess:
         jobs.run(*command, cwd=dataset.home).expect_success()
 
         assert json.loads(manifest.read_text())["checksum"] == checksum
-        assert set(on_disk(out)) == named(out)
+        assert set(read_files(out)) == manifest_files(out)
 
     @pytest.mark.parametrize("moment", ["while Spark starts", "while it writes"])
     def test_a_stopped_one_says_so_in_a_line(self, jobs, dataset, tmp_path, moment) -> None:
         out = tmp_path / "out"
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
         if moment == "while Spark starts":
-            running.until(
-                lambda: any("SparkSubmit" in line for line in running.programs().values())
+            running.wait_until(
+                lambda: any("SparkSubmit" in line for line in running.processes().values())
             )
         else:
-            running.until(lambda: bool(parts(out)))
+            running.wait_until(lambda: bool(parts(out)))
 
-        stopped = running.send(signal.SIGINT)
+        stopped = running.end_with_signal(signal.SIGINT)
 
-        stopped.expect_error(STOPPED, status=130)
+        stopped.expect_error(INTERRUPTED, status=130)
         assert not (out / "manifest.json").exists()
 
 
 class TestTrain:
-    def test_a_killed_run_is_none(self, jobs, dataset, tmp_path, on_disk) -> None:
+    def test_a_killed_run_is_none(self, jobs, dataset, tmp_path, read_files) -> None:
         out = tmp_path / "run"
         endless = (*TRAIN, "--output", str(out), "--set", "training.steps=1000000")
         short = (*TRAIN, "--output", str(out), "--set", "training.steps=20")
 
-        def midway() -> bool:
+        def is_halfway() -> bool:
             history = out / "unfinished.csv"
             return history.is_file() and history.read_text().count("\n") > 3
 
         def outputs(folder: Path) -> dict[str, bytes]:
-            # TensorBoard is told of the newest training, finished or not.
-            found = on_disk(folder).items()
-            return {name: data for name, data in found if not name.startswith("tensorboard/")}
+            # TensorBoard's folder belongs to the newest training, finished or not.
+            files = read_files(folder).items()
+            return {name: content for name, content in files if not name.startswith("tensorboard/")}
 
-        # Stopped by its user.
+        # Interrupted by the user.
         running = jobs.start(*endless, cwd=dataset.home)
-        running.until(midway)
-        running.send(signal.SIGINT).expect_error(
-            f"{STOPPED}; --resume continues the run", status=130
+        running.wait_until(is_halfway)
+        running.end_with_signal(signal.SIGINT).expect_error(
+            f"{INTERRUPTED}; --resume continues the run", status=130
         )
         assert not (out / "model.json").exists()
 
         # Killed.
         shutil.rmtree(out)
         running = jobs.start(*endless, cwd=dataset.home)
-        running.until(midway)
-        assert running.send(signal.SIGKILL).status == -signal.SIGKILL
-        assert {"unfinished.csv", "checkpoint.npz"} <= set(on_disk(out))
+        running.wait_until(is_halfway)
+        assert running.end_with_signal(signal.SIGKILL).status == -signal.SIGKILL
+        assert {"unfinished.csv", "checkpoint.npz"} <= set(read_files(out))
 
         report = tmp_path / "report"
         refused = jobs.run(
@@ -185,9 +194,9 @@ class TestTrain:
             *("history.csv", "accuracy.png", "loss.png", "config.yaml"),
         }
 
-        # An overwrite that is killed midway has not touched the finished run.
+        # An overwrite that is killed halfway has not changed the finished run.
         running = jobs.start(*endless, "--overwrite", cwd=dataset.home)
-        running.until(midway)
-        running.send(signal.SIGKILL)
+        running.wait_until(is_halfway)
+        running.end_with_signal(signal.SIGKILL)
         assert before.items() <= outputs(out).items()
         assert json.loads(before["model.json"])["sha256"] == digest(out / "model.keras")

@@ -1,6 +1,6 @@
-"""The jobs, one after the other, as a user runs them: arguments in, files and streams out.
+"""All jobs in turn, as a user runs them: arguments in, files and streams out.
 
-Jobs that need nothing of each other run at the same time.
+Independent jobs run at the same time.
 """
 
 from __future__ import annotations
@@ -31,38 +31,40 @@ READ = ("--config", "small.yaml", "--input", "faces.csv")
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a job said, and the folder that it made."""
+class JobOutput:
+    """A finished job and its output folder."""
 
-    done: Any
+    job: Any
     folder: Path
 
     @property
     def lines(self) -> list[str]:
-        return self.done.out.splitlines()
+        return self.job.out.splitlines()
 
     def json(self, name: str) -> dict[str, Any]:
         return json.loads((self.folder / name).read_text())
 
 
 @pytest.fixture(scope="module")
-def again(jobs, home, dataset) -> Ran:
-    """The same dataset by Spark's own spark-submit, with one task at a time and other files."""
+def again(jobs, home, dataset) -> JobOutput:
+    """The same dataset from Spark's own spark-submit, with one task at a time and other files."""
     submit = Path(sys.executable).with_name("spark-submit")
     command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
     command += [str(ROOT / "jobs" / "preprocess.py"), *READ, "--output", "again"]
     command += ["--set", "output.files_per_split=7"]
     java = str(find_java_home())
-    return Ran(jobs.start_command(command, home, JAVA_HOME=java).wait(), home / "again")
+    return JobOutput(jobs.start_command(command, home, JAVA_HOME=java).wait(), home / "again")
 
 
 @pytest.fixture(scope="module")
-def runs(jobs, dataset) -> tuple[Ran, Ran]:
-    """Two runs with one seed, in each other's way."""
+def runs(jobs, dataset) -> tuple[JobOutput, JobOutput]:
+    """Two concurrent runs with the same seed."""
 
-    def train(name: str) -> Ran:
+    def train(name: str) -> JobOutput:
         options = ("--dataset", "data", "--output", name)
-        return Ran(jobs.run("train", *SETTINGS, *options, cwd=dataset.home), dataset.home / name)
+        return JobOutput(
+            jobs.run("train", *SETTINGS, *options, cwd=dataset.home), dataset.home / name
+        )
 
     with ThreadPoolExecutor() as pool:
         first, second = pool.map(train, ("run", "run again"))
@@ -70,77 +72,84 @@ def runs(jobs, dataset) -> tuple[Ran, Ran]:
 
 
 @pytest.fixture(scope="module")
-def uses(jobs, dataset, runs) -> tuple[Ran, Ran]:
+def evaluation_and_scores(jobs, dataset, runs) -> tuple[JobOutput, JobOutput]:
     """An evaluation on the test split, and scores of the CSV."""
     evaluate = ("evaluate", *SETTINGS, "--model", "run", "--dataset", "data", "--output", "report")
     score = ("--master", "local[2]", "score", *READ, "--model", "run", "--output", "scores")
     with ThreadPoolExecutor() as pool:
-        done = pool.map(lambda options: jobs.run(*options, cwd=dataset.home), (evaluate, score))
-    return tuple(map(Ran, done, (dataset.home / "report", dataset.home / "scores")))
+        finished = pool.map(lambda options: jobs.run(*options, cwd=dataset.home), (evaluate, score))
+    return tuple(map(JobOutput, finished, (dataset.home / "report", dataset.home / "scores")))
 
 
 @pytest.fixture(scope="module")
-def report(uses) -> Ran:
-    return uses[0]
+def report(evaluation_and_scores) -> JobOutput:
+    return evaluation_and_scores[0]
 
 
 @pytest.fixture(scope="module")
-def scores(uses) -> Ran:
-    return uses[1]
+def scores(evaluation_and_scores) -> JobOutput:
+    return evaluation_and_scores[1]
 
 
 @pytest.fixture(scope="module")
-def exported(jobs, dataset, runs) -> Ran:
-    """The run's model in every form."""
+def exported(jobs, dataset, runs) -> JobOutput:
+    """The run's model in all export formats."""
     options = ("--model", "run", "--output", "exported")
-    return Ran(jobs.run("export", *SETTINGS, *options, cwd=dataset.home), dataset.home / "exported")
+    return JobOutput(
+        jobs.run("export", *SETTINGS, *options, cwd=dataset.home), dataset.home / "exported"
+    )
 
 
-def rows_of(folder: Path, files: list[str]) -> list[dict[str, Any]]:
+def read_rows(folder: Path, files: list[str]) -> list[dict[str, Any]]:
     # A ParquetFile, not a dataset: that would make a column of a folder `split=train`.
     return [row for name in files for row in pq.ParquetFile(folder / name).read().to_pylist()]
 
 
-# --- What the jobs make, and what they say.
+# --- Output of the jobs: files, stdout and stderr.
 
 
-def test_preprocess(dataset, on_disk, named) -> None:
-    dataset.done.expect_success()
-    made = dataset.manifest
-    counts, rows = made["counts"], made["rows"]
-    kept = sum(sum(split.values()) for split in rows["kept"].values())
-    dropped, bad = sum(rows["dropped"].values()), sum(rows["quarantined"].values())
+def test_preprocess(dataset, read_files, manifest_files) -> None:
+    dataset.job.expect_success()
+    manifest = dataset.manifest
+    counts = manifest["counts"]
+    rows = manifest["rows"]
+    kept_count = sum(sum(split.values()) for split in rows["kept"].values())
+    dropped_count = sum(rows["dropped"].values())
+    bad_count = sum(rows["quarantined"].values())
     splits = ("train", "validation", "test")
 
-    assert rows["read"] == 1200 == kept + dropped + bad
-    assert (bad, dropped > 0) == (12, True)
-    assert set(on_disk(dataset.folder)) == named(dataset.folder)
+    assert rows["read"] == 1200 == kept_count + dropped_count + bad_count
+    assert (bad_count, dropped_count > 0) == (12, True)
+    assert set(read_files(dataset.folder)) == manifest_files(dataset.folder)
     for split in splits:
-        files = [file["path"] for file in made["files"] if file["split"] == split]
-        stored = Counter(row["emotion"] for row in rows_of(dataset.folder, files))
+        files = [file["path"] for file in manifest["files"] if file["split"] == split]
+        stored = Counter(row["emotion"] for row in read_rows(dataset.folder, files))
         assert stored == Counter(counts[split])
-    # On stdout nothing but the result.
-    said = [line.split() for line in dataset.done.out.splitlines()]
-    assert said[:9] == [
+    # Stdout holds only the result.
+    lines = [line.split() for line in dataset.job.out.splitlines()]
+    assert lines[:9] == [
         list(splits),
-        *([name, *(f"{counts[split][name]:,}" for split in splits)] for name in made["classes"]),
+        *(
+            [name, *(f"{counts[split][name]:,}" for split in splits)]
+            for name in manifest["classes"]
+        ),
         ["all", *(f"{sum(counts[split].values()):,}" for split in splits)],
     ]
-    books = [f"  dropped, {cause}: {n}" for cause, n in rows["dropped"].items() if n]
-    books += [f"  quarantined, {reason}: {n}" for reason, n in rows["quarantined"].items() if n]
-    assert dataset.done.out.splitlines()[9:] == [
+    causes = [f"  dropped, {cause}: {n}" for cause, n in rows["dropped"].items() if n]
+    causes += [f"  quarantined, {reason}: {n}" for reason, n in rows["quarantined"].items() if n]
+    assert dataset.job.out.splitlines()[9:] == [
         "",
-        f"1,200 records read = {kept:,} kept + {dropped} dropped + {bad} quarantined;"
-        f" {rows['written']:,} rows written",
-        *books,
-        f"checksum {made['checksum']}",
+        f"1,200 records read = {kept_count:,} kept + {dropped_count} dropped"
+        f" + {bad_count} quarantined; {rows['written']:,} rows written",
+        *causes,
+        f"checksum {manifest['checksum']}",
         "dataset data",
     ]
 
 
-def test_preprocess_runs_under_plain_spark_submit(again, on_disk, named) -> None:
-    assert again.done.status == 0, again.done.err
-    assert set(on_disk(again.folder)) == named(again.folder)
+def test_preprocess_runs_under_plain_spark_submit(again, read_files, manifest_files) -> None:
+    assert again.job.status == 0, again.job.err
+    assert set(read_files(again.folder)) == manifest_files(again.folder)
     assert again.lines[-1] == "dataset again"
 
 
@@ -153,57 +162,57 @@ def test_other_partitions_make_the_same_dataset(dataset, again) -> None:
         assert first[key] == second[key]
 
 
-def test_train(runs, dataset, on_disk) -> None:
+def test_train(runs, dataset, read_files) -> None:
     run = runs[0]
-    run.done.expect_success()
-    info = run.json("model.json")
+    run.job.expect_success()
+    model_info = run.json("model.json")
     with (run.folder / "history.csv").open(newline="") as file:
         history = list(csv.DictReader(file))
 
-    written = {name for name in on_disk(run.folder) if not name.startswith("tensorboard/")}
+    written = {name for name in read_files(run.folder) if not name.startswith("tensorboard/")}
     assert written == {
         *("model.keras", "model.weights.h5", "architecture.json", "model.json"),
         *("history.csv", "accuracy.png", "loss.png", "config.yaml"),
     }
-    assert info["dataset_checksum"] == dataset.manifest["checksum"]
-    assert info["classes"] == dataset.manifest["classes"]
+    assert model_info["dataset_checksum"] == dataset.manifest["checksum"]
+    assert model_info["classes"] == dataset.manifest["classes"]
     sha256 = hashlib.sha256((run.folder / "model.keras").read_bytes()).hexdigest()
-    assert info["sha256"] == sha256
+    assert model_info["sha256"] == sha256
     assert [row["step"] for row in history] == ["0", "20", "40", "60"]
     best = max(history[1:], key=lambda row: float(row["validation_accuracy"]))
-    assert str(info["best_step"]) == best["step"]
-    assert str(info["best_accuracy"]) == best["validation_accuracy"]
-    # On stdout nothing but the result.
+    assert str(model_info["best_step"]) == best["step"]
+    assert str(model_info["best_accuracy"]) == best["validation_accuracy"]
+    # Stdout holds only the result.
     assert len(run.lines) == 8
     assert run.lines[0].split()[:4] == ["step", "epoch", "loss", "accuracy"]
     assert [line.split()[0] for line in run.lines[1:5]] == ["0", "20", "40", "60"]
     assert run.lines[5:] == [
         "",
-        f"system_a, {info['parameters']:,} parameters; kept: step {info['best_step']},"
-        f" validation accuracy {info['best_accuracy']:.2%}; temperature {info['temperature']:.3f}",
+        f"system_a, {model_info['parameters']:,} parameters; kept: step {model_info['best_step']},"
+        f" validation accuracy {model_info['best_accuracy']:.2%};"
+        f" temperature {model_info['temperature']:.3f}",
         "model run/model.keras",
     ]
-    # On stderr the log.
-    assert " INFO step 60, epoch " in run.done.err
+    # Stderr holds the log.
+    assert " INFO step 60, epoch " in run.job.err
 
 
-def weights(run: Ran) -> dict[str, str]:
-    """The SHA-256 of each array of weights in a run's model."""
-    found = {}
-    model = shutil.unpack_archive(run.folder / "model.keras", run.folder.parent / "unpacked", "zip")
-    assert model is None
+def hash_weights(run: JobOutput) -> dict[str, str]:
+    """Return the SHA-256 of each weight array in a run's model."""
+    digests = {}
+    shutil.unpack_archive(run.folder / "model.keras", run.folder.parent / "unpacked", "zip")
 
-    def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = hashlib.sha256(item[()].tobytes()).hexdigest()
+    def add_digest(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset):
+            digests[name] = hashlib.sha256(node[()].tobytes()).hexdigest()
 
     with h5py.File(run.folder.parent / "unpacked" / "model.weights.h5") as file:
-        file.visititems(note)
-    return found
+        file.visititems(add_digest)
+    return digests
 
 
 def test_one_seed_gives_the_same_weights(runs) -> None:
-    first, second = map(weights, runs)
+    first, second = map(hash_weights, runs)
 
     assert len(first) == 8
     assert first == second
@@ -211,26 +220,26 @@ def test_one_seed_gives_the_same_weights(runs) -> None:
     assert len(histories) == 1
 
 
-def test_evaluate(report, dataset, on_disk) -> None:
-    report.done.expect_success()
+def test_evaluate(report, dataset, read_files) -> None:
+    report.job.expect_success()
     metrics = report.json("metrics.json")
-    rows = rows_of(report.folder, ["predictions.parquet"])
+    rows = read_rows(report.folder, ["predictions.parquet"])
     counts = dataset.manifest["counts"]["test"]
 
     assert Counter(row["emotion"] for row in rows) == Counter(counts)
     assert metrics["dataset"]["checksum"] == dataset.manifest["checksum"]
-    right = sum(row["correct"] for row in rows) / len(rows)
-    assert metrics["accuracy"] == pytest.approx(right)
+    accuracy = sum(row["correct"] for row in rows) / len(rows)
+    assert metrics["accuracy"] == pytest.approx(accuracy)
     assert metrics["copies_in_training"]["deduplicated"]
     assert not any(row["copy_in_training"] for row in rows)
     assert "no image has an exact copy in the train split (split.deduplicate)" in report.lines
-    # On stdout nothing but the result.
+    # Stdout holds only the result.
     files = [
         *("predictions.parquet", "confusion_matrix.png", "classes.png", "reliability.png"),
         *("coverage.png", "examples.png", "mistakes.png", "mistakes.csv", "feature_maps.png"),
         *("class_activation.png", "metrics.json", "config.yaml"),
     ]
-    assert set(on_disk(report.folder)) == set(files)
+    assert set(read_files(report.folder)) == set(files)
     assert report.lines[0].split()[:3] == ["actual", "predicted", "true"]
     assert [line.split()[:2] for line in report.lines[1:8]] == [
         [name, str(n)] for name, n in counts.items()
@@ -238,56 +247,60 @@ def test_evaluate(report, dataset, on_disk) -> None:
     assert report.lines[-13:] == ["", *(f"wrote report/{name}" for name in files)]
 
 
-def test_score(scores, dataset, on_disk) -> None:
-    scores.done.expect_success()
-    about = scores.json("scores.json")
-    files = [file["path"] for file in about["files"]]
-    rows = rows_of(scores.folder, files)
+def test_score(scores, dataset, read_files) -> None:
+    scores.job.expect_success()
+    score_info = scores.json("scores.json")
+    files = [file["path"] for file in score_info["files"]]
+    rows = read_rows(scores.folder, files)
 
-    assert set(on_disk(scores.folder)) == {"scores.json", "config.yaml", *files}
+    assert set(read_files(scores.folder)) == {"scores.json", "config.yaml", *files}
     assert sorted((row["source"], row["record"]) for row in rows) == [
         (str(dataset.home / "faces.csv"), record) for record in range(1200)
     ]
-    shown = Counter(row["emotion"] for row in rows if row["emotion"])
-    assert about["emotions"] == {name: shown[name] for name in dataset.manifest["classes"]}
-    # A label or a usage that is bad is no hindrance here: nine of the twelve have bad pixels.
+    emotions = Counter(row["emotion"] for row in rows if row["emotion"])
+    assert score_info["emotions"] == {name: emotions[name] for name in dataset.manifest["classes"]}
+    # Scoring ignores bad labels and usages: nine of the twelve bad rows have bad pixels.
     bad = Counter(row["reason"] for row in rows if row["reason"])
-    assert (bad.total(), bad) == (9, about["unscored"])
-    # On stdout nothing but the result.
+    assert (bad.total(), bad) == (9, score_info["unscored"])
+    # Stdout holds only the result.
     assert [line.split() for line in scores.lines[:7]] == [
-        [name, f"{shown[name]:,}"] for name in dataset.manifest["classes"]
+        [name, f"{emotions[name]:,}"] for name in dataset.manifest["classes"]
     ]
     assert scores.lines[7:] == [
         "",
         "1,200 images found = 1,191 scored + 9 not scored",
-        *(f"  not scored, {reason}: {n}" for reason, n in about["unscored"].items()),
+        *(f"  not scored, {reason}: {n}" for reason, n in score_info["unscored"].items()),
         "scores scores",
     ]
 
 
-def test_evaluate_and_score_say_the_same_of_an_image(report, scores) -> None:
-    """One goes by the dataset and the feed, the other by the CSV and Spark's workers."""
+def test_evaluate_and_score_agree_on_each_image(report, scores) -> None:
+    """One reads the dataset through the loader, the other the CSV in Spark's workers."""
     files = [file["path"] for file in scores.json("scores.json")["files"]]
-    scored = {row["record"]: row for row in rows_of(scores.folder, files)}
+    scored = {row["record"]: row for row in read_rows(scores.folder, files)}
 
-    for row in rows_of(report.folder, ["predictions.parquet"]):
-        same = scored[row["record"]]
-        assert row["image_hash"] == same["image_hash"]
+    for row in read_rows(report.folder, ["predictions.parquet"]):
+        score = scored[row["record"]]
+        assert row["image_hash"] == score["image_hash"]
         names = [name for name in row if name.startswith("p_")]
-        assert [row[name] for name in names] == pytest.approx([same[n] for n in names], abs=1e-5)
+        assert [row[name] for name in names] == pytest.approx([score[n] for n in names], abs=1e-5)
 
 
-def test_export(exported, dataset, runs, on_disk) -> None:
-    exported.done.expect_success()
-    about = exported.json("export.json")
-    sha256 = {name: digest for one in about["exports"] for name, digest in one["sha256"].items()}
-    files = on_disk(exported.folder)
+def test_export(exported, dataset, runs, read_files) -> None:
+    exported.job.expect_success()
+    export_info = exported.json("export.json")
+    sha256 = {
+        name: digest
+        for export in export_info["exports"]
+        for name, digest in export["sha256"].items()
+    }
+    files = read_files(exported.folder)
 
     assert set(files) == {"export.json", "config.yaml", *sha256}
     assert sha256 == {name: hashlib.sha256(files[name]).hexdigest() for name in sha256}
-    assert about["model"]["sha256"] == runs[0].json("model.json")["sha256"]
-    assert about["classes"] == dataset.manifest["classes"]
-    # On stdout nothing but the result.
+    assert export_info["model"]["sha256"] == runs[0].json("model.json")["sha256"]
+    assert export_info["classes"] == dataset.manifest["classes"]
+    # Stdout holds only the result.
     assert [line.split()[:2] for line in exported.lines[:3]] == [
         ["bytes", "difference"],
         ["saved_model", "exported/saved_model"],
@@ -297,12 +310,15 @@ def test_export(exported, dataset, runs, on_disk) -> None:
 
 
 def test_each_output_has_its_configuration(dataset, again, runs, report, scores, exported) -> None:
-    chosen = load_config(dataset.home / "small.yaml")
-    more = load_config(dataset.home / "small.yaml", ["output.files_per_split=7"])
+    config = load_config(dataset.home / "small.yaml")
+    config_again = load_config(dataset.home / "small.yaml", ["output.files_per_split=7"])
 
-    for folder in (dataset.folder, *(ran.folder for ran in (*runs, report, scores, exported))):
-        assert load_config(folder / "config.yaml") == chosen
-    assert load_config(again.folder / "config.yaml") == more
+    for folder in (
+        dataset.folder,
+        *(output.folder for output in (*runs, report, scores, exported)),
+    ):
+        assert load_config(folder / "config.yaml") == config
+    assert load_config(again.folder / "config.yaml") == config_again
 
 
 def test_nothing_else_is_left_in_the_users_folder(
@@ -316,15 +332,15 @@ def test_nothing_else_is_left_in_the_users_folder(
     }
 
 
-# --- What a user can get wrong.
+# --- Mistakes of a user.
 
 
-def _changed(dataset: Path, copy: Path, **changes: Any) -> None:
-    """Copies a dataset and makes its manifest say something else."""
+def _copy_with_changes(dataset: Path, copy: Path, **changes: Any) -> None:
+    """Copy a dataset, and change keys of its manifest."""
     shutil.copytree(dataset, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
-    for key, value in changes.items():
-        manifest[key] = {**manifest[key], **value} if isinstance(value, dict) else value
+    for key, change in changes.items():
+        manifest[key] = {**manifest[key], **change} if isinstance(change, dict) else change
     (copy / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -383,7 +399,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         " larger one",
     ),
     "train: no such dataset for workers": (
-        # It is said before anybody looks for the master.
+        # This is checked before the job connects to the master.
         "--master spark://127.0.0.1:1 train --workers 2 --dataset nothing --output {out}",
         "nothing: no such folder; create one with the preprocess job",
     ),
@@ -433,22 +449,27 @@ MISTAKES: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def mistakes(jobs, dataset, runs, report, scores, exported, on_disk) -> dict[str, Any]:
-    """What each mistake ends in, and what the user's folder holds before and after all of them."""
+def mistakes(jobs, dataset, runs, report, scores, exported, read_files) -> dict[str, Any]:
+    """The finished job of each mistake, and the user's files before and after all of them."""
     five = ["angry", "disgust", "sad", "happy", "surprise"]
-    _changed(dataset.folder, dataset.home / "five", classes=five)
+    _copy_with_changes(dataset.folder, dataset.home / "five", classes=five)
     (dataset.home / "headless.csv").write_text("0,1 2 3,Training\n" * 5)
-    bare = dataset.home / "bare-python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    bare.chmod(0o755)
-    before = on_disk(dataset.home)
+    bare_python = dataset.home / "bare-python"
+    bare_python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare_python.chmod(0o755)
+    before = read_files(dataset.home)
 
-    def make(number: int, command: str) -> Any:
+    def run(number: int, command: str) -> Any:
         return jobs.run(*command.format(out=f"made-by-{number}").split(" "), cwd=dataset.home)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        done = pool.map(make, range(len(MISTAKES)), (command for command, _ in MISTAKES.values()))
-        return {**dict(zip(MISTAKES, done, strict=True)), "files": (before, on_disk(dataset.home))}
+        finished = pool.map(
+            run, range(len(MISTAKES)), (command for command, _ in MISTAKES.values())
+        )
+        return {
+            **dict(zip(MISTAKES, finished, strict=True)),
+            "files": (before, read_files(dataset.home)),
+        }
 
 
 @pytest.mark.timeout(900)  # The first one waits for all of them.
@@ -464,10 +485,10 @@ def test_a_mistake_changes_nothing(mistakes) -> None:
 
 
 def test_there_is_no_such_job(jobs, home) -> None:
-    done = jobs.run("preproces", "--input", "faces.csv", cwd=home)
+    process = jobs.run("preproces", "--input", "faces.csv", cwd=home)
 
-    assert (done.status, done.out) == (2, "")
-    assert done.err == (
+    assert (process.status, process.out) == (2, "")
+    assert process.err == (
         "spark-submit.sh: there is no job 'preproces';"
         " the jobs are: compare evaluate export preprocess preview score summarize train\n"
     )
@@ -478,34 +499,34 @@ def test_there_is_no_such_job(jobs, home) -> None:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_help(jobs, home, job) -> None:
-    done = jobs.run(job, "--help", cwd=home)
+    process = jobs.run(job, "--help", cwd=home)
 
-    assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"usage: spark-submit.sh {job} ")
+    assert (process.status, process.err) == (0, "")
+    assert process.out.startswith(f"usage: spark-submit.sh {job} ")
     for option in ("--output", "--config", "--set", "--log-level"):
-        assert option in done.out
-    assert ("--overwrite" in done.out) == (job not in WITHOUT_FOLDER)
+        assert option in process.out
+    assert ("--overwrite" in process.out) == (job not in WITHOUT_FOLDER)
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_help_is_there_at_once(jobs, home, job) -> None:
-    """It waits for neither Spark nor TensorFlow."""
-    done = jobs.run(job, "--help", cwd=home, PYTHONPROFILEIMPORTTIME="1")
+    """The help imports neither Spark nor TensorFlow."""
+    process = jobs.run(job, "--help", cwd=home, PYTHONPROFILEIMPORTTIME="1")
 
-    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    imported = {line.rpartition("|")[2].strip() for line in process.err.splitlines()}
     assert {"argparse", "fer_pipeline.cli"} <= imported
     heavy = {"pyspark", "py4j", "tensorflow", "keras", "petastorm", "pyarrow", "matplotlib"}
     assert not {name.partition(".")[0] for name in imported} & heavy
 
 
 def test_inputs_on_another_filesystem(jobs, dataset, tmp_path) -> None:
-    """Hadoop's viewfs: its names are not those of this machine's disks."""
+    """Read through Hadoop's viewfs, whose paths are not paths of this machine."""
     shutil.copy(dataset.home / "faces.csv", tmp_path / "faces.csv")
     mount = f"spark.hadoop.fs.viewfs.mounttable.faces.link./in=file:{tmp_path}"
     read = ("--config", "small.yaml", "--input", "viewfs://faces/in/faces.csv")
     out = tmp_path / "out"
     options = ("--conf", mount, "preprocess", *read, "--output", str(out))
     jobs.run(*options, cwd=dataset.home).expect_success()
-    made = json.loads((out / "manifest.json").read_text())
-    assert made["checksum"] == dataset.manifest["checksum"]
-    assert [source["path"] for source in made["sources"]] == ["viewfs://faces/in/faces.csv"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["checksum"] == dataset.manifest["checksum"]
+    assert [source["path"] for source in manifest["sources"]] == ["viewfs://faces/in/faces.csv"]

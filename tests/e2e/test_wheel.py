@@ -50,23 +50,23 @@ def run_console(jobs, home, installed):
 
 
 def test_the_help_lists_the_jobs(run_console) -> None:
-    done = run_console("--help")
+    process = run_console("--help")
 
-    assert (done.status, done.err) == (0, "")
-    assert "preprocess" in done.out
+    assert (process.status, process.err) == (0, "")
+    assert "preprocess" in process.out
 
 
 def test_jobs_path_is_within_the_wheel(run_console, installed) -> None:
-    done = run_console("jobs-path")
+    process = run_console("jobs-path")
 
-    assert (done.status, done.err) == (0, "")
-    assert done.out == f"{installed / 'fer_pipeline' / 'jobs'}\n"
+    assert (process.status, process.err) == (0, "")
+    assert process.out == f"{installed / 'fer_pipeline' / 'jobs'}\n"
 
 
 def test_a_job_of_the_console_script_is_that_of_the_script(run_console, dataset) -> None:
-    done = run_console("preprocess", *READ, "--output", "console")
+    process = run_console("preprocess", *READ, "--output", "console")
 
-    done.expect_success()
+    process.expect_success()
     folder = dataset.home / "console"
     written = json.loads((folder / "manifest.json").read_text())
     assert written["checksum"] == dataset.manifest["checksum"]
@@ -79,14 +79,14 @@ def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, installed, dat
     command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
     command += [str(job), *READ, "--output", "submitted"]
     variables = {"PYTHONPATH": str(installed), "JAVA_HOME": str(find_java_home())}
-    done = jobs.start_command(command, dataset.home, **variables).wait()
+    process = jobs.start_command(command, dataset.home, **variables).wait()
 
-    assert done.status == 0, done.err
+    assert process.status == 0, process.err
     written = json.loads((dataset.home / "submitted" / "manifest.json").read_text())
     assert written["checksum"] == dataset.manifest["checksum"]
 
 
 def test_a_mistake_is_one_line(run_console) -> None:
-    done = run_console("preprocess", "--input", "nothing.csv", "--output", "none")
+    process = run_console("preprocess", "--input", "nothing.csv", "--output", "none")
 
-    done.expect_error("nothing.csv")
+    process.expect_error("nothing.csv")
