@@ -1,4 +1,4 @@
-"""A model of a test's own as the run that `train` would have left."""
+"""A run folder as `train` writes it, with a model made by a test."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
 
 
-def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any) -> ModelInfo:
-    """Writes a servable model, and what is known of it.
+def save(folder: Path, model: keras.Model, classes: Sequence[str], **fields: Any) -> ModelInfo:
+    """Write a serving model and its model.json.
 
     Args:
         folder: The run's folder.
-        model: From raw pixels to probabilities.
-        classes: What it tells apart.
-        known: Attributes of `RunInfo` for which the test has a value of its own.
+        model: Network from raw pixels to probabilities.
+        classes: Classes of the model.
+        fields: Fields of `ModelInfo` that differ from the defaults here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     serving_model.save_model(model, folder / RunFile.MODEL)
-    values: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "size": model.input_shape[1],
         "normalization": Normalization.centered(),
         "dataset_checksum": "fedcba9876543210",
@@ -38,6 +38,6 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **known: Any)
         "sha256": trained_model.file_sha256(folder / RunFile.MODEL),
         "versions": {},
     }
-    info = ModelInfo(classes=list(classes), **(values | known))
-    (folder / RunFile.MODEL_INFO).write_text(info.model_dump_json(indent=2) + "\n")
-    return info
+    model_info = ModelInfo(classes=list(classes), **(defaults | fields))
+    (folder / RunFile.MODEL_INFO).write_text(model_info.model_dump_json(indent=2) + "\n")
+    return model_info

@@ -1,4 +1,4 @@
-"""A Spark standalone cluster on this machine: a master and workers, processes of their own."""
+"""A Spark standalone cluster on this machine: a master and workers in separate processes."""
 
 from __future__ import annotations
 
@@ -17,58 +17,59 @@ from fer_pipeline.spark.java import find_java_home
 
 _SPARK = Path(pyspark.__file__).parent
 _DEPLOY = "org.apache.spark.deploy"
-_LIMIT = 60.0
+_START_TIMEOUT = 60.0  # seconds
 
 
 class Cluster:
     """A master, and workers with one core each.
 
     Attributes:
-        folder: Where it writes its logs and the workers' scratch.
-        url: Of the master.
-        options: What a job is submitted with.
+        folder: Folder of the logs and of the workers' scratch files.
+        url: URL of the master.
+        options: Options of spark-submit for a job on this cluster.
     """
 
     def __init__(self, folder: Path, workers: int = 2, memory: str = "2g") -> None:
-        """Starts it.
+        """Start the cluster.
 
         Args:
-            folder: Where it writes its logs and the workers' scratch.
-            workers: How many.
-            memory: Of each worker, for executors.
+            folder: Folder of the logs and of the workers' scratch files.
+            workers: Number of workers.
+            memory: Memory of each worker for its executors.
         """
-        self.folder, self._processes = folder, list[subprocess.Popen]()
+        self.folder = folder
+        self._processes: list[subprocess.Popen] = []
         (folder / "conf").mkdir(parents=True)
-        # As if each machine had one GPU; who asks for none is given none.
-        discovery = folder / "gpus.sh"
-        discovery.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["5"]}\'\n')
-        discovery.chmod(0o755)
+        # Each worker claims to have one GPU. Jobs that request none get none.
+        discovery_script = folder / "gpus.sh"
+        discovery_script.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["5"]}\'\n')
+        discovery_script.chmod(0o755)
         (folder / "conf" / "spark-defaults.conf").write_text(
             f"spark.worker.resource.gpu.amount 1\n"
-            f"spark.worker.resource.gpu.discoveryScript {discovery}\n"
+            f"spark.worker.resource.gpu.discoveryScript {discovery_script}\n"
         )
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_"))},
             "JAVA_HOME": str(find_java_home()),
             "SPARK_HOME": str(_SPARK),
-            # Its own log says where the master listens.
+            # A configuration without log settings: the log then tells the address of the master.
             "SPARK_CONF_DIR": str(folder / "conf"),
             "SPARK_LOCAL_IP": "127.0.0.1",
         }
         ports = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         log = self._start("master", [f"{_DEPLOY}.master.Master", *ports])
-        self.url = self._said(log, r"Starting Spark master at (spark://\S+)")
+        self.url = self._wait_for_log(log, r"Starting Spark master at (spark://\S+)")
         self.options = ("--master", self.url, "--conf", "spark.driver.host=127.0.0.1")
         self._worker = [f"{_DEPLOY}.worker.Worker", *ports, "--cores", "1", "--memory", memory]
         for number in range(workers):
             self.add_worker(number)
 
     def add_worker(self, number: int) -> None:
-        """Starts one more worker."""
+        """Start one more worker."""
         scratch = self.folder / f"worker-{number}"
         command = [*self._worker, "--work-dir", str(scratch), self.url]
         log = self._start(f"worker-{number}", command)
-        self._said(log, "Successfully registered with master")
+        self._wait_for_log(log, "Successfully registered with master")
 
     def _start(self, name: str, command: list[str]) -> Path:
         log = self.folder / f"{name}.log"
@@ -85,43 +86,44 @@ class Cluster:
         self._processes.append(process)
         return log
 
-    def _said(self, log: Path, pattern: str) -> str:
-        end = time.monotonic() + _LIMIT
-        while time.monotonic() < end:
-            found = re.search(pattern, log.read_text(errors="replace"))
-            if found:
-                return found[found.re.groups]
+    def _wait_for_log(self, log: Path, pattern: str) -> str:
+        """Wait for a line of the log, and return the last group of the pattern."""
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline:
+            match = re.search(pattern, log.read_text(errors="replace"))
+            if match:
+                return match[match.re.groups]
             time.sleep(0.1)
         self.stop()
         raise AssertionError(log.read_text(errors="replace"))
 
     @property
     def ids(self) -> list[int]:
-        """The ids of the master and the workers, which start all others."""
+        """Process ids of the master and the workers, which start all other processes."""
         return [process.pid for process in self._processes]
 
     def executors(self) -> list[int]:
-        """The ids of its executors' JVMs."""
-        return [pid for pid, line in self.programs() if "CoarseGrainedExecutorBackend" in line]
+        """Return the process ids of the executors' JVMs."""
+        return [pid for pid, line in self.processes() if "CoarseGrainedExecutorBackend" in line]
 
     def python_workers(self) -> list[int]:
-        """The ids of the Python processes that have a task: those that a daemon has forked."""
-        daemons = {pid: line for pid, line in self.programs() if "pyspark.daemon" in line}
+        """Return the ids of the Python processes with a task, which are forks of a daemon."""
+        daemons = {pid: line for pid, line in self.processes() if "pyspark.daemon" in line}
         return [pid for pid in daemons if _parent(pid) in daemons]
 
-    def programs(self) -> Iterator[tuple[int, str]]:
-        """All processes that it has started, with their command lines."""
-        sessions = {*self.ids}
+    def processes(self) -> Iterator[tuple[int, str]]:
+        """Yield the id and the command line of each process that the cluster has started."""
+        roots = {*self.ids}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(entry.name)
-                if _started_by(pid) & sessions:
+                if _ancestors(pid) & roots:
                     yield pid, (entry / "cmdline").read_text().replace("\0", " ")
 
     def stop(self) -> None:
-        """Ends all of it."""
-        programs = [pid for pid, _ in self.programs()]
-        for pid in [*programs, *self.ids]:
+        """Kill all processes of the cluster."""
+        pids = [pid for pid, _ in self.processes()]
+        for pid in [*pids, *self.ids]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for process in self._processes:
@@ -134,9 +136,9 @@ def _parent(pid: int) -> int:
     return 0
 
 
-def _started_by(pid: int) -> set[int]:
-    """A process and all that it descends from."""
-    found = {pid}
+def _ancestors(pid: int) -> set[int]:
+    """Return the ids of a process and of all its ancestors."""
+    ancestors = {pid}
     while (pid := _parent(pid)) > 1:
-        found.add(pid)
-    return found
+        ancestors.add(pid)
+    return ancestors

@@ -79,19 +79,19 @@ VARIANTS = {
 }
 
 
-def test_every_row_is_a_variant_of_its_image(made, shown, source, stored) -> None:
+def test_every_row_is_a_variant_of_its_image(made, shown, source, expected_row) -> None:
     twice = {row["record"] for row in made.rows if row["label"] == 2 and row["replica"] == 1}
     assert len(twice) == TRAIN[2] // 2
     expected = []
     for record, (label, image, usage) in enumerate(shown):
         if usage != "Training":
             split = "validation" if usage == "PublicTest" else "test"
-            expected.append(stored(source, record, label, image, split))
+            expected.append(expected_row(source, record, label, image, split))
             continue
         copies = 4 if label == 1 else 2 if record in twice else 1
         for name, apply in VARIANTS.items():
             for copy in range(copies):
-                row = stored(
+                row = expected_row(
                     source, record, label, apply(image), "train", name, copy, original=image
                 )
                 expected.append(row)
@@ -197,14 +197,14 @@ def test_columns_are_plain(request, dataset, image) -> None:
         assert dict(zip(found.names, found.types, strict=True)) == expected
 
 
-def test_more_partitions_than_rows(prepare, csv_file, picture, line, stored) -> None:
+def test_more_partitions_than_rows(prepare, csv_file, picture, line, expected_row) -> None:
     usages = ("Training", "Training", "PublicTest")
     file = csv_file("a.csv", [line(n, picture(n), usages[n]) for n in range(3)])
 
     made = prepare(file, output={"files_per_split": 9})
 
     splits = ("train", "train", "validation")
-    assert made.rows == [stored(file, n, n, picture(n), splits[n]) for n in range(3)]
+    assert made.rows == [expected_row(file, n, n, picture(n), splits[n]) for n in range(3)]
     assert all(file.rows for file in made.manifest.files)
 
 

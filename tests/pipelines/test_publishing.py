@@ -168,8 +168,8 @@ def test_an_output_that_cannot_be_written_is_one_clear_error(prepare, files) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_an_output_may_be_a_url(prepare, files, stored, picture, tmp_path) -> None:
+def test_an_output_may_be_a_url(prepare, files, expected_row, picture, tmp_path) -> None:
     dataset = prepare(files[0], to=f"file:{tmp_path}/a%20b")
 
     assert dataset.folder == tmp_path / "a b"
-    assert dataset.rows == [stored(files[0], n, n % 7, picture(n)) for n in range(14)]
+    assert dataset.rows == [expected_row(files[0], n, n % 7, picture(n)) for n in range(14)]

@@ -571,7 +571,7 @@ class TestDataset:
         self, bright_and_dark, write_dataset, tmp_path, by, batch_size, shuffle
     ):
         rows = bright_and_dark(TRAIN, 5)
-        data = write_dataset(tmp_path / "data", {"train": rows}, claimed=change_rows(by))
+        data = write_dataset(tmp_path / "data", {"train": rows}, change_file=change_rows(by))
         loader = make_loader(data, batch_size=batch_size, shuffle=shuffle)
         steps = loader.steps_per_epoch
         message = (
@@ -596,7 +596,7 @@ class TestDataset:
 
     def test_the_last_epoch_that_is_not_whole(self, bright_and_dark, write_dataset, tmp_path):
         rows = bright_and_dark(TRAIN, 5)
-        data = write_dataset(tmp_path / "data", {"train": rows}, claimed=change_rows(-30))
+        data = write_dataset(tmp_path / "data", {"train": rows}, change_file=change_rows(-30))
         with pytest.raises(DatasetError):
             train(str(data), str(tmp_path / "run"), chosen("training.epochs=1", steps=None))
         assert not (tmp_path / "run" / "model.json").exists()
@@ -877,7 +877,7 @@ class TestOverwrite:
     ):
         before = contents(run)
         rows = bright_and_dark(TRAIN, 5)
-        data = write_dataset(tmp_path / "data", {"train": rows}, claimed=change_rows(1))
+        data = write_dataset(tmp_path / "data", {"train": rows}, change_file=change_rows(1))
         with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
             train(str(data), str(run), chosen(), overwrite=True)
         after = contents(run)

@@ -89,12 +89,12 @@ def test_a_bad_row_goes_to_the_quarantine(broken, name) -> None:
     ]
 
 
-def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, stored) -> None:
+def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, expected_row) -> None:
     path, made = broken
     reasons = [reason for _, reason, _ in BAD.values()]
 
     assert made.rows == [
-        stored(path, 2 * number, 3, picture(number)) for number in range(len(BAD) + 1)
+        expected_row(path, 2 * number, 3, picture(number)) for number in range(len(BAD) + 1)
     ]
     assert made.manifest.rows.read == 2 * len(BAD) + 1
     assert made.manifest.rows.quarantined == {r: reasons.count(r) for r in QuarantineReason}

@@ -25,12 +25,12 @@ def source(csv_file, faces, line):
 
 
 @pytest.mark.parametrize("size", [28, 48, 60])
-def test_the_original_is_enhanced_then_scaled(prepare, source, faces, stored, size) -> None:
+def test_the_original_is_enhanced_then_scaled(prepare, source, faces, expected_row, size) -> None:
     made = prepare(source, image={"size": size, "enhancement": EVERYTHING.model_dump()})
 
     assert made.rows == [
         # Its hash stays that of the original.
-        stored(source, n, n % 7, resize(enhance(face, EVERYTHING), size), original=face)
+        expected_row(source, n, n % 7, resize(enhance(face, EVERYTHING), size), original=face)
         for n, face in enumerate(faces)
     ]
     assert made.manifest.image.enhancement == EVERYTHING

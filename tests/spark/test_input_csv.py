@@ -92,12 +92,12 @@ def forms(tmp_path_factory, prepare, picture):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_of_a_file_gives_the_same_rows(forms, stored, name) -> None:
+def test_every_form_of_a_file_gives_the_same_rows(forms, expected_row, name) -> None:
     folder, made, drawn = forms
     first = 1 if name.startswith("six") else 0
 
-    assert made.of(folder / name) == [
-        stored(folder / name, first + row, row + 1, resize(image, 8), split, original=image)
+    assert made.rows_from(folder / name) == [
+        expected_row(folder / name, first + row, row + 1, resize(image, 8), split, original=image)
         for row, (image, split) in enumerate(zip(drawn[name], SPLITS.values(), strict=True))
     ]
 
@@ -117,7 +117,9 @@ def test_nothing_else_is_read(forms) -> None:
     ]
 
 
-def test_a_file_without_usage_is_split_by_emotion(prepare, csv_file, picture, line, stored) -> None:
+def test_a_file_without_usage_is_split_by_emotion(
+    prepare, csv_file, picture, line, expected_row
+) -> None:
     shown = [picture(row) for row in range(20)]
     rows = [line(row % 2, image).rpartition(",")[0] for row, image in enumerate(shown)]
     file = csv_file("two columns.csv", rows, "emotion, pixels")
@@ -126,7 +128,7 @@ def test_a_file_without_usage_is_split_by_emotion(prepare, csv_file, picture, li
 
     splits = [row["split"] for row in made.rows]
     assert made.rows == [
-        stored(file, record, record % 2, image, splits[record])
+        expected_row(file, record, record % 2, image, splits[record])
         for record, image in enumerate(shown)
     ]
     by_label = [sorted(splits[label::2]) for label in range(2)]
@@ -167,7 +169,7 @@ def test_a_missing_path_is_one_clear_error(prepare, csv_file, picture, line, mis
     assert "\n" not in message
 
 
-def test_files_globs_and_folders_together(prepare, csv_file, picture, line, stored) -> None:
+def test_files_globs_and_folders_together(prepare, csv_file, picture, line, expected_row) -> None:
     names = ["one.csv", "glob/part 1.csv", "glob/part 2.csv", "glob/other.csv", "deep/a/b/c.csv"]
     files = [
         csv_file(name, [line(number % 7, picture(number))]) for number, name in enumerate(names)
@@ -178,7 +180,7 @@ def test_files_globs_and_folders_together(prepare, csv_file, picture, line, stor
 
     read = [0, 1, 2, 4]
     assert made.rows == sorted(
-        (stored(files[number], 0, number, picture(number)) for number in read),
+        (expected_row(files[number], 0, number, picture(number)) for number in read),
         key=lambda row: row["source"],
     )
     assert [source.path for source in made.manifest.sources] == sorted(
@@ -186,12 +188,14 @@ def test_files_globs_and_folders_together(prepare, csv_file, picture, line, stor
     )
 
 
-def test_a_file_that_two_paths_name_is_read_once(prepare, csv_file, picture, line, stored) -> None:
+def test_a_file_that_two_paths_name_is_read_once(
+    prepare, csv_file, picture, line, expected_row
+) -> None:
     file = csv_file("a.csv", [line(label, picture(label)) for label in range(3)])
 
     made = prepare(file, file.parent, split={"deduplicate": False})
 
-    assert made.rows == [stored(file, label, label, picture(label)) for label in range(3)]
+    assert made.rows == [expected_row(file, label, label, picture(label)) for label in range(3)]
     assert made.manifest.rows.read == 3
 
 
@@ -229,14 +233,16 @@ def test_codes_that_never_exceed_four_are_worth_a_warning(
     with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(low, high, words)
 
-    assert [row["emotion"] for row in made.of(low)] == ["angry", "sad", "fear"]
+    assert [row["emotion"] for row in made.rows_from(low)] == ["angry", "sad", "fear"]
     warned = [record.getMessage() for record in caplog.records]
     of_codes = [text for text in warned if "input.emotions" in text]
     assert len(of_codes) == 1
     assert of_codes[0].startswith(f"{low}: its codes never exceed 4")
 
 
-def test_codes_with_meanings_of_their_own(prepare, csv_file, picture, line, stored, caplog) -> None:
+def test_codes_with_meanings_of_their_own(
+    prepare, csv_file, picture, line, expected_row, caplog
+) -> None:
     file = csv_file("e.csv", [line(code, picture(code)) for code in range(5)])
 
     with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
@@ -245,12 +251,12 @@ def test_codes_with_meanings_of_their_own(prepare, csv_file, picture, line, stor
     classes = ["angry", "disgust", "sad", "happy", "surprise"]
     assert made.manifest.classes == classes
     assert made.rows == [
-        stored(file, code, code, picture(code), classes=classes) for code in range(5)
+        expected_row(file, code, code, picture(code), classes=classes) for code in range(5)
     ]
     assert not any("input.emotions" in record.getMessage() for record in caplog.records)
 
 
-def test_classes_are_chosen_and_renumbered(prepare, csv_file, picture, line, stored) -> None:
+def test_classes_are_chosen_and_renumbered(prepare, csv_file, picture, line, expected_row) -> None:
     emotions = ["angry", "disgust", "fear", "Happiness", "sadness", "5", "6"]
     file = csv_file("a.csv", [line(text, picture(row)) for row, text in enumerate(emotions)])
 
@@ -259,22 +265,24 @@ def test_classes_are_chosen_and_renumbered(prepare, csv_file, picture, line, sto
     classes = ["surprise", "happy", "angry"]
     assert made.manifest.classes == classes
     assert made.rows == [
-        stored(file, record, label, picture(record), classes=classes)
+        expected_row(file, record, label, picture(record), classes=classes)
         for record, label in ((0, 2), (3, 1), (5, 0))
     ]
     assert made.manifest.rows.dropped["class not selected"] == 4
 
 
-def test_a_file_of_any_name_can_be_called_a_csv(prepare, csv_file, picture, line, stored) -> None:
+def test_a_file_of_any_name_can_be_called_a_csv(
+    prepare, csv_file, picture, line, expected_row
+) -> None:
     file = csv_file("data.txt", [line(n, picture(n)) for n in range(2)])
 
     made = prepare(file, input={"format": "csv"})
 
-    assert made.rows == [stored(file, n, n, picture(n)) for n in range(2)]
+    assert made.rows == [expected_row(file, n, n, picture(n)) for n in range(2)]
 
 
 def test_a_name_that_reads_as_a_glob_is_a_name_where_it_is_there(
-    prepare, csv_file, picture, line, stored
+    prepare, csv_file, picture, line, expected_row
 ) -> None:
     lines = [line(0, picture(n), usage) for n, usage in enumerate(USAGES)]
     plain = prepare(csv_file("plain.csv", lines))

@@ -64,7 +64,7 @@ def folders(tmp_path_factory, prepare, picture, colours):
     return root, prepare(path, input={"max_quarantined_fraction": 0.5}), sound
 
 
-def test_every_image_is_a_row(folders, stored, picture, colours) -> None:
+def test_every_image_is_a_row(folders, expected_row, picture, colours) -> None:
     root, made, sound = folders
     expected = [
         ("PrivateTest/angry/a.png", 0, picture(8), "test"),
@@ -81,7 +81,7 @@ def test_every_image_is_a_row(folders, stored, picture, colours) -> None:
     ]
 
     assert made.rows == [
-        stored(root / name, 0, label, resize(image, 8), split, original=image)
+        expected_row(root / name, 0, label, resize(image, 8), split, original=image)
         for name, label, image, split in expected
     ]
 
@@ -95,7 +95,7 @@ def test_colours_become_luminance(folders, colours) -> None:
     luminance = colours @ np.array([0.114, 0.587, 0.299])
     shrunk = cv2.resize(luminance, (8, 8), interpolation=cv2.INTER_AREA)
 
-    row = made.of(root / "train/sad/colour.png")[0]
+    row = made.rows_from(root / "train/sad/colour.png")[0]
 
     assert np.abs(np.frombuffer(row["image"], np.uint8).reshape(8, 8) - shrunk).max() < 2
 
@@ -144,7 +144,7 @@ def test_each_folder_is_a_source(folders) -> None:
 
 
 def test_folders_of_classes_alone_are_split_by_emotion(
-    prepare, picture, stored, tmp_path, caplog
+    prepare, picture, expected_row, tmp_path, caplog
 ) -> None:
     names = {f"{('angry', 'happy')[n % 2]}/{n:02}.png": n for n in range(20)}
     fill(tmp_path / "faces", {name: encoded(picture(n)) for name, n in names.items()})
@@ -156,7 +156,7 @@ def test_folders_of_classes_alone_are_split_by_emotion(
 
     splits = [row["split"] for row in made.rows]
     assert made.rows == [
-        stored(tmp_path / "faces" / name, 0, 3 * (n % 2), picture(n), splits[row])
+        expected_row(tmp_path / "faces" / name, 0, 3 * (n % 2), picture(n), splits[row])
         for row, (name, n) in enumerate(sorted(names.items()))
     ]
     expected = ["test"] + ["train"] * 6 + ["validation"] * 3
@@ -164,11 +164,11 @@ def test_folders_of_classes_alone_are_split_by_emotion(
     assert not any("input.emotions" in record.getMessage() for record in caplog.records)
 
 
-def test_one_image_by_its_path(prepare, picture, stored, tmp_path) -> None:
+def test_one_image_by_its_path(prepare, picture, expected_row, tmp_path) -> None:
     fill(
         tmp_path, {"train/sad/a.png": encoded(picture(0)), "train/fear/b.png": encoded(picture(1))}
     )
 
     made = prepare(tmp_path / "train/sad/a.png")
 
-    assert made.rows == [stored(tmp_path / "train/sad/a.png", 0, 4, picture(0))]
+    assert made.rows == [expected_row(tmp_path / "train/sad/a.png", 0, 4, picture(0))]

@@ -41,7 +41,7 @@ def small_blocks(spark):
     [("a.csv", bytes, 20), ("a.csv.bz2", bz2.compress, 2), ("a.csv.gz", gzip.compress, 1)],
 )
 def test_records_are_numbered_over_all_blocks(
-    spark, prepare, picture, stored, text, tmp_path, name, pack, blocks
+    spark, prepare, picture, expected_row, text, tmp_path, name, pack, blocks
 ) -> None:
     file = tmp_path / "name with a space" / name
     file.parent.mkdir()
@@ -51,7 +51,7 @@ def test_records_are_numbered_over_all_blocks(
     made = prepare(file.parent, image={"size": 48}, split={"deduplicate": False})
 
     assert made.rows == [
-        stored(file, record, record % 7, picture(record, 48))
+        expected_row(file, record, record % 7, picture(record, 48))
         for record in range(ROWS)
         if record not in BAD
     ]
@@ -74,14 +74,16 @@ def test_a_large_file_may_have_any_name(prepare, text, tmp_path, name) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_files_of_a_few_blocks_keep_their_headers(prepare, picture, line, csv_file, stored) -> None:
+def test_files_of_a_few_blocks_keep_their_headers(
+    prepare, picture, line, csv_file, expected_row
+) -> None:
     """Below a megabyte, but above the blocks that a user may have set."""
     file = csv_file("a.csv", [line(record % 7, picture(record, 48)) for record in range(60)])
 
     made = prepare(file, image={"size": 48})
 
     assert made.rows == [
-        stored(file, record, record % 7, picture(record, 48)) for record in range(60)
+        expected_row(file, record, record % 7, picture(record, 48)) for record in range(60)
     ]
 
 

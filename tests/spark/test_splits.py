@@ -111,7 +111,9 @@ def test_another_seed_draws_another_split(prepare, lines, base, tmp_path) -> Non
     assert len(drawn(made) & drawn(base)) < len(drawn(base)) / 2
 
 
-def test_usages_mean_what_the_configuration_says(prepare, csv_file, picture, line, stored) -> None:
+def test_usages_mean_what_the_configuration_says(
+    prepare, csv_file, picture, line, expected_row
+) -> None:
     usages = ["Training", "publictest", "PrivateTest", " TRAIN ", "val", "Holdout", "extra"]
     file = csv_file("a.csv", [line(n, picture(n), usage) for n, usage in enumerate(usages)])
 
@@ -124,7 +126,7 @@ def test_usages_mean_what_the_configuration_says(prepare, csv_file, picture, lin
     )
 
     splits = {0: "train", 1: "test", 3: "train", 4: "validation", 6: "validation"}
-    assert made.rows == [stored(file, n, n, picture(n), split) for n, split in splits.items()]
+    assert made.rows == [expected_row(file, n, n, picture(n), split) for n, split in splits.items()]
     assert made.manifest.rows.dropped["usage not selected"] == 1
     assert [(row["record"], row["detail"]) for row in made.quarantine] == [(5, "usage 'Holdout'")]
 
@@ -192,13 +194,13 @@ def copies(csv_file, picture, line):
     return csv_file("a.csv", rows), shown
 
 
-def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, stored) -> None:
+def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, expected_row) -> None:
     file, shown = copies
 
     made = prepare(file, **RULES)
 
     assert made.rows == [
-        stored(file, record, label, shown[record], where)
+        expected_row(file, record, label, shown[record], where)
         for record, (_, label, _, where) in enumerate(COPIES)
         if not isinstance(where, DropReason)
     ]
@@ -206,7 +208,7 @@ def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, st
     assert made.manifest.rows.dropped == {cause: causes[cause] for cause in DropReason}
 
 
-def test_without_deduplication_all_copies_stay(prepare, copies, stored) -> None:
+def test_without_deduplication_all_copies_stay(prepare, copies, expected_row) -> None:
     file, shown = copies
     split = {"deduplicate": False, **RULES["split"]}
 
@@ -214,7 +216,7 @@ def test_without_deduplication_all_copies_stay(prepare, copies, stored) -> None:
 
     usages = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
     assert made.rows == [
-        stored(file, record, label, shown[record], usages[usage])
+        expected_row(file, record, label, shown[record], usages[usage])
         for record, (_, label, usage, where) in enumerate(COPIES)
         if where not in (DropReason.CLASS, DropReason.USAGE)
     ]

@@ -43,8 +43,8 @@ EVERYTHING = {"saved_model", "model.tflite", "export.json", "config.yaml"}
 # Without a dataset; the form in 8-bit integers has tests of its own.
 FLOATS = {form: path for form, path in EXPORT_FILES.items() if form != "litert_int8"}
 
-# The speeds of the forms are given, not measured.
-pytestmark = pytest.mark.usefixtures("measured")
+# The speeds of the export formats are fixed, not measured.
+pytestmark = pytest.mark.usefixtures("fixed_speeds")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ SIZE, CLASSES = 16, ["angry", "happy", "sad"]
 NORMALIZATION = Normalization.centered()
 
 # The speeds of the forms are given, not measured.
-pytestmark = pytest.mark.usefixtures("measured")
+pytestmark = pytest.mark.usefixtures("fixed_speeds")
 
 
 # The model takes a face for the class whose brightness is nearest; see `bright_and_dark`. Its ReLUs

@@ -407,7 +407,7 @@ class TestCache:
         assert count_rows(*load_epoch(loader, 0)) == expected_rows(rows)
 
     def test_a_pass_that_failed_is_not_kept(self, rows, write_dataset, tmp_path):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(1))
+        folder = write_dataset(tmp_path, {"train": rows}, change_file=claim_rows(1))
         loader = make_loader(folder, cache_in_memory=True)
         for number in (0, 1):
             with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
@@ -436,7 +436,7 @@ class TestDamage:
     @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
     @pytest.mark.parametrize("more", [1, -1])
     def test_another_number_of_rows(self, rows, write_dataset, tmp_path, more, options, read):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(more))
+        folder = write_dataset(tmp_path, {"train": rows}, change_file=claim_rows(more))
         loader = make_loader(folder, **options)
         message = (
             f"{folder}: an epoch of the train split delivered 115 rows,"
@@ -452,7 +452,7 @@ class TestDamage:
             assert one_line(error) == message
 
     def test_another_number_of_rows_shows_when_the_epoch_ends(self, rows, write_dataset, tmp_path):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(1))
+        folder = write_dataset(tmp_path, {"train": rows}, change_file=claim_rows(1))
         passing = make_loader(folder, 23, shuffle=False).iterate_epoch(0)
         found = [next(passing) for _ in range(ROWS // 23)]
         rows_of = (count_rows(images.numpy(), labels.numpy()) for images, labels in found)
@@ -542,7 +542,7 @@ class TestDamage:
                 values[3] = None
             return pa.array(values, stored.type)
 
-        folder = write_dataset(tmp_path, {"train": rows}, dtype=dtype, images=change)
+        folder = write_dataset(tmp_path, {"train": rows}, dtype=dtype, change_pixels=change)
         with pytest.raises(DatasetError) as error:
             READS[read](make_loader(folder))
         message = one_line(error)
@@ -560,7 +560,7 @@ class TestDamage:
             values[0, 7] += 0.001
             return pa.array(list(values), stored.type) if number == 4 else stored
 
-        folder = write_dataset(tmp_path, {"train": rows}, dtype="float32", images=change)
+        folder = write_dataset(tmp_path, {"train": rows}, dtype="float32", change_pixels=change)
         for read in ("epoch", "raw"):
             with pytest.raises(DatasetError) as error:
                 READS[read](make_loader(folder))
@@ -638,7 +638,7 @@ class TestThreads:
         assert wait_until_stopped(before)
 
     def test_a_pass_that_failed_leaves_none(self, rows, write_dataset, tmp_path):
-        folder = write_dataset(tmp_path, {"train": rows}, claimed=claim_rows(1))
+        folder = write_dataset(tmp_path, {"train": rows}, change_file=claim_rows(1))
         before = running_threads()
         with pytest.raises(DatasetError):
             load_epoch(make_loader(folder))
