@@ -14,7 +14,7 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
-from tests.helpers.object_store import BUCKET, served
+from tests.helpers.object_store import BUCKET, run_object_store
 
 pytestmark = pytest.mark.tensorflow
 
@@ -120,7 +120,7 @@ class TestDataset:
             Dataset.open(folder).arrow_dataset("train")
 
     def test_in_an_object_store(self, dataset, easy_dataset):
-        with served():
+        with run_object_store():
             store = parse_path(BUCKET)
             for file in easy_dataset.rglob("*"):
                 if file.is_file():

@@ -786,9 +786,9 @@ class TestInference:
 
     @pytest.mark.parametrize("backend", ["keras", "litert"])
     def test_flip_is_the_mean_with_the_mirror_image(
-        self, exported_run, faces, scored, runtime
+        self, exported_run, faces, scored, backend
     ) -> None:
-        settings = ("inference.flip_tta=true", f"inference.backend={runtime}")
+        settings = ("inference.flip_tta=true", f"inference.backend={backend}")
         given = exported_run.says(faces[1])
         mirrored = exported_run.says([image[:, ::-1] for image in faces[1]])
 
