@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fer_pipeline.api import Dataset, TrainedModel, read_scores
     from fer_pipeline.config import Config, load_config
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Config", "Dataset", "TrainedModel", "__version__", "load_config", "read_scores"]
 
