@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a network sees of a pixel: value * scale + offset, in float32.
+    """The values that a network gets for pixels: pixel * scale + offset, in float32.
 
-    Both numbers are float32 values, so that a manifest's decimals bring back the same bits.
+    Attributes:
+        kind: `centered`, `unit` or `standard`.
+        scale: Factor, a float32 number, so that a manifest's decimals restore the same bits.
+        offset: Summand, a float32 number likewise.
     """
 
     kind: str
@@ -22,22 +25,22 @@ class Normalization:
 
     @classmethod
     def centered(cls) -> Normalization:
-        """(x - 128) / 128, the normalisation of reference system A; exact in float32."""
+        """Return (x - 128) / 128, the normalisation of reference system A; exact in float32."""
         return cls("centered", 1 / 128, -1.0)
 
     @classmethod
     def unit(cls) -> Normalization:
-        """The usual x / 255, to within one unit in the last place."""
+        """Return the usual x / 255, to within one unit in the last place."""
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
     @classmethod
     def standard(cls, count: int, total: int, squares: int) -> Normalization:
-        """(x - mean) / std over all pixels of a set, from whole-number sums, so it is exact.
+        """Return (x - mean) / std over the pixels of a split, exact as its sums are whole numbers.
 
         Args:
-            count: How many pixels there are.
-            total: The sum of their values.
-            squares: The sum of the squares of their values.
+            count: Number of pixels.
+            total: Sum of their values.
+            squares: Sum of the squares of their values.
         """
         mean = total / count
         # Whole numbers up to the last division: no cancellation, and no order of summation.
@@ -46,18 +49,20 @@ class Normalization:
         return cls("standard", float(np.float32(scale)), float(np.float32(-mean * scale)))
 
     def table(self) -> npt.NDArray[np.float32]:
-        """The value of each of the 256 pixels: float32 of shape (256,), strictly increasing."""
+        """Return the value of each of the 256 pixels: float32 of shape (256,), increasing."""
         return np.arange(256, dtype=np.float32) * np.float32(self.scale) + np.float32(self.offset)
 
     def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """The pixels behind normalised values, exactly.
+        """Return the pixels that normalised values stand for, exactly.
+
+        Args:
+            values: float32 of any shape.
 
         Raises:
-            ValueError: A value is not one of the table's.
+            ValueError: A value stands for no pixel.
         """
-        table = self.table()
-        guess = np.rint((values - np.float32(self.offset)) / np.float32(self.scale))
-        pixels = np.nan_to_num(guess).clip(0, 255).astype(np.uint8)
-        if not np.array_equal(table[pixels], values):
-            raise ValueError("values that this normalisation cannot have produced")
+        nearest = np.rint((values - np.float32(self.offset)) / np.float32(self.scale))
+        pixels = np.nan_to_num(nearest).clip(0, 255).astype(np.uint8)
+        if not np.array_equal(self.table()[pixels], values):
+            raise ValueError("the values were not produced by this normalisation")
         return pixels

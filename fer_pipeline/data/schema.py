@@ -1,44 +1,45 @@
-"""The stored columns, defined once: Spark's schema, Arrow's and the feed's shapes follow."""
+"""The stored columns, defined once: the types of Spark, Arrow and the loader follow from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-IMAGE, LABEL = "image", "label"
+IMAGE = "image"
+LABEL = "label"
 VOTES = "votes"  # the distribution over the classes in the order of their labels; it sums to 1
 
 ORIGIN: Mapping[str, str] = MappingProxyType(
     {
         "source": "string",  # the file that the image came from: its plain path where it is local
         "record": "bigint",  # its 0-based number there; blank lines and the header do not count
-        "image_hash": "string",  # 32 hexadecimal digits, see `splits.image_hash`
-        "variant": "string",  # see `augmentation.Variant`
+        "image_hash": "string",  # 32 hexadecimal digits, see `split_keys.image_hash`
+        "variant": "string",  # see `variants.Variant`
         "replica": "int",  # 0, 1, ...: number of the replica that oversampling wrote
     }
 )
-"""Where an image comes from: column name to Spark's type."""
+"""The origin of an image: column name to Spark's type."""
 
 QUARANTINE: Mapping[str, str] = MappingProxyType(
     {
         "source": "string",
         "record": "bigint",
-        "reason": "string",  # see `accounting.Reason`
-        "detail": "string",  # what was got and what was expected
+        "reason": "string",  # see `outcomes.QuarantineReason`
+        "detail": "string",  # what the record holds and what was expected
         "excerpt": "string",
     }
 )
-"""The columns of the quarantine: where a bad row stands, and what is wrong with it."""
+"""The columns of the quarantine: the place of a bad row, and what is wrong with it."""
 
 PIXEL_TYPES: Mapping[str, str] = MappingProxyType({"uint8": "binary", "float32": "array<float>"})
-"""How the pixels of an image are stored, row by row: bytes, or normalised values."""
+"""Spark's type of an image's pixels, row by row: bytes, or normalised values."""
 
 
 def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
-    """The columns of a dataset: name to Spark's type.
+    """Return the columns of a dataset: name to Spark's type.
 
     Args:
-        dtype: Of its pixels.
+        dtype: Type of its pixels, a key of PIXEL_TYPES.
         votes: Whether it holds a distribution over the classes beside each label.
     """
     distribution = {VOTES: "array<float>"} if votes else {}
@@ -46,10 +47,13 @@ def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
 
 
 def score_columns(classes: Sequence[str]) -> dict[str, str]:
-    """The columns of scores: name to Spark's type.
+    """Return the columns of scores: name to Spark's type.
 
-    Either `reason` is null and the others tell what the image shows, or it says why none could be
-    scored and the others are null.
+    Either `reason` is null and the other columns hold the scores, or it says why the image could
+    not be scored and the others are null.
+
+    Args:
+        classes: The emotions in the order of the model's outputs.
     """
     return {
         **ORIGIN,
@@ -62,5 +66,5 @@ def score_columns(classes: Sequence[str]) -> dict[str, str]:
 
 
 def ddl(columns: Mapping[str, str]) -> str:
-    """The columns in the form that Spark takes for a schema."""
+    """Return the columns as a schema in the form that Spark reads (DDL)."""
     return ", ".join(f"{name} {kind}" for name, kind in columns.items())
