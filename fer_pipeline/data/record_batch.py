@@ -42,14 +42,14 @@ class RecordErrors:
         self.outcomes[row] = outcome
         self.details[row] = detail
 
-    def replace(self, other: RecordErrors) -> None:
-        """Take over the errors of the same records from `other`, in place of earlier ones.
+    def replace(self, errors: RecordErrors) -> None:
+        """Take over other errors of the same records, in place of earlier ones.
 
         A broken line stays one: its fields are not those of the header.
         """
-        for row, detail in other.details.items():
+        for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:
-                self.add(row, Outcome(int(other.outcomes[row])), detail)
+                self.add(row, Outcome(int(errors.outcomes[row])), detail)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fer_pipeline.config import Config
-from fer_pipeline.data import manifest, split_keys
+from fer_pipeline.data import manifest
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.emotions import LabelEncoder
@@ -17,7 +17,6 @@ from fer_pipeline.data.label_resolver import LabelResolver
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
-from fer_pipeline.data.oversampling import oversampling_factors
 from fer_pipeline.data.split_assignment import ClassThresholds
 from fer_pipeline.data.variants import create_variants
 from fer_pipeline.data.votes import Votes
@@ -25,10 +24,11 @@ from fer_pipeline.errors import DatasetError, InputError
 from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
+from fer_pipeline.spark.class_thresholds import find_class_thresholds
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.load_votes import load_votes
 from fer_pipeline.spark.record_columns import RecordOptions
-from fer_pipeline.spark.record_statistics import count_records, keys_at_ranks, pixel_moments
+from fer_pipeline.spark.record_statistics import count_records, pixel_moments
 from fer_pipeline.spark.record_store import RecordStore
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.write_dataset import WrittenSplit, write_splits
@@ -95,7 +95,7 @@ def preprocess(
     store = RecordStore.read(spark, reader, options, partitions, deduplicate=deduplicate)
     try:
         counts = _count(store, files, config)
-        thresholds = _class_thresholds(store, config, counts.train_by_class)
+        thresholds = find_class_thresholds(store, config, counts.train_by_class)
         normalization = _normalization(store, thresholds, config)
         write_options = _write_options(
             output_folder.path, thresholds, counts, normalization, options.votes, config
@@ -161,44 +161,6 @@ def _count(store: RecordStore, files: InputFiles, config: Config) -> IngestCount
     return counts
 
 
-def _class_thresholds(
-    store: RecordStore, config: Config, train_by_class: Mapping[int, int]
-) -> dict[int, ClassThresholds]:
-    """Return the thresholds of each class, from the ranks of keys that its shares come to."""
-    validation = {
-        label: split_keys.rounded_share(config.split.validation or 0, count)
-        for label, count in train_by_class.items()
-    }
-    test = {
-        label: split_keys.rounded_share(config.split.test or 0, count)
-        for label, count in train_by_class.items()
-    }
-    train = {
-        label: count - validation[label] - test[label] for label, count in train_by_class.items()
-    }
-    names = config.class_names
-    factors = oversampling_factors(
-        {names[label]: count for label, count in train.items()},
-        balance=config.sampling.balance,
-        oversample=config.sampling.oversample,
-    )
-    ranks = {}
-    for label, count in train.items():
-        extra = split_keys.rounded_share(factors[names[label]] % 1, count)
-        test_rank = validation[label] + test[label]
-        ranks[label] = (validation[label], test_rank, test_rank + extra)
-    keys = keys_at_ranks(store, ranks)
-    return {
-        label: ClassThresholds(
-            validation_below=keys[label, validation_rank],
-            test_below=keys[label, test_rank],
-            extra_copy_below=keys[label, extra_rank],
-            copies_per_image=int(factors[names[label]]),
-        )
-        for label, (validation_rank, test_rank, extra_rank) in ranks.items()
-    }
-
-
 def _normalization(
     store: RecordStore, thresholds: Mapping[int, ClassThresholds], config: Config
 ) -> Normalization:
@@ -222,8 +184,8 @@ def _write_options(
     votes: Votes | None,
     config: Config,
 ) -> WriteOptions:
-    chosen, output = config.variants, config.output
-    variants = create_variants(chosen.flip, chosen.rotations, chosen.border, config.image.size)
+    forms, output = config.variants, config.output
+    variants = create_variants(forms.flip, forms.rotations, forms.border, config.image.size)
     expected_rows = _expected_rows(counts, config, len(variants))
     return WriteOptions(
         folder=folder,
@@ -294,8 +256,8 @@ def _check_written(
     counts: IngestCounts, written: Mapping[Split, WrittenSplit], classes: Sequence[str]
 ) -> None:
     """Check that each record is in a split, dropped or quarantined; warn about gaps."""
-    kept = sum(sum(of_split.originals) for of_split in written.values())
-    accounted = kept + counts.dropped.total() + counts.quarantined.total()
+    kept_count = sum(sum(of_split.originals) for of_split in written.values())
+    accounted = kept_count + counts.dropped.total() + counts.quarantined.total()
     if counts.read != accounted:
         raise RuntimeError(f"{counts.read} records were read, {accounted} are accounted for")
     if not written[Split.TRAIN].files:
@@ -306,7 +268,9 @@ def _check_written(
             log.warning("the %s split has no image of: %s", split, ", ".join(missing))
     for split, consequence in _EMPTY_SPLIT_WARNINGS.items():
         if not written[split].files:
-            log.warning("the %s split is empty: %s; split.%s draws one", split, consequence, split)
+            log.warning(
+                "the %s split is empty: %s; split.%s samples one", split, consequence, split
+            )
 
 
 def _labels(config: Config) -> manifest.LabelInfo:
@@ -323,10 +287,10 @@ def summary(published: Manifest, output: str) -> str:
         output: Folder of the dataset.
     """
     rows = published.rows
-    kept = sum(sum(of_split.values()) for of_split in rows.kept.values())
+    kept_count = sum(sum(of_split.values()) for of_split in rows.kept.values())
     lines = [_row_table(published), ""]
     lines.append(
-        f"{rows.read:,} records read = {kept:,} kept + {sum(rows.dropped.values()):,} dropped"
+        f"{rows.read:,} records read = {kept_count:,} kept + {sum(rows.dropped.values()):,} dropped"
         f" + {sum(rows.quarantined.values()):,} quarantined; {rows.written:,} rows written"
     )
     for fate, by_reason in (("dropped", rows.dropped), ("quarantined", rows.quarantined)):

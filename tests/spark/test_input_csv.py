@@ -297,7 +297,7 @@ def test_a_dataset_without_a_split_says_so(prepare, csv_file, picture, line, cap
     said = [message for message in caplog.messages if "split is empty" in message]
     assert said == [
         "the validation split is empty: training can choose no weights by it and keeps the last;"
-        " split.validation draws one",
+        " split.validation samples one",
         "the test split is empty: there is nothing to evaluate on that training has not seen;"
-        " split.test draws one",
+        " split.test samples one",
     ]
