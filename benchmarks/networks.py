@@ -34,7 +34,7 @@ _WARM_UP_BATCHES = 2
 
 def run() -> list[Figure]:
     """Measure, and return all figures."""
-    return [figure for name in registry.network_names() for figure in _measure_network(name)]
+    return [figure for name in registry.list_network_names() for figure in _measure_network(name)]
 
 
 def _measure_network(name: str) -> Iterator[Figure]:

@@ -72,7 +72,7 @@ def _write_run(weights: Path, folder: Path) -> None:
         best_step=0,
         best_accuracy=None,
         seed=0,
-        sha256=trained_model.file_sha256(folder / RunFile.MODEL),
+        sha256=trained_model.compute_sha256(folder / RunFile.MODEL),
         versions={},
     )
     (folder / RunFile.MODEL_INFO).write_text(info.model_dump_json(indent=2) + "\n")

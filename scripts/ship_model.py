@@ -54,7 +54,7 @@ def ship_run(folder: Path) -> None:
     serving_model.save_model(model, FOLDER / RunFile.MODEL)
     for name in (RunFile.HISTORY, RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT, CONFIG_FILE):
         shutil.copyfile(folder / name, FOLDER / name)
-    sha256 = trained_model.file_sha256(FOLDER / RunFile.MODEL)
+    sha256 = trained_model.compute_sha256(FOLDER / RunFile.MODEL)
     info = run.info.model_copy(update={"sha256": sha256})
     storage.write_text(FOLDER / RunFile.MODEL_INFO, info.model_dump_json(indent=2) + "\n")
 

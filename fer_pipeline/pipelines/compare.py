@@ -157,8 +157,8 @@ def _predict(
         if len(batches) < _TIMED_BATCHES:
             batches.append(images.pixels)
 
-    probabilities, rows = predict_split.predict(
-        predict_split.keras_predict_fn(network),
+    probabilities, rows = predict_split.predict_rows(
+        predict_split.make_single_batch_predict_fn(network),
         model,
         dataset,
         split,
@@ -184,7 +184,7 @@ def _measure(
 ) -> Comparison:
     batch_size = config.inference.batch_size
     log.info("timing forward passes")
-    speeds = timing.images_per_second(
+    speeds = timing.measure_images_per_second(
         [model.network for model in predictions],
         [model.pixels for model in predictions],
         batch_size,
@@ -199,7 +199,7 @@ def _measure(
     ]
     settings = BenchmarkSettings(
         min(batch_size, len(predictions[0].pixels)),
-        timing.available_cores(),
+        timing.count_available_cores(),
         config.inference.flip_tta,
     )
     pairs = significance.compare_classifiers(np.stack(is_correct))

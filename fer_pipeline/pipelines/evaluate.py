@@ -182,7 +182,7 @@ def _require_row(dataset: StoredDataset, split: Split, image: int | None) -> Non
 def _predict(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
     dataset, model, config = inputs.dataset, inputs.model, request.config
     samples = SampleSelector(dataset.classes, config.seed, request.image)
-    probabilities, rows = predict_split.predict(
+    probabilities, rows = predict_split.predict_rows(
         _make_predict_fn(inputs, config),
         model,
         dataset,
@@ -197,9 +197,9 @@ def _predict(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
 
 def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
     if inputs.backend.name == "keras":
-        return predict_split.keras_predict_fn(inputs.network)
+        return predict_split.make_single_batch_predict_fn(inputs.network)
     return make_litert_predict_fn(
-        inputs.backend.content, config.inference.batch_size, timing.available_cores()
+        inputs.backend.content, config.inference.batch_size, timing.count_available_cores()
     )
 
 

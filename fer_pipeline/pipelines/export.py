@@ -102,7 +102,7 @@ def export(
             reference,
             exports,
             precision=summarize_network(network).precision,
-            rounding=formats.largest_difference(probabilities, reference.expected),
+            rounding=formats.compute_largest_difference(probabilities, reference.expected),
         )
         _publish(manifest, scratch, output_folder, config)
     return manifest

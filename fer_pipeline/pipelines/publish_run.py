@@ -152,7 +152,7 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
         temperature=final.temperature,
         seed=config.seed,
         workers=run.worker.world_size,
-        sha256=trained_model.file_sha256(run.folder / RunFile.MODEL),
+        sha256=trained_model.compute_sha256(run.folder / RunFile.MODEL),
         versions=versions.package_versions(*_PACKAGES),
     )
 

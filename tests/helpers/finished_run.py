@@ -35,7 +35,7 @@ def save(folder: Path, model: keras.Model, classes: Sequence[str], **fields: Any
         "best_step": 7,
         "best_accuracy": None,
         "seed": 1,
-        "sha256": trained_model.file_sha256(folder / RunFile.MODEL),
+        "sha256": trained_model.compute_sha256(folder / RunFile.MODEL),
         "versions": {},
     }
     model_info = ModelInfo(classes=list(classes), **(defaults | fields))

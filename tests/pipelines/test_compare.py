@@ -66,7 +66,7 @@ def chosen(*settings: str) -> Config:
 def _short_turns():
     """Speed is measured, but not well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "_TURN_SECONDS", 0.0)
+        patch.setattr(timing, "_MIN_MEASUREMENT_SECONDS", 0.0)
         yield
 
 

@@ -203,7 +203,7 @@ class TestOutputs:
             "format": "fer_pipeline evaluation",
             "model": {
                 "path": str(run.resolve()),
-                "sha256": trained_model.file_sha256(run / RunFile.MODEL),
+                "sha256": trained_model.compute_sha256(run / RunFile.MODEL),
                 "dataset_checksum": CHECKSUM,
                 "size": SIZE,
             },
@@ -214,7 +214,7 @@ class TestOutputs:
                 "name": "keras",
                 "format": "model.keras",
                 "reason": "as configured",
-                "sha256": trained_model.file_sha256(run / RunFile.MODEL),
+                "sha256": trained_model.compute_sha256(run / RunFile.MODEL),
             },
             **evaluation.to_dict(),
         }

@@ -680,7 +680,7 @@ class TestTrain:
             "teachers": [],
             "seed": 0,
             "workers": 1,
-            "sha256": trained_model.file_sha256(folder / "model.keras"),
+            "sha256": trained_model.compute_sha256(folder / "model.keras"),
             "versions": versions,
         }
         assert {"keras", "numpy", "petastorm", "python", "fer_pipeline"} <= set(versions)

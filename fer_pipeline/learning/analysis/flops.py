@@ -25,7 +25,9 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
     if isinstance(layer, kinds.Conv2DTranspose):
         # Here each element of the kernel, (height, width, filters, channels), is used once at each
         # position of the input.
-        return _count_products(image_shape(layer, "input"), layer.kernel.shape[-1], [layer.kernel])
+        return _count_kernel_products(
+            get_shape_per_image(layer, "input"), layer.kernel.shape[-1], [layer.kernel]
+        )
     if isinstance(layer, kinds.SeparableConv2D):
         kernels, channels = [layer.depthwise_kernel, layer.pointwise_kernel], layer.filters
     elif isinstance(layer, kinds.DepthwiseConv2D):
@@ -37,17 +39,17 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
         kernels, channels = [layer.kernel], layer.units
     else:
         return 0
-    return _count_products(image_shape(layer, "output"), channels, kernels)
+    return _count_kernel_products(get_shape_per_image(layer, "output"), channels, kernels)
 
 
-def is_uncounted(layer: keras.Layer) -> bool:
+def has_uncounted_kernel(layer: keras.Layer) -> bool:
     """Return whether a layer multiplies with a kernel of its own and yet counts as 0."""
     return count_multiply_adds(layer) == 0 and any(
         len(weight.shape) > 1 for weight in layer.weights
     )
 
 
-def image_shape(layer: keras.Layer, end: Literal["input", "output"]) -> Shape | None:
+def get_shape_per_image(layer: keras.Layer, end: Literal["input", "output"]) -> Shape | None:
     """Return the shape of a layer's input or output for one image.
 
     Args:
@@ -64,7 +66,7 @@ def image_shape(layer: keras.Layer, end: Literal["input", "output"]) -> Shape | 
         return None
 
 
-def _count_products(
+def _count_kernel_products(
     shape: Shape | None, channels: int, kernels: Sequence[keras.Variable]
 ) -> int | None:
     """Return the number of products if each element of a kernel is used once at each position."""

@@ -40,11 +40,11 @@ class LayerInspector:
         self._normalization = model.get_layer("normalization")
         # One of its layers is itself a model: the network from normalised pixels to logits.
         (self._network,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
-        self._input, _, outputs = _trace(self._network)
+        self._input, _, outputs = _trace_layers(self._network)
         self._tensors = {
             layer.name: tensor for layer, tensor in outputs if len(tensor.shape) in (2, 4)
         }
-        self._maps = [(layer, tensor.shape) for layer, tensor in outputs if _is_maps(tensor)]
+        self._maps = [(layer, tensor.shape) for layer, tensor in outputs if _is_feature_map(tensor)]
         self.layer_names = tuple(self._tensors)
         self.cam_layer = self._find_cam_layer()
 
@@ -135,11 +135,11 @@ class LayerInspector:
 
         The second value is the layer that watches the output for the gradient tape.
         """
-        uses = [layer.name for layer, _ in _trace(self._network)[2]]
+        uses = [layer.name for layer, _ in _trace_layers(self._network)[2]]
         # The last use, as in `layer_outputs`.
         position = len(uses) - 1 - uses[::-1].index(name)
         watch = _TapeWatch()
-        first, last, outputs = _trace(self._network, position, watch)
+        first, last, outputs = _trace_layers(self._network, position, watch)
         return keras.Model(first, [outputs[position][1], last]), watch
 
     def _normalize(self, pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
@@ -169,7 +169,7 @@ class _TapeWatch(layers.Layer):
         return maps
 
 
-def _trace(
+def _trace_layers(
     network: keras.Model, position: int = -1, inserted: keras.Layer | None = None
 ) -> tuple[Any, Any, list[tuple[Any, Any]]]:
     """Return a network's input, its output, and its layers with their outputs, symbolic tensors.
@@ -206,7 +206,7 @@ def _trace(
     return clone.inputs[0], clone.outputs[0], outputs
 
 
-def _is_maps(tensor: Any) -> bool:
+def _is_feature_map(tensor: Any) -> bool:
     """Return whether a tensor holds maps of known shape and of more than one pixel."""
     return len(tensor.shape) == 4 and None not in tensor.shape[1:3] and tensor.shape[1:3] != (1, 1)
 

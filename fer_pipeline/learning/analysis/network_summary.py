@@ -109,18 +109,20 @@ def summarize_network(network: keras.Model) -> NetworkSummary:
     return NetworkSummary(
         name=network.name,
         layers=layers,
-        trainable=_parameter_count(network.trainable_weights),
-        not_trainable=_parameter_count(network.non_trainable_weights),
+        trainable=_count_parameters(network.trainable_weights),
+        not_trainable=_count_parameters(network.non_trainable_weights),
         multiply_adds=sum(counts) if len(counts) == len(layers) else None,
-        precision="mixed_bfloat16" if "bfloat16" in _compute_dtypes(network) else "float32",
+        precision="mixed_bfloat16" if "bfloat16" in _collect_compute_dtypes(network) else "float32",
     )
 
 
-def _compute_dtypes(network: keras.Model) -> set[str]:
+def _collect_compute_dtypes(network: keras.Model) -> set[str]:
     dtypes: set[str] = set()
     for layer in network.layers:
         dtypes |= (
-            _compute_dtypes(layer) if isinstance(layer, keras.Model) else {layer.compute_dtype}
+            _collect_compute_dtypes(layer)
+            if isinstance(layer, keras.Model)
+            else {layer.compute_dtype}
         )
     return dtypes
 
@@ -134,14 +136,14 @@ def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummar
             yield LayerSummary(
                 name=name,
                 kind=type(layer).__name__,
-                output_shape=flops.image_shape(layer, "output"),
-                parameters=_parameter_count(layer.weights),
+                output_shape=flops.get_shape_per_image(layer, "output"),
+                parameters=_count_parameters(layer.weights),
                 multiply_adds=flops.count_multiply_adds(layer),
-                is_uncounted=flops.is_uncounted(layer),
+                is_uncounted=flops.has_uncounted_kernel(layer),
             )
 
 
-def _parameter_count(variables: Sequence[keras.Variable]) -> int:
+def _count_parameters(variables: Sequence[keras.Variable]) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 Name = TypeVar("Name", str, int)
 
-_TURNS = 5
+_MEASUREMENTS_PER_MODEL = 5
 # Shorter turns would measure luck more than speed.
-_TURN_SECONDS = 0.5
+_MIN_MEASUREMENT_SECONDS = 0.5
 
 
-def best_throughput(
+def measure_best_throughput(
     models: Mapping[Name, Callable[[], int]],
     clock: Callable[[], float],
     turn_seconds: float,
@@ -37,13 +37,16 @@ def best_throughput(
     for run_batch in models.values():
         run_batch()
     turns = [
-        {name: _throughput(run_batch, clock, turn_seconds) for name, run_batch in models.items()}
-        for _ in range(_TURNS)
+        {
+            name: _measure_throughput(run_batch, clock, turn_seconds)
+            for name, run_batch in models.items()
+        }
+        for _ in range(_MEASUREMENTS_PER_MODEL)
     ]
     return {name: max(turn[name] for turn in turns) for name in models}
 
 
-def _throughput(
+def _measure_throughput(
     run_batch: Callable[[], int], clock: Callable[[], float], turn_seconds: float
 ) -> float:
     images, elapsed, start = 0, 0.0, clock()
@@ -53,7 +56,7 @@ def _throughput(
     return images / elapsed
 
 
-def images_per_second(
+def measure_images_per_second(
     models: Sequence[keras.Model], pixels: Sequence[npt.NDArray[np.uint8]], batch_size: int
 ) -> list[float]:
     """Measure how many images per second Keras models process on this machine under its load.
@@ -71,13 +74,13 @@ def images_per_second(
         Images per second of each model.
     """
     runs = {
-        number: _batch_runner(model, images, batch_size)
+        number: _make_batch_runner(model, images, batch_size)
         for number, (model, images) in enumerate(zip(models, pixels, strict=True))
     }
-    return list(best_throughput(runs, time.perf_counter, _TURN_SECONDS).values())
+    return list(measure_best_throughput(runs, time.perf_counter, _MIN_MEASUREMENT_SECONDS).values())
 
 
-def _batch_runner(
+def _make_batch_runner(
     model: keras.Model, pixels: npt.NDArray[np.uint8], batch_size: int
 ) -> Callable[[], int]:
     """Return a function that runs the next batch of the pixels, in a cycle."""
@@ -93,7 +96,7 @@ def _batch_runner(
     return run_batch
 
 
-def available_cores() -> int:
+def count_available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

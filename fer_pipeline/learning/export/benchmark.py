@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.learning.analysis.timing import best_throughput
+from fer_pipeline.learning.analysis.timing import measure_best_throughput
 from fer_pipeline.learning.export import formats
 from fer_pipeline.learning.inference.export_manifest import LITERT, LITERT_INT8
 from fer_pipeline.learning.inference.predictor import (
@@ -34,7 +34,7 @@ KERAS: Final = "keras"
 # Fixed, not configured: all later users of an export rely on the speeds in its description.
 _BATCH_SIZE = 256  # images
 # Shorter turns would measure luck more than speed.
-_TURN_SECONDS = 0.25
+_MIN_MEASUREMENT_SECONDS = 0.25
 
 
 def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[str, float]:
@@ -87,7 +87,7 @@ def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> di
         return len(pixels)
 
     runs = {name: functools.partial(run, predict_fn) for name, predict_fn in predict_fns.items()}
-    return best_throughput(runs, time.process_time, _TURN_SECONDS)
+    return measure_best_throughput(runs, time.process_time, _MIN_MEASUREMENT_SECONDS)
 
 
 def _load_formats(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
@@ -103,12 +103,12 @@ def _load_formats(files: Mapping[str, Path], network: str, size: int) -> dict[st
     return predict_fns
 
 
-def _main(files: str, network: str, size: str) -> None:
+def _print_speeds(files: str, network: str, size: str) -> None:
     paths = {name: Path(path) for name, path in json.loads(files).items()}
-    images = formats.reference_images(int(size))
+    images = formats.make_reference_images(int(size))
     pixels = images[np.arange(_BATCH_SIZE) % len(images)]
     print(json.dumps(time_predict_fns(_load_formats(paths, network, int(size)), pixels)))
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _print_speeds(*sys.argv[1:])

@@ -24,7 +24,7 @@ Probabilities = npt.NDArray[np.float32]
 """Probabilities, of shape (n, classes)."""
 
 _BATCH_SIZE = 256  # images in a forward pass
-_MIN_DRAWING_SIZE = 16  # pixels
+_MIN_FACE_SIZE = 16  # pixels
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _replace_dtype_policies(config: Any) -> Any:
     return {key: _replace_dtype_policies(part) for key, part in config.items()}
 
 
-def reference_images(size: int) -> Pixels:
+def make_reference_images(size: int) -> Pixels:
     """Return the images on which an export is compared with its model: synthetic faces, and noise.
 
     They are the same in each call.
@@ -114,7 +114,7 @@ def reference_images(size: int) -> Pixels:
     random = np.random.default_rng(0)
     codes = [number % len(emotions.FER2013) for number in range(32)]
     # `draw_face` has a minimum size, so smaller faces are cut out of larger ones.
-    drawing_size = max(size, _MIN_DRAWING_SIZE)
+    drawing_size = max(size, _MIN_FACE_SIZE)
     faces = np.stack(
         [synthetic.draw_face(code, random, drawing_size)[:size, :size] for code in codes]
     )
@@ -132,7 +132,7 @@ def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
         return np.concatenate([model(batch, training=False).numpy() for batch in values])
 
 
-def largest_difference(first: Probabilities, second: Probabilities) -> float:
+def compute_largest_difference(first: Probabilities, second: Probabilities) -> float:
     """Return the largest difference of two probabilities; NaN if one of them is NaN.
 
     Raises:

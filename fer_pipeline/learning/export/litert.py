@@ -77,7 +77,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     Raises:
         RunError: LiteRT does not support one of its operations, or cannot quantize any.
     """
-    float32_tensors = _list_end_tensors(
+    float32_tensors = _find_float32_tensors(
         _convert_to_float32(model, LITERT_INT8), model.output_shape[-1]
     )
 
@@ -98,7 +98,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
         return quantizer.get_nondebug_quantized_model()
 
 
-def _list_end_tensors(content: bytes, classes: int) -> list[str]:
+def _find_float32_tensors(content: bytes, classes: int) -> list[str]:
     """Return the names of the tensors at both ends of a network, see `convert_to_litert_int8`.
 
     For a network with one convolution these are only the tensors of its end, because nothing but

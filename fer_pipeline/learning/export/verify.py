@@ -23,7 +23,7 @@ from fer_pipeline.learning.inference.export_manifest import (
     QuantizationReport,
 )
 from fer_pipeline.learning.inference.predictor import Pixels
-from fer_pipeline.learning.inference.trained_model import TrainedModel, file_sha256
+from fer_pipeline.learning.inference.trained_model import TrainedModel, compute_sha256
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +72,12 @@ class ReferenceModel:
             DatasetError: The folder is no dataset, is damaged, or does not fit the model.
         """
         float32_network = formats.convert_to_float32(network)
-        images = formats.reference_images(model.info.size)
+        images = formats.make_reference_images(model.info.size)
         samples, description = None, {}
         if dataset_path is not None:
             dataset = StoredDataset.open(dataset_path)
             predict_split.require_compatible(model, dataset)
-            _warn_about_other_dataset(model, dataset)
+            _warn_about_different_dataset(model, dataset)
             samples = calibration_images.sample_calibration_images(dataset, model.info.size, seed)
             description = {"path": str(dataset.folder.resolve()), "checksum": dataset.checksum}
         return cls(
@@ -116,14 +116,14 @@ class ReferenceModel:
             largest_difference=difference,
             tolerance=tolerance,
             agreement=report,
-            sha256={str(file.relative_to(scratch)): file_sha256(file) for file in files},
+            sha256={str(file.relative_to(scratch)): compute_sha256(file) for file in files},
         )
 
     def _write_float32(self, format_name: str, path: Path) -> float:
         export_format = formats.EXPORT_FORMATS[format_name]
         export_format.write(self.network, path)
         probabilities = export_format.load(path)(self.images)
-        difference = formats.largest_difference(probabilities, self.expected)
+        difference = formats.compute_largest_difference(probabilities, self.expected)
         # In this form the condition is true for NaN as well.
         if not difference <= export_format.tolerance:
             raise RunError(
@@ -170,7 +170,7 @@ class ReferenceModel:
         return report
 
 
-def _warn_about_other_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
+def _warn_about_different_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
     if model.info.dataset_checksum != dataset.checksum:
         log.warning(
             "%s: is not the dataset that the model was trained on (checksum %s, that: %s); the"

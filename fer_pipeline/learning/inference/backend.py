@@ -60,14 +60,14 @@ def choose_backend(
     Raises:
         RunError: LiteRT is preferred, and the model has no export, or a damaged one.
     """
-    backend = _choose(model, content, preference)
+    backend = _choose_by_preference(model, content, preference)
     log.info("using %s (%s): %s", backend.name, backend.format, backend.reason)
     return backend
 
 
-def _choose(model: TrainedModel, content: bytes, preference: str) -> InferenceBackend:
+def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) -> InferenceBackend:
     if preference == "keras":
-        return _keras_backend(model, content, "as configured")
+        return _make_keras_backend(model, content, "as configured")
     try:
         exports = _read_litert_exports(model)
         if preference == "litert":
@@ -76,24 +76,24 @@ def _choose(model: TrainedModel, content: bytes, preference: str) -> InferenceBa
                 log.warning(
                     "%s is not equivalent to the model: %s", export.format, export.mismatch_reason
                 )
-            return _litert_backend(model, export, "as configured")
+            return _load_litert_backend(model, export, "as configured")
         candidates = [
             export
             for export in exports.values()
-            if export.is_equivalent and _relative_speed(export) > 1
+            if export.is_equivalent and _get_relative_speed(export) > 1
         ]
         if not candidates:
-            return _keras_backend(model, content, _explain_keras(exports))
-        fastest = max(candidates, key=_relative_speed)
-        reason = f"{_relative_speed(fastest):.2f} times as fast as keras when it was exported"
-        return _litert_backend(model, fastest, reason)
+            return _make_keras_backend(model, content, _explain_choice_of_keras(exports))
+        fastest = max(candidates, key=_get_relative_speed)
+        reason = f"{_get_relative_speed(fastest):.2f} times as fast as keras when it was exported"
+        return _load_litert_backend(model, fastest, reason)
     except FerError as error:
         if preference == "litert":
             raise
-        return _keras_backend(model, content, str(error))
+        return _make_keras_backend(model, content, str(error))
 
 
-def _explain_keras(exports: dict[str, ExportedModel]) -> str:
+def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
     reason = "no equivalent LiteRT export is faster"
     mismatches = [
         f"{export.format}: {export.mismatch_reason}"
@@ -103,7 +103,7 @@ def _explain_keras(exports: dict[str, ExportedModel]) -> str:
     return "; ".join([reason, *mismatches])
 
 
-def _relative_speed(export: ExportedModel) -> float:
+def _get_relative_speed(export: ExportedModel) -> float:
     return export.relative_speed or 0.0
 
 
@@ -116,12 +116,12 @@ def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
     """
     folder = model.export_folder
     if not storage.is_file(folder / ExportFile.EXPORT_INFO):
-        raise RunError(f"{model.folder}: has no export; {_suggest_export(model, 'create one')}")
+        raise RunError(f"{model.folder}: has no export; {_suggest_remedy(model, 'create one')}")
     manifest = export_manifest.read_export_manifest(folder)
     if manifest.model.get("sha256") != model.info.sha256:
         raise RunError(
             f"{folder}: is an export of another model than {model.model_file};"
-            f" {_suggest_export(model, 'replace it', '--overwrite')}"
+            f" {_suggest_remedy(model, 'replace it', '--overwrite')}"
         )
     exports = {
         export.format: export
@@ -130,25 +130,27 @@ def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
     }
     if not exports:
         raise RunError(
-            f"{folder}: has no LiteRT format; {_suggest_export(model, 'add one', '--overwrite')}"
+            f"{folder}: has no LiteRT format; {_suggest_remedy(model, 'add one', '--overwrite')}"
         )
     return exports
 
 
-def _suggest_export(model: TrainedModel, action: str, *options: str) -> str:
+def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
     """Return what a user can do about a missing or damaged export."""
     if model.is_bundled:
         return "the installation is incomplete: reinstall the package, or choose --backend keras"
     return " ".join([f"{action} with: export --model {model.folder} --dataset DIR", *options])
 
 
-def _keras_backend(model: TrainedModel, content: bytes, reason: str) -> InferenceBackend:
+def _make_keras_backend(model: TrainedModel, content: bytes, reason: str) -> InferenceBackend:
     return InferenceBackend("keras", RunFile.MODEL, reason, content, model.info.sha256)
 
 
-def _litert_backend(model: TrainedModel, export: ExportedModel, reason: str) -> InferenceBackend:
+def _load_litert_backend(
+    model: TrainedModel, export: ExportedModel, reason: str
+) -> InferenceBackend:
     path = model.export_folder / export.path
-    remedy = _suggest_export(model, "replace it", "--overwrite")
+    remedy = _suggest_remedy(model, "replace it", "--overwrite")
     try:
         content = storage.read_bytes(path)
     except StorageError as error:

@@ -71,7 +71,7 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
         )
 
 
-def keras_predict_fn(network: keras.Model) -> PredictFn:
+def make_single_batch_predict_fn(network: keras.Model) -> PredictFn:
     """Return a function that runs a Keras model on one batch, for `predict`.
 
     Args:
@@ -80,7 +80,7 @@ def keras_predict_fn(network: keras.Model) -> PredictFn:
     return lambda pixels: network.predict_on_batch(pixels[..., np.newaxis])
 
 
-def predict(
+def predict_rows(
     predict_fn: PredictFn,
     model: TrainedModel,
     dataset: StoredDataset,
@@ -111,14 +111,14 @@ def predict(
     loader = BatchLoader(dataset, split, LoaderOptions(batch_size))
     forward = functools.partial(predict_with_flip, predict_fn) if flip_tta else predict_fn
     size = model.info.size
-    _log_resize(dataset, size)
+    _warn_about_resizing(dataset, size)
     names = (schema.LABEL, *schema.ORIGIN)
     probabilities: list[npt.NDArray[np.float32]] = []
     parts: list[Columns] = []
     row = 0
     with tqdm(total=loader.row_count, unit=" images", desc="evaluate", disable=None) as progress:
         for stored_pixels, columns in loader.iterate_stored_rows(names):
-            pixels = _resize_all(stored_pixels, size)
+            pixels = _resize_images(stored_pixels, size)
             probabilities.append(forward(pixels))
             parts.append(columns)
             if on_batch is not None:
@@ -203,7 +203,7 @@ def make_predictions_table(
     return pa.table(columns, pa.schema(fields))
 
 
-def _log_resize(dataset: StoredDataset, size: int) -> None:
+def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
     stored_size = dataset.image_size
     if stored_size != size:
         log.warning(
@@ -216,7 +216,7 @@ def _log_resize(dataset: StoredDataset, size: int) -> None:
         )
 
 
-def _resize_all(pixels: Pixels, size: int) -> Pixels:
+def _resize_images(pixels: Pixels, size: int) -> Pixels:
     if pixels.shape[1] == size:
         return pixels
     return np.stack([resize(image, size) for image in pixels])

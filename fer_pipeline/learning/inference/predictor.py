@@ -58,11 +58,11 @@ def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
     if config.backend == "litert":
         predict = make_litert_predict_fn(content, config.batch_size, config.threads)
     else:
-        predict = _load_keras(content, config)
+        predict = _load_keras_predict_fn(content, config)
     return functools.partial(predict_with_flip, predict) if config.flip_tta else predict
 
 
-def _load_keras(content: bytes, config: PredictorConfig) -> PredictFn:
+def _load_keras_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
     # Importing TensorFlow takes seconds, which a worker with LiteRT saves.
     import tensorflow as tf
 
@@ -92,7 +92,9 @@ def make_keras_predict_fn(model: keras.Model, size: int, batch_size: int) -> Pre
         return model(tf.cast(pixels[..., None], tf.float32), training=False)
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
-        return np.concatenate([forward(batch).numpy() for batch in _batches(pixels, batch_size)])
+        return np.concatenate(
+            [forward(batch).numpy() for batch in _split_into_batches(pixels, batch_size)]
+        )
 
     return predict
 
@@ -125,7 +127,7 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
         return interpreter.get_tensor(output_details["index"])
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
-        batches = _batches(pixels, min(batch_size, _LITERT_BATCH_SIZE))
+        batches = _split_into_batches(pixels, min(batch_size, _LITERT_BATCH_SIZE))
         return np.concatenate([run(batch) for batch in batches])
 
     return predict
@@ -145,6 +147,6 @@ def predict_with_flip(predict: PredictFn, pixels: Pixels) -> npt.NDArray[np.floa
     return (predict(pixels) + predict(mirrored)) / 2
 
 
-def _batches(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:
+def _split_into_batches(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:
     for start in range(0, len(pixels), batch_size):
         yield pixels[start : start + batch_size]

@@ -72,7 +72,7 @@ def load_model_content(content: bytes, network: str) -> keras.Model:
         RunError: Keras cannot load the model.
         ConfigError: The module of a custom network cannot be imported.
     """
-    registry.import_layers(network)
+    registry.import_network_module(network)
     with _temporary_model_path() as path:
         path.write_bytes(content)
         with _translate_keras_errors(network, "loaded"):

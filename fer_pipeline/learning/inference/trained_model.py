@@ -123,7 +123,7 @@ def is_bundled(folder: Path) -> bool:
     return folder.resolve().is_relative_to(PRETRAINED_FOLDER.resolve())
 
 
-def file_sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from fer_pipeline.errors import ConfigError
 from fer_pipeline.text import one_line
 
 
-def require_options(name: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def require_known_options(name: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check that a `build` function accepts the configured options.
 
     Args:
@@ -38,7 +38,7 @@ def require_options(name: str, build: Callable[..., Any], options: Mapping[str, 
         )
 
 
-def error_summary(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """Return the message of an exception as one plain line."""
     # Keras prints some messages in bold, and then repeats the arguments.
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]

@@ -46,21 +46,21 @@ def build_custom_network(
             f"model.name: {name!r} is not a valid dotted name; expected package.module or"
             " package.module.function"
         )
-    with _current_folder_importable():
+    with _import_also_from_current_folder():
         build = import_build_function(name)
-        build_arguments.require_options(name, build, options)
+        build_arguments.require_known_options(name, build, options)
         try:
             network = build(size, classes, **options)
         except Exception as error:
             call = f"{name} failed for {size}x{size} pixels and {classes} classes"
             raise ConfigError(f"model.name: {call}: {_describe_failure(error, name)}") from error
-        _require_classifier(name, network, size, classes)
+        _require_logits(name, network, size, classes)
     _warn_about_strided_shortcuts(name, network)
     return network
 
 
 @contextlib.contextmanager
-def _current_folder_importable() -> Iterator[None]:
+def _import_also_from_current_folder() -> Iterator[None]:
     folder = str(Path.cwd())
     if folder in sys.path:
         yield
@@ -101,7 +101,7 @@ def import_build_function(name: str) -> Callable[..., Any]:
 def _import_module(path: str, name: str) -> ModuleType | None:
     """Import a module; return None if it, or a package around it, does not exist."""
     try:
-        with _current_folder_importable():
+        with _import_also_from_current_folder():
             return importlib.import_module(path)
     except Exception as error:
         # An existing module may itself import a missing one.
@@ -122,7 +122,7 @@ def _describe_failure(error: Exception, name: str) -> str:
         if str(frame.f_globals.get("__name__")).split(".")[0] == name.split(".")[0]:
             location = f" ({frame.f_code.co_filename}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    return f"{type(error).__name__}: {build_arguments.error_summary(error)}{location}"
+    return f"{type(error).__name__}: {build_arguments.summarize_error(error)}{location}"
 
 
 def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
@@ -159,7 +159,7 @@ def _iterate_layers(model: Any) -> Iterator[Any]:
         yield from _iterate_layers(layer)
 
 
-def _require_classifier(name: str, network: Any, size: int, classes: int) -> None:
+def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
     """Check that a network maps images to logits, without a softmax at its end.
 
     Raises:

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     import keras
 
 
-def network_names() -> list[str]:
+def list_network_names() -> list[str]:
     """Return the names of the package's networks, sorted."""
     names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
 
-def is_custom(name: str) -> bool:
+def is_custom_network(name: str) -> bool:
     """Return whether a name is that of a custom network."""
     return "." in name
 
 
-def import_layers(name: str) -> None:
+def import_network_module(name: str) -> None:
     """Import the module of a network, which registers the layers that Keras needs to load it.
 
     Args:
@@ -40,9 +40,9 @@ def import_layers(name: str) -> None:
     Raises:
         ConfigError: The module cannot be imported.
     """
-    if is_custom(name):
+    if is_custom_network(name):
         custom.import_build_function(name)
-    elif name in network_names():
+    elif name in list_network_names():
         importlib.import_module(f"{architectures.__name__}.{name}")
 
 
@@ -50,7 +50,7 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
     """Build a network.
 
     Args:
-        name: One of `network_names`, or the dotted name of a custom network: of a module with a
+        name: One of `list_network_names`, or the dotted name of a custom network: of a module with a
             function `build`, or of a function.
         size: Side of the images, in pixels.
         classes: Number of emotions.
@@ -63,15 +63,15 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
         ConfigError: The network or an option is unknown, the network does not accept the size or
             the value of an option, or a custom function does not return such a model.
     """
-    if is_custom(name):
+    if is_custom_network(name):
         return custom.build_custom_network(name, size, classes, options)
-    if name not in network_names():
+    if name not in list_network_names():
         raise ConfigError(
-            f"model.name: unknown network {name!r}, {did_you_mean(name, network_names())} (the"
+            f"model.name: unknown network {name!r}, {did_you_mean(name, list_network_names())} (the"
             " name of a custom network contains a dot, as in my_module.build)"
         )
     module = importlib.import_module(f"{architectures.__name__}.{name}")
-    build_arguments.require_options(name, module.build, options)
+    build_arguments.require_known_options(name, module.build, options)
     min_size = getattr(module, "MIN_IMAGE_SIZE", 1)
     if size < min_size:
         raise ConfigError(
@@ -84,5 +84,5 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"model.options: {name} cannot be built for {size}x{size} pixels:"
-            f" {build_arguments.error_summary(error)}"
+            f" {build_arguments.summarize_error(error)}"
         ) from error

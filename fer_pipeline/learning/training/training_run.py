@@ -275,7 +275,7 @@ def _build_trainer(
 ) -> Trainer:
     normalization = dataset.manifest.image.normalization
     model = serving_model.build_serving_model(network, dataset.image_size, normalization)
-    if registry.is_custom(config.model.name):
+    if registry.is_custom_network(config.model.name):
         serving_model.require_loadable(model, config.model.name)
     training = config.training
     optimizer = optimizers.make_optimizer(

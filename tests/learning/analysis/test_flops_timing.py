@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.learning.analysis import timing
-from fer_pipeline.learning.analysis.flops import count_multiply_adds, is_uncounted
+from fer_pipeline.learning.analysis.flops import count_multiply_adds, has_uncounted_kernel
 from fer_pipeline.learning.analysis.network_summary import format_summary, summarize_network
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.networks import registry
@@ -68,7 +68,7 @@ class TestMultiplyAdds:
     def test_others_count_nothing_and_are_not_left_out(self, layer):
         around(layer, (4, 4, 3))
         assert count_multiply_adds(layer) == 0
-        assert not is_uncounted(layer)
+        assert not has_uncounted_kernel(layer)
 
     def test_what_has_a_kernel_and_counts_nothing_is_named(self):
         network = keras.Sequential(
@@ -86,7 +86,7 @@ class TestMultiplyAdds:
         layer = layers.Conv2DTranspose(2, 3)
         around(layer, (None, 4, 1))
         assert count_multiply_adds(layer) is None
-        assert not is_uncounted(layer)
+        assert not has_uncounted_kernel(layer)
 
     @settings(max_examples=15, deadline=None)
     @given(data=st.data())
@@ -103,7 +103,7 @@ class TestMultiplyAdds:
         plain = layers.Conv2D(number(3), kernel, strides=strides, padding="valid", use_bias=False)
         assert counted(plain, shape) == count_multiply_adds(plain) > 0
 
-    @pytest.mark.parametrize("name", registry.network_names())
+    @pytest.mark.parametrize("name", registry.list_network_names())
     def test_a_model_that_was_saved_costs_what_its_network_does(self, name, tmp_path):
         network = registry.build_network(name, 48, 7, {})
         model = serving_model.build_serving_model(network, 48, Normalization.centered())
@@ -150,27 +150,29 @@ class TestImagesASecond:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock):
         # A batch of 4 takes a turn: 400 s to warm up, then 4, 2, 1, 2, 4 s.
         model = Clocked(clock, 100, 1, 0.5, 0.25, 0.5, 1)
-        assert timing.images_per_second([model], [self.pixels(4)], 4) == [4.0]
+        assert timing.measure_images_per_second([model], [self.pixels(4)], 4) == [4.0]
         assert model.seen == [(4, 4, 4, 1)] * 6
 
     def test_a_turn_goes_on_for_half_a_second(self, clock):
         model = Clocked(clock, 1 / 16)
-        assert timing.images_per_second([model], [self.pixels(5)], 2) == [16.0]
+        assert timing.measure_images_per_second([model], [self.pixels(5)], 2) == [16.0]
         # Five turns of four batches each; no batch is smaller than the others.
         assert model.seen == [(2, 4, 4, 1)] * (1 + 5 * 4)
 
     def test_they_take_turns_each_with_images_of_its_size(self, clock):
         fast, slow = Clocked(clock, 0.25), Clocked(clock, 0.5)
-        found = timing.images_per_second([fast, slow], [self.pixels(9), self.pixels(9, 6)], 4)
+        found = timing.measure_images_per_second(
+            [fast, slow], [self.pixels(9), self.pixels(9, 6)], 4
+        )
         assert found == [4.0, 2.0]
         assert clock.calls == [fast, slow] * 6
         assert set(slow.seen) == {(4, 6, 6, 1)}
 
     def test_fewer_images_than_a_batch(self, clock):
         model = Clocked(clock, 1)
-        assert timing.images_per_second([model], [self.pixels(3)], 256) == [1.0]
+        assert timing.measure_images_per_second([model], [self.pixels(3)], 256) == [1.0]
         assert set(model.seen) == {(3, 4, 4, 1)}
 
 
 def test_there_is_a_core():
-    assert timing.available_cores() >= 1
+    assert timing.count_available_cores() >= 1

@@ -218,7 +218,7 @@ class TestTable:
     def test_system_a(self, system_a):
         assert format_summary(summarize_network(system_a)) == TABLE
 
-    @pytest.mark.parametrize("name", registry.network_names())
+    @pytest.mark.parametrize("name", registry.list_network_names())
     def test_every_line_fits_a_terminal(self, name):
         lines = format_summary(
             summarize_network(registry.build_network(name, 48, 7, {}))

@@ -20,8 +20,8 @@ from fer_pipeline.io.output_kinds import EXPORT_FILES, IN_PROGRESS_FILE
 from fer_pipeline.learning.export import formats, litert
 from fer_pipeline.learning.export.formats import (
     EXPORT_FORMATS,
+    compute_largest_difference,
     convert_to_float32,
-    largest_difference,
     write_weights,
 )
 from fer_pipeline.learning.inference import serving_model, trained_model
@@ -123,7 +123,7 @@ class TestWeights:
         assert bits(probabilities(read)) == bits(probabilities(model))
 
     def test_every_network_of_the_package(self, tmp_path):
-        for name in registry.network_names():
+        for name in registry.list_network_names():
             model = serving_model.build_serving_model(
                 registry.build_network(name, 48, 7, {}), 48, NORMALIZATION
             )
@@ -168,7 +168,7 @@ class TestInFloat32:
         rounded, exact = make_model("mixed_bfloat16"), make_model()
         made = convert_to_float32(rounded)
         assert bits(probabilities(made)) == bits(probabilities(exact))
-        assert 1e-4 < largest_difference(probabilities(rounded), probabilities(exact)) < 0.1
+        assert 1e-4 < compute_largest_difference(probabilities(rounded), probabilities(exact)) < 0.1
         # The model itself is left as it was.
         assert rounded.get_layer("normalized").layers[1].compute_dtype == "bfloat16"
 
@@ -190,7 +190,9 @@ class TestForms:
         model = make_model()
         EXPORT_FORMATS[form].write(model, tmp_path / "it")
         found = EXPORT_FORMATS[form].load(tmp_path / "it")(PIXELS + 1)
-        assert largest_difference(found, probabilities(model)) > EXPORT_FORMATS[form].tolerance
+        assert (
+            compute_largest_difference(found, probabilities(model)) > EXPORT_FORMATS[form].tolerance
+        )
 
     def test_every_form_has_a_path(self, form):
         assert set(FLOATS) == set(EXPORT_FORMATS)
@@ -256,9 +258,9 @@ class TestLiteRT:
 class TestProbe:
     @pytest.mark.parametrize("size", [8, 28, 48])
     def test_is_the_same_every_time_and_all_of_it_is_different(self, size):
-        images = formats.reference_images(size)
+        images = formats.make_reference_images(size)
         assert (images.dtype, images.shape) == (np.uint8, (64, size, size))
-        assert images.tobytes() == formats.reference_images(size).tobytes()
+        assert images.tobytes() == formats.make_reference_images(size).tobytes()
         assert (images.min(), images.max()) == (0, 255)
         assert len({image.tobytes() for image in images}) == 64
 
@@ -268,13 +270,13 @@ class TestProbe:
     )
     def test_the_difference_is_the_largest(self, other, expected):
         one = np.array([[0.25, 0.75]], np.float32)
-        found = largest_difference(one, np.array(other, np.float32))
+        found = compute_largest_difference(one, np.array(other, np.float32))
         assert found == pytest.approx(expected, nan_ok=True)
 
     def test_another_shape_is_no_small_difference(self):
         one = np.zeros((2, 3), np.float32)
         with pytest.raises(ValueError, match=r"expected .* \(2, 3\), got \(1, 3\)"):
-            largest_difference(one, one[:1])
+            compute_largest_difference(one, one[:1])
 
 
 class TestExport:
@@ -286,7 +288,7 @@ class TestExport:
             "format_version": 2,
             "model": {
                 "path": str(run.resolve()),
-                "sha256": trained_model.file_sha256(run / "model.keras"),
+                "sha256": trained_model.compute_sha256(run / "model.keras"),
                 "dataset_checksum": "fedcba9876543210",
             },
             "classes": list(CLASSES),

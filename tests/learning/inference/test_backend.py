@@ -493,7 +493,7 @@ def exported(whole: Path, tmp_path: Path) -> Callable[..., Path]:
             if source.is_file():
                 (run / "export" / one.path).write_bytes(source.read_bytes())
                 one = one.model_copy(
-                    update={"sha256": {one.path: trained_model.file_sha256(source)}}
+                    update={"sha256": {one.path: trained_model.compute_sha256(source)}}
                 )
             files.append(one)
         update = {
@@ -616,7 +616,10 @@ class TestChoice:
             expected,
             "keras" if expected == "model.keras" else "litert",
         )
-        assert (made.content, made.sha256) == (path.read_bytes(), trained_model.file_sha256(path))
+        assert (made.content, made.sha256) == (
+            path.read_bytes(),
+            trained_model.compute_sha256(path),
+        )
         assert caplog.messages[-1] == f"using {made.name} ({made.format}): {reason}"
         warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
         assert warned == (

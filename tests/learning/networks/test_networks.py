@@ -179,7 +179,7 @@ class TestOriginals:
         assert sum(v.numpy().size for v in network.non_trainable_weights) == not_trainable
 
     def test_all_of_them(self):
-        assert registry.network_names() == sorted(ORIGINALS)
+        assert registry.list_network_names() == sorted(ORIGINALS)
 
     @pytest.mark.parametrize("name", ORIGINALS)
     def test_names_do_not_depend_on_what_was_built_before(self, originals, name):
@@ -543,5 +543,5 @@ class TestRefusals:
         assert message.startswith("model.options: system_a cannot be built for 28x28 pixels: ")
 
     def test_names(self):
-        assert "system_a" in registry.network_names()
-        assert registry.network_names() == sorted(registry.network_names())
+        assert "system_a" in registry.list_network_names()
+        assert registry.list_network_names() == sorted(registry.list_network_names())

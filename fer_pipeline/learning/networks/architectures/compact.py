@@ -40,14 +40,14 @@ def build(
         (n, classes).
     """
     pixels = layers.Input((size, size, 1), name="pixels")
-    maps = _convolution(pixels, "stem", stem)
+    maps = _apply_convolution(pixels, "stem", stem)
     maps = layers.MaxPooling2D(2, name="stem_pool")(maps)
     maps = layers.BatchNormalization(name="stem_batch_norm")(maps)
     maps = layers.ReLU(name="stem_relu")(maps)
     for number, filters in enumerate(stages, start=1):
         if number > 1:
             maps = layers.MaxPooling2D(2, name=f"stage_{number}_pool")(maps)
-        maps = _stage(maps, f"stage_{number}", filters)
+        maps = _apply_stage(maps, f"stage_{number}", filters)
     # These few numbers cost nothing in float32, whatever precision the maps have.
     means = layers.GlobalAveragePooling2D(name="mean", dtype="float32")(maps)
     means = layers.Dropout(dropout, name="dropout", dtype="float32")(means)
@@ -55,17 +55,17 @@ def build(
     return keras.Model(pixels, logits, name="compact")
 
 
-def _stage(maps: Tensor, name: str, filters: int) -> Tensor:
-    maps = _convolution(maps, f"{name}_a", filters)
+def _apply_stage(maps: Tensor, name: str, filters: int) -> Tensor:
+    maps = _apply_convolution(maps, f"{name}_a", filters)
     maps = layers.BatchNormalization(name=f"{name}_a_batch_norm")(maps)
     maps = layers.ReLU(name=f"{name}_a_relu")(maps)
-    residual = _convolution(maps, f"{name}_b", filters)
+    residual = _apply_convolution(maps, f"{name}_b", filters)
     residual = layers.BatchNormalization(name=f"{name}_b_batch_norm")(residual)
     total = layers.Add(name=f"{name}_sum")([residual, maps])
     return layers.ReLU(name=f"{name}_b_relu")(total)
 
 
-def _convolution(maps: Tensor, name: str, filters: int) -> Tensor:
+def _apply_convolution(maps: Tensor, name: str, filters: int) -> Tensor:
     return layers.Conv2D(
         filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
     )(maps)

@@ -33,13 +33,13 @@ def build(size: int, classes: int) -> keras.Model:
         maps = layers.BatchNormalization(name=f"batch_norm_{number}")(maps)
         maps = layers.ReLU(name=f"relu_{number}")(maps)
     for number, filters in enumerate((16, 32, 64, 128), start=1):
-        maps = _module(maps, f"module_{number}", filters)
+        maps = _apply_residual_module(maps, f"module_{number}", filters)
     maps = layers.Conv2D(classes, 3, padding="same", name="class_maps")(maps)
     logits = layers.GlobalAveragePooling2D(name="logits")(maps)
     return keras.Model(pixels, logits, name="mini_xception")
 
 
-def _module(maps: Tensor, name: str, filters: int) -> Tensor:
+def _apply_residual_module(maps: Tensor, name: str, filters: int) -> Tensor:
     """Add two separable convolutions and a pooling to a 1x1 convolution; halve the maps' side."""
     # The original's 1x1 convolution has a stride of 2, whose gradient writes beyond its memory in
     # TensorFlow 2.21 with oneDNN. Dropping every second pixel first is the same function.
@@ -48,13 +48,13 @@ def _module(maps: Tensor, name: str, filters: int) -> Tensor:
     )
     shortcut = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_shortcut")(shortcut)
     shortcut = layers.BatchNormalization(name=f"{name}_shortcut_batch_norm")(shortcut)
-    maps = _separable(maps, f"{name}_a", filters)
+    maps = _apply_separable_convolution(maps, f"{name}_a", filters)
     maps = layers.ReLU(name=f"{name}_a_relu")(maps)
-    maps = _separable(maps, f"{name}_b", filters)
+    maps = _apply_separable_convolution(maps, f"{name}_b", filters)
     maps = layers.MaxPooling2D(3, strides=2, padding="same", name=f"{name}_pool")(maps)
     return layers.Add(name=f"{name}_sum")([maps, shortcut])
 
 
-def _separable(maps: Tensor, name: str, filters: int) -> Tensor:
+def _apply_separable_convolution(maps: Tensor, name: str, filters: int) -> Tensor:
     maps = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False, name=name)(maps)
     return layers.BatchNormalization(name=f"{name}_batch_norm")(maps)

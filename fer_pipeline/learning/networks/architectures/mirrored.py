@@ -55,7 +55,7 @@ def build(
     for number, filters in enumerate(stages, start=1):
         if number > 1:
             maps = layers.MaxPooling2D(2, name=f"stage_{number}_pool")(maps)
-        maps = _stage(maps, f"stage_{number}", filters, shortcuts)
+        maps = _apply_stage(maps, f"stage_{number}", filters, shortcuts)
     # These few numbers cost nothing in float32, whatever precision the maps have.
     means = layers.GlobalAveragePooling2D(name="mean", dtype="float32")(maps)
     # Mirroring an image swaps the two halves of the means, which leaves their mean unchanged.
@@ -66,16 +66,16 @@ def build(
     return keras.Model(pixels, logits, name="mirrored")
 
 
-def _stage(maps: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
-    maps = _convolution(maps, f"{name}_a", filters)
+def _apply_stage(maps: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
+    maps = _apply_convolution(maps, f"{name}_a", filters)
     maps = layers.ReLU(name=f"{name}_a_relu")(maps)
     for number in range(1, shortcuts + 1):
-        residual = _convolution(maps, f"{name}_b{number}", filters)
+        residual = _apply_convolution(maps, f"{name}_b{number}", filters)
         total = layers.Add(name=f"{name}_b{number}_sum")([residual, maps])
         maps = layers.ReLU(name=f"{name}_b{number}_relu")(total)
     return maps
 
 
-def _convolution(maps: Tensor, name: str, filters: int) -> Tensor:
+def _apply_convolution(maps: Tensor, name: str, filters: int) -> Tensor:
     maps = MirroredConv2D(filters, name=name)(maps)
     return MirroredBatchNormalization(name=f"{name}_batch_norm")(maps)

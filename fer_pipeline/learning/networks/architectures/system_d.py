@@ -25,7 +25,7 @@ def build(size: int, classes: int) -> keras.Model:
     """
     blocks: list[layers.Layer] = []
     for number, filters in enumerate((64, 128, 256, 512), start=1):
-        blocks += _block(number, filters)
+        blocks += _build_block(number, filters)
     head: list[layers.Layer] = []
     for number, (units, dropout) in enumerate(((512, 0.4), (256, 0.4), (128, 0.5)), start=1):
         head += [
@@ -44,7 +44,7 @@ def build(size: int, classes: int) -> keras.Model:
     )
 
 
-def _block(number: int, filters: int) -> list[layers.Layer]:
+def _build_block(number: int, filters: int) -> list[layers.Layer]:
     block: list[layers.Layer] = []
     for letter in "ab":
         is_first = (number, letter) == (1, "a")

@@ -33,31 +33,33 @@ def build(size: int, classes: int) -> keras.Model:
     maps = layers.ReLU(name="relu")(maps)
     maps = layers.MaxPooling2D(2, name="pool")(maps)
     for stage, (inner, outer) in enumerate(((64, 256), (128, 512)), start=1):
-        maps = _bottleneck(maps, f"stage_{stage}_projection", inner, outer, is_projection=True)
+        maps = _apply_bottleneck(
+            maps, f"stage_{stage}_projection", inner, outer, is_projection=True
+        )
         for number in (1, 2):
-            maps = _bottleneck(maps, f"stage_{stage}_identity_{number}", inner, outer)
+            maps = _apply_bottleneck(maps, f"stage_{stage}_identity_{number}", inner, outer)
     maps = layers.AveragePooling2D(2, name="average_pool")(maps)
     features = layers.Flatten(name="flatten")(maps)
     logits = layers.Dense(classes, kernel_initializer="he_normal", name="logits")(features)
     return keras.Model(pixels, logits, name="system_e")
 
 
-def _bottleneck(
+def _apply_bottleneck(
     maps: Tensor, name: str, inner: int, outer: int, *, is_projection: bool = False
 ) -> Tensor:
     """Add convolutions 1x1, 3x3 and 1x1 to a shortcut; a projection halves the maps' side."""
-    residual = _convolution(maps, f"{name}_a", inner, 1, is_pooled=is_projection)
+    residual = _apply_convolution(maps, f"{name}_a", inner, 1, is_pooled=is_projection)
     residual = layers.ReLU(name=f"{name}_a_relu")(residual)
-    residual = _convolution(residual, f"{name}_b", inner, 3)
+    residual = _apply_convolution(residual, f"{name}_b", inner, 3)
     residual = layers.ReLU(name=f"{name}_b_relu")(residual)
-    residual = _convolution(residual, f"{name}_c", outer, 1)
+    residual = _apply_convolution(residual, f"{name}_c", outer, 1)
     if is_projection:
-        maps = _convolution(maps, f"{name}_shortcut", outer, 1, is_pooled=True)
+        maps = _apply_convolution(maps, f"{name}_shortcut", outer, 1, is_pooled=True)
     total = layers.Add(name=f"{name}_sum")([residual, maps])
     return layers.ReLU(name=f"{name}_relu")(total)
 
 
-def _convolution(
+def _apply_convolution(
     maps: Tensor, name: str, filters: int, kernel: int, *, is_pooled: bool = False
 ) -> Tensor:
     maps = layers.Conv2D(
