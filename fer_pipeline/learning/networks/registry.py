@@ -50,8 +50,8 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
     """Build a network.
 
     Args:
-        name: One of `list_network_names`, or the dotted name of a custom network: of a module with a
-            function `build`, or of a function.
+        name: Name of one of the package's networks (see `list_network_names`), or the dotted name
+            of a custom network: of a module with a function `build`, or of a function.
         size: Side of the images, in pixels.
         classes: Number of emotions.
         options: Further arguments of the network's `build` function.

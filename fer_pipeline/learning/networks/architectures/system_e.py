@@ -27,44 +27,61 @@ def build(size: int, classes: int) -> keras.Model:
         (n, classes).
     """
     pixels = layers.Input((size, size, 1), name="pixels")
-    maps = layers.ZeroPadding2D(3, name="padding")(pixels)
-    maps = layers.Conv2D(64, 7, strides=2, kernel_initializer="he_normal", name="convolution")(maps)
-    maps = layers.BatchNormalization(name="batch_norm")(maps)
-    maps = layers.ReLU(name="relu")(maps)
-    maps = layers.MaxPooling2D(2, name="pool")(maps)
-    for stage, (inner, outer) in enumerate(((64, 256), (128, 512)), start=1):
-        maps = _apply_bottleneck(
-            maps, f"stage_{stage}_projection", inner, outer, is_projection=True
+    features = layers.ZeroPadding2D(3, name="padding")(pixels)
+    features = layers.Conv2D(64, 7, strides=2, kernel_initializer="he_normal", name="convolution")(
+        features
+    )
+    features = layers.BatchNormalization(name="batch_norm")(features)
+    features = layers.ReLU(name="relu")(features)
+    features = layers.MaxPooling2D(2, name="pool")(features)
+    for stage, filters in enumerate(((64, 256), (128, 512)), start=1):
+        features = _apply_bottleneck(
+            features, f"stage_{stage}_projection", *filters, downsample=True
         )
         for number in (1, 2):
-            maps = _apply_bottleneck(maps, f"stage_{stage}_identity_{number}", inner, outer)
-    maps = layers.AveragePooling2D(2, name="average_pool")(maps)
-    features = layers.Flatten(name="flatten")(maps)
+            features = _apply_bottleneck(features, f"stage_{stage}_identity_{number}", *filters)
+    features = layers.AveragePooling2D(2, name="average_pool")(features)
+    features = layers.Flatten(name="flatten")(features)
     logits = layers.Dense(classes, kernel_initializer="he_normal", name="logits")(features)
     return keras.Model(pixels, logits, name="system_e")
 
 
 def _apply_bottleneck(
-    maps: Tensor, name: str, inner: int, outer: int, *, is_projection: bool = False
+    features: Tensor,
+    name: str,
+    bottleneck_filters: int,
+    output_filters: int,
+    *,
+    downsample: bool = False,
 ) -> Tensor:
-    """Add convolutions 1x1, 3x3 and 1x1 to a shortcut; a projection halves the maps' side."""
-    residual = _apply_convolution(maps, f"{name}_a", inner, 1, is_pooled=is_projection)
+    """Apply a ResNet bottleneck block: 1x1, 3x3 and 1x1 convolutions plus a shortcut.
+
+    If `downsample` is set, the block halves height and width, and its shortcut is a 1x1
+    convolution.
+    """
+    residual = _apply_convolution(
+        features, f"{name}_a", bottleneck_filters, kernel_size=1, downsample=downsample
+    )
     residual = layers.ReLU(name=f"{name}_a_relu")(residual)
-    residual = _apply_convolution(residual, f"{name}_b", inner, 3)
+    residual = _apply_convolution(residual, f"{name}_b", bottleneck_filters, kernel_size=3)
     residual = layers.ReLU(name=f"{name}_b_relu")(residual)
-    residual = _apply_convolution(residual, f"{name}_c", outer, 1)
-    if is_projection:
-        maps = _apply_convolution(maps, f"{name}_shortcut", outer, 1, is_pooled=True)
-    total = layers.Add(name=f"{name}_sum")([residual, maps])
+    residual = _apply_convolution(residual, f"{name}_c", output_filters, kernel_size=1)
+    shortcut = features
+    if downsample:
+        shortcut = _apply_convolution(
+            features, f"{name}_shortcut", output_filters, kernel_size=1, downsample=True
+        )
+    total = layers.Add(name=f"{name}_sum")([residual, shortcut])
     return layers.ReLU(name=f"{name}_relu")(total)
 
 
 def _apply_convolution(
-    maps: Tensor, name: str, filters: int, kernel: int, *, is_pooled: bool = False
+    features: Tensor, name: str, filters: int, *, kernel_size: int, downsample: bool = False
 ) -> Tensor:
-    maps = layers.Conv2D(
-        filters, kernel, padding="same", kernel_initializer="he_normal", name=name
-    )(maps)
-    if is_pooled:
-        maps = layers.MaxPooling2D(2, name=f"{name}_pool")(maps)
-    return layers.BatchNormalization(name=f"{name}_batch_norm")(maps)
+    """Apply a convolution, max-pooling 2x2 if `downsample` is set, and batch normalisation."""
+    features = layers.Conv2D(
+        filters, kernel_size, padding="same", kernel_initializer="he_normal", name=name
+    )(features)
+    if downsample:
+        features = layers.MaxPooling2D(2, name=f"{name}_pool")(features)
+    return layers.BatchNormalization(name=f"{name}_batch_norm")(features)
