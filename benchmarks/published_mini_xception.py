@@ -46,9 +46,9 @@ def main(output: str, *, overwrite: bool) -> None:
     folder = Path(output)
     output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
     output_folder.ensure_writable()
-    with output_folder.writing():
+    with output_folder.lock_for_writing():
         _write_run(weights, folder)
-        output_folder.delete_stale_files(keep=())
+        output_folder.delete_unlisted_files(keep=())
     print(folder)
 
 

@@ -34,14 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     # Everything after the name of the job is the job's, --help included.
     arguments = _make_parser().parse_args(argv)
     if arguments.job == JOBS_PATH:
-        print(jobs_folder())
+        print(get_jobs_folder())
         return 0
     os.environ.update(local_environment(os.environ))
     job = importlib.import_module(f"{jobs.__name__}.{arguments.job}")
     return job.main(arguments.options, program=PROGRAM)
 
 
-def jobs_folder() -> Path:
+def get_jobs_folder() -> Path:
     """Return the folder of the job files, each of which `spark-submit` can run."""
     return Path(jobs.__path__[0])
 

@@ -36,7 +36,7 @@ def load_config(
             nearest key for each unknown one, and the new name of each renamed key.
         StorageError: The file cannot be read.
     """
-    tree = read_tree(parse_path(path)) if path is not None else {}
+    tree = read_yaml_mapping(parse_path(path)) if path is not None else {}
     file_problems = _pop_renamed_keys(tree)
     set_problems: list[str] = []
     for override in overrides:
@@ -69,13 +69,13 @@ def load_stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         RunError: The run was written by an older version, with other keys.
         StorageError: The file cannot be read.
     """
-    if any(True for _ in pop_renamed_keys(read_tree(path))):
+    if any(True for _ in pop_renamed_keys(read_yaml_mapping(path))):
         remedy = UPGRADE_RUN.format(folder=path.parent)
         raise RunError(f"{path}: has keys of an older version of fer_pipeline; {remedy}")
     return load_config(path, overrides)
 
 
-def read_tree(path: Path) -> dict[str, Any]:
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Read the nested mappings of a YAML file, without validating them.
 
     Raises:

@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 class OutputFolder:
     """The folder of one output: readers see the output whole or not at all.
 
-    The sequence of a job, with `retract` if it writes files with fixed names::
+    The sequence of a job, with `delete_commit_file` if it writes files with fixed names::
 
         output = OutputFolder(path, EVALUATION, overwrite=overwrite)
         output.ensure_writable()
         ...  # the work
-        with output.writing():
-            output.retract()
+        with output.lock_for_writing():
+            output.delete_commit_file()
             ...  # the files
             output.commit(document, config.write)
 
@@ -110,7 +110,7 @@ class OutputFolder:
         storage.touch(self.path / IN_PROGRESS_FILE)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def lock_for_writing(self) -> Iterator[None]:
         """Keep other jobs from writing here, from a job's first write to its end.
 
         A process that is killed releases its lock. On a filesystem without locks two jobs may
@@ -151,10 +151,10 @@ class OutputFolder:
         except BaseException:
             # A commit that fails may still have reached the disk: then its files must stay.
             if self.kind.data_folders and not self._is_committing:
-                self.delete_stale_files(self.kind.list_data_files(self.path))
+                self.delete_unlisted_files(self.kind.list_data_files(self.path))
             raise
 
-    def retract(self) -> None:
+    def delete_commit_file(self) -> None:
         """Delete the commit file and the configuration of the output that is being replaced.
 
         From here on the old output is gone. Without its commit file, its configuration would look
@@ -190,7 +190,7 @@ class OutputFolder:
         write_config(self.path / CONFIG_FILE)
         for name in obsolete_files:
             storage.remove(self.path / name)
-        self.delete_stale_files(data_files)
+        self.delete_unlisted_files(data_files)
 
     def require_files_visible(self, data_files: Iterable[str]) -> None:
         """Check, before a commit file names them, that the driver sees the files of the tasks.
@@ -208,7 +208,7 @@ class OutputFolder:
                 " cluster the output must be a folder that all machines share"
             )
 
-    def delete_stale_files(self, keep: Iterable[str]) -> None:
+    def delete_unlisted_files(self, keep: Iterable[str]) -> None:
         """Delete data files of older or interrupted jobs, and then the in-progress file.
 
         Args:
@@ -234,7 +234,7 @@ class OutputFolder:
                 storage.remove(path)
         storage.remove(self.path / IN_PROGRESS_FILE)
 
-    def delete_outdated(self) -> None:
+    def delete_outdated_output(self) -> None:
         """Delete an output that no longer fits the model it was made of; other files stay.
 
         Never raises: the new model is already published, so a failed deletion is only logged as a
@@ -270,6 +270,6 @@ class OutputFolder:
             storage.remove(path)
         for path in folders:
             storage.remove_folder(path)
-        self.delete_stale_files(keep=())
+        self.delete_unlisted_files(keep=())
         if not any(self.path.iterdir()):
             storage.remove_folder(self.path)

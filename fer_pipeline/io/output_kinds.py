@@ -61,7 +61,7 @@ class OutputKind:
     data_prefix: str = ""
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
-    def unique_name(self, number: int) -> str:
+    def make_unique_name(self, number: int) -> str:
         """Return a name that no other data file has; names sort by their numbers.
 
         Args:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fer_pipeline import __version__
 
 
-def package_versions(*packages: str) -> dict[str, str]:
+def collect_package_versions(*packages: str) -> dict[str, str]:
     """Return the versions of this package, of Python and of the named packages.
 
     Args:
@@ -25,6 +25,6 @@ def package_versions(*packages: str) -> dict[str, str]:
     return versions
 
 
-def utc_timestamp() -> str:
+def format_current_time() -> str:
     """Return the current time in UTC, in ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

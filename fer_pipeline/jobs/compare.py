@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.pipelines.compare import compare, summary
+    from fer_pipeline.pipelines.compare import compare, format_report
 
     overrides = ["inference.flip_tta=true"] if arguments.flip_tta else []
     comparison = compare(
@@ -60,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> str:
         load_config(arguments.config, [*arguments.set, *overrides]),
         overwrite=arguments.overwrite,
     )
-    return summary(comparison, arguments.output)
+    return format_report(comparison, arguments.output)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.pipelines.evaluate import EvaluationRequest, evaluate, summary
+    from fer_pipeline.pipelines.evaluate import EvaluationRequest, evaluate, format_report
 
     evaluation = evaluate(
         EvaluationRequest(
@@ -91,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> str:
             image=arguments.image,
         )
     )
-    return summary(evaluation, arguments.output)
+    return format_report(evaluation, arguments.output)
 
 
 if __name__ == "__main__":

@@ -45,17 +45,22 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
-    from fer_pipeline.pipelines.export import default_formats, export, resolve_export_path, summary
+    from fer_pipeline.pipelines.export import (
+        export,
+        format_report,
+        list_default_formats,
+        resolve_export_path,
+    )
 
     export_manifest = export(
         arguments.model,
         arguments.output,
-        arguments.format or default_formats(arguments.dataset),
+        arguments.format or list_default_formats(arguments.dataset),
         load_config(arguments.config, arguments.set),
         dataset=arguments.dataset,
         overwrite=arguments.overwrite,
     )
-    return summary(export_manifest, resolve_export_path(arguments.model, arguments.output))
+    return format_report(export_manifest, resolve_export_path(arguments.model, arguments.output))
 
 
 if __name__ == "__main__":

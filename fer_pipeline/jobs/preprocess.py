@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs neither Spark nor TensorFlow.
-    from fer_pipeline.pipelines.preprocess import preprocess, summary
+    from fer_pipeline.pipelines.preprocess import format_report, preprocess
     from fer_pipeline.spark.session import spark_session
 
     config = load_config(arguments.config, arguments.set)
@@ -37,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> str:
         manifest = preprocess(
             spark, arguments.input, arguments.output, config, overwrite=arguments.overwrite
         )
-    return summary(manifest, arguments.output)
+    return format_report(manifest, arguments.output)
 
 
 if __name__ == "__main__":

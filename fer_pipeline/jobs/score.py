@@ -72,7 +72,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs neither Spark nor TensorFlow.
-    from fer_pipeline.pipelines.score import score, summary
+    from fer_pipeline.pipelines.score import format_report, score
     from fer_pipeline.spark.session import spark_session
 
     config = _load_config(arguments)
@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> str:
             config,
             overwrite=arguments.overwrite,
         )
-    return summary(scores, arguments.output)
+    return format_report(scores, arguments.output)
 
 
 if __name__ == "__main__":

@@ -47,18 +47,18 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 def _run(arguments: argparse.Namespace) -> str:
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.run_config import load_run_config
-    from fer_pipeline.pipelines.train import summary, train
+    from fer_pipeline.pipelines.train import format_report, train
 
     dataset, output = arguments.dataset, arguments.output
     config = load_run_config(output, arguments.config, arguments.set, resume=arguments.resume)
     existing = {"overwrite": arguments.overwrite, "resume": arguments.resume}
     if arguments.workers is None:
-        return summary(train(dataset, output, config, **existing), output)
+        return format_report(train(dataset, output, config, **existing), output)
     from fer_pipeline.pipelines.train_distributed import WorkerPool, train_distributed
     from fer_pipeline.spark.session import spark_session
 
     workers = WorkerPool(spark_session("train", barrier=True), arguments.workers)
-    return summary(train_distributed(dataset, output, config, workers, **existing), output)
+    return format_report(train_distributed(dataset, output, config, workers, **existing), output)
 
 
 if __name__ == "__main__":

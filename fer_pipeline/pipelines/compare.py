@@ -118,8 +118,8 @@ def compare(
     ]
     in_training = predict_split.find_copies_in_training(stored, split, predictions[0].rows)
     result = _measure(predictions, in_training, stored.classes, config)
-    with output_folder.writing():
-        output_folder.retract()
+    with output_folder.lock_for_writing():
+        output_folder.delete_commit_file()
         title = f"accuracy against cost on the {split} split of {stored.name}"
         plot_file = output_folder.path / ComparisonFile.ACCURACY_COST
         comparison_plots.draw_accuracy_cost(result, title, plot_file)
@@ -250,11 +250,11 @@ def _describe_dataset(dataset: StoredDataset, split: Split) -> dict[str, Any]:
             "size": dataset.image_size,
         },
         "split": str(split),
-        "versions": versions.package_versions(*_PACKAGES),
+        "versions": versions.collect_package_versions(*_PACKAGES),
     }
 
 
-def summary(result: Comparison, output: str | Path) -> str:
+def format_report(result: Comparison, output: str | Path) -> str:
     """Return the job's text for the terminal: costs, accuracies, and which models differ."""
     folder = parse_path(output)
     sections = [

@@ -81,18 +81,18 @@ class Evaluation:
 
     Attributes:
         metrics: All metrics.
-        copies: Accuracy with and without the images that have an exact copy in training; None for
+        overlap: Accuracy with and without the images that have an exact copy in training; None for
             the train split, and if the dataset has no train split.
     """
 
     metrics: Metrics
-    copies: OverlapReport | None
+    overlap: OverlapReport | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain objects for JSON; undefined numbers are None, never NaN."""
         return {
             **self.metrics.to_dict(),
-            "copies_in_training": self.copies and self.copies.to_dict(),
+            "copies_in_training": self.overlap and self.overlap.to_dict(),
         }
 
 
@@ -140,7 +140,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
         evaluation = _measure(inputs.dataset, predictions, request.config.seed)
     except ValueError as error:
         raise RunError(f"{inputs.model.folder}: its model cannot be evaluated: {error}") from error
-    with output_folder.writing():
+    with output_folder.lock_for_writing():
         _write_predictions(output_folder, predictions, inputs.dataset.classes)
         _write_plots(output_folder.path, request, inputs, predictions, evaluation.metrics)
         document = {**_describe_inputs(inputs, request), **evaluation.to_dict()}
@@ -227,7 +227,7 @@ def _write_predictions(
     )
     with storage.atomic_write(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        output_folder.retract()
+        output_folder.delete_commit_file()
 
 
 def _write_plots(
@@ -280,19 +280,19 @@ def _describe_inputs(inputs: _Inputs, request: EvaluationRequest) -> dict[str, A
         "split": str(request.split),
         "flip_tta": request.config.inference.flip_tta,
         "backend": inputs.backend.to_dict(),
-        "versions": versions.package_versions(*_PACKAGES),
+        "versions": versions.collect_package_versions(*_PACKAGES),
     }
 
 
-def summary(evaluation: Evaluation, output: str | Path) -> str:
+def format_report(evaluation: Evaluation, output: str | Path) -> str:
     """Return the job's text for the terminal: the tables, and the files that were written."""
     folder = parse_path(output)
-    metrics, copies = evaluation.metrics, evaluation.copies
+    metrics, overlap = evaluation.metrics, evaluation.overlap
     files = [folder / name for name in OUTPUT_FILES]
     sections = [
         tables.format_class_table(metrics),
         tables.format_overall_metrics(metrics),
-        *([tables.format_overlap_table(copies)] if copies else []),
+        *([tables.format_overlap_table(overlap)] if overlap else []),
         tables.format_coverage_table(metrics),
         tables.format_confusion_table(metrics),
         tables.format_confused_pairs(metrics),

@@ -35,7 +35,7 @@ _PACKAGES = (
 )
 
 
-def default_formats(dataset: str | Path | None) -> list[str]:
+def list_default_formats(dataset: str | Path | None) -> list[str]:
     """Return the formats to export by default: all, and `litert_int8` only with a dataset."""
     return [name for name in EXPORT_FILES if name != LITERT_INT8 or dataset is not None]
 
@@ -147,15 +147,15 @@ def _make_manifest(
         rounding=rounding,
         images=len(reference.images),
         exports=exports,
-        versions=versions.package_versions(*_PACKAGES),
+        versions=versions.collect_package_versions(*_PACKAGES),
     )
 
 
 def _publish(
     manifest: ExportManifest, scratch: Path, output_folder: OutputFolder, config: Config
 ) -> None:
-    with output_folder.writing():
-        output_folder.retract()
+    with output_folder.lock_for_writing():
+        output_folder.delete_commit_file()
         for name in EXPORT_FILES.values():
             _delete(output_folder.path / name)
         for exported in manifest.exports:
@@ -191,7 +191,7 @@ def _copy(source: Path, target: Path) -> None:
         raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def summary(manifest: ExportManifest, folder: Path) -> str:
+def format_report(manifest: ExportManifest, folder: Path) -> str:
     """Return the job's text for the terminal: files, sizes, differences and speeds."""
     lines = [
         _format_exports(manifest.exports, folder),

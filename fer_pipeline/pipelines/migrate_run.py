@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fer_pipeline.config import Config
-from fer_pipeline.config.loader import read_tree
+from fer_pipeline.config.loader import read_yaml_mapping
 from fer_pipeline.config.renamed_keys import RENAMED_KEYS, RENAMED_VALUES, pop_renamed_keys
 from fer_pipeline.errors import FerError, RunError
 from fer_pipeline.io import storage
@@ -109,7 +109,7 @@ def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _migrate_config_file(path: Path) -> bool:
-    tree = read_tree(path)
+    tree = read_yaml_mapping(path)
     if not list(pop_renamed_keys(copy.deepcopy(tree))):
         return False
     Config.model_validate(_migrate_stored_config(path, tree)).write(path)

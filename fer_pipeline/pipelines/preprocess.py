@@ -100,7 +100,7 @@ def preprocess(
         write_options = _write_options(
             output_folder.path, thresholds, counts, normalization, options.votes, config
         )
-        with output_folder.writing():
+        with output_folder.lock_for_writing():
             written = write_splits(store, write_options)
             quarantine = write_quarantine(
                 store, output_folder.path, counts.offsets, counts.quarantined.total()
@@ -226,7 +226,7 @@ def _manifest(
     classes = config.class_names
     _check_written(counts, written, classes)
     return Manifest(
-        created=versions.utc_timestamp(),
+        created=versions.format_current_time(),
         image=manifest.ImageInfo(
             size=config.image.size,
             dtype=config.image.dtype,
@@ -247,7 +247,7 @@ def _manifest(
         quarantine=quarantine,
         sources=counts.sources,
         checksum=format_checksum(sum(of_split.checksum for of_split in written.values())),
-        versions=versions.package_versions(*_PACKAGES),
+        versions=versions.collect_package_versions(*_PACKAGES),
         config=config.to_dict(),
     )
 
@@ -279,7 +279,7 @@ def _labels(config: Config) -> manifest.LabelInfo:
     return manifest.LabelInfo(votes=name, target=config.labels.target)
 
 
-def summary(published: Manifest, output: str) -> str:
+def format_report(published: Manifest, output: str) -> str:
     """Return the outcome of the job for a terminal: record counts, and rows per split and class.
 
     Args:

@@ -83,7 +83,7 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
 def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     """Write the files of a run that has ended, `model.json` last.
 
-    A finished run in the same folder is whole until `retract`. A process that is killed after that
+    A finished run in the same folder is whole until `delete_commit_file`. A process that is killed after that
     leaves a checkpoint, from which the run is resumed and published again.
 
     Args:
@@ -101,8 +101,8 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     folder = run.folder
     _remove_unused_logs(run)
     output_folder = OutputFolder(folder, RUN)
-    output_folder.retract()
-    OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated()
+    output_folder.delete_commit_file()
+    OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated_output()
     _draw_curves(run, checkpointer)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save_model(final.model, folder / RunFile.MODEL)
@@ -153,7 +153,7 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
         seed=config.seed,
         workers=run.worker.world_size,
         sha256=trained_model.compute_sha256(run.folder / RunFile.MODEL),
-        versions=versions.package_versions(*_PACKAGES),
+        versions=versions.collect_package_versions(*_PACKAGES),
     )
 
 

@@ -88,7 +88,7 @@ def score(
     output_folder.ensure_writable()
     scorer = _load_scorer(spark, model, config.inference)
     outcomes = _list_outcomes(scorer.model, config.inference)
-    with output_folder.writing():
+    with output_folder.lock_for_writing():
         totals, expected_images = _predict(spark, inputs, output_folder.path, config, scorer)
         files = [ScoreFile.model_validate(file) for file in totals.files]
         _check_totals(totals, files, expected_images)
@@ -194,12 +194,12 @@ def _make_manifest(
         backend=scorer.backend.to_dict(),
         flip_tta=inference.flip_tta,
         min_confidence=inference.min_confidence,
-        versions=versions.package_versions(*_PACKAGES),
-        created=versions.utc_timestamp(),
+        versions=versions.collect_package_versions(*_PACKAGES),
+        created=versions.format_current_time(),
     )
 
 
-def summary(scores: ScoreManifest, output: str) -> str:
+def format_report(scores: ScoreManifest, output: str) -> str:
     """Return the job's text for the terminal: images by emotion, and those without one."""
     counts = [[name, f"{count:,}"] for name, count in scores.emotions.items()]
     unscored = scores.images - scores.scored

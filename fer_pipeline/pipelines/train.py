@@ -77,13 +77,13 @@ def train(
     if prepared is None:
         return trained_model.read_model_info(parse_path(output))
     run = TrainingRun.build(prepared.dataset, prepared.folder, prepared.config, prepared.checkpoint)
-    with with_resume_hint(), prepared.writing():
+    with add_resume_hint(), prepared.lock_for_writing():
         run_training(run, prepared.checkpoint, is_resumed=resume)
     return trained_model.read_model_info(prepared.folder)
 
 
 @contextlib.contextmanager
-def with_resume_hint() -> Iterator[None]:
+def add_resume_hint() -> Iterator[None]:
     """Add to an interrupt within the block how the training can be continued."""
     try:
         yield
@@ -110,9 +110,9 @@ class PreparedRun:
     overwrite: bool
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Keep other jobs from writing to the folder; see `OutputFolder.writing`."""
-        with OutputFolder(self.folder, RUN, overwrite=self.overwrite).writing():
+    def lock_for_writing(self) -> Iterator[None]:
+        """Keep other jobs from writing to the folder; see `OutputFolder.lock_for_writing`."""
+        with OutputFolder(self.folder, RUN, overwrite=self.overwrite).lock_for_writing():
             if not self.checkpoint:
                 # Nothing of an unfinished run that is replaced can be resumed from here on.
                 for name in (RunFile.CHECKPOINT, RunFile.UNFINISHED_HISTORY):
@@ -270,7 +270,7 @@ def _open_mlflow(
         raise
 
 
-def summary(info: ModelInfo, output: str) -> str:
+def format_report(info: ModelInfo, output: str) -> str:
     """Return the job's text for the terminal: the history, the best round, and the model's file."""
     folder = parse_path(output)
     rounds = history.read_history(folder / RunFile.HISTORY)

@@ -29,10 +29,10 @@ from fer_pipeline.learning.training.split_loaders import open_train_loader
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import (
     PreparedRun,
+    add_resume_hint,
     is_finished,
     prepare_run,
     run_training,
-    with_resume_hint,
 )
 from fer_pipeline.spark import barrier
 from fer_pipeline.spark.barrier import BarrierTask
@@ -97,7 +97,7 @@ def train_distributed(
     folder = parse_path(output)
     if prepared is None:
         return trained_model.read_model_info(folder)
-    with with_resume_hint(), workers.session as session, prepared.writing():
+    with add_resume_hint(), workers.session as session, prepared.lock_for_writing():
         _run_workers(session, workers.count, prepared, is_resumed=resume)
     if not is_finished(folder):
         raise StorageError(

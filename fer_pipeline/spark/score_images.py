@@ -239,7 +239,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
     """Writes the scores of one task; without an image it writes no file."""
 
     def __init__(self, folder: Path, options: ScoringOptions) -> None:
-        self._path = folder / SCORES.unique_name(task_id())
+        self._path = folder / SCORES.make_unique_name(task_id())
         self._options = options
         self._columns = arrow_schema(schema.score_columns(options.classes))
         self._open_files = contextlib.ExitStack()

@@ -121,7 +121,7 @@ def _write_partition(
         writer = _SplitFileWriter(partition, options, split, rows, copies[rows])
         writer.shuffle(np.random.default_rng([options.seed, number]))
         # Readers take the files in the order of their names: for a seed it is always the same.
-        path = f"{split_folder(split)}/{DATASET.unique_name(number)}"
+        path = f"{split_folder(split)}/{DATASET.make_unique_name(number)}"
         with error_context(f"writing {path}"):
             size = writer.write(options.folder / path)
         yield {

@@ -74,7 +74,7 @@ def _select_quarantined(partition: DecidedPartition, offsets: BlockOffsets) -> p
 def _write_file(batches: Batches, folder: Path) -> pa.RecordBatch:
     rows = pa.Table.from_batches(list(batches), _COLUMNS)
     rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-    path = f"{QUARANTINE_FOLDER}/{DATASET.unique_name(task_id())}"
+    path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(task_id())}"
     with error_context(f"writing {path}"), create_data_file(folder / path) as sink:
         pq.write_table(rows, sink)
     return pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

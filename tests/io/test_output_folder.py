@@ -169,7 +169,7 @@ class TestDeleteStaleFiles:
             f"quarantine/part-00001-{OTHER_ID}.parquet",
         ]
         create_files(tmp_path, ["manifest.json", "config.yaml", *keep, *LEFTOVERS[DATASET.name]])
-        OutputFolder(tmp_path, DATASET).delete_stale_files(keep)
+        OutputFolder(tmp_path, DATASET).delete_unlisted_files(keep)
         assert list_files(tmp_path) == sorted(["manifest.json", "config.yaml", *keep])
         # Folders that are empty now are gone.
         folders = sorted(p.name for p in tmp_path.iterdir() if p.is_dir())
@@ -178,16 +178,16 @@ class TestDeleteStaleFiles:
     def test_the_scores_are_kept(self, tmp_path):
         keep = [f"scores-00001-{OTHER_ID}.parquet"]
         create_files(tmp_path, ["scores.json", "config.yaml", *keep, *LEFTOVERS[SCORES.name]])
-        OutputFolder(tmp_path, SCORES).delete_stale_files(keep)
+        OutputFolder(tmp_path, SCORES).delete_unlisted_files(keep)
         assert list_files(tmp_path) == sorted(["scores.json", "config.yaml", *keep])
 
     @KINDS
     def test_a_missing_folder_and_a_second_call_are_allowed(self, tmp_path, kind):
-        OutputFolder(tmp_path / "none", kind).delete_stale_files([])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
+        OutputFolder(tmp_path / "none", kind).delete_unlisted_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
         create_files(tmp_path, [kind.commit_file, *LEFTOVERS[kind.name]])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
         assert list_files(tmp_path) == [kind.commit_file]
 
     @KINDS
@@ -211,7 +211,7 @@ class TestDeleteStaleFiles:
         ]
         foreign = [folder + name for folder in folders for name in names]
         create_files(tmp_path, [kind.commit_file, *foreign, *LEFTOVERS[kind.name]])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
         assert list_files(tmp_path) == sorted([kind.commit_file, *foreign])
 
     @KINDS
@@ -221,13 +221,13 @@ class TestDeleteStaleFiles:
     def test_hidden_files_with_similar_names_are_never_deleted(self, tmp_path, kind, name):
         """Temporary files are called .STEM-, eight characters, and the suffix of the final file."""
         create_files(tmp_path, [kind.commit_file, name])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
         assert list_files(tmp_path) == sorted([kind.commit_file, name])
 
     @KINDS
     def test_a_hidden_folder_is_not_a_temporary_file(self, tmp_path, kind):
         create_files(tmp_path, [kind.commit_file, ".config-d/a.yaml"])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
         assert list_files(tmp_path) == sorted([kind.commit_file, ".config-d/a.yaml"])
 
     @KINDS
@@ -235,7 +235,7 @@ class TestDeleteStaleFiles:
         folder = "split=train/" if kind is DATASET else ""
         foreign = f"{folder}part-00000-{ID}-c000.snappy.parquet"
         create_files(tmp_path, [kind.commit_file, foreign])
-        OutputFolder(tmp_path, kind).delete_stale_files([])
+        OutputFolder(tmp_path, kind).delete_unlisted_files([])
         assert list_files(tmp_path) == sorted([kind.commit_file, foreign])
 
 
@@ -250,18 +250,18 @@ class TestDeleteOutdated:
         return folder
 
     def test_all_files_and_the_folder_are_deleted(self, export_dir):
-        OutputFolder(export_dir, EXPORT).delete_outdated()
+        OutputFolder(export_dir, EXPORT).delete_outdated_output()
         assert not export_dir.exists()
 
     def test_an_unfinished_export_is_deleted_too(self, tmp_path):
         unfinished = [IN_PROGRESS_FILE, ".export-a1b2c3_d.json"]
         create_files(tmp_path / "export", [*self.EXPORT_FILES, *unfinished])
-        OutputFolder(tmp_path / "export", EXPORT).delete_outdated()
+        OutputFolder(tmp_path / "export", EXPORT).delete_outdated_output()
         assert not (tmp_path / "export").exists()
 
     def test_foreign_files_stay(self, export_dir):
         create_files(export_dir, ["notes.txt", "more/notes.txt"])
-        OutputFolder(export_dir, EXPORT).delete_outdated()
+        OutputFolder(export_dir, EXPORT).delete_outdated_output()
         assert list_files(export_dir) == ["more/notes.txt", "notes.txt"]
 
     @pytest.mark.parametrize("document", [None, "{}", "export", '{"format": "my export"}'])
@@ -270,11 +270,11 @@ class TestDeleteOutdated:
         if document is not None:
             (tmp_path / EXPORT.commit_file).write_text(document)
         before = list_files(tmp_path)
-        OutputFolder(tmp_path, EXPORT).delete_outdated()
+        OutputFolder(tmp_path, EXPORT).delete_outdated_output()
         assert list_files(tmp_path) == before
 
     def test_a_missing_folder_is_allowed(self, tmp_path):
-        OutputFolder(tmp_path / "none", EXPORT).delete_outdated()
+        OutputFolder(tmp_path / "none", EXPORT).delete_outdated_output()
         assert not (tmp_path / "none").exists()
 
     @pytest.mark.parametrize("name", [".", "export.json", "model.tflite", "saved_model"])
@@ -282,7 +282,7 @@ class TestDeleteOutdated:
         target = (export_dir / name).rename(tmp_path / "target")
         (export_dir / name).symlink_to(target)
         before = list_files(export_dir), list_files(tmp_path)
-        OutputFolder(export_dir, EXPORT).delete_outdated()
+        OutputFolder(export_dir, EXPORT).delete_outdated_output()
         assert (export_dir / name).is_symlink()
         assert (list_files(export_dir), list_files(tmp_path)) == before
         (message,) = caplog.messages
@@ -299,7 +299,7 @@ class TestDeleteOutdated:
         else:
             (export_dir / name).mkdir()
         before = list_files(export_dir)
-        OutputFolder(export_dir, EXPORT).delete_outdated()
+        OutputFolder(export_dir, EXPORT).delete_outdated_output()
         assert list_files(export_dir) == before
         (message,) = caplog.messages
         assert message.endswith(
@@ -311,7 +311,7 @@ class TestDeleteOutdated:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "unlink", refuse_to_unlink)
-        OutputFolder(export_dir, EXPORT).delete_outdated()
+        OutputFolder(export_dir, EXPORT).delete_outdated_output()
         (message,) = caplog.messages
         assert message.startswith(f"{export_dir}: an export of another model cannot be deleted: ")
         assert "Permission denied" in message
@@ -319,18 +319,18 @@ class TestDeleteOutdated:
     def test_a_commit_file_that_is_not_text_is_left_alone(self, export_dir, caplog):
         (export_dir / EXPORT.commit_file).write_bytes(b"\xff")
         before = list_files(export_dir)
-        OutputFolder(export_dir, EXPORT).delete_outdated()
+        OutputFolder(export_dir, EXPORT).delete_outdated_output()
         assert list_files(export_dir) == before
         assert "cannot be read" in caplog.messages[0]
 
     def test_a_file_in_place_of_the_folder_stays(self, tmp_path):
         (tmp_path / "export").write_text("mine")
-        OutputFolder(tmp_path / "export", EXPORT).delete_outdated()
+        OutputFolder(tmp_path / "export", EXPORT).delete_outdated_output()
         assert (tmp_path / "export").read_text() == "mine"
 
 
 def start_writing(folder: Path) -> contextlib.AbstractContextManager[None]:
-    return OutputFolder(folder, DATASET).writing()
+    return OutputFolder(folder, DATASET).lock_for_writing()
 
 
 class TestWriting:
@@ -353,7 +353,7 @@ class TestWriting:
     def test_no_folder_is_left_if_nothing_was_written(self, tmp_path):
         folder = tmp_path / "out"
         with start_writing(folder):
-            OutputFolder(folder, DATASET).delete_stale_files(keep=())
+            OutputFolder(folder, DATASET).delete_unlisted_files(keep=())
         assert not folder.exists()
 
     def test_an_output_that_was_published_in_the_meantime_is_kept(self, tmp_path):
@@ -363,7 +363,7 @@ class TestWriting:
         with error, start_writing(tmp_path):
             pytest.fail("it was replaced")
         assert list_files(tmp_path) == [DATASET.commit_file]
-        with OutputFolder(tmp_path, DATASET, overwrite=True).writing():
+        with OutputFolder(tmp_path, DATASET, overwrite=True).lock_for_writing():
             pass
 
     def test_a_killed_process_releases_the_folder(self, tmp_path):
@@ -372,7 +372,7 @@ class TestWriting:
             "from pathlib import Path\n"
             "from fer_pipeline.data.dataset_files import DATASET\n"
             "from fer_pipeline.io.output_folder import OutputFolder\n"
-            "with OutputFolder(Path(sys.argv[1]), DATASET).writing():\n"
+            "with OutputFolder(Path(sys.argv[1]), DATASET).lock_for_writing():\n"
             "    print('started', flush=True)\n"
             "    time.sleep(60)\n"
         )
@@ -415,7 +415,7 @@ class TestWriting:
         (tmp_path / kind.commit_file).write_text(commit_document(kind, [published]))
 
         def fail() -> None:
-            with OutputFolder(tmp_path, kind, overwrite=True).writing():
+            with OutputFolder(tmp_path, kind, overwrite=True).lock_for_writing():
                 create_files(tmp_path, [new])
                 raise ZeroDivisionError
 
@@ -430,7 +430,7 @@ class TestWriting:
         (tmp_path / DATASET.commit_file).write_text(json.dumps(document))
 
         def fail() -> None:
-            with OutputFolder(tmp_path, DATASET, overwrite=True).writing():
+            with OutputFolder(tmp_path, DATASET, overwrite=True).lock_for_writing():
                 create_files(tmp_path, [new])
                 raise ZeroDivisionError
 
@@ -443,7 +443,7 @@ class TestWriting:
     )
     def test_a_failure_keeps_files_with_fixed_names(self, tmp_path, kind):
         def fail() -> None:
-            with OutputFolder(tmp_path, kind).writing():
+            with OutputFolder(tmp_path, kind).lock_for_writing():
                 create_files(tmp_path, kind.files)
                 raise ZeroDivisionError
 
@@ -469,7 +469,7 @@ class TestCommit:
             assert (tmp_path / kind.commit_file).read_text() == document
             path.write_text("new")
 
-        with output_folder.writing():
+        with output_folder.lock_for_writing():
             create_files(tmp_path, [new])
             output_folder.commit(document, write_config, data_files=[new])
         assert list_files(tmp_path) == sorted([kind.commit_file, CONFIG_FILE, new])
@@ -491,7 +491,7 @@ class TestCommit:
 
         def fail() -> None:
             output_folder = OutputFolder(tmp_path, kind, overwrite=True)
-            with output_folder.writing():
+            with output_folder.lock_for_writing():
                 create_files(tmp_path, [new])
                 document = commit_document(kind, [new])
                 output_folder.commit(document, fail_to_write, data_files=[new])
@@ -502,7 +502,7 @@ class TestCommit:
 
     def test_obsolete_files_are_deleted(self, tmp_path):
         output_folder = OutputFolder(tmp_path, RUN)
-        with output_folder.writing():
+        with output_folder.lock_for_writing():
             create_files(tmp_path, ["unfinished.yaml", "checkpoint.npz", "history.csv"])
             output_folder.commit("{}", Path.touch, obsolete_files=["unfinished.yaml", "none"])
         kept = ["checkpoint.npz", CONFIG_FILE, "history.csv", RUN.commit_file]
@@ -512,11 +512,11 @@ class TestCommit:
 class TestRetract:
     def test_only_the_commit_file_and_the_configuration_are_deleted(self, tmp_path):
         create_files(tmp_path, [EVALUATION.commit_file, CONFIG_FILE, *EVALUATION.files])
-        OutputFolder(tmp_path, EVALUATION).retract()
+        OutputFolder(tmp_path, EVALUATION).delete_commit_file()
         assert list_files(tmp_path) == sorted(EVALUATION.files)
 
     def test_an_empty_folder_is_allowed(self, tmp_path):
-        OutputFolder(tmp_path, EVALUATION).retract()
+        OutputFolder(tmp_path, EVALUATION).delete_commit_file()
         assert list_files(tmp_path) == []
 
 

@@ -21,7 +21,7 @@ from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance
-from fer_pipeline.pipelines.compare import OUTPUT_FILES, compare, summary
+from fer_pipeline.pipelines.compare import OUTPUT_FILES, compare, format_report
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
 
@@ -116,7 +116,7 @@ class TestOutputs:
         entry = found.models[2]
         alone = evaluate(runs[2], dataset, Split.TEST, tmp_path, chosen())
         assert entry.metrics == alone.metrics
-        assert entry.without_overlap == alone.copies.without_overlap
+        assert entry.without_overlap == alone.overlap.without_overlap
         assert [one.without_overlap.image_count for one in found.models] == 3 * [TESTED - TRAINED]
         assert found.overlap_count == TRAINED
 
@@ -159,7 +159,7 @@ class TestOutputs:
 
     def test_the_result_for_the_terminal(self, compared):
         found, out = compared
-        cost_part, quality_part, pair_part, wrote = summary(found, out).split("\n\n")
+        cost_part, quality_part, pair_part, wrote = format_report(found, out).split("\n\n")
         assert [part.split()[0] for part in (cost_part, quality_part, pair_part)] == [
             *("model", "model", "first"),
         ]
@@ -173,7 +173,7 @@ class TestOutputs:
         plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
         assert found.models[1].metrics == alone.metrics != plain.metrics
         assert found.settings.flip_tta
-        assert "takes two passes" in summary(found, tmp_path / "out")
+        assert "takes two passes" in format_report(found, tmp_path / "out")
         assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip_tta"] is True
 
     def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):

@@ -30,7 +30,7 @@ from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.metrics import classification, tables
-from fer_pipeline.pipelines.evaluate import OUTPUT_FILES, Evaluation, summary
+from fer_pipeline.pipelines.evaluate import OUTPUT_FILES, Evaluation, format_report
 from fer_pipeline.pipelines.export import export
 from fer_pipeline.plots import feature_maps
 from tests.helpers import finished_run
@@ -252,7 +252,7 @@ class TestOutputs:
 
     def test_the_result_for_the_terminal(self, splits, evaluated):
         result, out = evaluated
-        lines = summary(result, out).splitlines()
+        lines = format_report(result, out).splitlines()
         rows = splits["test"]
         right = (expected_probabilities(rows.pixels).argmax(axis=1) == rows.labels).mean()
         found = result.metrics
@@ -261,7 +261,7 @@ class TestOutputs:
             [
                 tables.format_class_table(found),
                 tables.format_overall_metrics(found),
-                tables.format_overlap_table(result.copies),
+                tables.format_overlap_table(result.overlap),
                 tables.format_coverage_table(found),
                 tables.format_confusion_table(found),
                 tables.format_confused_pairs(found),
@@ -407,19 +407,19 @@ class TestCopies:
         data = make_dataset(tmp_path / "data", config={"split": {"deduplicate": True}})
         result = evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
         assert self.told(tmp_path / "out")["deduplicated"] is True
-        assert result.copies is not None
-        assert result.copies.deduplicated
+        assert result.overlap is not None
+        assert result.overlap.deduplicated
 
     def test_there_are_none_to_speak_of_in_the_train_split(self, run, dataset, tmp_path):
         result = evaluate(run, dataset, Split.TRAIN, tmp_path, chosen())
-        assert result.copies is self.told(tmp_path) is None
+        assert result.overlap is self.told(tmp_path) is None
         assert self.column(tmp_path) == [None] * 20
-        assert "exact cop" not in summary(result, tmp_path)
+        assert "exact cop" not in format_report(result, tmp_path)
 
     def test_a_dataset_without_training_cannot_tell(self, run, splits, write_dataset, tmp_path):
         data = write_dataset(tmp_path / "data", {"test": splits["test"]})
         result = evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
-        assert result.copies is self.told(tmp_path / "out") is None
+        assert result.overlap is self.told(tmp_path / "out") is None
         assert self.column(tmp_path / "out") == [None] * 110
 
     def test_a_train_split_that_is_missing(self, run, make_dataset, tmp_path):
@@ -487,7 +487,9 @@ class TestPictures:
             if name not in ("feature_maps.png", "class_activation.png")
         ]
         assert {path.name for path in out.iterdir()} == set(left)
-        assert summary(result, out).splitlines()[-10:] == [f"wrote {out / name}" for name in left]
+        assert format_report(result, out).splitlines()[-10:] == [
+            f"wrote {out / name}" for name in left
+        ]
         # Asked for, what its layers give is drawn.
         evaluate(flat, dataset, Split.TEST, out, chosen(), overwrite=True, layers=["average"])
         assert (out / "feature_maps.png").is_file()
@@ -648,7 +650,7 @@ class TestJob:
         result = evaluate(
             run, dataset, Split.TEST, tmp_path / "here", chosen(5, flip=True), **options
         )
-        assert done.stdout == summary(result, tmp_path / "out") + "\n"
+        assert done.stdout == format_report(result, tmp_path / "out") + "\n"
         assert contents(tmp_path / "out") == contents(tmp_path / "here")
         again = python(*command)
         assert again.returncode == 1

@@ -36,7 +36,7 @@ from fer_pipeline.io.output_kinds import IN_PROGRESS_FILE
 from fer_pipeline.jobs import score as jobs_score
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.pipelines.export import export
-from fer_pipeline.pipelines.score import score, summary
+from fer_pipeline.pipelines.score import format_report, score
 from fer_pipeline.spark.error_messages import translate_spark_errors
 from tests.helpers import finished_run
 
@@ -322,7 +322,7 @@ class TestFolder:
         assert load_config(of_crops.folder / "config.yaml") == Config()
 
     def test_the_summary_adds_up(self, of_crops) -> None:
-        lines = summary(ScoreManifest(**of_crops.about), "out").splitlines()
+        lines = format_report(ScoreManifest(**of_crops.about), "out").splitlines()
 
         assert [line.split() for line in lines[:3]] == [
             [name, str(of_crops.about["emotions"][name])] for name in CLASSES
@@ -822,7 +822,7 @@ class TestInference:
         assert about["emotions"] == {name: shown[name] for name in (*CLASSES, "uncertain")}
         assert about["emotions"]["uncertain"] == len(sure) // 2
         assert (about["images"], about["scored"]) == (26, 16) == (26, shown.total())
-        lines = summary(ScoreManifest(**about), "out").splitlines()
+        lines = format_report(ScoreManifest(**about), "out").splitlines()
         assert lines[3].split() == ["uncertain", str(len(sure) // 2)]
 
     def test_an_emotion_of_that_name_is_refused(self, run, faces, scored, tmp_path) -> None:

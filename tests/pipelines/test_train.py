@@ -36,7 +36,7 @@ from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
-from fer_pipeline.pipelines.train import summary, train
+from fer_pipeline.pipelines.train import format_report, train
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "train.py"
@@ -366,7 +366,7 @@ class TestWhatIsKept:
         trainer = make_trainer()
         fit(trainer, tmp_path, data, StepSchedule(10, 5, 10), validation=None, shuffle=True)
         assert same(weights_of(tmp_path / "run"), trainer.network.get_weights())
-        assert "validation accuracy not validated" in summary(info, str(tmp_path / "run"))
+        assert "validation accuracy not validated" in format_report(info, str(tmp_path / "run"))
 
 
 class TestTemperature:
@@ -657,7 +657,7 @@ class TestTrain:
         rows = table(folder / "history.csv")
         accuracies = [float(row["validation_accuracy"]) for row in rows]
         best = max(range(1, len(rows)), key=accuracies.__getitem__)
-        versions = provenance.package_versions(
+        versions = provenance.collect_package_versions(
             "tensorflow", "tensorflow-cpu", "keras", "numpy", "petastorm"
         )
         assert json.loads((folder / "model.json").read_text()) == {
@@ -728,7 +728,7 @@ class TestTrain:
 
     def test_the_result_for_the_terminal(self, trained):
         folder, info = trained
-        lines = summary(info, str(folder)).splitlines()
+        lines = format_report(info, str(folder)).splitlines()
         assert lines[0].split() == [
             *("step", "epoch", "loss", "accuracy"),
             *("val", "loss", "val", "accuracy", "mean", "class", "rate"),
@@ -928,7 +928,7 @@ class TestJob:
         command = [JOB, "--dataset", easy_dataset, "--output", out]
         done = python(*command, "--config", folder / "config.yaml")
         assert done.returncode == 0, done.stderr
-        assert done.stdout == summary(trained_model.read_model_info(out), str(out)) + "\n"
+        assert done.stdout == format_report(trained_model.read_model_info(out), str(out)) + "\n"
         assert "Warning" not in done.stderr
         assert "Traceback" not in done.stderr
         assert same(weights_of(out), weights_of(folder))

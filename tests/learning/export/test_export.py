@@ -27,7 +27,7 @@ from fer_pipeline.learning.export.formats import (
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.learning.networks import registry
-from fer_pipeline.pipelines.export import export, summary
+from fer_pipeline.pipelines.export import export, format_report
 from tests.helpers import finished_run
 
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
@@ -337,7 +337,7 @@ class TestExport:
         assert (
             "the run itself computes in mixed_bfloat16: its probabilities differ from those in"
             f" float32 by up to {made.rounding:.1e}"
-        ) in summary(made, tmp_path / "out").splitlines()
+        ) in format_report(made, tmp_path / "out").splitlines()
 
     def test_a_run_trained_in_bfloat16_that_computes_in_float32(self, tmp_path):
         make_run(
@@ -345,7 +345,7 @@ class TestExport:
         )
         made = export(tmp_path / "run", tmp_path / "out", ["saved_model"], load_config(None))
         assert (made.precision, made.rounding) == ("float32", 0.0)
-        assert "the run itself computes in" not in summary(made, tmp_path / "out")
+        assert "the run itself computes in" not in format_report(made, tmp_path / "out")
 
     def test_one_form_alone_and_named_twice(self, run, tmp_path):
         made = export(run, tmp_path, ["litert", "litert"], load_config(None))
@@ -354,7 +354,7 @@ class TestExport:
 
     def test_the_result_for_the_terminal(self, run, tmp_path):
         made = export(run, tmp_path / "out", list(FLOATS), load_config(None))
-        lines = summary(made, tmp_path / "out").splitlines()
+        lines = format_report(made, tmp_path / "out").splitlines()
         assert lines[0].split() == ["bytes", "difference", "allowed", "speed"]
         assert [line.split() for line in lines[1:3]] == [
             [

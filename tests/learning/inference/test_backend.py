@@ -31,7 +31,12 @@ from fer_pipeline.learning.inference.predictor import (
     predict_with_flip,
 )
 from fer_pipeline.learning.inference.trained_model import TrainedModel
-from fer_pipeline.pipelines.export import default_formats, export, resolve_export_path, summary
+from fer_pipeline.pipelines.export import (
+    export,
+    format_report,
+    list_default_formats,
+    resolve_export_path,
+)
 from fer_pipeline.pipelines.train import train
 from tests.helpers import finished_run
 
@@ -291,8 +296,8 @@ class TestInt8:
         )
 
     def test_without_a_dataset_it_is_refused(self, whole, tmp_path) -> None:
-        assert default_formats(None) == ["saved_model", "litert"]
-        assert default_formats("data") == ["saved_model", "litert", "litert_int8"]
+        assert list_default_formats(None) == ["saved_model", "litert"]
+        assert list_default_formats("data") == ["saved_model", "litert", "litert_int8"]
         with pytest.raises(RunError) as raised:
             export(whole, tmp_path / "out", ["litert_int8"], load_config(None))
         assert str(raised.value) == (
@@ -312,7 +317,7 @@ class TestInt8:
 
     def test_the_summary_says_what_it_costs(self, whole) -> None:
         made = export_manifest.read_export_manifest(whole / "export")
-        lines = summary(made, whole / "export").splitlines()
+        lines = format_report(made, whole / "export").splitlines()
         found = made.exports[-1].agreement
         assert [line.split()[0] for line in lines[1:4]] == list(EXPORT_FILES)
         assert (
