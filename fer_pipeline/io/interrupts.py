@@ -1,9 +1,9 @@
-"""Ctrl-C that cannot get lost.
+"""A record of each Ctrl-C (SIGINT), so that no interrupt is lost.
 
-Python raises a KeyboardInterrupt at whatever line the program is. If that line is in a finalizer,
-or in a method that C code calls and whose errors it clears (a lookup in a dictionary, `hasattr`),
-the exception is swallowed, and a training run of hours continues. So the signal handler also
-records the interrupt, and long loops check that record.
+Python raises KeyboardInterrupt at the line that is running. The exception is swallowed if that line
+is in a finalizer, or in a method that is called by C code which ignores errors (a dictionary
+lookup, `hasattr`). A training run of several hours would then continue. Therefore the signal
+handler also records the interrupt, and long loops check the record.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ _interrupted = threading.Event()
 
 @contextlib.contextmanager
 def record_interrupts() -> Iterator[None]:
-    """Record each Ctrl-C within the block, for `raise_if_interrupted`.
+    """Record each Ctrl-C (SIGINT) within the block, for `raise_if_interrupted`.
 
-    Nothing is changed if the signal is ignored, as in the background of a shell, if it is handled
-    already, or outside the main thread, which alone receives signals.
+    KeyboardInterrupt is raised as usual. The function does nothing if SIGINT is ignored (as in a
+    background job of a shell), if another handler is installed, or outside the main thread, because
+    only the main thread receives signals.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -30,7 +31,7 @@ def record_interrupts() -> Iterator[None]:
         yield
         return
     _interrupted.clear()
-    signal.signal(signal.SIGINT, _record_and_raise)
+    signal.signal(signal.SIGINT, _handle_sigint)
     try:
         yield
     finally:
@@ -39,15 +40,16 @@ def record_interrupts() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise again if an interrupt was recorded.
+    """Raise KeyboardInterrupt if `record_interrupts` has recorded a Ctrl-C.
 
     Raises:
-        KeyboardInterrupt: There was a Ctrl-C, and its exception was swallowed.
+        KeyboardInterrupt: The user pressed Ctrl-C, and the first exception was swallowed.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
-def _record_and_raise(*_: object) -> None:
+def _handle_sigint(*_: object) -> None:
+    """Record the interrupt, then raise KeyboardInterrupt like Python's default handler."""
     _interrupted.set()
     raise KeyboardInterrupt

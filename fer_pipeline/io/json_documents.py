@@ -1,4 +1,4 @@
-"""JSON files with a format version that describe what their folder holds."""
+"""JSON files with a format version that describe the content of their folder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.io import storage
 
 UPGRADE_RUN = "convert it with scripts/migrate-run {folder}"
-"""What to do about a run or an export that an older version of the package wrote."""
+"""Advice about a run or an export that an older version of the package wrote."""
 
 Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class DocumentFormat:
-    """The format of a JSON file that describes its folder.
+    """The format of a JSON file that describes its folder, and the errors about such a file.
 
     Attributes:
-        version: Version of the format that this version of the package reads and writes.
-        error_class: Class of the error that is raised if the file has another format or is invalid.
+        version: Format version that this version of the package reads and writes.
+        error_class: Class of the error that is raised if the file is invalid or has a different
+            format version.
         problem: Predicate of the message about an invalid file, such as `is damaged`.
-        upgrade: What to do about a folder in an older format; `{folder}` in it is replaced.
+        upgrade: Advice about a folder in an older format; `{folder}` is replaced by its path.
     """
 
     version: int
@@ -34,21 +35,25 @@ class DocumentFormat:
     problem: str
     upgrade: str
 
-    def require_version(self, folder: Path, version: int) -> None:
-        """Check that a folder has this version of the format.
+    def require_version(self, folder: Path, found_version: int) -> None:
+        """Check that a folder has the format version that this version of the package reads.
+
+        Args:
+            folder: Folder that the file describes.
+            found_version: Format version that the file states.
 
         Raises:
             DatasetError: The dataset was written in an older or a newer format.
             RunError: The run was written in an older or a newer format.
         """
-        if version == self.version:
+        if found_version == self.version:
             return
-        if version > self.version:
+        if found_version > self.version:
             remedy = "update fer_pipeline"
         else:
             remedy = self.upgrade.format(folder=folder)
         raise self.error_class(
-            f"{folder}: has format {version}, this version of fer_pipeline reads format"
+            f"{folder}: has format {found_version}, this version of fer_pipeline reads format"
             f" {self.version}; {remedy}"
         )
 
@@ -57,31 +62,35 @@ def read_document(path: Path, model: type[Document], document_format: DocumentFo
     """Read and validate a JSON file.
 
     Args:
-        path: The file.
-        model: Class of its content.
+        path: Path of the file.
+        model: Pydantic class that validates the content.
         document_format: Format of the file.
 
+    Returns:
+        The content, as an instance of `model`.
+
     Raises:
-        DatasetError: The dataset's file is invalid, or has another format.
-        RunError: The run's file is invalid, or has another format.
+        DatasetError: The file describes a dataset, and is invalid or has a different format
+            version.
+        RunError: The file describes a run, and is invalid or has a different format version.
         StorageError: The file cannot be read.
     """
     text = storage.read_text(path)
-    version = _parse_format_version(text)
-    if version is not None:
-        document_format.require_version(path.parent, version)
+    found_version = _parse_format_version(text)
+    if found_version is not None:
+        document_format.require_version(path.parent, found_version)
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
+        first_error = error.errors()[0]
+        key = ".".join(map(str, first_error["loc"])) or "the file"
         raise document_format.error_class(
-            f"{path}: {document_format.problem}: {key}: {first['msg']}"
+            f"{path}: {document_format.problem}: {key}: {first_error['msg']}"
         ) from error
 
 
 def _parse_format_version(text: str) -> int | None:
-    """Return the format version of a JSON text, or None if it has none."""
+    """Return the format version that a JSON text states, or None if it states no valid one."""
     try:
         version = json.loads(text).get("format_version")
     except (ValueError, AttributeError):

@@ -16,22 +16,22 @@ from fer_pipeline.errors import StorageError
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
-def parse_path(text: str | Path) -> Path:
-    """Return the path object for a path or URL that a user names.
+def parse_path(location: str | Path) -> Path:
+    """Return the path object for a path or URL given by the user.
 
     Args:
-        text: A local path or a URL; a path object of another filesystem is returned as it is.
+        location: A local path or a URL. A `UPath` is returned unchanged.
 
     Returns:
-        A `pathlib.Path` if the path is local; for any other filesystem a `UPath`, which has the
-        same methods.
+        A `pathlib.Path` if the location is local; otherwise a `UPath`, which has the same methods.
 
     Raises:
-        StorageError: There is no such filesystem, or the package for it is missing.
+        StorageError: The URL's scheme is unknown, the package for its filesystem is not installed,
+            or the filesystem cannot be reached.
     """
-    if not isinstance(text, str | Path):
-        return text
-    url = str(text)
+    if not isinstance(location, str | Path):
+        return location
+    url = str(location)
     if not _URL.match(url) or urlparse(url).scheme == "file":
         return parse_local_path(url)
     # Imported only for URLs: local paths do not need fsspec.
@@ -50,36 +50,40 @@ def parse_path(text: str | Path) -> Path:
     return path
 
 
-def parse_local_path(text: str | Path) -> Path:
+def parse_local_path(location: str | Path) -> Path:
     """Return the local path for a path or a `file:` URL.
 
+    Args:
+        location: A local path, in which `~` is expanded, or a `file:` URL.
+
     Raises:
-        StorageError: It is a URL of another scheme.
+        StorageError: The location is a URL with a scheme other than `file`, or the URL of a file on
+            another host.
     """
-    text = str(text)
+    text = str(location)
     if not _URL.match(text):
         return Path(text).expanduser()
     url = urlparse(text)
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
         raise StorageError(f"{text}: expected a local path or a file: URL")
-    # In a path "?" and "#" are ordinary characters, but urlparse cuts the text at them.
+    # "?" and "#" are ordinary characters of a file name, but urlparse splits the text at them.
     tail = text.partition(url.path)[2] if url.path else ""
     return Path(unquote(url.path + tail))
 
 
 def is_local(path: Path) -> bool:
-    """Return whether a path from `parse_path` is on this machine."""
+    """Return whether a path from `parse_path` is a local path, and not a `UPath`."""
     return isinstance(path, Path)
 
 
 def get_filesystem(path: Path) -> Any:
-    """Return the fsspec filesystem of a path that is not local."""
+    """Return the fsspec filesystem of a `UPath`."""
     return cast(Any, path).fs
 
 
 def to_spark_url(path: Path) -> str:
-    """Return the URL to pass to Spark, which does not percent-decode paths."""
+    """Return the URL of a path in the form that Spark reads: unquoted, and `s3a:` for `s3:`."""
     if is_local(path):
-        # Path.as_uri would quote the "=" of "split=train".
+        # Path.as_uri would quote the "=" of "split=train", and Spark does not unquote paths.
         return f"file:{path.absolute()}"
     return re.sub(r"^s3:", "s3a:", str(path))

@@ -1,4 +1,4 @@
-"""The package versions and the time that an output records."""
+"""The package versions and the time that are recorded in each output."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from fer_pipeline import __version__
 
 
 def collect_package_versions(*packages: str) -> dict[str, str]:
-    """Return the versions of this package, of Python and of the named packages.
+    """Return the installed versions of this package, of Python and of further packages.
 
     Args:
-        packages: Distribution names; those that are not installed are left out, since TensorFlow
-            comes under more than one.
+        packages: Distribution names of further packages. A package that is not installed is left
+            out, because TensorFlow has several distribution names, such as `tensorflow-cpu`.
+
+    Returns:
+        Version of each package by its name.
     """
     versions = {"fer_pipeline": __version__, "python": platform.python_version()}
     for package in packages:
@@ -26,5 +29,5 @@ def collect_package_versions(*packages: str) -> dict[str, str]:
 
 
 def format_current_time() -> str:
-    """Return the current time in UTC, in ISO 8601, to the second."""
+    """Return the current time in UTC as an ISO 8601 string, with a precision of one second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -83,8 +83,9 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
 def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     """Write the files of a run that has ended, `model.json` last.
 
-    A finished run in the same folder is whole until `delete_commit_file`. A process that is killed after that
-    leaves a checkpoint, from which the run is resumed and published again.
+    A finished run in the same folder stays complete until its commit file, `model.json`, is
+    deleted. A process that is killed after that leaves its checkpoint behind: `--resume` then
+    continues from it and publishes the run again.
 
     Args:
         run: The run.
