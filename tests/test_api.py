@@ -87,7 +87,7 @@ class TestDataset:
         pixels = np.stack([np.frombuffer(row["image"], np.uint8) for row in stored])
         images = np.concatenate([images.numpy() for images, _ in batches])
         assert (images.dtype, images.shape) == (np.float32, (20, 16, 16, 1))
-        expected = Normalization.centered().table()[pixels].reshape(images.shape)
+        expected = Normalization.centered().lookup_table()[pixels].reshape(images.shape)
         np.testing.assert_array_equal(images, expected)
         labels = np.concatenate([labels.numpy() for _, labels in batches])
         assert labels.tolist() == [row["label"] for row in stored]

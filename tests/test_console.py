@@ -107,7 +107,7 @@ def write_spark_defaults(folder: Path, text: str) -> dict[str, str]:
 
 class TestLocalEnvironment:
     def test_of_an_empty_environment(self):
-        environment = local_mode.local_environment({})
+        environment = local_mode.build_local_environment({})
         heap = environment.pop("SPARK_DRIVER_MEMORY")
         assert 1024 <= int(heap.removesuffix("m")) <= 8192
         assert environment == {
@@ -129,10 +129,10 @@ class TestLocalEnvironment:
         "name", ["SPARK_DRIVER_MEMORY", "SPARK_LOCAL_IP", "PYSPARK_PYTHON", "PYSPARK_SUBMIT_ARGS"]
     )
     def test_a_variable_of_the_user_stays(self, name):
-        assert name not in local_mode.local_environment({name: "the user's"})
+        assert name not in local_mode.build_local_environment({name: "the user's"})
 
     def test_another_spark_home_does_not(self):
-        environment = local_mode.local_environment({"SPARK_HOME": "/opt/another-spark"})
+        environment = local_mode.build_local_environment({"SPARK_HOME": "/opt/another-spark"})
         assert environment["SPARK_HOME"].endswith("pyspark")
 
     def test_settings_of_the_user_stay(self, tmp_path):
@@ -140,7 +140,7 @@ class TestLocalEnvironment:
             "# spark.ui.enabled true\nspark.ui.showConsoleProgress=true\nspark.master  local[2]\n"
         )
         variables = write_spark_defaults(tmp_path, text)
-        environment = local_mode.local_environment(variables)
+        environment = local_mode.build_local_environment(variables)
         assert environment["SPARK_CONF_DIR"] == str(tmp_path)
         assert environment["PYSPARK_SUBMIT_ARGS"] == (
             "--conf spark.ui.enabled=false"
@@ -151,7 +151,7 @@ class TestLocalEnvironment:
 
     def test_a_cluster_in_the_users_settings_gets_no_local_ones(self, tmp_path):
         variables = write_spark_defaults(tmp_path, "spark.master: spark://host:7077\n")
-        environment = local_mode.local_environment(variables)
+        environment = local_mode.build_local_environment(variables)
         assert environment["PYSPARK_SUBMIT_ARGS"] == (
             "--conf spark.ui.showConsoleProgress=false pyspark-shell"
         )
@@ -170,4 +170,4 @@ def test_the_heap_is_a_quarter_of_a_containers_memory(limit, heap, tmp_path, mon
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     monkeypatch.setattr(local_mode, "_CGROUP_LIMITS", (tmp_path / "memory.max",))
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 64 << 18))
-    assert local_mode.driver_heap_mib() == heap
+    assert local_mode.choose_driver_heap_mib() == heap

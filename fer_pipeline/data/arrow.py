@@ -19,7 +19,7 @@ ARROW_TYPES = {
 """Arrow's type for each of Spark's types that the package stores."""
 
 
-def binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
+def build_binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
     """Return a binary column of equally long values.
 
     Args:
@@ -36,12 +36,12 @@ def binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), count, [None, offsets, pixels])
 
 
-def list_column(rows: npt.NDArray[np.float32]) -> pa.Array:
+def build_list_column(rows: npt.NDArray[np.float32]) -> pa.Array:
     """Return a column of equally long lists, from an array of shape (n, length)."""
     offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.ravel()))
 
 
-def arrow_schema(columns: Mapping[str, str]) -> pa.Schema:
+def build_arrow_schema(columns: Mapping[str, str]) -> pa.Schema:
     """Return the Arrow schema of columns that are named with Spark's types."""
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])

@@ -43,7 +43,7 @@ class BlockOffsets:
                 next_record += count
         return cls(first_records)
 
-    def number_records(
+    def compute_record_numbers(
         self,
         sources: pa.Array | pa.ChunkedArray,
         blocks: pa.Array | pa.ChunkedArray,

@@ -57,7 +57,7 @@ class LabelEncoder:
         self._emotion_of_code = dict(emotion_of_code)
         self._classes = {name: index for index, name in enumerate(classes)}
 
-    def emotion(self, text: str) -> str | None:
+    def find_emotion(self, text: str) -> str | None:
         """Return the emotion that a label text means, None if it means none."""
         text = text.strip()
         if text in self._emotion_of_code:
@@ -67,6 +67,6 @@ class LabelEncoder:
         except ValueError:
             return None
 
-    def index(self, emotion: str) -> int | None:
+    def find_class_index(self, emotion: str) -> int | None:
         """Return the class index of a canonical emotion, None if it is not among the classes."""
         return self._classes.get(emotion)

@@ -11,7 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fer_pipeline.data.outcomes import Outcome
-from fer_pipeline.data.pixel_strings import PixelError, parse_pixel_rows, parse_pixels, square_side
+from fer_pipeline.data.pixel_strings import (
+    PixelError,
+    parse_pixel_rows,
+    parse_pixels,
+    square_image_size,
+)
 from fer_pipeline.data.record_batch import ParsedRecords, Pixels, RecordErrors
 from fer_pipeline.errors import InputError
 
@@ -122,7 +127,7 @@ def infer_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
         fields = split_fields(line)
         if fields is not None and len(fields) == layout.fields:
             counts[len(fields[layout.pixels].split())] += 1
-    square_counts = [count for count, _ in counts.most_common() if square_side(count)]
+    square_counts = [count for count, _ in counts.most_common() if square_image_size(count)]
     return replace(layout, pixel_count=square_counts[0]) if square_counts else layout
 
 

@@ -20,7 +20,7 @@ _MAX_CODE_DIGITS = 5
 
 
 @dataclass(frozen=True)
-class LabelDecision:
+class ResolvedLabel:
     """The meaning of one pair of a label and a usage.
 
     Attributes:
@@ -77,32 +77,32 @@ class LabelResolver:
             else {usage.strip().lower(): split for usage, split in usage_to_split.items()}
         )
 
-    def decide(self, emotion: str | None, usage: str | None) -> LabelDecision:
+    def resolve_pair(self, emotion: str | None, usage: str | None) -> ResolvedLabel:
         """Return the meaning of a label and a usage; the label is checked first."""
         text = (emotion or "").strip()
         if not text:
-            return LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no emotion")
-        name = self._encoder.emotion(text)
+            return ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")
+        name = self._encoder.find_emotion(text)
         if name is None:
             detail = f"emotion {text[:EXCERPT_LENGTH]!r}"
-            return LabelDecision(outcome=Outcome.UNKNOWN_EMOTION, detail=detail)
+            return ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail=detail)
         split: Split | None = Split.TRAIN
         if self._usage_to_split is not None:
             usage_text = (usage or "").strip()
             if not usage_text:
-                return LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no usage")
+                return ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")
             if usage_text.lower() not in self._usage_to_split:
                 detail = f"usage {usage_text[:EXCERPT_LENGTH]!r}"
-                return LabelDecision(outcome=Outcome.UNKNOWN_USAGE, detail=detail)
+                return ResolvedLabel(outcome=Outcome.UNKNOWN_USAGE, detail=detail)
             split = self._usage_to_split[usage_text.lower()]
-        label = self._encoder.index(name)
+        label = self._encoder.find_class_index(name)
         outcome = Outcome.KEPT
         if label is None:
             outcome = Outcome.CLASS_NOT_SELECTED
         elif split is None:
             outcome = Outcome.USAGE_NOT_SELECTED
         code = int(text) if text.isdecimal() and len(text) <= _MAX_CODE_DIGITS else None
-        return LabelDecision(label, split, code, outcome)
+        return ResolvedLabel(label, split, code, outcome)
 
     def resolve(
         self, emotions: Sequence[str | None], usages: Sequence[str | None]
@@ -117,7 +117,7 @@ class LabelResolver:
         numbers: dict[tuple[str | None, str | None], int] = {}
         pairs = zip(emotions, usages, strict=True)
         rows = np.array([numbers.setdefault(pair, len(numbers)) for pair in pairs], np.intp)
-        decisions = [self.decide(*pair) for pair in numbers]
+        decisions = [self.resolve_pair(*pair) for pair in numbers]
         outcomes = np.array([decision.outcome for decision in decisions], np.int8)
         quarantined = np.array([decision.outcome.is_quarantined for decision in decisions], bool)
         errors = RecordErrors(len(rows))
@@ -159,9 +159,9 @@ def apply_votes(
         InputError: The votes are on other images.
     """
     readable = resolved.errors.outcomes == Outcome.KEPT
-    voted, outcomes = votes.decide(record_numbers, resolved.labels)
+    voted, outcomes = votes.choose_labels(record_numbers, resolved.labels)
     for row in np.flatnonzero(readable).tolist():
-        votes.require_usage(int(record_numbers[row]), usages[row], source)
+        votes.require_matching_usage(int(record_numbers[row]), usages[row], source)
     left_out = resolved.splits == NO_SPLIT
     drops = np.where(left_out, np.int8(Outcome.USAGE_NOT_SELECTED), outcomes)
     return ResolvedLabels(

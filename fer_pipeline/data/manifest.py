@@ -84,7 +84,7 @@ class LabelInfo(_Section):
     target: Literal["hard", "soft"] = "hard"
 
     @property
-    def has_distributions(self) -> bool:
+    def has_soft_labels(self) -> bool:
         """Return whether the dataset has a distribution over the classes beside each label."""
         return self.votes is not None and self.target == "soft"
 

@@ -29,7 +29,7 @@ class Normalization:
         return cls("centered", 1 / 128, -1.0)
 
     @classmethod
-    def unit(cls) -> Normalization:
+    def zero_to_one(cls) -> Normalization:
         """Return the usual x / 255, to within one unit in the last place."""
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
@@ -48,11 +48,11 @@ class Normalization:
         scale = 1 / math.sqrt(variance) if variance > 0 else 1.0
         return cls("standard", float(np.float32(scale)), float(np.float32(-mean * scale)))
 
-    def table(self) -> npt.NDArray[np.float32]:
+    def lookup_table(self) -> npt.NDArray[np.float32]:
         """Return the value of each of the 256 pixels: float32 of shape (256,), increasing."""
         return np.arange(256, dtype=np.float32) * np.float32(self.scale) + np.float32(self.offset)
 
-    def restore(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    def restore_pixels(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Return the pixels that normalised values stand for, exactly.
 
         Args:
@@ -63,6 +63,6 @@ class Normalization:
         """
         nearest = np.rint((values - np.float32(self.offset)) / np.float32(self.scale))
         pixels = np.nan_to_num(nearest).clip(0, 255).astype(np.uint8)
-        if not np.array_equal(self.table()[pixels], values):
+        if not np.array_equal(self.lookup_table()[pixels], values):
             raise ValueError("the values were not produced by this normalisation")
         return pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def oversampling_factors(
+def compute_oversampling_factors(
     train_counts: Mapping[str, int], *, balance: bool, oversample: Mapping[str, float]
 ) -> dict[str, float]:
     """Return how many times the training images of each class are written, on average.

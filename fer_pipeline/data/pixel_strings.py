@@ -42,7 +42,7 @@ class PixelError(ValueError):
         self.outcome = outcome
 
 
-def square_side(count: int) -> int | None:
+def square_image_size(count: int) -> int | None:
     """Return the side of a square image of `count` pixels, None if there is no such image."""
     side = math.isqrt(count)
     return side if side * side == count and side >= MIN_SIZE else None

@@ -42,7 +42,7 @@ class RecordErrors:
         self.outcomes[row] = outcome
         self.details[row] = detail
 
-    def replace(self, errors: RecordErrors) -> None:
+    def update(self, errors: RecordErrors) -> None:
         """Take over other errors of the same records, in place of earlier ones.
 
         A broken line stays one: its fields are not those of the header.
@@ -77,7 +77,7 @@ class ParsedRecords:
         return len(self.texts)
 
 
-def excerpt(text: bytes) -> str:
+def make_excerpt(text: bytes) -> str:
     """Return the beginning of a record, and its end if it is long, as printable text."""
     if len(text) > EXCERPT_LENGTH:
         text = text[: EXCERPT_LENGTH - _EXCERPT_TAIL - 5] + b" ... " + text[-_EXCERPT_TAIL:]

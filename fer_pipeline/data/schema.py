@@ -13,7 +13,7 @@ ORIGIN: Mapping[str, str] = MappingProxyType(
     {
         "source": "string",  # the file that the image came from: its plain path where it is local
         "record": "bigint",  # its 0-based number there; blank lines and the header do not count
-        "image_hash": "string",  # 32 hexadecimal digits, see `split_keys.image_hash`
+        "image_hash": "string",  # 32 hexadecimal digits, see `split_keys.hash_image`
         "variant": "string",  # see `variants.Variant`
         "replica": "int",  # 0, 1, ...: number of the replica that oversampling wrote
     }
@@ -65,6 +65,6 @@ def score_columns(classes: Sequence[str]) -> dict[str, str]:
     }
 
 
-def ddl(columns: Mapping[str, str]) -> str:
+def format_ddl(columns: Mapping[str, str]) -> str:
     """Return the columns as a schema in the form that Spark reads (DDL)."""
     return ", ".join(f"{name} {kind}" for name, kind in columns.items())

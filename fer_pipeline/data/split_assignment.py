@@ -15,11 +15,11 @@ from fer_pipeline.data.outcomes import NO_SPLIT, Outcome, Split
 
 
 @dataclass(frozen=True)
-class DecidedRecords:
+class DeduplicatedRecords:
     """Records after the decision about copies, as arrays of one length n.
 
     Attributes:
-        key: Sampling key, int64, see `split_keys.sampling_key`.
+        key: Sampling key, int64, see `split_keys.compute_sampling_key`.
         label: Class, int32; -1 without one.
         split: Split code that the source names, int8; `NO_SPLIT` without one.
         outcome: Code of why the record is not kept, or `Outcome.KEPT`, int8.
@@ -52,7 +52,7 @@ class ClassThresholds:
 
 
 def assign_splits(
-    records: DecidedRecords, thresholds: Mapping[int, ClassThresholds]
+    records: DeduplicatedRecords, thresholds: Mapping[int, ClassThresholds]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     """Move records from training into validation and test, and return how often each is written.
 

@@ -22,7 +22,7 @@ LAST_KEY = 2**63 - 1
 """The largest key."""
 
 
-def image_hash(image: npt.NDArray[np.uint8]) -> bytes:
+def hash_image(image: npt.NDArray[np.uint8]) -> bytes:
     """Return the identity of an image: BLAKE2b-128 of its shape and grey values before resizing.
 
     Args:
@@ -50,21 +50,21 @@ def hash_images(
         The hash of each image, None for one that is not selected.
     """
     pairs = zip(images, selected.tolist(), strict=True)
-    return [image_hash(image) if is_selected else None for image, is_selected in pairs]
+    return [hash_image(image) if is_selected else None for image, is_selected in pairs]
 
 
-def sampling_key(content: bytes, seed: int) -> int:
+def compute_sampling_key(content: bytes, seed: int) -> int:
     """Return the key that orders an image within its class, uniform in -2**63 .. 2**63 - 1.
 
     Args:
-        content: Hash of the image, as `image_hash` returns it.
+        content: Hash of the image, as `hash_image` returns it.
         seed: Seed of the order; another seed gives an independent order.
     """
     digest = hashlib.blake2b(content, digest_size=8, key=struct.pack("<q", seed)).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
-def rounded_share(fraction: float, count: int) -> int:
+def round_share(fraction: float, count: int) -> int:
     """Return the whole number of images nearest to a fraction of `count`, halves rounded up."""
     return int(np.floor(fraction * count + 0.5))
 
@@ -86,7 +86,9 @@ def find_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None
     return None
 
 
-def key_at_rank(histogram: Mapping[int, int], keys: Mapping[int, Sequence[int]], rank: int) -> int:
+def find_key_at_rank(
+    histogram: Mapping[int, int], keys: Mapping[int, Sequence[int]], rank: int
+) -> int:
     """Return the key below which `rank` keys lie, or as many as whole groups of equal keys allow.
 
     Args:

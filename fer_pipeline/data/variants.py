@@ -50,18 +50,18 @@ def create_variants(
     """
     variants = [Variant("original", lambda images: images)]
     if flip:
-        variants.append(Variant("flip", flip_horizontally()))
+        variants.append(Variant("flip", create_horizontal_flip()))
     for angle in rotations:
-        variants.append(Variant(f"rotate{angle:+.12g}", rotate(angle, border, size)))
+        variants.append(Variant(f"rotate{angle:+.12g}", create_rotation(angle, border, size)))
     return variants
 
 
-def flip_horizontally() -> Operation:
+def create_horizontal_flip() -> Operation:
     """Return the operation that mirrors images: left becomes right."""
     return lambda images: images[:, :, ::-1]
 
 
-def rotate(angle: float, border: str, size: int) -> Operation:
+def create_rotation(angle: float, border: str, size: int) -> Operation:
     """Return the operation that rotates images about the centre (size - 1) / 2, bilinear.
 
     OpenCV rounds source coordinates to 1/32 pixel.

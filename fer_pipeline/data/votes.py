@@ -45,14 +45,14 @@ class Votes:
     path: str
     counts: npt.NDArray[np.unsignedinteger]
     no_face: npt.NDArray[np.bool_]
-    usage: npt.NDArray[np.unsignedinteger]
-    usages: tuple[str, ...]
+    usage_codes: npt.NDArray[np.unsignedinteger]
+    usage_names: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of images that were voted on."""
         return len(self.counts)
 
-    def decide(
+    def choose_labels(
         self, records: npt.NDArray[np.int64], source_labels: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
         """Return the class with most votes.
@@ -82,7 +82,7 @@ class Votes:
         labels = np.where(is_tied, source_labels, counts.argmax(axis=1))
         return np.where(outcomes == Outcome.KEPT, labels, -1).astype(np.int32), outcomes
 
-    def distribution(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def compute_distributions(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the share of each class in the votes: float32 of shape (n, classes).
 
         Args:
@@ -91,14 +91,14 @@ class Votes:
         counts = self.counts[records].astype(np.float64)
         return (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def require_usage(self, record: int, usage: str | None, source: str) -> None:
+    def require_matching_usage(self, record: int, usage: str | None, source: str) -> None:
         """Check that a record has the usage that its votes name; a missing usage fits any.
 
         Raises:
             InputError: It has another: the files do not hold the same images in the same order.
         """
         source_usage = (usage or "").strip()
-        voted_usage = self.usages[self.usage[record]]
+        voted_usage = self.usage_names[self.usage_codes[record]]
         if source_usage and voted_usage and source_usage.lower() != voted_usage:
             raise InputError(
                 f"{self.path}: record {record} has the usage {voted_usage!r}, in {source} it has"
@@ -107,7 +107,7 @@ class Votes:
             )
 
 
-def read(path: str, classes: Sequence[str]) -> Votes:
+def read_votes(path: str, classes: Sequence[str]) -> Votes:
     """Read a CSV of votes.
 
     Its first line names the columns, in any order and case: one for each emotion (or a synonym of
@@ -145,8 +145,8 @@ def read(path: str, classes: Sequence[str]) -> Votes:
         path=path,
         counts=_as_smallest_type(table[:, [voted_columns.index(name) for name in classes]]),
         no_face=table[:, no_face_column] > other_votes.max(axis=1),
-        usage=_as_smallest_type(usage),
-        usages=tuple(distinct_usages.tolist()),
+        usage_codes=_as_smallest_type(usage),
+        usage_names=tuple(distinct_usages.tolist()),
     )
 
 

@@ -28,7 +28,7 @@ from fer_pipeline.spark.class_thresholds import find_class_thresholds
 from fer_pipeline.spark.input_files import InputFiles
 from fer_pipeline.spark.load_votes import load_votes
 from fer_pipeline.spark.record_columns import RecordOptions
-from fer_pipeline.spark.record_statistics import count_records, pixel_moments
+from fer_pipeline.spark.record_statistics import compute_pixel_moments, count_records
 from fer_pipeline.spark.record_store import RecordStore
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.write_dataset import WrittenSplit, write_splits
@@ -89,7 +89,9 @@ def preprocess(
     output_folder.ensure_writable()
     files = InputFiles(spark, inputs, config.input.format)
     options = _record_options(config, files)
-    reader = files.reader(RequiredColumns(emotion=True, usage=config.split.method == "usage"))
+    reader = files.create_reader(
+        RequiredColumns(emotion=True, usage=config.split.method == "usage")
+    )
     partitions = config.output.files_per_split or _choose_partitions(files, config.image.size)
     deduplicate = config.split.deduplicate
     store = RecordStore.read(spark, reader, options, partitions, deduplicate=deduplicate)
@@ -120,10 +122,10 @@ def _choose_partitions(files: InputFiles, size: int) -> int:
     So the dataset's files are the same, too.
     """
     if files.kind == "images":
-        image_count = files.count
+        image_count = files.file_count
     else:
-        compressed = files.compressed_bytes
-        text_bytes = files.bytes - compressed + compressed * _COMPRESSION_FACTOR
+        compressed = files.compressed_byte_count
+        text_bytes = files.byte_count - compressed + compressed * _COMPRESSION_FACTOR
         image_count = text_bytes // _BYTES_PER_ROW
     by_count = image_count // _MAX_IMAGES_PER_PARTITION
     by_size = image_count * size**2 // _MAX_PIXELS_PER_PARTITION
@@ -168,9 +170,9 @@ def _normalization(
         case "centered":
             return Normalization.centered()
         case "unit":
-            return Normalization.unit()
+            return Normalization.zero_to_one()
         case "standard":
-            count, total, squares = pixel_moments(store, thresholds)
+            count, total, squares = compute_pixel_moments(store, thresholds)
             if not count:
                 raise DatasetError(_NOTHING_LEFT)
             return Normalization.standard(count, total, squares)

@@ -153,14 +153,14 @@ def _predict(
         dataset = StoredDataset.open(inputs[0])
         dataset.require_all_files()
         dataset.require_enhancement(info.enhancement)
-        source = score_images.dataset_images(spark, dataset, info.size)
+        source = score_images.create_dataset_source(spark, dataset, info.size)
         expected_images: int | None = dataset.manifest.rows.written
     else:
         files = InputFiles(spark, inputs, config.input.format)
-        offsets, expected_images = files.count_blocks()
-        reader = files.reader(RequiredColumns(emotion=False, usage=False))
-        source = score_images.source_images(reader, offsets, info.size, info.enhancement)
-    return score_images.score(source, options, folder), expected_images
+        offsets, expected_images = files.compute_block_offsets()
+        reader = files.create_reader(RequiredColumns(emotion=False, usage=False))
+        source = score_images.create_file_source(reader, offsets, info.size, info.enhancement)
+    return score_images.score_source(source, options, folder), expected_images
 
 
 def _check_totals(

@@ -136,7 +136,7 @@ def _run_workers(
     with history_tail.tail_history(
         folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_rounds
     ):
-        barrier.run(session, count, worker_main, lambda: _count_rounds(folder))
+        barrier.run_barrier_stage(session, count, worker_main, lambda: _count_rounds(folder))
 
 
 def _worker_main(

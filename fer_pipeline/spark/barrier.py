@@ -50,7 +50,7 @@ class BarrierTask:
     all_gather: Callable[[str], list[str]]
 
 
-def run(
+def run_barrier_stage(
     session: SparkSession,
     count: int,
     function: Callable[[BarrierTask], None],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fer_pipeline.config import Config
-from fer_pipeline.data.oversampling import oversampling_factors
+from fer_pipeline.data.oversampling import compute_oversampling_factors
 from fer_pipeline.data.split_assignment import ClassThresholds
-from fer_pipeline.data.split_keys import rounded_share
-from fer_pipeline.spark.record_statistics import keys_at_ranks
+from fer_pipeline.data.split_keys import round_share
+from fer_pipeline.spark.record_statistics import find_keys_at_ranks
 from fer_pipeline.spark.record_store import RecordStore
 
 
@@ -23,28 +23,27 @@ def find_class_thresholds(
         train_by_class: Training records by class, before validation and test are sampled.
     """
     validation = {
-        label: rounded_share(config.split.validation or 0, count)
+        label: round_share(config.split.validation or 0, count)
         for label, count in train_by_class.items()
     }
     test = {
-        label: rounded_share(config.split.test or 0, count)
-        for label, count in train_by_class.items()
+        label: round_share(config.split.test or 0, count) for label, count in train_by_class.items()
     }
     train = {
         label: count - validation[label] - test[label] for label, count in train_by_class.items()
     }
     names = config.class_names
-    factors = oversampling_factors(
+    factors = compute_oversampling_factors(
         {names[label]: count for label, count in train.items()},
         balance=config.sampling.balance,
         oversample=config.sampling.oversample,
     )
     ranks = {}
     for label, count in train.items():
-        extra = rounded_share(factors[names[label]] % 1, count)
+        extra = round_share(factors[names[label]] % 1, count)
         test_rank = validation[label] + test[label]
         ranks[label] = (validation[label], test_rank, test_rank + extra)
-    keys = keys_at_ranks(store, ranks)
+    keys = find_keys_at_ranks(store, ranks)
     return {
         label: ClassThresholds(
             validation_below=keys[label, validation_rank],

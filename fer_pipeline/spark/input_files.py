@@ -26,7 +26,7 @@ from fer_pipeline.spark.read_records import (
     read_image_records,
     source_name,
 )
-from fer_pipeline.spark.session import SMALLEST_SPLIT, max_partition_bytes, set_arrow_batch_size
+from fer_pipeline.spark.session import SMALLEST_SPLIT, get_max_partition_bytes, set_arrow_batch_size
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,9 @@ class InputFiles:
     Attributes:
         paths: The paths as the user named them.
         kind: `csv` or `images`.
-        count: Number of files.
-        bytes: Size of all of them.
-        compressed_bytes: Size of the compressed CSV files among them.
+        file_count: Number of files.
+        byte_count: Total size of the files, in bytes.
+        compressed_byte_count: Total size of the compressed CSV files, in bytes.
     """
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
@@ -89,7 +89,7 @@ class InputFiles:
         """
         self._spark = spark
         self.paths = list(paths)
-        self._only_named_csv = False
+        self._is_csv_only = False
         self._listed = self._read("binaryFile")
         self._files = _with_kind(self._listed.selectExpr("path", "length", _URL))
         totals = _totals_by_kind(self._files)
@@ -99,19 +99,19 @@ class InputFiles:
         self.kind = kind if kind != "auto" else _choose_kind(", ".join(paths), counts)
         # In a folder of CSV files other files are no input. In a folder of images every file is
         # one, or an image with an unusual name would be lost in silence.
-        self._only_named_csv = self.kind == "csv" and "csv" in counts
-        self.count = counts.total()
-        if self._only_named_csv:
-            self.count = counts["csv"]
-            if counts.total() > self.count:
-                skipped = counts.total() - self.count
+        self._is_csv_only = self.kind == "csv" and "csv" in counts
+        self.file_count = counts.total()
+        if self._is_csv_only:
+            self.file_count = counts["csv"]
+            if counts.total() > self.file_count:
+                skipped = counts.total() - self.file_count
                 log.warning("%d files that are not named .csv are not read", skipped)
             totals = {name: row for name, row in totals.items() if name == "csv"}
             self._files = self._files.where("kind = 'csv'")
-        self.bytes = sum(row.bytes for row in totals.values())
-        self.compressed_bytes = sum(row.compressed_bytes for row in totals.values())
+        self.byte_count = sum(row.bytes for row in totals.values())
+        self.compressed_byte_count = sum(row.compressed_bytes for row in totals.values())
 
-    def reader(self, required: RequiredColumns) -> SourceReader:
+    def create_reader(self, required: RequiredColumns) -> SourceReader:
         """Return the reader of the files' records.
 
         Args:
@@ -129,7 +129,7 @@ class InputFiles:
         set_arrow_batch_size(self._spark, _IMAGES_PER_BATCH)
         return SourceReader(contents, read_image_records)
 
-    def count_blocks(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
+    def compute_block_offsets(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
         """Return the offsets of the blocks that tasks read.
 
         Args:
@@ -139,7 +139,7 @@ class InputFiles:
             The offsets; and the number of records, None if they need not be counted.
         """
         if self.kind == "images":
-            return BlockOffsets(), self.count
+            return BlockOffsets(), self.file_count
         if not always and self._files.where(self._is_splittable()).isEmpty():
             return BlockOffsets(), None
         counted = self._lines().mapInArrow(count_csv_records, COUNTS_DDL)
@@ -165,13 +165,13 @@ class InputFiles:
 
     def _read(self, source_format: str) -> DataFrame:
         reader = self._spark.read.format(source_format).option("recursiveFileLookup", "true")
-        if source_format == "text" and self._only_named_csv:
+        if source_format == "text" and self._is_csv_only:
             reader = reader.option("pathGlobFilter", _CSV_GLOB)
         return reader.load([_escape_existing_path(path) for path in self.paths])
 
     def _is_splittable(self) -> str:
         """Return the SQL condition of files that Spark may cut into blocks for several tasks."""
-        block = min(SMALLEST_SPLIT, max_partition_bytes(self._spark))
+        block = min(SMALLEST_SPLIT, get_max_partition_bytes(self._spark))
         return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
 
     def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:

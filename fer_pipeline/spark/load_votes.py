@@ -23,14 +23,14 @@ def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Vo
         StorageError: The votes cannot be read.
         InputError: The file holds no votes, or not those on one CSV file.
     """
-    loaded = votes.read(path, classes)
-    if files.kind != "csv" or files.count != 1:
-        source = f"{files.count} {'CSV files' if files.kind == 'csv' else 'images'}"
+    loaded = votes.read_votes(path, classes)
+    if files.kind != "csv" or files.file_count != 1:
+        source = f"{files.file_count} {'CSV files' if files.kind == 'csv' else 'images'}"
         raise InputError(
             f"{path}: these votes (labels.votes) go row by row with one CSV file, but the input is"
             f" {source}; give the one that was voted on"
         )
-    offsets, record_count = files.count_blocks(always=True)
+    offsets, record_count = files.compute_block_offsets(always=True)
     if record_count != len(loaded):
         raise InputError(
             f"{path}: holds votes on {len(loaded)} records, but the input has {record_count};"

@@ -38,7 +38,7 @@ _CGROUP_LIMITS = (
 )
 
 
-def local_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables with which this process starts Spark on all cores of the machine.
 
     What the user has set stays: SPARK_CONF_DIR and the keys of its `spark-defaults.conf` (a master
@@ -56,7 +56,7 @@ def local_environment(environment: Mapping[str, str]) -> dict[str, str]:
     is_local = master == "local" or master.startswith("local[")
     settings = {**LOCAL_SETTINGS, **SETTINGS} if is_local else SETTINGS
     defaults = {
-        "SPARK_DRIVER_MEMORY": f"{driver_heap_mib()}m",
+        "SPARK_DRIVER_MEMORY": f"{choose_driver_heap_mib()}m",
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_SUBMIT_ARGS": _join_submit_arguments(settings, configured),
     }
@@ -98,7 +98,7 @@ def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str,
     return shlex.join([*options, "pyspark-shell"])
 
 
-def driver_heap_mib() -> int:
+def choose_driver_heap_mib() -> int:
     """Return the heap of the JVM: a quarter of the memory, between 1 and 8 GiB, in MiB.
 
     The memory is that of this machine or of the container. TensorFlow and Spark's Python workers

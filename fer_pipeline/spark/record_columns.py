@@ -17,8 +17,8 @@ from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.image_preparation import prepare_images
 from fer_pipeline.data.label_resolver import LabelResolver, ResolvedLabels, apply_votes
 from fer_pipeline.data.outcomes import Outcome
-from fer_pipeline.data.record_batch import ParsedRecords, Pixels, excerpt
-from fer_pipeline.data.split_keys import hash_images, sampling_key
+from fer_pipeline.data.record_batch import ParsedRecords, Pixels, make_excerpt
+from fer_pipeline.data.split_keys import compute_sampling_key, hash_images
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.spark.read_records import RecordGroups, SourceRecords
 from fer_pipeline.spark.steps import error_context
@@ -36,7 +36,7 @@ RECORD_SCHEMA = pa.schema(
         ("label", pa.int32()),  # class, -1 without one
         ("split", pa.int8()),  # code of the split that the usage means, -1 without one
         ("image_hash", pa.binary()),  # null exactly if there is no image
-        ("key", pa.int64()),  # see `split_keys.sampling_key`
+        ("key", pa.int64()),  # see `split_keys.compute_sampling_key`
         ("pixel_sum", pa.int64()),  # of the resized image; null if not requested
         ("pixel_squares", pa.int64()),
     ]
@@ -95,11 +95,11 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
     parsed = records.parsed
     labels = _resolve_labels(records, options)
     errors = parsed.errors
-    errors.replace(labels.errors)
+    errors.update(labels.errors)
     has_image = errors.outcomes == Outcome.KEPT
     hashes = hash_images(parsed.images, has_image)
     images = prepare_images(parsed.images, has_image, options.size, options.enhancement)
-    excerpts = {row: excerpt(parsed.texts[row]) for row in errors.details}
+    excerpts = {row: make_excerpt(parsed.texts[row]) for row in errors.details}
     rows = range(len(parsed))
     columns = {
         "source": records.sources,
@@ -114,7 +114,7 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
         "split": labels.splits,
         "image_hash": hashes,
         "key": _sampling_keys(hashes, records.positions, options.seed),
-        **_pixel_moments(images, has_image, options),
+        **_compute_pixel_moments(images, has_image, options),
     }
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, field.type)
@@ -128,7 +128,9 @@ def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedL
     labels = options.resolver.resolve(parsed.emotions, parsed.usages)
     if options.votes is None:
         return labels
-    numbers = options.offsets.number_records(records.sources, records.blocks, records.positions)
+    numbers = options.offsets.compute_record_numbers(
+        records.sources, records.blocks, records.positions
+    )
     source = records.sources[0].as_py()
     return apply_votes(labels, options.votes, numbers, parsed.usages, source)
 
@@ -138,7 +140,7 @@ def _sampling_keys(
 ) -> list[int]:
     # A record without an image has no copies; its key only has to spread it over the tasks.
     return [
-        position if content is None else sampling_key(content, seed)
+        position if content is None else compute_sampling_key(content, seed)
         for content, position in zip(hashes, positions.tolist(), strict=True)
     ]
 
@@ -155,7 +157,7 @@ def _fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list
     return fingerprints
 
 
-def _pixel_moments(
+def _compute_pixel_moments(
     images: Pixels, has_image: npt.NDArray[np.bool_], options: RecordOptions
 ) -> dict[str, pa.Array]:
     """Return the sums of the pixels and of their squares; null if they are not requested."""

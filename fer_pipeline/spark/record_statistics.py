@@ -16,7 +16,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the usual name among user
 from fer_pipeline.data import split_keys
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.split_assignment import ClassThresholds, assign_splits
-from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
+from fer_pipeline.spark.record_store import DeduplicatedPartition, RecordStore
 
 _GROUP_COLUMNS = ("source", "block", "outcome", "split", "label")
 _TALLY_DDL = (
@@ -38,7 +38,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
         the largest `code`; and `low` and `high`, the sums of the halves of their fingerprints.
     """
 
-    def tally(partition: DecidedPartition) -> pa.Table:
+    def tally(partition: DeduplicatedPartition) -> pa.Table:
         return _tally_partition(partition, by_folder=by_folder)
 
     totals = (
@@ -54,7 +54,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
     return [row.asDict() for row in totals.collect()]
 
 
-def _tally_partition(partition: DecidedPartition, *, by_folder: bool) -> pa.Table:
+def _tally_partition(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
     columns = partition.columns
     sources = columns.column("source")
     if by_folder:
@@ -78,7 +78,7 @@ def _tally_partition(partition: DecidedPartition, *, by_folder: bool) -> pa.Tabl
     return totals.select([*_GROUP_COLUMNS, "n_sum", "code_max", "low_sum", "high_sum"])
 
 
-def keys_at_ranks(
+def find_keys_at_ranks(
     store: RecordStore, ranks: Mapping[int, Sequence[int]]
 ) -> dict[tuple[int, int], int]:
     """Return the key at each rank among the records of a class that can be sampled.
@@ -105,11 +105,11 @@ def keys_at_ranks(
             is_in_bucket |= (F.col("label") == label) & (F.col("bucket") == position[0])
     candidates = _collect_keys(records.where(is_in_bucket))
     for label, rank in positive:
-        keys[label, rank] = split_keys.key_at_rank(histograms[label], candidates[label], rank)
+        keys[label, rank] = split_keys.find_key_at_rank(histograms[label], candidates[label], rank)
     return keys
 
 
-def _keys_by_bucket(partition: DecidedPartition) -> pa.Table:
+def _keys_by_bucket(partition: DeduplicatedPartition) -> pa.Table:
     records = partition.to_records()
     key = records.key[records.can_be_sampled]
     bucket = (key >> (64 - split_keys.BUCKET_BITS)).astype(np.int32)
@@ -124,7 +124,7 @@ def _collect_keys(records: DataFrame) -> dict[int, dict[int, list[int]]]:
     return keys
 
 
-def pixel_moments(
+def compute_pixel_moments(
     store: RecordStore, thresholds: Mapping[int, ClassThresholds]
 ) -> tuple[int, int, int]:
     """Return the number, the sum and the sum of squares of the pixels of all training images.
@@ -135,7 +135,7 @@ def pixel_moments(
     """
     pixels_per_image = store.size**2
 
-    def select_moments(partition: DecidedPartition) -> pa.Table:
+    def select_moments(partition: DeduplicatedPartition) -> pa.Table:
         split, _ = assign_splits(partition.to_records(), thresholds)
         in_training = pa.array(split == Split.TRAIN.code)
         return partition.columns.select(["pixel_sum", "pixel_squares"]).filter(in_training)

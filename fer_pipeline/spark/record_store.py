@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from fer_pipeline.data.deduplication import RecordColumns, mark_duplicates
 from fer_pipeline.data.record_batch import Pixels
-from fer_pipeline.data.split_assignment import DecidedRecords
+from fer_pipeline.data.split_assignment import DeduplicatedRecords
 from fer_pipeline.spark.input_files import SourceReader
 from fer_pipeline.spark.read_records import Batches
 from fer_pipeline.spark.record_columns import RECORD_SCHEMA, RecordOptions, build_record_tables
@@ -23,15 +23,15 @@ from fer_pipeline.spark.shuffle import (
     PACK_DDL,
     PARTITION_KEY,
     SHUFFLE_DDL,
+    find_partition_keys,
     pack_for_shuffle,
     pack_in_order,
-    partition_keys,
     sort_records,
     unpack,
 )
 from fer_pipeline.spark.steps import error_context
 
-DECIDED_SCHEMA = RECORD_SCHEMA.append(pa.field("can_be_sampled", pa.bool_()))
+DEDUPLICATED_SCHEMA = RECORD_SCHEMA.append(pa.field("can_be_sampled", pa.bool_()))
 """The columns of a record that was decided on: `outcome` also names dropped copies, and
 `can_be_sampled` says whether it may be moved from training into validation or test."""
 
@@ -39,11 +39,11 @@ _PACKS_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
-class DecidedPartition:
+class DeduplicatedPartition:
     """The records of a partition, in the order of their keys.
 
     Attributes:
-        columns: The columns of DECIDED_SCHEMA.
+        columns: The columns of DEDUPLICATED_SCHEMA.
         images: uint8 of shape (m, size, size), one for each record that has an image, in order;
             none if they were not requested.
     """
@@ -51,10 +51,10 @@ class DecidedPartition:
     columns: pa.Table
     images: Pixels
 
-    def to_records(self) -> DecidedRecords:
+    def to_records(self) -> DeduplicatedRecords:
         """Return the columns that decide on a record's split, as arrays."""
         names = ("key", "label", "split", "outcome", "can_be_sampled")
-        return DecidedRecords(**{name: self.columns.column(name).to_numpy() for name in names})
+        return DeduplicatedRecords(**{name: self.columns.column(name).to_numpy() for name in names})
 
 
 @dataclass
@@ -91,14 +91,14 @@ class RecordStore:
         """
         # The tasks take along what their functions name: not the reader, which has a DataFrame.
         read, size = reader.read, options.size
-        keys = partition_keys(spark, partitions)
+        keys = find_partition_keys(spark, partitions)
 
         def read_and_pack(batches: Batches) -> Batches:
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
         def decide(batches: Batches) -> Batches:
-            return _decide_partition(batches, size, deduplicate=deduplicate)
+            return _deduplicate_partition(batches, size, deduplicate=deduplicate)
 
         packs = (
             reader.batches.mapInArrow(read_and_pack, SHUFFLE_DDL)
@@ -116,7 +116,7 @@ class RecordStore:
 
     def map_partitions(
         self,
-        function: Callable[[DecidedPartition], pa.Table],
+        function: Callable[[DeduplicatedPartition], pa.Table],
         ddl: str,
         *,
         with_pixels: bool = False,
@@ -131,7 +131,7 @@ class RecordStore:
         size = self.size
 
         def apply(batches: Batches) -> Batches:
-            partition = DecidedPartition(*unpack(batches, size, DECIDED_SCHEMA))
+            partition = DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
             if len(partition.columns):
                 yield from function(partition).combine_chunks().to_batches()
 
@@ -140,7 +140,7 @@ class RecordStore:
         return packs.mapInArrow(apply, ddl)
 
 
-def _decide_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
+def _deduplicate_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
     """Sort the records of a partition, decide about copies, and pack them again."""
     with error_context("deciding about the copies of a partition"):
         records, images = sort_records(*unpack(batches, size, RECORD_SCHEMA))

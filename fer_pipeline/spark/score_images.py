@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from fer_pipeline.data import schema
-from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.arrow import build_arrow_schema
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
@@ -32,7 +32,7 @@ from fer_pipeline.io.paths import to_spark_url
 from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.spark.input_files import SourceReader, escape_glob
 from fer_pipeline.spark.read_records import Batches, RecordReader, SourceRecords
-from fer_pipeline.spark.session import set_arrow_batch_size, task_id
+from fer_pipeline.spark.session import get_task_index, set_arrow_batch_size
 from fer_pipeline.spark.steps import error_context
 
 UNCERTAIN = "uncertain"
@@ -115,7 +115,7 @@ class ScoringOptions:
     min_confidence: float = 0.0
 
 
-def source_images(
+def create_file_source(
     reader: SourceReader, offsets: BlockOffsets, size: int, enhancement: Enhancement
 ) -> ImageSource:
     """Return the images of CSV files or image files.
@@ -157,7 +157,9 @@ def _to_image_batch(
     count = len(parsed)
     reasons = [Outcome(code).reason for code in outcomes.tolist()]
     details = parsed.errors.details
-    record_numbers = offsets.number_records(records.sources, records.blocks, records.positions)
+    record_numbers = offsets.compute_record_numbers(
+        records.sources, records.blocks, records.positions
+    )
     origin = pa.table(
         {
             "source": records.sources,
@@ -172,7 +174,7 @@ def _to_image_batch(
     return ImageBatch(origin, prepare_images(parsed.images, has_image, size, enhancement))
 
 
-def dataset_images(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
+def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
     """Return the images of a prepared dataset: of the files that its manifest names.
 
     Args:
@@ -204,13 +206,13 @@ def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:
             pixels = np.frombuffer(b"".join(column.to_pylist()), np.uint8)
         else:
             normalized = column.flatten().to_numpy(zero_copy_only=False)
-            pixels = stored.normalization.restore(normalized)
+            pixels = stored.normalization.restore_pixels(normalized)
         return pixels.reshape(len(column), stored.size, stored.size)
     except ValueError as error:
         raise DatasetError(f"an image is not what the manifest says: {error}") from error
 
 
-def score(source: ImageSource, options: ScoringOptions, folder: Path) -> ScoringTotals:
+def score_source(source: ImageSource, options: ScoringOptions, folder: Path) -> ScoringTotals:
     """Score a source and write a file for each task.
 
     Args:
@@ -239,9 +241,9 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
     """Writes the scores of one task; without an image it writes no file."""
 
     def __init__(self, folder: Path, options: ScoringOptions) -> None:
-        self._path = folder / SCORES.make_unique_name(task_id())
+        self._path = folder / SCORES.make_unique_name(get_task_index())
         self._options = options
-        self._columns = arrow_schema(schema.score_columns(options.classes))
+        self._columns = build_arrow_schema(schema.score_columns(options.classes))
         self._open_files = contextlib.ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self._row_count = 0

@@ -149,13 +149,13 @@ def set_arrow_batch_size(session: SparkSession, row_count: int) -> None:
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(row_count))
 
 
-def task_id() -> int:
+def get_task_index() -> int:
     """Return the index of the current task within its stage, from 0; 0 outside of a task."""
     task = TaskContext.get()
     return task.partitionId() if task else 0
 
 
-def max_partition_bytes(session: SparkSession) -> int:
+def get_max_partition_bytes(session: SparkSession) -> int:
     """Return the most bytes of a file that one task reads, a setting that the user may change."""
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())

@@ -21,7 +21,7 @@ from fer_pipeline.spark.read_records import Batches
 from fer_pipeline.spark.record_columns import RecordTable
 
 PARTITION_KEY = "partition_key"
-"""The column of a pack that decides which task it goes to, see `partition_keys`."""
+"""The column of a pack that decides which task it goes to, see `find_partition_keys`."""
 
 SHUFFLE_DDL = f"{PARTITION_KEY} int, records binary, images binary"
 """The columns of a pack in the shuffle: an Arrow stream of records, and their pixels."""
@@ -40,7 +40,7 @@ _MAX_BYTES_TO_PACK = 32 << 20
 _MAX_BYTES_PER_PACK = 1 << 20
 
 
-def partition_keys(spark: SparkSession, partitions: int) -> list[int]:
+def find_partition_keys(spark: SparkSession, partitions: int) -> list[int]:
     """Return, for each partition, a number that Spark's hash partitioning sends to it.
 
     `repartition(n, column)` puts a row into the partition `pmod(hash(column), n)`. Spark SQL has no

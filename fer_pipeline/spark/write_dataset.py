@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 from pyspark.sql import Row
 
 from fer_pipeline.data import schema
-from fer_pipeline.data.arrow import binary_column, list_column
+from fer_pipeline.data.arrow import build_binary_column, build_list_column
 from fer_pipeline.data.dataset_files import DATASET, split_folder
 from fer_pipeline.data.manifest import DataFile
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.record_batch import Pixels
 from fer_pipeline.data.split_assignment import assign_splits
 from fer_pipeline.io.storage import create_data_file
-from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
-from fer_pipeline.spark.session import task_id
+from fer_pipeline.spark.record_store import DeduplicatedPartition, RecordStore
+from fer_pipeline.spark.session import get_task_index
 from fer_pipeline.spark.steps import error_context
 from fer_pipeline.spark.write_options import WriteOptions
 
@@ -87,7 +87,7 @@ def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, Writt
         options: Choices of the files.
     """
 
-    def write(partition: DecidedPartition) -> pa.Table:
+    def write(partition: DeduplicatedPartition) -> pa.Table:
         return pa.Table.from_pylist(list(_write_partition(partition, options)), _WRITTEN_SCHEMA)
 
     # One row for each file, thousands at most: this is all that reaches the driver.
@@ -107,12 +107,12 @@ def _sum_up(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit
 
 
 def _write_partition(
-    partition: DecidedPartition, options: WriteOptions
+    partition: DeduplicatedPartition, options: WriteOptions
 ) -> Iterator[Mapping[str, object]]:
     """Write up to one file for each split, and yield what is in it."""
     records = partition.to_records()
     splits, copies = assign_splits(records, options.thresholds)
-    number = task_id()
+    number = get_task_index()
     class_count = len(options.classes)
     for split in Split:
         rows = np.flatnonzero(splits == split.code)
@@ -140,7 +140,7 @@ class _SplitFileWriter:
 
     def __init__(
         self,
-        partition: DecidedPartition,
+        partition: DeduplicatedPartition,
         options: WriteOptions,
         split: Split,
         records: npt.NDArray[np.int64],
@@ -190,7 +190,7 @@ class _SplitFileWriter:
         records = self._partition.columns.take(pa.array(rows))
         pixels = self._apply_variants(rows, variant)
         hashes = records.column("image_hash").to_pylist()
-        record_numbers = self._options.offsets.number_records(
+        record_numbers = self._options.offsets.compute_record_numbers(
             records.column("source"),
             records.column("block"),
             records.column("position").to_numpy(),
@@ -208,9 +208,9 @@ class _SplitFileWriter:
         }
         content = pixels
         if self._options.votes is not None:
-            distribution = self._options.votes.distribution(record_numbers)
+            distribution = self._options.votes.compute_distributions(record_numbers)
             content = np.hstack([pixels, distribution.view(np.uint8)])
-            columns[schema.VOTES] = list_column(distribution)
+            columns[schema.VOTES] = build_list_column(distribution)
         self._add_to_checksum(content, hashes, label.to_pylist(), variant, replica)
         return pa.table(columns, schema=self._options.columns)
 
@@ -228,8 +228,8 @@ class _SplitFileWriter:
 
     def _store_pixels(self, pixels: Pixels) -> pa.Array:
         if self._options.normalization is None:
-            return binary_column(pixels)
-        return list_column(self._options.normalization.table()[pixels])
+            return build_binary_column(pixels)
+        return build_list_column(self._options.normalization.lookup_table()[pixels])
 
     def _add_to_checksum(
         self,

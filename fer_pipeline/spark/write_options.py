@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from fer_pipeline.data import schema
-from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.arrow import build_arrow_schema
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
@@ -57,7 +57,7 @@ class WriteOptions:
     def columns(self) -> pa.Schema:
         """The dataset's columns."""
         dtype = "uint8" if self.normalization is None else "float32"
-        return arrow_schema(schema.dataset_columns(dtype, votes=self.votes is not None))
+        return build_arrow_schema(schema.dataset_columns(dtype, votes=self.votes is not None))
 
 
 def choose_group_rows(expected_rows: int, size: int) -> int:

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_pipeline.data import schema
-from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.arrow import build_arrow_schema
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.dataset_files import DATASET, QUARANTINE_FOLDER
 from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.spark.read_records import Batches
-from fer_pipeline.spark.record_store import DecidedPartition, RecordStore
-from fer_pipeline.spark.session import task_id
+from fer_pipeline.spark.record_store import DeduplicatedPartition, RecordStore
+from fer_pipeline.spark.session import get_task_index
 from fer_pipeline.spark.steps import error_context
 
-_COLUMNS = arrow_schema(schema.QUARANTINE)
+_COLUMNS = build_arrow_schema(schema.QUARANTINE)
 _ROWS_PER_FILE = 1_000_000
 
 
@@ -39,13 +39,13 @@ def write_quarantine(
     if not count:
         return []
 
-    def select(partition: DecidedPartition) -> pa.Table:
+    def select(partition: DeduplicatedPartition) -> pa.Table:
         return _select_quarantined(partition, offsets)
 
     def write(batches: Batches) -> Batches:
         yield _write_file(batches, folder)
 
-    quarantined = store.map_partitions(select, schema.ddl(schema.QUARANTINE))
+    quarantined = store.map_partitions(select, schema.format_ddl(schema.QUARANTINE))
     files = quarantined.coalesce(1 + count // _ROWS_PER_FILE)
     written = files.mapInArrow(write, "path string, rows bigint").collect()
     if sum(row.rows for row in written) != count:
@@ -53,10 +53,10 @@ def write_quarantine(
     return sorted(row.path for row in written)
 
 
-def _select_quarantined(partition: DecidedPartition, offsets: BlockOffsets) -> pa.Table:
+def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets) -> pa.Table:
     records = partition.columns.filter(partition.columns.column("image_hash").is_null())
     sources = records.column("source")
-    record_numbers = offsets.number_records(
+    record_numbers = offsets.compute_record_numbers(
         sources,
         records.column("block"),
         records.column("position").to_numpy(),
@@ -74,7 +74,7 @@ def _select_quarantined(partition: DecidedPartition, offsets: BlockOffsets) -> p
 def _write_file(batches: Batches, folder: Path) -> pa.RecordBatch:
     rows = pa.Table.from_batches(list(batches), _COLUMNS)
     rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-    path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(task_id())}"
+    path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(get_task_index())}"
     with error_context(f"writing {path}"), create_data_file(folder / path) as sink:
         pq.write_table(rows, sink)
     return pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

@@ -41,7 +41,7 @@ class TestOffsets:
         assert set(found) <= {(source, block) for source, block, _ in counts}
         assert 0 not in found.values()
         # Numbered in columns: the third record of each block.
-        numbers = offsets.number_records(
+        numbers = offsets.compute_record_numbers(
             pa.array([source for source, _, _ in counts], pa.string()),
             pa.array([block for _, block, _ in counts], pa.int64()),
             np.full(len(counts), 2, np.int32),

@@ -70,13 +70,13 @@ def test_an_unknown_name_is_refused_with_the_nearest(said, hint):
     ],
 )
 def test_a_label_is_a_code_or_a_name(text, meant):
-    assert LabelEncoder(CODES, FER2013).emotion(text) == meant
+    assert LabelEncoder(CODES, FER2013).find_emotion(text) == meant
 
 
 def test_codes_mean_what_the_source_says_they_mean():
     reference_e = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
     labels = LabelEncoder(reference_e, list(reference_e.values()))
-    assert [labels.emotion(code) for code in "01234567"] == [
+    assert [labels.find_emotion(code) for code in "01234567"] == [
         *("angry", "disgust", "sad", "surprise", "happy"),
         *(None, None, None),
     ]
@@ -84,7 +84,7 @@ def test_codes_mean_what_the_source_says_they_mean():
 
 def test_a_subset_of_classes_is_renumbered_in_its_own_order():
     labels = LabelEncoder(CODES, ["surprise", "angry", "happy"])
-    assert {name: labels.index(name) for name in KNOWN} == {
+    assert {name: labels.find_class_index(name) for name in KNOWN} == {
         "angry": 1,
         "disgust": None,
         "fear": None,

@@ -6,8 +6,8 @@ import pytest
 from fer_pipeline.data.emotions import FER2013, LabelEncoder
 from fer_pipeline.data.label_resolver import (
     NO_LABEL,
-    LabelDecision,
     LabelResolver,
+    ResolvedLabel,
     ResolvedLabels,
     apply_votes,
 )
@@ -28,7 +28,7 @@ def resolver(classes: tuple[str, ...] = FER2013, usage: dict | None = USAGE) -> 
     return LabelResolver(LabelEncoder(CODES, classes), usage)
 
 
-def to_decisions(resolved: ResolvedLabels) -> list[LabelDecision]:
+def to_decisions(resolved: ResolvedLabels) -> list[ResolvedLabel]:
     """Return the columns row by row."""
     columns = (resolved.labels, resolved.splits, resolved.codes, resolved.drops)
     assert [column.dtype for column in columns] == [np.int32, np.int8, np.int32, np.int8]
@@ -40,7 +40,7 @@ def to_decisions(resolved: ResolvedLabels) -> list[LabelDecision]:
         assert (row in errors.details) == error.is_quarantined == (error != Outcome.KEPT)
         assert outcome.is_dropped == (outcome != Outcome.KEPT)
         decisions.append(
-            LabelDecision(
+            ResolvedLabel(
                 label=None if label == NO_LABEL else int(label),
                 split=None if split == NO_SPLIT else list(Split)[split],
                 code=None if code == NO_LABEL else int(code),
@@ -54,79 +54,81 @@ def to_decisions(resolved: ResolvedLabels) -> list[LabelDecision]:
 @pytest.mark.parametrize(
     ("emotion", "usage", "expected"),
     [
-        ("3", "Training", LabelDecision(3, Split.TRAIN, 3)),
-        ("6", "PublicTest", LabelDecision(6, Split.VALIDATION, 6)),
-        ("0", "PrivateTest", LabelDecision(0, Split.TEST, 0)),
-        (" 3 ", "Training\r", LabelDecision(3, Split.TRAIN, 3)),
-        ("3", " trAINing ", LabelDecision(3, Split.TRAIN, 3)),
-        ("happiness", "Training", LabelDecision(3, Split.TRAIN)),
-        (" Anger", "Training", LabelDecision(0, Split.TRAIN)),
-        ("3", "Spare", LabelDecision(3, None, 3, outcome=Outcome.USAGE_NOT_SELECTED)),
-        ("3", "spare", LabelDecision(3, None, 3, outcome=Outcome.USAGE_NOT_SELECTED)),
+        ("3", "Training", ResolvedLabel(3, Split.TRAIN, 3)),
+        ("6", "PublicTest", ResolvedLabel(6, Split.VALIDATION, 6)),
+        ("0", "PrivateTest", ResolvedLabel(0, Split.TEST, 0)),
+        (" 3 ", "Training\r", ResolvedLabel(3, Split.TRAIN, 3)),
+        ("3", " trAINing ", ResolvedLabel(3, Split.TRAIN, 3)),
+        ("happiness", "Training", ResolvedLabel(3, Split.TRAIN)),
+        (" Anger", "Training", ResolvedLabel(0, Split.TRAIN)),
+        ("3", "Spare", ResolvedLabel(3, None, 3, outcome=Outcome.USAGE_NOT_SELECTED)),
+        ("3", "spare", ResolvedLabel(3, None, 3, outcome=Outcome.USAGE_NOT_SELECTED)),
         (
             "7",
             "Training",
-            LabelDecision(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '7'"),
+            ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '7'"),
         ),
         (
             "contempt",
             "Training",
-            LabelDecision(None, Split.TRAIN, outcome=Outcome.CLASS_NOT_SELECTED),
+            ResolvedLabel(None, Split.TRAIN, outcome=Outcome.CLASS_NOT_SELECTED),
         ),
-        ("3", "Test", LabelDecision(outcome=Outcome.UNKNOWN_USAGE, detail="usage 'Test'")),
-        ("", "Training", LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
-        (" \t", "Training", LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
-        (None, "Training", LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
-        ("3", "", LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
-        ("3", "\r", LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
-        ("3", None, LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
+        ("3", "Test", ResolvedLabel(outcome=Outcome.UNKNOWN_USAGE, detail="usage 'Test'")),
+        ("", "Training", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
+        (" \t", "Training", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
+        (None, "Training", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
+        ("3", "", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
+        ("3", "\r", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
+        ("3", None, ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
         # The label is looked at first.
-        ("", "", LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
-        ("x", "Spare", LabelDecision(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion 'x'")),
+        ("", "", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
+        ("x", "Spare", ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion 'x'")),
         (
             "3.0",
             "Training",
-            LabelDecision(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '3.0'"),
+            ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '3.0'"),
         ),
     ],
 )
 def test_a_label_and_a_usage_have_one_verdict(emotion, usage, expected):
-    assert resolver().decide(emotion, usage) == expected
+    assert resolver().resolve_pair(emotion, usage) == expected
     # In a batch: twice, with another between.
     resolved = resolver().resolve([emotion, "3", emotion], [usage, "Training", usage])
-    assert to_decisions(resolved) == [expected, LabelDecision(3, Split.TRAIN, 3), expected]
+    assert to_decisions(resolved) == [expected, ResolvedLabel(3, Split.TRAIN, 3), expected]
 
 
 @pytest.mark.parametrize(
     ("emotion", "expected"),
     [
-        ("5", LabelDecision(0, Split.TRAIN, 5)),
-        ("Anger", LabelDecision(1, Split.TRAIN)),
-        ("3", LabelDecision(None, Split.TRAIN, 3, outcome=Outcome.CLASS_NOT_SELECTED)),
-        ("fear", LabelDecision(None, Split.TRAIN, outcome=Outcome.CLASS_NOT_SELECTED)),
-        ("7", LabelDecision(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '7'")),
+        ("5", ResolvedLabel(0, Split.TRAIN, 5)),
+        ("Anger", ResolvedLabel(1, Split.TRAIN)),
+        ("3", ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.CLASS_NOT_SELECTED)),
+        ("fear", ResolvedLabel(None, Split.TRAIN, outcome=Outcome.CLASS_NOT_SELECTED)),
+        ("7", ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '7'")),
     ],
 )
 def test_a_subset_renumbers_its_classes_and_drops_the_others(emotion, expected):
-    assert resolver(("surprise", "angry")).decide(emotion, "Training") == expected
+    assert resolver(("surprise", "angry")).resolve_pair(emotion, "Training") == expected
 
 
 def test_a_row_that_is_out_twice_is_out_by_its_class():
-    assert resolver(("angry", "sad")).decide("3", "Spare").outcome is Outcome.CLASS_NOT_SELECTED
+    assert (
+        resolver(("angry", "sad")).resolve_pair("3", "Spare").outcome is Outcome.CLASS_NOT_SELECTED
+    )
 
 
 @pytest.mark.parametrize("usage", [None, "", "Training", "whatever"])
 def test_where_usage_decides_nothing_every_row_is_training(usage):
-    assert resolver(usage=None).decide("3", usage) == LabelDecision(3, Split.TRAIN, 3)
+    assert resolver(usage=None).resolve_pair("3", usage) == ResolvedLabel(3, Split.TRAIN, 3)
 
 
 def test_codes_go_by_the_source_and_are_told_as_they_stand_there():
     reference_e = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
     made = LabelResolver(LabelEncoder(reference_e, ["happy", "sad"]), None)
-    assert [made.decide(code, None) for code in "024"] == [
-        LabelDecision(None, Split.TRAIN, 0, outcome=Outcome.CLASS_NOT_SELECTED),
-        LabelDecision(1, Split.TRAIN, 2),
-        LabelDecision(0, Split.TRAIN, 4),
+    assert [made.resolve_pair(code, None) for code in "024"] == [
+        ResolvedLabel(None, Split.TRAIN, 0, outcome=Outcome.CLASS_NOT_SELECTED),
+        ResolvedLabel(1, Split.TRAIN, 2),
+        ResolvedLabel(0, Split.TRAIN, 4),
     ]
 
 
@@ -139,7 +141,7 @@ def test_endless_different_labels_do_not_fill_the_memory():
         assert set(resolved.errors.outcomes.tolist()) == {Outcome.UNKNOWN_EMOTION}
         assert len(resolved.errors.details) == 500
     assert pickle.dumps(made) == before
-    assert made.decide("3", "Training") == LabelDecision(3, Split.TRAIN, 3)
+    assert made.resolve_pair("3", "Training") == ResolvedLabel(3, Split.TRAIN, 3)
 
 
 def test_no_records_have_no_labels():
@@ -148,7 +150,7 @@ def test_no_records_have_no_labels():
 
 def test_a_fault_shows_a_long_text_in_part():
     for emotion, usage in (("x" * 10_000, "Training"), ("3", "x" * 10_000)):
-        assert len(resolver().decide(emotion, usage).detail) < 100
+        assert len(resolver().resolve_pair(emotion, usage).detail) < 100
 
 
 # Of happy and sad, after two records of which nothing is asked.
@@ -156,13 +158,13 @@ VOTES = Votes(
     path="v.csv",
     counts=np.array([[9, 0], [9, 0], [1, 3], [2, 2], [0, 0], [5, 4], [0, 7]], np.uint8),
     no_face=np.array([False, False, False, False, False, True, False]),
-    usage=np.array([0, 0, 1, 1, 1, 1, 0], np.uint8),
-    usages=("privatetest", "training"),
+    usage_codes=np.array([0, 0, 1, 1, 1, 1, 0], np.uint8),
+    usage_names=("privatetest", "training"),
 )
 SPLITS = {"Training": Split.TRAIN, "PrivateTest": None}
 
 
-def voted(*said: tuple[str | None, str | None], first: int = 2) -> list[LabelDecision]:
+def voted(*said: tuple[str | None, str | None], first: int = 2) -> list[ResolvedLabel]:
     emotions, usages = zip(*said, strict=True)
     made = LabelResolver(LabelEncoder(CODES, ["happy", "sad"]), SPLITS)
     numbers = np.arange(first, first + len(said))
@@ -172,25 +174,25 @@ def voted(*said: tuple[str | None, str | None], first: int = 2) -> list[LabelDec
 
 def test_votes_replace_the_label_and_whether_it_is_a_class():
     assert voted(("3", "Training"), ("4", "Training"), ("3", "training"), ("3", "Training")) == [
-        LabelDecision(1, Split.TRAIN, 3),
-        LabelDecision(1, Split.TRAIN, 4),
-        LabelDecision(None, Split.TRAIN, 3, outcome=Outcome.NO_VOTES),
-        LabelDecision(None, Split.TRAIN, 3, outcome=Outcome.NO_FACE),
+        ResolvedLabel(1, Split.TRAIN, 3),
+        ResolvedLabel(1, Split.TRAIN, 4),
+        ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.NO_VOTES),
+        ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.NO_FACE),
     ]
     # The source says fear, which is no class.
     assert voted(("2", "Training"), ("2", "Training")) == [
-        LabelDecision(1, Split.TRAIN, 2),
-        LabelDecision(None, Split.TRAIN, 2, outcome=Outcome.TIED_VOTES),
+        ResolvedLabel(1, Split.TRAIN, 2),
+        ResolvedLabel(None, Split.TRAIN, 2, outcome=Outcome.TIED_VOTES),
     ]
 
 
 def test_votes_do_not_mend_a_row_nor_bring_back_a_usage():
     assert voted(("9", "Training"), (None, None)) == [
-        LabelDecision(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '9'"),
-        LabelDecision(outcome=Outcome.EMPTY_FIELD, detail="no emotion"),
+        ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '9'"),
+        ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion"),
     ]
     assert voted(("2", "PrivateTest"), first=6) == [
-        LabelDecision(1, None, 2, outcome=Outcome.USAGE_NOT_SELECTED),
+        ResolvedLabel(1, None, 2, outcome=Outcome.USAGE_NOT_SELECTED),
     ]
 
 

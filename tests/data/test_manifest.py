@@ -74,7 +74,7 @@ def test_what_is_written_is_read(tmp_path):
     "normalization",
     [
         Normalization.centered(),
-        Normalization.unit(),
+        Normalization.zero_to_one(),
         Normalization.standard(9, 700, 99999),
         Normalization.standard(1000, 1, 1),
         Normalization.standard(7, 7, 7),
@@ -87,7 +87,7 @@ def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
     )
     stored = StoredDataset.open(tmp_path).manifest.image.normalization
     assert stored == normalization
-    assert stored.table().tobytes() == normalization.table().tobytes()
+    assert stored.lookup_table().tobytes() == normalization.lookup_table().tobytes()
 
 
 def test_it_is_plain_json_that_others_can_read(tmp_path):
@@ -128,13 +128,13 @@ def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_p
     make_manifest(labels=labels).write(tmp_path)
     stored = StoredDataset.open(tmp_path).manifest
     assert stored.labels == labels
-    assert stored.labels.has_distributions is soft
+    assert stored.labels.has_soft_labels is soft
 
 
 def test_images_enhanced_otherwise_are_refused(tmp_path):
     equalized = Enhancement(equalize=True)
     image = ImageInfo(
-        size=8, dtype="uint8", normalization=Normalization.unit(), enhancement=equalized
+        size=8, dtype="uint8", normalization=Normalization.zero_to_one(), enhancement=equalized
     )
     StoredDataset(tmp_path, make_manifest()).require_enhancement(Enhancement())
     StoredDataset(tmp_path, make_manifest(image=image)).require_enhancement(equalized)

@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Outcome
-from fer_pipeline.data.pixel_strings import PixelError, parse_pixel_rows, parse_pixels, square_side
+from fer_pipeline.data.pixel_strings import (
+    PixelError,
+    parse_pixel_rows,
+    parse_pixels,
+    square_image_size,
+)
 
-ORDINARY = [Normalization.centered(), Normalization.unit(), Normalization.standard(4, 508, 97200)]
+ORDINARY = [
+    Normalization.centered(),
+    Normalization.zero_to_one(),
+    Normalization.standard(4, 508, 97200),
+]
 
 
 def slowly(text: bytes, count: int) -> list[int] | Outcome:
@@ -212,26 +221,26 @@ def test_a_fault_says_what_was_got_and_what_was_expected():
     [(64, 8), (784, 28), (2304, 48), (2303, None), (2305, None), (49, None), (0, None), (1, None)],
 )
 def test_a_square_has_a_side_from_eight_up(count, side):
-    assert square_side(count) == side
+    assert square_image_size(count) == side
 
 
 @given(st.integers(0, 10**12))
 @example(10**12)
 def test_a_side_squared_is_the_count(count):
-    side = square_side(count)
+    side = square_image_size(count)
     root = math.isqrt(count)
     assert side == (root if root**2 == count and root >= 8 else None)
 
 
 def test_centered_is_exact():
     expected = (np.arange(256, dtype=np.float64) - 128) / 128
-    table = Normalization.centered().table()
+    table = Normalization.centered().lookup_table()
     assert table.dtype == np.float32
     np.testing.assert_array_equal(table.astype(np.float64), expected)
 
 
 def test_unit_is_within_one_unit_in_the_last_place():
-    table = Normalization.unit().table()
+    table = Normalization.zero_to_one().lookup_table()
     assert table.dtype == np.float32
     np.testing.assert_array_max_ulp(table, (np.arange(256) / 255).astype(np.float32), maxulp=1)
     assert (table[0], table[255]) == (0, 1)
@@ -251,7 +260,7 @@ def sums(pixels: np.ndarray) -> tuple[int, int, int]:
 @example(np.array([254] + [255] * 39))
 @settings(deadline=None)
 def test_standard_is_what_numpy_makes_of_mean_and_deviation(pixels):
-    table = Normalization.standard(*sums(pixels)).table()
+    table = Normalization.standard(*sums(pixels)).lookup_table()
     deviation = pixels.std() if len(set(pixels.tolist())) > 1 else 1.0
     expected = (np.arange(256) - pixels.mean()) / deviation
     np.testing.assert_allclose(table, expected, rtol=0, atol=3e-7 * np.abs(expected).max())
@@ -284,7 +293,7 @@ def test_numbers_are_float32_and_json_brings_back_their_bits(pixels):
             made.scale,
             made.offset,
         )
-        assert again.table().tobytes() == made.table().tobytes()
+        assert again.lookup_table().tobytes() == made.lookup_table().tobytes()
 
 
 @given(pixel_sets)
@@ -292,8 +301,8 @@ def test_numbers_are_float32_and_json_brings_back_their_bits(pixels):
 def test_restore_brings_back_all_256_pixels(pixels):
     every = np.random.default_rng(0).permutation(256).astype(np.uint8).reshape(4, 8, 8)
     for made in (*ORDINARY, Normalization.standard(*sums(pixels))):
-        assert (np.diff(made.table()) > 0).all()
-        restored = made.restore(made.table()[every])
+        assert (np.diff(made.lookup_table()) > 0).all()
+        restored = made.restore_pixels(made.lookup_table()[every])
         assert restored.dtype == np.uint8
         np.testing.assert_array_equal(restored, every)
 
@@ -301,7 +310,7 @@ def test_restore_brings_back_all_256_pixels(pixels):
 @pytest.mark.parametrize("made", ORDINARY, ids=lambda made: made.kind)
 @pytest.mark.parametrize("wrong", ["above", "below", "between", "nan", "huge", "tiny"])
 def test_restore_refuses_what_is_not_in_the_table(made, wrong):
-    table = made.table()
+    table = made.lookup_table()
     values = table[[0, 7, 255]].copy()
     values[1] = {
         "above": np.nextafter(table[7], np.float32(np.inf)),
@@ -312,4 +321,4 @@ def test_restore_refuses_what_is_not_in_the_table(made, wrong):
         "tiny": -1e30,
     }[wrong]
     with pytest.raises(ValueError, match="cannot have produced"):
-        made.restore(values)
+        made.restore_pixels(values)

@@ -1,7 +1,7 @@
 import pytest
 
 from fer_pipeline.data.outcomes import Outcome
-from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors, excerpt
+from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors, make_excerpt
 
 
 def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_broken_line():
@@ -12,7 +12,7 @@ def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_
     for row in (1, 2, 3):
         label_errors.add(row, Outcome.EMPTY_FIELD, "no emotion")
 
-    errors.replace(label_errors)
+    errors.update(label_errors)
 
     assert errors.outcomes.tolist() == [
         Outcome.PIXEL_COUNT,
@@ -39,5 +39,5 @@ def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_
     ],
 )
 def test_an_excerpt_is_short_and_printable(line, shown):
-    assert excerpt(line) == shown
-    assert len(excerpt(line)) <= EXCERPT_LENGTH
+    assert make_excerpt(line) == shown
+    assert len(make_excerpt(line)) <= EXCERPT_LENGTH

@@ -1,6 +1,6 @@
 import pytest
 
-from fer_pipeline.data.schema import ORIGIN, QUARANTINE, VOTES, dataset_columns, ddl
+from fer_pipeline.data.schema import ORIGIN, QUARANTINE, VOTES, dataset_columns, format_ddl
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("uint8", "binary"), ("float32", "array<float>")])
@@ -24,10 +24,10 @@ def test_a_distribution_stands_beside_the_label():
 
 
 def test_columns_are_written_as_spark_reads_them():
-    assert ddl(QUARANTINE) == (
+    assert format_ddl(QUARANTINE) == (
         "source string, record bigint, reason string, detail string, excerpt string"
     )
-    assert ddl({}) == ""
+    assert format_ddl({}) == ""
 
 
 def test_the_columns_cannot_be_changed_from_outside():

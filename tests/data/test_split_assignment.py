@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from fer_pipeline.data.deduplication import RecordColumns, mark_duplicates
 from fer_pipeline.data.outcomes import NO_SPLIT, Outcome, Split
-from fer_pipeline.data.split_assignment import ClassThresholds, DecidedRecords, assign_splits
+from fer_pipeline.data.split_assignment import ClassThresholds, DeduplicatedRecords, assign_splits
 from fer_pipeline.data.split_keys import (
     LAST_KEY,
+    compute_sampling_key,
+    find_key_at_rank,
     find_rank,
-    key_at_rank,
-    rounded_share,
-    sampling_key,
+    round_share,
 )
 
 TRAIN, VALIDATION, TEST = (split.code for split in Split)
@@ -59,10 +59,10 @@ def columns(records: list[Record]) -> RecordColumns:
     )
 
 
-def decide(records: list[Record], *, deduplicate: bool) -> DecidedRecords:
+def decide(records: list[Record], *, deduplicate: bool) -> DeduplicatedRecords:
     undecided = columns(records)
     outcome, can_be_sampled = mark_duplicates(undecided, deduplicate=deduplicate)
-    return DecidedRecords(
+    return DeduplicatedRecords(
         key=np.array([r.key for r in records], np.int64),
         label=undecided.label,
         split=undecided.split,
@@ -307,7 +307,7 @@ def test_the_candidates_stay_as_they_are(deduplicate):
     candidates, before = columns(records), columns(records)
     outcome, can_be_sampled = mark_duplicates(candidates, deduplicate=deduplicate)
     key = np.array([record.key for record in records], np.int64)
-    decided = DecidedRecords(key, candidates.label, candidates.split, outcome, can_be_sampled)
+    decided = DeduplicatedRecords(key, candidates.label, candidates.split, outcome, can_be_sampled)
     decided_before = copy.deepcopy(decided)
     assign_splits(decided, {0: ClassThresholds(LAST_KEY, LAST_KEY, LAST_KEY, 2)})
     for arrays, arrays_before in ((candidates, before), (decided, decided_before)):
@@ -321,19 +321,21 @@ def test_drawn_splits_are_exact_to_one_image_per_class():
     for label, size in sizes.items():
         for _ in range(size):
             records.append((len(records), label))
-    key = np.array([sampling_key(number.to_bytes(16, "big"), 3) for number, _ in records])
+    key = np.array([compute_sampling_key(number.to_bytes(16, "big"), 3) for number, _ in records])
     label = np.array([label for _, label in records], np.int32)
     cuts, expected = {}, {}
     for name, size in sizes.items():
-        validation, test = rounded_share(0.15, size), rounded_share(0.1, size)
-        extra = rounded_share(0.5, size - validation - test)
+        validation, test = round_share(0.15, size), round_share(0.1, size)
+        extra = round_share(0.5, size - validation - test)
         ranks = (validation, validation + test, validation + test + extra)
         keys = sorted(key[label == name].tolist())
         buckets = Counter(k >> 52 for k in keys)
         inside = [{find_rank(buckets, rank)[0]} for rank in ranks]
         cuts[name] = ClassThresholds(
             *(
-                key_at_rank(buckets, {b: [k for k in keys if k >> 52 == b] for b in bucket}, rank)
+                find_key_at_rank(
+                    buckets, {b: [k for k in keys if k >> 52 == b] for b in bucket}, rank
+                )
                 for bucket, rank in zip(inside, ranks, strict=True)
             ),
             copies_per_image=2,
@@ -348,7 +350,7 @@ def test_drawn_splits_are_exact_to_one_image_per_class():
         order=order,
     )
     outcome, can_be_sampled = mark_duplicates(candidates, deduplicate=True)
-    decided = DecidedRecords(
+    decided = DeduplicatedRecords(
         key[order], candidates.label, candidates.split, outcome, can_be_sampled
     )
     split, copies = assign_splits(decided, cuts)

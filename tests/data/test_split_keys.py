@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from fer_pipeline.data.split_keys import (
     BUCKET_BITS,
     LAST_KEY,
+    compute_sampling_key,
+    find_key_at_rank,
     find_rank,
-    image_hash,
-    key_at_rank,
-    rounded_share,
-    sampling_key,
+    hash_image,
+    round_share,
 )
 
 LEAST = -LAST_KEY - 1
@@ -28,7 +28,7 @@ def cut(keys: list[int], rank: int) -> int:
     histogram = Counter(key >> SHIFT for key in keys)
     place = find_rank(histogram, rank)
     of_bucket = {} if place is None else {place[0]: [k for k in keys if k >> SHIFT == place[0]]}
-    return key_at_rank(histogram, of_bucket, rank)
+    return find_key_at_rank(histogram, of_bucket, rank)
 
 
 # The very last key is left out: "below it" cannot say "all", and nothing hashes to it.
@@ -74,7 +74,7 @@ def test_locate_names_the_bucket_and_the_rank_within_it():
 
 def test_nothing_is_located_among_no_keys():
     assert find_rank({}, 0) is None
-    assert key_at_rank({}, {}, 0) == LAST_KEY
+    assert find_key_at_rank({}, {}, 0) == LAST_KEY
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_nothing_is_located_among_no_keys():
     ],
 )
 def test_a_share_is_the_nearest_whole_number_with_halves_up(fraction, count, expected):
-    found = rounded_share(fraction, count)
+    found = round_share(fraction, count)
     assert type(found) is int
     assert found == expected
 
@@ -103,12 +103,14 @@ def test_a_share_is_the_nearest_whole_number_with_halves_up(fraction, count, exp
 @given(st.integers(0, 1023), st.integers(0, 10**7))
 def test_a_share_is_exact_where_the_fraction_is(part, count):
     exact = Fraction(part, 1024) * count + Fraction(1, 2)
-    assert rounded_share(part / 1024, count) == exact.numerator // exact.denominator
+    assert round_share(part / 1024, count) == exact.numerator // exact.denominator
 
 
 def test_keys_are_uniform_and_seeds_give_independent_orders():
     contents = [struct.pack("<QQ", number, 0) for number in range(4000)]
-    first, second = ([sampling_key(content, seed) for content in contents] for seed in (0, 1))
+    first, second = (
+        [compute_sampling_key(content, seed) for content in contents] for seed in (0, 1)
+    )
     assert all(LEAST <= key <= LAST_KEY for key in first)
     for keys in (first, second):
         quarters = Counter(key >> 62 for key in keys)
@@ -121,18 +123,18 @@ def test_keys_are_uniform_and_seeds_give_independent_orders():
 def test_a_key_is_the_keyed_hash_that_it_is_said_to_be():
     content, seed = bytes(range(16)), 7
     digest = hashlib.blake2b(content, digest_size=8, key=seed.to_bytes(8, "little")).digest()
-    assert sampling_key(content, seed) == int.from_bytes(digest, "little", signed=True)
-    assert sampling_key(content, seed) == sampling_key(content, seed)
+    assert compute_sampling_key(content, seed) == int.from_bytes(digest, "little", signed=True)
+    assert compute_sampling_key(content, seed) == compute_sampling_key(content, seed)
 
 
 def test_a_hash_is_of_shape_and_values():
     image = np.arange(96, dtype=np.uint8).reshape(8, 12)
     digest = hashlib.blake2b(struct.pack("<II", 8, 12) + image.tobytes(), digest_size=16).digest()
-    assert image_hash(image) == digest
-    assert image_hash(image.reshape(12, 8)) != digest
+    assert hash_image(image) == digest
+    assert hash_image(image.reshape(12, 8)) != digest
     changed = image.copy()
     changed[7, 11] ^= 1
-    assert image_hash(changed) != digest
+    assert hash_image(changed) != digest
 
 
 def test_a_hash_is_the_same_however_the_image_lies_in_memory():
@@ -140,4 +142,4 @@ def test_a_hash_is_the_same_however_the_image_lies_in_memory():
     padded = np.zeros((8, 16), np.uint8)
     padded[:, ::2] = image
     for same in (np.asfortranarray(image), padded[:, ::2], image[::-1].copy()[::-1]):
-        assert image_hash(same) == image_hash(image)
+        assert hash_image(same) == hash_image(image)

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_pipeline.data.variants import BORDERS, create_variants, flip_horizontally, rotate
+from fer_pipeline.data.variants import (
+    BORDERS,
+    create_horizontal_flip,
+    create_rotation,
+    create_variants,
+)
 
 SIZES = [8, 9, 28, 48, 49]
 
@@ -33,7 +38,7 @@ def test_rotating_is_warp_affine_about_the_centre(size, border):
     images = noise(size)
     for angle in (10, -10, 7.5, 45, 133.3, -359):
         expected = one_by_one(images, angle, border)
-        np.testing.assert_array_equal(rotate(angle, border, size)(images), expected)
+        np.testing.assert_array_equal(create_rotation(angle, border, size)(images), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -42,7 +47,7 @@ def test_rotating_is_warp_affine_about_the_centre(size, border):
 def test_quarter_turns_are_exact_and_counter_clockwise(size, border, angle, turns):
     images = noise(size)
     expected = np.rot90(images, turns, axes=(1, 2))
-    np.testing.assert_array_equal(rotate(angle, border, size)(images), expected)
+    np.testing.assert_array_equal(create_rotation(angle, border, size)(images), expected)
 
 
 @given(
@@ -62,7 +67,7 @@ def test_a_slope_rotates_to_the_rotated_slope(angle, size, across, down, border)
     from_x, from_y = cos * x - sin * y, sin * x + cos * y
     inside = np.maximum(np.abs(from_x), np.abs(from_y)) <= (size - 1) / 2 - 1
     expected = np.clip(128 + across * from_x + down * from_y, 0, 255)
-    found = rotate(angle, border, size)(image[None])[0]
+    found = create_rotation(angle, border, size)(image[None])[0]
     # Two roundings of the grey value, and coordinates to 1/32 pixel.
     allowed = 1 + (abs(across) + abs(down)) / 32
     assert np.abs(found - expected)[inside].max() <= allowed
@@ -71,19 +76,19 @@ def test_a_slope_rotates_to_the_rotated_slope(angle, size, across, down, border)
 def test_borders_are_black_or_nearest_or_mirrored():
     white = np.full((1, 28, 28), 255, np.uint8)
     corners = (0, [0, 0, -1, -1], [0, -1, 0, -1])
-    assert rotate(45, "constant", 28)(white)[corners].tolist() == [0] * 4
-    assert (rotate(45, "replicate", 28)(white) == 255).all()
-    assert (rotate(45, "reflect", 28)(white) == 255).all()
+    assert create_rotation(45, "constant", 28)(white)[corners].tolist() == [0] * 4
+    assert (create_rotation(45, "replicate", 28)(white) == 255).all()
+    assert (create_rotation(45, "reflect", 28)(white) == 255).all()
     # A white rim one pixel wide: the nearest pixel outside is white, the mirror image is black.
     framed = np.pad(np.zeros((1, 26, 26), np.uint8), ((0, 0), (1, 1), (1, 1)), constant_values=255)
-    assert rotate(45, "replicate", 28)(framed)[corners].tolist() == [255] * 4
-    assert rotate(45, "reflect", 28)(framed)[corners].tolist() == [0] * 4
+    assert create_rotation(45, "replicate", 28)(framed)[corners].tolist() == [255] * 4
+    assert create_rotation(45, "reflect", 28)(framed)[corners].tolist() == [0] * 4
 
 
 def test_a_flip_swaps_left_and_right_only():
     image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
     expected = [[list(reversed(row)) for row in image[0].tolist()]]
-    assert flip_horizontally()(image).tolist() == expected
+    assert create_horizontal_flip()(image).tolist() == expected
 
 
 def test_variants_are_named_in_order_and_do_what_they_are_called():

@@ -58,7 +58,7 @@ def row(usage: str = "Training", **cast: int) -> str:
 def test_a_header_that_is_none_is_refused(file, header, message):
     path = file(row(), header=header)
     with pytest.raises(InputError) as raised:
-        votes.read(str(path), CLASSES)
+        votes.read_votes(str(path), CLASSES)
     assert str(raised.value).startswith(f"{path}: ")
     assert message in str(raised.value)
 
@@ -81,7 +81,7 @@ def test_a_header_that_is_none_is_refused(file, header, message):
 def test_a_row_that_is_none_is_refused_by_its_line(file, bad, message):
     path = file(row(), "", bad)
     with pytest.raises(InputError) as raised:
-        votes.read(str(path), CLASSES)
+        votes.read_votes(str(path), CLASSES)
     assert str(raised.value).startswith(f"{path}, line 4: {message}")
 
 
@@ -89,28 +89,28 @@ def test_a_row_that_is_none_is_refused_by_its_line(file, bad, message):
 def test_a_file_that_holds_nothing_is_refused(tmp_path, text):
     (tmp_path / "v.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="no column angry, happy, sad, unknown, nf in its first"):
-        votes.read(str(tmp_path / "v.csv"), CLASSES)
+        votes.read_votes(str(tmp_path / "v.csv"), CLASSES)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
     with pytest.raises(StorageError, match="no such file"):
-        votes.read(str(tmp_path / "none.csv"), CLASSES)
+        votes.read_votes(str(tmp_path / "none.csv"), CLASSES)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StorageError, match="cannot be read"):
-        votes.read(str(tmp_path / "binary.csv"), CLASSES)
+        votes.read_votes(str(tmp_path / "binary.csv"), CLASSES)
 
 
 def test_a_class_that_was_not_voted_on_is_refused(file):
     path = file(row(), header=HEADER.replace("contempt,", ""))
     with pytest.raises(InputError, match=r"no column contempt in its first line"):
-        votes.read(str(path), ("sad", "contempt"))
+        votes.read_votes(str(path), ("sad", "contempt"))
 
 
 # --- Files as they are.
 
 
 def test_votes_are_read_in_the_order_of_the_classes(file):
-    found = votes.read(str(file(row(anger=1, sadness=2, NF=3), row(happiness=7))), CLASSES)
+    found = votes.read_votes(str(file(row(anger=1, sadness=2, NF=3), row(happiness=7))), CLASSES)
     assert found.counts.tolist() == [[1, 0, 2], [0, 7, 0]]
     assert found.counts.dtype == np.uint8
     assert found.no_face.tolist() == [True, False]
@@ -122,20 +122,20 @@ def test_columns_stand_in_any_order_and_form(file):
     text = "\ufeff" + header
     path = file("0,1, 2 ,3,x,4,5\r", "\r", "9,0,0,0,,0,0\r", "", header=text)
 
-    found = votes.read(f"file://{path}", ("neutral", *CLASSES))
+    found = votes.read_votes(f"file://{path}", ("neutral", *CLASSES))
 
     assert found.counts.tolist() == [[3, 5, 4, 2], [0, 0, 0, 0]]
     assert found.no_face.tolist() == [False, True]
     # It names no usage, so none contradicts it.
-    found.require_usage(0, "Training", "a.csv")
+    found.require_matching_usage(0, "Training", "a.csv")
 
 
 def test_a_file_without_rows_has_no_votes(file):
-    assert len(votes.read(str(file()), CLASSES)) == 0
+    assert len(votes.read_votes(str(file()), CLASSES)) == 0
 
 
 def test_many_votes_are_counted_too(file):
-    found = votes.read(str(file(row(anger=70_000, sadness=255))), CLASSES)
+    found = votes.read_votes(str(file(row(anger=70_000, sadness=255))), CLASSES)
     assert found.counts.tolist() == [[70_000, 0, 255]]
 
 
@@ -151,7 +151,7 @@ def test_many_votes_are_counted_too(file):
     ],
 )
 def test_no_face_is_what_more_say_than_anything_else(file, cast, expected):
-    assert votes.read(str(file(row(**cast))), CLASSES).no_face.tolist() == [expected]
+    assert votes.read_votes(str(file(row(**cast))), CLASSES).no_face.tolist() == [expected]
 
 
 # --- What they decide.
@@ -180,14 +180,14 @@ def test_the_class_with_most_votes_is_the_label(cast):
         path="v.csv",
         counts=table,
         no_face=np.array([reference(b, None) is Outcome.NO_FACE for b, _ in cast]),
-        usage=np.zeros(len(cast), np.uint8),
-        usages=("",),
+        usage_codes=np.zeros(len(cast), np.uint8),
+        usage_names=("",),
     )
     given_by_source = [-1 if name is None else CLASSES.index(name) for _, name in cast]
 
     # In another order, as the tasks ask for them.
     records = np.random.default_rng(0).permutation(len(cast))
-    labels, outcomes = made.decide(records, np.array(given_by_source, np.int32)[records])
+    labels, outcomes = made.choose_labels(records, np.array(given_by_source, np.int32)[records])
 
     expected = [reference(*cast[record]) for record in records]
     assert (labels.dtype, outcomes.dtype) == (np.int32, np.int8)
@@ -206,7 +206,7 @@ def test_parts_are_those_of_the_votes_that_remain(counts):
     nothing = np.zeros(len(counts), np.uint8)
     made = Votes("v.csv", table, nothing.astype(bool), nothing, ("",))
 
-    found = made.distribution(np.arange(len(counts))[::-1])
+    found = made.compute_distributions(np.arange(len(counts))[::-1])
 
     assert found.dtype == np.float32
     expected = [[np.float32(n / sum(row)) for n in row] for row in reversed(counts)]
@@ -215,11 +215,11 @@ def test_parts_are_those_of_the_votes_that_remain(counts):
 
 
 def test_usages_that_contradict_each_other_are_refused(file):
-    found = votes.read(str(file(row("Training"), row(" PublicTest "), row(""))), CLASSES)
+    found = votes.read_votes(str(file(row("Training"), row(" PublicTest "), row(""))), CLASSES)
     for record, usage in ((0, " training"), (1, "PUBLICTEST"), (2, "any"), (0, None), (0, " ")):
-        found.require_usage(record, usage, "a.csv")
+        found.require_matching_usage(record, usage, "a.csv")
     with pytest.raises(InputError) as raised:
-        found.require_usage(1, "Training", "/d/a.csv")
+        found.require_matching_usage(1, "Training", "/d/a.csv")
     assert str(raised.value) == (
         f"{found.path}: record 1 has the usage 'publictest', in /d/a.csv it has 'training';"
         " both files must hold the same images in the same order"

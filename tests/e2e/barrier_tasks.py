@@ -25,4 +25,4 @@ if __name__ == "__main__":
         (folder / f"{task.number}.json").write_text(json.dumps(view))
 
     with spark_session("barrier_tasks", barrier=True) as session:
-        barrier.run(session, 2, write_view)
+        barrier.run_barrier_stage(session, 2, write_view)

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "compare.py"
 
 # A model takes a face for the class whose brightness is nearest: that of the middle of its third.
-LEVELS = NORMALIZATION.table()[[42, 128, 213]].astype(np.float64)
+LEVELS = NORMALIZATION.lookup_table()[[42, 128, 213]].astype(np.float64)
 
 
 def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, left=False):

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "evaluate.py"
 
 # The model takes a face for the class whose brightness is nearest: that of the middle of its third.
-LEVELS = NORMALIZATION.table()[[42, 128, 213]].astype(np.float64)
+LEVELS = NORMALIZATION.lookup_table()[[42, 128, 213]].astype(np.float64)
 SHARPNESS = 3.0
 
 
@@ -98,7 +98,7 @@ def make_run(
 
 
 def expected_probabilities(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    means = NORMALIZATION.table()[pixels].astype(np.float64).mean(axis=(1, 2))
+    means = NORMALIZATION.lookup_table()[pixels].astype(np.float64).mean(axis=(1, 2))
     powers = np.exp(SHARPNESS * (2 * LEVELS * means[:, None] - LEVELS**2))
     return powers / powers.sum(axis=1, keepdims=True)
 

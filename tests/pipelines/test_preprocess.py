@@ -147,7 +147,7 @@ def test_standard_is_that_of_the_training_originals(made, shown) -> None:
 
 
 def test_floats_are_the_table_at_the_pixels(made, made_of_floats) -> None:
-    table = made.manifest.image.normalization.table()
+    table = made.manifest.image.normalization.lookup_table()
     assert table.dtype == np.float32
 
     assert made_of_floats.manifest.image.normalization == made.manifest.image.normalization

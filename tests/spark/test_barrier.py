@@ -28,7 +28,7 @@ def exit_on_first_calls(starts, times):
 
 def test_four_losses_in_a_row_are_an_error(spark, starts):
     with pytest.raises(WorkerLostError, match="workers were lost 4 times without a finished round"):
-        barrier.run(spark, 1, exit_on_first_calls(starts, 100))
+        barrier.run_barrier_stage(spark, 1, exit_on_first_calls(starts, 100))
     assert starts.read_text() == "x" * 4
 
 
@@ -36,7 +36,7 @@ def test_progress_between_losses_allows_more_of_them(spark, starts):
     def progress():
         return starts.stat().st_size // 3 if starts.exists() else 0
 
-    barrier.run(spark, 1, exit_on_first_calls(starts, 6), progress)
+    barrier.run_barrier_stage(spark, 1, exit_on_first_calls(starts, 6), progress)
     assert starts.read_text() == "x" * 7
 
 
@@ -47,7 +47,7 @@ def test_an_error_of_the_function_is_not_retried(spark, starts):
         raise ClusterError("as it is, it cannot run")
 
     with pytest.raises(Exception, match="as it is, it cannot run"):
-        barrier.run(spark, 1, function)
+        barrier.run_barrier_stage(spark, 1, function)
     assert starts.read_text() == "x"
 
 

@@ -182,7 +182,7 @@ def test_a_distribution_stands_beside_each_label(distribution, majority, shown, 
     assert originals == majority.rows
     assert distribution.manifest.rows.dropped == majority.manifest.rows.dropped
     assert distribution.manifest.labels == LabelInfo(votes="cast.csv", target="soft")
-    assert distribution.manifest.labels.has_distributions
+    assert distribution.manifest.labels.has_soft_labels
 
 
 def test_only_a_distribution_has_a_column(distribution, majority) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from fer_pipeline.data import schema
-from fer_pipeline.data.arrow import arrow_schema
+from fer_pipeline.data.arrow import build_arrow_schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.outcomes import Split
@@ -191,7 +191,7 @@ def make_predictions_table(
         **{f"p_{name}": probabilities[:, label] for label, name in enumerate(classes)},
     }
     fields = [
-        *arrow_schema(schema.ORIGIN),
+        *build_arrow_schema(schema.ORIGIN),
         (COPY_COLUMN, pa.bool_()),
         (schema.LABEL, pa.int32()),
         ("emotion", pa.string()),

@@ -99,9 +99,9 @@ class BatchLoader:
         self.row_count = self._reader.row_count
         self.split_row_count = self._reader.split_row_count
         self.steps_per_epoch = -(-self.split_row_count // options.batch_size)
-        has_distributions = self._manifest.labels.has_distributions
+        has_soft_labels = self._manifest.labels.has_soft_labels
         self._target_column = (
-            schema.VOTES if options.soft_labels and has_distributions else schema.LABEL
+            schema.VOTES if options.soft_labels and has_soft_labels else schema.LABEL
         )
         self._cache: tuple[Pixels, Targets] | None = None
         _require_exact_arithmetic(self._manifest.image.normalization)
@@ -282,5 +282,5 @@ def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
 def _require_exact_arithmetic(normalization: Normalization) -> None:
     """Check that TensorFlow's arithmetic on this machine gives exactly the values of the table."""
     normalized = _normalize(tf.range(256.0), normalization).numpy()
-    if not np.array_equal(normalized, normalization.table()):
+    if not np.array_equal(normalized, normalization.lookup_table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")

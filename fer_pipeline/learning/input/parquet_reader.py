@@ -170,7 +170,7 @@ class ParquetReader:
             raise self._make_image_error(f"{area} pixels")
         if self._image.dtype == "float32":
             try:
-                return self._image.normalization.restore(column)
+                return self._image.normalization.restore_pixels(column)
             except ValueError as error:
                 raise self._make_image_error(str(error)) from error
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)

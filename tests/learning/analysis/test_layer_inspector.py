@@ -18,7 +18,7 @@ from fer_pipeline.learning.networks import registry
 SIZE = 12
 NORMALIZATION = Normalization.centered()
 PIXELS = np.random.default_rng(3).integers(0, 256, (4, SIZE, SIZE)).astype(np.uint8)
-VALUES = NORMALIZATION.table()[PIXELS][..., None]
+VALUES = NORMALIZATION.lookup_table()[PIXELS][..., None]
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.usefixtures("fixed_speeds")
 
 # The model takes a face for the class whose brightness is nearest; see `bright_and_dark`. Its ReLUs
 # see brightness from 0 to 2.
-LEVELS = NORMALIZATION.table()[[42, 127, 212]].astype(np.float64) + 1
+LEVELS = NORMALIZATION.lookup_table()[[42, 127, 212]].astype(np.float64) + 1
 SHARPNESS = 5.0
 
 

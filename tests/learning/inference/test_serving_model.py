@@ -17,7 +17,7 @@ from tests.helpers import finished_run
 SIZE, CLASSES = 16, ("angry", "happy", "sad")
 NORMALIZATIONS = {
     "centered": Normalization.centered(),
-    "unit": Normalization.unit(),
+    "unit": Normalization.zero_to_one(),
     # The sums of FER2013's 28,709 training images, near enough.
     "standard": Normalization.standard(66_145_536, 8_561_000_000, 1_388_000_000_000),
     "standard of other sums": Normalization.standard(1_000_003, 77_777_777, 9_999_999_999),
@@ -63,7 +63,7 @@ class TestModel:
         model = keras.models.load_model(tmp_path / "model.keras")
         assert model.input_shape == (None, SIZE, SIZE, 1)
         assert model.output_shape == (None, len(CLASSES))
-        logits = network(normalization.table()[PIXELS]).numpy().astype(np.float64)
+        logits = network(normalization.lookup_table()[PIXELS]).numpy().astype(np.float64)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         expected = powers / powers.sum(axis=1, keepdims=True)
         assert len(np.unique(expected.round(3), axis=0)) > 30
@@ -83,7 +83,7 @@ class TestModel:
         make_run(tmp_path, normalization)
         model = keras.models.load_model(tmp_path / "model.keras")
         layer = model.get_layer("normalization")
-        table = normalization.table().view(np.uint32)
+        table = normalization.lookup_table().view(np.uint32)
         part = keras.Model(model.inputs[0], layer.output)
         traced = tf.function(part, input_signature=[tf.TensorSpec((None, SIZE, SIZE, 1))])
         values = ALL_VALUES.astype(np.float32)

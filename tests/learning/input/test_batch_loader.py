@@ -23,11 +23,11 @@ from fer_pipeline.learning.input.parquet_reader import Shard
 SIZE, ROWS = 16, 115
 NORMALIZATIONS = {
     "centered": Normalization.centered(),
-    "unit": Normalization.unit(),
+    "unit": Normalization.zero_to_one(),
     # The sums of FER2013's 28,709 training images, near enough.
     "standard": Normalization.standard(66_145_536, 8_561_000_000, 1_388_000_000_000),
 }
-TABLE = NORMALIZATIONS["centered"].table()
+TABLE = NORMALIZATIONS["centered"].lookup_table()
 
 
 def make_loader(
@@ -242,7 +242,7 @@ class TestPixels:
     @pytest.mark.parametrize("kind", NORMALIZATIONS)
     def test_are_those_of_the_table_whatever_the_dtype(self, rows, write_dataset, tmp_path, kind):
         assert len(np.unique(rows.pixels)) == 256
-        table = NORMALIZATIONS[kind].table()
+        table = NORMALIZATIONS[kind].lookup_table()
         found = {}
         for dtype in ("uint8", "float32"):
             folder = write_dataset(
