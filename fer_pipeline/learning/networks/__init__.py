@@ -1,1 +1,1 @@
-"""Networks in plain Keras 3: those of the package, and custom ones from a user's module."""
+"""Networks in plain Keras 3: the networks of the package, and custom networks of users."""

@@ -1,4 +1,4 @@
-"""Arguments and errors of a network's `build` function, bundled or custom."""
+"""Options and errors of the `build` function of a network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def require_known_options(name: str, build: Callable[..., Any], options: Mapping
     """Check that a `build` function accepts the configured options.
 
     Args:
-        name: Name of the network, for the message.
+        name: Name of the network, for the error message.
         build: Function `build(size, classes, **options)` of the network.
         options: Configured options, by parameter name.
 
     Raises:
-        ConfigError: Options are unknown; the message names all of them.
+        ConfigError: `build` lacks a parameter for an option; the message lists all such options.
     """
     parameters = list(inspect.signature(build).parameters.values())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -30,16 +30,16 @@ def require_known_options(name: str, build: Callable[..., Any], options: Mapping
         for parameter in parameters[2:]
         if parameter.kind is not parameter.VAR_POSITIONAL
     ]
-    unknown = [option for option in options if option not in option_names]
-    if unknown:
+    unknown_options = [option for option in options if option not in option_names]
+    if unknown_options:
         raise ConfigError(
-            f"model.options: {name} has no option {', '.join(unknown)}; its options are"
+            f"model.options: {name} has no option {', '.join(unknown_options)}; its options are"
             f" {', '.join(option_names) or 'none'}"
         )
 
 
 def summarize_error(error: Exception) -> str:
     """Return the message of an exception as one plain line."""
-    # Keras prints some messages in bold, and then repeats the arguments.
+    # Some messages of Keras contain escape sequences for bold text and repeat all arguments.
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
     return one_line(text)

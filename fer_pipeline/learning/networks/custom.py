@@ -1,4 +1,8 @@
-"""Custom networks: `model.name` is the dotted name of a user's module or function."""
+"""Custom networks: users write them and give the dotted name of their module or function.
+
+The setting `model.name` is then `package.module`, with a function `build` in the module, or
+`package.module.function`.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +28,24 @@ log = logging.getLogger(__name__)
 def build_custom_network(
     name: str, size: int, classes: int, options: Mapping[str, Any]
 ) -> keras.Model:
-    """Build the network that a dotted name refers to.
+    """Import a user's module and build its network.
 
-    Python searches the current folder too, but last: no file in it can shadow an installed module.
+    Python also searches the current folder, but last, so that no file in it can shadow an installed
+    module.
 
     Args:
-        name: `package.module`, which has a function `build`, or `package.module.function`.
-        size: Side of the images, in pixels.
+        name: `package.module` for a module with a function `build`, or `package.module.function`.
+        size: Height and width of the images, in pixels.
         classes: Number of emotions.
-        options: Further arguments of the function.
+        options: Further keyword arguments of the function.
 
     Returns:
-        A model from float32 of shape (n, size, size, 1) to logits of shape (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
 
     Raises:
-        ConfigError: The module or the function does not exist, the function fails or lacks an
-            option, or it does not return such a model.
+        ConfigError: The module or the function does not exist, the function fails or does not
+            accept an option, or it does not return such a model.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -61,6 +67,7 @@ def build_custom_network(
 
 @contextlib.contextmanager
 def _import_also_from_current_folder() -> Iterator[None]:
+    """Append the current folder to `sys.path` within the block, unless it is there already."""
     folder = str(Path.cwd())
     if folder in sys.path:
         yield
@@ -74,7 +81,10 @@ def _import_also_from_current_folder() -> Iterator[None]:
 
 
 def import_build_function(name: str) -> Callable[..., Any]:
-    """Import the function that a dotted name refers to: a module's `build`, or the function itself.
+    """Import the function that builds a custom network.
+
+    Args:
+        name: `package.module` for a module with a function `build`, or `package.module.function`.
 
     Raises:
         ConfigError: The module or the function does not exist, or the import fails.
@@ -99,14 +109,25 @@ def import_build_function(name: str) -> Callable[..., Any]:
 
 
 def _import_module(path: str, name: str) -> ModuleType | None:
-    """Import a module; return None if it, or a package around it, does not exist."""
+    """Import a module.
+
+    Args:
+        path: Dotted path of the module.
+        name: Name of the custom network, for the error message.
+
+    Returns:
+        The module; None if the module, or a package that contains it, does not exist.
+
+    Raises:
+        ConfigError: The import fails for another reason.
+    """
     try:
         with _import_also_from_current_folder():
             return importlib.import_module(path)
     except Exception as error:
-        # An existing module may itself import a missing one.
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{path}.".startswith(f"{missing}."):
+        # An existing module may itself import a module that does not exist.
+        missing_module = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing_module and f"{path}.".startswith(f"{missing_module}."):
             return None
         raise ConfigError(
             f"model.name: importing {path} failed: {_describe_failure(error, name)}"
@@ -114,7 +135,12 @@ def _import_module(path: str, name: str) -> ModuleType | None:
 
 
 def _describe_failure(error: Exception, name: str) -> str:
-    """Return the error as one line, with the last line of the user's own package in its trace."""
+    """Return an error as one line, with the file and line number in the user's own package.
+
+    Args:
+        error: The error, with its traceback.
+        name: Dotted name of the custom network; its first part is the user's package.
+    """
     log.debug("%s", name, exc_info=error)
     location, trace = "", error.__traceback__
     while trace:
@@ -126,29 +152,29 @@ def _describe_failure(error: Exception, name: str) -> str:
 
 
 def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
-    """Warn of 1x1 convolutions with strides, the usual shortcut of residual networks.
+    """Warn if a network has 1x1 convolutions with strides, a common shortcut in residual networks.
 
-    With TensorFlow 2.21, oneDNN's gradient of their kernel writes beyond its memory.
+    With TensorFlow 2.21 and oneDNN, the gradient of their kernels writes outside its memory.
     """
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return
     import keras
 
-    strided = [
+    strided_layers = [
         layer.name
         for layer in _iterate_layers(network)
         if isinstance(layer, keras.layers.Conv2D)
         and tuple(layer.kernel_size) == (1, 1)
         and tuple(layer.strides) != (1, 1)
     ]
-    if strided:
+    if strided_layers:
         log.warning(
             "%s: training may crash or silently go wrong in its 1x1 convolutions with strides (%s):"
-            " TensorFlow 2.21 with oneDNN writes beyond their memory; use MaxPooling2D(1, strides)"
+            " TensorFlow 2.21 with oneDNN writes outside their memory; use MaxPooling2D(1, strides)"
             " before a convolution without strides, which is the same function, or set"
             " TF_ENABLE_ONEDNN_OPTS=0",
             name,
-            ", ".join(strided),
+            ", ".join(strided_layers),
         )
 
 
@@ -160,10 +186,17 @@ def _iterate_layers(model: Any) -> Iterator[Any]:
 
 
 def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
-    """Check that a network maps images to logits, without a softmax at its end.
+    """Check that a network maps images to logits and does not end in a softmax.
+
+    Args:
+        name: Dotted name of the custom network, for the error message.
+        network: Return value of the user's function.
+        size: Height and width of the images, in pixels.
+        classes: Number of emotions.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: `network` is not a Keras model, does not accept the images, returns another
+            shape than (n, classes), or ends in a softmax.
     """
     import keras
 
@@ -172,7 +205,7 @@ def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
         raise ConfigError(f"model.name: {name} returned {kind}, expected a keras.Model")
     try:
         logits = network(keras.Input((size, size, 1)))
-        # A network for three channels accepts a symbolic image, and fails at the first real one.
+        # A network for three channels accepts a symbolic image but fails with a real one.
         network(keras.ops.zeros((1, size, size, 1)))
     except Exception as error:
         raise ConfigError(
@@ -185,12 +218,12 @@ def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
             f"model.name: the model of {name} returns {shape}, expected logits of shape"
             f" (None, {classes})"
         )
-    last = network
-    while isinstance(last, keras.Model) and last.layers:
-        last = last.layers[-1]
-    has_softmax = getattr(last, "activation", None) is keras.activations.softmax
-    if has_softmax or isinstance(last, keras.layers.Softmax):
+    last_layer = network
+    while isinstance(last_layer, keras.Model) and last_layer.layers:
+        last_layer = last_layer.layers[-1]
+    has_softmax = getattr(last_layer, "activation", None) is keras.activations.softmax
+    if has_softmax or isinstance(last_layer, keras.layers.Softmax):
         raise ConfigError(
-            f"model.name: the model of {name} ends in a softmax ({last.name}); remove it: a network"
+            f"model.name: the model of {name} ends in a softmax ({last_layer.name}); remove it: a network"
             " returns logits, and training adds the softmax"
         )

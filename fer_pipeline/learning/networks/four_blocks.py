@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import layers
 
-_CONVOLUTIONS = (  # filters, side of the kernel in pixels
+_CONVOLUTIONS = (  # number of filters; height and width of the kernel, in pixels
     (64, 3),
     (128, 5),
     (512, 3),
@@ -12,23 +12,23 @@ _CONVOLUTIONS = (  # filters, side of the kernel in pixels
 )
 
 MIN_IMAGE_SIZE = 2 ** len(_CONVOLUTIONS)
-"""Side of the smallest image, in pixels: the pooling of each block halves it."""
+"""Minimum height and width of the images, in pixels: each block halves them."""
 
 
 def build_four_blocks(dropout: float) -> list[layers.Layer]:
     """Build four blocks of convolution, BatchNorm, ReLU, max-pooling 2x2 and dropout.
 
     Args:
-        dropout: Fraction of the values that training sets to zero after each block, 0..1.
+        dropout: Dropout rate after each block, in [0, 1].
 
     Returns:
-        The layers, from images of shape (n, size, size, 1) to maps of shape
-        (n, size // 16, size // 16, 512).
+        The layers, in order. Together they map images of shape (n, size, size, 1) to features of
+        shape (n, size // 16, size // 16, 512).
     """
     blocks: list[layers.Layer] = []
-    for number, (filters, kernel) in enumerate(_CONVOLUTIONS, start=1):
+    for number, (filters, kernel_size) in enumerate(_CONVOLUTIONS, start=1):
         blocks += [
-            layers.Conv2D(filters, kernel, padding="same", name=f"convolution_{number}"),
+            layers.Conv2D(filters, kernel_size, padding="same", name=f"convolution_{number}"),
             layers.BatchNormalization(name=f"batch_norm_{number}"),
             layers.ReLU(name=f"relu_{number}"),
             layers.MaxPooling2D(2, name=f"pool_{number}"),

@@ -1,9 +1,9 @@
 """Layers for networks that are equivariant to mirroring an image left to right.
 
-The channels of their maps come in two halves of equal size: one half holds for an image what the
-other half holds, mirrored, for the mirrored image. They are the group convolutions of Cohen and
-Welling (2016, arXiv:1602.07576) for the group of one reflection: as much to compute as plain
-convolutions, with half of the weights to learn.
+The channels of the features form two halves of equal size. If the image is mirrored, the features
+are mirrored too, and the two halves are swapped. The layers are the group convolutions of Cohen
+and Welling (2016, arXiv:1602.07576) for the group of one reflection. They need as many
+multiply-adds as plain convolutions, but have half as many weights.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from fer_pipeline.learning.types import Tensor
 class MirroredConv2D(layers.Conv2D):
     """A 3x3 convolution that learns half of its filters; the other half are their mirror images.
 
-    Its input is maps of two halves, or images, which have none. Its padding is `same`, and it has
-    no bias.
+    The input is either images or features in two halves, see the module. The padding is `same`,
+    and there is no bias.
+
+    Attributes:
+        lifting: Whether the input is images (a "lifting" convolution in the group-theory terms of
+            the paper).
+        learned_half: Learned half of the kernel, of shape (3, 3, channels, filters / 2).
     """
 
     def __init__(self, filters: int, lifting: bool = False, **options: Any) -> None:
         """Create the layer.
 
         Args:
-            filters: Number of filters of both halves together, an even number.
-            lifting: Whether the input is images.
-            **options: Arguments of every Keras layer, such as `name`.
+            filters: Number of filters, both halves together; an even number.
+            lifting: Whether the input is images and not features in two halves.
+            **options: Arguments of `keras.layers.Layer`, such as `name`.
 
         Raises:
             ValueError: The number of filters is odd.
@@ -43,7 +48,7 @@ class MirroredConv2D(layers.Conv2D):
         self.lifting = lifting
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the learned half, float32 of shape (3, 3, channels, filters / 2)."""
+        """Create the weights: half of the kernel, of shape (3, 3, channels, filters / 2)."""
         channels = input_shape[-1]
         self.input_spec = layers.InputSpec(ndim=4, axes={-1: channels})
         self.learned_half = self.add_weight(
@@ -54,49 +59,63 @@ class MirroredConv2D(layers.Conv2D):
 
     @property
     def kernel(self) -> Tensor:
-        """Kernel of the convolution, of shape (3, 3, channels, filters)."""
+        """Whole kernel of the convolution, of shape (3, 3, channels, filters)."""
         mirrored_half = ops.flip(self.learned_half, axis=1)
         if not self.lifting:
-            # A mirrored filter swaps the roles of the two halves of its input.
-            first, second = ops.split(mirrored_half, 2, axis=2)
-            mirrored_half = ops.concatenate([second, first], axis=2)
+            # Mirroring also swaps the two halves of the input channels.
+            first_half, second_half = ops.split(mirrored_half, 2, axis=2)
+            mirrored_half = ops.concatenate([second_half, first_half], axis=2)
         return ops.concatenate([self.learned_half, mirrored_half], axis=3)
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
-        """Save the learned half."""
+        """Save the learned half of the kernel."""
         store["0"] = self.learned_half
 
     def load_own_variables(self, store: dict[str, Any]) -> None:
-        """Load the learned half."""
+        """Load the learned half of the kernel."""
         self.learned_half.assign(store["0"])
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments from which Keras recreates the layer."""
+        """Return the constructor arguments with which Keras recreates the layer."""
         layer_config = layers.Layer.get_config(self)
         return {**layer_config, "filters": self.filters, "lifting": self.lifting}
 
 
 @keras.saving.register_keras_serializable("fer_pipeline")
 class MirroredBatchNormalization(layers.BatchNormalization):
-    """Batch normalisation that treats a channel of one half and its mirror channel alike."""
+    """Batch normalisation in which both halves of the channels share their statistics and weights.
+
+    A channel and the corresponding channel of the other half have the same mean, variance, factor
+    and offset, so that the layer stays equivariant to mirroring.
+    """
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Create the variables, each of shape (channels / 2,)."""
-        *batch_and_sides, channels = input_shape
-        super().build((*batch_and_sides, channels // 2))
+        """Create the weights and moving statistics, each of shape (channels / 2,)."""
+        *other_dimensions, channels = input_shape
+        super().build((*other_dimensions, channels // 2))
         self.input_spec = layers.InputSpec(ndim=4, axes={-1: channels})
 
-    def call(self, maps: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
-        """Return maps of shape (n, height, width, channels), normalised."""
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        """Normalise features of shape (n, height, width, channels).
+
+        Args:
+            inputs: The features.
+            training: Whether to use the statistics of the batch and update the moving ones.
+            mask: Ignored; Keras expects this parameter.
+
+        Returns:
+            The normalised features, of the same shape.
+        """
         if training and self.trainable:
-            # In memory the halves of a pixel are adjacent, like two pixels of half as many
+            # In memory the two halves of a pixel are adjacent, like two pixels with half as many
             # channels.
-            _, height, width, channels = maps.shape
-            adjacent = ops.reshape(maps, (-1, height, 2 * width, channels // 2))
-            normalized = super().call(adjacent, training=True)
+            _, height, width, channels = inputs.shape
+            split_pixels = ops.reshape(inputs, (-1, height, 2 * width, channels // 2))
+            normalized = super().call(split_pixels, training=True)
             return ops.reshape(normalized, (-1, height, width, channels))
-        # One factor and one offset per channel: a converter can fold them into the convolution.
+        # With one factor and one offset per channel, a converter can fold this layer into the
+        # convolution before it.
         factor = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
         offset = self.beta - self.moving_mean * factor
         factor, offset = (ops.concatenate([half, half]) for half in (factor, offset))
-        return ops.cast(ops.cast(maps, "float32") * factor + offset, self.compute_dtype)
+        return ops.cast(ops.cast(inputs, "float32") * factor + offset, self.compute_dtype)

@@ -1,8 +1,9 @@
-"""Registry of the networks: plain Keras 3 models from normalised pixels to logits.
+"""Registry of the networks: plain Keras 3 models that map normalised pixels to logits.
 
-Each module of `architectures` is one network, which its function `build(size, classes, **options)`
-builds on any Keras backend. `model.name` in the configuration names the module, `model.options`
-gives the options. A name with a dot is a custom network, see `custom`.
+Each module of `architectures` contains one network and a function `build(size, classes, **options)`
+that builds it on any Keras backend. The setting `model.name` is the name of such a module, and
+`model.options` are the options of its `build`. A name with a dot refers to a custom network, see
+`custom`.
 """
 
 from __future__ import annotations
@@ -21,24 +22,26 @@ if TYPE_CHECKING:
 
 
 def list_network_names() -> list[str]:
-    """Return the names of the package's networks, sorted."""
+    """Return the sorted names of the networks that the package contains."""
     names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def is_custom_network(name: str) -> bool:
-    """Return whether a name is that of a custom network."""
+    """Return whether a name refers to a custom network, a module or function of the user."""
     return "." in name
 
 
 def import_network_module(name: str) -> None:
-    """Import the module of a network, which registers the layers that Keras needs to load it.
+    """Import the module of a network, so that Keras can load saved models with its custom layers.
+
+    Does nothing for an unknown name without a dot.
 
     Args:
         name: Name of the network, as for `build_network`.
 
     Raises:
-        ConfigError: The module cannot be imported.
+        ConfigError: The module of a custom network cannot be imported.
     """
     if is_custom_network(name):
         custom.import_build_function(name)
@@ -47,21 +50,22 @@ def import_network_module(name: str) -> None:
 
 
 def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]) -> keras.Model:
-    """Build a network.
+    """Build a network of the package or a custom network.
 
     Args:
-        name: Name of one of the package's networks (see `list_network_names`), or the dotted name
-            of a custom network: of a module with a function `build`, or of a function.
-        size: Side of the images, in pixels.
+        name: Name of a network of the package (see `list_network_names`). For a custom network:
+            the dotted name of a module with a function `build`, or of a function.
+        size: Height and width of the images, in pixels.
         classes: Number of emotions.
-        options: Further arguments of the network's `build` function.
+        options: Further keyword arguments of the network's `build` function.
 
     Returns:
-        A model from float32 of shape (n, size, size, 1) to logits of shape (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
 
     Raises:
         ConfigError: The network or an option is unknown, the network does not accept the size or
-            the value of an option, or a custom function does not return such a model.
+            the value of an option, or a custom function fails or does not return such a model.
     """
     if is_custom_network(name):
         return custom.build_custom_network(name, size, classes, options)

@@ -1,1 +1,1 @@
-"""The networks of the package, one module with a `build(size, classes, **options)` each."""
+"""Networks of the package; each module has a function `build(size, classes, **options)`."""

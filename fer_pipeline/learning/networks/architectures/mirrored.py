@@ -1,4 +1,4 @@
-"""A network of this package that gives a face and its mirror image the same logits."""
+"""`mirrored`, a network that returns the same logits for a face and its mirror image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fer_pipeline.learning.networks.mirrored_layers import (
 from fer_pipeline.learning.types import Tensor
 
 MIN_IMAGE_SIZE = 8
-"""Side of the smallest image, in pixels: each of three poolings halves it."""
+"""Minimum height and width of the images, in pixels: each of three poolings halves them."""
 
 
 def build(
@@ -25,57 +25,64 @@ def build(
     shortcuts: int = 2,
     dropout: float = 0.3,
 ) -> keras.Model:
-    """Build the network: a convolution, three stages of three convolutions, a mean, the logits.
+    """Build the network: a convolution, three stages, global average pooling and a dense layer.
 
-    It is `compact` with the layers of `mirrored_layers`, deeper and with half of the parameters for
-    the same multiply-adds. All convolutions of a stage but the first have a shortcut around them.
+    The network is like `compact`, but it uses the layers of `mirrored_layers` and is deeper. It
+    has about half the parameters and nearly the same number of multiply-adds. By default each
+    stage has three convolutions. All convolutions of a stage except the first have a shortcut
+    around them.
 
-    A face and its mirror image get the same logits, up to rounding, at every size that the three
-    poolings halve evenly, and nearly so at others: mirroring the images of a training set would add
-    nothing to it. With seven classes the network has 548,951 parameters at any size, 1,040 of them
-    not trainable, and 92 million multiply-adds for 48x48 pixels.
+    If `size` is a multiple of 8, a face and its mirror image get the same logits, up to rounding.
+    At other sizes the logits are nearly the same, because a pooling drops an odd last column.
+    Mirroring the training images is therefore of no use for this network.
+
+    With seven classes the network has 548,951 parameters at any image size (1,040 non-trainable)
+    and 92 million multiply-adds for 48x48 pixels.
 
     Args:
-        size: Side of the images, in pixels; 48 in training, 8 at least.
+        size: Height and width of the images, in pixels; at least 8; the bundled model uses 48.
         classes: Number of emotions.
         stem: Number of filters of the first convolution, an even number.
         stages: Number of filters of each stage, even numbers.
-        shortcuts: Number of convolutions of a stage that have a shortcut around them.
-        dropout: Fraction of the means that training sets to zero before the logits, 0..1.
+        shortcuts: Number of convolutions with a shortcut in each stage.
+        dropout: Dropout rate of the pooled features, in [0, 1].
 
     Returns:
-        A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
-        (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
     """
     pixels = layers.Input((size, size, 1), name="pixels")
-    maps = MirroredConv2D(stem, lifting=True, name="stem")(pixels)
-    maps = layers.MaxPooling2D(2, name="stem_pool")(maps)
-    maps = MirroredBatchNormalization(name="stem_batch_norm")(maps)
-    maps = layers.ReLU(name="stem_relu")(maps)
+    features = MirroredConv2D(stem, lifting=True, name="stem")(pixels)
+    features = layers.MaxPooling2D(2, name="stem_pool")(features)
+    features = MirroredBatchNormalization(name="stem_batch_norm")(features)
+    features = layers.ReLU(name="stem_relu")(features)
     for number, filters in enumerate(stages, start=1):
         if number > 1:
-            maps = layers.MaxPooling2D(2, name=f"stage_{number}_pool")(maps)
-        maps = _apply_stage(maps, f"stage_{number}", filters, shortcuts)
-    # These few numbers cost nothing in float32, whatever precision the maps have.
-    means = layers.GlobalAveragePooling2D(name="mean", dtype="float32")(maps)
-    # Mirroring an image swaps the two halves of the means, which leaves their mean unchanged.
-    halves = layers.Reshape((2, -1), name="halves", dtype="float32")(means)
-    means = layers.GlobalAveragePooling1D(name="mean_of_halves", dtype="float32")(halves)
-    means = layers.Dropout(dropout, name="dropout", dtype="float32")(means)
-    logits = layers.Dense(classes, name="logits", dtype="float32")(means)
+            features = layers.MaxPooling2D(2, name=f"stage_{number}_pool")(features)
+        features = _apply_stage(features, f"stage_{number}", filters, shortcuts)
+    # The layers after the pooling are small: float32 costs no time, even in mixed precision.
+    features = layers.GlobalAveragePooling2D(name="mean", dtype="float32")(features)
+    # Mirroring an image swaps the two halves of the pooled features; the mean of the two halves
+    # stays the same.
+    halves = layers.Reshape((2, -1), name="halves", dtype="float32")(features)
+    features = layers.GlobalAveragePooling1D(name="mean_of_halves", dtype="float32")(halves)
+    features = layers.Dropout(dropout, name="dropout", dtype="float32")(features)
+    logits = layers.Dense(classes, name="logits", dtype="float32")(features)
     return keras.Model(pixels, logits, name="mirrored")
 
 
-def _apply_stage(maps: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
-    maps = _apply_convolution(maps, f"{name}_a", filters)
-    maps = layers.ReLU(name=f"{name}_a_relu")(maps)
+def _apply_stage(features: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
+    """Apply a convolution, then `shortcuts` convolutions with a shortcut around each."""
+    features = _apply_convolution(features, f"{name}_a", filters)
+    features = layers.ReLU(name=f"{name}_a_relu")(features)
     for number in range(1, shortcuts + 1):
-        residual = _apply_convolution(maps, f"{name}_b{number}", filters)
-        total = layers.Add(name=f"{name}_b{number}_sum")([residual, maps])
-        maps = layers.ReLU(name=f"{name}_b{number}_relu")(total)
-    return maps
+        residual = _apply_convolution(features, f"{name}_b{number}", filters)
+        total = layers.Add(name=f"{name}_b{number}_sum")([residual, features])
+        features = layers.ReLU(name=f"{name}_b{number}_relu")(total)
+    return features
 
 
-def _apply_convolution(maps: Tensor, name: str, filters: int) -> Tensor:
-    maps = MirroredConv2D(filters, name=name)(maps)
-    return MirroredBatchNormalization(name=f"{name}_batch_norm")(maps)
+def _apply_convolution(features: Tensor, name: str, filters: int) -> Tensor:
+    """Apply a mirrored convolution and mirrored batch normalisation."""
+    features = MirroredConv2D(filters, name=name)(features)
+    return MirroredBatchNormalization(name=f"{name}_batch_norm")(features)

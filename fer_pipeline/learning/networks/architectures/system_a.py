@@ -7,27 +7,29 @@ from keras import initializers, layers
 
 
 def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
-    """Build the network: two convolutions 5x5x16 with max-pooling, a dense layer, the logits.
+    """Build the network: two convolutions with max-pooling, and two dense layers.
 
-    The initial weights are samples of a truncated normal distribution with standard deviation 0.1;
-    the biases of the first convolution are 0, all others 1, as in the system's listing.
+    Both convolutions have 16 filters of 5x5 pixels. The initial weights come from a truncated
+    normal distribution with a standard deviation of 0.1. The initial biases are 0 in the first
+    convolution and 1 in all other layers, as in the published code listing.
 
     Args:
-        size: Side of the images, in pixels; 28 in the original.
+        size: Height and width of the images, in pixels; the original uses 28.
         classes: Number of emotions.
-        hidden: Number of units of the dense layer: 64 in the system's listing (57,527 parameters
-            for 28x28 pixels and seven classes), 3136 in its text (2,490,551).
+        hidden: Number of units of the first dense layer. The published code listing has 64 (57,527
+            parameters for 28x28 pixels and seven classes), the published text 3136 (2,490,551
+            parameters).
 
     Returns:
-        A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
-        (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
     """
 
     def make_initializer() -> initializers.Initializer:
-        # One for each layer: an initializer gives the same values each time it is used.
+        # Each layer needs its own initializer, which returns the same values at each call.
         return initializers.TruncatedNormal(stddev=0.1)
 
-    def convolution(name: str, bias: float) -> layers.Layer:
+    def make_convolution(name: str, bias: float) -> layers.Layer:
         return layers.Conv2D(
             16,
             5,
@@ -38,7 +40,7 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
             name=name,
         )
 
-    def dense(name: str, units: int, activation: str | None) -> layers.Layer:
+    def make_dense_layer(name: str, units: int, activation: str | None) -> layers.Layer:
         return layers.Dense(
             units,
             activation=activation,
@@ -50,13 +52,13 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
     return keras.Sequential(
         [
             layers.Input((size, size, 1)),
-            convolution("convolution_1", 0.0),
+            make_convolution("convolution_1", 0.0),
             layers.MaxPooling2D(2, padding="same", name="pool_1"),
-            convolution("convolution_2", 1.0),
+            make_convolution("convolution_2", 1.0),
             layers.MaxPooling2D(2, padding="same", name="pool_2"),
             layers.Flatten(name="flatten"),
-            dense("hidden", hidden, "relu"),
-            dense("logits", classes, None),
+            make_dense_layer("hidden", hidden, "relu"),
+            make_dense_layer("logits", classes, None),
         ],
         name="system_a",
     )

@@ -11,18 +11,19 @@ MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
 
 
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
-    """Build the network: four blocks of one convolution (64, 128, 512 and 512 filters), the logits.
+    """Build the network: four convolution blocks and one dense layer.
 
-    With seven classes and 48x48 pixels it has 3,192,839 parameters, 2,432 of them not trainable.
+    The blocks have 64, 128, 512 and 512 filters. With seven classes and 48x48 pixels the network
+    has 3,192,839 parameters (2,432 non-trainable).
 
     Args:
-        size: Side of the images, in pixels; 48 in the original, 16 at least.
+        size: Height and width of the images, in pixels; at least 16; the original uses 48.
         classes: Number of emotions.
-        dropout: Fraction of the values that training sets to zero after each block, 0..1.
+        dropout: Dropout rate after each block, in [0, 1].
 
     Returns:
-        A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
-        (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
     """
     return keras.Sequential(
         [

@@ -11,19 +11,19 @@ MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
 
 
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
-    """Build the network: system B's four blocks, dense layers of 256 and 512, the logits.
+    """Build the network: the four convolution blocks of system B and three dense layers.
 
-    With seven classes and 48x48 pixels it has 4,478,727 parameters, 3,968 of them not trainable.
+    The hidden dense layers have 256 and 512 units. With seven classes and 48x48 pixels the network
+    has 4,478,727 parameters (3,968 non-trainable).
 
     Args:
-        size: Side of the images, in pixels; 48 in the original, 16 at least.
+        size: Height and width of the images, in pixels; at least 16; the original uses 48.
         classes: Number of emotions.
-        dropout: Fraction of the values that training sets to zero after each block and each dense
-            layer, 0..1.
+        dropout: Dropout rate after each block and each hidden dense layer, in [0, 1].
 
     Returns:
-        A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
-        (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
     """
     head = []
     for number, units in enumerate((256, 512), start=1):

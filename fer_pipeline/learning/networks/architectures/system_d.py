@@ -1,4 +1,4 @@
-"""Network of reference system D, the stacked CNN of the Kaggle top ten, for 48x48 images."""
+"""Network of reference system D, a CNN from the top ten of the Kaggle contest, for 48x48 images."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import keras
 from keras import layers
 
 MIN_IMAGE_SIZE = 18
-"""Side of the smallest image, in pixels: one convolution removes two, four poolings halve it."""
+"""Minimum height and width of the images, in pixels.
+
+The first convolution removes 2 pixels, and each of four poolings halves the rest.
+"""
 
 
 def build(size: int, classes: int) -> keras.Model:
-    """Build the network: four blocks of two convolutions, three dense layers, the logits.
+    """Build the network: four blocks of two convolutions, and four dense layers.
 
-    The first convolution has no padding and no BatchNorm. The network has 5,905,863 parameters for
-    48x48 pixels and seven classes, 3,712 of them not trainable.
+    The first convolution has no padding and no BatchNorm. The network has 5,905,863 parameters
+    (3,712 non-trainable) for 48x48 pixels and seven classes.
 
     Args:
-        size: Side of the images, in pixels; 48 in the original, 18 at least.
+        size: Height and width of the images, in pixels; at least 18; the original uses 48.
         classes: Number of emotions.
 
     Returns:
-        A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
-        (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
     """
     blocks: list[layers.Layer] = []
     for number, filters in enumerate((64, 128, 256, 512), start=1):
@@ -45,6 +48,7 @@ def build(size: int, classes: int) -> keras.Model:
 
 
 def _build_block(number: int, filters: int) -> list[layers.Layer]:
+    """Build two convolutions with BatchNorm, followed by max-pooling 2x2 and dropout."""
     block: list[layers.Layer] = []
     for letter in "ab":
         is_first = (number, letter) == (1, "a")

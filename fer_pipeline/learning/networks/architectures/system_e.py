@@ -8,23 +8,24 @@ from keras import layers
 from fer_pipeline.learning.types import Tensor
 
 MIN_IMAGE_SIZE = 31
-"""Side of the smallest image, in pixels: a convolution and four poolings halve it each."""
+"""Minimum height and width of the images, in pixels: the network halves them five times."""
 
 
 def build(size: int, classes: int) -> keras.Model:
-    """Build the network: a convolution 7x7, two stages of three bottlenecks each, the logits.
+    """Build the network: a 7x7 convolution, two stages of bottleneck blocks, and a dense layer.
 
-    A stage is one projection block, which pools after its first convolution, and two identity
-    blocks. Every convolution has a bias; the initial weights follow He et al. (2015, normal). The
-    network has 1,174,021 parameters for 48x48 pixels and five classes, 8,576 of them not trainable.
+    A stage consists of one projection block, with a pooling after its first convolution, and two
+    identity blocks. All convolutions have a bias. The initial weights come from the normal
+    distribution of He et al. (2015). The network has 1,174,021 parameters (8,576 non-trainable)
+    for 48x48 pixels and five classes.
 
     Args:
-        size: Side of the images, in pixels; 48 in the original, 31 at least.
-        classes: Number of emotions; five in the original.
+        size: Height and width of the images, in pixels; at least 31; the original uses 48.
+        classes: Number of emotions; the original has five.
 
     Returns:
-        A model from normalised pixels, float32 of shape (n, size, size, 1), to logits of shape
-        (n, classes).
+        A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
+        shape (n, classes).
     """
     pixels = layers.Input((size, size, 1), name="pixels")
     features = layers.ZeroPadding2D(3, name="padding")(pixels)
