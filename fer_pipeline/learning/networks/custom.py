@@ -224,6 +224,6 @@ def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
     has_softmax = getattr(last_layer, "activation", None) is keras.activations.softmax
     if has_softmax or isinstance(last_layer, keras.layers.Softmax):
         raise ConfigError(
-            f"model.name: the model of {name} ends in a softmax ({last_layer.name}); remove it: a network"
-            " returns logits, and training adds the softmax"
+            f"model.name: the model of {name} ends in a softmax ({last_layer.name}); remove it: a"
+            " network returns logits, and training adds the softmax"
         )
