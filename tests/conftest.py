@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before a test module imports TensorFlow: it sets the environment of TensorFlow as the jobs do.
+# Without it, a processor without AVX512-VNNI computes other last bits here than in a job.
+import fer_pipeline.learning  # noqa: F401
+
 # No deadline: the time of an example depends on the load of the machine.
 settings.register_profile("fer_pipeline", deadline=None)
 settings.load_profile("fer_pipeline")
