@@ -1,8 +1,13 @@
-"""Calibration of a model's confidence, and accuracy against coverage."""
+"""Calibration of a model's confidence, and accuracy against coverage.
+
+The confidence of a prediction is the probability of the predicted class. The coverage of a
+confidence threshold is the fraction of the images with at least this confidence.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,37 +20,48 @@ BIN_COUNT = 15
 """Number of confidence bins of equal width."""
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
-"""Fractions of the images at which accuracy against coverage is reported."""
+"""Coverages at which the accuracy is reported."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose confidence, the probability of the predicted class, is in (low, high].
+    """Statistics of the images with a confidence in (low, high].
 
     Attributes:
         low: Lower end of the bin.
         high: Upper end of the bin.
-        images: Number of images in the bin.
+        image_count: Number of images in the bin.
         confidence: Mean confidence of the images; None for an empty bin.
-        accuracy: Fraction of the images that are recognised; None for an empty bin.
+        accuracy: Fraction of the images that are correctly classified; None for an empty bin.
     """
 
     low: float
     high: float
-    images: int
+    image_count: int
     confidence: float | None
     accuracy: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the bin as plain values for JSON."""
+        return {
+            "low": self.low,
+            "high": self.high,
+            "images": self.image_count,
+            "confidence": self.confidence,
+            "accuracy": self.accuracy,
+        }
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Agreement of confidence and accuracy.
+    """Agreement between the confidence and the accuracy of a model.
 
     Attributes:
-        error: Expected calibration error in 0..1: the mean distance of accuracy and mean confidence
-            in a bin, weighted by images; about 0 for a calibrated model.
+        error: Expected calibration error, in [0, 1]: the absolute difference between accuracy and
+            mean confidence of a bin, averaged over the bins and weighted by their numbers of
+            images. It is close to 0 for a well calibrated model.
         confidence: Mean confidence of all images.
-        bins: The `BIN_COUNT` bins, of equal width.
+        bins: `BIN_COUNT` bins of equal width.
     """
 
     error: float
@@ -55,58 +71,69 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CoveragePoint:
-    """Accuracy of the images that remain if only confident predictions count.
+    """Accuracy of the images that remain if predictions below a confidence are rejected.
 
     Attributes:
-        requested: Requested fraction of all images.
-        coverage: Fraction that remains: at least the requested one, more if confidences are equal.
-        images: Number of images that remain.
-        min_confidence: Highest confidence threshold that keeps the requested fraction.
-        accuracy: Fraction of the remaining images that are recognised.
+        requested: Requested coverage.
+        coverage: Fraction of the images that remain. It exceeds the requested coverage if several
+            images have exactly the threshold as confidence.
+        image_count: Number of images that remain.
+        min_confidence: Highest confidence threshold that reaches the requested coverage.
+        accuracy: Fraction of the remaining images that are correctly classified.
     """
 
     requested: float
     coverage: float
-    images: int
+    image_count: int
     min_confidence: float
     accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the point as plain values for JSON."""
+        return {
+            "requested": self.requested,
+            "coverage": self.coverage,
+            "images": self.image_count,
+            "min_confidence": self.min_confidence,
+            "accuracy": self.accuracy,
+        }
 
 
 @dataclass(frozen=True)
 class AccuracyCoverageCurve:
-    """Accuracy against coverage at each distinct confidence, the highest first.
+    """Accuracy against coverage: one array entry per distinct confidence, the highest first.
 
     Attributes:
         confidence: Confidence thresholds.
-        images: Number of images at or above each threshold.
-        accuracy: Fraction of these images that are recognised.
+        image_counts: Number of images at or above each threshold.
+        accuracy: Fraction of these images that are correctly classified.
     """
 
     confidence: npt.NDArray[np.float64]
-    images: npt.NDArray[np.int64]
+    image_counts: npt.NDArray[np.int64]
     accuracy: npt.NDArray[np.float64]
 
 
 def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Calibration:
-    """Return the expected calibration error and the bins of the reliability diagram.
+    """Compute the expected calibration error and the bins of the reliability diagram.
 
     Source: equations 2 and 3 of Guo et al., On Calibration of Modern Neural Networks, 2017,
     https://arxiv.org/abs/1706.04599.
 
     Args:
-        labels: True classes, whole numbers in 0..classes-1, of shape (n,), n at least 1.
-        probabilities: Predicted probabilities of shape (n, classes). The most probable class is the
-            prediction, the first of equally probable ones.
+        labels: True classes, integers in [0, classes - 1], of shape (n,), n >= 1.
+        probabilities: Predicted probabilities of shape (n, classes). The prediction is the most
+            probable class; a tie is resolved in favour of the lowest label.
 
     Raises:
-        ValueError: The arrays are empty, do not match each other, or contain invalid labels or
-            probabilities.
+        ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
+            or probabilities.
     """
-    confidence, is_correct = _evaluate_predictions(labels, probabilities)
+    confidence, is_correct = _assess_predictions(labels, probabilities)
     edges = np.arange(BIN_COUNT + 1) / BIN_COUNT
-    # The outer edges are left out: rounding can make a probability slightly larger than 1.
+    # The outer edges are omitted because rounding can make a probability slightly larger than 1.
     bin_index = np.searchsorted(edges[1:-1], confidence, side="left")
-    images = np.bincount(bin_index, minlength=BIN_COUNT)
+    image_counts = np.bincount(bin_index, minlength=BIN_COUNT)
     confidence_sum = np.bincount(bin_index, confidence, BIN_COUNT)
     correct_count = np.bincount(bin_index, is_correct, BIN_COUNT)
     return Calibration(
@@ -116,11 +143,11 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
             Bin(
                 low=float(edges[i]),
                 high=float(edges[i + 1]),
-                images=int(images[i]),
-                confidence=float(confidence_sum[i] / images[i]) if images[i] else None,
-                accuracy=float(correct_count[i] / images[i]) if images[i] else None,
+                image_count=int(image_count),
+                confidence=float(confidence_sum[i] / image_count) if image_count else None,
+                accuracy=float(correct_count[i] / image_count) if image_count else None,
             )
-            for i in range(BIN_COUNT)
+            for i, image_count in enumerate(image_counts)
         ),
     )
 
@@ -128,10 +155,11 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
 def compute_accuracy_coverage(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> AccuracyCoverageCurve:
-    """Return the accuracy at each confidence threshold.
+    """Compute the accuracy and the coverage at each confidence threshold.
 
-    Source: El-Yaniv and Wiener, JMLR 11, 2010, with 1 - accuracy as the risk. Images of equal
-    confidence are kept or rejected together, as by a threshold.
+    Images of equal confidence are accepted or rejected together. Source: El-Yaniv and Wiener, On
+    the Foundations of Noise-free Selective Classification, JMLR 11, 2010; their risk is
+    1 - accuracy.
 
     Args:
         labels: As for `measure_calibration`.
@@ -140,29 +168,31 @@ def compute_accuracy_coverage(
     Raises:
         ValueError: As for `measure_calibration`.
     """
-    confidence, is_correct = _evaluate_predictions(labels, probabilities)
+    confidence, is_correct = _assess_predictions(labels, probabilities)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence, correct_count = confidence[order], is_correct[order].cumsum()
     (last_of_equals,) = np.nonzero(np.append(np.diff(sorted_confidence) < 0, True))
-    images = last_of_equals + 1
+    image_counts = last_of_equals + 1
     return AccuracyCoverageCurve(
-        sorted_confidence[last_of_equals], images, correct_count[last_of_equals] / images
+        sorted_confidence[last_of_equals],
+        image_counts,
+        correct_count[last_of_equals] / image_counts,
     )
 
 
 def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
-    """Return the points of a curve at which `COVERAGES` are reached."""
-    total = int(curve.images[-1])
+    """Return the first point of the curve that reaches each of `COVERAGES`."""
+    total_count = int(curve.image_counts[-1])
 
     def select_point(requested: float) -> CoveragePoint:
-        # Rounded first: in binary, 0.7 times 10 may be slightly larger than 7.
-        min_images = max(1, int(np.ceil(round(requested * total, 6))))
-        index = int(np.searchsorted(curve.images, min_images))
-        images = int(curve.images[index])
+        # In floating point, 0.7 * 10 may be slightly larger than 7, so it is rounded first.
+        min_count = max(1, int(np.ceil(round(requested * total_count, 6))))
+        index = int(np.searchsorted(curve.image_counts, min_count))
+        image_count = int(curve.image_counts[index])
         return CoveragePoint(
             requested=requested,
-            coverage=images / total,
-            images=images,
+            coverage=image_count / total_count,
+            image_count=image_count,
             min_confidence=float(curve.confidence[index]),
             accuracy=float(curve.accuracy[index]),
         )
@@ -173,26 +203,26 @@ def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint,
 def fit_temperature(
     logits: npt.ArrayLike, labels: npt.ArrayLike, bounds: tuple[float, float]
 ) -> float:
-    """Return the temperature that calibrates a model.
+    """Fit the softmax temperature that calibrates a model's probabilities.
 
-    Temperature scaling: section 4.2 of Guo et al., On Calibration of Modern Neural Networks, 2017,
-    https://arxiv.org/abs/1706.04599. It changes no prediction.
+    Dividing the logits by a temperature does not change the predicted classes. Source: section 4.2
+    of Guo et al., On Calibration of Modern Neural Networks, 2017, https://arxiv.org/abs/1706.04599.
 
     Args:
-        logits: Logits of shape (n, classes), n and classes at least 1, for images that the model
-            was not trained on.
-        labels: True classes, whole numbers in 0..classes-1, of shape (n,).
-        bounds: Lowest and highest temperature, above 0.
+        logits: Logits of shape (n, classes), n >= 1, classes >= 1, for images that the model was
+            not trained on.
+        labels: True classes, integers in [0, classes - 1], of shape (n,).
+        bounds: Lowest and highest allowed temperature, both above 0.
 
     Returns:
         The temperature T within the bounds that minimises the mean cross-entropy of
-        softmax(logits / T). The minimum is unique because the loss is convex in 1 / T. T is the
-        lower bound if every image is recognised by any margin, and 1 if no T is better than another
-        (the logits of each image are all equal).
+        softmax(logits / T). The minimum is unique because the loss is convex in 1 / T. If the true
+        class of every image has the highest logit, T is the lower bound. If the logits of each
+        image are all equal, the loss does not depend on T, and T is 1.
 
     Raises:
-        ValueError: The arrays are empty, do not match each other, or contain invalid labels or
-            logits.
+        ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
+            or logits.
     """
     labels, logits = validate_logits(labels, logits)
     true_class = np.arange(len(labels)), labels
@@ -206,13 +236,13 @@ def fit_temperature(
     minimum = minimize_scalar(
         compute_loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}
     )
-    # The search approaches a bound but never reaches it, and it may end anywhere on a flat loss,
-    # for example one that is 0.
+    # The search approaches a bound but never reaches it, and it may end anywhere if the loss is
+    # constant, for example 0.
     best = min((low, high, minimum.x), key=compute_loss)
     return float(np.clip(np.exp(best), *bounds))
 
 
-def _evaluate_predictions(
+def _assess_predictions(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Return the confidence of each prediction and whether it is correct."""

@@ -1,9 +1,9 @@
-"""Metrics of a classifier: scores per class, averages, confusion, calibration and coverage."""
+"""Metrics of a classifier: per-class scores, averages, confusion, calibration and coverage."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,15 @@ from fer_pipeline.metrics.inputs import predict_classes, validate_probabilities
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Fractions in 0..1; None if there is no image to measure them on.
+    """Scores of one class, or their averages over the classes.
+
+    Each score is in [0, 1], or None if the class has no images.
 
     Attributes:
-        accuracy: Recall of a class: the fraction of its images that are recognised.
+        accuracy: Recall of the class: the fraction of its images that are correctly classified.
         precision: Fraction of the images predicted as the class that belong to it; 0 if no image
             is predicted as the class.
-        f1: Harmonic mean of the two.
+        f1: Harmonic mean of precision and recall.
     """
 
     accuracy: float | None
@@ -48,11 +50,11 @@ class ClassMetrics:
     """Counts and scores of one class.
 
     Attributes:
-        name: The emotion.
-        actual: Number of images of the class; scikit-learn's support.
+        name: Name of the class.
+        actual: Number of images of the class; scikit-learn calls it the support.
         predicted: Number of images predicted as the class.
-        true_positives: Number of images that are both.
-        scores: Scores of the class; all None if the class has no image.
+        true_positives: Number of images of the class that are also predicted as it.
+        scores: Scores of the class; all None if the class has no images.
     """
 
     name: str
@@ -64,39 +66,50 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Images of one class that are predicted as another one.
+    """Number of images of one class that are predicted as a different class.
 
     Attributes:
         true: Name of the true class.
         predicted: Name of the predicted class.
-        images: Number of such images.
-        share: Fraction of the true class's images that these are, in 0..1.
+        image_count: Number of images with this true and this predicted class.
+        share: `image_count` as a fraction of the images of the true class, in (0, 1].
     """
 
     true: str
     predicted: str
-    images: int
+    image_count: int
     share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pair as plain values for JSON."""
+        return {
+            "true": self.true,
+            "predicted": self.predicted,
+            "images": self.image_count,
+            "share": self.share,
+        }
 
 
 @dataclass(frozen=True)
 class Metrics:
     """All metrics of an evaluation.
 
-    A class without images has no scores and is left out of the averages; an image that is predicted
-    as such a class is still an error.
+    A class without images has no scores and is excluded from the averages. An image that is
+    predicted as such a class still counts as an error.
 
     Attributes:
         classes: Metrics of each class, in the order of the labels.
-        macro: Unweighted mean of the class scores; its accuracy is the mean per-class accuracy.
-        weighted: Mean of the class scores weighted by `actual`; its accuracy is the overall
-            accuracy.
-        top2_accuracy: Fraction of the images whose class is among the two most probable ones.
+        macro: Unweighted mean of the class scores. Its accuracy is the mean of the per-class
+            accuracies.
+        weighted: Mean of the class scores, weighted by the number of images of each class. Its
+            accuracy is the overall accuracy.
+        top2_accuracy: Fraction of the images for which the true class is among the two most
+            probable classes.
         loss: Mean cross-entropy, in nats.
         confusion: Number of images by true class (rows) and predicted class (columns).
         intervals: Confidence intervals of the accuracies.
-        calibration: Agreement of confidence and accuracy.
-        coverage: Accuracy of the most confident images, at several coverages.
+        calibration: Agreement between confidence and accuracy.
+        coverage: Accuracy of the most confident predictions, at several coverages.
     """
 
     classes: tuple[ClassMetrics, ...]
@@ -116,17 +129,17 @@ class Metrics:
 
     @property
     def correct_count(self) -> int:
-        """Number of images that are recognised."""
+        """Number of images that are correctly classified."""
         return sum(class_metrics.true_positives for class_metrics in self.classes)
 
     @property
     def accuracy(self) -> float:
-        """Fraction of all images that are recognised."""
+        """Fraction of all images that are correctly classified."""
         return self.correct_count / self.image_count
 
     @property
     def mean_class_accuracy(self) -> float:
-        """Mean accuracy of the classes that have images: 1 / classes for random guesses."""
+        """Mean of the per-class accuracies, over the classes that have images."""
         recalls = [
             class_metrics.true_positives / class_metrics.actual
             for class_metrics in self.classes
@@ -136,18 +149,18 @@ class Metrics:
 
     @property
     def confused_pairs(self) -> list[ConfusedPair]:
-        """Pairs of classes that are confused, sorted by falling share, then number of images."""
+        """Pairs of classes that are confused, in descending order of share, then of images."""
         names = [class_metrics.name for class_metrics in self.classes]
         pairs = [
-            ConfusedPair(true.name, predicted, images, images / true.actual)
+            ConfusedPair(true.name, predicted, image_count, image_count / true.actual)
             for true, row in zip(self.classes, self.confusion, strict=True)
-            for predicted, images in zip(names, row, strict=True)
-            if images and predicted != true.name
+            for predicted, image_count in zip(names, row, strict=True)
+            if image_count and predicted != true.name
         ]
-        return sorted(pairs, key=lambda pair: (-pair.share, -pair.images))
+        return sorted(pairs, key=lambda pair: (-pair.share, -pair.image_count))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without NaN; a missing value is None."""
+        """Return the metrics as plain values for JSON; a missing value is None, never NaN."""
         return {
             **self.accuracies_to_dict(),
             "top2_accuracy": self.top2_accuracy,
@@ -167,17 +180,20 @@ class Metrics:
             "macro_average": _scores_to_dict(self.macro, self.image_count),
             "weighted_average": _scores_to_dict(self.weighted, self.image_count),
             "confusion_matrix": [list(row) for row in self.confusion],
-            "confused_pairs": [asdict(pair) for pair in self.confused_pairs],
+            "confused_pairs": [pair.to_dict() for pair in self.confused_pairs],
             "calibration": {
                 "expected_calibration_error": self.calibration.error,
                 "mean_confidence": self.calibration.confidence,
-                "bins": [asdict(confidence_bin) for confidence_bin in self.calibration.bins],
+                "bins": [confidence_bin.to_dict() for confidence_bin in self.calibration.bins],
             },
-            "coverage": [asdict(point) for point in self.coverage],
+            "coverage": [point.to_dict() for point in self.coverage],
         }
 
     def accuracies_to_dict(self) -> dict[str, Any]:
-        """Return the part of `to_dict` with the number of images and both accuracies."""
+        """Return the number of images, both accuracies and their intervals for JSON.
+
+        `to_dict` contains the same entries.
+        """
         return {
             "rows": self.image_count,
             "accuracy": self.accuracy,
@@ -188,6 +204,7 @@ class Metrics:
 
 
 def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> dict[str, Any]:
+    """Return the metrics of a class and the interval of its accuracy for JSON."""
     return {
         "actual": class_metrics.actual,
         "predicted": class_metrics.predicted,
@@ -198,10 +215,12 @@ def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> di
 
 
 def _interval_to_list(interval: Interval | None) -> list[float] | None:
+    """Return an interval as [low, high] for JSON."""
     return None if interval is None else [interval.low, interval.high]
 
 
 def _scores_to_dict(scores: ClassScores, support: int) -> dict[str, Any]:
+    """Return scores and the number of images they are measured on for JSON."""
     return {
         "accuracy": scores.accuracy,
         "precision": scores.precision,
@@ -214,18 +233,18 @@ def _scores_to_dict(scores: ClassScores, support: int) -> dict[str, Any]:
 def compute_metrics(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[str], seed: int = 0
 ) -> Metrics:
-    """Compare the true classes with the probabilities that a model predicts.
+    """Compute all metrics from the true classes and the predicted probabilities.
 
     Args:
-        labels: True classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
-        probabilities: Predicted probabilities of shape (n, classes), each row adding up to 1. The
-            most probable class is the prediction, the first of equally probable ones.
-        classes: Names of the classes, at least two, in the order of their labels.
+        labels: True classes, integers in [0, classes - 1], of shape (n,), n >= 1.
+        probabilities: Predicted probabilities of shape (n, classes); each row sums to 1. The
+            prediction is the most probable class; a tie is resolved in favour of the lowest label.
+        classes: Names of two or more classes, in the order of their labels.
         seed: Seed of the bootstrap intervals.
 
     Raises:
-        ValueError: The arrays are empty, do not match each other or the classes, or contain invalid
-            labels or probabilities.
+        ValueError: The arrays are empty, their shapes do not match each other or the classes, or
+            they contain invalid labels or probabilities.
     """
     if len(classes) < 2:
         raise ValueError(f"expected at least two classes, got {len(classes)}")
@@ -235,11 +254,11 @@ def compute_metrics(
     confusion = confusion_matrix(labels, predicted, labels=all_labels)
     actual_counts = confusion.sum(axis=1)
     present_labels = all_labels[actual_counts > 0]
-    # A row that adds up to 1 in float32 does not in float64, of which scikit-learn would warn.
-    # In float64 it clips the smallest probability to 2.2e-16, a loss of 36.
+    # A row that sums to 1 in float32 may not sum to 1 in float64, and scikit-learn would warn.
+    # In float64 it clips probabilities at 2.2e-16, which limits the loss of an image to 36.
     normalized = probabilities / probabilities.sum(axis=1, keepdims=True)
     return Metrics(
-        classes=_measure_classes(labels, predicted, confusion, classes),
+        classes=_compute_class_metrics(labels, predicted, confusion, classes),
         macro=_average_scores(labels, predicted, present_labels, "macro"),
         weighted=_average_scores(labels, predicted, present_labels, "weighted"),
         top2_accuracy=float((_rank_true_class(labels, probabilities) < 2).mean()),
@@ -253,12 +272,13 @@ def compute_metrics(
     )
 
 
-def _measure_classes(
+def _compute_class_metrics(
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     confusion: npt.NDArray[np.int64],
     classes: Sequence[str],
 ) -> tuple[ClassMetrics, ...]:
+    """Return the counts and scores of each class, in the order of the labels."""
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(classes)), zero_division=0
     )
@@ -285,6 +305,14 @@ def _average_scores(
     averaged_labels: npt.NDArray[np.int64],
     average: str,
 ) -> ClassScores:
+    """Return the average of the class scores.
+
+    Args:
+        labels: True classes, of shape (n,).
+        predicted: Predicted classes, of shape (n,).
+        averaged_labels: Labels of the classes to average over.
+        average: "macro" or "weighted", as for scikit-learn.
+    """
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=averaged_labels, average=average, zero_division=0
     )
@@ -294,9 +322,9 @@ def _average_scores(
 def _rank_true_class(
     labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """Return how many classes precede the true one: 0 exactly if the prediction is correct."""
-    # scikit-learn's top_k_accuracy_score ranks the last of equal classes first, so that its top-1
-    # differs from the accuracy, and it does not support two classes.
+    """Return the rank of each image's true class by probability; 0 is the predicted class."""
+    # scikit-learn's top_k_accuracy_score prefers the highest label in a tie, so that its top-1
+    # accuracy differs from the accuracy, and it does not support two classes.
     true_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)
     has_lower_label = np.arange(probabilities.shape[1]) < labels[:, None]
     is_tied_before = (probabilities == true_probability) & has_lower_label

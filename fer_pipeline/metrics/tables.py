@@ -93,7 +93,7 @@ def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
     rows = [
         [
             f"{pair.true:<{width}} taken for {pair.predicted}",
-            f"{pair.images:,}",
+            f"{pair.image_count:,}",
             format_percent(pair.share),
         ]
         for pair in pairs
@@ -135,7 +135,7 @@ def format_coverage_table(metrics: Metrics) -> str:
     rows = [
         [
             format_percent(point.coverage),
-            f"{point.images:,}",
+            f"{point.image_count:,}",
             f"{math.floor(point.min_confidence * 10_000) / 10_000:.4f}",
             format_percent(point.accuracy),
         ]

@@ -40,7 +40,9 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    bins = [confidence_bin for confidence_bin in metrics.calibration.bins if confidence_bin.images]
+    bins = [
+        confidence_bin for confidence_bin in metrics.calibration.bins if confidence_bin.image_count
+    ]
     bar_options: dict[str, Any] = {
         "width": 1 / len(metrics.calibration.bins),
         "align": "edge",
@@ -50,7 +52,7 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     _add_accuracy_bars(upper, bins, bar_options)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    counts = [confidence_bin.images for confidence_bin in bins]
+    counts = [confidence_bin.image_count for confidence_bin in bins]
     bars = lower.bar(
         [confidence_bin.low for confidence_bin in bins], counts, color=BLUE, **bar_options
     )
@@ -113,7 +115,7 @@ def draw_accuracy_coverage(
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
-    coverages = curve.images / metrics.image_count
+    coverages = curve.image_counts / metrics.image_count
     upper.plot(coverages, curve.accuracy, color=BLUE, linewidth=1.8)
     _mark_accuracies(upper, metrics)
     scaled_accuracies = curve.accuracy[coverages >= _MIN_SCALED_COVERAGE]

@@ -136,7 +136,7 @@ class TestCalibration:
 
     def test_a_confidence_above_one_by_rounding_is_in_the_last_bin(self):
         calibration = measure_calibration([0], [[1.004, 0.0]])
-        assert calibration.bins[-1].images == 1
+        assert calibration.bins[-1].image_count == 1
 
     @settings(max_examples=60, deadline=None)
     @given(judged())
@@ -148,12 +148,12 @@ class TestCalibration:
         error = 0.0
         for confidence_bin in calibration.bins:
             inside = (confidence > confidence_bin.low) & (confidence <= confidence_bin.high)
-            assert confidence_bin.images == inside.sum()
-            if confidence_bin.images:
+            assert confidence_bin.image_count == inside.sum()
+            if confidence_bin.image_count:
                 assert confidence_bin.accuracy == pytest.approx(right[inside].mean())
                 assert confidence_bin.confidence == pytest.approx(confidence[inside].mean())
                 error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-        assert sum(confidence_bin.images for confidence_bin in calibration.bins) == len(labels)
+        assert sum(confidence_bin.image_count for confidence_bin in calibration.bins) == len(labels)
         assert calibration.error == pytest.approx(error)
         assert abs(right.mean() - calibration.confidence) <= calibration.error + 1e-12
 
@@ -171,7 +171,7 @@ class TestCoverage:
             *answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True])
         )
         assert curve.confidence.tolist() == [0.875, 0.75, 0.5]
-        assert curve.images.tolist() == [1, 3, 4]
+        assert curve.image_counts.tolist() == [1, 3, 4]
         assert curve.accuracy.tolist() == [1.0, 2 / 3, 0.5]
         assert select_coverage_points(curve) == (
             CoveragePoint(1.0, 1.0, 4, 0.5, 0.5),
@@ -186,7 +186,7 @@ class TestCoverage:
         points = select_coverage_points(
             compute_accuracy_coverage(*answers(sure.tolist(), [True] * 100))
         )
-        assert [point.images for point in points] == [100, 90, 80, 70, 50]
+        assert [point.image_count for point in points] == [100, 90, 80, 70, 50]
 
     @settings(max_examples=80, deadline=None)
     @given(judged())
@@ -197,7 +197,7 @@ class TestCoverage:
         assert tuple(point.requested for point in points) == COVERAGES
         for point in points:
             left = confidence >= np.float32(point.min_confidence)
-            assert point.images == left.sum()
+            assert point.image_count == left.sum()
             assert point.coverage == left.mean() >= point.requested - 1e-9
             assert point.accuracy == pytest.approx(right[left].mean())
             # With the next higher confidence, fewer than asked for are left.

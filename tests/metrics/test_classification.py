@@ -457,7 +457,7 @@ class TestConfusedPairs:
         metrics = compute_metrics(labels, probabilities, class_names(probabilities))
         pairs = metrics.confused_pairs
         wrong = int((predict_classes(probabilities) != labels).sum())
-        assert sum(pair.images for pair in pairs) == wrong
+        assert sum(pair.image_count for pair in pairs) == wrong
         assert all(0 < pair.share <= 1 for pair in pairs)
         assert pairs == sorted(pairs, key=lambda pair: pair.share, reverse=True)
 
