@@ -17,10 +17,10 @@ class Cost:
 
     Attributes:
         parameters: Number of parameters.
-        multiply_adds: Multiply-adds of convolutions and dense layers, for one image and one forward
+        multiply_adds: Multiply-adds of the convolution and dense layers, per image and forward
             pass; None if unknown.
-        uncounted_layers: Kinds of layers that have a kernel but are counted as 0.
-        images_per_second: Images per second in forward passes, on the machine of the comparison.
+        uncounted_layers: Class names of layers that have a kernel but are not counted.
+        images_per_second: Images per second in forward passes on the current machine.
     """
 
     parameters: int
@@ -34,17 +34,17 @@ class ModelResult:
     """Metrics and cost of one model.
 
     Attributes:
-        name: Name that is unique in the comparison.
-        path: Folder of the run.
-        sha256: SHA-256 of its `model.keras`.
-        dataset_checksum: Checksum of the dataset that it was trained on.
+        name: Unique name of the model in the comparison.
+        path: Folder of the training run.
+        sha256: SHA-256 of the file `model.keras`.
+        dataset_checksum: Checksum of the dataset that the model was trained on.
         network: Name of the network in the configuration.
-        size: Side of the input images, in pixels.
-        precision: Precision of its computations, `float32` or `mixed_bfloat16`.
+        size: Height and width of the input images, in pixels.
+        precision: Precision of the computations, `float32` or `mixed_bfloat16`.
         cost: Cost of the model.
         metrics: Metrics of all images.
         without_overlap: Metrics of the images without an exact copy in the train split; None if
-            these are all images or none, or if the dataset cannot tell.
+            no image or every image has such a copy, or if the dataset does not record it.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ModelResult:
     without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; a missing value is None."""
+        """Return the result as plain values for JSON; a missing value is None."""
         without_overlap = self.without_overlap
         return {
             "name": self.name,
@@ -80,13 +80,13 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """Settings with which all models were run.
+    """Inference settings that all models of a comparison share.
 
     Attributes:
-        batch_size: Images per forward pass.
+        batch_size: Number of images per forward pass.
         cores: Number of CPU cores that the process may use.
-        flip_tta: Whether the probabilities are averaged over an image and its mirror image, which
-            takes two forward passes.
+        flip_tta: Whether the probabilities are averaged over an image and its mirror image
+            (test-time augmentation), which needs two forward passes.
     """
 
     batch_size: int
@@ -99,11 +99,11 @@ class Comparison:
     """Results of several models on the same images.
 
     Attributes:
-        models: Results of the models, in the order in which they were named.
-        pairs: Test of each pair of models.
-        settings: Settings with which the models were run.
+        models: Results of the models, in the order of the command line.
+        pairs: Significance test of each pair of models.
+        settings: Inference settings of all models.
         overlap_count: Number of images with an exact copy in the train split; None if the dataset
-            cannot tell.
+            does not record it.
     """
 
     models: tuple[ModelResult, ...]
@@ -122,12 +122,12 @@ class Comparison:
         first = self.models[0].cost.images_per_second
         return [model.cost.images_per_second / first for model in self.models]
 
-    def accuracy_difference(self, pair: PairwiseTest) -> float:
-        """Return the accuracy of a pair's first model minus that of its second, in -1..1."""
+    def compute_accuracy_difference(self, pair: PairwiseTest) -> float:
+        """Return the accuracy of the first model of a pair minus that of the second model."""
         return (pair.only_first - pair.only_second) / self.image_count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; a missing value is None."""
+        """Return the comparison as plain values for JSON; a missing value is None."""
         return {
             **asdict(self.settings),
             "rows": self.image_count,
@@ -140,7 +140,7 @@ class Comparison:
                 {
                     "first": self.models[pair.first].name,
                     "second": self.models[pair.second].name,
-                    "difference": self.accuracy_difference(pair),
+                    "difference": self.compute_accuracy_difference(pair),
                     "only_first": pair.only_first,
                     "only_second": pair.only_second,
                     "p": pair.p_value,
@@ -153,20 +153,25 @@ class Comparison:
 
 
 def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
-    """Return a short name for each folder, no two of them equal.
+    """Return a short unique name for each folder.
 
     Args:
-        folders: Absolute paths, no two of them equal.
+        folders: Absolute paths without repetitions.
 
     Returns:
-        The last part of each path, or as many of its last parts as distinguish it from the others.
+        For each path, the shortest trailing part that no other path shares, for example `a/run` and
+        `b/run`.
     """
-    return [_shorten(folder, [path for path in folders if path != folder]) for folder in folders]
+    return [
+        _find_shortest_unique_suffix(folder, [path for path in folders if path != folder])
+        for folder in folders
+    ]
 
 
-def _shorten(folder: Path, others: Sequence[Path]) -> str:
-    for count in range(1, len(folder.parts)):
-        last_parts = folder.parts[-count:]
-        if all(path.parts[-count:] != last_parts for path in others):
+def _find_shortest_unique_suffix(path: Path, other_paths: Sequence[Path]) -> str:
+    """Return the shortest trailing part of a path that no other path shares."""
+    for part_count in range(1, len(path.parts)):
+        last_parts = path.parts[-part_count:]
+        if all(other_path.parts[-part_count:] != last_parts for other_path in other_paths):
             return str(Path(*last_parts))
-    return str(folder)
+    return str(path)

@@ -8,11 +8,11 @@ from fer_pipeline.metrics.comparison import Comparison
 from fer_pipeline.text import format_table
 
 _MIN_P_VALUE = 1e-99
-"""Smallest p-value that is written as a number."""
+"""Smallest p-value that is printed; smaller ones are printed as "<1e-99"."""
 
 
 def format_cost_table(comparison: Comparison) -> str:
-    """Return the table of the models' costs, and notes on how they were measured."""
+    """Return a text table of the models' costs, with notes on how they were measured."""
     rows = [
         [
             model.name,
@@ -37,27 +37,32 @@ def format_cost_table(comparison: Comparison) -> str:
         "ratio",
     ]
     table = format_table(rows, header, ["left"] * 4 + ["right"] * 4)
-    return "\n".join([table, *_cost_notes(comparison)])
+    return "\n".join([table, *_format_cost_notes(comparison)])
 
 
-def _cost_notes(comparison: Comparison) -> list[str]:
+def _format_cost_notes(comparison: Comparison) -> list[str]:
+    """Return the lines that explain the columns of the cost table."""
     settings = comparison.settings
     notes = [
-        "(multiply-adds: of convolutions and dense layers, for one image; images/s: forward passes",
-        f" in batches of {settings.batch_size:,}, cores: {settings.cores}; ratio: to the first"
-        " model)",
+        "(multiply-adds: per image, convolution and dense layers only; images/s: forward passes",
+        f" in batches of {settings.batch_size:,}, cores: {settings.cores}; ratio: relative to the"
+        " first model)",
     ]
     if settings.flip_tta:
-        notes.append("(with flips averaged an answer takes two passes: these costs are of one)")
+        notes.append("(flip TTA needs two forward passes per image; these costs are for one pass)")
     for model in comparison.models:
         if model.cost.uncounted_layers:
             layers = ", ".join(model.cost.uncounted_layers)
-            notes.append(f"({model.name}: counted as 0: {layers})")
+            notes.append(f"({model.name}: layers not counted: {layers})")
     return notes
 
 
 def format_quality_table(comparison: Comparison) -> str:
-    """Return the table of the models' accuracies, on all images and on those without a copy."""
+    """Return a text table of the models' accuracies and calibration errors.
+
+    If some images have an exact copy in the train split, the table also has the accuracies on the
+    remaining, "new" images.
+    """
     header = ["model", "accuracy, all", "mean per class, all"]
     if comparison.models[0].without_overlap:
         header += ["accuracy, new", "mean per class, new"]
@@ -65,17 +70,18 @@ def format_quality_table(comparison: Comparison) -> str:
     rows = [
         [
             model.name,
-            *_accuracy_cells(model.metrics),
-            *(_accuracy_cells(model.without_overlap) if model.without_overlap else []),
+            *_format_accuracies(model.metrics),
+            *(_format_accuracies(model.without_overlap) if model.without_overlap else []),
             f"{100 * model.metrics.calibration.error:.1f}",
         ]
         for model in comparison.models
     ]
     table = format_table(rows, header, ["left"] + ["right"] * (len(header) - 1))
-    return "\n".join([table, *_quality_notes(comparison)])
+    return "\n".join([table, *_format_quality_notes(comparison)])
 
 
-def _quality_notes(comparison: Comparison) -> list[str]:
+def _format_quality_notes(comparison: Comparison) -> list[str]:
+    """Return the lines that explain the columns of the quality table."""
     note = (
         "(in per cent, with 95 % intervals; ECE: expected calibration error, on all; all:"
         f" {comparison.image_count:,} images"
@@ -84,33 +90,37 @@ def _quality_notes(comparison: Comparison) -> list[str]:
     if without_overlap:
         return [
             f"{note};",
-            f" new: the {without_overlap.image_count:,} of them without an exact copy in the train"
+            f" new: the {without_overlap.image_count:,} images without an exact copy in the train"
             " split)",
         ]
     if comparison.overlap_count is None:
         return [f"{note})"]
-    subject = "all of them have" if comparison.overlap_count else "none of them has"
+    subject = "all images have" if comparison.overlap_count else "no image has"
     return [f"{note};", f" {subject} an exact copy in the train split)"]
 
 
-def _accuracy_cells(metrics: Metrics) -> list[str]:
+def _format_accuracies(metrics: Metrics) -> list[str]:
+    """Return the accuracy and the mean per-class accuracy, each with its interval."""
     return [
-        _format_accuracy(metrics.accuracy, metrics.intervals.accuracy),
-        _format_accuracy(metrics.mean_class_accuracy, metrics.intervals.mean_class_accuracy),
+        _format_accuracy_with_interval(metrics.accuracy, metrics.intervals.accuracy),
+        _format_accuracy_with_interval(
+            metrics.mean_class_accuracy, metrics.intervals.mean_class_accuracy
+        ),
     ]
 
 
-def _format_accuracy(accuracy: float, interval: Interval) -> str:
+def _format_accuracy_with_interval(accuracy: float, interval: Interval) -> str:
+    """Return an accuracy and its interval in per cent, for example "71.2 [69.9..72.4]"."""
     return f"{100 * accuracy:.1f} [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
 
 
 def format_pairwise_table(comparison: Comparison) -> str:
-    """Return the table of the significance tests, one row for each pair of models."""
+    """Return a text table of the significance tests, with one row per pair of models."""
     rows = [
         [
             comparison.models[pair.first].name,
             comparison.models[pair.second].name,
-            f"{100 * comparison.accuracy_difference(pair):+.1f}",
+            f"{100 * comparison.compute_accuracy_difference(pair):+.1f}",
             f"{pair.only_first:,}",
             f"{pair.only_second:,}",
             _format_p_value(pair.p_value),
@@ -122,12 +132,14 @@ def format_pairwise_table(comparison: Comparison) -> str:
     header = ["first", "second", "points", "only first", "only second", "p", "Holm", "at 5 %"]
     table = format_table(rows, header, ["left"] * 2 + ["right"] * 5 + ["left"])
     notes = [
-        "(points: of accuracy, the first less the second; only: images that this one alone gets"
-        " right;",
-        " p: McNemar's exact test, two-sided; Holm: p corrected over all pairs, which decides)",
+        "(points: accuracy of the first minus the second model; only: images that only this model",
+        " classifies correctly; p: McNemar's exact test, two-sided; Holm: p corrected for all"
+        " pairs,",
+        " which decides)",
     ]
     return "\n".join([table, *notes])
 
 
 def _format_p_value(p_value: float) -> str:
+    """Return a p-value with two significant digits."""
     return f"{p_value:.2g}" if p_value >= _MIN_P_VALUE else f"<{_MIN_P_VALUE:.0g}"

@@ -1,4 +1,4 @@
-"""Labels, probabilities and logits, validated before anything is measured on them."""
+"""Validation of labels, probabilities and logits, and the rule for the predicted class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# A softmax in bfloat16 misses a sum of 1 by up to 0.4 %; logits miss it by far more.
+# The sum of a softmax in bfloat16 differs from 1 by up to 0.4 %; that of logits by far more.
 _SUM_TOLERANCE = 0.01
 
 Labels = npt.NDArray[np.int64]
@@ -15,25 +15,36 @@ Scores = npt.NDArray[np.float64]
 
 
 def predict_classes(probabilities: npt.NDArray[Any]) -> Labels:
-    """Return the most probable class of each row, the first of equal ones: int64 of shape (n,)."""
+    """Return the most probable class of each row, int64 of shape (n,).
+
+    A tie is resolved in favour of the lowest label.
+
+    Args:
+        probabilities: Probabilities of shape (n, classes).
+    """
     return np.argmax(probabilities, axis=1)
 
 
 def validate_probabilities(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_count: int | None = None
 ) -> tuple[Labels, Scores]:
-    """Return labels and probabilities as arrays, int64 of (n,) and float64 of (n, classes).
+    """Check labels and probabilities, and convert them to arrays.
 
     Args:
-        labels: True classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
-        probabilities: Probabilities of shape (n, classes), each row adding up to 1.
+        labels: True classes, integers in [0, classes - 1], of shape (n,), n >= 1.
+        probabilities: Probabilities of shape (n, classes); each row sums to 1.
         class_count: Expected number of classes; None accepts any number.
 
+    Returns:
+        The labels as int64 of shape (n,), and the probabilities as float64 of shape (n, classes).
+
     Raises:
-        ValueError: The arrays are empty, do not match each other or the classes, or contain invalid
-            labels or probabilities.
+        ValueError: The arrays are empty, their shapes do not match each other or `class_count`, or
+            they contain invalid labels or probabilities.
     """
-    label_array, probability_array = _validate(labels, probabilities, "probabilities", class_count)
+    label_array, probability_array = _validate_arrays(
+        labels, probabilities, "probabilities", class_count
+    )
     sums = probability_array.sum(axis=1)
     if (probability_array < 0).any() or (abs(sums - 1) > _SUM_TOLERANCE).any():
         raise ValueError("expected probabilities, got rows that do not add up to 1")
@@ -41,26 +52,42 @@ def validate_probabilities(
 
 
 def validate_logits(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Labels, Scores]:
-    """Return labels and logits as arrays, int64 of (n,) and float64 of (n, classes).
+    """Check labels and logits, and convert them to arrays.
 
     Args:
-        labels: True classes, whole numbers in 0..classes-1, of shape (n,); n at least 1.
-        logits: Finite numbers of shape (n, classes).
+        labels: True classes, integers in [0, classes - 1], of shape (n,), n >= 1.
+        logits: Finite logits of shape (n, classes).
+
+    Returns:
+        The labels as int64 of shape (n,), and the logits as float64 of shape (n, classes).
 
     Raises:
-        ValueError: The arrays are empty, do not match each other, or contain invalid labels or
-            logits.
+        ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
+            or logits.
     """
-    return _validate(labels, logits, "logits", None)
+    return _validate_arrays(labels, logits, "logits", None)
 
 
-def _validate(
+def _validate_arrays(
     labels: npt.ArrayLike, scores: npt.ArrayLike, scores_name: str, class_count: int | None
 ) -> tuple[Labels, Scores]:
+    """Check the shapes, the range of the labels, and that all scores are finite.
+
+    Args:
+        labels: True classes of shape (n,).
+        scores: Probabilities or logits of shape (n, classes).
+        scores_name: Plural noun for the scores in error messages.
+        class_count: Expected number of classes; None accepts any number.
+
+    Returns:
+        The labels as int64 and the scores as float64.
+    """
     label_array, score_array = np.asarray(labels), np.asarray(scores, np.float64)
-    columns = score_array.shape[1] if class_count is None and score_array.ndim == 2 else class_count
+    expected_columns = class_count
+    if class_count is None and score_array.ndim == 2:
+        expected_columns = score_array.shape[1]
     is_empty = label_array.ndim != 1 or not len(label_array)
-    if is_empty or score_array.shape != (len(label_array), columns):
+    if is_empty or score_array.shape != (len(label_array), expected_columns):
         raise ValueError(
             f"expected labels of shape (n,), n > 0, and {scores_name} of shape"
             f" (n, {class_count or 'classes'}), got {label_array.shape} and {score_array.shape}"

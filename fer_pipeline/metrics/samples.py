@@ -1,4 +1,4 @@
-"""Selection of the few images that the plots of an evaluation show, in one pass over all images."""
+"""Selection of the images for the plots of an evaluation, in one pass over all images."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fer_pipeline.data import schema
 from fer_pipeline.metrics import inputs
 
 MAX_IMAGES = 25
-"""Most images in a plot of examples or of mistakes: reference system E shows 5 x 5."""
+"""Maximum number of images in a plot of examples or of mistakes; reference system E shows 5 x 5."""
 
 
 @dataclass(frozen=True)
 class EvaluatedImages:
-    """Images with their true classes and predictions, as arrays of one length n.
+    """Images with their true classes and predictions; each array has one entry per image.
 
     Attributes:
-        row: int64, the 0-based row number in the split, in the stored order.
-        pixels: uint8 of shape (n, size, size).
-        label: True classes.
+        row: Row number in the split, from 0 in the stored order, int64 of shape (n,).
+        pixels: Grey values, uint8 of shape (n, size, size).
+        label: True classes, of shape (n,).
         probabilities: Predicted probabilities, of shape (n, classes).
-        source: Files that the images came from.
-        record: int64, the 0-based record number in the source.
-        variant: Values of `variants.Variant`.
+        source: Files that the images were read from, of shape (n,).
+        record: Record number in the source file, from 0, int64 of shape (n,).
+        variant: Values of `variants.Variant`, of shape (n,).
     """
 
     row: npt.NDArray[np.int64]
@@ -47,13 +47,13 @@ class EvaluatedImages:
         probabilities: npt.NDArray[np.float32],
         columns: Mapping[str, npt.NDArray[Any]],
     ) -> EvaluatedImages:
-        """Return the images of a batch.
+        """Combine the arrays of one batch.
 
         Args:
-            first_row: Row number in the split of the first image.
-            pixels: uint8 of shape (n, size, size).
+            first_row: Row number of the first image in the split.
+            pixels: Grey values, uint8 of shape (n, size, size).
             probabilities: Predicted probabilities, of shape (n, classes).
-            columns: Label and origin of each image, by column name.
+            columns: Columns `label`, `source`, `record` and `variant` of the batch.
         """
         row = np.arange(first_row, first_row + len(pixels), dtype=np.int64)
         origin = {name: columns[name] for name in ("source", "record", "variant")}
@@ -65,21 +65,21 @@ class EvaluatedImages:
 
     @property
     def predicted_label(self) -> npt.NDArray[np.int64]:
-        """Predicted classes."""
+        """Predicted classes, of shape (n,)."""
         return inputs.predict_classes(self.probabilities)
 
     @property
     def confidence(self) -> npt.NDArray[np.float32]:
-        """Probabilities of the predicted classes."""
+        """Probabilities of the predicted classes, of shape (n,)."""
         return self.probabilities.max(axis=1)
 
     @property
     def is_wrong(self) -> npt.NDArray[np.bool_]:
-        """Mask of the images that are predicted wrongly."""
+        """Mask of the wrongly classified images, of shape (n,)."""
         return self.predicted_label != self.label
 
     def take(self, index: npt.NDArray[Any]) -> EvaluatedImages:
-        """Return a copy of some images, which keeps no reference to the batch.
+        """Copy the images at some positions, so that the memory of the batch can be freed.
 
         Args:
             index: Positions, or a mask of shape (n,).
@@ -88,8 +88,8 @@ class EvaluatedImages:
             *(getattr(self, field.name)[index] for field in dataclasses.fields(self))
         )
 
-    def append(self, images: EvaluatedImages) -> EvaluatedImages:
-        """Return these images followed by others."""
+    def concatenate(self, images: EvaluatedImages) -> EvaluatedImages:
+        """Return a new object with these images, followed by the given images."""
         return EvaluatedImages(
             *(
                 np.concatenate([getattr(self, field.name), getattr(images, field.name)])
@@ -99,43 +99,43 @@ class EvaluatedImages:
 
 
 class TopK:
-    """The images with the highest scores among all that were added, the first of equal ones."""
+    """The images with the highest scores so far. Of equal scores, earlier images are preferred."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, max_count: int) -> None:
         """Start without images.
 
         Args:
-            count: Number of images to keep.
+            max_count: Maximum number of images to keep.
         """
-        self._count = count
+        self._max_count = max_count
         self._scores = np.empty(0)
         self._images: EvaluatedImages | None = None
 
     def update(self, images: EvaluatedImages, scores: npt.NDArray[Any]) -> None:
-        """Add images and keep those with the highest scores.
+        """Add images, and keep only the images with the highest scores.
 
         Args:
             images: Images to add.
-            scores: Score of each image; NaN excludes an image.
+            scores: Score of each image, of shape (n,); NaN excludes an image.
         """
-        if len(self._scores) == self._count and self._count:
-            # An image that only equals the last one is later, and therefore not kept.
+        if len(self._scores) == self._max_count and self._max_count:
+            # An equal score is not enough: earlier images are preferred.
             is_candidate = scores > self._scores[-1]
         else:
             is_candidate = ~np.isnan(scores)
         candidates = images.take(is_candidate)
         if self._images is not None:
-            candidates = self._images.append(candidates)
+            candidates = self._images.concatenate(candidates)
         candidate_scores = np.concatenate([self._scores, scores[is_candidate]])
-        order = np.argsort(-candidate_scores, kind="stable")[: self._count]
+        order = np.argsort(-candidate_scores, kind="stable")[: self._max_count]
         self._scores, self._images = candidate_scores[order], candidates.take(order)
 
     @property
     def images(self) -> EvaluatedImages:
-        """The kept images, the highest score first.
+        """Images with the highest scores, in descending order of score.
 
         Raises:
-            ValueError: No image was ever added.
+            ValueError: `update` was never called.
         """
         if self._images is None:
             raise ValueError("no image was added")
@@ -143,7 +143,7 @@ class TopK:
 
 
 class SampleSelector:
-    """Selector of the images in the plots of an evaluation; holds no other images in memory.
+    """Selector of the images for the plots of an evaluation; keeps only these images in memory.
 
     Attributes:
         classes: Names of the classes, in the order of their labels.
@@ -155,9 +155,9 @@ class SampleSelector:
 
         Args:
             classes: Names of the classes, in the order of their labels.
-            seed: Seed of the random examples. It selects the same rows for any batch size.
-            inspected_row: Row of the `inspected_image`; None for the image that is recognised with
-                the highest probability.
+            seed: Seed of the random examples. The selected rows do not depend on the batch size.
+            inspected_row: Row number of the image for `inspected_image`; None for the correctly
+                classified image with the highest confidence.
         """
         self.classes = tuple(classes)
         self.seed = seed
@@ -166,48 +166,66 @@ class SampleSelector:
         self._examples = TopK(MAX_IMAGES)
         self._mistakes = TopK(MAX_IMAGES)
         self._inspected = TopK(1)
-        self._best_recognitions = [TopK(1) for _ in self.classes]
+        self._best_correct = [TopK(1) for _ in self.classes]
         self._worst_mistakes = [TopK(1) for _ in self.classes]
 
     def update(self, images: EvaluatedImages) -> None:
-        """Select from the next images, which must come in the order of their rows."""
+        """Update the selected images with the next batch of evaluated images.
+
+        Args:
+            images: Next batch. Batches must arrive in the order of their rows.
+        """
         is_wrong, confidence = images.is_wrong, images.confidence.astype(np.float64)
-        # The rows with the highest random numbers: a uniform sample without replacement.
+        # The rows with the highest random numbers are a uniform sample without replacement.
         self._examples.update(images, self._random.random(len(images)))
         self._mistakes.update(images, np.where(is_wrong, confidence, np.nan))
-        for label, (recognitions, mistakes) in enumerate(
-            zip(self._best_recognitions, self._worst_mistakes, strict=True)
+        for label, (best_correct, worst_mistake) in enumerate(
+            zip(self._best_correct, self._worst_mistakes, strict=True)
         ):
-            in_class = images.label == label
-            recognitions.update(images, np.where(in_class & ~is_wrong, confidence, np.nan))
-            mistakes.update(images, np.where(in_class & is_wrong, confidence, np.nan))
+            is_in_class = images.label == label
+            best_correct.update(images, np.where(is_in_class & ~is_wrong, confidence, np.nan))
+            worst_mistake.update(images, np.where(is_in_class & is_wrong, confidence, np.nan))
         if self._inspected_row is not None:
             is_inspected = images.row == self._inspected_row
             self._inspected.update(images, np.where(is_inspected, 0.0, np.nan))
         else:
-            # A recognised image scores above 1, and therefore precedes all others.
+            # A correctly classified image scores above 1 and so ranks before all wrong ones.
             self._inspected.update(images, confidence + ~is_wrong)
 
     @property
     def examples(self) -> EvaluatedImages:
-        """Randomly sampled images, in the order of their rows."""
+        """Random sample of the images, in the order of their rows."""
         examples = self._examples.images
         return examples.take(np.argsort(examples.row))
 
     @property
     def mistakes(self) -> EvaluatedImages:
-        """Wrong predictions of the highest probability, the highest first."""
+        """Wrongly classified images with the highest confidence, in descending order."""
         return self._mistakes.images
 
     @property
     def inspected_image(self) -> EvaluatedImages:
-        """The one image for which the outputs of layers are plotted."""
+        """Single image for which the outputs of layers are plotted."""
         return self._inspected.images
 
-    def best_recognition(self, label: int) -> EvaluatedImages:
-        """Return the image of a class that is recognised with the highest probability, if any."""
-        return self._best_recognitions[label].images
+    def get_best_correct_image(self, label: int) -> EvaluatedImages:
+        """Return the correctly classified image of a class with the highest confidence.
 
-    def worst_mistake(self, label: int) -> EvaluatedImages:
-        """Return the image of a class that is wrong with the highest probability, if any."""
+        Args:
+            label: True class.
+
+        Returns:
+            A single image, or no image if none of the class is correctly classified.
+        """
+        return self._best_correct[label].images
+
+    def get_worst_mistake(self, label: int) -> EvaluatedImages:
+        """Return the wrongly classified image of a class with the highest confidence.
+
+        Args:
+            label: True class.
+
+        Returns:
+            A single image, or no image if none of the class is wrongly classified.
+        """
         return self._worst_mistakes[label].images

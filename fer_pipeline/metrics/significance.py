@@ -12,21 +12,21 @@ import numpy.typing as npt
 from scipy import stats
 
 ALPHA = 0.05
-"""Significance level: a difference is significant if its corrected p-value is below it."""
+"""Significance level. A difference is significant if its corrected p-value is below this level."""
 
 
 @dataclass(frozen=True)
 class PairwiseTest:
-    """Test of the difference between two classifiers.
+    """Result of the test of the difference between two classifiers.
 
     Attributes:
-        first: Position of the first classifier.
-        second: Position of the second classifier, greater than `first`.
-        only_first: Number of images that only the first classifier recognises.
-        only_second: Number of images that only the second classifier recognises.
-        p_value: p-value of McNemar's test, in 0..1: the probability of a difference at least this
-            large between equally good classifiers.
-        adjusted_p_value: p-value after Holm's correction over all pairs.
+        first: Index of the first classifier.
+        second: Index of the second classifier, greater than `first`.
+        only_first: Number of images that only the first classifier classifies correctly.
+        only_second: Number of images that only the second classifier classifies correctly.
+        p_value: p-value of McNemar's test, in [0, 1]: the probability that two equally good
+            classifiers differ by this much or more.
+        adjusted_p_value: p-value after Holm's correction for all pairs, in [0, 1].
     """
 
     first: int
@@ -43,17 +43,17 @@ class PairwiseTest:
 
 
 def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
-    """Test the difference between each pair of classifiers.
+    """Test each pair of classifiers for a significant difference in accuracy.
 
     Args:
-        is_correct: Whether a classifier (row) recognises an image (column): bool of shape
-            (classifiers, images), at least one image.
+        is_correct: Whether a classifier (row) classifies an image (column) correctly, bool of shape
+            (classifiers, images), with one or more images.
 
     Returns:
-        The pairs (0, 1), (0, 2), ..., (1, 2), ...
+        The tests of the pairs (0, 1), (0, 2), ..., (1, 2), ...
 
     Raises:
-        ValueError: The array has another dtype or shape.
+        ValueError: The array has a different dtype or number of dimensions, or no images.
     """
     if is_correct.ndim != 2 or is_correct.dtype != np.bool_ or not is_correct.shape[1]:
         raise ValueError(
@@ -61,7 +61,7 @@ def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest
             f" {is_correct.dtype} of shape {is_correct.shape}"
         )
     correct = is_correct.astype(np.int64)
-    # Images that the row's classifier recognises and the column's does not.
+    # Entry (i, j) counts the images that classifier i gets right and classifier j gets wrong.
     only_row = correct @ (1 - correct).T
     pairs = list(itertools.combinations(range(len(is_correct)), 2))
     only_first = np.array([only_row[first, second] for first, second in pairs], np.int64)
@@ -84,20 +84,22 @@ def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest
 def compute_mcnemar_p_values(
     only_first: npt.ArrayLike, only_second: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Return the p-values of McNemar's exact test, two-sided.
+    """Return the p-values of McNemar's exact two-sided test.
 
-    If two classifiers are equally good, an image that only one of them recognises is equally likely
-    to be recognised by either: a binomial distribution with probability 1/2. Source: McNemar, Note
-    on the sampling error of the difference between correlated proportions or percentages,
-    Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996, here with the exact distribution
-    instead of its chi-squared approximation.
+    Consider the images that exactly one of two classifiers classifies correctly. If both are
+    equally good, either is correct with probability 1/2, so that `only_first` follows a binomial
+    distribution. Source: McNemar, Note on the sampling error of the difference between correlated
+    proportions or percentages, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996. He uses
+    the chi-squared approximation instead of the exact distribution.
 
     Args:
-        only_first: Number of images that only the first classifier recognises, of any shape.
-        only_second: Number of images that only the second classifier recognises, of that shape.
+        only_first: Number of images that only the first classifier classifies correctly, an array
+            of any shape.
+        only_second: Number of images that only the second classifier classifies correctly, an array
+            of the same shape.
 
     Returns:
-        p-values in 0..1, float64 of the same shape; 1 if there is no such image.
+        The p-values in [0, 1], float64 of the same shape; 1 if both numbers are 0.
     """
     only_first, only_second = np.asarray(only_first), np.asarray(only_second)
     # The distribution is symmetric, so both tails are equal; in the middle they overlap. This
@@ -110,17 +112,18 @@ def compute_mcnemar_p_values(
 def apply_holm_correction(
     p_values: Sequence[float] | npt.NDArray[Any],
 ) -> npt.NDArray[np.float64]:
-    """Correct the p-values of several tests, to limit the probability of any false positive.
+    """Correct the p-values of several tests with Holm's method.
 
-    Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
-    Statistics 6, 1979, https://www.jstor.org/stable/4615733. The smallest p-value is multiplied by
-    the number of tests, the next one by one less, and so on; none may fall below its predecessor.
+    The correction limits the probability that any of the tests gives a false positive. The smallest
+    of n p-values is multiplied by n, the next by n - 1, and so on; a corrected p-value is never
+    smaller than the one before it. Source: Holm, A simple sequentially rejective multiple test
+    procedure, Scandinavian Journal of Statistics 6, 1979, https://www.jstor.org/stable/4615733.
 
     Args:
-        p_values: p-values in 0..1, possibly none.
+        p_values: p-values in [0, 1], of shape (n,), n >= 0.
 
     Returns:
-        The corrected p-values in the same order, float64, at least the given ones and at most 1.
+        The corrected p-values in the same order, float64 of shape (n,), in [0, 1].
     """
     raw = np.asarray(p_values, np.float64)
     order = np.argsort(raw, kind="stable")

@@ -14,14 +14,14 @@ _INTERVAL = f"{100 * CONFIDENCE_LEVEL:g} % interval"
 
 
 def format_class_table(metrics: Metrics) -> str:
-    """Return the table of counts and scores per class, with a confidence interval per accuracy.
+    """Return a text table of the counts and scores of each class, and of their averages.
 
-    The columns of counts are those that reference system A reports. The accuracy of the macro
-    average is the mean per-class accuracy.
+    Each accuracy has a confidence interval. The columns of counts are the same as in reference
+    system A. The accuracy of the macro average is the mean of the per-class accuracies.
     """
     intervals = metrics.intervals
     rows = [
-        _class_row(
+        _format_class_row(
             class_metrics.name,
             [class_metrics.actual, class_metrics.predicted, class_metrics.true_positives],
             class_metrics.scores,
@@ -29,8 +29,10 @@ def format_class_table(metrics: Metrics) -> str:
         )
         for class_metrics, interval in zip(metrics.classes, intervals.classes, strict=True)
     ]
-    rows.append(_class_row("macro average", [], metrics.macro, intervals.mean_class_accuracy))
-    rows.append(_class_row("weighted average", [], metrics.weighted, intervals.accuracy))
+    rows.append(
+        _format_class_row("macro average", [], metrics.macro, intervals.mean_class_accuracy)
+    )
+    rows.append(_format_class_row("weighted average", [], metrics.weighted, intervals.accuracy))
     image_count = f"{metrics.image_count:,}"
     rows.append(
         [
@@ -59,10 +61,18 @@ def format_class_table(metrics: Metrics) -> str:
     return f"{table}\n{note}"
 
 
-def _class_row(
+def _format_class_row(
     name: str, counts: Sequence[int], scores: ClassScores, interval: Interval | None
 ) -> list[str]:
-    """Return one row of the table per class; without counts, their columns are empty."""
+    """Return one row of the class table.
+
+    Args:
+        name: Name of the class or of the average.
+        counts: Number of actual images, of predicted images and of true positives. If empty, their
+            columns are left blank.
+        scores: Scores of the class or their average.
+        interval: Interval of the accuracy.
+    """
     return [
         name,
         *([f"{count:,}" for count in counts] or ["", "", ""]),
@@ -74,7 +84,7 @@ def _class_row(
 
 
 def format_confusion_table(metrics: Metrics) -> str:
-    """Return the confusion matrix as counts: rows are true classes, columns predicted ones."""
+    """Return the confusion matrix as a text table of image counts."""
     names = [class_metrics.name for class_metrics in metrics.classes]
     rows = [
         [name, *(f"{count:,}" for count in counts)]
@@ -85,7 +95,12 @@ def format_confusion_table(metrics: Metrics) -> str:
 
 
 def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
-    """Return the table of the most confused pairs: images, and their share of the true class."""
+    """Return a text table of the pairs of classes that are confused most often.
+
+    Args:
+        metrics: Metrics of the evaluation.
+        max_pairs: Maximum number of pairs in the table.
+    """
     pairs = metrics.confused_pairs[:max_pairs]
     if not pairs:
         return "nothing is confused"
@@ -103,7 +118,7 @@ def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
 
 
 def format_overall_metrics(metrics: Metrics) -> str:
-    """Return the metrics over all classes, one per line."""
+    """Return a text table of the metrics over all classes, one per line."""
     intervals, calibration = metrics.intervals, metrics.calibration
     lines = (
         (
@@ -128,9 +143,10 @@ def format_overall_metrics(metrics: Metrics) -> str:
 
 
 def format_coverage_table(metrics: Metrics) -> str:
-    """Return the table of accuracy against coverage.
+    """Return a text table of the accuracy at several coverages.
 
-    The confidence threshold is rounded down, so that it keeps no fewer images.
+    The confidence thresholds are rounded down, so that the printed threshold rejects none of the
+    counted images.
     """
     rows = [
         [
@@ -146,16 +162,17 @@ def format_coverage_table(metrics: Metrics) -> str:
 
 
 def format_overlap_table(overlap: OverlapReport) -> str:
-    """Return the table of accuracies with and without exact copies in the train split.
+    """Return a text table of the accuracies with and without the images seen in training.
 
-    It is a single line if no image has a copy.
+    Images seen in training have an exact copy in the train split. If there are none, the text is a
+    single line that says so.
     """
     if not overlap.overlap_count:
         reason = " (split.deduplicate)" if overlap.deduplicated else ""
         return f"no image has an exact copy in the train split{reason}"
     rows = [
-        ["all images", *_accuracy_cells(overlap.all_images)],
-        [f"without {overlap.overlap_count:,}", *_accuracy_cells(overlap.without_overlap)],
+        ["all images", *_format_accuracy_cells(overlap.all_images)],
+        [f"without {overlap.overlap_count:,}", *_format_accuracy_cells(overlap.without_overlap)],
     ]
     header = [
         "exact copies in training",
@@ -168,7 +185,8 @@ def format_overlap_table(overlap: OverlapReport) -> str:
     return format_table(rows, header, ["left"] + ["right"] * 5)
 
 
-def _accuracy_cells(metrics: Metrics | None) -> list[str]:
+def _format_accuracy_cells(metrics: Metrics | None) -> list[str]:
+    """Return the number of images, both accuracies and their intervals."""
     if metrics is None:
         return ["0", "-", "-", "-", "-"]
     return [
@@ -181,7 +199,7 @@ def _accuracy_cells(metrics: Metrics | None) -> list[str]:
 
 
 def format_accuracy(metrics: Metrics) -> str:
-    """Return the accuracy and the mean accuracy per class in one line."""
+    """Return one line with the accuracy and the mean of the per-class accuracies."""
     return (
         f"accuracy {format_percent(metrics.accuracy)} of {metrics.image_count:,} images,"
         f" mean per class {format_percent(metrics.mean_class_accuracy)}"
@@ -189,10 +207,10 @@ def format_accuracy(metrics: Metrics) -> str:
 
 
 def format_percent(fraction: float | None) -> str:
-    """Return a fraction as a percentage with one decimal, "-" for None."""
+    """Return a fraction as a percentage with one decimal, or "-" for None."""
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def format_interval(interval: Interval | None) -> str:
-    """Return an interval as percentages with one decimal, "-" for None."""
+    """Return an interval as percentages with one decimal, or "-" for None."""
     return "-" if interval is None else f"{100 * interval.low:.1f}..{100 * interval.high:.1f} %"

@@ -1,4 +1,4 @@
-"""Metrics with and without the images that also occur in the train split."""
+"""Metrics with and without the images that have an exact copy in the train split."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fer_pipeline.metrics.classification import Metrics, compute_metrics
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """Metrics of all images, and of those without an exact copy in the train split.
+    """Metrics of all images, and of the images without an exact copy in the train split.
 
     Attributes:
         overlap_count: Number of images with an exact copy in the train split.
-        deduplicated: Whether the dataset was made with `split.deduplicate`, which removes such
+        deduplicated: Whether the dataset was created with `split.deduplicate`, which removes such
             copies from the train split.
         all_images: Metrics of all images.
-        without_overlap: Metrics of the images without a copy; None if every image has one.
+        without_overlap: Metrics of the images without such a copy; None if every image has one.
     """
 
     overlap_count: int
@@ -30,7 +30,7 @@ class OverlapReport:
     without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the report as plain values for JSON."""
         without_copies = None
         if self.without_overlap:
             accuracies = self.without_overlap.accuracies_to_dict()
@@ -43,30 +43,36 @@ class OverlapReport:
         }
 
 
-def exclude_overlap(
-    has_copy: npt.NDArray[np.bool_],
+def compute_overlap_report(
+    is_in_training: npt.NDArray[np.bool_],
     all_images: Metrics,
     labels: npt.NDArray[np.integer[Any]],
     probabilities: npt.NDArray[np.floating[Any]],
     *,
     deduplicated: bool,
 ) -> OverlapReport:
-    """Evaluate again without the images that have an exact copy in the train split.
+    """Compute the metrics again without the images that have an exact copy in the train split.
 
     Args:
-        has_copy: Whether each image has an exact copy in the train split, of shape (n,).
+        is_in_training: Whether each image has an exact copy in the train split, bool of shape (n,).
         all_images: Metrics of all images.
         labels: True classes, as for `compute_metrics`.
         probabilities: Predicted probabilities, as for `compute_metrics`.
-        deduplicated: Whether the dataset was made with `split.deduplicate`.
+        deduplicated: Whether the dataset was created with `split.deduplicate`.
+
+    Returns:
+        The metrics of all images and of the remaining images.
     """
-    overlap_count = int(has_copy.sum())
+    overlap_count = int(is_in_training.sum())
     without_overlap = None
     if not overlap_count:
         without_overlap = all_images
-    elif not has_copy.all():
+    elif not is_in_training.all():
         classes: Sequence[str] = [class_metrics.name for class_metrics in all_images.classes]
         without_overlap = compute_metrics(
-            labels[~has_copy], probabilities[~has_copy], classes, all_images.intervals.seed
+            labels[~is_in_training],
+            probabilities[~is_in_training],
+            classes,
+            all_images.intervals.seed,
         )
     return OverlapReport(overlap_count, deduplicated, all_images, without_overlap)

@@ -208,7 +208,7 @@ def _measure(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Ev
     metrics = classification.compute_metrics(labels, probabilities, dataset.classes, seed)
     if predictions.in_training is None:
         return Evaluation(metrics, None)
-    overlap = train_test_overlap.exclude_overlap(
+    overlap = train_test_overlap.compute_overlap_report(
         predictions.in_training,
         metrics,
         labels,

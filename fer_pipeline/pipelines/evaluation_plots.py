@@ -117,7 +117,7 @@ def compute_class_activations(
     """
     images, labels = [], []
     for label in range(len(samples.classes)):
-        for image in (samples.best_recognition(label), samples.worst_mistake(label)):
+        for image in (samples.get_best_correct_image(label), samples.get_worst_mistake(label)):
             for evidence_label in _evidence_labels(image):
                 images.append(image)
                 labels.append(evidence_label)
@@ -133,8 +133,8 @@ def compute_class_activations(
 
     return [
         ClassActivations(
-            recognised=add_maps(samples.best_recognition(label)),
-            mistake=add_maps(samples.worst_mistake(label)),
+            recognised=add_maps(samples.get_best_correct_image(label)),
+            mistake=add_maps(samples.get_worst_mistake(label)),
         )
         for label in range(len(samples.classes))
     ]

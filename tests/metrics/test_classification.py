@@ -27,7 +27,7 @@ from fer_pipeline.metrics.tables import (
     format_overall_metrics,
     format_overlap_table,
 )
-from fer_pipeline.metrics.train_test_overlap import OverlapReport, exclude_overlap
+from fer_pipeline.metrics.train_test_overlap import OverlapReport, compute_overlap_report
 
 # Of reference system A, as its authors report it: An, Dis, Fe, Ha, Sa, Sup, Neu.
 ACTUAL = (910, 94, 910, 1721, 1136, 653, 1152)
@@ -498,7 +498,7 @@ class TestCopies:
     def overlap(self, *has_copy: bool, deduplicated: bool = False) -> OverlapReport:
         all_images = compute_metrics(self.labels, self.probabilities, ["angry", "fear"], seed=2)
         mask = np.array(has_copy)
-        return exclude_overlap(
+        return compute_overlap_report(
             mask, all_images, self.labels, self.probabilities, deduplicated=deduplicated
         )
 

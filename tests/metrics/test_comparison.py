@@ -101,7 +101,7 @@ class TestComparison:
         (pair,) = comparison.pairs
         assert pair == PairwiseTest(0, 1, 5, 0, 2 / 32, 2 / 32)
         # 9 of 10 against 4 of 10.
-        assert comparison.accuracy_difference(pair) == 0.5
+        assert comparison.compute_accuracy_difference(pair) == 0.5
 
     def test_as_json(self, comparison):
         document = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
@@ -156,16 +156,16 @@ class TestCostTable:
             "    1.00\n"
             "b/run  my_module.build  28x28   float32             57,527              ?        50"
             "  0.0250\n"
-            "(multiply-adds: of convolutions and dense layers, for one image; images/s: forward"
+            "(multiply-adds: per image, convolution and dense layers only; images/s: forward"
             " passes\n"
-            " in batches of 1,024, cores: 2; ratio: to the first model)\n"
-            "(b/run: counted as 0: Embedding, MyOwn)"
+            " in batches of 1,024, cores: 2; ratio: relative to the first model)\n"
+            "(b/run: layers not counted: Embedding, MyOwn)"
         )
 
     def test_with_flips_it_says_that_costs_are_of_one_pass(self, comparison):
         flipped = dataclasses.replace(comparison, settings=BenchmarkSettings(256, 1, True))
-        assert "takes two passes: these costs are of one)" in format_cost_table(flipped)
-        assert "two passes" not in format_cost_table(comparison)
+        assert "two forward passes per image; these costs are for one" in format_cost_table(flipped)
+        assert "two forward passes" not in format_cost_table(comparison)
 
 
 class TestQualityTable:
@@ -184,14 +184,14 @@ class TestQualityTable:
         assert notes == [
             "(in per cent, with 95 % intervals; ECE: expected calibration error, on all; all: 10"
             " images;",
-            " new: the 9 of them without an exact copy in the train split)",
+            " new: the 9 images without an exact copy in the train split)",
         ]
 
     @pytest.mark.parametrize(
         ("copies", "end"),
         [
-            (0, "images;\n none of them has an exact copy in the train split)"),
-            (10, "images;\n all of them have an exact copy in the train split)"),
+            (0, "images;\n no image has an exact copy in the train split)"),
+            (10, "images;\n all images have an exact copy in the train split)"),
             (None, "all: 10 images)"),
         ],
     )
@@ -213,9 +213,11 @@ class TestPairTable:
         assert format_pairwise_table(comparison) == (
             "first  second  points  only first  only second      p   Holm  at 5 %\n"
             "run_a  b/run    +50.0           5            0  0.062  0.062  not significant\n"
-            "(points: of accuracy, the first less the second; only: images that this one alone gets"
-            " right;\n"
-            " p: McNemar's exact test, two-sided; Holm: p corrected over all pairs, which decides)"
+            "(points: accuracy of the first minus the second model; only: images that only this"
+            " model\n"
+            " classifies correctly; p: McNemar's exact test, two-sided; Holm: p corrected for all"
+            " pairs,\n"
+            " which decides)"
         )
 
     def test_what_decides_is_the_corrected_p(self, comparison):

@@ -98,11 +98,12 @@ class TestGallery:
         for label in range(len(CLASSES)):
             in_class = images.label == label
             assert are_equal(
-                selector.best_recognition(label),
+                selector.get_best_correct_image(label),
                 select_best(images, confidence, in_class & ~wrong, 1),
             )
             assert are_equal(
-                selector.worst_mistake(label), select_best(images, confidence, in_class & wrong, 1)
+                selector.get_worst_mistake(label),
+                select_best(images, confidence, in_class & wrong, 1),
             )
         right = ~wrong if (~wrong).any() else wrong
         assert are_equal(selector.inspected_image, select_best(images, confidence, right, 1))
@@ -138,7 +139,7 @@ class TestGallery:
             selector.examples,
             selector.mistakes,
             selector.inspected_image,
-            selector.best_recognition(0),
+            selector.get_best_correct_image(0),
         ):
             assert not np.shares_memory(selected.pixels, batch.pixels)
 
