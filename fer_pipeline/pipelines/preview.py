@@ -14,7 +14,7 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, StorageError
 from fer_pipeline.io.paths import parse_local_path
 from fer_pipeline.learning.input import augmentation_examples
-from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, enabled_operations
+from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, list_enabled_operations
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.plots.augmentation_preview import (
     AugmentationExamples,
@@ -50,10 +50,10 @@ def preview(dataset: str, config: Config, output: Path) -> str:
     pixels, labels = _sample_one_per_class(stored, config)
     images = pixels.astype(np.float32)
     names = [stored.classes[label] for label in labels]
-    single = augmentation_examples.per_operation_examples(
+    single = augmentation_examples.make_single_operation_examples(
         images, config.training.augmentation, config.seed
     )
-    combined = augmentation_examples.sampled_examples(
+    combined = augmentation_examples.make_sampled_examples(
         images,
         labels,
         stored.classes,
@@ -73,7 +73,7 @@ def _require_operations(config: Config) -> list[str]:
     Raises:
         ConfigError: No operation is enabled.
     """
-    operations = enabled_operations(config.training.augmentation)
+    operations = list_enabled_operations(config.training.augmentation)
     if config.training.mixup_alpha:
         operations = [*operations, "mixup"]
     if not operations:
@@ -86,7 +86,7 @@ def _require_operations(config: Config) -> list[str]:
 
 def _make_subtitle(config: Config) -> str:
     augmentation = config.training.augmentation
-    operations = enabled_operations(augmentation)
+    operations = list_enabled_operations(augmentation)
     parts = [f"seed {config.seed}"]
     if set(operations) & set(GEOMETRIC) - {"flip"}:
         parts.append(f"border: {augmentation.border}")

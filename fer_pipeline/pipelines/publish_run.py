@@ -69,7 +69,7 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
             " training.optimizer.learning_rate or training.optimizer.global_clipnorm"
         )
     run.network.set_weights(snapshot.weights)
-    temperature = run.fit_temperature()
+    temperature = run.choose_temperature()
     # A new model around the network: the one that training drives is compiled, this one is not.
     model = serving_model.build_serving_model(
         run.network,

@@ -80,7 +80,7 @@ def _with_dataset_config(config: Config, dataset: StoredDataset) -> Config:
         return config
     changed = [
         key
-        for key in resume_checks.changed_keys(completed.to_dict(), config.to_dict())
+        for key in resume_checks.find_changed_keys(completed.to_dict(), config.to_dict())
         if key.startswith(_NETWORK_SECTIONS) and config.is_set(key)
     ]
     if changed:

@@ -152,7 +152,7 @@ def prepare_run(
     was_started = resume and output_folder.is_in_progress()
     checkpoint = _read_checkpoint(folder, resume=resume, overwrite=overwrite or was_started)
     if checkpoint:
-        resume_checks.require_same_run(folder, checkpoint.state, config, stored)
+        resume_checks.require_unchanged_inputs(folder, checkpoint.state, config, stored)
         log.info("resuming after step %s", f"{checkpoint.state.step:,}")
     elif resume:
         log.info("%s: no checkpoint found; starting from step 0 with %s", folder, stored.folder)
@@ -174,7 +174,7 @@ def _require_same_finished_run(folder: Path, config: Config, dataset: StoredData
         DatasetError: It had another dataset.
     """
     started = load_stored_config(folder / CONFIG_FILE).to_dict()
-    resume_checks.require_same_config(folder, started, config)
+    resume_checks.require_unchanged_config(folder, started, config)
     info = trained_model.read_model_info(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
@@ -229,7 +229,7 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
         info = publish_run(run, checkpointer)
         if mlflow:
             files = [run.folder / name for name in _MLFLOW_ARTIFACTS]
-            mlflow.finish(info.best_class_accuracies, files)
+            mlflow.finish_run(info.best_class_accuracies, files)
 
 
 def _train_restarts(
@@ -266,7 +266,7 @@ def _open_mlflow(
     try:
         yield mlflow
     except BaseException:
-        mlflow.fail()
+        mlflow.fail_run()
         raise
 
 

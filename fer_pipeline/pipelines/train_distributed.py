@@ -156,8 +156,8 @@ def _worker_main(
             " started there; on a cluster the output must be a folder that all machines share"
         )
     worker = WorkerContext(task.number, len(task.addresses))
-    with distributed.worker_failures(task.number):
-        distributed.init_distributed(task.addresses, task.number, task.cores)
+    with distributed.translate_worker_failures(task.number):
+        distributed.connect_workers(task.addresses, task.number, task.cores)
         checkpoint = _all_or_raise(task, lambda: _read_checkpoint(folder))
         _require_same_checkpoint(task, checkpoint, folder)
         dataset = StoredDataset.open(dataset_dir)

@@ -148,7 +148,7 @@ def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path)
 
 
 def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
-    groups = augmentation_examples.per_operation_examples(
+    groups = augmentation_examples.make_single_operation_examples(
         images, augmentation_config(*EVERYTHING).training.augmentation, seed=1
     )
     assert [(g.title, g.range, [c.label for c in g.columns]) for g in groups] == [
@@ -191,7 +191,7 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
 
 def test_all_together_is_what_training_makes(images):
     training = augmentation_config(*EVERYTHING).training
-    (group,) = augmentation_examples.sampled_examples(
+    (group,) = augmentation_examples.make_sampled_examples(
         images, np.arange(3), CLASSES, training, seed=7
     )
     assert (group.title, len(group.columns)) == ("as training sees them", 4)
@@ -204,7 +204,7 @@ def test_all_together_is_what_training_makes(images):
 
 def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
     training = augmentation_config(*EVERYTHING, training__mixup_alpha=0.6).training
-    before, after = augmentation_examples.sampled_examples(
+    before, after = augmentation_examples.make_sampled_examples(
         images, np.array([2, 0, 1]), CLASSES, training, 7, 12
     )
     assert (before.title, after.title) == ("before mixup", "as training sees them")

@@ -43,12 +43,12 @@ class AugmentationSample(NamedTuple):
     shear: Tensor
     contrast: Tensor
     brightness: Tensor
-    erased_side: Tensor  # 0 is no square
+    erased_size: Tensor  # 0 is no square
     erased_left: Tensor
     erased_top: Tensor
 
 
-def enabled_operations(config: AugmentationConfig) -> list[str]:
+def list_enabled_operations(config: AugmentationConfig) -> list[str]:
     """Return the operations that are on, in the order of `OPERATIONS`."""
     return [name for name in OPERATIONS if getattr(config, name)]
 
@@ -67,7 +67,7 @@ def make_augment_fn(
         seed, int32 or int64 of shape (2,), to images of the same kind; the same in eager mode, in a
         `tf.function` and in `tf.data`. None if no operation is on.
     """
-    if not enabled_operations(config):
+    if not list_enabled_operations(config):
         return None
 
     def augment(images: Tensor, seed: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def apply_augmentation(
     return images
 
 
-def compute_max_erased_side(erasing: float, size: int) -> int:
+def compute_max_erased_size(erasing: float, size: int) -> int:
     """Return the longest side of an erased square, in pixels.
 
     Args:
@@ -181,7 +181,7 @@ def _make_erased_mask(sample: AugmentationSample, erasing: float, size: int) -> 
     noise). The mean is neither a bright nor a dark spot, whatever the light of the image and the
     normalization, whereas a fixed 128 would be one on the many darker or brighter faces.
     """
-    side = tf.floor(sample.erased_side * (compute_max_erased_side(erasing, size) + 1))
+    side = tf.floor(sample.erased_size * (compute_max_erased_size(erasing, size) + 1))
     left = tf.floor(sample.erased_left * (size - side + 1))
     top = tf.floor(sample.erased_top * (size - side + 1))
     position = tf.range(size, dtype=tf.float32)

@@ -13,8 +13,8 @@ from fer_pipeline.config.training import AugmentationConfig, TrainingConfig
 from fer_pipeline.learning.input.augmentation import (
     AugmentationSample,
     apply_augmentation,
-    compute_max_erased_side,
-    enabled_operations,
+    compute_max_erased_size,
+    list_enabled_operations,
     make_augment_fn,
 )
 from fer_pipeline.learning.input.mixup import make_mixup_fn
@@ -32,7 +32,7 @@ class _Extreme:
     sample: dict[str, float]
 
 
-def per_operation_examples(
+def make_single_operation_examples(
     images: Images, config: AugmentationConfig, seed: int
 ) -> list[ExampleGroup]:
     """Return examples of each enabled operation alone, at the ends of its range.
@@ -44,7 +44,7 @@ def per_operation_examples(
     """
     size, rng = images.shape[1], np.random.default_rng(seed)
     groups = []
-    for name in enabled_operations(config):
+    for name in list_enabled_operations(config):
         single = AugmentationConfig.model_validate(
             {name: getattr(config, name), "border": config.border}
         )
@@ -69,9 +69,9 @@ def _describe_range(name: str, config: AugmentationConfig, size: int) -> tuple[s
             _Extreme("right, down", dict.fromkeys(axes, 1.0)),
         ]
     if name == "random_erasing":
-        side = compute_max_erased_side(limit, size)
+        side = compute_max_erased_size(limit, size)
         # Just below 1, which the random numbers never reach.
-        largest = _Extreme(f"{side} px", {"erased_side": 1 - 2**-23})
+        largest = _Extreme(f"{side} px", {"erased_size": 1 - 2**-23})
         return f"a square of up to {side} px", [largest, largest]
     if name in ("zoom", "contrast"):
         low, high = f"×{1 - limit:.3g}", f"×{1 + limit:.3g}"  # noqa: RUF001
@@ -98,7 +98,7 @@ def _augment_at(
     return augmented.numpy()[..., 0]
 
 
-def sampled_examples(
+def make_sampled_examples(
     images: Images,
     labels: npt.NDArray[np.int32],
     class_names: Sequence[str],

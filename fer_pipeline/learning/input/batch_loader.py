@@ -129,7 +129,7 @@ class BatchLoader:
         iterator = self.open_epoch(epoch)
         with iterator.translate_reader_errors():
             yield from iterator.batches
-        iterator.finish()
+        iterator.drain_and_verify()
 
     def open_epoch(self, epoch: int, skip_batches: int = 0) -> EpochIterator:
         """Start an epoch whose batches are taken within a `tf.function`.

@@ -39,7 +39,7 @@ class EpochIterator:
                 raise
             raise self._reader_errors[0] from None
 
-    def finish(self) -> None:
+    def drain_and_verify(self) -> None:
         """Check that the epoch is exhausted and that every row was delivered.
 
         Raises:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from fer_pipeline.learning.types import Tensor
 
 
-def one_hot_targets(labels: Tensor, class_count: int) -> Tensor:
+def one_hot_encode(labels: Tensor, class_count: int) -> Tensor:
     """Return labels as distributions over the classes, float32 of shape (n, class_count).
 
     Args:

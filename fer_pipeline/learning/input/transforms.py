@@ -6,7 +6,7 @@ from fer_pipeline.config.training import TrainingConfig
 from fer_pipeline.learning.input.augmentation import make_augment_fn
 from fer_pipeline.learning.input.batch_loader import Transform
 from fer_pipeline.learning.input.mixup import make_mixup_fn
-from fer_pipeline.learning.input.targets import one_hot_targets
+from fer_pipeline.learning.input.targets import one_hot_encode
 from fer_pipeline.learning.types import Tensor
 
 
@@ -27,7 +27,7 @@ def make_train_transform(config: TrainingConfig, size: int, class_count: int) ->
         if augment:
             images = augment(images, seed)
         if mix:
-            images, labels = mix(images, one_hot_targets(labels, class_count), seed)
+            images, labels = mix(images, one_hot_encode(labels, class_count), seed)
         return images, labels
 
     return transform

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_pipeline.learning.training.history import History, ValidationRound
-from fer_pipeline.learning.training.optimizers import monitor_mode
+from fer_pipeline.learning.training.optimizers import get_monitor_mode
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class BestWeights(keras.callbacks.Callback):
     def _is_better(self, metric: float, best: float | None) -> bool:
         if best is None:
             return True
-        return metric < best if monitor_mode(self._metric) == "min" else metric > best
+        return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
         confusion = self._get_confusion()

@@ -56,7 +56,7 @@ class RunSetup(_StateModel):
 
     Attributes:
         config: The configuration, as nested mappings.
-        dataset: Signature of the dataset, of `dataset_signature`.
+        dataset: Signature of the dataset, of `make_dataset_signature`.
         precision: Precision in which the network computes.
         teachers: SHA-256 of the model of each teacher, in hexadecimal digits.
         workers: Number of workers.

@@ -71,7 +71,7 @@ def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> Teacher
     return TeacherEnsemble(models) if models else None
 
 
-def teacher_checksum(name: str) -> str:
+def read_teacher_checksum(name: str) -> str:
     """Return the SHA-256 of a teacher's model, in hexadecimal digits.
 
     Args:

@@ -1,8 +1,8 @@
 """Synchronous data parallelism: several processes that train one network together.
 
 Each worker computes the gradient of its part of a batch. The gradients are summed over all workers
-before each step, so that all copies of the network stay equal. The communication is that of
-TensorFlow's MultiWorkerMirroredStrategy.
+before the weights are updated, so that all copies of the network stay equal. TensorFlow's
+MultiWorkerMirroredStrategy does the communication.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ from fer_pipeline.learning.types import Tensor
 from fer_pipeline.text import one_line
 
 _CONNECT_SECONDS = 120
-"""Limit for all workers to connect after Spark has started each of them."""
+"""Time limit for all workers to connect, after Spark has started each of them."""
 
 _COLLECTIVE_SECONDS = 1800
-"""Limit of a collective operation: some steps of a large network on large batches, while the chief
-may still be writing a checkpoint."""
+"""Time limit of a collective operation. It suffices for several steps of a large network on large
+batches, even while the chief is still writing a checkpoint."""
 
 _REPORT_SECONDS = 3.0
-"""Delay before a lost worker is reported, so that a worker with an error of its own reports first.
-"""
+"""Delay before a lost worker is reported. A worker that ended with its own error reports first."""
 
-_REASON_CHARACTERS = 200
+_MAX_REASON_CHARACTERS = 200
 
 _LOST_WORKER_ERRORS = (
     tf.errors.UnavailableError,
@@ -45,15 +44,16 @@ _LOST_WORKER_ERRORS = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
-"""TensorFlow's errors after another worker has ended. All others are errors of this worker."""
+"""Errors that TensorFlow raises if a different worker has ended. All other errors are this
+worker's own."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The rank of this process among the workers of a run.
+    """The rank of this process and the number of workers in a training run.
 
     Attributes:
-        rank: Number of this worker, from 0. Worker 0 is the chief.
+        rank: Index of this worker, from 0. Worker 0 is the chief, which writes the files.
         world_size: Number of workers.
     """
 
@@ -62,52 +62,59 @@ class WorkerContext:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker is the one that writes files."""
+        """Whether this worker is the chief, which writes the files."""
         return self.rank == 0
 
 
 SINGLE_WORKER = WorkerContext()
-"""The context of a process that trains alone."""
+"""Context of a process that trains alone."""
 
 
-def init_distributed(addresses: Sequence[str], rank: int, cores: int) -> None:
-    """Connect to the other workers and make their strategy TensorFlow's default.
+def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
+    """Connect to the other workers and set TensorFlow's default distribution strategy.
 
-    If not all workers connect in time, the process exits, and Spark restarts all of them.
+    If not all workers connect within two minutes, the process exits, and Spark restarts
+    all workers.
 
     Args:
-        addresses: `host:port` of each worker; only TensorFlow listens there.
-        rank: Rank of this process, a position in `addresses`.
+        addresses: `host:port` of each worker, on which TensorFlow listens.
+        rank: Rank of this process, an index of `addresses`.
         cores: Number of processor cores that this process may use.
     """
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": rank}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)
-    # The port may be reserved by a socket that does not listen, so that no other process takes it.
+    # A socket that does not listen may reserve the port, so that no other process takes it.
     os.environ["TF_GRPC_REUSE_PORT"] = "true"
     ring = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.RING
     )
-    # TensorFlow waits for an hour, whatever its settings, and blocks all Python threads meanwhile.
-    with _exit_after(_CONNECT_SECONDS):
+    # TensorFlow waits for an hour, and no setting changes that. All Python threads are blocked
+    # meanwhile, so that only faulthandler's thread can end the process.
+    with _exit_process_after(_CONNECT_SECONDS):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
     tf.distribute.experimental_set_strategy(strategy)
 
 
 @contextlib.contextmanager
-def watchdog() -> Iterator[None]:
-    """Exit the process if the context, which needs the other workers, takes too long.
+def exit_if_stalled() -> Iterator[None]:
+    """Exit the process if the block, which needs the other workers, takes more than 30 minutes.
 
-    `worker_failures` detects a worker that died within seconds. The watchdog detects one that is
-    alive but makes no progress. TensorFlow's own timeout would keep a thread for each collective
-    operation until it expires, two a step, until the machine has no threads left.
+    `translate_worker_failures` detects within seconds that a worker has died. This function detects
+    a worker that is alive but makes no progress. TensorFlow's own timeout would keep a thread for
+    each collective operation, two in each step, until the machine has no threads left. Does nothing
+    if this process trains alone.
     """
-    with contextlib.nullcontext() if is_single_worker() else _exit_after(_COLLECTIVE_SECONDS):
+    if is_single_worker():
+        yield
+        return
+    with _exit_process_after(_COLLECTIVE_SECONDS):
         yield
 
 
 @contextlib.contextmanager
-def _exit_after(seconds: float) -> Iterator[None]:
+def _exit_process_after(seconds: float) -> Iterator[None]:
+    """Print all stack traces and exit the process if the block takes longer than a time limit."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
@@ -116,78 +123,95 @@ def _exit_after(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def worker_failures(rank: int) -> Iterator[None]:
-    """Translate TensorFlow's errors about lost workers within the context.
+def translate_worker_failures(rank: int) -> Iterator[None]:
+    """Translate TensorFlow's errors about lost workers that the block raises.
 
     Args:
-        rank: Rank of this process.
+        rank: Rank of this process, for the message.
 
     Raises:
-        WorkerLostError: Another worker does not answer any more.
+        WorkerLostError: A different worker no longer answers.
     """
     try:
         yield
     except _LOST_WORKER_ERRORS as error:
         time.sleep(_REPORT_SECONDS)
-        reason = one_line(error.message)[:_REASON_CHARACTERS]
+        reason = one_line(error.message)[:_MAX_REASON_CHARACTERS]
         raise WorkerLostError(f"worker {rank} lost contact to another worker: {reason}") from error
 
 
 def enable_sync_batch_norm(network: keras.Model) -> None:
-    """Make each BatchNormalization compute its statistics over the parts of all workers."""
+    """Make each BatchNormalization layer use the statistics of the whole batch, of all workers.
+
+    Args:
+        network: Network to change in place.
+    """
     for layer in network._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
 
 
-def scale_loss(loss: Tensor, rows: Tensor) -> Tensor:
+def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
     """Scale a worker's mean loss so that `all_reduce_mean` gives the gradient of the whole batch.
 
-    Synchronized BatchNormalization sums the gradients of all workers in its backward pass, so the
-    number of rows must be a factor of the loss before that. Call it in a replica's step.
+    Synchronized BatchNormalization sums the gradients of all workers in its backward pass. The loss
+    must therefore be multiplied by the number of rows before the backward pass. Call this function
+    only inside `Strategy.run`.
 
     Args:
-        loss: Mean loss over the worker's rows.
-        rows: Number of these rows, float32.
+        loss: Mean loss over the worker's rows, a float32 scalar.
+        row_count: Number of the worker's rows, a float32 scalar.
+
+    Returns:
+        The product of loss and row count; the unchanged loss if this process trains alone.
     """
-    return loss if is_single_worker() else loss * rows
+    return loss if is_single_worker() else loss * row_count
 
 
-def all_reduce_mean(scaled: Sequence[Tensor | None], rows: Tensor) -> list[Tensor | None]:
-    """Return the means over the rows of all workers, in one message and in a replica's step.
+def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[Tensor | None]:
+    """Return the means over the rows of all workers, exchanged in one message.
+
+    Call this function only inside `Strategy.run`. If this process trains alone, it returns the
+    tensors unchanged.
 
     Args:
-        scaled: Sums over the worker's rows, float32, as of `scale_loss`; None remains None.
-        rows: Number of these rows, float32.
+        scaled: float32 tensors that were multiplied by the worker's row count, such as the loss
+            from `scale_loss` and its gradients. None is allowed and stays None.
+        row_count: Number of the worker's rows, a float32 scalar.
     """
     if is_single_worker():
         return [*scaled]
     tensors = [tensor for tensor in scaled if tensor is not None]
-    *sums, count = _sum_in_replica([*tensors, rows])
-    means = iter([total / count for total in sums])
+    *sums, total_row_count = _sum_in_replica([*tensors, row_count])
+    means = iter([tensor_sum / total_row_count for tensor_sum in sums])
     return [None if tensor is None else next(means) for tensor in scaled]
 
 
 def is_single_worker() -> bool:
-    """Return whether this process trains alone, according to TensorFlow's current strategy."""
+    """Return whether TensorFlow's current strategy has only one worker."""
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
 def _sum_in_replica(tensors: Any) -> Any:
+    """Return tensors summed over all workers; works only inside `Strategy.run`."""
     replica = tf.distribute.get_replica_context()
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Return the sums of NumPy arrays over all workers; every worker must call it.
+    """Return NumPy arrays summed element by element over all workers.
 
+    Every worker must call this function at the same time, because it waits for the other workers.
     Sums of integers are exact up to 2^53.
+
+    Args:
+        arrays: Arrays with the same shapes and types on every worker.
     """
     if is_single_worker():
         return [*arrays]
-    # One message for all arrays.
+    # All arrays travel in one message.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
-    with watchdog():
+    with exit_if_stalled():
         sums = _sum_in_step(tf.constant(flat)).numpy()
     parts = np.split(sums, np.cumsum([np.size(array) for array in arrays])[:-1])
     return [
@@ -198,5 +222,7 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
 
 @tf.function(reduce_retracing=True)
 def _sum_in_step(flat: Tensor) -> Tensor:
-    # tf.identity: a tensor from outside of the step is on no device, and is refused.
+    """Return a tensor summed over all workers, in a step that the strategy runs."""
+    # TensorFlow refuses a tensor from outside the step, which is on no device. tf.identity puts it
+    # on one.
     return tf.distribute.get_strategy().run(lambda: _sum_in_replica(tf.identity(flat)))

@@ -141,9 +141,9 @@ class TrainingLoop:
                 self._report(progress)
             if count == to_checkpoint and trainer.step < end:
                 # A run resumed from a checkpoint with NaN could not recover.
-                self._require_finite(trainer.current_metrics()["loss"])
+                self._require_finite(trainer.compute_current_metrics()["loss"])
                 self._save_checkpoint()
-        totals = trainer.finish_round()
+        totals = trainer.pop_metric_totals()
         self._require_finite(totals.means["loss"])
         self._require_complete_epochs(start, end, totals.image_count, batches)
         self._rows_of_round = totals.image_count
@@ -166,7 +166,7 @@ class TrainingLoop:
             )
 
     def _report(self, progress: tqdm) -> None:
-        metrics = self.trainer.current_metrics()
+        metrics = self.trainer.compute_current_metrics()
         self._require_finite(metrics["loss"])
         progress.set_postfix({name: f"{metric:.4f}" for name, metric in metrics.items()})
 
@@ -212,7 +212,7 @@ class _BatchStream:
     def close(self) -> None:
         """Check the last epoch for completeness if all of its batches were taken."""
         if self._iterator and self._batch == self._loader.steps_per_epoch:
-            self._iterator.finish()
+            self._iterator.drain_and_verify()
 
     def train(self, trainer: Trainer, max_count: int) -> int:
         """Train on some batches and return their number.
@@ -223,7 +223,7 @@ class _BatchStream:
         """
         steps_per_epoch = self._loader.steps_per_epoch
         if self._iterator and self._batch == steps_per_epoch:
-            self._iterator.finish()
+            self._iterator.drain_and_verify()
             self._epoch, self._batch, self._iterator = self._epoch + 1, 0, None
         if self._iterator is None:
             self._iterator = self._loader.open_epoch(self._epoch, skip_batches=self._batch)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from fer_pipeline.errors import ConfigError
-from fer_pipeline.learning.input.targets import one_hot_targets
+from fer_pipeline.learning.input.targets import one_hot_encode
 from fer_pipeline.learning.types import Tensor
 
 
@@ -63,7 +63,7 @@ class ClassificationLoss:
         if is_plain:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         else:
-            smoothed = one_hot_targets(labels, self.class_count) * (1 - self._smoothing)
+            smoothed = one_hot_encode(labels, self.class_count) * (1 - self._smoothing)
             target = smoothed + self._smoothing / self.class_count
             if teacher_probabilities is not None:
                 weight = self._distillation_weight
@@ -72,7 +72,7 @@ class ClassificationLoss:
         if self._class_weights is None:
             return losses
         return losses * tf.linalg.matvec(
-            one_hot_targets(labels, self.class_count), self._class_weights
+            one_hot_encode(labels, self.class_count), self._class_weights
         )
 
 

@@ -87,7 +87,7 @@ def build_optimizer(
     optimizer.build(network.trainable_variables)
 
 
-def monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
+def make_monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
     """Return Keras's callbacks that monitor a metric of each validation."""
     callbacks: list[keras.callbacks.Callback] = []
     schedule, early_stopping = config.schedule, config.early_stopping
@@ -95,7 +95,7 @@ def monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
                 monitor=schedule.monitor,
-                mode=monitor_mode(schedule.monitor),
+                mode=get_monitor_mode(schedule.monitor),
                 factor=schedule.factor,
                 patience=schedule.patience,
                 min_delta=schedule.min_delta,
@@ -106,7 +106,7 @@ def monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
         callbacks.append(
             keras.callbacks.EarlyStopping(
                 monitor=early_stopping.monitor,
-                mode=monitor_mode(early_stopping.monitor),
+                mode=get_monitor_mode(early_stopping.monitor),
                 patience=early_stopping.patience,
                 min_delta=early_stopping.min_delta,
             )
@@ -114,12 +114,12 @@ def monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
     return callbacks
 
 
-def monitor_mode(metric: str) -> str:
+def get_monitor_mode(metric: str) -> str:
     """Return `min` if smaller values of a metric are better, otherwise `max`."""
     return "min" if metric.endswith("loss") else "max"
 
 
-def require_validation(config: TrainingConfig) -> None:
+def reject_validation_settings(config: TrainingConfig) -> None:
     """Check that no key requires a validation split, for a dataset without one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checks that a run is resumed with the configuration and the dataset with which it was started."""
+"""Checks that a run is resumed with the configuration and the dataset of its start."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from fer_pipeline.errors import ConfigError, DatasetError, RunError
 from fer_pipeline.learning.training import distillation
 from fer_pipeline.learning.training.checkpoint import RunState
 
-_MUTABLE_KEYS = (
+_MUTABLE_KEY_PREFIXES = (
     "tracking",
     "inference",
     "training.checkpoint_every_steps",
     "model.temperature",
 )
-"""Prefixes of the keys that may change: they affect neither the weights nor the history."""
+"""Prefixes of the configuration keys that may change when a run is resumed. They affect neither
+the weights nor the history."""
 
 
-def require_same_run(folder: Path, state: RunState, config: Config, dataset: StoredDataset) -> None:
+def require_unchanged_inputs(
+    folder: Path, state: RunState, config: Config, dataset: StoredDataset
+) -> None:
     """Check that a run is resumed with the configuration, dataset and teachers of its start.
 
     Args:
@@ -31,69 +34,82 @@ def require_same_run(folder: Path, state: RunState, config: Config, dataset: Sto
         dataset: The current dataset.
 
     Raises:
-        ConfigError: The configuration differs.
-        RunError: A teacher differs, or is no finished run any more.
-        DatasetError: The dataset differs in its content or its layout. With another layout, rows
-            would come in another order, and some rows of the current epoch would be left out.
+        ConfigError: The configuration has changed.
+        RunError: The model of a teacher has changed, or its run is no longer complete.
+        DatasetError: The content or the layout of the dataset has changed. A different layout
+            changes the order of the rows, so that the run would skip some rows of the current
+            epoch.
     """
-    require_same_config(folder, state.config, config)
-    started, current = state.dataset, dataset_signature(dataset)
-    if any(size is None for *_, size in started["files"]):
-        # A migrated checkpoint: preprocess has written the dataset again, with other file sizes.
-        current["files"] = [[split, rows, None] for split, rows, _ in current["files"]]
-    changed = [name for name, part in current.items() if started.get(name) != part]
+    require_unchanged_config(folder, state.config, config)
+    stored_signature, current_signature = state.dataset, make_dataset_signature(dataset)
+    if any(byte_count is None for *_, byte_count in stored_signature["files"]):
+        # A migrated checkpoint contains no file sizes, because preprocess has written the dataset
+        # again and the sizes have changed.
+        current_signature["files"] = [
+            [split, row_count, None] for split, row_count, _ in current_signature["files"]
+        ]
+    changed = [
+        name for name, part in current_signature.items() if stored_signature.get(name) != part
+    ]
     if changed:
         raise DatasetError(
             f"{dataset.folder}: is not the dataset with which the run in {folder} was started (it"
             f" differs in {', '.join(changed)}); start again with --overwrite"
         )
     checksums = zip(config.training.distillation.teachers, state.teachers, strict=True)
-    replaced = [name for name, sha256 in checksums if sha256 != distillation.teacher_checksum(name)]
-    if replaced:
+    changed_teachers = [
+        name for name, sha256 in checksums if sha256 != distillation.read_teacher_checksum(name)
+    ]
+    if changed_teachers:
         raise RunError(
-            f"{folder}: the model of {', '.join(replaced)} has changed since the run was started"
-            " with it as a teacher; start again with --overwrite"
+            f"{folder}: the model of {', '.join(changed_teachers)} has changed since the run was"
+            " started with it as a teacher; start again with --overwrite"
         )
 
 
-def require_same_workers(
+def require_matching_worker_count(
     folder: Path, state: RunState, world_size: int, steps_per_epoch: int
 ) -> None:
-    """Check that an epoch is finished by as many workers as have started it.
+    """Check that the number of workers does not change in the middle of an epoch.
 
-    The order of the rows depends on the number of workers: with another number, some rows of the
-    epoch would come twice and others never.
+    The order of the rows depends on the number of workers. With a different number, the run would
+    repeat some rows of the epoch and skip others.
 
     Args:
         folder: Folder of the run.
         state: State of the run in its checkpoint.
         world_size: Current number of workers.
-        steps_per_epoch: Batches of an epoch.
+        steps_per_epoch: Number of batches in an epoch.
 
     Raises:
-        RunError: The run is within an epoch that another number of workers has started.
+        RunError: The checkpoint is in the middle of an epoch, and the number of workers has
+            changed.
     """
     epochs, step_in_epoch = divmod(state.step, steps_per_epoch)
     if step_in_epoch and state.workers != world_size:
         raise RunError(
-            f"{folder}: the checkpoint is in the middle of epoch {epochs + 1}, which another number"
-            f" of workers has started; resume the run with --workers {state.workers}"
+            f"{folder}: the checkpoint is in the middle of epoch {epochs + 1}, which a different"
+            f" number of workers started; resume the run with --workers {state.workers}"
         )
 
 
-def require_same_config(folder: Path, started: Mapping[str, Any], config: Config) -> None:
-    """Check that no key that affects the weights has changed since a run was started.
+def require_unchanged_config(
+    folder: Path, stored_config: Mapping[str, Any], config: Config
+) -> None:
+    """Check that no configuration key that affects the weights has changed since a run's start.
 
     Args:
         folder: Folder of the run.
-        started: The configuration of the run's start, as nested mappings.
+        stored_config: Configuration with which the run was started, as nested mappings.
         config: The current configuration.
 
     Raises:
-        ConfigError: A key has changed.
+        ConfigError: A key that affects the weights or the history has changed.
     """
     changed = [
-        key for key in changed_keys(started, config.to_dict()) if not key.startswith(_MUTABLE_KEYS)
+        key
+        for key in find_changed_keys(stored_config, config.to_dict())
+        if not key.startswith(_MUTABLE_KEY_PREFIXES)
     ]
     if changed:
         raise ConfigError(
@@ -102,21 +118,32 @@ def require_same_config(folder: Path, started: Mapping[str, Any], config: Config
         )
 
 
-def dataset_signature(dataset: StoredDataset) -> dict[str, Any]:
-    """Return the parts of a manifest that affect a run: content, meaning and layout."""
+def make_dataset_signature(dataset: StoredDataset) -> dict[str, Any]:
+    """Return the parts of a dataset's manifest that affect a training run.
+
+    Returns:
+        The manifest's `checksum`, `classes`, `image` and `labels`, and `files`: a list of split,
+        number of rows and number of bytes for each file.
+    """
     manifest = dataset.manifest
     signature = manifest.model_dump(mode="json", include={"checksum", "classes", "image", "labels"})
-    # Without the names of the files: they change each time that the same dataset is written.
+    # The file names are left out, because they change each time that the same dataset is written.
     files = sorted(manifest.files, key=lambda file: file.path)
     return {**signature, "files": [[str(file.split), file.rows, file.bytes] for file in files]}
 
 
-def changed_keys(first: Any, second: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys in which two configurations differ, in alphabetical order."""
+def find_changed_keys(first: Any, second: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys that have different values in two configurations, sorted.
+
+    Args:
+        first: A configuration as nested mappings, or a single value of it.
+        second: The configuration or value to compare with.
+        prefix: Dotted key of the two values; empty for whole configurations.
+    """
     if not (isinstance(first, dict) and isinstance(second, dict)):
         if first != second:
             yield prefix
         return
     for key in sorted({*first, *second}):
-        path = f"{prefix}.{key}" if prefix else key
-        yield from changed_keys(first.get(key), second.get(key), path)
+        dotted_key = f"{prefix}.{key}" if prefix else key
+        yield from find_changed_keys(first.get(key), second.get(key), dotted_key)

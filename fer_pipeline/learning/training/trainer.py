@@ -98,7 +98,7 @@ class Trainer:
             batches: A `tf.data` iterator of images and labels.
             count: Number of batches, an integer scalar.
         """
-        with distributed.watchdog():
+        with distributed.exit_if_stalled():
             self._train_steps(batches, count)
 
     def _repeat(self, step: Callable[..., None]) -> Callable[..., None]:
@@ -198,22 +198,22 @@ class Trainer:
         try:
             with epoch.translate_reader_errors():
                 self._validation_steps(epoch.batches, tf.constant(loader.steps_per_epoch))
-            epoch.finish()
+            epoch.drain_and_verify()
         except BaseException:
             # The metrics so far must not be counted in the next round.
             self._metrics.reset()
             raise
-        totals = self.finish_round()
+        totals = self.pop_metric_totals()
         self.confusion = totals.confusion
         return {**totals.means, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
-    def finish_round(self) -> MetricTotals:
+    def pop_metric_totals(self) -> MetricTotals:
         """Return the metrics of the round and reset them; every worker must call this."""
         totals = self._metrics.compute_totals()
         self._metrics.reset()
         return totals
 
-    def current_metrics(self) -> dict[str, float]:
+    def compute_current_metrics(self) -> dict[str, float]:
         """Return the loss and accuracy of the round so far; every worker must call this."""
         return self._metrics.compute_totals().means
 

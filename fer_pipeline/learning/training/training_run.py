@@ -96,16 +96,16 @@ class TrainingRun:
         training = config.training
         steps_per_epoch = open_train_loader(dataset, config, worker).steps_per_epoch
         if checkpoint:
-            resume_checks.require_same_workers(
+            resume_checks.require_matching_worker_count(
                 folder, checkpoint.state, worker.world_size, steps_per_epoch
             )
         has_validation = dataset.row_count(Split.VALIDATION) > 0
         if not has_validation:
-            optimizers.require_validation(training)
+            optimizers.reject_validation_settings(training)
         loss = _make_loss(config, dataset)
         teachers = distillation.load_teachers(training.distillation, dataset)
         teacher_names = training.distillation.teachers
-        teacher_checksums = [distillation.teacher_checksum(name) for name in teacher_names]
+        teacher_checksums = [distillation.read_teacher_checksum(name) for name in teacher_names]
         enable_determinism(config.seed)
         resolved_precision = (
             checkpoint.state.precision
@@ -162,7 +162,7 @@ class TrainingRun:
             ),
             setup=RunSetup(
                 config=self.config.to_dict(),
-                dataset=resume_checks.dataset_signature(self.dataset),
+                dataset=resume_checks.make_dataset_signature(self.dataset),
                 precision=self.precision,
                 teachers=[*self.teacher_checksums],
                 workers=self.worker.world_size,
@@ -177,7 +177,7 @@ class TrainingRun:
                 )
         return checkpointer
 
-    def fit_temperature(self) -> float:
+    def choose_temperature(self) -> float:
         """Return the divisor of the network's logits, fitted on validation if not configured."""
         temperature = self.config.model.temperature
         if temperature or self.validation_loader is None:
@@ -213,7 +213,7 @@ class TrainingRun:
             DatasetError: An epoch did not deliver the rows of the manifest.
         """
         train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
-        monitors = optimizers.monitor_callbacks(self.config.training)
+        monitors = optimizers.make_monitor_callbacks(self.config.training)
         checkpointer.restart, checkpointer.monitor_callbacks = restart, monitors
         loop = TrainingLoop(
             trainer=self.trainer,

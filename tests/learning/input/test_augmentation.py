@@ -18,8 +18,8 @@ from fer_pipeline.learning.input.augmentation import (
     OPERATIONS,
     AugmentationSample,
     apply_augmentation,
-    compute_max_erased_side,
-    enabled_operations,
+    compute_max_erased_size,
+    list_enabled_operations,
     make_augment_fn,
 )
 from fer_pipeline.learning.input.mixup import make_mixup_fn
@@ -52,7 +52,7 @@ def augment(images, seed=SEED, **keys):
 def augment_at(images, keys, **places):
     """The images with each operation at a place of its range, at no change where none is given."""
     many = len(images)
-    rest = dict.fromkeys(AugmentationSample._fields, 0.5) | {"erased_side": 0.0}
+    rest = dict.fromkeys(AugmentationSample._fields, 0.5) | {"erased_size": 0.0}
     draws = AugmentationSample(
         **{
             name: tf.constant(np.broadcast_to(np.float32(places.get(name, rest[name])), many))
@@ -124,12 +124,12 @@ def test_nothing_on_is_no_function():
 
 
 def test_what_is_on_is_known_in_the_order_in_which_it_is_done():
-    assert enabled_operations(make_config(random_erasing=0.2, flip=True, shear=0.1)) == [
+    assert list_enabled_operations(make_config(random_erasing=0.2, flip=True, shear=0.1)) == [
         "flip",
         "shear",
         "random_erasing",
     ]
-    assert enabled_operations(make_config(**EVERYTHING)) == list(OPERATIONS)
+    assert list_enabled_operations(make_config(**EVERYTHING)) == list(OPERATIONS)
     keys = set(AugmentationConfig.model_fields) - {"border"}
     assert set(OPERATIONS) == keys, "a key without an operation, or the other way round"
 
@@ -282,10 +282,10 @@ def test_an_erased_square_is_of_any_size_anywhere_within_and_gets_the_mean():
     ("part", "size", "pixels"), [(0.29, 100, 29), (1, 48, 48), (0.01, 48, 0), (0.3, 48, 14)]
 )
 def test_the_largest_square_is_rounded_to_whole_pixels(part, size, pixels):
-    assert compute_max_erased_side(part, size) == pixels
+    assert compute_max_erased_size(part, size) == pixels
     images = make_noise(1, size)
     whole = augment_at(
-        images, {"random_erasing": part}, erased_side=1 - 2**-23, erased_left=0, erased_top=0
+        images, {"random_erasing": part}, erased_size=1 - 2**-23, erased_left=0, erased_top=0
     )
     assert (whole != images).sum() == pixels**2
 

@@ -695,7 +695,7 @@ class TestSkip:
         whole = load_batches(make_loader(dataset, **options), 2)
         epoch = make_loader(dataset, **options).open_epoch(2, skip_batches=skip)
         rest = [(images.numpy(), labels.numpy()) for images, labels in epoch.batches]
-        epoch.finish()
+        epoch.drain_and_verify()
         assert len(whole) == 8
         assert [i.tobytes() for i, _ in rest] == [i.tobytes() for i, _ in whole[skip:]]
         assert [n.tolist() for _, n in rest] == [n.tolist() for _, n in whole[skip:]]

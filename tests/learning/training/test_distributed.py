@@ -94,8 +94,8 @@ from fer_pipeline.errors import WorkerLostError
 from fer_pipeline.learning.training import distributed
 number, distributed._CONNECT_SECONDS, distributed._COLLECTIVE_SECONDS = map(int, sys.argv[1:4])
 try:
-    with distributed.worker_failures(number):
-        distributed.init_distributed(sys.argv[4:], number, 1)
+    with distributed.translate_worker_failures(number):
+        distributed.connect_workers(sys.argv[4:], number, 1)
         while True:
             distributed.all_reduce_sum([np.zeros(1)])
             print(len(os.listdir("/proc/self/task")), flush=True)

@@ -188,7 +188,7 @@ class TestMLflow:
             history.add(one)
             made.on_epoch_end(index)
         (tmp_path / "model.keras").write_text("a model")
-        made.finish({"angry": 0.5, "disgust": None}, [tmp_path / "model.keras"])
+        made.finish_run({"angry": 0.5, "disgust": None}, [tmp_path / "model.keras"])
 
         (run,) = looker.runs()
         assert (run.info.run_name, run.info.status) == ("a run", "FINISHED")
@@ -240,7 +240,7 @@ class TestMLflow:
         for index, one in enumerate((SECOND, UNVALIDATED), 1):
             resumed.add(one)
             again.on_epoch_end(index)
-        again.finish({}, [])
+        again.finish_run({}, [])
         (run,) = looker.runs()
         assert run.info.status == "FINISHED"
         assert run.data.params["training.epochs"] == "10"
@@ -250,7 +250,7 @@ class TestMLflow:
 
     def test_what_failed_is_resumed_too(self, looker, history):
         failed = looker.begin(history)
-        failed.fail()
+        failed.fail_run()
         assert looker.runs()[0].info.status == "FAILED"
         looker.begin(history, resumed=True)
         assert [run.info.status for run in looker.runs()] == ["RUNNING"]
@@ -356,7 +356,7 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "made.on_train_begin()\n"
         "history.add(ValidationRound(0, 0, None, None, 1.0, 0.5))\n"
         "made.on_epoch_end(0)\n"
-        "made.finish({'angry': 0.5}, [Path('history.csv')])\n"
+        "made.finish_run({'angry': 0.5}, [Path('history.csv')])\n"
         "print(seen)\n"
     )
     ours = re.compile("PYTEST|CI$|GITHUB|MLFLOW|DO_NOT_TRACK")

@@ -15,7 +15,7 @@ from fer_pipeline.config import load_config
 from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.input.batch_loader import PADDING_LABEL
-from fer_pipeline.learning.input.targets import one_hot_targets
+from fer_pipeline.learning.input.targets import one_hot_encode
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.training import optimizers, precision
 from fer_pipeline.learning.training.losses import ClassificationLoss, compute_class_weights
@@ -65,8 +65,8 @@ class TestObjective:
         np.testing.assert_allclose(losses, cross_entropy(np.eye(3)[LABELS], LOGITS), rtol=1e-2)
 
     def test_targets(self):
-        assert one_hot_targets(tf.constant([2, 0]), 3).numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
-        assert one_hot_targets(tf.constant(SOFT), 3).numpy().tolist() == SOFT.tolist()
+        assert one_hot_encode(tf.constant([2, 0]), 3).numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
+        assert one_hot_encode(tf.constant(SOFT), 3).numpy().tolist() == SOFT.tolist()
 
 
 class TestClassWeights:
@@ -273,11 +273,11 @@ class TestSchedule:
             schedule=ScheduleConfig(kind="plateau", factor=0.2, patience=3, min_learning_rate=1e-5),
             early_stopping={"monitor": "val_accuracy", "patience": 7, "min_delta": 0.01},
         )
-        plateau, stopping = optimizers.monitor_callbacks(chosen)
+        plateau, stopping = optimizers.make_monitor_callbacks(chosen)
         assert (plateau.monitor, plateau.mode, plateau.factor) == ("val_loss", "min", 0.2)
         assert (plateau.patience, plateau.min_lr) == (3, 1e-5)
         assert (stopping.monitor, stopping.mode, stopping.patience) == ("val_accuracy", "max", 7)
-        assert optimizers.monitor_callbacks(TrainingConfig()) == []
+        assert optimizers.make_monitor_callbacks(TrainingConfig()) == []
 
     @pytest.mark.parametrize(
         ("overrides", "key"),
@@ -292,12 +292,12 @@ class TestSchedule:
     )
     def test_what_watches_validation_needs_it(self, overrides, key):
         with pytest.raises(ConfigError) as error:
-            optimizers.require_validation(load_config(None, overrides).training)
+            optimizers.reject_validation_settings(load_config(None, overrides).training)
         assert str(error.value) == (
             f"{key} needs a validation split, and the dataset has none; make one with"
             " split.validation"
         )
-        optimizers.require_validation(
+        optimizers.reject_validation_settings(
             load_config(None, ["training.early_stopping.monitor=loss"]).training
         )
 

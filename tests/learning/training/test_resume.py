@@ -470,7 +470,7 @@ class TestRefusals:
         message = self.get_refusal(
             RunError, easy_dataset, unfinished, load_own_config(unfinished), resume=True
         )
-        assert "is in the middle of epoch 1, which another number of workers " in message
+        assert "is in the middle of epoch 1, which a different number of workers " in message
         assert message.endswith(" --workers 2")
 
     def test_a_checkpoint_with_a_bit_changed(self, easy_dataset, unfinished):

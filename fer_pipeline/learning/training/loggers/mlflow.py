@@ -95,7 +95,7 @@ class MLflow(keras.callbacks.Callback):
         """Send the round, and earlier rounds that could not be sent."""
         self._send_history()
 
-    def finish(self, accuracies: Mapping[str, float | None], files: Sequence[Path]) -> None:
+    def finish_run(self, accuracies: Mapping[str, float | None], files: Sequence[Path]) -> None:
         """Send the accuracies and files, and mark the run as finished.
 
         Args:
@@ -110,7 +110,7 @@ class MLflow(keras.callbacks.Callback):
                 self._client.log_artifact(self.run_id, str(file))
             self._client.set_terminated(self.run_id, "FINISHED")
 
-    def fail(self) -> None:
+    def fail_run(self) -> None:
         """Mark the run as failed; it can still be resumed."""
         if self.run_id:
             with _log_store_errors("the end of the run"):
