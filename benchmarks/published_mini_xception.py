@@ -48,7 +48,7 @@ def main(output: str, *, overwrite: bool) -> None:
     output_folder.ensure_writable()
     with output_folder.lock_for_writing():
         _write_run(weights, folder)
-        output_folder.delete_unlisted_files(keep=())
+        output_folder.delete_unlisted_files(listed_files=())
     print(folder)
 
 

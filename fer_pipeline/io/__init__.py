@@ -1,1 +1,1 @@
-"""Paths, files and output folders; imports neither Spark nor TensorFlow."""
+"""Paths, files and output folders. The package imports neither Spark nor TensorFlow."""

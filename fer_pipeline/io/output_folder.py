@@ -1,7 +1,10 @@
-"""The folder that a job writes its output into, and the order of the writes.
+"""The output folder of a job, and the order in which its files are written.
 
-Each job writes its commit file last and in one step. A folder without it holds no output that a
-reader accepts.
+The commit file of an output is a JSON file that describes the output and lists its data files, such
+as `manifest.json` of a dataset. Each job writes it last, and atomically. Readers refuse a folder
+that has no commit file.
+
+The in-progress file marks a folder in which a job is writing, or was interrupted while writing.
 """
 
 from __future__ import annotations
@@ -20,70 +23,71 @@ log = logging.getLogger(__name__)
 
 
 class OutputFolder:
-    """The folder of one output: readers see the output whole or not at all.
+    """The folder of one output, which readers see either complete or not at all.
 
-    The sequence of a job, with `delete_commit_file` if it writes files with fixed names::
+    A job calls these methods in this order. It calls `delete_commit_file` only if it writes files
+    with fixed names, because these overwrite the files of the old output::
 
         output = OutputFolder(path, EVALUATION, overwrite=overwrite)
         output.ensure_writable()
-        ...  # the work
+        ...  # compute the results
         with output.lock_for_writing():
             output.delete_commit_file()
-            ...  # the files
-            output.commit(document, config.write)
+            ...  # write the files
+            output.commit(commit_content, config.write)
 
     Attributes:
-        path: The folder; it need not exist yet.
-        kind: The kind of output that it holds or will hold.
+        path: Path of the folder, which need not exist yet.
+        kind: Kind of the output.
         overwrite: Whether an existing output may be replaced.
     """
 
     def __init__(self, path: Path, kind: OutputKind, *, overwrite: bool = False) -> None:
-        """Describe an output folder; nothing is read or written."""
+        """Create the object; nothing is read or written."""
         self.path = path
         self.kind = kind
         self.overwrite = overwrite
         self._is_committing = False
 
     def is_committed(self) -> bool:
-        """Return whether the folder has a commit file, of whatever content."""
+        """Return whether the folder has a commit file; its content is not checked."""
         return storage.is_file(self.path / self.kind.commit_file)
 
     def is_in_progress(self) -> bool:
-        """Return whether a job is writing the output, or was interrupted while it did."""
+        """Return whether a job is writing to the folder, or was interrupted while writing."""
         return storage.exists(self.path / IN_PROGRESS_FILE)
 
     def ensure_writable(self) -> None:
-        """Check, before any work, that a job may write its output here.
+        """Check that a job may write its output to the folder; call this before the work begins.
 
         Raises:
-            StorageError: There is an output already and `overwrite` is not set, or the folder
-                holds files that no job of this kind wrote.
+            StorageError: The folder holds an output and `overwrite` is not set, or it holds files
+                that were not written by a job of this kind, or the path is a file.
         """
-        if self._may_replace():
+        if self._has_replaceable_output():
             return
         if storage.is_folder(self.path):
-            # What an interrupted job left may be replaced; anything else may not.
-            foreign = sorted(
+            # The files of an interrupted job may be replaced, but no other files.
+            foreign_names = sorted(
                 path.name for path in self.path.iterdir() if not self.kind.is_leftover(path)
             )
-            if foreign:
+            if foreign_names:
                 raise StorageError(
-                    f"{self.path}: is not empty and not {self.kind.name} (it holds {foreign[0]});"
-                    " choose another folder"
+                    f"{self.path}: is not empty and not {self.kind.name}"
+                    f" (it holds {foreign_names[0]}); choose another folder"
                 )
         elif storage.exists(self.path):
             raise StorageError(f"{self.path}: is a file; choose a folder")
 
-    def _may_replace(self) -> bool:
-        """Return whether there is an output that the job may replace; False if there is none.
+    def _has_replaceable_output(self) -> bool:
+        """Return True if the folder holds an output that may be replaced, False if it holds none.
 
         Raises:
-            StorageError: There is one that it may not replace, or one of another kind.
+            StorageError: The folder holds an output of a different kind, or `overwrite` is not set.
         """
         if not self.is_committed():
             return False
-        if not self._has_format():
+        if not self._has_matching_format():
             raise StorageError(
                 f"{self.path / self.kind.commit_file}: is not the file of {self.kind.name};"
                 " choose another folder"
@@ -94,15 +98,16 @@ class OutputFolder:
             )
         return True
 
-    def _has_format(self) -> bool:
+    def _has_matching_format(self) -> bool:
+        """Return whether the existing commit file states the format of this kind of output."""
         try:
-            document = json.loads(storage.read_text(self.path / self.kind.commit_file))
-            return bool(document.get("format") == self.kind.format)
+            commit_content = json.loads(storage.read_text(self.path / self.kind.commit_file))
+            return bool(commit_content.get("format") == self.kind.format)
         except (ValueError, AttributeError):
             return False
 
     def mark_in_progress(self) -> None:
-        """Mark the files that are written from here on as those of a job.
+        """Create the in-progress file, so that a later job may replace files left by this one.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -111,17 +116,19 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Keep other jobs from writing here, from a job's first write to its end.
+        """Lock the folder within the block, so that no other job writes to it.
 
-        A process that is killed releases its lock. On a filesystem without locks two jobs may
-        write at the same time; then the last commit file decides which output is valid.
+        The operating system releases the lock if the process is killed. On a filesystem without
+        locks two jobs may write at the same time. The commit file that is written last then decides
+        which output is valid.
 
-        If the block fails before its commit, the data files with unique names that it wrote are
-        deleted. Files with fixed names stay: the in-progress file says that they are the job's.
+        If the block raises before its commit, the data files with unique names that it wrote are
+        deleted. Files with fixed names stay. The in-progress file stays too, so that a later job
+        may replace them.
 
         Raises:
-            StorageError: Another job is writing here, or has published here since
-                `ensure_writable`, or the folder cannot be written.
+            StorageError: Another job is writing to the folder, or has written an output since the
+                call of `ensure_writable`, or the folder cannot be written.
         """
         was_in_progress = self.is_in_progress()
         try:
@@ -133,32 +140,34 @@ class OutputFolder:
                         " another folder"
                     )
                 try:
-                    # Another job may have published here in the meantime.
-                    self._may_replace()
+                    # Another job may have written its output since `ensure_writable`.
+                    self._has_replaceable_output()
                 except StorageError:
                     if not was_in_progress:
                         storage.remove(self.path / IN_PROGRESS_FILE)
                     raise
-                yield from self._discarding_on_failure()
+                yield from self._discard_on_failure()
         finally:
-            # If nothing was written.
+            # The folder is empty if the block wrote no file.
             storage.remove_empty_folder(self.path)
 
-    def _discarding_on_failure(self) -> Iterator[None]:
+    def _discard_on_failure(self) -> Iterator[None]:
+        """Yield once; if the caller's block raises before its commit, delete its data files."""
         self._is_committing = False
         try:
             yield
         except BaseException:
-            # A commit that fails may still have reached the disk: then its files must stay.
+            # The commit file may have been written even if `commit` failed. Then its data files
+            # must stay.
             if self.kind.data_folders and not self._is_committing:
                 self.delete_unlisted_files(self.kind.list_data_files(self.path))
             raise
 
     def delete_commit_file(self) -> None:
-        """Delete the commit file and the configuration of the output that is being replaced.
+        """Delete the commit file, and the configuration, of the output that is being replaced.
 
-        From here on the old output is gone. Without its commit file, its configuration would look
-        like a user's own file.
+        After this, readers no longer accept the old output. The configuration is deleted too,
+        because without a commit file it could be mistaken for a user's own file.
 
         Raises:
             StorageError: A file cannot be deleted.
@@ -168,64 +177,71 @@ class OutputFolder:
 
     def commit(
         self,
-        document: str,
+        commit_content: str,
         write_config: Callable[[Path], None],
         *,
         data_files: Iterable[str] = (),
         obsolete_files: Iterable[str] = (),
     ) -> None:
-        """Write the commit file, then the configuration, then delete what is stale.
+        """Write the commit file and the configuration, then delete files that are not needed.
 
         Args:
-            document: Content of the commit file, JSON with the key `format`.
+            commit_content: Content of the commit file, a JSON object with the key `format`.
             write_config: Function that writes the configuration to a path.
-            data_files: Data files that the commit file names, relative to the folder.
-            obsolete_files: Files of the unfinished output that the finished one does not need.
+            data_files: Data files to keep, relative to the folder. The commit file lists these; all
+                other data files are deleted.
+            obsolete_files: Further files to delete, relative to the folder. These are needed only
+                until the commit file is written.
 
         Raises:
             StorageError: A file cannot be written or deleted.
         """
         self._is_committing = True
-        storage.write_text(self.path / self.kind.commit_file, document)
+        storage.write_text(self.path / self.kind.commit_file, commit_content)
         write_config(self.path / CONFIG_FILE)
         for name in obsolete_files:
             storage.remove(self.path / name)
         self.delete_unlisted_files(data_files)
 
     def require_files_visible(self, data_files: Iterable[str]) -> None:
-        """Check, before a commit file names them, that the driver sees the files of the tasks.
+        """Check that the Spark driver sees the data files that the tasks wrote.
+
+        Call this before `commit`, so that the commit file lists only existing files.
 
         Args:
             data_files: Data files, relative to the folder.
 
         Raises:
-            StorageError: A file is missing: the tasks wrote to a disk of their own.
+            StorageError: A file is missing, because a task wrote it to the disk of its own machine.
         """
-        missing = [name for name in data_files if not storage.is_file(self.path / name)]
-        if missing:
+        missing_files = [name for name in data_files if not storage.is_file(self.path / name)]
+        if missing_files:
             raise StorageError(
-                f"{self.path}: the tasks wrote files that are not there ({missing[0]}); on a"
+                f"{self.path}: the tasks wrote files that are not there ({missing_files[0]}); on a"
                 " cluster the output must be a folder that all machines share"
             )
 
-    def delete_unlisted_files(self, keep: Iterable[str]) -> None:
-        """Delete data files of older or interrupted jobs, and then the in-progress file.
+    def delete_unlisted_files(self, listed_files: Iterable[str]) -> None:
+        """Delete the data files that the commit file does not list, and the in-progress file.
+
+        The temporary files of interrupted writes are deleted too.
 
         Args:
-            keep: Data files that the commit file names, relative to the folder.
+            listed_files: Data files to keep, relative to the folder: those that the commit file
+                lists.
 
         Raises:
             StorageError: A file cannot be deleted.
         """
         if not storage.is_folder(self.path):
             return
-        kept_paths = {self.path / name for name in keep}
+        listed_paths = {self.path / name for name in listed_files}
         for data_folder in (self.path / name for name in self.kind.data_folders):
             if not storage.is_folder(data_folder):
                 continue
             for path in data_folder.iterdir():
-                is_stale = self.kind.is_data_file(path) and path not in kept_paths
-                if is_stale and storage.is_abandoned(path):
+                is_unlisted = self.kind.is_data_file(path) and path not in listed_paths
+                if is_unlisted and storage.is_abandoned(path):
                     storage.remove(path)
             if data_folder != self.path:
                 storage.remove_empty_folder(data_folder)
@@ -235,41 +251,45 @@ class OutputFolder:
         storage.remove(self.path / IN_PROGRESS_FILE)
 
     def delete_outdated_output(self) -> None:
-        """Delete an output that no longer fits the model it was made of; other files stay.
+        """Delete an output that was derived from a model that is being replaced.
 
-        Never raises: the new model is already published, so a failed deletion is only logged as a
-        warning. Nothing is deleted if the folder holds no such output, if the folder or a part of
-        it is a symbolic link, or if a part is not the file or folder that a job writes.
+        Files that do not belong to the output stay. Nothing is deleted if the folder holds no
+        output of this kind, if the folder or one of its parts is a symbolic link, or if a part is a
+        file instead of a folder or a folder instead of a file.
+
+        This method never raises, because publishing the new model must not fail. An error is logged
+        as a warning.
         """
         try:
-            if (self.is_committed() and self._has_format()) or storage.is_file(
+            if (self.is_committed() and self._has_matching_format()) or storage.is_file(
                 self.path / IN_PROGRESS_FILE
             ):
-                self._delete()
+                self._delete_output()
         except (OSError, StorageError) as error:
             log.warning(
                 "%s: %s of another model cannot be deleted: %s", self.path, self.kind.name, error
             )
 
-    def _delete(self) -> None:
-        """Delete all files of the output, and its folder if nothing else is in it.
+    def _delete_output(self) -> None:
+        """Delete all files of the output, and its folder if that is empty afterwards.
 
         Raises:
-            StorageError: A part of it is a link or not what a job writes, or cannot be deleted.
+            StorageError: A part of the output is a symbolic link, is a file instead of a folder or
+                a folder instead of a file, or cannot be deleted.
         """
         names = (self.kind.commit_file, CONFIG_FILE, *self.kind.files)
         files = [self.path / name for name in names]
         folders = [self.path / name for name in self.kind.folders]
         for path in (self.path, *files, *folders):
-            has_type = storage.is_file(path) if path in files else storage.is_folder(path)
-            if path.is_symlink() or (storage.exists(path) and not has_type):
+            has_expected_type = storage.is_file(path) if path in files else storage.is_folder(path)
+            if path.is_symlink() or (storage.exists(path) and not has_expected_type):
                 raise StorageError(f"{path} is a link, or of another type than a job writes there")
-        # Until the last file is deleted, all of them stay recognisable as a job's.
+        # If the deletion is interrupted, the in-progress file marks the remaining files as a job's.
         self.mark_in_progress()
         for path in files:
             storage.remove(path)
         for path in folders:
             storage.remove_folder(path)
-        self.delete_unlisted_files(keep=())
+        self.delete_unlisted_files(listed_files=())
         if not any(self.path.iterdir()):
             storage.remove_folder(self.path)

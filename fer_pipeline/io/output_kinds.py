@@ -1,6 +1,8 @@
 """The kinds of output that jobs write, and the names of their files and folders.
 
-The kind of a dataset is in `fer_pipeline.data.dataset_files`, beside the names of the splits.
+The kind of a dataset is defined in `fer_pipeline.data.dataset_files`, because its folders are named
+after the splits. The commit file and the in-progress file are explained in
+`fer_pipeline.io.output_folder`.
 """
 
 from __future__ import annotations
@@ -16,40 +18,48 @@ from pathlib import Path
 from fer_pipeline.io import storage
 
 CONFIG_FILE = "config.yaml"
-"""The configuration of the job, in the folder of each kind of output."""
+"""Name of the file with the job's configuration, in each output folder."""
 
 IN_PROGRESS_FILE = ".unfinished"
-"""Exists from the first write of a job to its end: the names of an output's files are the job's."""
+"""Name of the file that marks an output folder as in progress.
+
+It exists from the first write of a job to its end, and stays if the job is interrupted. While it
+exists, the files and folders of the output may be replaced, because a job wrote them.
+"""
 
 DEFAULT_MODEL = "mirrored"
-"""The model of the package that evaluates and scores if no other is named."""
+"""Name of the bundled model that `evaluate` and `score` use by default."""
 
 TENSORBOARD_FOLDER = "tensorboard"
 EXPORT_FOLDER = "export"
-"""The folder, within that of a training run, in which scoring looks for an export."""
+"""Name of the folder, within the folder of a training run, in which `score` looks for an export."""
 SAVED_MODEL_FOLDER = "saved_model"
 
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def _list_no_files(_folder: Path) -> Iterable[str]:
+    """Return no data files, for the kinds of output that have none."""
     return ()
 
 
 @dataclass(frozen=True)
 class OutputKind:
-    """A kind of output: how it is called, and what a job writes into its folder.
+    """A kind of output, such as an evaluation: its name, and the files and folders it consists of.
 
     Attributes:
-        name: The name in messages, with its article.
-        format: The content of the key `format` of the commit file.
-        commit_file: The JSON file that is written last. A folder without it holds no output.
-        files: The other files with fixed names, in the order in which they are written.
-        folders: The folders that belong to the job with all that they hold.
-        data_folders: The folders of files with unique names; "." is the output's folder itself.
-        data_prefix: The beginning of these unique names.
-        list_data_files: Function from the folder of an output to the data files that its commit
-            file names, relative to the folder; none if there is no commit file.
+        name: Name with its article, for messages.
+        format: Content of the key `format` of the commit file.
+        commit_file: Name of the commit file, which is written last. A folder without a commit file
+            holds no output.
+        files: Names of the other files with fixed names, in the order in which they are written.
+        folders: Names of the folders with fixed names; all their content belongs to the output.
+        data_folders: Folders of the data files, which have unique names. "." is the output folder
+            itself.
+        data_prefix: First part of the names of the data files.
+        list_data_files: Function that takes the path of an output folder and returns the data files
+            that its commit file lists, relative to the folder. The list is empty if the folder has
+            no commit file.
     """
 
     name: str
@@ -62,7 +72,7 @@ class OutputKind:
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
     def make_unique_name(self, number: int) -> str:
-        """Return a name that no other data file has; names sort by their numbers.
+        """Return a new, unique name for a data file; sorting the names sorts the task numbers.
 
         Args:
             number: Number of the task that writes the file, from 0.
@@ -75,7 +85,11 @@ class OutputKind:
         return bool(self.data_prefix) and re.fullmatch(pattern, path.name) is not None
 
     def is_leftover(self, path: Path) -> bool:
-        """Return whether an interrupted job of this kind wrote a file or folder."""
+        """Return whether a path in an output folder was left behind by an interrupted job.
+
+        Args:
+            path: Path of a file or a folder that lies directly in the output folder.
+        """
         is_in_progress = storage.exists(path.parent / IN_PROGRESS_FILE)
         if storage.is_folder(path):
             if path.name in self.folders:
@@ -89,14 +103,17 @@ class OutputKind:
         )
 
     def is_temporary(self, path: Path) -> bool:
-        """Return whether a path is the temporary file of an interrupted write."""
+        """Return whether a path is the temporary file of an interrupted `storage.atomic_write`."""
         names = (self.commit_file, CONFIG_FILE, IN_PROGRESS_FILE, *self.files)
-        is_temporary = any(storage.is_temporary_file(path, name) for name in names)
-        return is_temporary and storage.is_file(path)
+        has_temporary_name = any(storage.is_temporary_file(path, name) for name in names)
+        return has_temporary_name and storage.is_file(path)
 
 
 class RunFile(StrEnum):
-    """The files of a training run; those named unfinished are there only until it has ended."""
+    """Names of the files of a training run.
+
+    The `UNFINISHED` files and the checkpoint exist only while the run is in progress.
+    """
 
     MODEL = "model.keras"
     MODEL_INFO = "model.json"
@@ -106,7 +123,8 @@ class RunFile(StrEnum):
     ACCURACY_PLOT = "accuracy.png"
     LOSS_PLOT = "loss.png"
     MLFLOW_RUN = "mlflow.json"
-    # The model that is replaced stays whole until the run has ended, and so do its files.
+    # These have their own names because the files of the run that is being replaced stay until
+    # the new run has ended.
     UNFINISHED_HISTORY = "unfinished.csv"
     UNFINISHED_CONFIG = "unfinished.yaml"
     CHECKPOINT = "checkpoint.npz"
@@ -122,7 +140,7 @@ RUN = OutputKind(
 
 
 class EvaluationFile(StrEnum):
-    """The files of an evaluation, in the order in which they are written."""
+    """Names of the files of an evaluation, in the order in which they are written."""
 
     PREDICTIONS = "predictions.parquet"
     CONFUSION_MATRIX = "confusion_matrix.png"
@@ -132,7 +150,7 @@ class EvaluationFile(StrEnum):
     EXAMPLES = "examples.png"
     MISTAKES = "mistakes.png"
     MISTAKES_TABLE = "mistakes.csv"
-    # Only networks with convolutions have these two.
+    # These two plots exist only for networks with convolutions.
     FEATURE_MAPS = "feature_maps.png"
     CLASS_ACTIVATION = "class_activation.png"
     METRICS = "metrics.json"
@@ -147,7 +165,7 @@ EVALUATION = OutputKind(
 
 
 class ComparisonFile(StrEnum):
-    """The files of a comparison, in the order in which they are written."""
+    """Names of the files of a comparison, in the order in which they are written."""
 
     ACCURACY_COST = "accuracy_cost.png"
     COMPARISON = "comparison.json"
@@ -164,10 +182,11 @@ SCORES_FILE = "scores.json"
 
 
 def _list_score_files(folder: Path) -> list[str]:
-    scores_file = folder / SCORES_FILE
-    if not storage.exists(scores_file):
+    """Return the paths of the score files that `scores.json` lists, relative to the folder."""
+    commit_path = folder / SCORES_FILE
+    if not storage.exists(commit_path):
         return []
-    return [file["path"] for file in json.loads(storage.read_text(scores_file))["files"]]
+    return [file["path"] for file in json.loads(storage.read_text(commit_path))["files"]]
 
 
 SCORES = OutputKind(
@@ -181,7 +200,7 @@ SCORES = OutputKind(
 
 
 class ExportFile(StrEnum):
-    """The files of an export; the form for TensorFlow is the folder `SAVED_MODEL_FOLDER`."""
+    """Names of the files of an export; the SavedModel is the folder `SAVED_MODEL_FOLDER`."""
 
     LITERT = "model.tflite"
     LITERT_INT8 = "model.int8.tflite"
@@ -201,4 +220,4 @@ EXPORT_FILES: dict[str, str] = {
     "litert": ExportFile.LITERT.value,
     "litert_int8": ExportFile.LITERT_INT8.value,
 }
-"""The formats in which a model can be exported, and the folder or file of each."""
+"""Name of the file or folder of each export format."""

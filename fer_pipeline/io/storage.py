@@ -1,6 +1,9 @@
 """Reading and writing files on local disks and on other filesystems.
 
-All functions take the paths of `fer_pipeline.io.paths`. A file is written whole or not at all.
+All functions take the path objects that `fer_pipeline.io.paths.parse_path` returns. A file is
+written completely or not at all. Some files are data files with unique names, such as the Parquet
+files of a dataset. They count only if the commit file, a JSON file that is written last, lists them
+(see `fer_pipeline.io.output_folder`).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _DEFAULT_FILE_MODE = 0o666  # before the umask
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file exists.
+    """Return whether a path exists and is a file.
 
     Raises:
         StorageError: The filesystem does not answer.
@@ -38,7 +41,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a folder exists.
+    """Return whether a path exists and is a folder.
 
     Raises:
         StorageError: The filesystem does not answer.
@@ -48,7 +51,7 @@ def is_folder(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Return whether a file or a folder exists.
+    """Return whether a path exists, as a file or as a folder.
 
     Raises:
         StorageError: The filesystem does not answer.
@@ -58,7 +61,8 @@ def exists(path: Path) -> bool:
 
 
 def _read_type(path: Path) -> str | None:
-    """Return "file", "directory" or None; fsspec's own `isfile` hides the errors of a server."""
+    """Return the type of a remote path: "file", "directory", or None if it does not exist."""
+    # Not fsspec's `isfile` and `isdir`: they return False if the server fails.
     try:
         return str(get_filesystem(path).info(cast(Any, path).path)["type"])
     except FileNotFoundError:
@@ -66,20 +70,20 @@ def _read_type(path: Path) -> str | None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file.
+    """Read the content of a file.
 
     Raises:
-        StorageError: It does not exist or cannot be read.
+        StorageError: The file does not exist or cannot be read.
     """
     with _translate_read_errors(path):
         return path.read_bytes()
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8.
+    """Read the content of a text file in UTF-8.
 
     Raises:
-        StorageError: It does not exist or cannot be read.
+        StorageError: The file does not exist or cannot be read.
     """
     with _translate_read_errors(path):
         return path.read_text(encoding="utf-8")
@@ -87,6 +91,7 @@ def read_text(path: Path) -> str:
 
 @contextlib.contextmanager
 def _translate_read_errors(path: Path) -> Iterator[None]:
+    """Raise StorageError if the block fails to read a path."""
     with _translate_errors(path, "read"):
         try:
             yield
@@ -95,72 +100,81 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 
 def _translate_write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Raise StorageError if the block fails to write a path."""
     return _translate_errors(path, "written")
 
 
 @contextlib.contextmanager
-def _translate_errors(path: Path, action: str) -> Iterator[None]:
+def _translate_errors(path: Path, participle: str) -> Iterator[None]:
+    """Raise StorageError with the message "PATH: cannot be PARTICIPLE" if the block fails."""
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        # Other filesystems raise classes of their own. On a local disk, another class than these
-        # is a mistake in this package.
+        # Remote filesystems raise their own error classes. On a local disk, an error of any other
+        # class than these two is a bug in this package.
         if is_local(path) and not isinstance(error, OSError | UnicodeDecodeError):
             raise
-        raise StorageError(f"{path}: cannot be {action}: {_format_reason(error)}") from error
+        raise StorageError(f"{path}: cannot be {participle}: {_format_reason(error)}") from error
 
 
 def _format_reason(error: Exception) -> str:
+    """Return the reason of an error on one line, without the error number and the path."""
     reason = error.strerror if isinstance(error, OSError) else None
     return one_line(reason or error or type(error).__name__)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary local path whose file replaces `path` if the block succeeds.
+    """Yield the path of a temporary local file, which replaces `path` if the block succeeds.
+
+    Readers see the old file or the complete new file. If the block raises, `path` is unchanged and
+    the temporary file is deleted.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
     """
-    with _upload(path) if not is_local(path) else _replace(path) as temporary:
+    write_file = _replace_local_file if is_local(path) else _upload_remote_file
+    with write_file(path) as temporary:
         yield temporary
 
 
 @contextlib.contextmanager
-def _upload(path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as scratch:
-        # The suffix stays the last one: some writers choose their format by it.
-        temporary = Path(scratch) / f"file{path.suffix}"
+def _upload_remote_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary local path; upload its file to `path` if the block succeeds."""
+    with tempfile.TemporaryDirectory() as scratch_folder:
+        # Some writers choose their format by the suffix, so it is kept.
+        temporary = Path(scratch_folder) / f"file{path.suffix}"
         try:
             yield temporary
         except OSError as error:
             message = f"{temporary}: cannot be written: {_format_reason(error)}"
             raise StorageError(message) from error
         with _translate_write_errors(path):
-            # Object stores show a file only when it is complete.
+            # In object stores a file becomes visible only when it is complete.
             get_filesystem(path).put_file(str(temporary), cast(Any, path).path)
 
 
 @contextlib.contextmanager
-def _replace(path: Path) -> Iterator[Path]:
+def _replace_local_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds."""
     with _translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # `is_temporary_file` knows these names.
-        handle, name = tempfile.mkstemp(
+        # `is_temporary_file` recognises these names.
+        descriptor, name = tempfile.mkstemp(
             prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
         )
-        os.close(handle)
+        os.close(descriptor)
     temporary = Path(name)
     try:
         with _translate_write_errors(path):
-            # mkstemp makes the file readable by its owner only, unlike other files.
+            # mkstemp creates a file that only its owner can read. Give it the usual permissions.
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(_DEFAULT_FILE_MODE & ~umask)
             yield temporary
-            # So that the file also survives a loss of power.
+            # Flush the file to the disk, so that it survives a loss of power.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -169,23 +183,26 @@ def _replace(path: Path) -> Iterator[Path]:
 
 
 def is_temporary_file(path: Path, name: str) -> bool:
-    """Return whether a path has the name of a temporary file of `atomic_write`.
+    """Return whether `atomic_write` may have created a file as the temporary file of another one.
 
     Args:
-        path: The path of the possible temporary file.
-        name: Name of the file that the temporary one would have replaced.
+        path: Path of the possible temporary file.
+        name: Name of the file that the temporary file was to replace.
     """
-    final = Path(name)
-    pattern = rf"\.{re.escape(final.stem)}-[a-z0-9_]{{8}}{re.escape(final.suffix)}"
+    final_path = Path(name)
+    pattern = rf"\.{re.escape(final_path.stem)}-[a-z0-9_]{{8}}{re.escape(final_path.suffix)}"
     return re.fullmatch(pattern, path.name) is not None
 
 
 @contextlib.contextmanager
 def create_data_file(path: Path) -> Iterator[str]:
-    """Yield the local path at which to write a new file; delete it if the block fails.
+    """Yield the local path for writing a new data file; the file is deleted if the block raises.
 
-    For files with unique names, which no reader opens before a commit file names them: unlike
-    `atomic_write`, this creates no temporary file on a local disk.
+    Use this only for files with unique names that readers ignore until the commit file lists them.
+    Unlike `atomic_write`, it creates no temporary file on a local disk.
+
+    Args:
+        path: Path of the file; a file on a remote filesystem is uploaded after the block.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
@@ -206,20 +223,22 @@ def create_data_file(path: Path) -> Iterator[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, in one step.
+    """Write a text file in UTF-8; readers see the old file or the complete new file.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a text file; on filesystems that cannot, by writing the whole file again.
+    """Append text to an existing text file in UTF-8.
+
+    Object stores cannot append. On a remote filesystem the complete file is therefore written again.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     if not is_local(path):
         write_text(path, read_text(path) + text)
@@ -229,7 +248,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def touch(path: Path) -> None:
-    """Create an empty file if it does not exist.
+    """Create an empty file, and its folder, if the file does not exist.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -242,10 +261,13 @@ def touch(path: Path) -> None:
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Try to lock a file; yield whether it succeeded.
+    """Try to lock an existing file for the duration of the block.
 
-    It always succeeds on filesystems without locks. The system releases the lock of a process
-    that is killed.
+    The operating system releases the lock if the process is killed.
+
+    Yields:
+        False if another process holds the lock, else True. Filesystems that have no locks always
+        give True.
 
     Raises:
         StorageError: The file cannot be opened.
@@ -256,11 +278,12 @@ def try_lock(path: Path) -> Iterator[bool]:
     with _translate_read_errors(path):
         file = path.open("rb")
     with file:
-        # Not the package filelock: it deletes the file when it releases the lock, but the
-        # in-progress file of an output has to outlive a job that fails.
+        # The package filelock would delete the file when it releases the lock. But the in-progress
+        # file of an output has to remain if the job fails.
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The previous owner may have deleted the file, and another job may have made a new one.
+            # The process that held the lock before may have deleted the file, and a third process
+            # may have created and locked a new one.
             has_lock = os.fstat(file.fileno()).st_nlink > 0
         except BlockingIOError:
             has_lock = False
@@ -271,7 +294,7 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a local file to any filesystem, in one step.
+    """Copy a local file to any filesystem; readers see the old target or the complete new file.
 
     Raises:
         StorageError: The target cannot be written.
@@ -281,7 +304,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file within one filesystem, in place of an existing target, in one step.
+    """Move a file within one filesystem; an existing target is replaced.
 
     Raises:
         StorageError: The target cannot be written.
@@ -294,9 +317,11 @@ def move(source: Path, target: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether a file that no commit file names may be deleted.
+    """Return whether a data file that is not listed in a commit file may be deleted.
 
-    On filesystems without locks only after a day: until then a running job may have written it.
+    The caller holds the lock of the output, so an unlisted file on a local disk is always
+    abandoned. A remote filesystem has no locks: there a job that is still running may have written
+    the file, unless the file is older than 24 hours.
 
     Raises:
         StorageError: The filesystem does not answer.
@@ -304,15 +329,15 @@ def is_abandoned(path: Path) -> bool:
     if is_local(path):
         return True
     with _translate_read_errors(path):
-        modified = get_filesystem(path).modified(cast(Any, path).path).timestamp()
-        return time.time() - modified > _ABANDONED_AFTER_SECONDS
+        modified_seconds = get_filesystem(path).modified(cast(Any, path).path).timestamp()
+        return time.time() - modified_seconds > _ABANDONED_AFTER_SECONDS
 
 
 def remove(path: Path) -> None:
     """Delete a file, if it exists.
 
     Raises:
-        StorageError: It cannot be deleted.
+        StorageError: The file cannot be deleted.
     """
     with _translate_write_errors(path):
         path.unlink(missing_ok=True)
@@ -322,7 +347,7 @@ def remove_folder(path: Path) -> None:
     """Delete a folder with all its content, if it exists.
 
     Raises:
-        StorageError: It cannot be deleted.
+        StorageError: The folder cannot be deleted.
     """
     if not is_folder(path):
         return
@@ -336,7 +361,10 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_empty_folder(path: Path) -> None:
-    """Delete a local folder if it is empty; object stores have no empty folders."""
+    """Delete a local folder if it exists and is empty; remote folders are left alone.
+
+    Object stores have no empty folders. A folder that cannot be deleted is ignored.
+    """
     if is_local(path):
         with contextlib.suppress(OSError):
             path.rmdir()

@@ -353,7 +353,7 @@ class TestWriting:
     def test_no_folder_is_left_if_nothing_was_written(self, tmp_path):
         folder = tmp_path / "out"
         with start_writing(folder):
-            OutputFolder(folder, DATASET).delete_unlisted_files(keep=())
+            OutputFolder(folder, DATASET).delete_unlisted_files(listed_files=())
         assert not folder.exists()
 
     def test_an_output_that_was_published_in_the_meantime_is_kept(self, tmp_path):
