@@ -235,7 +235,7 @@ def write_text(path: Path, text: str) -> None:
 def append_text(path: Path, text: str) -> None:
     """Append text to an existing text file in UTF-8.
 
-    Object stores cannot append. On a remote filesystem the complete file is therefore written again.
+    Object stores cannot append, so on a remote filesystem the complete file is written again.
 
     Raises:
         StorageError: The file cannot be written.
