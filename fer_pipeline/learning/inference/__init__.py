@@ -1,1 +1,1 @@
-"""Trained models: on disk, loaded, and run over images."""
+"""Trained models: their files, loading them, and predicting the emotions of images."""

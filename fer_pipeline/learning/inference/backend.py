@@ -1,4 +1,7 @@
-"""Choice between Keras and LiteRT, made on the driver so that all workers use the same backend."""
+"""Choice between Keras and LiteRT.
+
+The Spark driver chooses the backend, so that all workers use the same one.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ class InferenceBackend:
 
     Attributes:
         name: Name of the backend.
-        format: Name of the model's format: `model.keras`, or that of an export.
-        reason: Why it was chosen.
+        format: Format of the model file: `model.keras`, or the name of an export format.
+        reason: Reason for the choice of this backend.
         content: Content of the model file.
-        sha256: SHA-256 of the content.
+        sha256: SHA-256 of the content, in hexadecimal digits.
     """
 
     name: Literal["keras", "litert"]
@@ -36,7 +39,7 @@ class InferenceBackend:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the content, as plain values for JSON."""
+        """Return all attributes except the content, as a dictionary for JSON."""
         return {
             "name": self.name,
             "format": self.format,
@@ -48,17 +51,22 @@ class InferenceBackend:
 def choose_backend(
     model: TrainedModel, content: bytes, preference: Literal["auto", "keras", "litert"]
 ) -> InferenceBackend:
-    """Choose the backend by what `export.json` states, and by nothing else.
+    """Choose the backend for a model.
+
+    The choice depends only on the preference and on the accuracy and speed in `export.json`.
 
     Args:
         model: The model; its export is in `model.export_folder`.
         content: Content of its `model.keras`.
-        preference: `keras`: Keras. `litert`: the export in 8-bit integers, whatever its loss of
-            accuracy, or else the one in float32. `auto`: the fastest export that is equivalent to
-            the model and faster than Keras, or else Keras.
+        preference: `keras` selects Keras. `litert` selects the LiteRT export in 8-bit integers,
+            even if it is less accurate, or the LiteRT export in float32 if there is no other.
+            `auto` selects the fastest LiteRT export that is equivalent to the model and faster
+            than Keras, or Keras if there is no such export.
 
     Raises:
-        RunError: LiteRT is preferred, and the model has no export, or a damaged one.
+        RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
+            damaged or belongs to a different model.
+        StorageError: The preference is `litert`, and `export.json` cannot be read.
     """
     backend = _choose_by_preference(model, content, preference)
     log.info("using %s (%s): %s", backend.name, backend.format, backend.reason)
@@ -66,6 +74,7 @@ def choose_backend(
 
 
 def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) -> InferenceBackend:
+    """Choose the backend as `choose_backend` does, but without logging the choice."""
     if preference == "keras":
         return _make_keras_backend(model, content, "as configured")
     try:
@@ -94,6 +103,7 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
 
 
 def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
+    """Return the reason why none of the LiteRT exports is used instead of Keras."""
     reason = "no equivalent LiteRT export is faster"
     mismatches = [
         f"{export.format}: {export.mismatch_reason}"
@@ -104,14 +114,16 @@ def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
 
 
 def _get_relative_speed(export: ExportedModel) -> float:
+    """Return the speed of an export relative to Keras; 0 if it was not measured."""
     return export.relative_speed or 0.0
 
 
 def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
-    """Return the exports of a model that LiteRT runs, at least one, by format.
+    """Return the LiteRT exports of a model by format; there is at least one.
 
     Raises:
-        RunError: There are none, or they are exports of another model.
+        RunError: The model has no LiteRT export, its `export.json` is damaged, or the export
+            belongs to a different model.
         StorageError: `export.json` cannot be read.
     """
     folder = model.export_folder
@@ -120,7 +132,7 @@ def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
     manifest = export_manifest.read_export_manifest(folder)
     if manifest.model.get("sha256") != model.info.sha256:
         raise RunError(
-            f"{folder}: is an export of another model than {model.model_file};"
+            f"{folder}: is an export of a different model than {model.model_file};"
             f" {_suggest_remedy(model, 'replace it', '--overwrite')}"
         )
     exports = {
@@ -136,19 +148,32 @@ def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
 
 
 def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
-    """Return what a user can do about a missing or damaged export."""
+    """Return advice for the user about a missing or damaged export.
+
+    Args:
+        model: The model.
+        action: Purpose of a new export, such as "replace it".
+        *options: Further command-line options for the new export.
+    """
     if model.is_bundled:
         return "the installation is incomplete: reinstall the package, or choose --backend keras"
     return " ".join([f"{action} with: export --model {model.folder} --dataset DIR", *options])
 
 
 def _make_keras_backend(model: TrainedModel, content: bytes, reason: str) -> InferenceBackend:
+    """Return the Keras backend for the content of a model's `model.keras`."""
     return InferenceBackend("keras", RunFile.MODEL, reason, content, model.info.sha256)
 
 
 def _load_litert_backend(
     model: TrainedModel, export: ExportedModel, reason: str
 ) -> InferenceBackend:
+    """Read the file of a LiteRT export and return the backend that runs it.
+
+    Raises:
+        RunError: The file is missing or cannot be read, or its checksum differs from the one in
+            `export.json`.
+    """
     path = model.export_folder / export.path
     remedy = _suggest_remedy(model, "replace it", "--overwrite")
     try:

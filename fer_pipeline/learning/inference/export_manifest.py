@@ -1,4 +1,8 @@
-"""Description of an export, `export.json`: its model, its formats, their accuracy and speed."""
+"""Content of `export.json`, which describes an export of a trained model.
+
+An export contains the model in one or several formats; `export.json` states their accuracy and
+speed.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,19 @@ _FORMAT = DocumentFormat(
 )
 
 LITERT = "litert"
-"""Key of `output_kinds.EXPORT_FILES`: LiteRT in float32."""
+"""Export format: LiteRT in float32. A key of `output_kinds.EXPORT_FILES`."""
 LITERT_INT8 = "litert_int8"
-"""Key of `output_kinds.EXPORT_FILES`: LiteRT, quantized to 8-bit integers."""
+"""Export format: LiteRT, quantized to 8-bit integers. A key of `output_kinds.EXPORT_FILES`."""
 
 # A quantized model counts as equivalent to the float32 model if it meets all three limits.
 EQUIVALENT_MIN_IMAGES = 500
-EQUIVALENT_MAX_LOSS = Fraction(2, 1000)  # of accuracy
-EQUIVALENT_MIN_AGREEMENT = Fraction(97, 100)  # of the images
+EQUIVALENT_MAX_LOSS = Fraction(2, 1000)  # fraction of the images, as for the accuracy
+EQUIVALENT_MIN_AGREEMENT = Fraction(97, 100)  # fraction of the images
 
 
 class _Section(BaseModel):
+    """Immutable part of `export.json`."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -39,12 +45,12 @@ class QuantizationReport(_Section):
     """Comparison of a quantized model with the float32 model on images of a dataset.
 
     Attributes:
-        dataset: Dataset of the images: its folder and its checksum.
-        seed: Seed of the sampling of the images.
-        calibration_split: Split of the images that calibrated the quantization.
-        calibration_images: Number of these images.
-        split: Split of the images that both models classified.
-        images: Number of these images, at least one.
+        dataset: Folder (`path`) and checksum (`checksum`) of the dataset.
+        seed: Random seed with which the images were sampled.
+        calibration_split: Split that the calibration images of the quantization come from.
+        calibration_images: Number of calibration images.
+        split: Split that the test images come from, which both models classified.
+        images: Number of test images; at least 1.
         agreeing_images: Number of images for which both models predict the same emotion.
         correct_images: Number of images that the quantized model classifies correctly.
         float_correct_images: Number of images that the float32 model classifies correctly.
@@ -77,22 +83,24 @@ class QuantizationReport(_Section):
 
     @property
     def accuracy_loss(self) -> Fraction:
-        """Accuracy that quantization costs, exactly; below 0 for a gain."""
+        """Exact loss of accuracy by the quantization; negative if the accuracy increased."""
         return self.float_accuracy - self.accuracy
 
     @property
     def mismatch_reason(self) -> str | None:
-        """Reason why the quantized model does not count as equivalent; None if it does."""
+        """Reason why the quantized model is not equivalent to the float32 one; None if it is."""
         if self.accuracy_loss > EQUIVALENT_MAX_LOSS:
             return f"it loses {float(100 * self.accuracy_loss):.2f} points of accuracy"
         if self.agreement < EQUIVALENT_MIN_AGREEMENT:
-            return f"it predicts another emotion for {float(1 - self.agreement):.2%} of the images"
+            return (
+                f"it predicts a different emotion for {float(1 - self.agreement):.2%} of the images"
+            )
         if self.images < EQUIVALENT_MIN_IMAGES:
             return f"it was tested on {self.images:,} images, {EQUIVALENT_MIN_IMAGES} are needed"
         return None
 
     def describe(self) -> str:
-        """Return the agreement and the change of accuracy as a sentence without a full stop."""
+        """Return the agreement and the change of accuracy as a clause for messages."""
         change = "gained" if self.accuracy_loss < 0 else "lost"
         points = float(100 * abs(self.accuracy_loss))
         return (
@@ -102,19 +110,19 @@ class QuantizationReport(_Section):
 
 
 class ExportedModel(_Section):
-    """The model in one export format.
+    """Description of the exported model in one format.
 
     Attributes:
         format: Name of the format, a key of `output_kinds.EXPORT_FILES`.
-        path: Its folder or file, relative to the export.
-        bytes: Size of its files.
-        largest_difference: Largest difference of a probability from the float32 model's; None for
-            a quantized model.
-        tolerance: Maximum of this difference.
-        agreement: Comparison of a quantized model with the float32 model.
-        relative_speed: Images per second in batches on one core, relative to the run's own model;
-            None in exports of versions that did not measure it.
-        sha256: SHA-256 of each of its files, by path relative to the export.
+        path: Path of the exported file or folder, relative to the folder of the export.
+        bytes: Total size of the exported files.
+        largest_difference: Largest absolute difference between a probability of the exported model
+            and of the float32 model; None for a quantized model.
+        tolerance: Maximum allowed value of `largest_difference`; None for a quantized model.
+        agreement: Comparison of a quantized model with the float32 model; None in float32.
+        relative_speed: Images per second in batches on one core, divided by those of the run's
+            `model.keras`; None if not measured, as in exports of old versions.
+        sha256: SHA-256 of each exported file, by path relative to the folder of the export.
     """
 
     format: str
@@ -128,12 +136,12 @@ class ExportedModel(_Section):
 
     @property
     def is_equivalent(self) -> bool:
-        """Return whether it may replace the model wherever it is faster."""
+        """Return whether the exported model may replace the original model if it is faster."""
         return self.mismatch_reason is None
 
     @property
     def mismatch_reason(self) -> str | None:
-        """Reason why it does not count as equivalent to the model; None if it does."""
+        """Reason why the exported model is not equivalent to the original; None if it is."""
         return self.agreement.mismatch_reason if self.agreement else None
 
 
@@ -141,17 +149,19 @@ class ExportManifest(_Section):
     """Content of `export.json`.
 
     Attributes:
-        model: The exported model: its run's folder, the checksums of its file and its dataset.
+        format: Marker of this kind of file.
+        format_version: Version of the file format.
+        model: Folder of the training run, and checksums of its model file and of its dataset.
         classes: Emotions in the order of the probabilities.
-        size: Side of the images, in pixels.
-        normalization: Normalisation of the pixels, which the model itself applies.
-        enhancement: Enhancement of the training images, which the model does not apply.
+        size: Height and width of the images, in pixels.
+        normalization: Normalisation of the pixels; part of the model.
+        enhancement: Enhancement of the training images; not part of the model.
         signature: Names, dtypes and shapes of the input and the output, the same in all formats.
-        precision: Precision of the layers of the run's `model.keras`; it may have been trained in
-            another one. The exports compute in float32, int8 in integers.
-        rounding: Largest difference of a probability that this precision causes.
-        images: Number of images that were compared.
-        exports: The exported formats.
+        precision: Precision of the layers in the run's `model.keras`, which may differ from the
+            precision of the training. The exports compute in float32, or in 8-bit integers.
+        rounding: Largest absolute difference of a probability between this precision and float32.
+        images: Number of images with which the float32 exports were compared with the model.
+        exports: Description of each exported format.
         versions: Versions of the packages that wrote the export.
     """
 
@@ -171,10 +181,13 @@ class ExportManifest(_Section):
 
 
 def read_export_manifest(folder: Path) -> ExportManifest:
-    """Read the description of an export.
+    """Read the `export.json` of an export.
+
+    Args:
+        folder: Folder of the export.
 
     Raises:
-        RunError: It is damaged, or a later version wrote it.
-        StorageError: It cannot be read.
+        RunError: `export.json` is damaged, or has a different format version.
+        StorageError: `export.json` cannot be read.
     """
     return read_document(folder / ExportFile.EXPORT_INFO, ExportManifest, _FORMAT)

@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COPY_COLUMN = "copy_in_training"
-"""Column of the predictions: whether the train split has an exact copy of the image."""
+"""Column of the predictions: whether the train split contains an exact copy of the image."""
 
 Columns = Mapping[str, npt.NDArray[Any]]
-"""Label and origin of each row: from column name to an array of shape (rows,)."""
+"""Labels and origins of rows: an array of shape (rows,) for each column name."""
 
 
 def require_compatible(model: TrainedModel, dataset: StoredDataset) -> None:
     """Check that a dataset has the classes and the enhancement that a model was trained on.
 
     Raises:
-        DatasetError: It has other classes, in another order, or another enhancement.
+        DatasetError: The dataset has different classes, a different order of the classes, or a
+            different enhancement.
     """
     if list(model.info.classes) != dataset.classes:
         raise DatasetError(
@@ -72,10 +73,10 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
 
 
 def make_single_batch_predict_fn(network: keras.Model) -> PredictFn:
-    """Return a function that runs a Keras model on one batch, for `predict`.
+    """Return a function that runs a Keras model on all given images in one forward pass.
 
     Args:
-        network: Model from raw pixels to probabilities, as `TrainedModel.load_network` returns.
+        network: Model that maps raw pixels to probabilities, from `TrainedModel.load_network`.
     """
     return lambda pixels: network.predict_on_batch(pixels[..., np.newaxis])
 
@@ -90,42 +91,45 @@ def predict_rows(
     flip_tta: bool = False,
     on_batch: Callable[[EvaluatedImages], None] | None = None,
 ) -> tuple[npt.NDArray[np.float32], Columns]:
-    """Run a model on a split; images of another size than the model's are resized.
+    """Predict the class probabilities of all rows of a split.
+
+    The images are resized if the model needs a different size.
 
     Args:
-        predict_fn: Function from pixels to probabilities.
-        model: Description of the model that it runs.
-        dataset: The dataset.
-        split: The split.
-        batch_size: Images in a forward pass.
+        predict_fn: Function that runs the model.
+        model: Model that `predict_fn` runs.
+        dataset: Dataset with the split.
+        split: Split to predict.
+        batch_size: Number of images in a batch.
         flip_tta: Whether to average the probabilities of an image and its mirror image.
-        on_batch: Called with each batch, whose images have the size of the model.
+        on_batch: Function to call with each batch of images, resized, and their predictions.
 
     Returns:
-        Probabilities, of shape (rows, classes), and the label and origin of each row, both in the
-        order in which the rows are stored.
+        The probabilities, float32 of shape (rows, classes), and the label and origin of each row,
+        both in the order in which the rows are stored.
 
     Raises:
-        DatasetError: The split is empty, or its rows are not those that the manifest states.
+        DatasetError: The split is empty, a file is missing or damaged, or the rows differ from the
+            manifest.
     """
     loader = BatchLoader(dataset, split, LoaderOptions(batch_size))
     forward = functools.partial(predict_with_flip, predict_fn) if flip_tta else predict_fn
     size = model.info.size
     _warn_about_resizing(dataset, size)
-    names = (schema.LABEL, *schema.ORIGIN)
+    column_names = (schema.LABEL, *schema.ORIGIN)
     probabilities: list[npt.NDArray[np.float32]] = []
     parts: list[Columns] = []
-    row = 0
+    first_row = 0
     with tqdm(total=loader.row_count, unit=" images", desc="evaluate", disable=None) as progress:
-        for stored_pixels, columns in loader.iterate_stored_rows(names):
+        for stored_pixels, columns in loader.iterate_stored_rows(column_names):
             pixels = _resize_images(stored_pixels, size)
             probabilities.append(forward(pixels))
             parts.append(columns)
             if on_batch is not None:
-                on_batch(EvaluatedImages.from_batch(row, pixels, probabilities[-1], columns))
-            row += len(pixels)
+                on_batch(EvaluatedImages.from_batch(first_row, pixels, probabilities[-1], columns))
+            first_row += len(pixels)
             progress.update(len(pixels))
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in column_names}
     _require_class_counts(dataset, split, rows[schema.LABEL])
     return np.concatenate(probabilities), rows
 
@@ -133,15 +137,16 @@ def predict_rows(
 def find_copies_in_training(
     dataset: StoredDataset, split: Split, rows: Columns
 ) -> npt.NDArray[np.bool_] | None:
-    """Return which rows have an exact copy, pixel by pixel, in the dataset's train split.
+    """Find the rows with an exact copy, equal in all pixels, in the train split of the dataset.
 
     Args:
         dataset: The dataset.
         split: Split of the rows.
-        rows: Label and origin of the rows, from `predict`.
+        rows: Labels and origins of the rows, from `predict_rows`.
 
     Returns:
-        bool of shape (rows,); None for the train split itself, or if the train split is empty.
+        Whether each row has a copy, bool of shape (rows,); None for the train split itself, or if
+        the train split is empty.
 
     Raises:
         DatasetError: A file of the train split is missing or damaged.
@@ -170,23 +175,24 @@ def make_predictions_table(
     is_copy: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
 ) -> pa.Table:
-    """Return the predictions as a table, one row per image in the order of the dataset.
+    """Return the predictions as a table with one row per image, in the order of the dataset.
 
     Args:
-        probabilities: Probabilities, from `predict`.
-        rows: Label and origin of the rows, from `predict`.
-        is_copy: Result of `find_copies_in_training`; if it is None, the column is null.
+        probabilities: Probabilities, from `predict_rows`.
+        rows: Labels and origins of the rows, from `predict_rows`.
+        is_copy: Return value of `find_copies_in_training`; for None, `COPY_COLUMN` is null.
         classes: Names of the classes.
     """
-    labels, predicted = rows[schema.LABEL], inputs.predict_classes(probabilities)
-    names = pa.array(classes, pa.string())
+    labels = rows[schema.LABEL]
+    predicted_labels = inputs.predict_classes(probabilities)
+    class_names = pa.array(classes, pa.string())
     columns = {
         **{name: rows[name] for name in schema.ORIGIN},
         COPY_COLUMN: pa.nulls(len(labels), pa.bool_()) if is_copy is None else is_copy,
         schema.LABEL: labels,
-        "emotion": names.take(pa.array(labels)),
-        "predicted": names.take(pa.array(predicted)),
-        "correct": labels == predicted,
+        "emotion": class_names.take(pa.array(labels)),
+        "predicted": class_names.take(pa.array(predicted_labels)),
+        "correct": labels == predicted_labels,
         "confidence": probabilities.max(axis=1),
         **{f"p_{name}": probabilities[:, label] for label, name in enumerate(classes)},
     }
@@ -204,6 +210,7 @@ def make_predictions_table(
 
 
 def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
+    """Warn if the images of a dataset differ from the image size of the model, in pixels."""
     stored_size = dataset.image_size
     if stored_size != size:
         log.warning(
@@ -217,6 +224,7 @@ def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
 
 
 def _resize_images(pixels: Pixels, size: int) -> Pixels:
+    """Return images resized to `size` x `size` pixels; unchanged if they have this size already."""
     if pixels.shape[1] == size:
         return pixels
     return np.stack([resize(image, size) for image in pixels])
@@ -225,10 +233,12 @@ def _resize_images(pixels: Pixels, size: int) -> Pixels:
 def _require_class_counts(
     dataset: StoredDataset, split: Split, labels: npt.NDArray[np.integer[Any]]
 ) -> None:
-    """Check the number of rows of each class; the loader has checked their total.
+    """Check that a split has as many rows of each class as the manifest states.
+
+    The loader checks only the total number of rows.
 
     Raises:
-        DatasetError: The numbers differ from the manifest's.
+        DatasetError: The number of rows of a class differs from the manifest.
     """
     counts = {name: int((labels == label).sum()) for label, name in enumerate(dataset.classes)}
     expected_counts = dataset.manifest.counts[split]

@@ -1,4 +1,4 @@
-"""Functions from pixels to probabilities that run a model with Keras or with LiteRT."""
+"""Predict functions, which run a model with Keras or LiteRT and return class probabilities."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ Pixels = npt.NDArray[np.uint8]
 """Grey images, uint8 of shape (n, size, size)."""
 
 PredictFn = Callable[[Pixels], npt.NDArray[np.float32]]
-"""Function from pixels to probabilities, float32 of shape (n, classes)."""
+"""Function that maps pixels to probabilities, float32 of shape (n, classes)."""
 
-# LiteRT is as fast with a few images as with many, until the activations between its layers no
-# longer fit the processor's caches. With 4 instead of 64, `mirrored` processed 1.04 times as many
-# images per second in 8-bit integers, `mini_xception` 1.25 times in float32, and no network fewer
-# by more than 3 %; with 2 `system_a` processed 0.93 times as many as with 4.
+# LiteRT is as fast with small batches as with large ones. Large batches are slower once the
+# activations no longer fit into the processor's caches. With 4 images instead of 64, `mirrored`
+# processed 1.04 times as many images per second in 8-bit integers, `mini_xception` 1.25 times as
+# many in float32, and no network lost more than 3 %. With 2 images, `system_a` processed 0.93 times
+# as many as with 4.
 _LITERT_BATCH_SIZE = 4  # images
 
 
@@ -31,9 +32,9 @@ class PredictorConfig:
     """Settings of a predict function.
 
     Attributes:
-        backend: `keras` for the content of a `model.keras`, `litert` for that of a `.tflite` file.
-        network: Name of the network in the configuration.
-        size: Side of the images, in pixels.
+        backend: `keras` to run a `model.keras`, `litert` to run a `.tflite` file.
+        network: Name of the network, as in the setting `model.name`.
+        size: Height and width of the images, in pixels.
         batch_size: Maximum number of images in a forward pass.
         threads: Maximum number of CPU threads.
         flip_tta: Whether to average the probabilities of an image and its mirror image.
@@ -49,11 +50,13 @@ class PredictorConfig:
 
 @functools.lru_cache(maxsize=1)
 def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
-    """Load a model in a Spark worker, once for all tasks that use the same arguments.
+    """Load a model in a Spark worker and return its predict function.
+
+    The function is cached, so that all Spark tasks with the same arguments load the model once.
 
     Args:
         content: Content of the model file.
-        config: How the model is run.
+        config: Settings of the predict function.
     """
     if config.backend == "litert":
         predict = make_litert_predict_fn(content, config.batch_size, config.threads)
@@ -63,12 +66,13 @@ def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
 
 
 def _load_keras_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
-    # Importing TensorFlow takes seconds, which a worker with LiteRT saves.
+    """Load a `model.keras`, limit TensorFlow's threads, and return a predict function."""
+    # Importing TensorFlow takes seconds. Workers that use LiteRT do not need it.
     import tensorflow as tf
 
     from fer_pipeline.learning.inference import serving_model
 
-    # There is one worker per core: more threads would only compete.
+    # Spark runs one worker per core, so more threads would compete for the cores.
     tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     model = serving_model.load_model_content(content, config.network)
@@ -79,8 +83,9 @@ def make_keras_predict_fn(model: keras.Model, size: int, batch_size: int) -> Pre
     """Return a function that runs a Keras model in batches.
 
     Args:
-        model: Model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities.
-        size: Side of the images, in pixels.
+        model: Model that maps raw pixels in [0, 255], float32 of shape (n, size, size, 1), to
+            probabilities.
+        size: Height and width of the images, in pixels.
         batch_size: Maximum number of images in a forward pass.
     """
     import tensorflow as tf
@@ -103,7 +108,8 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
     """Return a function that runs a LiteRT model, without TensorFlow.
 
     Args:
-        content: Content of an exported `.tflite` file: one input, one output, any batch size.
+        content: Content of an exported `.tflite` file with one input, one output, and a variable
+            batch size.
         batch_size: Maximum number of images in a forward pass.
         threads: Maximum number of CPU threads.
     """
@@ -114,7 +120,7 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
     (output_details,) = interpreter.get_output_details()
     allocated_batch_size = 0
 
-    def run(batch: Pixels) -> npt.NDArray[np.float32]:
+    def predict_batch(batch: Pixels) -> npt.NDArray[np.float32]:
         nonlocal allocated_batch_size
         if len(batch) != allocated_batch_size:
             shape = (*batch.shape, 1)
@@ -128,25 +134,26 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
         batches = _split_into_batches(pixels, min(batch_size, _LITERT_BATCH_SIZE))
-        return np.concatenate([run(batch) for batch in batches])
+        return np.concatenate([predict_batch(batch) for batch in batches])
 
     return predict
 
 
 def predict_with_flip(predict: PredictFn, pixels: Pixels) -> npt.NDArray[np.float32]:
-    """Return the mean of the probabilities of images and of their mirror images.
+    """Average the probabilities of each image and its mirror image (test-time augmentation).
 
     Args:
-        predict: Function from pixels to probabilities.
+        predict: Function that runs the model.
         pixels: Images, uint8 of shape (n, size, size).
 
     Returns:
-        Probabilities, float32 of shape (n, classes).
+        Averaged probabilities, float32 of shape (n, classes).
     """
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
     return (predict(pixels) + predict(mirrored)) / 2
 
 
 def _split_into_batches(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:
+    """Yield the images in batches; the last batch may be smaller."""
     for start in range(0, len(pixels), batch_size):
         yield pixels[start : start + batch_size]

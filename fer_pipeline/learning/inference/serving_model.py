@@ -1,4 +1,7 @@
-"""The Keras model that a training run saves: from raw pixels to probabilities."""
+"""Serving model: the Keras model that a training run saves.
+
+It maps raw pixels to probabilities: a normalisation layer, the network, and a softmax.
+"""
 
 from __future__ import annotations
 
@@ -23,26 +26,26 @@ NORMALIZATION_LAYER = "normalization"
 def build_serving_model(
     network: keras.Model, size: int, normalization: Normalization, temperature: float = 1.0
 ) -> keras.Model:
-    """Build the model that is saved: a normalisation layer, the network, and a softmax.
+    """Build the model to save: a normalisation layer, the network, and a softmax.
 
     Args:
-        network: Network from normalised pixels to logits.
-        size: Side of the images, in pixels.
-        normalization: Normalisation of the pixels. The layer returns the exact bits of its lookup
-            table, because both multiply and add in float32.
-        temperature: Divisor of the logits, above 0. It changes no predicted class, only the
-            probabilities.
+        network: Model that maps normalised pixels to logits.
+        size: Height and width of the images, in pixels.
+        normalization: Normalisation of the pixels. The normalisation layer and
+            `Normalization.lookup_table` both compute in float32, so their values are bit-identical.
+        temperature: Positive number that divides the logits. It changes the probabilities, but not
+            the predicted classes.
 
     Returns:
-        A model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities of shape
-        (n, classes). It shares the network's weights.
+        A model that maps raw pixels in [0, 255], of shape (n, size, size, 1), to probabilities,
+        float32 of shape (n, classes). It shares its weights with the network.
     """
     pixels = keras.Input((size, size, 1), name="pixels")
     rescale = keras.layers.Rescaling(
         normalization.scale, normalization.offset, name=NORMALIZATION_LAYER
     )
     logits = network(rescale(pixels))
-    # Probabilities are float32, whatever the precision of the network.
+    # The probabilities are float32, even if the network computes in bfloat16.
     if temperature != 1:
         calibrate = keras.layers.Rescaling(1 / temperature, name="temperature", dtype="float32")
         logits = calibrate(logits)
@@ -51,7 +54,7 @@ def build_serving_model(
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a model in one step: the path holds the old file or the whole new one.
+    """Save a model atomically: the path holds either the old file or the complete new file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -61,12 +64,12 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model_content(content: bytes, network: str) -> keras.Model:
-    """Load a model from the content of a `model.keras`.
+    """Load a model from the content of a `model.keras` file.
 
     Args:
         content: Content of the file.
-        network: Name of the network in the configuration. Its module is imported first, because a
-            network may have custom layers.
+        network: Name of the network, as in the setting `model.name`. Its module is imported first,
+            because the network may have custom layers.
 
     Raises:
         RunError: Keras cannot load the model.
@@ -80,14 +83,15 @@ def load_model_content(content: bytes, network: str) -> keras.Model:
 
 
 def require_loadable(model: keras.Model, network: str) -> None:
-    """Check before a training that the model can be saved and loaded.
+    """Check before the training that Keras can save the model and load it again.
 
     Args:
-        model: The model.
-        network: Name of its network in the configuration.
+        model: Serving model of the training run.
+        network: Name of the network, as in the setting `model.name`.
 
     Raises:
-        RunError: It cannot.
+        RunError: Keras cannot save or load the model.
+        StorageError: The temporary folder cannot be written.
     """
     with _temporary_model_path() as path:
         with _translate_keras_errors(network, "saved"):
@@ -97,10 +101,14 @@ def require_loadable(model: keras.Model, network: str) -> None:
 
 @contextlib.contextmanager
 def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
-    """Raise a one-line error for each of the ways in which Keras reports what it cannot serialize.
+    """Turn the exceptions of Keras about saving and loading into a one-line RunError.
+
+    Args:
+        network: Name of the network, for the error message.
+        action: "saved" or "loaded", for the error message.
 
     Raises:
-        RunError: Keras raised an error.
+        RunError: Keras raised a TypeError, ValueError or NotImplementedError within the block.
     """
     try:
         yield
@@ -114,7 +122,7 @@ def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_model_path() -> Iterator[Path]:
-    """Provide the path of a temporary model file, because Keras saves to and loads from paths.
+    """Provide a path for a temporary model file, because Keras saves to and loads from paths only.
 
     Raises:
         StorageError: The temporary folder cannot be written.

@@ -1,6 +1,6 @@
 """Trained models on disk: their folder, their description, and their predictions.
 
-This module needs neither TensorFlow nor Keras, which take seconds to import.
+Importing this module imports neither TensorFlow nor Keras, which would take seconds.
 """
 
 from __future__ import annotations
@@ -42,34 +42,36 @@ _FORMAT = DocumentFormat(
 )
 
 PRETRAINED_FOLDER = Path(__file__).parents[2] / "pretrained"
-"""Folder of the bundled models: the folder of a finished run for each, by name."""
+"""Folder of the bundled models; each subfolder is the folder of a finished training run."""
 
-_BATCH_SIZE = 256  # images in a forward pass of `TrainedModel.predict`
+_BATCH_SIZE = 256  # images per forward pass of `TrainedModel.predict`
 
 
 class ModelInfo(BaseModel):
     """Description of a trained model; content of `model.json`.
 
     Attributes:
+        format: Marker of this kind of file.
+        format_version: Version of the file format.
         classes: Emotions in the order of the model's outputs.
-        size: Side of the images that the model takes, in pixels.
-        normalization: Normalisation of the pixels, which the model itself applies.
-        enhancement: Enhancement of the training images, which the model does not apply.
-        dataset_checksum: Checksum of the dataset that it was trained on.
-        network: Name of its network in the configuration.
-        options: Options of its network in the configuration.
-        parameters: Number of parameters.
+        size: Height and width of the model's input images, in pixels.
+        normalization: Normalisation of the pixels; part of the model.
+        enhancement: Enhancement of the training images; not part of the model.
+        dataset_checksum: Checksum of the dataset that the model was trained on.
+        network: Name of the network, as in the setting `model.name`.
+        options: Options of the network, as in the setting `model.options`.
+        parameters: Number of parameters, trainable and non-trainable.
         precision: Precision of the training, `float32` or `mixed_bfloat16`.
-        best_step: Step after which its weights were the best, or the last step.
-        best_restart: Number of the restart with these weights, from 0.
-        best_accuracy: Validation accuracy of these weights; None without a validation split.
-        best_class_accuracies: The same by class; empty without a validation split.
-        teachers: SHA-256 of each model that was its teacher.
-        temperature: Divisor of its logits (Guo et al. 2017, arXiv:1706.04599).
-        seed: Seed of all random choices.
+        best_step: Training step after which the saved weights were reached.
+        best_restart: Restart in which the saved weights were reached, from 0.
+        best_accuracy: Validation accuracy of the saved weights; None without a validation split.
+        best_class_accuracies: Validation accuracy of each class; empty without a validation split.
+        teachers: SHA-256 of the `model.keras` of each model that was a teacher in distillation.
+        temperature: Divisor of the logits (Guo et al. 2017, arXiv:1706.04599).
+        seed: Seed of all random choices of the training.
         workers: Number of workers at the end of the training.
         sha256: SHA-256 of `model.keras`.
-        versions: Versions of the packages that trained it.
+        versions: Versions of the packages that trained the model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -98,14 +100,14 @@ class ModelInfo(BaseModel):
 
 
 def resolve_model_path(model: str | Path | None) -> Path:
-    """Return the folder of a model.
+    """Return the folder of a trained model.
 
     Args:
-        model: Folder of a finished run, or the name of a bundled model; an existing folder of that
-            name wins. None is the default bundled model.
+        model: Folder of a finished training run, or the name of a bundled model. If a folder has
+            the name of a bundled model, the folder is used. None means the default bundled model.
 
     Raises:
-        RunError: The default model is requested, and the package was installed without it.
+        RunError: The default model is requested, but the package was installed without it.
     """
     if model is None:
         folder = PRETRAINED_FOLDER / DEFAULT_MODEL
@@ -119,7 +121,7 @@ def resolve_model_path(model: str | Path | None) -> Path:
 
 
 def is_bundled(folder: Path) -> bool:
-    """Return whether a folder is that of a bundled model."""
+    """Return whether a folder belongs to a bundled model."""
     return folder.resolve().is_relative_to(PRETRAINED_FOLDER.resolve())
 
 
@@ -130,13 +132,14 @@ def compute_sha256(path: Path) -> str:
 
 
 def read_model_info(folder: Path) -> ModelInfo:
-    """Read the description of a model.
+    """Read the description of a trained model, `model.json`.
 
     Args:
-        folder: Folder of a finished run.
+        folder: Folder of a finished training run.
 
     Raises:
-        RunError: The folder is no finished run, or the description is damaged.
+        RunError: The folder does not contain a finished run, or `model.json` is damaged.
+        StorageError: `model.json` cannot be read.
     """
     path = folder / RunFile.MODEL_INFO
     if not storage.is_file(path):
@@ -149,6 +152,7 @@ def read_model_info(folder: Path) -> ModelInfo:
 
 
 def _explain_missing_model(folder: Path) -> str:
+    """Return the reason why a folder contains no trained model, for an error message."""
     if storage.is_file(folder):
         return "is a file, not the folder of a run"
     if not storage.is_folder(folder):
@@ -160,7 +164,7 @@ def _explain_missing_model(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model on disk.
+    """A trained model on disk, which is loaded when it first predicts.
 
     Attributes:
         folder: Folder of the finished training run.
@@ -172,36 +176,39 @@ class TrainedModel:
 
     @classmethod
     def open(cls, model: str | Path | None = None) -> Self:
-        """Open a model: read its description, but not its weights.
+        """Open a model: read its description, but do not load its weights yet.
 
         Args:
-            model: Folder of a finished run, or the name of a bundled model; an existing folder of
-                that name wins. None is the default bundled model.
+            model: Folder of a finished training run, or the name of a bundled model. If a folder
+                has the name of a bundled model, the folder is used. None means the default bundled
+                model.
 
         Raises:
-            RunError: The folder is no finished run or is damaged, or there is no bundled model.
+            RunError: The folder does not contain a finished run, its description is damaged, or
+                the default bundled model is missing.
         """
         folder = resolve_model_path(model)
         return cls(folder, read_model_info(folder))
 
     @classmethod
     def load(cls, model: str | Path | None = None) -> Self:
-        """Open a model and load its network, so that `predict` starts at once.
+        """Open a model and load its weights, so that the first `predict` does not have to.
 
         Args:
-            model: As for `open`.
+            model: Folder or name of the model, as for `open`.
 
         Raises:
-            RunError: The folder is no finished run or is damaged, or Keras cannot load the model.
-            ConfigError: The network's module cannot be imported.
+            RunError: The folder does not contain a finished run, a file is damaged, or Keras
+                cannot load the model.
+            ConfigError: The module of a custom network cannot be imported.
         """
-        trained = cls.open(model)
-        _ = trained._predict_fn
-        return trained
+        trained_model = cls.open(model)
+        _ = trained_model._predict_fn
+        return trained_model
 
     @property
     def name(self) -> str:
-        """Name of the run's folder."""
+        """Name of the folder."""
         return self.folder.resolve().name
 
     @property
@@ -211,19 +218,19 @@ class TrainedModel:
 
     @property
     def export_folder(self) -> Path:
-        """Folder of the model's export, which need not exist."""
+        """Folder for the export of the model; it may not exist."""
         return self.folder / EXPORT_FOLDER
 
     @property
     def is_bundled(self) -> bool:
-        """Return whether the model is a bundled one."""
+        """Return whether the model comes with the package."""
         return is_bundled(self.folder)
 
     def read_content(self) -> bytes:
-        """Return the content of `model.keras`, verified by its checksum.
+        """Read `model.keras` and verify its checksum.
 
         Raises:
-            RunError: The file is missing or is not the one that `model.json` describes.
+            RunError: The file cannot be read, or its checksum differs from the one in `model.json`.
         """
         try:
             content = storage.read_bytes(self.model_file)
@@ -240,14 +247,15 @@ class TrainedModel:
         """Load the Keras model.
 
         Returns:
-            A model from raw pixels, 0..255 of shape (n, size, size, 1), to probabilities of shape
-            (n, classes).
+            A model that maps raw pixels in [0, 255], of shape (n, size, size, 1), to probabilities,
+            float32 of shape (n, classes).
 
         Raises:
             RunError: `model.keras` is damaged, or Keras cannot load it.
-            ConfigError: The network's module cannot be imported.
+            ConfigError: The module of a custom network cannot be imported.
         """
-        # Imports TensorFlow, which takes seconds and which most users of this module do not need.
+        # This imports TensorFlow, which takes seconds and which most users of this module do not
+        # need.
         from fer_pipeline.learning.inference import serving_model
 
         return serving_model.load_model_content(self.read_content(), self.info.network)
@@ -257,34 +265,49 @@ class TrainedModel:
         images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
         flip_tta: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """Return the probabilities of the emotions that images show.
+        """Predict the probabilities of the emotions in face images.
+
+        The images are first enhanced and resized like the training images.
 
         Args:
-            images: Grey images, uint8 of shape (n, height, width) or (n, height, width, 1), or a
-                list of such images of any sizes. They are enhanced and resized as the training
-                images were.
+            images: Greyscale images, uint8 of shape (n, height, width) or (n, height, width, 1), or
+                a list of such images, which may differ in size.
             flip_tta: Whether to average the probabilities of an image and its mirror image.
 
         Returns:
             Probabilities, float32 of shape (n, classes), in the order of `info.classes`.
 
         Raises:
-            ValueError: An image is not uint8, or has another number of dimensions or channels.
+            ValueError: An image is empty or not uint8, or its shape is neither (height, width) nor
+                (height, width, 1).
             RunError: `model.keras` is damaged, or Keras cannot load it.
+            ConfigError: The module of a custom network cannot be imported.
         """
         if not len(images):
             return np.zeros((0, len(self.info.classes)), np.float32)
-        pixels = np.stack([self._prepare(image, index) for index, image in enumerate(images)])
+        pixels = np.stack([self._prepare_image(image, index) for index, image in enumerate(images)])
         if flip_tta:
             return predict_with_flip(self._predict_fn, pixels)
         return self._predict_fn(pixels)
 
     @functools.cached_property
     def _predict_fn(self) -> PredictFn:
+        """Predict function of the model, which is loaded at the first access."""
         return make_keras_predict_fn(self.load_network(), self.info.size, _BATCH_SIZE)
 
-    def _prepare(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
-        """Return an image enhanced and of shape (size, size)."""
+    def _prepare_image(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
+        """Enhance an image like the training images and resize it to the model's input size.
+
+        Args:
+            image: Greyscale image, uint8 of shape (height, width) or (height, width, 1).
+            index: Position of the image among the arguments of `predict`, for the error message.
+
+        Returns:
+            The prepared image, uint8 of shape (size, size).
+
+        Raises:
+            ValueError: The dtype or the shape is invalid, or the image is empty.
+        """
         grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
         if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
             raise ValueError(

@@ -384,7 +384,7 @@ class TestReplacedRun:
             "an export of another model cannot be deleted" in each for each in caplog.messages
         )
         assert (tmp_path / "theirs" / EXPORT.commit_file).is_file()
-        with pytest.raises(RunError, match=r"/export: is an export of another model than"):
+        with pytest.raises(RunError, match=r"/export: is an export of a different model than"):
             chosen(run, "litert")
 
 
@@ -543,7 +543,7 @@ class TestEqual:
             ({"lost": 21}, "it loses 0.21 points of accuracy"),
             ({"images": 1000, "lost": 9}, "it loses 0.90 points of accuracy"),
             ({"agreeing_images": 9700}, None),
-            ({"agreeing_images": 9699}, "it predicts another emotion for 3.01% of the images"),
+            ({"agreeing_images": 9699}, "it predicts a different emotion for 3.01% of the images"),
             ({"images": 500}, None),
             ({"images": 499}, "it was tested on 499 images, 500 are needed"),
         ],
@@ -645,7 +645,7 @@ class TestChoice:
             ("none", "{run}: has no export; create one with: export --model {run} --dataset DIR"),
             (
                 "another model",
-                "{run}/export: is an export of another model than {run}/model.keras; replace it"
+                "{run}/export: is an export of a different model than {run}/model.keras; replace it"
                 " with: export --model {run} --dataset DIR --overwrite",
             ),
             (
