@@ -1,4 +1,4 @@
-"""The configuration: one typed tree for all jobs, read from a YAML file and `--set key=value`."""
+"""The configuration of all jobs: typed sections, read from a YAML file and `--set key=value`."""
 
 from fer_pipeline.config.loader import load_config, load_stored_config
 from fer_pipeline.config.schema import Config

@@ -20,26 +20,28 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_if_empty(cls, raw: Any) -> Any:
-        # YAML reads a section whose keys are all commented out as null.
+    def _replace_null_by_defaults(cls, raw: Any) -> Any:
+        # YAML reads a section as null if all its keys are commented out.
         return {} if raw is None else raw
 
 
-def rename_keys(mapping: dict[Any, Any], rename: Callable[[Any], str], noun: str) -> dict[str, Any]:
-    """Return the mapping with each key renamed.
+def rename_keys(
+    mapping: dict[Any, Any], rename_key: Callable[[Any], str], noun: str
+) -> dict[str, Any]:
+    """Return a mapping with all keys renamed and with the values unchanged.
 
     Args:
-        mapping: Mapping whose keys are renamed.
-        rename: Function from an old key to its new name.
-        noun: Name of what the keys stand for, for the error message.
+        mapping: Mapping with the old keys.
+        rename_key: Function that takes an old key and returns the new key.
+        noun: Singular noun for a key in the error message, such as "emotion".
 
     Raises:
-        ValueError: Two keys get the same name. One of them would be ignored silently.
+        ValueError: Two old keys have the same new key, so that one value would be lost.
     """
-    renamed: dict[str, Any] = {}
-    for key, member in mapping.items():
-        name = rename(key)
-        if name in renamed:
-            raise ValueError(f"names the {noun} {name} twice")
-        renamed[name] = member
-    return renamed
+    renamed_mapping: dict[str, Any] = {}
+    for old_key, member in mapping.items():
+        new_key = rename_key(old_key)
+        if new_key in renamed_mapping:
+            raise ValueError(f"names the {noun} {new_key} twice")
+        renamed_mapping[new_key] = member
+    return renamed_mapping

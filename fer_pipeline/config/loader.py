@@ -27,13 +27,15 @@ def load_config(
     """Read and validate a configuration.
 
     Args:
-        path: Path or URL of a YAML file; None for the defaults alone.
-        overrides: `key=value` with a dotted key and a YAML value; the last one of a key wins.
-        options: By dotted key, the command line option that set it instead of `--set`.
+        path: Path or URL of a YAML file; None for the default configuration.
+        overrides: Texts `key=value` with a dotted key and a YAML value. If a key is repeated, its
+            last value counts.
+        options: Command line option by dotted key, for overrides that were not given with `--set`.
+            Error messages then show the option.
 
     Raises:
-        ConfigError: The configuration is invalid. The message names every problem at once, the
-            nearest key for each unknown one, and the new name of each renamed key.
+        ConfigError: The configuration is invalid. The message lists all problems, suggests a key
+            for each unknown key, and gives the new name of each renamed key.
         StorageError: The file cannot be read.
     """
     tree = read_yaml_mapping(parse_path(path)) if path is not None else {}
@@ -41,14 +43,14 @@ def load_config(
     set_problems: list[str] = []
     for override in overrides:
         set_problems += _apply_override(tree, override)
-    config, errors = _validate(tree)
+    config, errors = _validate_tree(tree)
     override_keys = [_split_key(override) for override in overrides]
     for error in errors:
         if any(_is_caused_by(error, keys) for keys in override_keys):
-            key = _dotted_key(error)
-            set_problems.append(_describe(error, (options or {}).get(key, f"--set {key}")))
+            key = _format_key(error)
+            set_problems.append(_describe_error(error, (options or {}).get(key, f"--set {key}")))
         else:
-            file_problems.append(_describe(error, _dotted_key(error)))
+            file_problems.append(_describe_error(error, _format_key(error)))
     problems = set_problems
     if file_problems:
         problems = [f"{path or 'configuration'}: {'; '.join(file_problems)}", *set_problems]
@@ -58,15 +60,15 @@ def load_config(
 
 
 def load_stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the configuration that a job wrote into a run's folder.
+    """Read and validate the configuration that a job wrote to the folder of a run.
 
     Args:
-        path: Path of the file.
-        overrides: As for `load_config`.
+        path: Path of the YAML file.
+        overrides: Texts `key=value`, as in `load_config`.
 
     Raises:
         ConfigError: The configuration is invalid.
-        RunError: The run was written by an older version, with other keys.
+        RunError: The run was written by an older version, which had different keys.
         StorageError: The file cannot be read.
     """
     if any(True for _ in pop_renamed_keys(read_yaml_mapping(path))):
@@ -76,10 +78,10 @@ def load_stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """Read the nested mappings of a YAML file, without validating them.
+    """Read the nested mappings of a YAML file, without validating keys and values.
 
     Raises:
-        ConfigError: The file is not YAML, or does not hold a mapping.
+        ConfigError: The file is not valid YAML, or its content is not a mapping.
         StorageError: The file cannot be read.
     """
     try:
@@ -92,42 +94,47 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 def _pop_renamed_keys(tree: dict[str, Any]) -> list[str]:
-    """Remove renamed keys from the tree, and return a sentence for each."""
-    return [describe_renamed_key(old) for old, _ in pop_renamed_keys(tree)]
+    """Remove renamed keys from the tree, and return an error message for each."""
+    return [describe_renamed_key(old_key) for old_key, _ in pop_renamed_keys(tree)]
 
 
-def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
-    """Return the configuration, if any of it is valid, and pydantic's errors."""
-    problems: list[Any] = []
+def _validate_tree(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
+    """Validate a tree of keys and values.
+
+    Returns:
+        The configuration without the invalid keys, or None if these cannot be removed; and all
+        errors of pydantic.
+    """
+    all_errors: list[Any] = []
     while True:
         try:
-            return Config.model_validate(tree), problems
+            return Config.model_validate(tree), all_errors
         except ValidationError as error:
-            details = error.errors()
-        problems += details
-        # Checks across several keys run only if each key is valid. So validate again without the
-        # invalid keys.
+            errors = error.errors()
+        all_errors += errors
+        # Checks that involve several keys run only if each key is valid. Therefore validate again
+        # without the invalid keys.
         valid_tree = copy.deepcopy(tree)
-        if not all(_remove_key(valid_tree, detail["loc"]) for detail in details):
-            return None, problems
+        if not all(_remove_key(valid_tree, error_details["loc"]) for error_details in errors):
+            return None, all_errors
         tree = valid_tree
 
 
 def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
-    """Remove a key, or the nearest one that contains it; return whether the tree changed."""
-    branch, last = None, None
-    for part in location:
-        if not isinstance(tree, dict) or part not in tree:
+    """Remove the deepest existing key of a location; return whether there was such a key."""
+    branch, deepest_key = None, None
+    for key in location:
+        if not isinstance(tree, dict) or key not in tree:
             break
-        branch, last, tree = tree, part, tree[part]
+        branch, deepest_key, tree = tree, key, tree[key]
     if branch is None:
         return False
-    branch.pop(last, None)
+    branch.pop(deepest_key, None)
     return True
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
-    """Put one override into the tree; return the problems with its syntax or its key."""
+    """Set the key of one override in the tree; return messages about its syntax or its key."""
     keys = _split_key(override)
     _, equals, text = override.partition("=")
     if not equals or not all(keys):
@@ -136,56 +143,69 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
         scalar = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
         return [f"--set {override}: {text!r} is not a YAML value"]
-    renamed = _pop_renamed_keys(_nest(keys, scalar))
-    if renamed:
-        return [f"--set {sentence}" for sentence in renamed]
-    for part in keys[:-1]:
-        branch = tree.setdefault(part, {})
+    messages = _pop_renamed_keys(_nest_keys(keys, scalar))
+    if messages:
+        return [f"--set {message}" for message in messages]
+    for key in keys[:-1]:
+        branch = tree.setdefault(key, {})
         if not isinstance(branch, dict):
-            # The file has a null section or a list here: the override replaces it.
-            branch = tree[part] = {}
+            # The file has null, a list or a scalar at this key. The override replaces it.
+            branch = tree[key] = {}
         tree = branch
     tree[keys[-1]] = scalar
     return []
 
 
-def _nest(keys: Iterable[str], leaf: Any) -> dict[str, Any]:
-    """Return nested mappings with a single leaf."""
-    first, *others = keys
-    return {first: _nest(others, leaf) if others else copy.deepcopy(leaf)}
+def _nest_keys(keys: Iterable[str], leaf: Any) -> dict[str, Any]:
+    """Return nested mappings with one key each; the innermost key has the value `leaf`."""
+    first_key, *inner_keys = keys
+    return {first_key: _nest_keys(inner_keys, leaf) if inner_keys else copy.deepcopy(leaf)}
 
 
 def _split_key(override: str) -> list[str]:
+    """Return the parts of the dotted key of an override `key=value`."""
     return [part.strip() for part in override.partition("=")[0].split(".")]
 
 
 def _is_caused_by(error: Any, keys: list[str]) -> bool:
-    """Return whether an error concerns an override's key, or a section that only it names."""
+    """Return whether an error of pydantic is caused by an override.
+
+    Args:
+        error: Details of the error.
+        keys: Parts of the dotted key of the override.
+    """
     location = [*map(str, error["loc"])]
-    is_unknown = error["type"] == "extra_forbidden" and location == keys[: len(location)]
-    return is_unknown or location[: len(keys)] == keys
+    is_unknown_section = error["type"] == "extra_forbidden" and location == keys[: len(location)]
+    return is_unknown_section or location[: len(keys)] == keys
 
 
-def _dotted_key(error: Any) -> str:
+def _format_key(error: Any) -> str:
+    """Return the dotted key to which an error of pydantic refers."""
     return ".".join(map(str, error["loc"]))
 
 
-def _describe(error: Any, name: str) -> str:
-    """Return a sentence about an error, with the key as the user wrote it."""
+def _describe_error(error: Any, shown_key: str) -> str:
+    """Return a message about an error of pydantic.
+
+    Args:
+        error: Details of the error.
+        shown_key: Dotted key or command line option, as the user wrote it.
+    """
     location = error["loc"]
     if error["type"] == "extra_forbidden":
-        siblings = _sibling_keys(location)
+        siblings = _list_sibling_keys(location)
         nearest = difflib.get_close_matches(str(location[-1]), siblings, n=1)
         suggestion = ".".join(map(str, [*location[:-1], *nearest]))
         hint = f"did you mean {suggestion}?" if nearest else f"known here: {', '.join(siblings)}"
-        return f"{name}: unknown key, {hint}"
+        return f"{shown_key}: unknown key, {hint}"
     message = error["msg"].removeprefix("Value error, ")
     actual = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
-    return f"{name}: {message}{actual}" if name else message
+    return f"{shown_key}: {message}{actual}" if shown_key else message
 
 
-def _sibling_keys(location: Sequence[str | int]) -> list[str]:
+def _list_sibling_keys(location: Sequence[str | int]) -> list[str]:
+    """Return all keys of the section that contains a location."""
     section: Any = Config
-    for part in location[:-1]:
-        section = section.model_fields[part].annotation
+    for key in location[:-1]:
+        section = section.model_fields[key].annotation
     return list(section.model_fields)

@@ -1,4 +1,4 @@
-"""The table of configuration keys: `python -m fer_pipeline.config.reference` prints it."""
+"""The table of configuration keys, which `python -m fer_pipeline.config.reference` prints."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def format_reference() -> str:
 
 
 def _iterate_keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the dotted key, the default and the help text of each key of a section.
+
+    Args:
+        section: Section with its default values; its subsections are included.
+        prefix: Dotted key of the section with a final dot, or "" for the whole configuration.
+    """
     for name, field in type(section).model_fields.items():
         member = getattr(section, name)
         if isinstance(member, BaseModel):
@@ -30,7 +36,7 @@ def _iterate_keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _format_choices(annotation: Any) -> str:
-    """Return a sentence with the choices of a key that has a few; otherwise nothing."""
+    """Return the sentence "One of ..." if a key's type is a `Literal`, else ""."""
     if get_origin(annotation) is Literal:
         return "One of " + ", ".join(f"`{choice}`" for choice in get_args(annotation)) + "."
     types = [argument for argument in get_args(annotation) if argument is not type(None)]
@@ -39,7 +45,8 @@ def _format_choices(annotation: Any) -> str:
 
 
 def _format_default(section: BaseModel, name: str) -> str:
-    # Defaults that depend on other keys are explained in the help text instead.
+    """Return the default of a key as Markdown, or "" if it is empty or not a constant."""
+    # If the default depends on other keys, its field is None and the help text explains it.
     field = type(section).model_fields[name]
     default = section.model_dump(mode="json")[name] if field.default is not None else None
     return "" if default in (None, [], {}) else f"`{json.dumps(default)}`"

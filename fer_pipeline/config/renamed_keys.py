@@ -1,4 +1,4 @@
-"""Configuration keys of earlier versions, which are refused with their new names."""
+"""Configuration keys of earlier versions: each is refused with a message that gives the new key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RENAMED_KEYS: Mapping[str, str] = MappingProxyType(
         "inference.runtime": "inference.backend",
     }
 )
-"""Old dotted key to new dotted key. A section comes after its keys."""
+"""New dotted key by old dotted key. An old section comes after the keys that it contains."""
 
 RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = MappingProxyType(
     {
@@ -49,49 +49,52 @@ RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = MappingProxyType(
         "feed.cache": {"none": False, "memory": True},
     }
 )
-"""Old values to new values of an old key."""
+"""New value by old value, for each old dotted key that has renamed values."""
 
 _MISSING = object()
 
 
 def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Remove the keys of earlier versions from a configuration's tree.
+    """Remove the keys of earlier versions from nested mappings.
 
-    An old section is removed key by key. It is reported itself only if it holds none of its old
-    keys, or other ones too.
+    The keys of an old section are removed and reported one by one. The section itself is reported
+    only if it contains none of its old keys, or further keys.
 
     Args:
-        tree: Nested mappings, as YAML has them; they are changed.
+        tree: Nested mappings, as read from a YAML file. They are changed in place.
 
     Yields:
         Each old dotted key with its value, in the order of `RENAMED_KEYS`.
     """
-    popped: set[str] = set()
-    for old, new in RENAMED_KEYS.items():
-        *sections, key = old.split(".")
+    popped_sections: set[str] = set()
+    for old_key, new_key in RENAMED_KEYS.items():
+        *sections, key = old_key.split(".")
         branch: Any = tree
         for section in sections:
             branch = branch.get(section) if isinstance(branch, dict) else None
         old_value = branch.get(key, _MISSING) if isinstance(branch, dict) else _MISSING
-        # An old key whose name a section has now, such as `tracking.mlflow`.
-        is_new_section = new.startswith(f"{old}.") and (
+        # Some old keys, such as `tracking.mlflow`, are now the names of sections.
+        is_new_section = new_key.startswith(f"{old_key}.") and (
             old_value is None or isinstance(old_value, dict)
         )
         if old_value is _MISSING or is_new_section:
             continue
         del branch[key]
-        if old_value != {} or old not in popped:
-            yield old, old_value
-        popped |= {".".join(sections[: depth + 1]) for depth in range(len(sections))}
+        if old_value != {} or old_key not in popped_sections:
+            yield old_key, old_value
+        popped_sections |= {".".join(sections[: depth + 1]) for depth in range(len(sections))}
 
 
-def describe_renamed_key(old: str) -> str:
-    """Return a sentence that names the new key of an old one.
+def describe_renamed_key(old_key: str) -> str:
+    """Return the message "OLD is now NEW" for a renamed key, with its renamed values.
 
     Args:
-        old: An old dotted key, one of `RENAMED_KEYS`.
+        old_key: Dotted key of an earlier version, one of `RENAMED_KEYS`.
     """
-    sentence = f"{old} is now {RENAMED_KEYS[old]}"
-    values = RENAMED_VALUES.get(old, {})
-    pairs = [f"{before} is now {str(after).lower()}" for before, after in values.items()]
-    return f"{sentence} ({', '.join(pairs)})" if pairs else sentence
+    message = f"{old_key} is now {RENAMED_KEYS[old_key]}"
+    renamed_values = RENAMED_VALUES.get(old_key, {})
+    pairs = [
+        f"{old_value} is now {str(new_value).lower()}"
+        for old_value, new_value in renamed_values.items()
+    ]
+    return f"{message} ({', '.join(pairs)})" if pairs else message

@@ -24,25 +24,27 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.io import storage
 
 Angle = Annotated[float, Field(gt=-360, lt=360)]
-# A row group of larger images would not fit into the memory of an ordinary worker.
+# With larger images, a Parquet row group would not fit into the memory of an ordinary worker.
 ImageSize = Annotated[int, Field(ge=8, le=512)]
 
 _DEFAULT_STRATIFIED_FRACTION = 0.1
 
 
 def _normalize_usage(usage: str) -> str:
+    """Return a usage without surrounding spaces and in lower case, for comparisons."""
     return usage.strip().lower()
 
 
 class InputConfig(Section):
-    """The source files."""
+    """The source files and their label codes."""
 
     format: Literal["auto", "csv", "images"] = Field(
         "auto", description="Format of the input; auto decides by the file names."
     )
     emotions: dict[str, Emotion] = Field(
         default={str(code): name for code, name in enumerate(emotions.FER2013)},
-        description="Emotion of each label code of the source. The codes of a list count from 0.",
+        description="Emotion of each label code of the source. A list stands for the codes 0, 1, 2"
+        " and so on.",
     )
     max_quarantined_fraction: float = Field(
         0.01,
@@ -53,7 +55,8 @@ class InputConfig(Section):
 
     @field_validator("emotions", mode="before")
     @classmethod
-    def _map_codes(cls, raw: Any) -> Any:
+    def _normalize_codes(cls, raw: Any) -> Any:
+        """Return a list or mapping of emotions as a mapping with codes of type `str`."""
         if isinstance(raw, list | tuple):
             raw = dict(enumerate(raw))
         if isinstance(raw, dict):
@@ -62,17 +65,17 @@ class InputConfig(Section):
 
 
 class LabelsConfig(Section):
-    """The source of the labels, if it is not the input itself."""
+    """The source and the form of the labels."""
 
     votes: Annotated[str, Field(min_length=1)] | None = Field(
         None,
-        description="CSV of votes in the format of FER+, with one row for each row of the single"
-        " input CSV.",
+        description="CSV of votes in the format of FER+, which replace the labels of the input; it"
+        " has one row for each row of the single input CSV.",
     )
     target: Literal["hard", "soft"] = Field(
         "hard",
-        description="Training target: hard is the class with most votes; soft also stores the"
-        " fraction of the votes for each class.",
+        description="Training target: hard is the class with the most votes; soft also stores the"
+        " fraction of votes for each class.",
     )
 
     @model_validator(mode="after")
@@ -83,13 +86,16 @@ class LabelsConfig(Section):
 
 
 class ImageConfig(Section):
-    """The stored images."""
+    """The size, the normalisation and the data type of the stored images."""
 
-    size: ImageSize = Field(48, description="Side of the images in pixels; 28 and 48 are usual.")
+    size: ImageSize = Field(
+        48, description="Height and width of the images in pixels; 28 and 48 are usual."
+    )
     normalization: Literal["centered", "unit", "standard"] = Field(
         "centered",
         description="Normalisation of the pixels: centered is (x - 128) / 128; unit is x / 255;"
-        " standard is (x - mean) / std of the training split.",
+        " standard is (x - mean) / std, with the mean and the standard deviation of the training"
+        " split.",
     )
     dtype: Literal["uint8", "float32"] = Field(
         "uint8", description="Stored data type: uint8 pixels, or normalised float32 values."
@@ -104,8 +110,8 @@ class SplitConfig(Section):
 
     method: Literal["usage", "stratified"] = Field(
         "usage",
-        description="How images are assigned to splits: by the source's Usage column or folder, or"
-        " by stratified random sampling per emotion.",
+        description="Assignment of images to splits: usage follows the source's Usage column or"
+        " folder; stratified is random sampling per emotion.",
     )
     usage_to_split: dict[str, Split | None] = Field(
         default={
@@ -117,60 +123,67 @@ class SplitConfig(Section):
             "val": Split.VALIDATION,
             "test": Split.TEST,
         },
-        description="Split of each usage, case-insensitive; null drops the usage's rows. A usage"
-        " that is not named here keeps its default.",
+        description="Split of each usage (value of the Usage column or name of the folder),"
+        " case-insensitive; null drops the rows of that usage. A usage that is not set keeps its"
+        " default.",
     )
     validation: Fraction | None = Field(
         None,
-        description="Stratified fraction of the training rows that is moved to the validation"
+        description="Fraction of the training rows of each emotion that is moved to the validation"
         " split; default 0.1 if method is stratified, else 0.",
     )
     test: Fraction | None = Field(None, description="Like `split.validation`, for the test split.")
     deduplicate: bool = Field(
         True,
-        description="Drop from training: duplicates of test and validation images, duplicates with"
-        " different labels, and repeated duplicates.",
+        description="Drop from the training split: duplicates of test and validation images,"
+        " duplicates with different labels, and repeated duplicates.",
     )
 
     @field_validator("usage_to_split", mode="after")
     @classmethod
     def _merge_with_defaults(cls, mapping: dict[str, Split | None]) -> dict[str, Split | None]:
-        usages = rename_keys(mapping, _normalize_usage, "usage")
-        defaults = cls.model_fields["usage_to_split"].default
-        return {**{k: v for k, v in defaults.items() if k.lower() not in usages}, **mapping}
+        """Return the configured usages, and the default usages that are not configured."""
+        configured_usages = rename_keys(mapping, _normalize_usage, "usage")
+        defaults = {
+            usage: split
+            for usage, split in cls.model_fields["usage_to_split"].default.items()
+            if usage.lower() not in configured_usages
+        }
+        return {**defaults, **mapping}
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_fractions(cls, raw: Any) -> Any:
+    def _fill_default_fractions(cls, raw: Any) -> Any:
+        """Set the fractions that are not configured to the default of the configured method."""
         if not isinstance(raw, dict):
             return raw
         default = _DEFAULT_STRATIFIED_FRACTION if raw.get("method") == "stratified" else 0.0
-        unset = [key for key in ("validation", "test") if raw.get(key) is None]
-        return {**raw, **dict.fromkeys(unset, default)}
+        unset_keys = [key for key in ("validation", "test") if raw.get(key) is None]
+        return {**raw, **dict.fromkeys(unset_keys, default)}
 
     @model_validator(mode="after")
     def _check_fractions(self) -> SplitConfig:
-        heldout = (self.validation or 0) + (self.test or 0)
-        if heldout >= 1:
-            raise ValueError(f"validation + test = {heldout:g} leaves nothing to train on")
-        if self.method == "stratified" and not heldout:
+        heldout_fraction = (self.validation or 0) + (self.test or 0)
+        if heldout_fraction >= 1:
+            raise ValueError(f"validation + test = {heldout_fraction:g} leaves nothing to train on")
+        if self.method == "stratified" and not heldout_fraction:
             raise ValueError("method: stratified needs a validation or test fraction above 0")
         return self
 
 
 class VariantsConfig(Section):
-    """The variants of each training image that are stored with it."""
+    """The variants of training images that are stored in the dataset."""
 
     flip: bool = Field(False, description="Store the mirror image of each training image.")
     rotations: list[Angle] = Field(
         [],
-        description="Angles in degrees of stored rotations about the centre; positive is"
-        " counter-clockwise.",
+        description="Store each training image rotated about its centre by each of these angles in"
+        " degrees; positive is counter-clockwise.",
     )
     border: Literal["constant", "replicate", "reflect"] = Field(
         "constant",
-        description="Fill of the corners that a rotation leaves empty: black, the nearest pixel or"
-        " the mirror image.",
+        description="Fill of the corners that a rotation leaves empty: constant is black, replicate"
+        " is the nearest pixel, reflect is the mirror image.",
     )
 
     @field_validator("rotations")
@@ -184,10 +197,10 @@ class VariantsConfig(Section):
 
 
 class SamplingConfig(Section):
-    """The class balance of the training split."""
+    """Oversampling of classes in the training split."""
 
     balance: bool = Field(
-        False, description="Oversample every class to the size of the largest one."
+        False, description="Oversample each class to the size of the largest class."
     )
     oversample: dict[Emotion, Annotated[float, Field(ge=1, le=1000)]] = Field(
         default={}, description="Number of times each training image of an emotion is stored."
@@ -196,25 +209,29 @@ class SamplingConfig(Section):
     @field_validator("oversample", mode="before")
     @classmethod
     def _canonicalize_emotions(cls, raw: Any) -> Any:
-        def canonicalize(key: Any) -> str:
+        """Return the mapping with canonical names of emotions; unknown names stay as they are."""
+
+        def canonicalize_key(key: Any) -> str:
             try:
                 return emotions.canonical_emotion(str(key))
             except ValueError:
                 return str(key)
 
-        return rename_keys(raw, canonicalize, "emotion") if isinstance(raw, dict) else raw
+        return rename_keys(raw, canonicalize_key, "emotion") if isinstance(raw, dict) else raw
 
 
 class OutputConfig(Section):
-    """The dataset's files."""
+    """The Parquet files of the dataset."""
 
     files_per_split: PositiveInt | None = Field(
-        None, description="Number of files of each split; by default chosen by the input's size."
+        None,
+        description="Number of files of each split; by default it depends on the size of the"
+        " input.",
     )
     row_group_rows: PositiveInt | None = Field(
         None,
-        description="Rows of each Parquet row group; by default few enough for 64 readers to share"
-        " the split.",
+        description="Number of rows in each Parquet row group; by default small enough that 64"
+        " readers can share a split.",
     )
     compression: Literal["zstd", "snappy", "none"] = Field(
         "zstd", description="Compression of the Parquet files."
@@ -222,13 +239,16 @@ class OutputConfig(Section):
 
 
 class LoaderConfig(Section):
-    """The reading of a dataset in training."""
+    """The loading of batches from a dataset during training."""
 
-    batch_size: PositiveInt = Field(32, description="Images per training step.")
-    shuffle_buffer: PositiveInt = Field(16384, description="Size of the shuffle buffer, in images.")
+    batch_size: PositiveInt = Field(32, description="Number of images per training step.")
+    shuffle_buffer: PositiveInt = Field(
+        16384, description="Size of the shuffle buffer: its number of images."
+    )
     deterministic: bool = Field(
         True,
-        description="Deliver the same order for the same seed; false reads with several threads.",
+        description="Load the images in the same order for the same seed; false is faster, because"
+        " several threads read.",
     )
     cache_in_memory: bool = Field(
         False, description="Keep the decoded uint8 images in memory after the first epoch."
@@ -236,32 +256,35 @@ class LoaderConfig(Section):
 
 
 class InferenceConfig(Section):
-    """The running of a trained model by evaluate and score."""
+    """The inference with a trained model in the jobs evaluate and score."""
 
-    batch_size: PositiveInt = Field(256, description="Images per forward pass.")
+    batch_size: PositiveInt = Field(256, description="Number of images per forward pass.")
     flip_tta: bool = Field(
         False,
         description="Test-time augmentation: average the probabilities of each image and its"
         " mirror image.",
     )
     min_confidence: Fraction = Field(
-        0.0, description="Confidence below which score reports the emotion as uncertain."
+        0.0,
+        description="Confidence (probability of the predicted emotion) below which score reports"
+        " the emotion as uncertain.",
     )
     backend: Literal["auto", "keras", "litert"] = Field(
         "auto",
-        description="Software that runs the model. litert runs the export in the run's folder"
-        " export. With auto, score runs the export if it is faster and its predictions are equal,"
-        " and evaluate runs Keras.",
+        description="Software that runs the model. litert runs the export in the subfolder export"
+        " of the run. With auto, score runs that export if it is faster and its predictions are"
+        " equal, and evaluate runs Keras.",
     )
 
 
 class Config(Section):
-    """The whole configuration."""
+    """The complete configuration of all jobs."""
 
     seed: NonNegativeInt = Field(0, le=2**31 - 1, description="Seed of all random choices.")
     classes: list[Emotion] = Field(
         default=[],
-        description="Emotions to keep, in the order of their class indices; by default all.",
+        description="Emotions to keep, in the order of their class indices; by default all"
+        " emotions.",
     )
     input: InputConfig = InputConfig()
     labels: LabelsConfig = LabelsConfig()
@@ -278,19 +301,24 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Config:
+        """Check the keys that depend on each other; the error message lists all problems."""
         problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}
         if repeated:
             problems.append(f"classes names {', '.join(sorted(repeated))} twice")
         oversample = self.sampling.oversample
-        absent = [name for name in oversample if name not in self.class_names]
-        if absent:
-            problems.append(f"sampling.oversample names {', '.join(absent)}, not among the classes")
-        # FER+ votes may name emotions that the source does not have, such as contempt.
-        available = emotions.KNOWN if self.labels.votes else self.input.emotions.values()
-        missing = [name for name in self.classes if name not in available]
-        if missing:
-            problems.append(f"classes names {', '.join(missing)}, not among input.emotions")
+        unknown_classes = [name for name in oversample if name not in self.class_names]
+        if unknown_classes:
+            problems.append(
+                f"sampling.oversample names {', '.join(unknown_classes)}, not among the classes"
+            )
+        # FER+ votes may contain emotions that the source does not have, such as contempt.
+        available_emotions = emotions.KNOWN if self.labels.votes else self.input.emotions.values()
+        unknown_emotions = [name for name in self.classes if name not in available_emotions]
+        if unknown_emotions:
+            problems.append(
+                f"classes names {', '.join(unknown_emotions)}, not among input.emotions"
+            )
         if self.sampling.balance and oversample:
             problems.append("sampling.balance and sampling.oversample are both set; keep one")
         if len(self.class_names) < 2:
@@ -305,7 +333,11 @@ class Config(Section):
         return self.classes or list(dict.fromkeys(self.input.emotions.values()))
 
     def is_set(self, key: str) -> bool:
-        """Return whether a dotted key was set explicitly, so that it is not a default."""
+        """Return whether a dotted key was set explicitly, even to the same value as its default.
+
+        Args:
+            key: Dotted key, such as `image.size`.
+        """
         section: Any = self
         for part in key.split("."):
             if not isinstance(section, BaseModel):
@@ -316,9 +348,13 @@ class Config(Section):
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved configuration as plain values."""
+        """Return the configuration with all defaults, as nested mappings of JSON types."""
         return self.model_dump(mode="json")
 
     def write(self, path: Path) -> None:
-        """Write the resolved configuration as YAML, which `load_config` reads."""
+        """Write the configuration with all defaults to a YAML file that `load_config` can read.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         storage.write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))

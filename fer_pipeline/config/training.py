@@ -20,7 +20,7 @@ from fer_pipeline.data import emotions
 Metric = Literal["loss", "accuracy", "val_loss", "val_accuracy", "val_mean_class_accuracy"]
 
 TEMPERATURE_RANGE = (0.05, 20.0)
-"""The smallest and the largest temperature by which a model's logits are divided."""
+"""The smallest and the largest softmax temperature: the number that divides a model's logits."""
 
 
 class ModelConfig(Section):
@@ -38,13 +38,13 @@ class ModelConfig(Section):
         None,
         ge=TEMPERATURE_RANGE[0],
         le=TEMPERATURE_RANGE[1],
-        description="Divisor of the logits before the softmax of the finished model; by default it"
-        " is fitted on the validation split, and 1 without one.",
+        description="Softmax temperature of the trained model: the divisor of its logits; by"
+        " default it is fitted on the validation split, or 1 if there is no such split.",
     )
 
 
 class OptimizerConfig(Section):
-    """The optimizer."""
+    """The optimizer and its arguments."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = Field("sgd", description="Keras optimizer.")
     learning_rate: PositiveFloat = Field(
@@ -63,6 +63,7 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> OptimizerConfig:
+        """Raise ValueError if a key is set that the optimizer does not use."""
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise ValueError("nesterov needs name: sgd and a momentum above 0")
         if self.momentum and self.name not in ("sgd", "rmsprop"):
@@ -86,14 +87,17 @@ class ScheduleConfig(Section):
     )
     min_learning_rate: NonNegativeFloat = Field(
         0.0,
-        description="Lowest learning rate: of cosine at the last step, and the limit of plateau.",
+        description="Lowest learning rate: cosine reaches it at the last step, and plateau does not"
+        " go below it.",
     )
     monitor: Metric = Field("val_loss", description="Metric that plateau monitors.")
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="Factor of each reduction by plateau."
+        0.1, description="Factor by which plateau multiplies the learning rate."
     )
     patience: PositiveInt = Field(
-        10, description="Validations without improvement before plateau reduces the rate."
+        10,
+        description="Number of validations without improvement after which plateau reduces the"
+        " learning rate.",
     )
     min_delta: NonNegativeFloat = Field(
         0.0001, description="Smallest change that plateau counts as an improvement."
@@ -101,19 +105,21 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> ScheduleConfig:
+        """Raise ValueError if warm-up is set for a schedule that has none."""
         if self.kind == "plateau" and self.warmup_epochs:
             raise ValueError("plateau has no warm-up; use constant or cosine")
         return self
 
 
 class EarlyStoppingConfig(Section):
-    """Early stopping."""
+    """Early stopping of the training."""
 
     monitor: Metric | None = Field(
         None, description="Metric that early stopping monitors; null disables early stopping."
     )
     patience: PositiveInt = Field(
-        10, description="Validations without improvement before training stops."
+        10,
+        description="Number of validations without improvement after which training stops.",
     )
     min_delta: NonNegativeFloat = Field(
         0.0, description="Smallest change that early stopping counts as an improvement."
@@ -121,7 +127,7 @@ class EarlyStoppingConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """The random augmentation of the images of each batch."""
+    """The random augmentation of the training images of each batch."""
 
     flip: bool = Field(False, description="Mirror each image with a probability of 1/2.")
     rotation: float = Field(
@@ -131,8 +137,8 @@ class AugmentationConfig(Section):
         0.0,
         ge=0,
         le=0.5,
-        description="Largest random shift along each axis, as a fraction of the side, in either"
-        " direction.",
+        description="Largest random shift along each axis, as a fraction of the height and width,"
+        " in either direction.",
     )
     zoom: float = Field(
         0.0,
@@ -148,8 +154,8 @@ class AugmentationConfig(Section):
     )
     border: Literal["constant", "replicate", "reflect"] = Field(
         "constant",
-        description="Fill of the pixels that rotation, shift, zoom and shear leave empty: black,"
-        " the nearest pixel or the mirror image.",
+        description="Fill of the pixels that rotation, shift, zoom and shear leave empty: constant"
+        " is black, replicate is the nearest pixel, reflect is the mirror image.",
     )
     brightness: float = Field(
         0.0,
@@ -162,15 +168,15 @@ class AugmentationConfig(Section):
         0.0,
         ge=0,
         lt=1,
-        description="Range of the random contrast factor about the image's mean: from 1 - contrast"
-        " to 1 + contrast.",
+        description="Range of the random contrast factor, which scales the difference from the"
+        " image's mean: from 1 - contrast to 1 + contrast.",
     )
     random_erasing: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Largest side of the random square that is filled with the image's mean, as a"
-        " fraction of the side.",
+        description="Largest width of the random square that is filled with the image's mean, as a"
+        " fraction of the image's width.",
     )
 
 
@@ -179,7 +185,8 @@ class DistillationConfig(Section):
 
     teachers: list[Annotated[str, Field(min_length=1)]] = Field(
         [],
-        description="Teacher models: run folders or bundled models that take the same images.",
+        description="Teacher models: folders of runs or names of bundled models, which were trained"
+        " with the same classes and the same image settings.",
     )
     weight: Fraction = Field(
         0.7, description="Weight of the teachers' predictions in each training target."
@@ -190,29 +197,31 @@ class TrainingConfig(Section):
     """The training of the network."""
 
     epochs: PositiveInt | None = Field(
-        None, description="Passes over the training split; default 10."
+        None, description="Number of passes over the training split; default 10."
     )
     steps: PositiveInt | None = Field(
         None, description="Number of training steps, instead of epochs."
     )
     validate_every_steps: PositiveInt | None = Field(
-        None, description="Steps between validations; by default one epoch."
+        None, description="Number of steps between validations; by default one epoch."
     )
     checkpoint_every_steps: PositiveInt | None = Field(
         None,
-        description="Steps between checkpoints, in addition to the one at the end of each epoch.",
+        description="Number of steps between checkpoints, in addition to the checkpoint at the end"
+        " of each epoch.",
     )
     restarts: PositiveInt = Field(
         1,
-        description="Number of training runs with different sample orders; the one with the best"
-        " validation metric is kept.",
+        description="Number of times the training is run, each with a different sample order; the"
+        " weights with the best validation metric of all are kept.",
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     select_best_by: Literal[Metric, "last"] = Field(
         "val_accuracy",
-        description="Metric that selects the weights to keep; last keeps those of the last step.",
+        description="Metric that selects the weights to keep; last keeps the weights of the last"
+        " step.",
     )
     label_smoothing: Fraction = Field(
         0.0, description="Fraction of each target that is spread evenly over all classes."
@@ -229,8 +238,8 @@ class TrainingConfig(Section):
     )
     ema_decay: Fraction = Field(
         0.0,
-        description="Decay of the exponential moving average of the weights, which is kept instead"
-        " of the weights; 0 disables it.",
+        description="Decay of the exponential moving average of the weights; the average is kept"
+        " instead of the weights. 0 disables it.",
     )
     distillation: DistillationConfig = DistillationConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -242,7 +251,8 @@ class TrainingConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_length(cls, raw: Any) -> Any:
+    def _fill_default_epochs(cls, raw: Any) -> Any:
+        """Set epochs to 10 if neither epochs nor steps are configured."""
         if isinstance(raw, dict) and raw.get("epochs") is None and raw.get("steps") is None:
             return {**raw, "epochs": 10}
         return raw
@@ -250,6 +260,7 @@ class TrainingConfig(Section):
     @field_validator("class_weights", mode="before")
     @classmethod
     def _check_class_weights(cls, raw: Any) -> Any:
+        """Return the class weights with canonical names of emotions, and check the numbers."""
         if not isinstance(raw, dict):
             if raw not in (None, "balanced"):
                 raise ValueError("expected balanced, or a weight for each emotion")
@@ -270,13 +281,15 @@ class TrainingConfig(Section):
             )
         if self.epochs and self.steps:
             raise ValueError("epochs and steps are both set; keep one, and set the other to null")
-        peak, lowest = self.optimizer.learning_rate, self.schedule.min_learning_rate
-        if self.schedule.kind == "cosine" and lowest > peak:
-            raise ValueError(f"schedule.min_learning_rate is above the learning rate of {peak:g}")
-        if self.schedule.kind == "plateau" and lowest >= peak:
+        peak_rate, lowest_rate = self.optimizer.learning_rate, self.schedule.min_learning_rate
+        if self.schedule.kind == "cosine" and lowest_rate > peak_rate:
             raise ValueError(
-                f"schedule.min_learning_rate is not below the learning rate of {peak:g}: plateau"
-                " could never act"
+                f"schedule.min_learning_rate is above the learning rate of {peak_rate:g}"
+            )
+        if self.schedule.kind == "plateau" and lowest_rate >= peak_rate:
+            raise ValueError(
+                f"schedule.min_learning_rate is not below the learning rate of {peak_rate:g}:"
+                " plateau could never act"
             )
         return self
 
@@ -288,7 +301,9 @@ class MLflowConfig(Section):
         False, description="Log the run to MLflow, which the extra mlflow installs."
     )
     uri: str | None = Field(
-        None, description="URI of the MLflow store; by default MLflow's own, sqlite:///mlflow.db."
+        None,
+        description="URI of the MLflow store; by default MLflow's own default,"
+        " sqlite:///mlflow.db.",
     )
     experiment: Annotated[str, Field(min_length=1)] = Field(
         "fer_pipeline",
@@ -297,9 +312,9 @@ class MLflowConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Further places where a run's history is logged, in addition to its `history.csv`."""
+    """Logs of a run's history, in addition to its `history.csv`."""
 
     tensorboard: bool = Field(
-        True, description="Log the run for TensorBoard, to its folder tensorboard."
+        True, description="Log the run for TensorBoard, to the subfolder tensorboard of the run."
     )
     mlflow: MLflowConfig = MLflowConfig()

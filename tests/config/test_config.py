@@ -248,7 +248,7 @@ def test_a_value_out_of_range_is_refused_by_its_key(override, start):
 
 def test_a_wrong_emotion_is_refused_with_the_nearest_and_what_was_got():
     assert refused("classes=[sad, hapy]") == [
-        "--set classes.1: unknown emotion 'hapy': did you mean 'happy'?, got 'hapy'"
+        "--set classes.1: unknown emotion 'hapy': did you mean happy?, got 'hapy'"
     ]
 
 
