@@ -27,13 +27,16 @@ from fer_pipeline.plots.class_activation import ActivatedImage, ClassActivations
 
 
 def plot_metrics(metrics: Metrics, curve: AccuracyCoverageCurve, title: str, folder: Path) -> None:
-    """Draw the confusion matrix, the bars per class, calibration, and accuracy against coverage.
+    """Save the plots of an evaluation's metrics.
+
+    These are the confusion matrix, the bar chart of the counts per class, the reliability diagram,
+    and accuracy against coverage.
 
     Args:
         metrics: Metrics of the evaluation.
-        curve: Accuracy at each confidence threshold.
-        title: Title that names the model and the dataset.
-        folder: Folder of the evaluation.
+        curve: Accuracy and coverage at each confidence threshold.
+        title: Title with the names of the model and the dataset.
+        folder: Folder to save the plots in.
 
     Raises:
         StorageError: A file cannot be written.
@@ -45,12 +48,12 @@ def plot_metrics(metrics: Metrics, curve: AccuracyCoverageCurve, title: str, fol
 
 
 def plot_samples(samples: SampleSelector, title: str, folder: Path) -> None:
-    """Draw examples and the worst mistakes, and list the mistakes as CSV.
+    """Save the plots of the examples and of the worst mistakes, and the mistakes as a CSV file.
 
     Args:
-        samples: Selected images.
-        title: Title that names the model and the dataset.
-        folder: Folder of the evaluation.
+        samples: Selected images of the evaluation.
+        title: Title with the names of the model and the dataset.
+        folder: Folder to save the files in.
 
     Raises:
         StorageError: A file cannot be written.
@@ -70,17 +73,17 @@ def plot_layers(
     title: str,
     folder: Path,
 ) -> None:
-    """Draw feature maps and class activations.
+    """Save the plots of feature maps and of class activation maps.
 
-    A network without convolutions has no class activations, and by default no feature maps. Older
-    plots are then deleted.
+    There is no plot of feature maps if `layers` is empty, and no plot of class activation maps if
+    the network has no convolutions. Plots of an earlier evaluation are then deleted.
 
     Args:
         inspector: Inspector of the model's layers.
-        layers: Names of the layers whose outputs are plotted, possibly none.
-        samples: Selected images.
-        title: Title that names the model and the dataset.
-        folder: Folder of the evaluation.
+        layers: Names of the layers to plot; may be empty.
+        samples: Selected images of the evaluation.
+        title: Title with the names of the model and the dataset.
+        folder: Folder to save the plots in.
 
     Raises:
         StorageError: A file cannot be written.
@@ -109,16 +112,21 @@ def plot_layers(
 def compute_class_activations(
     inspector: LayerInspector, samples: SampleSelector
 ) -> list[ClassActivations]:
-    """Compute the class activations of the best recognised image and the worst mistake per class.
+    """Compute the class activation maps of two images of each class.
+
+    These are the correctly classified image with the highest confidence and the worst mistake.
 
     Args:
-        inspector: Inspector of a model with a layer for class activations.
-        samples: Selected images.
+        inspector: Inspector of a model with a layer for class activation maps.
+        samples: Selected images of the evaluation.
+
+    Returns:
+        The images and maps of each class, in the order of the labels.
     """
     images, labels = [], []
     for label in range(len(samples.classes)):
         for image in (samples.get_best_correct_image(label), samples.get_worst_mistake(label)):
-            for evidence_label in _evidence_labels(image):
+            for evidence_label in _list_evidence_labels(image):
                 images.append(image)
                 labels.append(evidence_label)
     # One batch, because each call of the inspector builds a model.
@@ -128,29 +136,41 @@ def compute_class_activations(
     remaining_maps = iter(maps)
 
     def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
-        image_maps = {label: next(remaining_maps) for label in _evidence_labels(image)}
+        image_maps = {label: next(remaining_maps) for label in _list_evidence_labels(image)}
         return ActivatedImage(image, image_maps) if len(image) else None
 
     return [
         ClassActivations(
-            recognised=add_maps(samples.get_best_correct_image(label)),
-            mistake=add_maps(samples.get_worst_mistake(label)),
+            best_correct=add_maps(samples.get_best_correct_image(label)),
+            worst_mistake=add_maps(samples.get_worst_mistake(label)),
         )
         for label in range(len(samples.classes))
     ]
 
 
-def _evidence_labels(image: EvaluatedImages) -> list[int]:
-    """Return the classes whose evidence is plotted: the predicted one, then the true one."""
+def _list_evidence_labels(image: EvaluatedImages) -> list[int]:
+    """Return the labels to compute class activation maps for.
+
+    Args:
+        image: A single image, or no image.
+
+    Returns:
+        The predicted and the true class; a single label if they are equal.
+    """
     labels = [*image.predicted_label.tolist(), *image.label.tolist()]
     return list(dict.fromkeys(labels))
 
 
 def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
-    """Return mistakes as CSV, in the order of the images.
+    """Return wrongly classified images as CSV text, with one line per image.
 
-    `row` is the value for `--image`; `source` and `record` are the origin of the image; `p_true` is
-    the predicted probability of the true class.
+    The column `row` is the row number to pass as `--image`, `source` and `record` are the file and
+    the record that the image was read from, and `p_true` is the predicted probability of the true
+    class.
+
+    Args:
+        images: Wrongly classified images.
+        classes: Names of the classes.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -15,12 +15,13 @@ from fer_pipeline.plots.training_curves import (
 
 
 def plot_training(rounds: Sequence[ValidationRound], title: str, folder: Path) -> None:
-    """Draw accuracy and loss against steps.
+    """Save the plots of accuracy and of loss against steps.
 
     Args:
-        rounds: Validation rounds of all restarts.
-        title: Title that names the network.
-        folder: Folder of the run.
+        rounds: Rows of the training history of all restarts. A round is the training steps between
+            two validations.
+        title: Title with the name of the network.
+        folder: Folder to save the plots in.
 
     Raises:
         StorageError: A file cannot be written.

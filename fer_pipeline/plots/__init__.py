@@ -1,1 +1,1 @@
-"""Plots of matplotlib: arrays in, PNG files out."""
+"""Plots made with matplotlib: each function takes metrics or arrays and writes a PNG file."""

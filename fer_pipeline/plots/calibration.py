@@ -1,4 +1,4 @@
-"""Plots of a model's confidence: reliability diagram, and accuracy against coverage."""
+"""Plots of a model's confidence: the reliability diagram, and accuracy against coverage."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from fer_pipeline.plots.style import (
     style_axes,
 )
 
-# The accuracy of fewer images than this fraction varies too much to set the scale of the axis.
+# Coverages below this one do not affect the scale of the axis: the accuracy of few images varies
+# too much.
 _MIN_SCALED_COVERAGE = 0.02
 
 
 def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
-    """Draw the accuracy in each bin of confidence, above the number of images in the bin.
+    """Save a reliability diagram: the accuracy and the number of images in each confidence bin.
 
-    A calibrated model is on the diagonal. The distance of a bar to the mean confidence of its bin
-    is hatched; a bin without images is empty.
+    The bars of a calibrated model end at the diagonal. The difference between the accuracy and the
+    mean confidence of a bin is hatched. A bin without images has no bar.
 
     Args:
         metrics: Metrics of the evaluation.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -74,11 +75,18 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
 
 
 def _add_accuracy_bars(axes: Axes, bins: list[Bin], bar_options: dict[str, Any]) -> None:
+    """Draw the accuracy of each bin, and the difference to its mean confidence.
+
+    Args:
+        axes: Axes to draw on.
+        bins: Bins with one or more images.
+        bar_options: Options of `Axes.bar` for all bars.
+    """
     left = [confidence_bin.low for confidence_bin in bins]
     accuracies = np.array([confidence_bin.accuracy for confidence_bin in bins], float)
     confidences = np.array([confidence_bin.confidence for confidence_bin in bins], float)
     axes.bar(left, accuracies, color=BLUE, label="accuracy", **bar_options)
-    # The hatching is visible on the bar as well as above it.
+    # The hatching is visible both on the bar and above it.
     hatch_options = {
         **bar_options,
         "color": "none",
@@ -90,11 +98,11 @@ def _add_accuracy_bars(axes: Axes, bins: list[Bin], bar_options: dict[str, Any])
         left,
         confidences - accuracies,
         bottom=accuracies,
-        label="distance to the mean confidence",
+        label="difference to the mean confidence",
         **hatch_options,
     )
     axes.plot(
-        [0, 1], [0, 1], color="black", linestyle="--", linewidth=1.2, label="as sure as right"
+        [0, 1], [0, 1], color="black", linestyle="--", linewidth=1.2, label="perfect calibration"
     )
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
 
@@ -102,13 +110,13 @@ def _add_accuracy_bars(axes: Axes, bins: list[Bin], bar_options: dict[str, Any])
 def draw_accuracy_coverage(
     metrics: Metrics, curve: AccuracyCoverageCurve, title: str, path: Path
 ) -> None:
-    """Draw accuracy against coverage, above the confidence threshold of each coverage.
+    """Save a plot of accuracy and confidence threshold against coverage.
 
     Args:
-        metrics: Metrics of the evaluation, whose coverages are marked.
-        curve: Accuracy at each confidence threshold.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        metrics: Metrics of the evaluation. Its coverages are marked on the curve.
+        curve: Accuracy and coverage at each confidence threshold.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -120,7 +128,7 @@ def draw_accuracy_coverage(
     _mark_accuracies(upper, metrics)
     scaled_accuracies = curve.accuracy[coverages >= _MIN_SCALED_COVERAGE]
     bottom = max(-0.03, min([metrics.accuracy, *scaled_accuracies]) - 0.06)
-    upper.set(ylim=(bottom, 1 + (1 - bottom) / 20), ylabel="accuracy of the images that are left")
+    upper.set(ylim=(bottom, 1 + (1 - bottom) / 20), ylabel="accuracy of the accepted images")
     lower.plot(coverages, curve.confidence, color=ORANGE, linewidth=1.8)
     lower.plot(
         [point.coverage for point in metrics.coverage],
@@ -132,18 +140,18 @@ def draw_accuracy_coverage(
     lower.set(
         ylim=(0, 1.03),
         xlim=(0, 1.04),
-        ylabel="least confidence",
-        xlabel="coverage: the part of the images that is left",
+        ylabel="confidence threshold",
+        xlabel="coverage: fraction of the images that are accepted",
     )
     style_axes(upper, lower)
     format_percentages(upper.yaxis, lower.yaxis, lower.xaxis)
     lower.set_xticks(np.arange(0, 1.01, 0.1))
-    add_title(figure, title, "where only confident predictions count")
+    add_title(figure, title, "predictions below a confidence threshold are rejected")
     save_figure(figure, path)
 
 
 def _mark_accuracies(axes: Axes, metrics: Metrics) -> None:
-    """Mark the coverages of an evaluation and write their accuracies beside them."""
+    """Mark the reported coverages on the curve, with their accuracies."""
     coverages = [point.coverage for point in metrics.coverage]
     accuracies = [point.accuracy for point in metrics.coverage]
     axes.plot(coverages, accuracies, "o", color=BLUE, markersize=5)

@@ -1,4 +1,4 @@
-"""Plot of class activations (Grad-CAM): the evidence for a class within an image."""
+"""Plot of class activation maps (Grad-CAM), which show the evidence for a class in an image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from fer_pipeline.metrics.tables import format_percent
 from fer_pipeline.plots.style import TEXT_GREY, VERMILION, Canvas
 
 ActivationMap = npt.NDArray[np.float32]
+"""Evidence for a class at each position of an image, >= 0, of shape (height, width)."""
 
-_HEADERS = ("recognised", "its evidence", "worst mistake", "for the prediction", "for the truth")
+_HEADERS = (
+    "best correct",
+    "its evidence",
+    "worst mistake",
+    "for the prediction",
+    "for the true class",
+)
 _MISTAKE_COLUMN = 2  # first column of the worst mistake
 
-# In inches.
-_SIDE = 1.35  # of an image
+# Lengths in inches.
+_IMAGE_SIZE = 1.35  # height and width of an image
 _GAP = 0.1  # between an image and its maps
 _MISTAKE_GAP = 0.3  # additional gap before the worst mistake
 _MARGIN = 0.3
@@ -31,11 +38,11 @@ _CAPTION_HEIGHT = 0.24
 
 @dataclass(frozen=True)
 class ActivatedImage:
-    """One image with its class activations.
+    """Image with its class activation maps.
 
     Attributes:
-        image: The image, alone.
-        maps: Map of shape (height, width), at least 0, by the class whose evidence it shows.
+        image: A single image.
+        maps: Class activation maps by label.
     """
 
     image: EvaluatedImages
@@ -44,15 +51,17 @@ class ActivatedImage:
 
 @dataclass(frozen=True)
 class ClassActivations:
-    """The two images of one class in the plot.
+    """Two images of one class with their class activation maps.
 
     Attributes:
-        recognised: The image that is recognised with the highest probability, if any.
-        mistake: The image that is wrong with the highest probability, if any.
+        best_correct: Correctly classified image with the highest confidence; None if all images
+            of the class are wrongly classified.
+        worst_mistake: Wrongly classified image with the highest confidence; None if all images of
+            the class are correctly classified.
     """
 
-    recognised: ActivatedImage | None
-    mistake: ActivatedImage | None
+    best_correct: ActivatedImage | None
+    worst_mistake: ActivatedImage | None
 
 
 def draw_class_activation(
@@ -62,40 +71,42 @@ def draw_class_activation(
     title: str,
     path: Path,
 ) -> None:
-    """Draw class activations over images, a row for each class.
+    """Save a plot of class activation maps over images, with one row per class.
 
-    A row shows the image that is recognised with the highest probability, with the evidence for the
-    class, and the worst mistake, with the evidence for the predicted and for the true class.
+    A row shows the correctly classified image with the highest confidence and the evidence for its
+    class. Then it shows the worst mistake with the evidence for the predicted and the true class.
 
     Args:
         activations: Images and maps of each class.
         classes: Names of the classes.
-        layer: Name of the layer that the maps come from.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        layer: Name of the layer that the maps are computed from.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    width = _NAME_WIDTH + len(_HEADERS) * (_SIDE + _GAP) + _MISTAKE_GAP + 2 * _MARGIN - _GAP
+    width = _NAME_WIDTH + len(_HEADERS) * (_IMAGE_SIZE + _GAP) + _MISTAKE_GAP + 2 * _MARGIN - _GAP
     top = _TITLE_HEIGHT + _HEADER_HEIGHT
-    row_height = _SIDE + _CAPTION_HEIGHT
+    row_height = _IMAGE_SIZE + _CAPTION_HEIGHT
     canvas = Canvas(width, top + len(classes) * row_height + 0.1)
     canvas.add_title(
         title,
         f"class activation (Grad-CAM) on {layer}",
-        "bright: speaks for the class; each map has its own scale",
+        "bright: evidence for the class; each map has its own scale",
     )
     for column, header in enumerate(_HEADERS):
-        x = _column_left(column) + _SIDE / 2
+        x = _compute_column_left(column) + _IMAGE_SIZE / 2
         canvas.add_text(
             x, top - 0.1, header, ha="center", va="bottom", fontsize=9, fontweight="bold"
         )
     for row, (name, activation) in enumerate(zip(classes, activations, strict=True)):
         y = top + row * row_height
-        canvas.add_text(_MARGIN, y + _SIDE / 2, name, va="center", fontsize=10, fontweight="bold")
-        _add_activated_image(canvas, activation.recognised, 0, y, classes)
-        _add_activated_image(canvas, activation.mistake, _MISTAKE_COLUMN, y, classes)
+        canvas.add_text(
+            _MARGIN, y + _IMAGE_SIZE / 2, name, va="center", fontsize=10, fontweight="bold"
+        )
+        _add_activated_image(canvas, activation.best_correct, 0, y, classes)
+        _add_activated_image(canvas, activation.worst_mistake, _MISTAKE_COLUMN, y, classes)
     canvas.save(path)
 
 
@@ -106,22 +117,30 @@ def _add_activated_image(
     y: float,
     classes: Sequence[str],
 ) -> None:
-    """Draw an image and its maps in adjacent columns, or "none"."""
-    x = _column_left(column)
+    """Draw an image and its maps in adjacent columns.
+
+    Args:
+        canvas: Canvas to draw on.
+        activated: Image and maps; None draws the word "none".
+        column: Column of the image.
+        y: Upper edge in inches.
+        classes: Names of the classes.
+    """
+    x = _compute_column_left(column)
     if activated is None:
-        canvas.add_text(x, y + _SIDE / 2, "none", va="center", color=TEXT_GREY)
+        canvas.add_text(x, y + _IMAGE_SIZE / 2, "none", va="center", color=TEXT_GREY)
         return
     image = activated.image
-    canvas.add_image(image.pixels[0], x, y, _SIDE)
+    canvas.add_image(image.pixels[0], x, y, _IMAGE_SIZE)
     prediction = f"{classes[image.predicted_label[0]]} {format_percent(image.confidence[0])}"
-    caption_y = y + _SIDE + 0.14
+    caption_y = y + _IMAGE_SIZE + 0.14
     if image.is_wrong[0]:
         canvas.add_text(x, caption_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")
     else:
         canvas.add_text(x, caption_y, f"✓ {prediction}")
     for map_column, (label, activation) in enumerate(activated.maps.items(), start=column + 1):
-        x = _column_left(map_column)
-        canvas.add_image(image.pixels[0], x, y, _SIDE)
+        x = _compute_column_left(map_column)
+        canvas.add_image(image.pixels[0], x, y, _IMAGE_SIZE)
         has_evidence = bool(activation.max())
         if has_evidence:
             _add_map(canvas, activation, x, y)
@@ -130,12 +149,12 @@ def _add_activated_image(
 
 
 def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
-    """Draw a map over an image, scaled to its highest value."""
+    """Draw a translucent map over an image; the maximum of the map gets the brightest colour."""
     canvas.add_array(
         activation / float(activation.max()),
         x,
         y,
-        _SIDE,
+        _IMAGE_SIZE,
         vmin=0,
         vmax=1,
         cmap="inferno",
@@ -144,6 +163,7 @@ def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> N
     )
 
 
-def _column_left(column: int) -> float:
+def _compute_column_left(column: int) -> float:
+    """Return the left edge of a column, in inches."""
     mistake_gap = _MISTAKE_GAP if column >= _MISTAKE_COLUMN else 0
-    return _MARGIN + _NAME_WIDTH + column * (_SIDE + _GAP) + mistake_gap
+    return _MARGIN + _NAME_WIDTH + column * (_IMAGE_SIZE + _GAP) + mistake_gap

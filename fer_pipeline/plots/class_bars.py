@@ -1,4 +1,4 @@
-"""Bar plot of the counts per class."""
+"""Bar chart of the image counts of each class."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _BAR_WIDTH = 0.28  # fraction of the distance between classes
 
 
 def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
-    """Draw bars of actual images, predicted images and true positives for each class.
+    """Save a bar chart of actual images, predicted images and true positives of each class.
 
     Args:
         metrics: Metrics of the evaluation.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.

@@ -27,14 +27,14 @@ from fer_pipeline.plots.style import (
     style_axes,
 )
 
-# The palette without its yellow, which is too pale on white, and grey.
+# The colour-blind palette without yellow, which is too pale on white, and with grey.
 _COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK, GREY)
 _MARKERS = "osD^vPX*"
 
-_MARGIN_FACTOR = 1.6  # by which a log axis extends beyond its points
-_MIN_AXIS_RATIO = 10  # of the ends of a log axis
-_SIMILAR_COSTS = 0.1  # difference of natural logarithms
-_OFFSET_STEP = 9.0  # between points of similar costs, in points of 1/72 inch
+_MARGIN_FACTOR = 1.6  # ratio of the end of a log axis to the outermost cost
+_MIN_AXIS_RATIO = 10  # ratio of the upper to the lower end of a log axis
+_SIMILAR_COSTS = 0.1  # largest difference of the natural logarithms of similar costs
+_OFFSET_STEP = 9.0  # distance of points of similar costs, in points (1/72 inch)
 
 _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
     ("multiply-adds per image", lambda cost: cost.multiply_adds),
@@ -44,15 +44,15 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 
 
 def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
-    """Draw accuracy, with its 95 % interval, against three costs on log axes.
+    """Save a plot of accuracy, with its 95 % interval, against three costs on log axes.
 
-    A model whose multiply-adds are unknown or 0 is missing in that panel. Models of similar costs
-    are plotted side by side, and the title then says so.
+    A model with an unknown number of multiply-adds, or 0, is missing in that panel. Models of
+    similar costs are drawn side by side; the subtitle then says so.
 
     Args:
         comparison: Results of the models.
-        title: Title that names the dataset.
-        path: Path of the PNG.
+        title: Title with the name of the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -70,26 +70,26 @@ def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
             if cost:
                 _add_point(axes, model, cost, index, offsets[index])
     panels[0].set_ylabel("accuracy (%), with its 95 % interval")
-    panels[0].set_ylim(_accuracy_limits(comparison))
+    panels[0].set_ylim(_compute_accuracy_limits(comparison))
     _add_legend(figure, panels[1], comparison)
-    subtitle = _settings_text(comparison)
+    subtitle = _format_settings(comparison)
     if has_offsets:
-        subtitle += ", points whose costs differ by a tenth or less stand side by side"
+        subtitle += ", points whose costs differ by 10 % or less are side by side"
     add_title(figure, title, subtitle)
     save_figure(figure, path)
 
 
 def _add_legend(figure: Figure, axes: Axes, comparison: Comparison) -> None:
-    """Add a legend of all models.
+    """Add a legend of all models below the panels.
 
     Args:
         figure: Figure to draw on.
-        axes: Axes that contain all models, such as those of the parameters.
+        axes: Axes of a panel that contains all models.
         comparison: Results of the models.
     """
     legend = figure.legend(
         axes.get_legend_handles_labels()[0],
-        [_legend_label(model) for model in comparison.models],
+        [_format_legend_label(model) for model in comparison.models],
         loc="outside lower center",
         ncols=2,
         frameon=False,
@@ -100,6 +100,13 @@ def _add_legend(figure: Figure, axes: Axes, comparison: Comparison) -> None:
 
 
 def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
+    """Set the scale, the limits, the ticks and the label of the horizontal axis of a panel.
+
+    Args:
+        axes: Axes of the panel.
+        label: Label of the axis.
+        costs: Known costs of the models, above 0.
+    """
     axes.set_xscale("log")
     axes.set_xlabel(label)
     if costs:
@@ -107,7 +114,7 @@ def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
         margin = max(_MARGIN_FACTOR, math.sqrt(_MIN_AXIS_RATIO * lowest / highest))
         left, right = lowest / margin, highest * margin
         axes.set_xlim(left, right)
-        # As many ticks as fit: over few decades, powers of ten would be hardly one tick.
+        # Over few decades, powers of ten alone would give hardly any tick.
         ratio = right / left
         tick_factors = (1, 2, 5) if ratio < 40 else (1, 3) if ratio < 4000 else (1,)
         axes.xaxis.set_major_locator(LogLocator(subs=tick_factors))
@@ -116,8 +123,8 @@ def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
     style_axes(axes)
 
 
-def _accuracy_limits(comparison: Comparison) -> tuple[float, float]:
-    """Return the ends of the accuracy axis, in per cent: all intervals, and a margin."""
+def _compute_accuracy_limits(comparison: Comparison) -> tuple[float, float]:
+    """Return the lower and upper end of the accuracy axis, in per cent."""
     # Points with an offset do not contribute to the automatic limits.
     intervals = [model.metrics.intervals.accuracy for model in comparison.models]
     low = min(interval.low for interval in intervals)
@@ -127,10 +134,13 @@ def _accuracy_limits(comparison: Comparison) -> tuple[float, float]:
 
 
 def _compute_offsets(costs: Sequence[float | None]) -> list[float]:
-    """Return the horizontal offset of each point, in points of 1/72 inch.
+    """Return the horizontal offset of each point of a panel, in points (1/72 inch).
 
-    Points of similar costs, for example of one network that was trained twice, would hide each
-    other.
+    Without an offset, points of similar costs would hide each other, for example those of two
+    models with the same network.
+
+    Args:
+        costs: Cost of each model; None if unknown.
     """
     log_costs = {index: math.log(cost) for index, cost in enumerate(costs) if cost}
     groups: list[list[int]] = []
@@ -147,6 +157,15 @@ def _compute_offsets(costs: Sequence[float | None]) -> list[float]:
 
 
 def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: float) -> None:
+    """Draw the accuracy of a model with its interval.
+
+    Args:
+        axes: Axes of the panel.
+        model: Result of the model.
+        cost: Cost of the model, above 0.
+        index: Index of the model, which selects the colour and the marker.
+        offset: Horizontal offset, in points (1/72 inch).
+    """
     translation = ScaledTranslation(offset / 72, 0, axes.figure.dpi_scale_trans)
     accuracy, interval = model.metrics.accuracy, model.metrics.intervals.accuracy
     # Rounding may make an error bar at 0 or 1 slightly negative.
@@ -165,12 +184,14 @@ def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: 
     )
 
 
-def _legend_label(model: ModelResult) -> str:
-    note = "" if model.cost.multiply_adds else ", multiply-adds not known"
+def _format_legend_label(model: ModelResult) -> str:
+    """Return the name, the network and the accuracy of a model."""
+    note = "" if model.cost.multiply_adds else ", multiply-adds unknown"
     return f"{model.name} ({model.network}): {format_percent(model.metrics.accuracy)}{note}"
 
 
-def _settings_text(comparison: Comparison) -> str:
+def _format_settings(comparison: Comparison) -> str:
+    """Return the number of images and the inference settings, for the subtitle."""
     settings = comparison.settings
     parts = [
         f"{comparison.image_count:,} images",
@@ -178,5 +199,5 @@ def _settings_text(comparison: Comparison) -> str:
         f"{settings.cores} cores" if settings.cores > 1 else "1 core",
     ]
     if settings.flip_tta:
-        parts.append("accuracy with flips averaged, costs of one pass")
+        parts.append("accuracy with flip TTA, costs of one forward pass")
     return ", ".join(parts)

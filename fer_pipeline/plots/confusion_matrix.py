@@ -18,15 +18,16 @@ _WHITE_TEXT_ABOVE = 0.55
 
 
 def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
-    """Draw the confusion matrix: rows are true classes, columns predicted ones.
+    """Save a plot of the confusion matrix. Rows are true classes, columns are predicted classes.
 
-    Each cell shows its number of images and their fraction of the row, which is also its colour;
-    the diagonal shows the accuracy per class. A class without images has an empty row.
+    Each cell shows the number of images and the fraction of the images of the true class, which
+    also sets the colour. The fractions on the diagonal are the per-class accuracies. The row of a
+    class without images contains only dashes.
 
     Args:
         metrics: Metrics of the evaluation.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -35,8 +36,8 @@ def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
     counts = np.array(metrics.confusion)
     totals = counts.sum(axis=1)
     fractions = counts / np.maximum(totals, 1)[:, None]
-    side = 3 + 0.8 * len(names)
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes_size = 3 + 0.8 * len(names)
+    figure = Figure(figsize=(axes_size + 0.9, axes_size), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -52,7 +53,7 @@ def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class (images)")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class's images")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class's images")
     add_title(figure, title, format_accuracy(metrics))
     save_figure(figure, path)
 
@@ -62,30 +63,33 @@ class _Cell:
     """Content of one cell of the confusion matrix.
 
     Attributes:
-        count: Number of images.
-        fraction: Their fraction of the true class's images.
-        is_empty_row: Whether the true class has no image.
+        image_count: Number of images.
+        fraction: `image_count` as a fraction of the images of the true class.
+        is_empty_row: Whether the true class has no images.
     """
 
-    count: int
+    image_count: int
     fraction: float
     is_empty_row: bool
 
     @property
     def text(self) -> str:
+        """Text of the cell."""
         if self.is_empty_row:
             return "-"
-        return f"{self.count:,}\n{format_percent(self.fraction)}" if self.count else "0"
+        return f"{self.image_count:,}\n{format_percent(self.fraction)}" if self.image_count else "0"
 
     @property
     def color(self) -> str:
+        """Colour of the text, which depends on the colour of the cell."""
         if self.fraction > _WHITE_TEXT_ABOVE:
             return "white"
-        # Most cells are 0, and must not distract from the others.
-        return "black" if self.count else "#999999"
+        # Most cells are 0 and must not distract from the others.
+        return "black" if self.image_count else "#999999"
 
 
 def _add_cell_text(axes: Axes, row: int, column: int, cell: _Cell) -> None:
+    """Draw the text of a cell; the text on the diagonal is bold."""
     axes.text(
         column,
         row,

@@ -1,4 +1,4 @@
-"""Plots of single images with their true and predicted classes."""
+"""Grids of images with their true and predicted classes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fer_pipeline.metrics.samples import MAX_IMAGES, EvaluatedImages
 from fer_pipeline.metrics.tables import format_percent
 from fer_pipeline.plots.style import TEXT_GREY, VERMILION, Canvas
 
-# In inches.
-_SIDE = 1.5  # of an image
+# Lengths in inches.
+_IMAGE_SIZE = 1.5  # height and width of an image
 _GAP = 0.18  # between images
 _MARGIN = 0.25
 _TITLE_HEIGHT = 0.75
@@ -25,48 +25,49 @@ _MAX_ORIGIN_LENGTH = 24  # characters that fit below an image
 def draw_examples(
     images: EvaluatedImages, classes: Sequence[str], title: str, seed: int, path: Path
 ) -> None:
-    """Draw a grid of images with predicted and true class, as reference system E does.
+    """Save a grid of sampled images with their predicted and true classes.
 
-    Wrong predictions have a frame, a cross and bold text.
+    A wrong prediction is marked with a frame, a cross and bold text. Reference system E has the
+    same plot.
 
     Args:
-        images: Images to draw, at least one.
+        images: One or more images to draw.
         classes: Names of the classes.
-        title: Title that names the model and the dataset.
+        title: Title with the names of the model and the dataset.
         seed: Seed with which the images were sampled.
-        path: Path of the PNG.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    wrong = int(images.is_wrong.sum())
-    counts = f"{len(images) - wrong} ✓, {wrong} ✗"
+    wrong_count = int(images.is_wrong.sum())
+    counts = f"{len(images) - wrong_count} ✓, {wrong_count} ✗"
     subtitle = f"{len(images)} images sampled with seed {seed}: {counts}"
     canvas = _create_canvas(len(images), 2, title, subtitle)
     for index, (label, predicted) in enumerate(
         zip(images.label, images.predicted_label, strict=True)
     ):
-        x, y = _image_corner(index, 2)
-        canvas.add_image(images.pixels[index], x, y, _SIDE)
-        text_y = y + _SIDE + _LINE_HEIGHT
+        x, y = _compute_image_position(index, 2)
+        canvas.add_image(images.pixels[index], x, y, _IMAGE_SIZE)
+        text_y = y + _IMAGE_SIZE + _LINE_HEIGHT
         prediction = f"{classes[predicted]} {format_percent(images.confidence[index])}"
         if label == predicted:
             canvas.add_text(x, text_y, f"✓ {prediction}")
         else:
-            canvas.add_frame(x, y, _SIDE, VERMILION)
+            canvas.add_frame(x, y, _IMAGE_SIZE, VERMILION)
             canvas.add_text(x, text_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")
         canvas.add_text(x, text_y + _LINE_HEIGHT, f"true: {classes[label]}", color=TEXT_GREY)
     canvas.save(path)
 
 
 def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, path: Path) -> None:
-    """Draw the worst mistakes, each with its source file and record number.
+    """Save a grid of the worst mistakes, each with its source file and record number.
 
     Args:
-        images: Wrongly predicted images, in the order of the plot; possibly none.
+        images: Wrongly classified images, in the order of the plot; may be empty.
         classes: Names of the classes.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -76,9 +77,9 @@ def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, p
     for index, (label, predicted) in enumerate(
         zip(images.label, images.predicted_label, strict=True)
     ):
-        x, y = _image_corner(index, 3)
-        canvas.add_image(images.pixels[index], x, y, _SIDE)
-        text_y = y + _SIDE + _LINE_HEIGHT
+        x, y = _compute_image_position(index, 3)
+        canvas.add_image(images.pixels[index], x, y, _IMAGE_SIZE)
+        text_y = y + _IMAGE_SIZE + _LINE_HEIGHT
         prediction = f"{classes[predicted]} {format_percent(images.confidence[index])}"
         truth = f"{classes[label]} {format_percent(images.probabilities[index, label])}"
         canvas.add_text(x, text_y, f"✗ {prediction}", color=VERMILION, fontweight="bold")
@@ -93,27 +94,36 @@ def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, p
     canvas.save(path)
 
 
-def _create_canvas(image_count: int, text_lines: int, *title: str) -> Canvas:
-    """Return a canvas for a number of images with a number of text lines below each."""
+def _create_canvas(image_count: int, line_count: int, *title: str) -> Canvas:
+    """Create a canvas for a grid of images.
+
+    Args:
+        image_count: Number of images.
+        line_count: Number of text lines below each image.
+        title: Lines of the title.
+    """
     rows = math.ceil(image_count / _COLUMNS)
-    width = 2 * _MARGIN + _COLUMNS * (_SIDE + _GAP) - _GAP
-    canvas = Canvas(width, _TITLE_HEIGHT + rows * _row_height(text_lines) + _MARGIN / 2)
+    width = 2 * _MARGIN + _COLUMNS * (_IMAGE_SIZE + _GAP) - _GAP
+    canvas = Canvas(width, _TITLE_HEIGHT + rows * _compute_row_height(line_count) + _MARGIN / 2)
     canvas.add_title(*title)
     return canvas
 
 
-def _row_height(text_lines: int) -> float:
-    return _SIDE + text_lines * _LINE_HEIGHT + _ROW_GAP
+def _compute_row_height(line_count: int) -> float:
+    """Return the distance between two rows of the grid, in inches."""
+    return _IMAGE_SIZE + line_count * _LINE_HEIGHT + _ROW_GAP
 
 
-def _image_corner(index: int, text_lines: int) -> tuple[float, float]:
-    """Return the upper left corner of an image."""
+def _compute_image_position(index: int, line_count: int) -> tuple[float, float]:
+    """Return the upper left corner (x, y) of an image, in inches."""
     row, column = divmod(index, _COLUMNS)
-    return _MARGIN + column * (_SIDE + _GAP), _TITLE_HEIGHT + row * _row_height(text_lines)
+    return _MARGIN + column * (_IMAGE_SIZE + _GAP), _TITLE_HEIGHT + row * _compute_row_height(
+        line_count
+    )
 
 
 def _format_origin(images: EvaluatedImages, index: int) -> str:
-    """Return the name of the source file, shortened if necessary, and the record number."""
+    """Return the source file of an image, shortened if necessary, and its record number."""
     record = f" record {images.record[index]}"
     name = PurePath(str(images.source[index])).name
     max_length = max(_MAX_ORIGIN_LENGTH - len(record), 4)

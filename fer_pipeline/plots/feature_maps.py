@@ -1,4 +1,8 @@
-"""Plot of the outputs of a network's layers for one image."""
+"""Plot of the outputs of a network's layers for one image.
+
+The output of a convolution layer is a stack of feature maps. The output of a dense layer is a
+vector of units.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +19,25 @@ from fer_pipeline.metrics.tables import format_percent
 from fer_pipeline.plots.style import Canvas
 
 MAX_MAPS = 32
-"""Most maps that are plotted of a layer."""
+"""Maximum number of feature maps per layer in the plot."""
 
 LayerOutput = npt.NDArray[np.float32]
+"""Feature maps of shape (height, width, maps), or units of shape (units,)."""
 
 _MAPS_PER_ROW = 16
 
-# In inches.
+# Lengths in inches.
 _WIDTH = 10.4
 _MARGIN = 0.3
 _TITLE_HEIGHT = 0.7
-_SCALE_WIDTH = 0.75  # of the colour scale and its numbers
-_MIN_SCALE_HEIGHT = 0.3  # room for two numbers
+_SCALE_WIDTH = 0.75  # colour scale and its numbers
+_MIN_SCALE_HEIGHT = 0.3  # enough for two numbers
 _ROW_WIDTH = _WIDTH - 2 * _MARGIN - _SCALE_WIDTH
-_MAP_PITCH = _ROW_WIDTH / _MAPS_PER_ROW
+_MAP_STEP = _ROW_WIDTH / _MAPS_PER_ROW
 _MAP_GAP = 0.035
 _HEADING_HEIGHT = 0.26
 _SECTION_GAP = 0.22
-_IMAGE_SIDE = 1.3
+_IMAGE_SIZE = 1.3
 _MAX_UNITS_HEIGHT = 1.5
 
 _MIN_UNITS_PER_ROW = 64
@@ -48,38 +53,38 @@ def draw_feature_maps(
     title: str,
     path: Path,
 ) -> None:
-    """Draw the outputs of layers for one image, a section for each layer.
+    """Save a plot of the outputs of layers for one image, with one section per layer.
 
-    Each section has its own colour scale beside it.
+    Each section has its own colour scale. If a layer has more than `MAX_MAPS` feature maps, the
+    maps with the highest standard deviation are drawn, in their original order.
 
     Args:
-        image: The image, alone.
-        outputs: Output of each layer: maps of shape (height, width, maps), or units of shape
-            (units,). If there are more than `MAX_MAPS` maps, those with the highest standard
-            deviation are plotted, in their order.
+        image: A single image.
+        outputs: Outputs by name of the layer.
         classes: Names of the classes.
-        title: Title that names the model and the dataset.
-        path: Path of the PNG.
+        title: Title with the names of the model and the dataset.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
     """
     heights = [
-        _HEADING_HEIGHT + _section_height(output) + _SECTION_GAP for output in outputs.values()
+        _HEADING_HEIGHT + _compute_section_height(output) + _SECTION_GAP
+        for output in outputs.values()
     ]
-    top = _TITLE_HEIGHT + _IMAGE_SIDE + _SECTION_GAP
+    top = _TITLE_HEIGHT + _IMAGE_SIZE + _SECTION_GAP
     canvas = Canvas(_WIDTH, top + sum(heights))
     prediction = f"{classes[image.predicted_label[0]]} {format_percent(image.confidence[0])}"
     true_class = classes[image.label[0]]
     canvas.add_title(
         title, f"feature maps of row {image.row[0]}: {true_class}, taken for {prediction}"
     )
-    canvas.add_image(image.pixels[0], _MARGIN, _TITLE_HEIGHT, _IMAGE_SIDE)
-    side = image.pixels.shape[1]
+    canvas.add_image(image.pixels[0], _MARGIN, _TITLE_HEIGHT, _IMAGE_SIZE)
+    size = image.pixels.shape[1]
     origin = (
-        f"{image.source[0]}\nrecord {image.record[0]}, {image.variant[0]}\n{side}x{side} pixels"
+        f"{image.source[0]}\nrecord {image.record[0]}, {image.variant[0]}\n{size}x{size} pixels"
     )
-    canvas.add_text(_MARGIN + _IMAGE_SIDE + 0.15, _TITLE_HEIGHT, origin, va="top")
+    canvas.add_text(_MARGIN + _IMAGE_SIZE + 0.15, _TITLE_HEIGHT, origin, va="top")
     for (name, output), height in zip(outputs.items(), heights, strict=True):
         _add_section(canvas, name, output, top)
         top += height
@@ -87,22 +92,29 @@ def draw_feature_maps(
 
 
 def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> None:
-    is_units = output.ndim == 1
-    shown_output, note = (
-        (output, f"{output.size} units") if is_units else select_varied_maps(output)
-    )
-    top += _HEADING_HEIGHT
-    canvas.add_text(_MARGIN, top - 0.08, f"{name}: {note}", fontsize=9.5, fontweight="bold")
-    color_options = _color_options(output)
-    if is_units:
-        _add_units(canvas, shown_output, top, color_options)
+    """Draw the heading, the output and the colour scale of a layer.
+
+    Args:
+        canvas: Canvas to draw on.
+        name: Name of the layer.
+        output: Output of the layer.
+        top: Upper edge of the section, in inches.
+    """
+    image_top = top + _HEADING_HEIGHT
+    color_options = _choose_color_options(output)
+    if output.ndim == 1:
+        note = f"{output.size} units"
+        _add_units(canvas, output, image_top, color_options)
     else:
-        _add_maps(canvas, shown_output, top, color_options)
-    _add_color_scale(canvas, top, _section_height(output), color_options)
+        feature_maps, note = select_varied_maps(output)
+        _add_maps(canvas, feature_maps, image_top, color_options)
+    heading = f"{name}: {note}"
+    canvas.add_text(_MARGIN, image_top - 0.08, heading, fontsize=9.5, fontweight="bold")
+    _add_color_scale(canvas, image_top, _compute_section_height(output), color_options)
 
 
-def _color_options(output: LayerOutput) -> dict[str, Any]:
-    """Return the colour map of a layer and its limits, which cover all of its maps."""
+def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
+    """Return options of `Axes.imshow`: a colour map, with limits that cover the whole output."""
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
         return {"cmap": _SIGNED_COLORS, "vmin": -bound, "vmax": bound}
@@ -112,26 +124,49 @@ def _color_options(output: LayerOutput) -> dict[str, Any]:
 def _add_units(
     canvas: Canvas, units: LayerOutput, top: float, color_options: Mapping[str, Any]
 ) -> None:
-    per_row = _units_per_row(len(units))
+    """Draw the units of a dense layer as a grid of coloured cells.
+
+    Args:
+        canvas: Canvas to draw on.
+        units: Units of shape (units,).
+        top: Upper edge of the grid, in inches.
+        color_options: Colour map and its limits, as for `Axes.imshow`.
+    """
+    per_row = _count_units_per_row(len(units))
     padded = np.full(math.ceil(len(units) / per_row) * per_row, np.nan, np.float32)
     padded[: len(units)] = units
     grid = padded.reshape(-1, per_row)
-    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _output_height(units), **color_options)
+    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _compute_output_height(units), **color_options)
 
 
 def _add_maps(
-    canvas: Canvas, maps: LayerOutput, top: float, color_options: Mapping[str, Any]
+    canvas: Canvas, feature_maps: LayerOutput, top: float, color_options: Mapping[str, Any]
 ) -> None:
-    for index in range(maps.shape[2]):
+    """Draw feature maps in rows of `_MAPS_PER_ROW`.
+
+    Args:
+        canvas: Canvas to draw on.
+        feature_maps: Feature maps of shape (height, width, maps).
+        top: Upper edge of the first row, in inches.
+        color_options: Colour map and its limits, as for `Axes.imshow`.
+    """
+    for index in range(feature_maps.shape[2]):
         row, column = divmod(index, _MAPS_PER_ROW)
-        x, y = _MARGIN + column * _MAP_PITCH, top + row * _MAP_PITCH
-        canvas.add_array(maps[:, :, index], x, y, _MAP_PITCH - _MAP_GAP, **color_options)
+        x, y = _MARGIN + column * _MAP_STEP, top + row * _MAP_STEP
+        canvas.add_array(feature_maps[:, :, index], x, y, _MAP_STEP - _MAP_GAP, **color_options)
 
 
 def _add_color_scale(
     canvas: Canvas, top: float, height: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw the colours of a section, from the lowest value at the bottom to the highest."""
+    """Draw the colour scale of a section, with the lowest and the highest value.
+
+    Args:
+        canvas: Canvas to draw on.
+        top: Upper edge of the scale, in inches.
+        height: Height of the scale, in inches.
+        color_options: Colour map and its limits, as for `Axes.imshow`.
+    """
     x = _WIDTH - _MARGIN - _SCALE_WIDTH + 0.1
     low, high = color_options["vmin"], color_options["vmax"]
     ramp = np.linspace(high, low, 64)[:, None]
@@ -140,37 +175,42 @@ def _add_color_scale(
     canvas.add_text(x + 0.15, top + height, f"{low:.3g}", va="bottom", fontsize=7)
 
 
-def select_varied_maps(maps: LayerOutput) -> tuple[LayerOutput, str]:
-    """Return the maps to draw, at most `MAX_MAPS`, and a note on their number.
+def select_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
+    """Select the feature maps to draw: the `MAX_MAPS` maps with the highest standard deviation.
 
     Args:
-        maps: Maps of shape (height, width, maps).
+        feature_maps: Feature maps of shape (height, width, maps).
+
+    Returns:
+        The selected maps in their original order, and a note on the number of maps.
     """
-    height, width, count = maps.shape
-    note = f"{count} maps of {height}x{width}"
-    zero_count = int((maps == 0).all(axis=(0, 1)).sum())
+    height, width, map_count = feature_maps.shape
+    note = f"{map_count} maps of {height}x{width}"
+    zero_count = int((feature_maps == 0).all(axis=(0, 1)).sum())
     if zero_count:
         note += f", {zero_count} all 0"
-    if count > MAX_MAPS:
-        order = np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:MAX_MAPS]
-        maps = maps[:, :, np.sort(order)]
+    if map_count > MAX_MAPS:
+        order = np.argsort(-feature_maps.std(axis=(0, 1)), kind="stable")[:MAX_MAPS]
+        feature_maps = feature_maps[:, :, np.sort(order)]
         note += f"; the {MAX_MAPS} that vary most"
-    return maps, note
+    return feature_maps, note
 
 
-def _output_height(output: LayerOutput) -> float:
-    """Return the height that the maps or units of a layer take, in inches."""
+def _compute_output_height(output: LayerOutput) -> float:
+    """Return the height of the drawn feature maps or units of a layer, in inches."""
     if output.ndim == 1:
-        per_row = _units_per_row(len(output))
+        per_row = _count_units_per_row(len(output))
         return math.ceil(len(output) / per_row) * _ROW_WIDTH / per_row
-    return math.ceil(min(output.shape[2], MAX_MAPS) / _MAPS_PER_ROW) * _MAP_PITCH - _MAP_GAP
+    return math.ceil(min(output.shape[2], MAX_MAPS) / _MAPS_PER_ROW) * _MAP_STEP - _MAP_GAP
 
 
-def _section_height(output: LayerOutput) -> float:
-    """Return the height of a section without its heading, in inches."""
-    return max(_output_height(output), _MIN_SCALE_HEIGHT)
+def _compute_section_height(output: LayerOutput) -> float:
+    """Return the height of a layer's section without the heading, in inches."""
+    return max(_compute_output_height(output), _MIN_SCALE_HEIGHT)
 
 
-def _units_per_row(count: int) -> int:
-    """Return the number of units side by side: 64, or more to limit the height."""
-    return max(_MIN_UNITS_PER_ROW, math.ceil(math.sqrt(count * _ROW_WIDTH / _MAX_UNITS_HEIGHT)))
+def _count_units_per_row(unit_count: int) -> int:
+    """Return the number of units per row: 64, or more if the grid would be too high."""
+    return max(
+        _MIN_UNITS_PER_ROW, math.ceil(math.sqrt(unit_count * _ROW_WIDTH / _MAX_UNITS_HEIGHT))
+    )

@@ -1,4 +1,4 @@
-"""Figure kit of all plots: colours, titles, axes, PNG files, and a canvas laid out in inches."""
+"""Common style of all plots: colours, titles, axes, PNG files, and a canvas in inches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_pipeline.io import storage
 
-# Palette for readers with colour blindness: Okabe and Ito, 2008.
+# Colour-blind safe palette of Okabe and Ito, 2008.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 GREEN = "#009E73"
@@ -35,12 +35,13 @@ _TITLE_CHARACTERS_PER_INCH = 9
 
 
 def add_title(figure: Figure, *lines: str, **position: Any) -> None:
-    """Write lines above a figure, wrapped to its width.
+    """Add a title above a figure; long lines are wrapped to the width of the figure.
 
     Args:
-        figure: Figure to write on.
+        figure: Figure to add the title to.
         lines: Lines of the title.
-        position: Position as for `Figure.suptitle`; chosen by the layout by default.
+        position: Position options of `Figure.suptitle`. By default the figure's layout chooses the
+            position.
     """
     columns = int(figure.get_figwidth() * _TITLE_CHARACTERS_PER_INCH)
     figure.suptitle(
@@ -53,11 +54,11 @@ def add_title(figure: Figure, *lines: str, **position: Any) -> None:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = _DPI) -> None:
-    """Write a figure as PNG.
+    """Save a figure as a PNG file.
 
     Args:
-        figure: Figure to write.
-        path: Path of the PNG.
+        figure: Figure to save.
+        path: Path of the PNG file.
         dpi: Resolution, in dots per inch.
 
     Raises:
@@ -68,7 +69,12 @@ def save_figure(figure: Figure, path: Path, dpi: int = _DPI) -> None:
 
 
 def style_axes(*all_axes: Axes, grid: Literal["both", "y"] = "both") -> None:
-    """Remove the upper and right border of axes, and draw a light grid behind the data."""
+    """Remove the upper and right border of axes, and draw a light grid behind the data.
+
+    Args:
+        all_axes: Axes to change.
+        grid: Grid lines to draw: all lines, or only the horizontal lines ("y").
+    """
     for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, axis=grid, color=_GRID_GREY, linewidth=0.8)
@@ -76,22 +82,27 @@ def style_axes(*all_axes: Axes, grid: Literal["both", "y"] = "both") -> None:
 
 
 def format_counts(axis: Axis, max_ticks: int = 10) -> None:
-    """Label an axis with whole numbers that have thousands separators."""
+    """Label the ticks of an axis with integers and thousands separators.
+
+    Args:
+        axis: Axis to change.
+        max_ticks: Maximum number of intervals between ticks.
+    """
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=max_ticks))
     axis.set_major_formatter("{x:,.0f}")
 
 
-def format_percentages(*all_axis: Axis) -> None:
-    """Label the fractions of axes as percentages."""
-    for axis in all_axis:
+def format_percentages(*axis_list: Axis) -> None:
+    """Label the ticks of axes as percentages; 1 is 100 %."""
+    for axis in axis_list:
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 class Canvas:
-    """Figure laid out in inches: x to the right and y down from the upper left corner.
+    """Figure with positions in inches; x goes right and y goes down from the upper left corner.
 
-    Many small images in one coordinate system take a tenth of the time of one pair of axes per
-    image.
+    All images share a single pair of axes. This takes a tenth of the time of separate axes for each
+    of many small images.
     """
 
     def __init__(self, width: float, height: float, dpi: int = _DPI) -> None:
@@ -110,7 +121,7 @@ class Canvas:
         self._axes.set_axis_off()
 
     def add_title(self, *lines: str) -> None:
-        """Write lines at the top; two lines take about 0.7 inches."""
+        """Add a title at the top; two lines are about 0.7 inches high."""
         add_title(self._figure, *lines, y=1 - 0.15 / self._height, va="top")
 
     def add_array(
@@ -133,7 +144,7 @@ class Canvas:
             image_options: Options of `Axes.imshow`.
         """
         height = width if height is None else height
-        # imshow would set the limits to those of the image.
+        # imshow sets the limits of the axes to those of the image.
         xlim, ylim = self._axes.get_xlim(), self._axes.get_ylim()
         self._axes.imshow(
             array,
@@ -143,37 +154,61 @@ class Canvas:
         )
         self._axes.set(xlim=xlim, ylim=ylim)
 
-    def add_image(self, pixels: npt.NDArray[np.uint8], x: float, y: float, side: float) -> None:
-        """Draw a grey square image; 0 is black and 255 is white in each image."""
-        self.add_array(pixels, x, y, side, vmin=0, vmax=255)
-
-    def add_scaled_image(self, pixels: npt.NDArray[np.uint8], x: int, y: int, scale: int) -> None:
-        """Draw a grey image so that each of its pixels covers exactly `scale` x `scale` dots.
+    def add_image(self, pixels: npt.NDArray[np.uint8], x: float, y: float, size: float) -> None:
+        """Draw a square grey image; 0 is black and 255 is white.
 
         Args:
-            pixels: Grey image.
+            pixels: Grey values, uint8 of shape (rows, columns).
+            x: Left edge in inches.
+            y: Upper edge in inches.
+            size: Height and width in inches.
+        """
+        self.add_array(pixels, x, y, size, vmin=0, vmax=255)
+
+    def add_scaled_image(self, pixels: npt.NDArray[np.uint8], x: int, y: int, scale: int) -> None:
+        """Draw a grey image with exactly `scale` x `scale` dots per pixel.
+
+        Args:
+            pixels: Grey values, uint8 of shape (rows, columns).
             x: Left edge in dots.
             y: Upper edge in dots.
-            scale: Dots per pixel.
+            scale: Dots per pixel in each direction.
         """
         enlarged = np.kron(pixels, np.ones((scale, scale), np.uint8))
         offset = int(self._height * self._dpi) - y - len(enlarged)
-        # As red, green and blue: a colour map would change some values by one.
+        # RGB, because a colour map would change some grey values by one.
         rgb = np.stack([enlarged] * 3, axis=-1)
         self._figure.figimage(rgb, xo=x, yo=offset, origin="upper")
 
-    def add_frame(self, x: float, y: float, side: float, color: str) -> None:
-        """Draw a frame around a square image."""
+    def add_frame(self, x: float, y: float, size: float, color: str) -> None:
+        """Draw a frame around a square image.
+
+        Args:
+            x: Left edge in inches.
+            y: Upper edge in inches.
+            size: Height and width in inches.
+            color: Colour of the frame.
+        """
         self._axes.add_patch(
-            Rectangle((x, y), side, side, fill=False, edgecolor=color, linewidth=2.5)
+            Rectangle((x, y), size, size, fill=False, edgecolor=color, linewidth=2.5)
         )
 
     def add_text(self, x: float, y: float, text: str, **text_options: Any) -> None:
-        """Write text whose baseline begins at (x, y); small by default."""
+        """Draw text with its baseline starting at (x, y).
+
+        Args:
+            x: Position in inches.
+            y: Position in inches.
+            text: Text to draw; "$" has no special meaning.
+            text_options: Options of `Axes.text`; the default font size is 8.
+        """
         self._axes.text(x, y, text, **{"fontsize": 8, "parse_math": False, **text_options})
 
     def save(self, path: Path) -> None:
-        """Write the canvas as PNG.
+        """Save the canvas as a PNG file.
+
+        Args:
+            path: Path of the PNG file.
 
         Raises:
             StorageError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""Plots of a training run: accuracy and loss against steps, as reference system A draws them."""
+"""Plots of a training run: accuracy and loss against steps, as in reference system A."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from fer_pipeline.plots.style import BLUE, ORANGE, save_figure
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """One metric against steps, of one run or one of its restarts.
+    """Values of one metric at each validation of a training run or of one of its restarts.
 
     Attributes:
-        steps: Step of each validation; 0 is before training.
-        minibatch: Mean over the minibatches since the previous validation; None if not measured.
-        validation: Value on the validation split; None if not measured.
+        steps: Training steps before each validation; 0 is before training.
+        minibatch: Mean of the metric over the minibatches since the previous validation; None if
+            not measured.
+        validation: Value of the metric on the validation split; None if not measured.
     """
 
     steps: Sequence[int]
@@ -27,44 +28,44 @@ class TrainingCurves:
     validation: Sequence[float | None]
 
 
-def draw_accuracy_curves(runs: Sequence[TrainingCurves], title: str, path: Path) -> None:
-    """Draw minibatch and validation accuracy against steps.
+def draw_accuracy_curves(restarts: Sequence[TrainingCurves], title: str, path: Path) -> None:
+    """Save a plot of minibatch and validation accuracy against steps.
 
     Args:
-        runs: Accuracies in 0..1, of each restart of the training.
-        title: Title that names the network.
-        path: Path of the PNG.
+        restarts: Accuracies in [0, 1] of each restart of the training.
+        title: Title with the name of the network.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
     """
     figure, axes = _create_axes(title, "accuracy (%)")
-    _add_curves(axes, runs, scale=100)
+    _add_curves(axes, restarts, scale=100)
     _add_legend(axes)
     save_figure(figure, path)
 
 
-def draw_loss_curves(runs: Sequence[TrainingCurves], title: str, path: Path) -> None:
-    """Draw minibatch and validation loss against steps.
+def draw_loss_curves(restarts: Sequence[TrainingCurves], title: str, path: Path) -> None:
+    """Save a plot of minibatch and validation loss against steps.
 
     Args:
-        runs: Losses in nats, of each restart of the training.
-        title: Title that names the network.
-        path: Path of the PNG.
+        restarts: Losses in nats of each restart of the training.
+        title: Title with the name of the network.
+        path: Path of the PNG file.
 
     Raises:
         StorageError: The file cannot be written.
     """
     figure, axes = _create_axes(title, "cross-entropy (nats)")
-    _add_curves(axes, runs, scale=1)
+    _add_curves(axes, restarts, scale=1)
     losses_after_start = [
         loss
-        for run in runs
-        for series in (run.minibatch, run.validation)
-        for step, loss in zip(run.steps, series, strict=True)
+        for restart in restarts
+        for series in (restart.minibatch, restart.validation)
+        for step, loss in zip(restart.steps, series, strict=True)
         if step and loss is not None
     ]
-    # The loss before the first step can be so high that all other losses would look flat.
+    # The loss before the first step can be so high that all later losses would look flat.
     if losses_after_start and axes.get_ylim()[1] > 2 * max(losses_after_start):
         axes.set_ylim(top=1.1 * max(losses_after_start))
     _add_legend(axes)
@@ -72,6 +73,7 @@ def draw_loss_curves(runs: Sequence[TrainingCurves], title: str, path: Path) -> 
 
 
 def _create_axes(title: str, y_label: str) -> tuple[Figure, Axes]:
+    """Create a figure with a single pair of axes; the horizontal axis is the steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="steps", ylabel=y_label)
@@ -79,11 +81,18 @@ def _create_axes(title: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _add_curves(axes: Axes, runs: Sequence[TrainingCurves], scale: float) -> None:
-    minibatch = [(run.steps, run.minibatch) for run in runs]
-    validation = [(run.steps, run.validation) for run in runs]
+def _add_curves(axes: Axes, restarts: Sequence[TrainingCurves], scale: float) -> None:
+    """Draw the minibatch and the validation curve of each restart.
+
+    Args:
+        axes: Axes to draw on.
+        restarts: Values of each restart.
+        scale: Factor by which the values are multiplied.
+    """
+    minibatch = [(restart.steps, restart.minibatch) for restart in restarts]
+    validation = [(restart.steps, restart.validation) for restart in restarts]
     for label, color, all_series in (
-        ("minibatch, mean of the round", BLUE, minibatch),
+        ("minibatch, mean since the last validation", BLUE, minibatch),
         ("validation", ORANGE, validation),
     ):
         for index, (steps, values) in enumerate(all_series):
@@ -97,12 +106,13 @@ def _add_curves(axes: Axes, runs: Sequence[TrainingCurves], scale: float) -> Non
                     *zip(*points, strict=True),
                     marker="o",
                     markersize=3,
-                    # The legend omits labels with a leading underscore: it names each line once.
+                    # The legend omits labels with a leading underscore, so each appears once.
                     label=f"_{label}" if index else label,
                     color=color,
                 )
 
 
 def _add_legend(axes: Axes) -> None:
+    """Add a legend to the right of the axes, unless they are empty."""
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)

@@ -84,7 +84,7 @@ def test_the_legend_names_every_model_and_what_is_not_known_of_it(draw_figure):
     figure = draw_figure(compare_models(Cost(10, None, (), 10.0), Cost(20, 200, (), 20.0)))
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == [
-        "run_0 (network): 50.0 %, multiply-adds not known",
+        "run_0 (network): 50.0 %, multiply-adds unknown",
         "run_1 (network): 55.0 %",
     ]
     assert [len(point_positions(axes)) for axes in figure.axes] == [1, 2, 2]
@@ -122,13 +122,13 @@ def test_eight_models_look_different(draw_figure):
 def test_the_title_says_how_it_was_measured(draw_figure, flip):
     figure = draw_figure(compare_models(Cost(1, 1, (), 1.0), Cost(2, 2, (), 2.0), flip=flip))
     settings_text = "200 images, batches of 64, 2 cores"
-    settings_text += ", accuracy with flips averaged, costs of one pass" if flip else ""
+    settings_text += ", accuracy with flip TTA, costs of one forward pass" if flip else ""
     assert figure.get_suptitle() == f"about $x\n{settings_text}"
 
 
 def test_the_title_says_that_points_were_moved(draw_figure):
     figure = draw_figure(compare_models(Cost(100, 1, (), 1.0), Cost(105, 2, (), 2.0)))
-    note = "points whose costs differ by a tenth or less stand side by side"
+    note = "points whose costs differ by 10 % or less are side by side"
     assert " ".join(figure.get_suptitle().split()).endswith(f"2 cores, {note}")
 
 
