@@ -95,7 +95,9 @@ def export(
     probabilities = formats.predict_on_cpu(network, reference.images)
     with TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        exports = [reference.write(name, scratch) for name in dict.fromkeys(format_names)]
+        exports = [
+            reference.write_and_compare(name, scratch) for name in dict.fromkeys(format_names)
+        ]
         exports = benchmark_exports(exports, trained, scratch)
         manifest = _make_manifest(
             trained,

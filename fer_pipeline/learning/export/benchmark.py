@@ -1,6 +1,6 @@
-"""Speed of a model's export formats in a Spark worker, which has one thread.
+"""Speed of a model's export formats with one CPU thread, as in a Spark worker.
 
-Run as a program, this module measures in a process of its own.
+`measure_speeds` starts this module as a program, so that the measurement has its own process.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from fer_pipeline.learning.inference.predictor import (
 )
 
 KERAS: Final = "keras"
-"""Name of the run's own `model.keras`, beside the keys of `output_kinds.EXPORT_FILES`."""
+"""Name of the run's `model.keras` among the names of the export formats."""
 
-# Fixed, not configured: all later users of an export rely on the speeds in its description.
+# The batch size is not configurable, so that the speeds in all exports are comparable.
 _BATCH_SIZE = 256  # images
-# Shorter turns would measure luck more than speed.
+# Shorter measurements vary too much.
 _MIN_MEASUREMENT_SECONDS = 0.25
 
 
 def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[str, float]:
-    """Measure the images per second of each format on one core, as a Spark worker runs it.
+    """Measure the images per second of each format on one CPU core, as in a Spark worker.
 
-    It measures in a new process, because the number of TensorFlow's threads can only be set before
-    TensorFlow computes anything. The process has one thread and sees no GPU.
+    The measurement runs in a new process with one thread and without GPU, because the number of
+    TensorFlow's threads can only be set before TensorFlow computes anything.
 
     Args:
-        files: File or folder of each format; `keras` is one of the names.
-        network: Name of the network in the configuration.
-        size: Side of the images, in pixels.
+        files: File or folder of each format, by name; must contain `keras`.
+        network: Name of the network, as in the setting `model.name`.
+        size: Height and width of the images, in pixels.
 
     Returns:
-        Images per second, by the same names.
+        Images per second of each format, by name.
 
     Raises:
         RunError: The process failed.
     """
     paths = {name: str(path.resolve()) for name, path in files.items()}
-    # With -P, no file in the working folder can shadow a module.
+    # Option -P prevents files in the working folder from shadowing modules.
     command = [sys.executable, "-P", "-m", __name__, json.dumps(paths), network, str(size)]
     environment = {
         **os.environ,
@@ -72,26 +72,35 @@ def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[s
 
 
 def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> dict[str, float]:
-    """Measure the images per second of this process's CPU time of several predict functions.
+    """Measure the images per second of CPU time of several predict functions.
 
-    CPU time excludes other processes on the machine, which still slow down the caches and the
-    clock; so the functions take turns, and the best turn of each counts.
+    The CPU time of this process excludes other processes, but these still affect the caches and
+    the clock rate. The functions are therefore measured alternately, and the best measurement of
+    each function counts.
 
     Args:
-        predict_fns: Functions from pixels to probabilities, by name.
+        predict_fns: Predict functions, by name.
         pixels: Images of one call, uint8 of shape (n, size, size).
+
+    Returns:
+        Images per second of each function, by name.
     """
 
-    def run(predict_fn: PredictFn) -> int:
+    def run_batch(predict_fn: PredictFn) -> int:
         predict_fn(pixels)
         return len(pixels)
 
-    runs = {name: functools.partial(run, predict_fn) for name, predict_fn in predict_fns.items()}
-    return measure_best_throughput(runs, time.process_time, _MIN_MEASUREMENT_SECONDS)
+    batch_runners = {
+        name: functools.partial(run_batch, predict_fn) for name, predict_fn in predict_fns.items()
+    }
+    return measure_best_throughput(batch_runners, time.process_time, _MIN_MEASUREMENT_SECONDS)
 
 
 def _load_formats(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
-    """Load the formats as a worker does; Keras first, which sets TensorFlow's threads."""
+    """Load the predict function of each format as a Spark worker does.
+
+    Keras comes first, because loading it sets the number of TensorFlow's threads.
+    """
     keras_config = PredictorConfig(KERAS, network, size, batch_size=_BATCH_SIZE, threads=1)
     litert_config = PredictorConfig("litert", network, size, batch_size=_BATCH_SIZE, threads=1)
     predict_fns = {KERAS: load_predict_fn(files[KERAS].read_bytes(), keras_config)}
@@ -104,6 +113,13 @@ def _load_formats(files: Mapping[str, Path], network: str, size: int) -> dict[st
 
 
 def _print_speeds(files: str, network: str, size: str) -> None:
+    """Measure the formats in this process and print their speeds as JSON.
+
+    Args:
+        files: JSON object with the path of each format.
+        network: Name of the network.
+        size: Height and width of the images, in pixels.
+    """
     paths = {name: Path(path) for name, path in json.loads(files).items()}
     images = formats.make_reference_images(int(size))
     pixels = images[np.arange(_BATCH_SIZE) % len(images)]

@@ -1,4 +1,4 @@
-"""Random images of a dataset that calibrate a quantization, and others that test it."""
+"""Random images of a dataset for the calibration and for the test of a quantized model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 
-CALIBRATION_IMAGES = 512
-TRIAL_IMAGES = 20_000
-"""Bound for memory and time; FER2013's validation split is smaller."""
+MAX_CALIBRATION_IMAGES = 512
+"""Maximum number of images that calibrate a quantization."""
 
-_BATCH_SIZE = 1024  # images that are read at a time
+MAX_TRIAL_IMAGES = 20_000
+"""Maximum number of images that test a quantized model; limits memory and time."""
+
+_BATCH_SIZE = 1024  # images to read at a time
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Some rows of a split.
+    """Images and labels of selected rows of a split.
 
     Attributes:
-        split: The split.
+        split: Split that the rows belong to.
         pixels: Images, uint8 of shape (n, size, size).
         labels: Labels, int32 of shape (n,).
     """
@@ -39,23 +41,24 @@ class LabelledImages:
 def sample_calibration_images(
     dataset: StoredDataset, size: int, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Sample images for the calibration and other images for the trial.
+    """Sample the calibration images and the trial images of a quantization.
 
-    The calibration uses the train split, the trial the validation split. If one of them is empty,
-    both use the other one and share no row. The trial decides which format scores, so it never
-    uses the test split.
+    The calibration images come from the train split, the trial images from the validation split. If
+    one of these splits is empty, all images come from the other one, and no image is used twice.
+    The trial affects the choice of the model format for scoring, so the test split is never used.
 
     Args:
-        dataset: The dataset.
-        size: Side of the returned images, in pixels.
-        seed: Seed of the sampling.
+        dataset: Dataset to sample from.
+        size: Height and width of the returned images, in pixels.
+        seed: Random seed of the sampling.
 
     Returns:
-        At most 512 rows, and at most 20,000, each in the order in which they are stored.
+        The calibration images (at most 512) and the trial images (at most 20,000), each in the
+        order in which they are stored.
 
     Raises:
-        DatasetError: Fewer than two rows are outside the test split, or a file is missing or
-            damaged.
+        DatasetError: The train and validation splits have fewer than two rows together, or a file
+            is missing or damaged.
     """
     splits = [split for split in (Split.TRAIN, Split.VALIDATION) if dataset.row_count(split)]
     if not splits:
@@ -67,7 +70,7 @@ def sample_calibration_images(
     random = np.random.default_rng(seed)
     order = random.permutation(dataset.row_count(calibration_split))
     is_shared = trial_split is calibration_split
-    calibration_count = min(CALIBRATION_IMAGES, len(order) // 2 if is_shared else len(order))
+    calibration_count = min(MAX_CALIBRATION_IMAGES, len(order) // 2 if is_shared else len(order))
     if not calibration_count:
         raise DatasetError(
             f"{dataset.folder}: has one image outside its test split; int8 needs one for the"
@@ -81,20 +84,31 @@ def sample_calibration_images(
     )
     return (
         _read_rows(dataset, calibration_split, calibration_rows, size),
-        _read_rows(dataset, trial_split, trial_rows[:TRIAL_IMAGES], size),
+        _read_rows(dataset, trial_split, trial_rows[:MAX_TRIAL_IMAGES], size),
     )
 
 
 def _read_rows(
     dataset: StoredDataset, split: Split, rows: npt.NDArray[np.int64], size: int
 ) -> LabelledImages:
+    """Read the given rows of a split and resize their images.
+
+    Args:
+        dataset: Dataset to read.
+        split: Split to read.
+        rows: Row numbers, from 0, in any order.
+        size: Height and width of the returned images, in pixels.
+
+    Returns:
+        The rows, in the order in which they are stored.
+    """
     is_selected = np.zeros(dataset.row_count(split), bool)
     is_selected[rows] = True
     loader = BatchLoader(dataset, split, LoaderOptions(_BATCH_SIZE))
-    pixels, labels, start = [], [], 0
+    pixels, labels, first_row = [], [], 0
     for stored_pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
-        selected = is_selected[start : start + len(stored_pixels)]
-        pixels += [resize(image, size) for image in stored_pixels[selected]]
-        labels.append(columns[schema.LABEL][selected])
-        start += len(stored_pixels)
+        is_in_sample = is_selected[first_row : first_row + len(stored_pixels)]
+        pixels += [resize(image, size) for image in stored_pixels[is_in_sample]]
+        labels.append(columns[schema.LABEL][is_in_sample])
+        first_row += len(stored_pixels)
     return LabelledImages(split, np.stack(pixels), np.concatenate(labels))

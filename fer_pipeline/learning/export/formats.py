@@ -23,18 +23,19 @@ from fer_pipeline.learning.inference.predictor import Pixels, PredictFn, make_li
 Probabilities = npt.NDArray[np.float32]
 """Probabilities, of shape (n, classes)."""
 
-_BATCH_SIZE = 256  # images in a forward pass
+_BATCH_SIZE = 256  # images per forward pass
 _MIN_FACE_SIZE = 16  # pixels
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A format that computes in float32.
+    """An export format that computes in float32.
 
     Attributes:
-        write: Writes a model that computes in float32 to a path.
-        load: Loads the file or folder at a path.
-        tolerance: Maximum difference of a probability from the model's.
+        write: Function that writes a float32 Keras model to a path.
+        load: Function that loads the exported file or folder and returns its predict function.
+        tolerance: Maximum absolute difference between a probability of the exported model and of
+            the Keras model.
     """
 
     write: Callable[[keras.Model, Path], None]
@@ -43,14 +44,16 @@ class ExportFormat:
 
 
 def describe_signature(size: int, classes: int) -> dict[str, Any]:
-    """Return the one signature of all formats: raw pixels, 0..255, to probabilities.
+    """Describe the signature of the exported models, which is the same in all formats.
+
+    The input is raw pixels in [0, 255], the output is probabilities.
 
     Args:
-        size: Side of the images, in pixels.
+        size: Height and width of the images, in pixels.
         classes: Number of emotions.
 
     Returns:
-        Names, dtypes and shapes as plain values for JSON; None is a batch of any size.
+        Names, dtypes and shapes, as a dictionary for JSON; None stands for any batch size.
     """
     return {
         "name": SIGNATURE_NAME,
@@ -62,13 +65,17 @@ def describe_signature(size: int, classes: int) -> dict[str, Any]:
 def write_weights(model: keras.Model, folder: Path) -> None:
     """Write a model as `model.weights.h5` and `architecture.json`, as reference system D does.
 
-    `keras.models.model_from_json` and `load_weights` restore the model to the last bit.
+    `keras.models.model_from_json` and `load_weights` restore exactly the same model.
+
+    Args:
+        model: Model to write.
+        folder: Output folder.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     storage.write_text(folder / RunFile.ARCHITECTURE, model.to_json(indent=1) + "\n")
-    # Keras requires a name that ends in .weights.h5, which temporary files of storage do not have.
+    # Keras requires a file name that ends in .weights.h5, unlike the temporary files of `storage`.
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / RunFile.WEIGHTS
         model.save_weights(path)
@@ -76,21 +83,27 @@ def write_weights(model: keras.Model, folder: Path) -> None:
 
 
 def convert_to_float32(model: keras.Model) -> keras.Model:
-    """Return a model with the same weights whose layers all compute in float32.
+    """Return a copy of a model in which all layers compute in float32.
 
     Args:
-        model: Model that may compute in another precision, such as `mixed_bfloat16`; its weights
-            are float32 in any case.
+        model: Model in any precision, such as `mixed_bfloat16`; its weights are float32.
+
+    Returns:
+        A new model with the same weights.
     """
-    converted = keras.saving.deserialize_keras_object(
+    float32_model = keras.saving.deserialize_keras_object(
         _replace_dtype_policies(keras.saving.serialize_keras_object(model))
     )
-    converted.set_weights(model.get_weights())
-    return converted
+    float32_model.set_weights(model.get_weights())
+    return float32_model
 
 
 def _replace_dtype_policies(config: Any) -> Any:
-    """Return Keras's configuration of a model with float32 in each dtype policy."""
+    """Return a copy of a serialized Keras model in which all dtype policies are float32.
+
+    Args:
+        config: Part of the configuration from `keras.saving.serialize_keras_object`.
+    """
     if isinstance(config, list | tuple):
         return [_replace_dtype_policies(part) for part in config]
     if not isinstance(config, dict):
@@ -101,30 +114,32 @@ def _replace_dtype_policies(config: Any) -> Any:
 
 
 def make_reference_images(size: int) -> Pixels:
-    """Return the images on which an export is compared with its model: synthetic faces, and noise.
+    """Create the images for comparing an export with its model: 32 synthetic faces, 32 of noise.
 
-    They are the same in each call.
+    The images are the same in each call.
 
     Args:
-        size: Side of the images, in pixels.
+        size: Height and width of the images, in pixels.
 
     Returns:
         Pixels, uint8 of shape (64, size, size).
     """
     random = np.random.default_rng(0)
     codes = [number % len(emotions.FER2013) for number in range(32)]
-    # `draw_face` has a minimum size, so smaller faces are cut out of larger ones.
-    drawing_size = max(size, _MIN_FACE_SIZE)
-    faces = np.stack(
-        [synthetic.draw_face(code, random, drawing_size)[:size, :size] for code in codes]
-    )
+    # `draw_face` has a minimum size, so smaller images are cropped from larger ones.
+    face_size = max(size, _MIN_FACE_SIZE)
+    faces = np.stack([synthetic.draw_face(code, random, face_size)[:size, :size] for code in codes])
     return np.concatenate([faces, random.integers(0, 256, faces.shape, np.uint8)])
 
 
 def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
-    """Return the probabilities of a Keras model, computed on the CPU.
+    """Predict the probabilities of images with a Keras model on the CPU.
 
-    A GPU would round products to TensorFloat-32, which is less precise than float32.
+    A GPU would compute in TensorFloat-32, which is less precise than float32.
+
+    Args:
+        model: Model that maps raw pixels to probabilities.
+        pixels: Images, uint8 of shape (n, size, size).
     """
     batches = [pixels[start : start + _BATCH_SIZE] for start in range(0, len(pixels), _BATCH_SIZE)]
     with tf.device("CPU:0"):
@@ -133,7 +148,10 @@ def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
 
 
 def compute_largest_difference(first: Probabilities, second: Probabilities) -> float:
-    """Return the largest difference of two probabilities; NaN if one of them is NaN.
+    """Return the largest absolute difference between two arrays of probabilities.
+
+    Returns:
+        The largest difference; NaN if a probability is NaN.
 
     Raises:
         ValueError: The arrays have different shapes.
@@ -144,29 +162,33 @@ def compute_largest_difference(first: Probabilities, second: Probabilities) -> f
 
 
 def _load_saved_model(path: Path) -> PredictFn:
+    """Load a SavedModel folder and return its predict function, which runs on the CPU."""
     with tf.device("CPU:0"):
-        loaded = tf.saved_model.load(str(path))
+        saved_model = tf.saved_model.load(str(path))
 
     def predict(pixels: Pixels) -> Probabilities:
         with tf.device("CPU:0"):
             values = tf.constant(pixels[..., np.newaxis].astype(np.float32))
-            return loaded.signatures[SIGNATURE_NAME](**{INPUT_NAME: values})[OUTPUT_NAME].numpy()
+            return saved_model.signatures[SIGNATURE_NAME](**{INPUT_NAME: values})[
+                OUTPUT_NAME
+            ].numpy()
 
     return predict
 
 
 def _write_litert(model: keras.Model, path: Path) -> None:
+    """Convert a model to LiteRT in float32 and write it to a file."""
     path.write_bytes(litert.convert_to_litert(model))
 
 
 def load_litert(path: Path) -> PredictFn:
-    """Load a LiteRT file."""
+    """Load a LiteRT model file and return its predict function."""
     return make_litert_predict_fn(path.read_bytes(), _BATCH_SIZE)
 
 
-# Both compute in float32 but sum in another order. For the networks of this package, with logits
-# scaled to a standard deviation of 3, the differences were up to 4e-6 and 5e-5; a mistake causes
-# 1e-2.
+# Both formats compute in float32, but add in a different order than Keras. With the networks of
+# this package and logits scaled to a standard deviation of 3, the probabilities differed by up to
+# 4e-6 (SavedModel) and 5e-5 (LiteRT). Errors in a conversion cause differences of about 1e-2.
 EXPORT_FORMATS = {
     "saved_model": ExportFormat(litert.write_saved_model, _load_saved_model, tolerance=1e-4),
     "litert": ExportFormat(_write_litert, load_litert, tolerance=5e-4),

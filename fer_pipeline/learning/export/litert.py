@@ -22,60 +22,62 @@ from fer_pipeline.text import one_line
 
 _CONVOLUTIONS = {schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D}
 
-# Names in the one signature of all export formats.
+# Names in the signature, which is the same in all export formats.
 SIGNATURE_NAME = "serving_default"
 INPUT_NAME = "pixels"
 OUTPUT_NAME = "probabilities"
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
-    """Write a model as TensorFlow's SavedModel, which is also the converter's input."""
+    """Write a model as a TensorFlow SavedModel, which is also the input of the LiteRT converter."""
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32, name=INPUT_NAME)])
     def serve(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         return {OUTPUT_NAME: model(pixels, training=False)}
 
-    # Keras's own export stores each weight twice.
+    # `model.export` is not used, because it stores each weight twice.
     module = tf.Module()
     module.weights = [variable.value for variable in model.weights]
     tf.saved_model.save(module, str(path), signatures={SIGNATURE_NAME: serve})
 
 
 def convert_to_litert(model: keras.Model) -> bytes:
-    """Return a model as the content of a LiteRT file that computes in float32.
+    """Convert a model to LiteRT in float32 and return the content of the LiteRT file.
 
     Raises:
-        RunError: LiteRT does not support one of its operations.
+        RunError: LiteRT does not support an operation of the model.
     """
     return _convert_to_float32(model, LITERT)
 
 
 def _convert_to_float32(model: keras.Model, format_name: str) -> bytes:
+    """Convert a model to LiteRT in float32; `format_name` appears in error messages."""
     with _open_converter(model, format_name) as converter:
         return converter.convert()
 
 
 def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) -> bytes:
-    """Return a model as the content of a LiteRT file, quantized to 8-bit integers after training.
+    """Convert a model to LiteRT in 8-bit integers and return the content of the LiteRT file.
 
-    Weights have one scale per channel, activations one per tensor, found on images (Jacob et al.
-    2018, arXiv:1712.05877). The input and the output are float32, and both ends of the network stay
-    in float32:
+    The model is quantized after the training. Weights have one scale per channel, activations one
+    scale per tensor, which is determined with the calibration images (Jacob et al. 2018,
+    arXiv:1712.05877). The input and the output are float32. Both ends of the network also remain in
+    float32:
 
-    - all before its second convolution, because rounding costs the most accuracy there and float32
-      the least time: for 5,000 Training images of FER2013 the prediction of `mirrored` differed
-      from float32's for 0.8 % instead of 1.5 %, that of `compact` for 0.9 % instead of 1.5 %, in
-      1.05 to 1.07 times the time;
-    - the layer that returns the logits, and all after it: as one of 256 values the two highest
-      probabilities were equal for 3 % of the images (systems A and B), so that chance decided which
-      class wins.
+    - All layers before the second convolution. There rounding reduces the accuracy most, and
+      float32 costs the least time. For 5,000 Training images of FER2013, the predictions of
+      `mirrored` differed from those in float32 for 0.8 % of the images instead of 1.5 %, and those
+      of `compact` for 0.9 % instead of 1.5 %. The time increased by a factor of 1.05 to 1.07.
+    - The layer that returns the logits, and all layers after it. With probabilities of only 256
+      possible values, the two highest probabilities were equal for 3 % of the images (systems A
+      and B), so that the predicted class was arbitrary.
 
     Args:
         model: Model that computes in float32.
-        images: Images for the calibration, uint8 of shape (n, size, size).
+        images: Calibration images, uint8 of shape (n, size, size).
 
     Raises:
-        RunError: LiteRT does not support one of its operations, or cannot quantize any.
+        RunError: LiteRT does not support an operation of the model, or cannot quantize the model.
     """
     float32_tensors = _find_float32_tensors(
         _convert_to_float32(model, LITERT_INT8), model.output_shape[-1]
@@ -89,7 +91,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     with _open_converter(model, LITERT_INT8) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = iterate_samples
-        # The converter itself has no option to leave layers in float32.
+        # Only the debugger has an option to keep layers in float32, not the converter itself.
         quantizer = debugging.QuantizationDebugger(
             converter=converter,
             debug_dataset=iterate_samples,
@@ -99,42 +101,51 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
 
 
 def _find_float32_tensors(content: bytes, classes: int) -> list[str]:
-    """Return the names of the tensors at both ends of a network, see `convert_to_litert_int8`.
+    """Find the tensors that remain in float32 in a quantized model.
 
-    For a network with one convolution these are only the tensors of its end, because nothing but
-    the convolution is worth quantizing.
+    These are the tensors at both ends of the network, see `convert_to_litert_int8`. In a network
+    with only one convolution, only the tensors from the logits on remain in float32; otherwise
+    nothing would be quantized.
+
+    Args:
+        content: Content of a LiteRT file in float32.
+        classes: Number of emotions.
+
+    Returns:
+        Names of the tensors.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     graph = model.subgraphs[0]
     first_tensors: list[str] = []
     last_tensors: list[str] = []
-    convolutions = 0
+    convolution_count = 0
     for operator in graph.operators:
-        convolutions += model.operatorCodes[operator.opcodeIndex].builtinCode in _CONVOLUTIONS
+        operator_code = model.operatorCodes[operator.opcodeIndex].builtinCode
+        convolution_count += operator_code in _CONVOLUTIONS
         for tensor in (graph.tensors[output] for output in operator.outputs):
             name, shape = tensor.name.decode(), tensor.shapeSignature
-            if convolutions < 2:
+            if convolution_count < 2:
                 first_tensors.append(name)
-            # From the logits on, tensors have one number per image and class.
+            # The logits and all later tensors have one number per image and class.
             if shape is not None and [*shape] == [-1, classes]:
                 last_tensors.append(name)
-    return last_tensors if convolutions < 2 else [*first_tensors, *last_tensors]
+    return last_tensors if convolution_count < 2 else [*first_tensors, *last_tensors]
 
 
 @contextlib.contextmanager
 def _open_converter(model: keras.Model, format_name: str) -> Iterator[Any]:
-    """Provide a converter for a model, and translate its errors.
+    """Provide a LiteRT converter for a model, and turn the exceptions in the block into RunError.
 
     Args:
         model: Model to convert.
-        format_name: Key of `output_kinds.EXPORT_FILES`, for the message.
+        format_name: Key of `output_kinds.EXPORT_FILES`, for the error message.
 
     Raises:
-        RunError: LiteRT does not support an operation.
+        RunError: LiteRT does not support an operation of the model.
     """
-    # From a SavedModel, so that all formats have the same signature.
+    # Converting a SavedModel gives all formats the same signature.
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # tf.lite warns that it will move to the package ai-edge-litert, which is no use to users.
+        # tf.lite warns that it will move to the package ai-edge-litert, which users cannot change.
         warnings.simplefilter("ignore", UserWarning)
         write_saved_model(model, Path(scratch))
         try:

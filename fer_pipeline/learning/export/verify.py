@@ -1,4 +1,7 @@
-"""Writing of export formats, each compared with the model before any of them is published."""
+"""Write a model in export formats and compare each exported model with the original.
+
+Formats are published only after all of them have passed the comparison.
+"""
 
 from __future__ import annotations
 
@@ -28,24 +31,24 @@ from fer_pipeline.learning.inference.trained_model import TrainedModel, compute_
 log = logging.getLogger(__name__)
 
 MAX_ACCURACY_LOSS = Fraction(1, 100)
-"""Maximum accuracy that a quantized model may lose to be exported."""
+"""Maximum loss of accuracy of an exported quantized model, as a fraction of the images."""
 
 _ADVICE = "nothing was exported; --format can leave this format out"
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """A model to export, with the data for the comparison with its exports.
+    """A model to export, with the images for the comparison with its exports.
 
     Attributes:
-        model: The model on disk.
-        network: Its Keras model, which computes in float32.
-        images: Images of `formats.reference_images`.
-        expected: Probabilities of the Keras model for these images.
-        samples: Images that calibrate a quantization, and images that test it; None without a
-            dataset.
-        dataset: Folder and checksum of the dataset of these; empty without a dataset.
-        seed: Seed of their sampling.
+        model: Trained model on disk.
+        network: Keras model with the weights of `model`, which computes in float32.
+        images: Reference images, from `formats.make_reference_images`.
+        expected: Probabilities of `network` for the reference images.
+        samples: Calibration images and trial images of a quantization; None without a dataset.
+        dataset: Folder (`path`) and checksum (`checksum`) of the dataset that the samples come
+            from; empty without a dataset.
+        seed: Random seed with which the samples were selected.
     """
 
     model: TrainedModel
@@ -60,16 +63,17 @@ class ReferenceModel:
     def build(
         cls, model: TrainedModel, network: Any, dataset_path: str | Path | None, seed: int
     ) -> ReferenceModel:
-        """Compute the data for the comparison.
+        """Convert the model to float32 and prepare the images for the comparison.
 
         Args:
-            model: The model on disk.
-            network: Its Keras model, as `model.load_network` returns it.
-            dataset_path: Folder of the dataset for a quantization.
-            seed: Seed of the sampling of its images.
+            model: Trained model on disk.
+            network: Keras model, from `model.load_network`.
+            dataset_path: Folder of the dataset for a quantization; None if nothing is quantized.
+            seed: Random seed for sampling images of the dataset.
 
         Raises:
-            DatasetError: The folder is no dataset, is damaged, or does not fit the model.
+            DatasetError: The folder does not contain a dataset, or the dataset is damaged, too
+                small, or has different classes or a different enhancement than the model.
         """
         float32_network = formats.convert_to_float32(network)
         images = formats.make_reference_images(model.info.size)
@@ -90,23 +94,26 @@ class ReferenceModel:
             seed=seed,
         )
 
-    def write(self, format_name: str, scratch: Path) -> ExportedModel:
-        """Write a format to a scratch folder, load it from there, and compare it with the model.
+    def write_and_compare(self, format_name: str, scratch: Path) -> ExportedModel:
+        """Export the model in one format, load the export, and compare it with the model.
 
         Args:
             format_name: Key of `output_kinds.EXPORT_FILES`.
-            scratch: The scratch folder.
+            scratch: Temporary folder to write the export to.
+
+        Returns:
+            Description of the exported model.
 
         Raises:
-            RunError: Its probabilities differ too much, or the model cannot be converted.
+            RunError: The model cannot be converted, or the exported model differs too much from it.
         """
         log.info("writing %s", format_name)
         path = scratch / EXPORT_FILES[format_name]
         difference = tolerance = report = None
         if format_name == LITERT_INT8:
-            report = self._write_int8(path)
+            report = self._write_int8_and_compare(path)
         else:
-            difference = self._write_float32(format_name, path)
+            difference = self._write_float32_and_compare(format_name, path)
             tolerance = formats.EXPORT_FORMATS[format_name].tolerance
         files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
         return ExportedModel(
@@ -119,12 +126,20 @@ class ReferenceModel:
             sha256={str(file.relative_to(scratch)): compute_sha256(file) for file in files},
         )
 
-    def _write_float32(self, format_name: str, path: Path) -> float:
+    def _write_float32_and_compare(self, format_name: str, path: Path) -> float:
+        """Export the model in float32 and compare the probabilities of the reference images.
+
+        Returns:
+            The largest absolute difference of a probability.
+
+        Raises:
+            RunError: The difference exceeds the tolerance of the format, or is NaN.
+        """
         export_format = formats.EXPORT_FORMATS[format_name]
         export_format.write(self.network, path)
         probabilities = export_format.load(path)(self.images)
         difference = formats.compute_largest_difference(probabilities, self.expected)
-        # In this form the condition is true for NaN as well.
+        # `not <=` instead of `>`, so that NaN is an error too.
         if not difference <= export_format.tolerance:
             raise RunError(
                 f"{self.model.folder}: as {format_name} its probabilities differ by up to"
@@ -132,24 +147,31 @@ class ReferenceModel:
             )
         return difference
 
-    def _write_int8(self, path: Path) -> QuantizationReport:
+    def _write_int8_and_compare(self, path: Path) -> QuantizationReport:
+        """Export the quantized model and compare its predictions for the trial images.
+
+        Raises:
+            RunError: A probability is not finite, or the accuracy decreases by more than
+                `MAX_ACCURACY_LOSS`.
+            ValueError: The reference model has no samples.
+        """
         if self.samples is None:
             raise ValueError("a quantization needs the images of a dataset")
         calibration, trial = self.samples
         path.write_bytes(litert.convert_to_litert_int8(self.network, calibration.pixels))
-        log.info("testing it on %d images of the %s split", len(trial.labels), trial.split)
+        log.info(
+            "testing %s on %d images of the %s split", LITERT_INT8, len(trial.labels), trial.split
+        )
         float_probabilities = formats.predict_on_cpu(self.network, trial.pixels)
         probabilities = formats.load_litert(path)(trial.pixels)
-        invalid = int((~np.isfinite(probabilities).all(axis=1)).sum())
-        if invalid:
+        invalid_count = int((~np.isfinite(probabilities).all(axis=1)).sum())
+        if invalid_count:
             raise RunError(
                 f"{self.model.folder}: as {LITERT_INT8} its probabilities are not finite for"
-                f" {invalid:,} of {len(probabilities):,} images; {_ADVICE}"
+                f" {invalid_count:,} of {len(probabilities):,} images; {_ADVICE}"
             )
-        predicted, float_predicted = (
-            probabilities.argmax(axis=1),
-            float_probabilities.argmax(axis=1),
-        )
+        predicted_labels = probabilities.argmax(axis=1)
+        float_predicted_labels = float_probabilities.argmax(axis=1)
         report = QuantizationReport(
             dataset=self.dataset,
             seed=self.seed,
@@ -157,9 +179,9 @@ class ReferenceModel:
             calibration_images=len(calibration.labels),
             split=str(trial.split),
             images=len(trial.labels),
-            agreeing_images=int((predicted == float_predicted).sum()),
-            correct_images=int((predicted == trial.labels).sum()),
-            float_correct_images=int((float_predicted == trial.labels).sum()),
+            agreeing_images=int((predicted_labels == float_predicted_labels).sum()),
+            correct_images=int((predicted_labels == trial.labels).sum()),
+            float_correct_images=int((float_predicted_labels == trial.labels).sum()),
         )
         if report.accuracy_loss > MAX_ACCURACY_LOSS:
             raise RunError(
@@ -171,6 +193,7 @@ class ReferenceModel:
 
 
 def _warn_about_different_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
+    """Warn if the dataset for the quantization is not the one that the model was trained on."""
     if model.info.dataset_checksum != dataset.checksum:
         log.warning(
             "%s: is not the dataset that the model was trained on (checksum %s, that: %s); the"
@@ -185,18 +208,18 @@ def _warn_about_different_dataset(model: TrainedModel, dataset: StoredDataset) -
 def benchmark_exports(
     exports: list[ExportedModel], model: TrainedModel, scratch: Path
 ) -> list[ExportedModel]:
-    """Measure the speed of exported formats.
+    """Measure the speed of the exported models relative to the run's `model.keras`.
 
     Args:
-        exports: The formats.
-        model: The exported model.
-        scratch: Folder of the formats.
+        exports: Descriptions of the exported models.
+        model: Trained model that was exported.
+        scratch: Temporary folder that contains the exported models.
 
     Returns:
-        The formats with their speed relative to the run's own model.
+        The descriptions with their `relative_speed`.
 
     Raises:
-        RunError: The speed cannot be measured.
+        RunError: The measuring process failed.
     """
     log.info("measuring the speed of each format")
     files = {export.format: scratch / export.path for export in exports}

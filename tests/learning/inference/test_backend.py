@@ -110,7 +110,7 @@ class TestSampling:
         assert (test.pixels.dtype, test.pixels.shape) == (np.uint8, (40, SIZE, SIZE))
 
     def test_the_seed_chooses_and_rows_keep_their_labels(self, easy_dataset, monkeypatch) -> None:
-        monkeypatch.setattr(calibration_images, "CALIBRATION_IMAGES", 20)
+        monkeypatch.setattr(calibration_images, "MAX_CALIBRATION_IMAGES", 20)
         dataset = StoredDataset.open(easy_dataset)
         one, again, other = (
             calibration_images.sample_calibration_images(dataset, SIZE, seed)[0]
@@ -157,7 +157,7 @@ class TestSampling:
         assert "prepare a dataset that has some" in message
 
     def test_a_trial_has_an_end(self, easy_dataset, monkeypatch) -> None:
-        monkeypatch.setattr(calibration_images, "TRIAL_IMAGES", 7)
+        monkeypatch.setattr(calibration_images, "MAX_TRIAL_IMAGES", 7)
         trial = calibration_images.sample_calibration_images(
             StoredDataset.open(easy_dataset), SIZE, 0
         )[1]
