@@ -1,7 +1,8 @@
-"""Random changes of each training image, different each time that it is seen.
+"""Random augmentation of the training images, different each time that an image is used.
 
-All of it is a pure function of a seed, so that a resumed run samples the same numbers. The variants
-that the Spark job writes to disk are in `fer_pipeline.data.variants`.
+All functions depend only on their arguments, such as the seed, so that a resumed run samples the
+same random numbers. `fer_pipeline.data.variants` makes the variants that the Spark job writes to
+disk.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ from fer_pipeline.config.training import AugmentationConfig
 from fer_pipeline.learning.types import Tensor
 
 GEOMETRIC = ("flip", "rotation", "shift", "zoom", "shear")
-"""Operations that move pixels: together they are one resampling."""
+"""Operations that move pixels; a single resampling applies all of them together."""
 
 OPERATIONS = (*GEOMETRIC, "contrast", "brightness", "random_erasing")
-"""All operations, keys of `training.augmentation`, in the order in which they are applied."""
+"""All operations, in the order in which they are applied. Each one is a configuration key in the
+section `training.augmentation`."""
 
 _FILL_MODES = {"constant": "CONSTANT", "replicate": "NEAREST", "reflect": "REFLECT"}
 
-# Folded into the seed of a batch: random numbers independent of mixup's.
+# Folded into the seed of a batch, so that the random numbers are independent of those of mixup.
 _RANDOM_STREAM = 1
 
 
 class AugmentationSample(NamedTuple):
-    """The random numbers of a batch: each float32 of shape (n,), uniform in [0, 1).
+    """Random numbers for a batch of n images: float32 tensors of shape (n,), uniform in [0, 1).
 
-    Every operation has its own numbers, whether it is on or off, so that turning one on does not
-    change the others. 0 and 1 are the ends of an operation's range. 0.5 is no change, except for
-    the erased square.
+    Each operation has its own numbers, even if it is off, so that turning an operation on does not
+    change the numbers of the others. 0 and 1 are the ends of an operation's range. 0.5 changes
+    nothing, except for the erased square.
     """
 
-    flip: Tensor  # mirrored below 0.5
+    flip: Tensor  # below 0.5: the image is mirrored
     rotation: Tensor
     shift_right: Tensor
     shift_down: Tensor
@@ -43,37 +45,37 @@ class AugmentationSample(NamedTuple):
     shear: Tensor
     contrast: Tensor
     brightness: Tensor
-    erased_size: Tensor  # 0 is no square
+    erased_size: Tensor  # 0: no square is erased
     erased_left: Tensor
     erased_top: Tensor
 
 
 def list_enabled_operations(config: AugmentationConfig) -> list[str]:
-    """Return the operations that are on, in the order of `OPERATIONS`."""
+    """Return the names of the operations that are on, in the order of `OPERATIONS`."""
     return [name for name in OPERATIONS if getattr(config, name)]
 
 
 def make_augment_fn(
     config: AugmentationConfig, size: int
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Return a function that changes each image of a batch in its own way.
+    """Return a function that augments the images of a batch, each with its own random numbers.
 
     Args:
         config: The operations and their ranges.
-        size: Side of the images, in pixels.
+        size: Height and width of the images, in pixels.
 
     Returns:
-        A function of images, float32 of shape (n, size, size, 1) with pixel values in 0..255, and a
-        seed, int32 or int64 of shape (2,), to images of the same kind; the same in eager mode, in a
-        `tf.function` and in `tf.data`. None if no operation is on.
+        A function `(images, seed) -> images`, or None if no operation is on. Images: float32 of
+        shape (n, size, size, 1), pixel values in [0, 255]. Seed: int32 or int64 of shape (2,). The
+        function returns the same images in eager mode, in a `tf.function` and in `tf.data`.
     """
     if not list_enabled_operations(config):
         return None
 
     def augment(images: Tensor, seed: Tensor) -> Tensor:
         shape = (len(AugmentationSample._fields), tf.shape(images)[0])
-        own_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
-        numbers = tf.random.stateless_uniform(shape, own_seed, alg="philox")
+        stream_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
+        numbers = tf.random.stateless_uniform(shape, stream_seed, alg="philox")
         sample = AugmentationSample(*tf.unstack(numbers))
         return apply_augmentation(images, sample, config, size)
 
@@ -83,16 +85,16 @@ def make_augment_fn(
 def apply_augmentation(
     images: Tensor, sample: AugmentationSample, config: AugmentationConfig, size: int
 ) -> Tensor:
-    """Return the images after all operations that are on.
+    """Apply all operations that are on to a batch of images.
 
     Args:
-        images: Images, float32 of shape (n, size, size, 1), pixel values in 0..255.
-        sample: Position of each operation in its range.
+        images: Images, float32 of shape (n, size, size, 1), pixel values in [0, 255].
+        sample: Random numbers, which select a point in the range of each operation.
         config: The operations and their ranges.
-        size: Side of the images, in pixels.
+        size: Height and width of the images, in pixels.
 
     Returns:
-        Images of the same shape, type and range.
+        The augmented images, with the same shape, type and range of pixel values.
     """
     if any(getattr(config, name) for name in GEOMETRIC):
         transforms = _make_projective_transforms(sample, config, size)
@@ -105,49 +107,54 @@ def apply_augmentation(
         images += _broadcast_per_image(_scale_symmetric(sample.brightness, 255 * config.brightness))
     images = tf.clip_by_value(images, 0.0, 255.0)
     if config.random_erasing:
-        erased = _make_erased_mask(sample, config.random_erasing, size)
-        images = tf.where(erased, _compute_image_means(images), images)
+        is_erased = _make_erased_mask(sample, config.random_erasing, size)
+        images = tf.where(is_erased, _compute_image_means(images), images)
     return images
 
 
-def compute_max_erased_size(erasing: float, size: int) -> int:
-    """Return the longest side of an erased square, in pixels.
+def compute_max_erased_size(max_fraction: float, size: int) -> int:
+    """Return the height and width of the largest erased square, in pixels.
 
     Args:
-        erasing: The longest side as a share of the image's side.
-        size: Side of the image, in pixels.
+        max_fraction: Height of the largest square as a fraction of the image height, in [0, 1].
+        size: Height and width of the image, in pixels.
     """
-    return round(erasing * size)
+    return round(max_fraction * size)
 
 
 def _scale_symmetric(uniform: Tensor, limit: float) -> Tensor:
-    """Map numbers of 0..1 to -limit..limit; exactly 0 for a limit of 0."""
+    """Map numbers from [0, 1] to [-limit, limit]; the result is exactly 0 if the limit is 0."""
     return (2 * uniform - 1) * limit
 
 
 def _broadcast_per_image(numbers: Tensor) -> Tensor:
-    """Reshape one number per image, of shape (n,), so that it broadcasts over images."""
+    """Reshape numbers, one for each image, from (n,) to (n, 1, 1, 1) for broadcasting."""
     return tf.reshape(numbers, (-1, 1, 1, 1))
 
 
 def _compute_image_means(images: Tensor) -> Tensor:
+    """Return the mean pixel value of each image, of shape (n, 1, 1, 1)."""
     return tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
 
 
 def _make_projective_transforms(
     sample: AugmentationSample, config: AugmentationConfig, size: int
 ) -> Tensor:
-    """Return the source of each output pixel, as the resampling's eight numbers per image.
+    """Return the projective transform of each image, float32 of shape (n, 8).
 
-    An image is mirrored, scaled, sheared (x + k * y, with y downwards), rotated (counter-clockwise
-    positive), all about its centre (size - 1) / 2, and shifted. The resampling needs the inverse:
-    source = centre + A * (pixel - centre - shift), A = flip * (1 / scale) * shear^-1 * rotation^-1.
-    If only the flip is on, all eight are integers, and no pixel value changes.
+    The eight numbers are the coefficients that `ImageProjectiveTransformV3` expects. They map each
+    output pixel to its source position.
+
+    The operations mirror, scale, shear (x + k * y, with y downwards) and rotate (counter-clockwise
+    positive) the image about its centre (size - 1) / 2, and then shift it. The resampling needs the
+    inverse: source = centre + A * (pixel - centre - shift), with
+    A = flip * (1 / scale) * shear^-1 * rotation^-1. If only the flip is on, all coefficients are
+    integers, and no pixel value changes.
     """
     mirror = tf.where(sample.flip < 0.5, -1.0, 1.0) if config.flip else tf.ones_like(sample.flip)
     angle = _scale_symmetric(sample.rotation, math.radians(config.rotation))
-    # Divided by the scale, not multiplied by 1 / scale: in a graph TensorFlow turns that into a
-    # reciprocal, which differs in the last bit.
+    # The code below divides by the scale instead of multiplying by 1 / scale. In a graph TensorFlow
+    # would turn 1 / scale into a reciprocal op, which differs in the last bit.
     scale = 1 + _scale_symmetric(sample.zoom, config.zoom)
     shear = _scale_symmetric(sample.shear, config.shear)
     right = _scale_symmetric(sample.shift_right, config.shift * size)
@@ -163,7 +170,15 @@ def _make_projective_transforms(
 
 
 def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Tensor:
-    """Resample once, bilinearly. This op's `reflect` repeats the outermost pixel."""
+    """Apply projective transforms to images, with bilinear interpolation.
+
+    Args:
+        images: Images, float32 of shape (n, size, size, 1).
+        transforms: Coefficients from `_make_projective_transforms`, of shape (n, 8).
+        border: Fill mode outside the image: `constant` (black), `replicate` or `reflect`. With
+            `reflect`, the op repeats the outermost pixel.
+        size: Height and width of the images, in pixels.
+    """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=transforms,
@@ -174,19 +189,25 @@ def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Ten
     )
 
 
-def _make_erased_mask(sample: AugmentationSample, erasing: float, size: int) -> Tensor:
-    """Return the mask of a square within each image, bool of shape (n, size, size, 1).
+def _make_erased_mask(sample: AugmentationSample, max_fraction: float, size: int) -> Tensor:
+    """Return the mask of the erased square in each image, bool of shape (n, size, size, 1).
 
-    The square gets the image's mean (Zhong et al. 2017, "Random Erasing", with the mean in place of
-    noise). The mean is neither a bright nor a dark spot, whatever the light of the image and the
-    normalization, whereas a fixed 128 would be one on the many darker or brighter faces.
+    The caller fills the square with the mean of the image (Zhong et al. 2017, "Random Erasing",
+    with the mean in place of noise). The mean gives neither a bright nor a dark spot, whereas a
+    fixed 128 would be visible in the many darker or brighter images.
+
+    Args:
+        sample: Random numbers, which select the size and the position of the squares.
+        max_fraction: Height of the largest square as a fraction of the image height, in [0, 1].
+        size: Height and width of the images, in pixels.
     """
-    side = tf.floor(sample.erased_size * (compute_max_erased_size(erasing, size) + 1))
-    left = tf.floor(sample.erased_left * (size - side + 1))
-    top = tf.floor(sample.erased_top * (size - side + 1))
+    square_size = tf.floor(sample.erased_size * (compute_max_erased_size(max_fraction, size) + 1))
+    left = tf.floor(sample.erased_left * (size - square_size + 1))
+    top = tf.floor(sample.erased_top * (size - square_size + 1))
     position = tf.range(size, dtype=tf.float32)
 
     def is_within(start: Tensor) -> Tensor:
-        return (position >= start[:, None]) & (position < (start + side)[:, None])
+        """Return for each image which positions along one axis lie in the square."""
+        return (position >= start[:, None]) & (position < (start + square_size)[:, None])
 
     return (is_within(top)[:, :, None] & is_within(left)[:, None, :])[..., None]

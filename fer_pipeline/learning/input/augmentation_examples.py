@@ -1,4 +1,4 @@
-"""Examples of augmented images: the columns of the augmentation preview."""
+"""Examples of augmented images, which are the columns of the augmentation preview."""
 
 from __future__ import annotations
 
@@ -21,66 +21,84 @@ from fer_pipeline.learning.input.mixup import make_mixup_fn
 from fer_pipeline.plots.augmentation_preview import ExampleColumn, ExampleGroup, Images
 
 _MIN_SAMPLED_COLUMNS = 4
-_MIN_SHOWN_SHARE = 0.005
+
+_MIN_CAPTION_WEIGHT = 0.005
+"""Classes with a smaller weight in a mixed target are left out of its caption."""
 
 
 @dataclass(frozen=True)
-class _Extreme:
-    """An end of an operation's range: its label, and the numbers of the sample that give it."""
+class _RangeEnd:
+    """One end of an operation's range.
+
+    Attributes:
+        label: Text above the column of examples.
+        fixed_numbers: Fields of `AugmentationSample` to set, and their values in [0, 1].
+    """
 
     label: str
-    sample: dict[str, float]
+    fixed_numbers: dict[str, float]
 
 
 def make_single_operation_examples(
     images: Images, config: AugmentationConfig, seed: int
 ) -> list[ExampleGroup]:
-    """Return examples of each enabled operation alone, at the ends of its range.
+    """Apply each enabled operation on its own to example images, at the ends of its range.
 
     Args:
-        images: The original images.
+        images: Original images, of shape (n, size, size).
         config: The operations and their ranges.
-        seed: Seed of the positions of the erased squares.
+        seed: Seed of the random positions of the erased squares.
+
+    Returns:
+        One group for each enabled operation, with one column for each end of its range.
     """
     size, rng = images.shape[1], np.random.default_rng(seed)
     groups = []
     for name in list_enabled_operations(config):
-        single = AugmentationConfig.model_validate(
+        single_config = AugmentationConfig.model_validate(
             {name: getattr(config, name), "border": config.border}
         )
-        range_text, extremes = _describe_range(name, single, size)
+        range_text, range_ends = _describe_range(name, single_config, size)
         columns = [
-            ExampleColumn(extreme.label, _augment_at(images, single, extreme.sample, rng))
-            for extreme in extremes
+            ExampleColumn(end.label, _augment_at(images, single_config, end.fixed_numbers, rng))
+            for end in range_ends
         ]
         groups.append(ExampleGroup(name, range_text, tuple(columns)))
     return groups
 
 
-def _describe_range(name: str, config: AugmentationConfig, size: int) -> tuple[str, list[_Extreme]]:
-    """Return an operation's range in words, and the ends of the range."""
+def _describe_range(
+    name: str, config: AugmentationConfig, size: int
+) -> tuple[str, list[_RangeEnd]]:
+    """Return an operation's range as text for the title, and the ends of the range.
+
+    Args:
+        name: Name of the operation.
+        config: Configuration that contains the range.
+        size: Height and width of the images, in pixels.
+    """
     limit = float(getattr(config, name))
     if name == "flip":
-        return "every second", [_Extreme("mirrored", {"flip": 0})]
+        return "every second", [_RangeEnd("mirrored", {"flip": 0})]
     if name == "shift":
         axes = ("shift_right", "shift_down")
         return f"±{100 * limit:.3g} % of the side", [
-            _Extreme("left, up", dict.fromkeys(axes, 0.0)),
-            _Extreme("right, down", dict.fromkeys(axes, 1.0)),
+            _RangeEnd("left, up", dict.fromkeys(axes, 0.0)),
+            _RangeEnd("right, down", dict.fromkeys(axes, 1.0)),
         ]
     if name == "random_erasing":
-        side = compute_max_erased_size(limit, size)
-        # Just below 1, which the random numbers never reach.
-        largest = _Extreme(f"{side} px", {"erased_size": 1 - 2**-23})
-        return f"a square of up to {side} px", [largest, largest]
+        max_size = compute_max_erased_size(limit, size)
+        # The largest float32 number below 1, because the random numbers never reach 1.
+        largest = _RangeEnd(f"{max_size} px", {"erased_size": 1 - 2**-23})
+        return f"a square of up to {max_size} px", [largest, largest]
     if name in ("zoom", "contrast"):
         low, high = f"×{1 - limit:.3g}", f"×{1 + limit:.3g}"  # noqa: RUF001
-        return f"{low} to {high}", [_Extreme(low, {name: 0}), _Extreme(high, {name: 1})]
+        return f"{low} to {high}", [_RangeEnd(low, {name: 0}), _RangeEnd(high, {name: 1})]
     range_unit = {"rotation": "°", "brightness": " of 255"}.get(name, "")
     limit_text = f"{255 * limit:.0f}" if name == "brightness" else f"{limit:.3g}"
     label_unit = "°" if name == "rotation" else ""
     low, high = f"\N{MINUS SIGN}{limit_text}{label_unit}", f"+{limit_text}{label_unit}"
-    return f"±{limit_text}{range_unit}", [_Extreme(low, {name: 0}), _Extreme(high, {name: 1})]
+    return f"±{limit_text}{range_unit}", [_RangeEnd(low, {name: 0}), _RangeEnd(high, {name: 1})]
 
 
 def _augment_at(
@@ -89,7 +107,14 @@ def _augment_at(
     fixed_numbers: dict[str, float],
     rng: np.random.Generator,
 ) -> Images:
-    """Return the images with some numbers of the sample fixed, and the others random."""
+    """Augment images with some fixed numbers of the sample; all other numbers are random.
+
+    Args:
+        images: Original images, of shape (n, size, size).
+        config: The operations and their ranges.
+        fixed_numbers: Fields of `AugmentationSample` to set, and their values in [0, 1].
+        rng: Generator of the other random numbers.
+    """
     numbers = {name: rng.random(len(images), np.float32) for name in AugmentationSample._fields}
     for name, number in fixed_numbers.items():
         numbers[name] = np.full(len(images), number, np.float32)
@@ -104,22 +129,26 @@ def make_sampled_examples(
     class_names: Sequence[str],
     config: TrainingConfig,
     seed: int,
-    columns: int = 0,
+    preferred_column_count: int = 0,
 ) -> list[ExampleGroup]:
-    """Return examples of all enabled operations together, sampled as in training.
+    """Apply all enabled operations together to example images, sampled as in training.
 
     Args:
-        images: The original images, which are one batch here.
-        labels: Their classes, of shape (rows,).
+        images: Original images, of shape (n, size, size); they form one batch.
+        labels: Class indices of the images, of shape (n,).
         class_names: Names of the classes.
-        config: The section `training`.
-        seed: Seed of the samples.
-        columns: Approximate number of columns to fill; each group has at least four.
+        config: The section `training` of the configuration.
+        seed: Seed of the random numbers.
+        preferred_column_count: Approximate number of columns of all groups together; each group
+            has at least four columns.
+
+    Returns:
+        A group with augmented images if an operation is on, and a group with mixup if mixup is on.
     """
     pixels, targets = tf.constant(images[..., None]), tf.one_hot(labels, len(class_names))
     augment = make_augment_fn(config.augmentation, images.shape[1])
     group_count = bool(augment) + bool(config.mixup_alpha)
-    column_count = max(_MIN_SAMPLED_COLUMNS, columns // max(1, group_count))
+    column_count = max(_MIN_SAMPLED_COLUMNS, preferred_column_count // max(1, group_count))
     seeds = [tf.constant((seed, number), tf.int64) for number in range(column_count)]
     batches = [augment(pixels, batch_seed) if augment else pixels for batch_seed in seeds]
     final_title, groups = "as training sees them", []
@@ -131,8 +160,8 @@ def make_sampled_examples(
         mix = make_mixup_fn(config.mixup_alpha)
         mixed = []
         for batch, batch_seed in zip(batches, seeds, strict=True):
-            mixed_images, shares = mix(batch, targets, batch_seed)
-            captions = tuple(_format_shares(row, class_names) for row in shares.numpy())
+            mixed_images, mixed_targets = mix(batch, targets, batch_seed)
+            captions = tuple(_format_target(row, class_names) for row in mixed_targets.numpy())
             mixed.append(ExampleColumn("", mixed_images.numpy()[..., 0], captions))
         groups.append(
             ExampleGroup(final_title, f"with mixup, alpha {config.mixup_alpha:.3g}", tuple(mixed))
@@ -140,11 +169,11 @@ def make_sampled_examples(
     return groups
 
 
-def _format_shares(shares: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
-    """Return a mixed target in words, the larger share first."""
-    largest = np.argsort(-shares)[:2]
+def _format_target(target: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
+    """Return the two largest classes of a mixed target with their percentages, largest first."""
+    largest = np.argsort(-target)[:2]
     return "\n".join(
-        f"{100 * shares[k]:.0f} % {class_names[k]}"
+        f"{100 * target[k]:.0f} % {class_names[k]}"
         for k in largest
-        if shares[k] >= _MIN_SHOWN_SHARE
+        if target[k] >= _MIN_CAPTION_WEIGHT
     )

@@ -1,4 +1,4 @@
-"""Batches of a dataset's split, as TensorFlow tensors."""
+"""Loading of a split's batches as TensorFlow tensors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from fer_pipeline.learning.input.shuffle_buffer import Pixels, Targets, shuffle_
 from fer_pipeline.learning.types import Tensor
 
 Transform = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""A function of images, float32 0..255 of shape (n, size, size, 1), labels (or distributions) and a
-seed, int64 of shape (2,), to images and labels. The seed is its only source of randomness."""
+"""A function `(images, labels, seed) -> (images, labels)` that is applied to each batch. Images:
+float32 of shape (n, size, size, 1), pixel values in [0, 255]. Labels: int32 of shape (n,), or
+distributions, float32 of shape (n, classes). Seed: int64 of shape (2,), which is the only source of
+randomness."""
 
 PADDING_LABEL = -1
-"""Label of a padding image; it keeps a batch non-empty and is ignored by metrics."""
+"""Label of a padding image, which fills a batch that would be empty. Metrics ignore it."""
 
 _WHOLE_SPLIT = Shard()
 _PREFETCHED_BATCHES = 8
@@ -35,17 +37,18 @@ _MIN_CHUNK_ROWS = 1024
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """The order and the form in which a split is delivered.
+    """Options for the order and the form of the batches.
 
     Attributes:
-        batch_size: Images of a batch, of all shards together.
+        batch_size: Number of images in a batch, over all shards together.
         shuffle: Whether to shuffle the rows, in a different order each epoch.
         seed: Seed of the order.
         deterministic: Whether equal seeds always give equal orders; then one thread reads.
         cache_in_memory: Whether to keep the decoded pixels in memory after the first epoch.
-        shuffle_buffer: Size of the shuffle buffer, in images; a cache is shuffled as a whole.
-        soft_labels: Whether to deliver distributions over the classes in place of labels, if the
-            dataset has them.
+        shuffle_buffer: Capacity of the shuffle buffer, in images. It is not used with
+            `cache_in_memory`, because a cached split is shuffled completely.
+        soft_labels: Whether to return distributions over the classes instead of labels, if the
+            dataset has distributions.
     """
 
     batch_size: int
@@ -58,15 +61,15 @@ class LoaderOptions:
 
 
 class BatchLoader:
-    """Loader of a split's batches, one epoch after the other.
+    """A loader of the batches of a split, for one or more epochs.
 
-    Each of several shards delivers a part of every batch. All shards have the same number of
-    batches, and the parts of one shard have nearly the same size.
+    If there are several shards, each shard loads a part of every batch. All shards have the same
+    number of batches, and the parts of one shard have nearly the same size.
 
     Attributes:
-        row_count: Rows of one epoch.
-        split_row_count: Rows of one epoch of all shards together.
-        steps_per_epoch: Batches of one epoch; the last one may be smaller.
+        row_count: Number of rows that this loader reads in one epoch.
+        split_row_count: Number of rows of the whole split.
+        steps_per_epoch: Number of batches in one epoch; the last batch may be smaller.
     """
 
     def __init__(
@@ -78,18 +81,18 @@ class BatchLoader:
         shard: Shard = _WHOLE_SPLIT,
         transform: Transform | None = None,
     ) -> None:
-        """Open a split.
+        """Open a split for loading.
 
         Args:
-            dataset: The dataset.
-            split: The split.
-            options: The order and the form of the batches.
-            shard: The part of the rows that this loader delivers.
+            dataset: Dataset to read.
+            split: Split to read.
+            options: Order and form of the batches.
+            shard: Share of the rows that this loader reads.
             transform: Function that is applied to each batch before its normalization.
 
         Raises:
-            DatasetError: The split is empty, a file is missing or has another size, or a shuffled
-                shard has fewer rows than there are batches.
+            DatasetError: The split is empty, a file is missing or has a different size than the
+                manifest says, or a shuffled shard has fewer rows than there are batches.
         """
         self._manifest, self._options = dataset.manifest, options
         self._shard, self._transform = shard, transform
@@ -116,7 +119,7 @@ class BatchLoader:
         """Yield the batches of one epoch.
 
         Args:
-            epoch: Number of the epoch, from 0; each epoch has its own order.
+            epoch: Index of the epoch, from 0; each epoch has a different order.
 
         Yields:
             Normalized images, float32 of shape (n, size, size, 1), and labels, int32 of shape
@@ -124,7 +127,7 @@ class BatchLoader:
             the last batch.
 
         Raises:
-            DatasetError: The number of delivered rows or the images differ from the manifest.
+            DatasetError: The number of rows or the images differ from the manifest.
         """
         iterator = self.open_epoch(epoch)
         with iterator.translate_reader_errors():
@@ -132,29 +135,39 @@ class BatchLoader:
         iterator.drain_and_verify()
 
     def open_epoch(self, epoch: int, skip_batches: int = 0) -> EpochIterator:
-        """Start an epoch whose batches are taken within a `tf.function`.
+        """Return an iterator over the batches of one epoch that works inside a `tf.function`.
 
         Args:
-            epoch: Number of the epoch, from 0; each epoch has its own order.
+            epoch: Index of the epoch, from 0; each epoch has a different order.
             skip_batches: Number of batches to skip because an earlier process trained on them.
         """
         errors: list[Exception] = []
         return EpochIterator(self._build_tf_dataset(epoch, errors, skip_batches), errors)
 
     def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
-        """Return an epoch as a `tf.data.Dataset`.
+        """Return one epoch as a `tf.data.Dataset`.
 
-        Its consumer gets reading errors as TensorFlow errors that contain the original message.
+        If reading fails, iterating over the dataset raises a TensorFlow error that contains the
+        original message.
 
         Args:
-            epoch: Number of the epoch, from 0.
+            epoch: Index of the epoch, from 0; each epoch has a different order.
         """
         return self._build_tf_dataset(epoch, [])
 
     def _build_tf_dataset(
         self, epoch: int, errors: list[Exception], skip_batches: int = 0
     ) -> tf.data.Dataset:
+        """Return one epoch as a `tf.data.Dataset` of finished batches.
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            errors: List to which the reader's exceptions are appended.
+            skip_batches: Number of batches to leave out at the beginning.
+        """
+
         def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
+            """Yield the rows of the epoch and then any padding; record exceptions in `errors`."""
             try:
                 yield from self._iterate_epoch_chunks(epoch)
                 yield from self._make_padding_chunks()
@@ -165,43 +178,58 @@ class BatchLoader:
         chunks = tf.data.Dataset.from_generator(
             generate_chunks, output_signature=self._make_chunk_signature()
         )
-        # Python delivers many rows at a time, because each call costs as much as a small batch, and
-        # delivers bytes, because floats would be four times as much to move.
+        # The Python generator yields many rows at a time, because each call costs as much as a
+        # small batch. It yields bytes, because floats would be four times as much data to copy.
         batches = chunks.rebatch(self._compute_batch_sizes()).enumerate().skip(skip_batches)
         seed = tf.constant(self._derive_epoch_seed(epoch), tf.int64)
-        finished = batches.map(
-            lambda index, rows: self._finish_batch(rows[0], rows[1], tf.stack([seed, index]))
+        finished_batches = batches.map(
+            lambda index, rows: self._transform_and_normalize(
+                rows[0], rows[1], tf.stack([seed, index])
+            )
         )
-        return finished.prefetch(_PREFETCHED_BATCHES)
+        return finished_batches.prefetch(_PREFETCHED_BATCHES)
 
     def _compute_batch_sizes(self) -> int | list[int]:
-        """Return the rows of every batch, or of each batch for one of several shards."""
+        """Return the number of rows in every batch, or a list with the number for each batch.
+
+        A shard of several shards needs the list, because the parts of its batches differ by a row.
+        """
         if self._shard.count == 1:
             return self._options.batch_size
-        steps = self.steps_per_epoch
-        rows = max(self.row_count, steps)
-        ends = [rows * step // steps for step in range(steps + 1)]
-        return [end - start for start, end in itertools.pairwise(ends)]
+        step_count = self.steps_per_epoch
+        row_count = max(self.row_count, step_count)  # with padding images
+        boundaries = [row_count * step // step_count for step in range(step_count + 1)]
+        return [end - start for start, end in itertools.pairwise(boundaries)]
 
     def _make_padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield a padding image for each batch that would be empty in a small shard.
+        """Yield padding images if a small shard has fewer rows than batches.
 
         TensorFlow's convolutions do not accept empty batches on every processor.
         """
-        missing = self.steps_per_epoch - self.row_count
-        if missing > 0:
+        padding_count = self.steps_per_epoch - self.row_count
+        if padding_count > 0:
             yield (
-                np.zeros((missing, self._manifest.image.size**2), np.uint8),
-                np.full(missing, PADDING_LABEL, np.int32),
+                np.zeros((padding_count, self._manifest.image.size**2), np.uint8),
+                np.full(padding_count, PADDING_LABEL, np.int32),
             )
 
     def _make_chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        """Return the shapes and types of the generated pixels and targets."""
         targets = tf.TensorSpec((None,), tf.int32)
         if self._target_column == schema.VOTES:
             targets = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
         return tf.TensorSpec((None, self._manifest.image.size**2), tf.uint8), targets
 
-    def _finish_batch(self, pixels: Tensor, targets: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    def _transform_and_normalize(
+        self, pixels: Tensor, targets: Tensor, seed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Reshape the pixels of a batch to images, and transform and normalize them.
+
+        Args:
+            pixels: Flattened pixels, uint8 of shape (n, size * size).
+            targets: Labels or distributions.
+            seed: Seed of the transform, int64 of shape (2,).
+        """
         size = self._manifest.image.size
         images = tf.cast(tf.reshape(pixels, (-1, size, size, 1)), tf.float32)
         if self._transform:
@@ -211,39 +239,39 @@ class BatchLoader:
     def iterate_stored_rows(
         self, columns: Sequence[str]
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """Yield all rows in stored order, with their pixels as stored.
+        """Yield all rows in stored order, in batches, without transform and normalization.
 
         Args:
-            columns: Names of the columns to read beside the image.
+            columns: Names of the columns to read in addition to the image.
 
         Yields:
             Pixels, uint8 of shape (n, size, size), and the columns, each of length n.
 
         Raises:
-            DatasetError: The number of delivered rows or the images differ from the manifest.
+            DatasetError: The number of rows or the images differ from the manifest.
         """
         size = self._manifest.image.size
-        for pixels, others in self._reader.read_row_groups(columns, shuffle_seed=None):
+        for pixels, column_arrays in self._reader.read_row_groups(columns, shuffle_seed=None):
             for start in range(0, len(pixels), self._options.batch_size):
-                part = slice(start, start + self._options.batch_size)
+                rows = slice(start, start + self._options.batch_size)
                 yield (
-                    pixels[part].reshape(-1, size, size),
-                    {name: others[name][part] for name in columns},
+                    pixels[rows].reshape(-1, size, size),
+                    {name: column_arrays[name][rows] for name in columns},
                 )
 
     def _iterate_epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield the rows of an epoch in its order."""
+        """Yield the pixels and targets of all rows in the order of an epoch."""
         options = self._options
         chunk_rows = max(_MIN_CHUNK_ROWS, options.batch_size)
         shuffle_seed = self._derive_epoch_seed(epoch) if options.shuffle else None
         rng = np.random.default_rng(self._derive_epoch_entropy(epoch))
         if options.cache_in_memory and self.row_count:
             pixels, targets = self._load_cache()
-            count = self.row_count
-            order = rng.permutation(count) if options.shuffle else np.arange(count)
-            for start in range(0, count, chunk_rows):
-                part = order[start : start + chunk_rows]
-                yield pixels[part], targets[part]
+            row_count = self.row_count
+            order = rng.permutation(row_count) if options.shuffle else np.arange(row_count)
+            for start in range(0, row_count, chunk_rows):
+                indices = order[start : start + chunk_rows]
+                yield pixels[indices], targets[indices]
             return
         chunks = self._read_chunks(shuffle_seed)
         if options.shuffle:
@@ -251,6 +279,7 @@ class BatchLoader:
         yield from chunks
 
     def _load_cache(self) -> tuple[Pixels, Targets]:
+        """Return the pixels and targets of all rows in stored order; the first call reads them."""
         if self._cache is None:
             chunks = list(self._read_chunks(shuffle_seed=None))
             self._cache = (
@@ -260,27 +289,42 @@ class BatchLoader:
         return self._cache
 
     def _read_chunks(self, shuffle_seed: int | None) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield flat pixels and targets, one row group after the other."""
+        """Yield the pixels and targets of all rows, one row group after the other.
+
+        Args:
+            shuffle_seed: Seed of the order of the row groups; None for the stored order.
+        """
         name = self._target_column
         for pixels, columns in self._reader.read_row_groups([name], shuffle_seed=shuffle_seed):
             column = columns[name]
             yield pixels, column if name == schema.LABEL else np.stack(column.tolist())
 
     def _derive_epoch_seed(self, epoch: int) -> int:
+        """Return the seed for the row groups and the transform of an epoch."""
         return int(np.random.SeedSequence(self._derive_epoch_entropy(epoch)).generate_state(1)[0])
 
     def _derive_epoch_entropy(self, epoch: int) -> list[int]:
-        """Return the seeds of an epoch; the first shard has those of an undivided split."""
+        """Return the numbers from which the seeds of an epoch are derived.
+
+        The first shard has the same numbers as an undivided split.
+        """
         return [self._options.seed, epoch, *([self._shard.index] if self._shard.index else [])]
 
 
 def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Return normalized pixels, float32; five times as fast as a lookup in the table."""
+    """Return normalized pixels, float32.
+
+    The multiplication is five times as fast as a lookup in the normalization's table.
+    """
     return pixels * np.float32(normalization.scale) + np.float32(normalization.offset)
 
 
 def _require_exact_arithmetic(normalization: Normalization) -> None:
-    """Check that TensorFlow's arithmetic on this machine gives exactly the values of the table."""
+    """Check that TensorFlow computes exactly the values of the normalization's table.
+
+    Raises:
+        RuntimeError: The values differ on this machine.
+    """
     normalized = _normalize(tf.range(256.0), normalization).numpy()
     if not np.array_equal(normalized, normalization.lookup_table()):
         raise RuntimeError("TensorFlow's float32 arithmetic differs from NumPy's on this machine")

@@ -1,4 +1,4 @@
-"""One pass over a split, whose batches TensorFlow takes."""
+"""An iterator over the batches of one epoch, for Python and for `tf.function`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import tensorflow as tf
 
 
 class EpochIterator:
-    """One pass over a split, in progress.
+    """An iterator over the batches of one epoch, with a check that all rows were delivered.
 
     Attributes:
-        batches: Iterator of images and labels, in Python and in a `tf.function`.
+        batches: Iterator over batches of images and labels. It works in Python and inside a
+            `tf.function`.
     """
 
     def __init__(self, dataset: tf.data.Dataset, reader_errors: list[Exception]) -> None:
-        """Start the pass.
+        """Create the iterator.
 
         Args:
-            dataset: The batches.
-            reader_errors: List to which the generator behind `dataset` appends its exceptions.
+            dataset: Batches of the epoch.
+            reader_errors: List to which the Python generator behind `dataset` appends its
+                exceptions, because TensorFlow raises its own exceptions instead.
         """
         self.batches = iter(dataset)
         self._reader_errors = reader_errors
 
     @contextlib.contextmanager
     def translate_reader_errors(self) -> Iterator[None]:
-        """Raise the reader's own error where TensorFlow raises its wrapper with a stack trace.
+        """Replace a TensorFlow error that the block raises with the reader's original exception.
 
         Raises:
-            DatasetError: The split could not be read.
+            DatasetError: The dataset is damaged or cannot be read.
+            OpError: TensorFlow failed for a different reason.
         """
         try:
             yield
@@ -40,13 +43,13 @@ class EpochIterator:
             raise self._reader_errors[0] from None
 
     def drain_and_verify(self) -> None:
-        """Check that the epoch is exhausted and that every row was delivered.
+        """Read any remaining batches and check that the epoch delivered all rows of the manifest.
 
         Raises:
-            DatasetError: The number of delivered rows differs from the manifest.
+            DatasetError: The number of rows differs from the manifest, or reading failed.
         """
         with self.translate_reader_errors():
-            # Surplus rows have to be read, too, before they are counted.
+            # Read surplus rows too, so that the reader counts them.
             for _ in self.batches:
                 pass
         if self._reader_errors:

@@ -1,4 +1,4 @@
-"""Row groups of a dataset, read with petastorm: the only module that imports it."""
+"""Reading of a dataset's Parquet row groups with petastorm; no other module imports petastorm."""
 
 from __future__ import annotations
 
@@ -21,23 +21,27 @@ from fer_pipeline.io.paths import get_filesystem, is_local
 from fer_pipeline.learning.input.shuffle_buffer import Pixels
 from fer_pipeline.text import one_line
 
-# petastorm 0.12 was written for an older pyarrow, which warns at each call, in its threads too.
+# petastorm 0.12 was written for an older pyarrow. The current one warns at each call, even in
+# petastorm's threads.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
 
+# Number of threads if the order of the rows need not be reproducible.
 _UNORDERED_THREADS = 4
 _QUEUED_ROW_GROUPS = 16
-_REASON_CHARACTERS = 300
+_MAX_REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the rows of a split; row groups are assigned to the shards in turn.
+    """A share of the row groups of a split, for one of several workers.
+
+    The row groups are assigned to the shards in turn: shard 0 of 2 has the first, third, fifth, ...
 
     Attributes:
-        index: Number of the shard, 0..count - 1.
+        index: Index of the shard, in 0..count - 1.
         count: Number of shards.
     """
 
@@ -46,63 +50,70 @@ class Shard:
 
 
 class ParquetReader:
-    """Reader of a split, or of a shard of it, that counts the rows that it delivers.
+    """A reader of the rows of a split, or of one shard of it, which checks the number of rows.
 
     Attributes:
-        row_count: Rows of one pass.
-        split_row_count: Rows of one pass of all shards together.
+        row_count: Number of rows that this reader delivers in one pass.
+        split_row_count: Number of rows of the whole split.
     """
 
     def __init__(
         self, dataset: StoredDataset, split: Split, *, deterministic: bool, shard: Shard
     ) -> None:
-        """Open the files of a split; `BatchLoader` describes the arguments.
+        """List the files of a split and count the rows of the shard.
+
+        Args:
+            dataset: Dataset to read.
+            split: Split to read.
+            deterministic: Whether equal seeds always give equal orders; then one thread reads.
+            shard: Share of the row groups to read.
 
         Raises:
-            DatasetError: The split is empty, or a file is missing, has another size or is damaged.
+            DatasetError: The split is empty, a file is missing or damaged or has a different size
+                than the manifest says, or the path contains a character that petastorm refuses.
         """
         files = dataset.require_split(split)
         folder = dataset.folder
         self._folder, self._split, self._image = folder, split, dataset.manifest.image
         paths = sorted(((folder / file.path).absolute() for file in files), key=str)
-        refused = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
-        if refused:
+        unsupported = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
+        if unsupported:
             raise DatasetError(
-                f"{folder}: petastorm reads no path with a {refused[0]}; rename the folder"
+                f"{folder}: petastorm reads no path with a {unsupported[0]}; rename the folder"
             )
         on_local_disk = is_local(folder)
         self._urls = [f"file://{path}" if on_local_disk else str(path) for path in paths]
-        # petastorm passes it to a part of pyarrow that does not accept an fsspec filesystem.
+        # petastorm passes the filesystem to a function of pyarrow that refuses fsspec filesystems.
         self._filesystem = None if on_local_disk else _wrap_filesystem(get_filesystem(folder))
-        self._threads = 1 if deterministic else _UNORDERED_THREADS
+        self._thread_count = 1 if deterministic else _UNORDERED_THREADS
         self._shard, self._shard_count = shard, shard.count
         self.split_row_count = self.row_count = sum(file.rows for file in files)
         if shard.count > 1:
-            group_rows = self._read_row_group_sizes(paths)
-            self.row_count = sum(group_rows[shard.index :: shard.count])
-            # petastorm refuses to have more shards than row groups. The shards that get a row group
-            # get the same one if they are the only shards.
-            self._shard_count = min(shard.count, len(group_rows))
+            group_row_counts = self._read_group_row_counts(paths)
+            self.row_count = sum(group_row_counts[shard.index :: shard.count])
+            # petastorm refuses more shards than row groups. With as many shards as row groups, each
+            # shard that has a row group keeps the same one.
+            self._shard_count = min(shard.count, len(group_row_counts))
 
-    def _read_row_group_sizes(self, paths: Sequence[Path]) -> list[int]:
+    def _read_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
         """Return the number of rows of each row group, file by file."""
-        sizes = []
+        row_counts = []
         try:
             for path in paths:
                 with path.open("rb") as file:
                     footer = pq.read_metadata(file)
-                sizes += [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+                row_counts += [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(
                 f"{self._folder}: a file of the {self._split} split is damaged ({one_line(error)});"
                 " run preprocess again"
             ) from error
-        if sum(sizes) != self.split_row_count:
+        if sum(row_counts) != self.split_row_count:
             raise DatasetError(
-                f"{self._folder}: the files of the {self._split} split hold {sum(sizes)} rows, the"
-                f" manifest says {self.split_row_count}; run preprocess again"
+                f"{self._folder}: the files of the {self._split} split hold {sum(row_counts)}"
+                f" rows, the manifest says {self.split_row_count}; run preprocess again"
             )
-        return sizes
+        return row_counts
 
     def read_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
@@ -110,45 +121,47 @@ class ParquetReader:
         """Yield the rows of one pass, one row group after the other.
 
         Args:
-            columns: Names of the columns to read beside the image.
+            columns: Names of the columns to read in addition to the image.
             shuffle_seed: Seed of the order of the row groups; None for the stored order.
 
         Yields:
-            Flat pixels, uint8 of shape (n, size * size), and the columns, each of length n.
+            Flattened pixels, uint8 of shape (n, size * size), and the columns, each of length n.
 
         Raises:
             DatasetError: The number of rows or the images differ from the manifest, or a file
                 cannot be read.
         """
-        delivered = 0
+        delivered_row_count = 0
         try:
-            for row_group in self._read(columns, shuffle_seed) if self.row_count else ():
+            row_groups = self._iterate_petastorm(columns, shuffle_seed) if self.row_count else ()
+            for row_group in row_groups:
                 pixels = self._decode_pixels(getattr(row_group, schema.IMAGE))
-                delivered += len(pixels)
+                delivered_row_count += len(pixels)
                 yield pixels, {name: getattr(row_group, name) for name in columns}
         except DatasetError:
             raise
         except Exception as error:
-            # petastorm raises any exception of its threads, under any name.
-            reason = one_line(f"{type(error).__name__}: {error}")[:_REASON_CHARACTERS]
+            # petastorm raises the exceptions of its threads, which can be of any class.
+            reason = one_line(f"{type(error).__name__}: {error}")[:_MAX_REASON_CHARACTERS]
             raise DatasetError(
                 f"{self._folder}: the {self._split} split cannot be read ({reason});"
                 " run preprocess again"
             ) from error
-        if delivered != self.row_count:
+        if delivered_row_count != self.row_count:
             raise DatasetError(
-                f"{self._folder}: an epoch of the {self._split} split delivered {delivered} rows,"
-                f" the manifest says {self.row_count}; run preprocess again"
+                f"{self._folder}: an epoch of the {self._split} split delivered"
+                f" {delivered_row_count} rows, the manifest says {self.row_count};"
+                " run preprocess again"
             )
 
-    def _read(self, columns: Sequence[str], shuffle_seed: int | None) -> Iterator[Any]:
-        """Yield petastorm's named tuple of columns for each row group."""
+    def _iterate_petastorm(self, columns: Sequence[str], shuffle_seed: int | None) -> Iterator[Any]:
+        """Yield the columns of each row group, as a named tuple that petastorm returns."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader = make_batch_reader(
                 self._urls,
                 schema_fields=[f"^{name}$" for name in (schema.IMAGE, *columns)],
-                workers_count=1 if shuffle_seed is None else self._threads,
+                workers_count=1 if shuffle_seed is None else self._thread_count,
                 results_queue_size=_QUEUED_ROW_GROUPS,
                 shuffle_row_groups=shuffle_seed is not None,
                 seed=shuffle_seed,
@@ -164,18 +177,24 @@ class ParquetReader:
             reader.join()
 
     def _decode_pixels(self, column: npt.NDArray[Any]) -> Pixels:
-        area = self._image.size**2
-        lengths = {None if image is None else len(image) for image in column}
-        if lengths != {area}:
-            raise self._make_image_error(f"{area} pixels")
+        """Return the pixels of the images of a row group, uint8 of shape (n, size * size).
+
+        Raises:
+            DatasetError: An image has a different size or format than the manifest says.
+        """
+        pixel_count = self._image.size**2
+        pixel_counts = {None if image is None else len(image) for image in column}
+        if pixel_counts != {pixel_count}:
+            raise self._make_image_error(f"{pixel_count} pixels")
         if self._image.dtype == "float32":
             try:
                 return self._image.normalization.restore_pixels(column)
             except ValueError as error:
                 raise self._make_image_error(str(error)) from error
-        return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), area)
+        return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), pixel_count)
 
     def _make_image_error(self, expected: str) -> DatasetError:
+        """Return the error for an image that differs from the manifest."""
         return DatasetError(
             f"{self._folder}: an image of the {self._split} split differs from the manifest:"
             f" {expected}; run preprocess again"
@@ -183,6 +202,7 @@ class ParquetReader:
 
 
 def _wrap_filesystem(filesystem: Any) -> Any:
+    """Wrap an fsspec filesystem for the functions of pyarrow that petastorm calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pyarrow.filesystem import S3FSWrapper

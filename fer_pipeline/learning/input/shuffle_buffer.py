@@ -1,4 +1,4 @@
-"""A shuffle buffer for the rows of an epoch, on NumPy arrays."""
+"""A shuffle buffer of NumPy arrays for the rows of an epoch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
-"""Flat images, of shape (n, size * size)."""
+"""Images with flattened pixels, of shape (n, size * size)."""
 
 Targets = npt.NDArray[np.int32] | npt.NDArray[np.float32]
-"""Labels of shape (n,), or distributions of shape (n, classes)."""
+"""Class indices of shape (n,), or distributions over the classes of shape (n, classes)."""
 
 
 def shuffle_with_buffer(
@@ -20,14 +20,17 @@ def shuffle_with_buffer(
     chunk_rows: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Pixels, Targets]]:
-    """Yield all rows in random order, with a buffer that is refilled after each yielded chunk.
+    """Yield all rows in approximately random order.
+
+    The rows fill a buffer. Each time that the buffer is full, a random chunk of its rows is yielded
+    and then replaced with the next rows.
 
     Args:
-        chunks: Pixels and targets, in stored order.
-        capacity: Size of the buffer, in rows.
-        chunk_rows: Rows of each yielded chunk. At most half of the buffer is yielded at a time,
-            because a buffer that is emptied at once would not shuffle across chunks.
-        rng: Source of the order.
+        chunks: Pixels and targets of the rows to shuffle, in chunks of any size.
+        capacity: Capacity of the buffer, in rows.
+        chunk_rows: Number of rows in each yielded chunk. It is limited to half of the capacity,
+            because a buffer that is emptied completely would not mix earlier and later rows.
+        rng: Random generator of the order.
     """
     chunk_rows = max(1, min(chunk_rows, capacity // 2))
     pixels, targets, free_slots = None, None, np.arange(capacity)

@@ -1,4 +1,4 @@
-"""The transform of the training batches, composed from the configuration."""
+"""The transform of the training batches: augmentation and mixup, as configured."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from fer_pipeline.learning.types import Tensor
 
 
 def make_train_transform(config: TrainingConfig, size: int, class_count: int) -> Transform | None:
-    """Return a function that augments each image and then applies mixup; None if both are off.
+    """Return a function that augments the images of a batch and then applies mixup.
 
     Args:
-        config: The section `training`.
-        size: Side of the images, in pixels.
+        config: The section `training` of the configuration.
+        size: Height and width of the images, in pixels.
         class_count: Number of classes.
+
+    Returns:
+        The function, or None if augmentation and mixup are both off.
     """
     augment = make_augment_fn(config.augmentation, size)
     mix = make_mixup_fn(config.mixup_alpha) if config.mixup_alpha else None

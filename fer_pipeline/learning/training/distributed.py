@@ -73,8 +73,8 @@ SINGLE_WORKER = WorkerContext()
 def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     """Connect to the other workers and set TensorFlow's default distribution strategy.
 
-    If not all workers connect within two minutes, the process exits, and Spark restarts
-    all workers.
+    If not all workers connect within two minutes, the process exits, and Spark restarts all
+    workers.
 
     Args:
         addresses: `host:port` of each worker, on which TensorFlow listens.
