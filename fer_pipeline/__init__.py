@@ -7,14 +7,14 @@ The packages, each of which imports only from those below it:
 
 * `console` and `jobs`: the command `fer-pipeline`, and the command line of each job.
 * `pipelines` and `api`: one function for each job; datasets, models and scores for Python users.
-* `spark` and `learning`: the distributed side (Spark) and the networks (TensorFlow and Keras).
+* `spark` and `learning`: the distributed jobs (Spark), and the networks (TensorFlow and Keras).
   They exchange files, and neither imports the other.
-* `plots`: all pictures (matplotlib).
-* `metrics`: all numbers of an evaluation.
+* `plots`: all plots (matplotlib).
+* `metrics`: all metrics of an evaluation.
 * `config` and `cli`: the YAML configuration, and the options and errors on the command line.
-* `data`: images, labels, splits and stored datasets; NumPy and OpenCV on plain arrays.
+* `data`: images, labels, splits and stored datasets, processed as arrays with NumPy and OpenCV.
 * `io`: paths, files and output folders.
-* `errors` and `text`: the errors that a user can cause, and texts for messages.
+* `errors` and `text`: the errors that a user can cause, and the formatting of messages.
 """
 
 import importlib
@@ -28,6 +28,7 @@ __version__ = "0.2.0"
 
 __all__ = ["Config", "Dataset", "TrainedModel", "__version__", "load_config", "read_scores"]
 
+# The module that defines each public name.
 _MODULES = {
     "Config": "fer_pipeline.config",
     "Dataset": "fer_pipeline.api",
@@ -45,5 +46,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the names that are there, also those that are not imported yet."""
+    """Return all names of the module, including public names that are not imported yet."""
     return sorted({*globals(), *__all__})

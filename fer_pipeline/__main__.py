@@ -1,4 +1,4 @@
-"""`python -m fer_pipeline` is the command `fer-pipeline`."""
+"""Entry point of `python -m fer_pipeline`, which is equivalent to the command `fer-pipeline`."""
 
 import sys
 

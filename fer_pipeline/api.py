@@ -1,7 +1,7 @@
 """The public Python API: datasets, trained models and scores on disk.
 
-`from fer_pipeline import Dataset, TrainedModel, read_scores` is the way to import it. This module
-imports neither TensorFlow nor Spark; a method that needs TensorFlow imports it.
+Import it with `from fer_pipeline import Dataset, TrainedModel, read_scores`. This module imports
+neither TensorFlow nor Spark. TensorFlow is imported by the methods that need it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = ["Dataset", "TrainedModel", "read_scores"]
 
 
 class Dataset(StoredDataset):
-    """A dataset that the preprocess job wrote; `Dataset.open(path)` opens it.
+    """A dataset that the preprocess job wrote; open it with `Dataset.open(path)`.
 
-    A split is named by "train", "validation" or "test". Only the files that the manifest names are
-    read: an interrupted job may have left others in the folder.
+    The names of the splits are "train", "validation" and "test". Only the files that the manifest
+    lists are read, because an interrupted job may have left further files in the folder.
     """
 
     @property
@@ -38,19 +38,20 @@ class Dataset(StoredDataset):
         return {str(split): self.row_count(split) for split in Split}
 
     def arrow_dataset(self, split: str) -> pa_dataset.Dataset:
-        """Return a split as a `pyarrow.dataset.Dataset`, of which nothing has been read yet.
+        """Return a split as a `pyarrow.dataset.Dataset`, which reads the rows only when needed.
 
         Args:
             split: Name of the split.
 
         Raises:
             ValueError: There is no split of that name.
-            DatasetError: The split is empty, or a file is missing or has another size.
+            DatasetError: The split is empty, or a file is missing or has a different size than the
+                manifest states.
         """
         paths = [self.folder / file.path for file in self.require_split(Split(split))]
         if is_local(self.folder):
             return pa_dataset.dataset([str(path) for path in paths])
-        # Keys within the filesystem: bucket/key of s3://bucket/key.
+        # The paths within the filesystem, such as bucket/key for s3://bucket/key.
         keys = [cast(Any, path).path for path in paths]
         return pa_dataset.dataset(keys, filesystem=get_filesystem(self.folder))
 
@@ -59,11 +60,12 @@ class Dataset(StoredDataset):
 
         Args:
             split: Name of the split.
-            columns: Names of the columns; all by default.
+            columns: Names of the columns to read; all columns by default.
 
         Raises:
             ValueError: There is no split of that name.
-            DatasetError: The split is empty, or a file is missing or has another size.
+            DatasetError: The split is empty, or a file is missing or has a different size than the
+                manifest states.
         """
         return self.arrow_dataset(split).to_table(columns=columns and list(columns))
 
@@ -72,35 +74,37 @@ class Dataset(StoredDataset):
 
         Args:
             split: Name of the split.
-            columns: Names of the columns; all by default.
+            columns: Names of the columns to read; all columns by default.
 
         Raises:
             ValueError: There is no split of that name.
-            DatasetError: The split is empty, or a file is missing or has another size.
+            DatasetError: The split is empty, or a file is missing or has a different size than the
+                manifest states.
         """
         return self.to_arrow(split, columns).to_pandas()
 
     def to_tf(
         self, split: str, batch_size: int, *, shuffle: bool = False, seed: int = 0, epoch: int = 0
     ) -> tf.data.Dataset:
-        """Return one pass over a split as batches in TensorFlow.
+        """Return the batches of one epoch of a split as a `tf.data.Dataset`.
 
         Args:
             split: Name of the split.
-            batch_size: Number of images in a batch; the last one may have fewer.
-            shuffle: Whether to shuffle the rows, in another order for each seed and epoch.
+            batch_size: Number of images in a batch; the last batch may have fewer images.
+            shuffle: Whether to shuffle the rows, in a different order for each seed and epoch.
             seed: Seed of the order.
-            epoch: Number of the pass, from 0.
+            epoch: Number of the epoch, from 0.
 
         Returns:
-            Pairs of images, float32 of shape (n, size, size, 1), normalised as the manifest states,
-            and labels, int32 of shape (n,).
+            A dataset of pairs (images, labels). Images: float32, (n, size, size, 1), normalised as
+            the manifest states. Labels: int32, (n,).
 
         Raises:
             ValueError: There is no split of that name.
-            DatasetError: The split is empty, or a file is missing or has another size.
+            DatasetError: The split is empty, or a file is missing or has a different size than the
+                manifest states.
         """
-        # Imports TensorFlow, which takes seconds.
+        # Importing TensorFlow takes several seconds.
         from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 
         options = LoaderOptions(batch_size, shuffle=shuffle, seed=seed)

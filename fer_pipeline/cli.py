@@ -1,4 +1,4 @@
-"""The command line options, the log and the error messages that all jobs share."""
+"""The command line options, the logging and the error output that all jobs share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fer_pipeline.io import interrupts
 from fer_pipeline.text import one_line
 
 SPARK_SUBMIT = "spark-submit.sh"
-"""The script that runs the jobs of a checkout."""
+"""Name of the script that runs the jobs from a checkout of the repository."""
 
 _QUIET_LOGGERS = (
     "py4j",
@@ -25,19 +25,19 @@ _QUIET_LOGGERS = (
     "tensorflow",
     "h5py",
 )
-# 128 + SIGINT, as shells have it.
+# The shells' convention: 128 plus the number of the signal, which is 2 for SIGINT.
 _INTERRUPTED_EXIT_CODE = 130
 
 
 def create_parser(
     job: str, description: str | None, *, program: str = SPARK_SUBMIT
 ) -> argparse.ArgumentParser:
-    """Return an argument parser with the options of every job.
+    """Return an argument parser with the options that all jobs share.
 
     Args:
         job: Name of the job.
         description: Description of the job for the help text.
-        program: Command that runs the job, for the usage message.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = argparse.ArgumentParser(
         prog=f"{program} {job}",
@@ -61,7 +61,7 @@ def create_parser(
 
 
 class _MovedOption(argparse.Action):
-    """An option that ends the program with one line: it has become a job."""
+    """A former option that has become a job; using it ends the program with one error line."""
 
     def __call__(
         self,
@@ -74,32 +74,35 @@ class _MovedOption(argparse.Action):
 
 
 def refuse_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
-    """Make a parser end with one line that names the job which replaces an option.
+    """Add a former option to a parser that ends the program with a hint at the job replacing it.
 
     Args:
         parser: Parser of the job that had the option.
         option: Name of the option, such as `--summary`.
-        command: The job and its arguments, such as `summarize --output PNG`.
+        command: Name and arguments of the new job, such as `summarize --output PNG`.
     """
     parser.add_argument(
         option, nargs="*", action=_MovedOption, const=command, help=argparse.SUPPRESS
     )
 
 
-def run_job(main: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
-    """Run a job: log to stderr, print its report to stdout, print a user's error as one line.
+def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
+    """Run a job and print its report to stdout.
+
+    Log messages go to stderr. A `FerError`, which the user can cause, is printed to stderr as one
+    line; other exceptions are raised.
 
     Args:
-        main: Function that does the work and returns the report.
-        arguments: Arguments from the parser of `create_parser`.
+        run: Function that does the work and returns the report.
+        arguments: Parsed arguments of a parser from `create_parser`.
 
     Returns:
-        The exit status.
+        The exit status: 0, the exit code of the `FerError`, or 130 after Ctrl-C.
     """
     _configure_logging(arguments.log_level)
     try:
         with interrupts.record_interrupts():
-            report = main(arguments)
+            report = run(arguments)
     except FerError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
@@ -111,12 +114,13 @@ def run_job(main: Callable[[argparse.Namespace], str], arguments: argparse.Names
 
 
 def _configure_logging(level: str) -> None:
+    """Log to stderr from a level such as "INFO"; of noisy libraries, log only warnings."""
     logging.basicConfig(
         level=level,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    # py4j also logs the exceptions that it raises, with a traceback, and to the root logger.
+    # py4j raises exceptions, and in addition logs them with a traceback to the root logger.
     logging.getLogger().addFilter(lambda record: record.module != "java_gateway")
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
-"""The command `fer-pipeline`: the jobs of an installed package, on the cores of this machine.
+"""The command `fer-pipeline`, which runs the jobs of the installed package on this machine.
 
-Imports neither Spark nor TensorFlow, so that `--help` answers at once.
+The module imports neither Spark nor TensorFlow, so that `--help` prints its text at once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ PYSPARK_SUBMIT_ARGS replaces them. On a cluster, use Spark's own command:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a job, or print the list of jobs or their folder; return the exit status.
+    """Run the command: run a job, or print the help or the folder of the job files.
 
     Args:
-        argv: Arguments; those of the command line by default.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+
+    Returns:
+        The exit status.
     """
-    # Everything after the name of the job is the job's, --help included.
+    # All arguments after the name of the job, also --help, are parsed by the job.
     arguments = _make_parser().parse_args(argv)
     if arguments.job == JOBS_PATH:
         print(get_jobs_folder())
@@ -42,18 +45,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def get_jobs_folder() -> Path:
-    """Return the folder of the job files, each of which `spark-submit` can run."""
+    """Return the folder of the Python files that `spark-submit` can run, one for each job."""
     return Path(jobs.__path__[0])
 
 
 def describe_jobs() -> dict[str, str]:
-    """Return the name of each job and the first line of its module's docstring."""
+    """Return a one-line description by job name: the first line of the module's docstring."""
     names = [module.name for module in pkgutil.iter_modules(jobs.__path__)]
     modules = {name: importlib.import_module(f"{jobs.__name__}.{name}") for name in names}
     return {name: (module.__doc__ or "").partition("\n")[0] for name, module in modules.items()}
 
 
 def _make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command, which leaves the options of a job unparsed."""
     descriptions = describe_jobs()
     descriptions[JOBS_PATH] = "Print the folder of the job files, for spark-submit."
     parser = argparse.ArgumentParser(

@@ -1,7 +1,7 @@
 """All errors that a user can cause.
 
-An entry point prints such an error as one line, without a traceback, and exits with its exit code.
-The message says what was wrong, what was expected and what to do. Any other exception is a bug in
+A job prints such an error as one line, without a traceback, and exits with the error's exit code.
+The message states the problem, the expected input and the remedy. Any other exception is a bug in
 this package and keeps its traceback.
 
 * FerError
@@ -14,7 +14,7 @@ this package and keeps its traceback.
   * SparkStartError             the start of Spark
     * JavaNotFoundError         no Java that Spark can use
   * ClusterError                the processes of a cluster
-  * WorkerLostError             a worker that disappeared
+  * WorkerLostError             a worker process that disappeared
 """
 
 
@@ -33,7 +33,7 @@ class ConfigError(FerError):
 
 
 class InputError(FerError):
-    """A source is missing, or does not have the expected content."""
+    """A source of images or labels is missing, or does not have the expected content."""
 
 
 class TooManyBadRowsError(InputError):
@@ -61,8 +61,8 @@ class JavaNotFoundError(SparkStartError):
 
 
 class ClusterError(FerError):
-    """The processes of a cluster cannot work together."""
+    """The worker processes of a cluster cannot be started, or do not reach each other."""
 
 
 class WorkerLostError(FerError):
-    """One of several workers that train together is gone; the others start again."""
+    """One worker of a distributed training disappeared; all workers have to start again."""

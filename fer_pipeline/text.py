@@ -1,4 +1,4 @@
-"""Texts for messages and terminals: one-line errors, suggestions and tables."""
+"""Formatting of texts for messages and terminals: one-line errors, suggestions and tables."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from tabulate import tabulate
 
 
 def one_line(message: object) -> str:
-    """Return a message with each run of white space, line breaks included, as one space."""
+    """Return a message on one line: each sequence of spaces and line breaks becomes one space.
+
+    Args:
+        message: Text, or an object such as an exception, which is converted by `str`.
+    """
     return " ".join(str(message).split())
 
 
 def did_you_mean(name: str, known_names: Iterable[str]) -> str:
-    """Return a hint at the known name that is nearest to a misspelt one.
+    """Return a suggestion for a misspelt name.
 
     Args:
-        name: Name that is not known.
-        known_names: All names that would have been accepted.
+        name: The unknown name.
+        known_names: All names that are accepted.
 
     Returns:
-        "did you mean NAME?", or the list of all known names if none is near.
+        "did you mean NAME?" with the most similar known name, or the list of all known names if
+        none is similar.
     """
     names = list(known_names)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+    similar_names = difflib.get_close_matches(name, names, n=1)
+    if similar_names:
+        return f"did you mean {similar_names[0]}?"
+    return f"known here: {', '.join(names)}"
 
 
 def format_table(
     rows: Sequence[Sequence[str]], header: Sequence[str] | None, alignment: Sequence[str]
 ) -> str:
-    """Return rows as a text table: aligned columns with two spaces between them, and no lines.
+    """Return a table as text: aligned columns, separated by two spaces, without lines.
 
     Args:
-        rows: Cells of each row, already formatted.
+        rows: Formatted cells of each row.
         header: Title of each column; None for a table without a header.
         alignment: "left" or "right" for each column.
     """
-    # The header is passed as a row because tabulate widens the columns of its own headers.
+    # The header is passed as a row, because tabulate would add two spaces to real headers.
     return tabulate(
         rows if header is None else [header, *rows],
         tablefmt="plain",

@@ -247,8 +247,8 @@ class LoaderConfig(Section):
     )
     deterministic: bool = Field(
         True,
-        description="Load the images in the same order for the same seed; false is faster, because"
-        " several threads read.",
+        description="Load the images in the same order for the same seed; with false several"
+        " threads read, and the order varies.",
     )
     cache_in_memory: bool = Field(
         False, description="Keep the decoded uint8 images in memory after the first epoch."

@@ -1,1 +1,4 @@
-"""The jobs: each module is one, with `main(argv)`, and a file that `spark-submit` can run."""
+"""The command lines of the jobs.
+
+Each module is one job, with a function `main(argv)`. `spark-submit` can run the module's file.
+"""

@@ -1,6 +1,7 @@
-"""Compare several trained models on the same images: one table, and which differences are chance.
+"""Compare the accuracy and cost of several trained models on the same images.
 
-The report's folder also gets a plot of accuracy against cost.
+The report has a table of the models and tells which differences in accuracy may be due to chance.
+The output folder also gets a plot of accuracy against cost.
 """
 
 import argparse
@@ -15,18 +16,18 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("compare", __doc__, program=program)
     parser.add_argument(
         "models",
         nargs="+",
         metavar="RUN",
-        help="folders of train jobs, or bundled models; at least two",
+        help="two or more models: output folders of train jobs, or names of bundled models",
     )
     parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
+        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
     )
     parser.add_argument(
         "--split",
@@ -34,12 +35,13 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         choices=[str(split) for split in Split],
         help="default: %(default)s",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the report's folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing comparison")
     parser.add_argument(
         "--flip-tta",
         action="store_true",
-        help="average over each image and its mirror image: --set inference.flip_tta=true",
+        help="average the probabilities of each image and its mirror image; short for --set"
+        " inference.flip_tta=true",
     )
     arguments = parser.parse_args(argv)
     if len(arguments.models) < 2:
@@ -48,6 +50,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.compare import compare, format_report
 

@@ -1,4 +1,4 @@
-"""Report how good a trained model is on a split of a dataset: per class, overall, per image."""
+"""Evaluate a trained model on a split of a dataset: metrics, plots and predictions per image."""
 
 import argparse
 import sys
@@ -13,22 +13,23 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     arguments = _make_parser(program).parse_args(argv)
     return cli.run_job(_run, arguments)
 
 
 def _make_parser(program: str) -> argparse.ArgumentParser:
+    """Return the parser of the job's options; `program` is shown in the usage message."""
     parser = cli.create_parser("evaluate", __doc__, program=program)
     parser.add_argument(
         "--model",
         metavar="RUN",
-        help=f"the folder of a train job, or a bundled model; default: {DEFAULT_MODEL}",
+        help=f"output folder of a train job, or name of a bundled model; default: {DEFAULT_MODEL}",
     )
     parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
+        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
     )
     parser.add_argument(
         "--split",
@@ -36,37 +37,40 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         choices=[str(split) for split in Split],
         help="default: %(default)s",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the report's folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing evaluation")
     parser.add_argument(
         "--flip-tta",
         action="store_true",
-        help="average over each image and its mirror image: --set inference.flip_tta=true",
+        help="average the probabilities of each image and its mirror image; short for --set"
+        " inference.flip_tta=true",
     )
     parser.add_argument(
         "--backend",
         choices=["keras", "litert"],
-        help="what runs the model: --set inference.backend=...; litert: its export in 8-bit"
-        " integers if there is one; default: keras",
+        help="software that runs the model; short for --set inference.backend=...; litert runs the"
+        " export of the model, in 8-bit integers if there is such an export; default: keras",
     )
     parser.add_argument(
         "--layers",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="plot the feature maps of these layers; default: convolutions and poolings",
+        help="plot the feature maps of these layers; default: convolution and pooling layers",
     )
     parser.add_argument(
         "--image",
         type=int,
         metavar="ROW",
-        help="plot them for this row of the split, from 0; default: the best recognised image",
+        help="plot the feature maps of the image in this row of the split, from 0; default: the"
+        " correctly classified image with the highest probability",
     )
     cli.refuse_moved_option(parser, "--compare", "compare RUN RUN ... --dataset DIR --output DIR")
     return parser
 
 
 def _load_config(arguments: argparse.Namespace) -> Config:
+    """Load the configuration, with the short options as overrides."""
     overrides = list(arguments.set)
     if arguments.flip_tta:
         overrides.append("inference.flip_tta=true")
@@ -76,6 +80,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.evaluate import EvaluationRequest, evaluate, format_report
 

@@ -1,4 +1,4 @@
-"""Export a trained model as a SavedModel and LiteRT files, each verified before it is published."""
+"""Export a trained model as a SavedModel and as LiteRT files, and verify each exported model."""
 
 import argparse
 import sys
@@ -12,38 +12,40 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("export", __doc__, program=program)
     parser.add_argument(
         "--model",
         required=True,
         metavar="RUN",
-        help="the folder of a train job, or a bundled model",
+        help="output folder of a train job, or name of a bundled model",
     )
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="the export's folder; default: RUN/export, where score finds it",
+        help="folder for the export; default: RUN/export, in which score looks for it",
     )
     parser.add_argument(
         "--dataset",
         metavar="DIR",
-        help="the folder of a preprocess job: litert_int8 is calibrated and verified on images of"
-        " its train and validation splits",
+        help="output folder of a preprocess job; litert_int8 is calibrated and verified on images"
+        " of its train and validation splits",
     )
     parser.add_argument(
         "--format",
         action="append",
         choices=list(EXPORT_FILES),
-        help=f"repeatable; default: {', '.join(EXPORT_FILES)} (the last one with --dataset)",
+        help="format of the export; repeatable; default:"
+        f" {', '.join(EXPORT_FILES)} (the last one only with --dataset)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing export")
     return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.export import (
         export,

@@ -1,4 +1,4 @@
-"""Write a dataset in Parquet from CSV files or folders of images."""
+"""Convert CSV files or folders of images to a dataset of Parquet files."""
 
 import argparse
 import sys
@@ -11,8 +11,8 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("preprocess", __doc__, program=program)
     parser.add_argument(
@@ -20,14 +20,16 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         required=True,
         nargs="+",
         metavar="PATH",
-        help="CSV files or folders of images per class; globs and any path that Spark reads",
+        help="CSV files, or folders with one subfolder of images per class; globs, and any path or"
+        " URL that Spark can read",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the dataset's folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the dataset")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.pipelines.preprocess import format_report, preprocess
     from fer_pipeline.spark.session import spark_session

@@ -1,4 +1,4 @@
-"""Plot training images and what augmentation makes of them, before training."""
+"""Plot training images and their random augmentations, before training."""
 
 import argparse
 import sys
@@ -12,24 +12,25 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("preview", __doc__, program=program)
     parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
+        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
     )
     parser.add_argument(
         "--output",
         default=Path("preview.png"),
         type=Path,
         metavar="PNG",
-        help="the picture, replaced if it exists; default: %(default)s",
+        help="image file to write, replaced if it exists; default: %(default)s",
     )
     return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.preview import preview
 

@@ -1,4 +1,4 @@
-"""Give each face (of a folder of images, a CSV or a dataset) an emotion and its probabilities."""
+"""Predict the emotion of each face in a folder of images, a CSV file or a dataset."""
 
 import argparse
 import sys
@@ -12,52 +12,55 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("score", __doc__, program=program)
     parser.add_argument(
         "--model",
         metavar="RUN",
-        help=f"the folder of a train job, or a bundled model; default: {DEFAULT_MODEL}",
+        help=f"output folder of a train job, or name of a bundled model; default: {DEFAULT_MODEL}",
     )
     parser.add_argument(
         "--input",
         required=True,
         nargs="+",
         metavar="PATH",
-        help="folders of face images (with their subfolders) of any size from 8x8, FER2013-style"
-        " CSV files, or one dataset; globs and any path that Spark reads",
+        help="folders of face images (with their subfolders) of 8x8 pixels or larger, CSV files in"
+        " the format of FER2013, or one dataset; globs, and any path or URL that Spark can read",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder of the scores")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the scores")
     parser.add_argument("--overwrite", action="store_true", help="replace existing scores")
     _add_inference_options(parser)
     return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _add_inference_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that set a key of the configuration section `inference`."""
     group = parser.add_argument_group("short for a key of the configuration")
     group.add_argument(
         "--backend",
         choices=["auto", "keras", "litert"],
-        help="inference.backend: what runs the model; litert: the export in RUN/export, in 8-bit"
-        " integers if there is one, whatever accuracy that costs; auto: the fastest that agrees"
-        " with the model",
+        help="inference.backend: software that runs the model; litert runs the export in"
+        " RUN/export, in 8-bit integers if there is such an export, even if that costs accuracy;"
+        " auto runs the fastest backend with the same predictions as Keras",
     )
     group.add_argument(
         "--min-confidence",
         metavar="P",
-        help="inference.min_confidence: below this probability, from 0 to less than 1, the emotion"
-        " is uncertain",
+        help="inference.min_confidence: probability, from 0 to less than 1, below which the emotion"
+        " is reported as uncertain",
     )
     group.add_argument(
         "--flip-tta",
         action="store_true",
-        help="inference.flip_tta=true: average over each image and its mirror image",
+        help="inference.flip_tta=true: average the probabilities of each image and its mirror"
+        " image",
     )
 
 
 def _load_config(arguments: argparse.Namespace) -> Config:
+    """Load the configuration, with the short options as overrides."""
     overrides = list(arguments.set)
     option_names = {}
     if arguments.backend is not None:
@@ -71,6 +74,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.pipelines.score import format_report, score
     from fer_pipeline.spark.session import spark_session

@@ -1,6 +1,6 @@
-"""Print the layers of a network with shapes, parameters and multiply-adds; draw its graph.
+"""Print the layers of a network with shapes, parameters and multiply-adds; plot its graph.
 
-The graph needs graphviz (apt install graphviz).
+Plotting the graph needs graphviz (apt install graphviz).
 """
 
 import argparse
@@ -15,27 +15,28 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("summarize", __doc__, program=program)
     parser.add_argument(
         "--dataset",
         metavar="DIR",
-        help="the folder of a preprocess job, which sets the size and the classes; default: those"
-        " of the configuration",
+        help="output folder of a preprocess job, which sets the image size and the classes;"
+        " default: the image size and classes of the configuration",
     )
     parser.add_argument(
         "--output",
         default=Path("network.png"),
         type=Path,
         metavar="FILE",
-        help="the graph, a .png, .svg or .pdf, replaced if it exists; default: %(default)s",
+        help="file for the graph, .png, .svg or .pdf, replaced if it exists; default: %(default)s",
     )
     return cli.run_job(_run, parser.parse_args(argv))
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.summarize import summarize
 

@@ -1,7 +1,7 @@
-"""Train a network on a dataset: the best weights, the history and its curves.
+"""Train a network on a dataset; write the best weights, the history and plots of it.
 
-With --workers it trains on the machines of a Spark cluster. The jobs `summarize` and `preview` show
-the network and its training images beforehand.
+With --workers the network is trained on the machines of a Spark cluster. The jobs `summarize` and
+`preview` show the network and its training images before the training.
 """
 
 import argparse
@@ -14,14 +14,14 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     """Run the job and return the exit status.
 
     Args:
-        argv: Arguments; those of the command line by default.
-        program: Command that runs the job, for the usage message.
+        argv: Command line arguments; `sys.argv[1:]` by default.
+        program: Command that the user types to run the job, for the usage message.
     """
     parser = cli.create_parser("train", __doc__, program=program)
     parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="the folder of a preprocess job"
+        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
     )
-    parser.add_argument("--output", required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--output", required=True, metavar="RUN", help="folder for the run")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace an existing run")
     existing.add_argument(
@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         "--workers",
         type=int,
         metavar="N",
-        help="train in N Spark tasks at once, each with its part of the rows; the dataset and the"
-        " run must be on disks that all machines share",
+        help="train in N parallel Spark tasks, each with its part of the rows; the dataset and the"
+        " run must be on a filesystem that all machines share",
     )
     cli.refuse_moved_option(parser, "--summary", "summarize --output PNG")
     cli.refuse_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 
 def _run(arguments: argparse.Namespace) -> str:
+    """Run the job with the parsed arguments and return its report."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.run_config import load_run_config
     from fer_pipeline.pipelines.train import format_report, train
