@@ -1,4 +1,4 @@
-"""Conversion of NumPy arrays to Arrow columns without copies."""
+"""Conversion of NumPy arrays to Arrow columns without copying."""
 
 from __future__ import annotations
 
@@ -16,32 +16,48 @@ ARROW_TYPES = {
     "binary": pa.binary(),
     "array<float>": pa.list_(pa.float32()),
 }
-"""Arrow's type for each of Spark's types that the package stores."""
+"""Arrow type of each Spark type that the package stores."""
 
 
 def build_binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
-    """Return a binary column of equally long values.
+    """Convert the rows of an array to a binary column.
 
     Args:
-        rows: uint8 of shape (n, width).
+        rows: Bytes of each row, uint8 of shape (n, width).
+
+    Returns:
+        An Arrow column of n binary values of `width` bytes each.
 
     Raises:
-        ValueError: The column would exceed the 2 GiB that Arrow's offsets can address.
+        ValueError: The rows have 2 GiB or more in total, which Arrow's offsets cannot address.
     """
-    count, width = rows.shape
-    if count * width >= 2**31:
-        raise ValueError(f"{count} images of {width} bytes are too many for one column of Arrow")
-    offsets = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * width)
-    pixels = pa.py_buffer(np.ascontiguousarray(rows))
-    return pa.Array.from_buffers(pa.binary(), count, [None, offsets, pixels])
+    row_count, width = rows.shape
+    if row_count * width >= 2**31:
+        raise ValueError(
+            f"{row_count} images of {width} bytes are too many for one column of Arrow"
+        )
+    offsets = pa.py_buffer(np.arange(row_count + 1, dtype=np.int32) * width)
+    content = pa.py_buffer(np.ascontiguousarray(rows))
+    return pa.Array.from_buffers(pa.binary(), row_count, [None, offsets, content])
 
 
 def build_list_column(rows: npt.NDArray[np.float32]) -> pa.Array:
-    """Return a column of equally long lists, from an array of shape (n, length)."""
+    """Convert the rows of an array to a column of lists.
+
+    Args:
+        rows: Numbers of each row, float32 of shape (n, length).
+
+    Returns:
+        An Arrow column of n lists of `length` numbers each.
+    """
     offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.ravel()))
 
 
 def build_arrow_schema(columns: Mapping[str, str]) -> pa.Schema:
-    """Return the Arrow schema of columns that are named with Spark's types."""
-    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])
+    """Convert a schema from Spark's types to Arrow's types.
+
+    Args:
+        columns: Spark type of each column, by column name; each type is a key of ARROW_TYPES.
+    """
+    return pa.schema([(name, ARROW_TYPES[spark_type]) for name, spark_type in columns.items()])

@@ -1,4 +1,8 @@
-"""Numbers of records in files that several tasks read, each a block of the file."""
+"""Numbering of the records of a file that several Spark tasks read.
+
+Spark divides a large file into blocks, and each task reads one block. A task knows the position of
+a record in its block; the record's number in the file is this position plus the block's offset.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +18,34 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class BlockOffsets:
-    """The number in its file of each block's first record.
+    """The offset of each block: the number of its first record within the file.
 
     Attributes:
-        first_records: That number by source and start of the block; blocks that begin at record 0
-            are left out.
+        first_records: Offset of each block, by file name and start of the block in bytes. Blocks
+            with offset 0 are omitted.
     """
 
     first_records: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @classmethod
     def from_counts(cls, counts: Iterable[tuple[str, int, int]]) -> BlockOffsets:
-        """Return the offsets of blocks whose records were counted.
+        """Compute the offsets from the number of records in each block.
 
         Args:
-            counts: Source, start of the block and number of records; those of one block add up.
+            counts: Tuples of file name, start of the block in bytes, and number of records. A block
+                may occur several times; its numbers of records are added up.
         """
         counts_by_source: dict[str, dict[int, int]] = defaultdict(dict)
-        for source, block, count in counts:
-            blocks = counts_by_source[source]
-            blocks[block] = blocks.get(block, 0) + count
+        for source, block_start, record_count in counts:
+            block_counts = counts_by_source[source]
+            block_counts[block_start] = block_counts.get(block_start, 0) + record_count
         first_records = {}
-        for source, blocks in counts_by_source.items():
+        for source, block_counts in counts_by_source.items():
             next_record = 0
-            for block, count in sorted(blocks.items()):
+            for block_start, record_count in sorted(block_counts.items()):
                 if next_record:
-                    first_records[source, block] = next_record
-                next_record += count
+                    first_records[source, block_start] = next_record
+                next_record += record_count
         return cls(first_records)
 
     def compute_record_numbers(
@@ -49,15 +54,18 @@ class BlockOffsets:
         blocks: pa.Array | pa.ChunkedArray,
         positions: npt.NDArray[np.integer[Any]],
     ) -> npt.NDArray[np.int64]:
-        """Return the number of each record in its file.
+        """Compute the 0-based number of each record within its file.
 
         Args:
-            sources: File of each record, an Arrow column of strings.
-            blocks: Start in its file of the block that each record was read in.
-            positions: 0-based number of each record in the block.
+            sources: Name of each record's file, an Arrow column of strings.
+            blocks: Start of each record's block in the file, in bytes, an Arrow column of int64.
+            positions: 0-based position of each record within its block, of shape (n,).
+
+        Returns:
+            The numbers, int64 of shape (n,).
         """
         if not self.first_records:
             return positions.astype(np.int64)
-        places = zip(sources.to_pylist(), blocks.to_pylist(), strict=True)
-        offsets = [self.first_records.get(place, 0) for place in places]
+        block_keys = zip(sources.to_pylist(), blocks.to_pylist(), strict=True)
+        offsets = [self.first_records.get(block_key, 0) for block_key in block_keys]
         return np.array(offsets, np.int64) + positions

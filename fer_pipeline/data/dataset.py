@@ -1,4 +1,4 @@
-"""A dataset on disk: its folder and its manifest as one object."""
+"""A dataset on disk: its folder together with its manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoredDataset:
 
     Attributes:
         folder: Folder of the dataset.
-        manifest: Its manifest, which names the files that belong to it.
+        manifest: Content of the dataset's manifest, which lists the files of the dataset.
     """
 
     folder: Path
@@ -36,13 +36,14 @@ class StoredDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a dataset: read its manifest, but none of its Parquet files.
+        """Open a dataset by reading its manifest; the Parquet files are not read.
 
         Args:
             path: Folder of the dataset, a local path or a URL.
 
         Raises:
-            DatasetError: The folder is no dataset, has another format, or its manifest is invalid.
+            DatasetError: The folder is not a dataset, the dataset has a different format version,
+                or its manifest is invalid.
             StorageError: The folder cannot be reached.
         """
         folder = parse_path(path)
@@ -57,7 +58,7 @@ class StoredDataset:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
+        """Name of the dataset's folder."""
         return self.folder.resolve().name
 
     @property
@@ -67,23 +68,24 @@ class StoredDataset:
 
     @property
     def image_size(self) -> int:
-        """Side of the images, in pixels."""
+        """Height and width of the images, in pixels."""
         return self.manifest.image.size
 
     @property
     def checksum(self) -> str:
-        """Checksum of the content, 16 hexadecimal digits."""
+        """Checksum of the dataset's content, 16 hexadecimal digits."""
         return self.manifest.checksum
 
     def row_count(self, split: Split) -> int:
-        """Return the number of rows of a split."""
+        """Return the number of rows in a split."""
         return self.manifest.row_count(split)
 
     def require_split(self, split: Split) -> list[DataFile]:
-        """Return the files of a split, which must have rows.
+        """Check that a split has rows and that its files exist, and return the files.
 
         Raises:
-            DatasetError: The split is empty, or a file is missing or has another size.
+            DatasetError: The split is empty, a file is missing, or the size of a file differs from
+                the manifest.
         """
         if not self.row_count(split):
             counts = ", ".join(f"{name} ({self.row_count(name)})" for name in Split)
@@ -96,22 +98,22 @@ class StoredDataset:
         return files
 
     def require_all_files(self) -> None:
-        """Check that the files of all splits exist and have the size that the manifest states.
+        """Check that the files of all splits exist and have the sizes given in the manifest.
 
         Raises:
-            DatasetError: A file is missing or has another size.
+            DatasetError: A file is missing, or its size differs from the manifest.
         """
         for file in self.manifest.files:
             self._require_file(file)
 
     def require_enhancement(self, enhancement: Enhancement) -> None:
-        """Check that the images were enhanced like the training images of a model.
+        """Check that the images were enhanced in the same way as a model's training images.
 
         Args:
-            enhancement: Enhancement that the model expects.
+            enhancement: Enhancement of the images that the model was trained on.
 
         Raises:
-            DatasetError: The images have another enhancement.
+            DatasetError: The images of this dataset were enhanced differently.
         """
         stored = self.manifest.image.enhancement
         if stored != enhancement:
@@ -121,17 +123,18 @@ class StoredDataset:
             )
 
     def _require_file(self, file: DataFile) -> None:
+        """Check that a file exists and has the size given in the manifest."""
         path = self.folder / file.path
-        size = path.stat().st_size if storage.is_file(path) else None
-        if size != file.bytes:
-            state = "is missing" if size is None else f"has {size} bytes"
+        byte_count = path.stat().st_size if storage.is_file(path) else None
+        if byte_count != file.bytes:
+            state = "is missing" if byte_count is None else f"has {byte_count} bytes"
             raise DatasetError(
                 f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
             )
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Return whether a path or a URL is the folder of a dataset."""
+    """Return whether a folder, given by its path or URL, contains a dataset's manifest."""
     try:
         return storage.is_file(parse_path(path) / MANIFEST_FILE)
     except StorageError:

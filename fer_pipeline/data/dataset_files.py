@@ -1,4 +1,4 @@
-"""The files and folders of a dataset, and its kind of output."""
+"""Layout of a dataset's files and folders, and the description of a dataset as a job's output."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ QUARANTINE_FOLDER = "quarantine"
 
 
 def split_folder(split: Split | str) -> str:
-    """Return the folder of a split's files, relative to that of the dataset.
+    """Return the folder of a split's files, relative to the dataset's folder.
+
+    The name has the form `split=NAME`, which Spark and pyarrow read as a partition column.
 
     Args:
-        split: The split or its name; Spark and pyarrow read it as a partition column.
+        split: The split or its name.
     """
     return f"split={split}"
 
 
 def _list_data_files(folder: Path) -> list[str]:
+    """Return the files that the manifest in a folder lists, or no files if it has no manifest."""
     if not is_dataset(folder):
         return []
-    # Without the class Manifest: the dataset may have an older format, which it does not read.
-    document = json.loads(storage.read_text(folder / MANIFEST_FILE))
-    return [*(file["path"] for file in document["files"]), *document["quarantine"]]
+    # The class Manifest is not used because it cannot read datasets of an older format version.
+    manifest = json.loads(storage.read_text(folder / MANIFEST_FILE))
+    return [*(file["path"] for file in manifest["files"]), *manifest["quarantine"]]
 
 
 DATASET = OutputKind(

@@ -1,7 +1,7 @@
-"""Deduplication: which copies of an image are left out of training. Plain functions on arrays.
+"""Deduplication: the choice of the duplicates that are left out of training.
 
-The functions see all copies of an image together, with any number of other images. What they decide
-about an image depends on its copies only.
+A copy is a record that has the same image as another record. All copies of an image must be passed
+together. The decision about an image depends only on its copies, not on other images.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from fer_pipeline.data.outcomes import Outcome, Split
 
 @dataclass(frozen=True)
 class RecordColumns:
-    """Records before the decision about copies, as arrays of one length n.
+    """The columns of n records that deduplication needs.
 
     Attributes:
-        content: Image hash, uint64 of shape (n, 2), equal for two records exactly if their images
-            are.
-        label: Class, int32; -1 without one.
-        split: Split code that the source names, int8; `NO_SPLIT` without one.
-        outcome: Code of why the record is not kept, or `Outcome.KEPT`, int8.
-        order: Distinct numbers, int64; the record of lowest order counts as the first copy.
+        content: Hash of each image, uint64 of shape (n, 2). Two records have equal hashes exactly
+            if their images are equal.
+        label: Class index of each record, int32 of shape (n,); -1 if the record has no class.
+        split: Code of the split given by the source, int8 of shape (n,); `NO_SPLIT` if none.
+        outcome: `Outcome` of each record so far, int8 of shape (n,).
+        order: Distinct numbers, int64 of shape (n,). Of several copies, the record with the lowest
+            number counts as the first.
     """
 
     content: npt.NDArray[np.uint64]
@@ -37,26 +38,29 @@ class RecordColumns:
 def mark_duplicates(
     records: RecordColumns, *, deduplicate: bool
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Decide which copies are dropped, and which records validation and test may be sampled from.
+    """Mark the copies to drop, and the records that validation and test may be sampled from.
 
     Args:
-        records: Records, all copies of an image among them.
-        deduplicate: Whether to drop from training, in this order: copies of test and validation
-            images (and of those whose usage is left out), records whose copies carry different
-            labels, further copies with the same label.
+        records: The records. If an image has several copies, all of them must be included.
+        deduplicate: Whether to drop records from training. Dropped are, in this order: copies of
+            test and validation images and of images with an excluded usage; images whose copies
+            have different labels; and all but the first of several copies with the same label.
 
     Returns:
-        The outcomes, int8 of shape (n,), now with dropped copies; and whether a record may be moved
-        from training into validation or test, bool of shape (n,).
+        outcome: `Outcome` of each record, int8 of shape (n,), including the reasons for dropped
+            copies.
+        can_be_sampled: Whether each record may be moved from training to validation or test, bool
+            of shape (n,).
     """
     is_kept = records.outcome == Outcome.KEPT
     in_training = is_kept & (records.split == Split.TRAIN.code)
-    # Records whose usage is left out are held back on purpose: training on copies would be a leak.
-    held_back = records.outcome == Outcome.USAGE_NOT_SELECTED
+    # Records with an excluded usage are withheld on purpose: training on their copies would be a
+    # leak.
+    is_excluded = records.outcome == Outcome.USAGE_NOT_SELECTED
     _, group = np.unique(records.content, axis=0, return_inverse=True)
     group_count = int(group.max(initial=-1)) + 1
-    held_out = (is_kept & ~in_training) | held_back
-    in_evaluation = np.bincount(group[held_out], minlength=group_count)[group] > 0
+    is_held_out = (is_kept & ~in_training) | is_excluded
+    has_held_out_copy = np.bincount(group[is_held_out], minlength=group_count)[group] > 0
     lowest_label = np.full(group_count, np.iinfo(np.int32).max, np.int32)
     highest_label = np.full(group_count, -1, np.int32)
     first_order = np.full(group_count, np.iinfo(np.int64).max)
@@ -64,18 +68,19 @@ def mark_duplicates(
     np.maximum.at(highest_label, group[in_training], records.label[in_training])
     np.minimum.at(first_order, group[in_training], records.order[in_training])
     labels_differ = (lowest_label < highest_label)[group]
-    can_be_sampled = in_training & ~in_evaluation & ~labels_differ
+    can_be_sampled = in_training & ~has_held_out_copy & ~labels_differ
     if not deduplicate:
-        # Copies with different labels have no class to be sampled for, and copies of evaluation
-        # images are on one side already: both stay in training.
+        # Copies with different labels cannot be sampled by class, and moving copies of held-out
+        # images would place them in two splits. Both stay in training.
         return records.outcome, can_be_sampled
     is_further_copy = first_order[group] != records.order
     outcome = records.outcome.copy()
-    # The last one that is set wins, so they are set in the reverse of their order.
-    for drop, applies in (
+    # If several reasons apply, the last assignment wins. The reasons are therefore assigned in the
+    # reverse of their documented order.
+    for drop_outcome, applies in (
         (Outcome.FURTHER_COPY, is_further_copy),
         (Outcome.CONFLICTING_COPIES, labels_differ),
-        (Outcome.COPY_OF_EVALUATION, in_evaluation),
+        (Outcome.COPY_OF_EVALUATION, has_held_out_copy),
     ):
-        outcome[in_training & applies] = drop
+        outcome[in_training & applies] = drop_outcome
     return outcome, can_be_sampled & ~is_further_copy

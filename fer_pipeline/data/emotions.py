@@ -1,4 +1,4 @@
-"""The names of the emotions, and the classes that label texts stand for."""
+"""Names of the emotions, and the conversion of label texts to emotions and class indices."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from fer_pipeline.text import did_you_mean
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""FER2013's classes; the position of a name is its code."""
+"""The classes of FER2013; the position of a name is its label code."""
 
 KNOWN = (*FER2013, "contempt")
-"""Every emotion that a dataset may hold; contempt is the eighth of FER+ and AffectNet."""
+"""All emotions that a dataset may contain. Contempt is the eighth emotion of FER+ and AffectNet."""
 
 _SYNONYMS = {
     "anger": "angry",
@@ -28,14 +28,14 @@ _SYNONYMS = {
 
 
 def canonical_emotion(name: str) -> str:
-    """Return the name that the package uses for an emotion.
+    """Return the canonical name of an emotion, one of KNOWN.
 
     Args:
-        name: An emotion in any case, with any space around it, or one of its synonyms
-            (anger, happiness, sadness, ...).
+        name: Name of an emotion or one of its synonyms (anger, happiness, sadness, ...). Case and
+            surrounding white space are ignored.
 
     Raises:
-        ValueError: The name is not known; the message offers the nearest.
+        ValueError: The name is unknown; the message suggests the most similar name.
     """
     word = name.strip().lower()
     word = _SYNONYMS.get(word, word)
@@ -45,20 +45,24 @@ def canonical_emotion(name: str) -> str:
 
 
 class LabelEncoder:
-    """Encodes the label texts of a source (a code, a name, a folder) as class indices."""
+    """Converts the label texts of a source to emotions and class indices.
+
+    A label text is a code, the name of an emotion, or the name of a folder of images.
+    """
 
     def __init__(self, emotion_of_code: Mapping[str, str], classes: Sequence[str]) -> None:
-        """Set the codes and classes.
+        """Set the label codes and the classes.
 
         Args:
-            emotion_of_code: Emotion of each code, by its text; names are understood without.
-            classes: Emotions to keep, in the order of their class indices.
+            emotion_of_code: Canonical emotion of each label code, by the code's text. Names of
+                emotions need no entry.
+            classes: Emotions of the dataset, in the order of their class indices.
         """
         self._emotion_of_code = dict(emotion_of_code)
-        self._classes = {name: index for index, name in enumerate(classes)}
+        self._class_indices = {name: index for index, name in enumerate(classes)}
 
     def find_emotion(self, text: str) -> str | None:
-        """Return the emotion that a label text means, None if it means none."""
+        """Return the canonical emotion of a label text, or None if the text is not a label."""
         text = text.strip()
         if text in self._emotion_of_code:
             return self._emotion_of_code[text]
@@ -68,5 +72,5 @@ class LabelEncoder:
             return None
 
     def find_class_index(self, emotion: str) -> int | None:
-        """Return the class index of a canonical emotion, None if it is not among the classes."""
-        return self._classes.get(emotion)
+        """Return the class index of a canonical emotion, or None if it is not a class."""
+        return self._class_indices.get(emotion)

@@ -1,4 +1,4 @@
-"""Enhancement of images before they are scaled: denoising, equalisation, local contrast."""
+"""Enhancement of images before resizing: denoising, histogram equalisation, local contrast."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 _TEMPLATE_WINDOW = 7
 _SEARCH_WINDOW = 21
 
-# Jarrett's window is 9 pixels wide. Here it grows with the image and is 9 for 48x48 pixels, so that
-# a crop of a photo looks like the same face in FER2013.
-_SIDE_PER_RADIUS = 12
+# The window of Jarrett et al. is 9 pixels wide. Here the width grows with the image and is 9 for
+# 48x48 pixels, so that a crop of a large photo is enhanced like the same face in FER2013.
+_IMAGE_SIZE_PER_RADIUS = 12
 _SIGMA_PER_RADIUS = 0.5625  # standard deviation of the Gaussian window
 
-# Grey levels. Two standard deviations on both sides of the mean fill the range of 256.
+# Grey levels. The range [0, 255] covers two standard deviations on each side of the mean.
 _MEAN_GREY = 128
 _GREYS_PER_DEVIATION = 64
-_MIN_DEVIATION = 1.0  # grey levels; a smaller deviation is only rounding
+_MIN_DEVIATION = 1.0  # grey levels; a smaller deviation is only rounding noise
 
 
 class Enhancement(BaseModel):
-    """Operations on a grey image before it is scaled, in this order; all are off by default."""
+    """Operations on a grey image before resizing, in this order; all are off by default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -50,17 +50,18 @@ class Enhancement(BaseModel):
 
 
 def enhance(image: npt.NDArray[np.uint8], enhancement: Enhancement) -> npt.NDArray[np.uint8]:
-    """Denoise, then equalise, then normalise the local contrast, as far as each is enabled.
+    """Apply the enabled operations to an image.
 
-    Denoising is OpenCV's `fastNlMeansDenoising` (Buades, Coll, Morel 2011) with windows of 7 and 21
-    pixels, equalisation its `equalizeHist`.
+    The order is denoising, equalisation, normalisation of the local contrast. Denoising uses
+    OpenCV's `fastNlMeansDenoising` (Buades, Coll, Morel 2011) with windows of 7 and 21 pixels.
+    Equalisation uses OpenCV's `equalizeHist`.
 
     Args:
-        image: uint8 of shape (height, width).
+        image: Grey image, uint8 of shape (height, width).
         enhancement: Enabled operations.
 
     Returns:
-        uint8 of the same shape; the image itself if all operations are off.
+        The enhanced image, uint8 of the same shape; the image itself if all operations are off.
     """
     if enhancement.denoise:
         image = cv2.fastNlMeansDenoising(  # type: ignore[assignment]
@@ -75,24 +76,24 @@ def enhance(image: npt.NDArray[np.uint8], enhancement: Enhancement) -> npt.NDArr
 
 
 def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Subtract the local mean, then divide by the local standard deviation.
+    """Subtract the local mean from an image, then divide by the local standard deviation.
 
     v = x - mean(x), sigma = sqrt(mean(v**2)), y = v / max(sigma, mean of sigma over the image). The
-    means are weighted by a Gaussian window: Jarrett, Kavukcuoglu, Ranzato and LeCun, "What is the
-    best multi-stage architecture for object recognition?", ICCV 2009, section 2.1. The divisor is
-    at least one grey level, because a smaller one would only amplify rounding; an image of one grey
-    level becomes 128 everywhere. The width of the window is a sixth of the shorter side plus one
-    pixel: 9 for a side of 48, as in the paper.
+    local means are weighted by a Gaussian window: Jarrett, Kavukcuoglu, Ranzato and LeCun, "What is
+    the best multi-stage architecture for object recognition?", ICCV 2009, section 2.1. The window
+    is about min(height, width) / 6 + 1 pixels wide: 9 pixels for a 48x48 image, as in the paper. The
+    divisor is at least one grey level, because a smaller divisor would only amplify rounding noise;
+    an image with a single grey level becomes 128 everywhere.
 
     Args:
-        image: uint8 of shape (height, width).
+        image: Grey image, uint8 of shape (height, width).
 
     Returns:
-        128 + 64 * y, rounded and clipped, uint8 of the same shape. Two standard deviations on both
-        sides fit, which are 99 % of FER2013's pixels. The normalisation `centered` maps this to
-        y / 2.
+        128 + 64 * y, rounded and clipped to [0, 255], uint8 of the same shape. The range covers two
+        standard deviations on each side of the mean, which is 99 % of FER2013's pixels. The
+        normalisation `centered` maps the returned pixels to y / 2.
     """
-    # In double precision, so that rounding to grey levels is the same on every machine.
+    # Double precision makes the rounding to grey levels the same on every machine.
     pixels = image.astype(np.float64)
     centred = pixels - _local_mean(pixels)
     deviation = np.sqrt(_local_mean(np.square(centred)))
@@ -102,7 +103,8 @@ def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
 
 
 def _local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    radius = max(1, round(min(pixels.shape) / _SIDE_PER_RADIUS))
+    """Return the mean of each pixel's neighbourhood, weighted by the Gaussian window."""
+    radius = max(1, round(min(pixels.shape) / _IMAGE_SIZE_PER_RADIUS))
     width = 2 * radius + 1
     return cv2.GaussianBlur(  # type: ignore[return-value]
         pixels, (width, width), _SIGMA_PER_RADIUS * radius, borderType=cv2.BORDER_REFLECT

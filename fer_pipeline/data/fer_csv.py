@@ -1,4 +1,4 @@
-"""FER2013's CSV in its various forms, parsed a batch of lines at a time."""
+"""Parsing of CSV files in the variants of FER2013's format, one batch of lines at a time."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from fer_pipeline.data.record_batch import ParsedRecords, Pixels, RecordErrors
 from fer_pipeline.errors import InputError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_ROWS_FOR_SIZE = 20  # rows that decide on the number of pixels
+_ROWS_FOR_PIXEL_COUNT = 20  # rows from which the number of pixels is inferred
 
-# A field holds a whole image: 512x512 pixels take up to a megabyte.
+# A field contains a whole image: 512x512 pixels take up to a megabyte.
 csv.field_size_limit(1 << 24)
 
 
 @dataclass(frozen=True)
 class CsvLayout:
-    """The positions of a file's columns.
+    """The positions of the columns in a CSV file.
 
     Attributes:
         fields: Number of fields in a row.
-        pixels: Position of the pixel string among them.
-        emotion: Position of the label; None if the file has none.
-        usage: Position of the usage; None if the file has none.
-        pixel_count: Number of pixels of each image of the file; None until a row has shown it.
+        pixels: Position of the pixel string, from 0.
+        emotion: Position of the label, from 0; None if the file has no labels.
+        usage: Position of the usage, from 0; None if the file has no usages. FER2013's column
+            `Usage` assigns each image to a split.
+        pixel_count: Number of pixels of each image in the file; None if not known yet.
     """
 
     fields: int
@@ -48,11 +49,11 @@ class CsvLayout:
 
 @dataclass(frozen=True)
 class RequiredColumns:
-    """The columns that a file must have besides its pixels.
+    """The columns that a CSV file must have in addition to the pixels.
 
     Attributes:
-        emotion: Whether there must be labels.
-        usage: Whether there must be usages.
+        emotion: Whether the column of labels is required.
+        usage: Whether the column of usages is required.
     """
 
     emotion: bool
@@ -60,15 +61,17 @@ class RequiredColumns:
 
 
 def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayout:
-    """Read a header: names in any order and case, with any space around them.
+    """Read the layout of a CSV file from its header.
+
+    The columns may be in any order. Case and white space around their names are ignored.
 
     Args:
         line: First line of the file that is not blank.
-        source: Name of the file, for messages.
-        required: Columns that must be there.
+        source: Name of the file, for error messages.
+        required: Columns that the file must have.
 
     Raises:
-        InputError: A column is missing or appears twice.
+        InputError: A required column is missing, or a column appears twice.
     """
     fields = split_fields(line.removeprefix(_BYTE_ORDER_MARK)) or []
     names = [field.decode("utf-8", "replace").strip().lower() for field in fields]
@@ -96,11 +99,11 @@ def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayou
 
 
 def split_fields(line: bytes) -> list[bytes] | None:
-    """Split a line at its commas; return None if its quotes do not close."""
+    """Split a line of CSV into fields; return None if a quoted field is not closed."""
     if b'"' not in line:
         return line.split(b",")
     try:
-        # Latin-1 keeps every byte, whatever the encoding is.
+        # Decoding as Latin-1 preserves every byte, whatever the encoding of the file is.
         row = next(csv.reader([line.decode("latin-1")], strict=True, skipinitialspace=True))
     except csv.Error:
         return None
@@ -108,38 +111,39 @@ def split_fields(line: bytes) -> list[bytes] | None:
 
 
 def is_blank(line: bytes) -> bool:
-    """Return whether a line holds only white space, or only a byte order mark."""
+    """Return whether a line contains nothing but white space and a byte order mark."""
     return not line.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
 def infer_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
-    """Return the layout with the number of pixels that most of the first rows have.
+    """Set the number of pixels of a layout to the most frequent number in the first rows.
 
     Args:
         layout: Layout of the file.
-        lines: First rows of the file, none of them blank or the header.
+        lines: First rows of the file, without blank lines and the header.
 
     Returns:
-        The layout as it is if no row has the pixels of a square image.
+        The layout with the number of pixels; the layout unchanged if no row has the number of
+        pixels of a square image.
     """
-    counts = Counter[int]()
-    for line in lines[:_ROWS_FOR_SIZE]:
+    frequencies = Counter[int]()
+    for line in lines[:_ROWS_FOR_PIXEL_COUNT]:
         fields = split_fields(line)
         if fields is not None and len(fields) == layout.fields:
-            counts[len(fields[layout.pixels].split())] += 1
-    square_counts = [count for count, _ in counts.most_common() if square_image_size(count)]
-    return replace(layout, pixel_count=square_counts[0]) if square_counts else layout
+            frequencies[len(fields[layout.pixels].split())] += 1
+    pixel_counts = [count for count, _ in frequencies.most_common() if square_image_size(count)]
+    return replace(layout, pixel_count=pixel_counts[0]) if pixel_counts else layout
 
 
 def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
-    """Parse rows of one file.
+    """Parse rows of one CSV file.
 
     Args:
-        lines: Lines of the file, none of them blank or the header.
+        lines: Lines of the file, without blank lines and the header.
         layout: Layout of the file.
 
     Returns:
-        One record for each line, the images uint8 of shape (n, side, side).
+        One record for each line. The images have shape (n, size, size).
     """
     emotions: list[str | None] = []
     usages: list[str | None] = []
@@ -151,32 +155,37 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
             fault = "a quote that does not close" if fields is None else f"{len(fields)} fields"
             broken_lines[row] = f"{fault}, expected {layout.fields} fields"
             fields = [b""] * layout.fields
-        emotions.append(_field_text(fields, layout.emotion))
-        usages.append(_field_text(fields, layout.usage))
+        emotions.append(_decode_field(fields, layout.emotion))
+        usages.append(_decode_field(fields, layout.usage))
         pixel_texts.append(fields[layout.pixels])
-    images, errors = _parse_images(pixel_texts, layout.pixel_count)
+    images, errors = _parse_pixel_texts(pixel_texts, layout.pixel_count)
     for row, detail in broken_lines.items():
         emotions[row] = usages[row] = None
         errors.add(row, Outcome.BROKEN_LINE, detail)
     return ParsedRecords(emotions, usages, lines, images, errors)
 
 
-def _parse_images(texts: Sequence[bytes], pixel_count: int | None) -> tuple[Pixels, RecordErrors]:
+def _parse_pixel_texts(
+    texts: Sequence[bytes], pixel_count: int | None
+) -> tuple[Pixels, RecordErrors]:
+    """Parse the pixel strings of rows into square images, and describe the invalid strings."""
     if pixel_count is not None:
-        side = math.isqrt(pixel_count)
-        values, errors = parse_pixel_rows(texts, pixel_count)
-        return values.reshape(-1, side, side), errors
-    # No row has shown the size yet: none of these can be an image, and each has its own reason.
+        image_size = math.isqrt(pixel_count)
+        pixels, errors = parse_pixel_rows(texts, pixel_count)
+        return pixels.reshape(-1, image_size, image_size), errors
+    # The number of pixels is unknown because no row has the pixels of a square image: every row is
+    # an error, each with its own reason.
     errors = RecordErrors(len(texts))
     for row, text in enumerate(texts):
         try:
-            count = len(parse_pixels(text))
+            text_pixel_count = len(parse_pixels(text))
         except PixelError as error:
             errors.add(row, error.outcome, str(error))
         else:
-            errors.add(row, Outcome.PIXEL_COUNT, f"{count} pixels are no square image")
+            errors.add(row, Outcome.PIXEL_COUNT, f"{text_pixel_count} pixels, not a square image")
     return np.zeros((len(texts), 0, 0), np.uint8), errors
 
 
-def _field_text(fields: Sequence[bytes], position: int | None) -> str | None:
+def _decode_field(fields: Sequence[bytes], position: int | None) -> str | None:
+    """Return the text of the field at a position; None if the position is None."""
     return None if position is None else fields[position].decode("utf-8", "replace")

@@ -11,25 +11,26 @@ from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.pixel_strings import MIN_SIZE
 from fer_pipeline.data.record_batch import ParsedRecords, Pixels, RecordErrors
 
-# Spark runs one worker per core, so a pool of threads inside each would only compete with it.
+# Spark runs one worker per core, so a thread pool in each worker would only compete for the cores.
 cv2.setNumThreads(1)
-# A file that cannot be decoded is quarantined with its reason; OpenCV need not report it too.
+# A file that cannot be decoded is quarantined with the reason, so OpenCV need not log it as well.
 cv2.setLogLevel(0)
 
-_MAX_PIXELS_AT_ONCE = 4 << 20
-"""Pixels after which decoded images are handed on: photos of many megabytes are held singly."""
+_PIXELS_PER_BATCH = 4 << 20
+"""Number of decoded pixels after which a batch is yielded; large photos are yielded one by one."""
 
 _NO_IMAGE = np.zeros((0, 0), np.uint8)
 
 
 def decode_gray(content: bytes) -> Pixels | None:
-    """Decode an image file of any format that OpenCV reads.
+    """Decode an image file to grey values; any format that OpenCV reads is accepted.
 
     Args:
-        content: The file's bytes.
+        content: Content of the file.
 
     Returns:
-        Its grey values, uint8 of shape (height, width); None if it is no image or is cut short.
+        The grey values, uint8 of shape (height, width); None if the content is not a complete
+        image.
     """
     if not content:
         return None
@@ -41,49 +42,52 @@ def decode_gray(content: bytes) -> Pixels | None:
 
 
 def parse_image_files(files: Iterable[tuple[bytes, str]]) -> Iterator[ParsedRecords]:
-    """Decode image files, as many at a time as fit in memory.
+    """Decode image files into batches of records that are small enough for the memory.
 
-    The folder that holds an image names its emotion, and the folder around that one its usage.
+    The emotion is the name of the image's folder, and the usage is the name of that folder's
+    parent: for `train/happy/1.png` the emotion is `happy` and the usage `train`.
 
     Args:
         files: Content and path of each file.
 
     Yields:
-        Records in the order of the files.
+        Batches of records in the order of the files.
     """
     images: list[Pixels | None] = []
     paths: list[str] = []
-    sizes: list[int] = []
+    byte_counts: list[int] = []
     pixel_count = 0
     for content, path in files:
         image = decode_gray(content)
         images.append(image)
         paths.append(path)
-        sizes.append(len(content))
+        byte_counts.append(len(content))
         pixel_count += 0 if image is None else image.size
-        if pixel_count >= _MAX_PIXELS_AT_ONCE:
-            yield _image_records(images, paths, sizes)
-            images, paths, sizes, pixel_count = [], [], [], 0
+        if pixel_count >= _PIXELS_PER_BATCH:
+            yield _build_image_records(images, paths, byte_counts)
+            images, paths, byte_counts, pixel_count = [], [], [], 0
     if paths:
-        yield _image_records(images, paths, sizes)
+        yield _build_image_records(images, paths, byte_counts)
 
 
-def _image_records(
-    images: Sequence[Pixels | None], paths: Sequence[str], sizes: Sequence[int]
+def _build_image_records(
+    images: Sequence[Pixels | None], paths: Sequence[str], byte_counts: Sequence[int]
 ) -> ParsedRecords:
+    """Create one record for each image file, with an error if the image is missing or too small."""
     errors = RecordErrors(len(paths))
-    for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
+    for row, (image, byte_count) in enumerate(zip(images, byte_counts, strict=True)):
         if image is None:
-            detail = f"{size} bytes that are no whole image" if size else "no bytes"
+            detail = f"{byte_count} bytes, not a complete image" if byte_count else "no bytes"
             errors.add(row, Outcome.UNDECODABLE_IMAGE, detail)
         elif min(image.shape) < MIN_SIZE:
             height, width = image.shape
-            detail = f"{width}x{height} pixels, of {MIN_SIZE}x{MIN_SIZE} at least"
+            detail = f"{width}x{height} pixels; the minimum is {MIN_SIZE}x{MIN_SIZE}"
             errors.add(row, Outcome.IMAGE_TOO_SMALL, detail)
-    folders = [path.split("/")[:-1] for path in paths]
+    parent_names = [path.split("/")[:-1] for path in paths]
     return ParsedRecords(
-        emotions=[names[-1] if names else None for names in folders],
-        usages=[names[-2] if len(names) > 1 else None for names in folders],
+        emotions=[names[-1] if names else None for names in parent_names],
+        usages=[names[-2] if len(names) > 1 else None for names in parent_names],
+        # The quarantine stores an excerpt of each text; the text of an image file is its path.
         texts=[path.encode("utf-8", "replace") for path in paths],
         images=[_NO_IMAGE if image is None else image for image in images],
         errors=errors,

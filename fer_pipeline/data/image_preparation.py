@@ -1,4 +1,4 @@
-"""Preparation of decoded images: enhanced, then brought to one size."""
+"""Preparation of decoded images: enhancement, then resizing to a common size."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ def prepare_images(
     size: int,
     enhancement: Enhancement,
 ) -> Pixels:
-    """Enhance the selected images and bring them to one size.
+    """Enhance the selected images and resize them to a common size.
 
     Args:
-        images: uint8 of shape (n, height, width), or one array of shape (height, width) for each.
-        selected: The images that are wanted, bool of shape (n,).
-        size: Side of the prepared images, in pixels.
+        images: uint8 of shape (n, height, width), or a sequence of n arrays of shape
+            (height, width) if the sizes differ.
+        selected: Whether each image is selected, bool of shape (n,).
+        size: Height and width of the prepared images, in pixels.
         enhancement: Enhancement to apply before resizing.
 
     Returns:
-        uint8 of shape (m, size, size), one for each selected image in their order.
+        The m selected images in their original order, uint8 of shape (m, size, size).
     """
     has_size = isinstance(images, np.ndarray) and images.shape[1:] == (size, size)
     if has_size and enhancement == Enhancement():
-        # Without a copy if all are selected, as most batches are without an error.
+        # Most batches have no errors. If all images are selected, they are returned without a copy.
         return images if selected.all() else images[selected]  # type: ignore[return-value, call-overload]
     rows = np.flatnonzero(selected)
     prepared = np.empty((len(rows), size, size), np.uint8)
@@ -42,23 +43,24 @@ def prepare_images(
 
 
 def resize(image: Pixels, size: int) -> Pixels:
-    """Bring an image to size x size pixels.
+    """Resize an image to size x size pixels.
 
-    Area interpolation if both sides shrink (each pixel is the mean of those that it covers), else
-    linear; rounded once to whole numbers, at the end.
+    If neither height nor width grows, area interpolation is used: each new pixel is the mean of the
+    pixels that it covers. Otherwise linear interpolation is used, with a single rounding at the
+    end.
 
     Args:
         image: uint8 of shape (height, width).
-        size: Side of the returned image, in pixels.
+        size: Height and width of the returned image, in pixels.
 
     Returns:
-        uint8 of shape (size, size).
+        The resized image, uint8 of shape (size, size).
     """
     height, width = image.shape
     if (height, width) == (size, size):
         return image
     if height >= size and width >= size:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-    # On whole numbers OpenCV would round the weights as well, and be off by up to a grey level.
+    # For uint8 images OpenCV also rounds the weights, which causes errors of up to one grey level.
     scaled = cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     return np.rint(scaled).astype(np.uint8)

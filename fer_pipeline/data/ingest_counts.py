@@ -16,7 +16,7 @@ from fer_pipeline.errors import DatasetError, TooManyBadRowsError
 
 log = logging.getLogger(__name__)
 
-_LAST_CODE_OF_FIVE = 4  # the largest code of a source that numbers five emotions
+_LAST_CODE_OF_FIVE = 4  # largest label code of a source with five emotions
 
 _TOLERANCE = 1e-12
 """Tolerance of a fraction: 29 of 100 is a little more than 0.29 in floating point."""
@@ -24,17 +24,18 @@ _TOLERANCE = 1e-12
 
 @dataclass
 class IngestCounts:
-    """The records that were read, by what becomes of them.
+    """Numbers of records that were read, by outcome.
 
     Attributes:
-        read: Number of records.
-        dropped: Readable records that are left out, by reason.
-        quarantined: Records that cannot be read, by reason.
-        train_by_class: Training records by class, before validation and test are sampled.
-        heldout_by_split: Validation and test records that the source names as such.
-        offsets: Offsets of the blocks that tasks read.
-        sources: Counts of each file, or of each folder of images.
-        max_label_code: Largest code among the labels of each source, -1 if there is none.
+        read: Number of all records.
+        dropped: Numbers of readable records that are left out, by reason.
+        quarantined: Numbers of records that cannot be read, by reason.
+        train_by_class: Numbers of training records by class index, before validation and test are
+            sampled.
+        heldout_by_split: Numbers of records that the source itself assigns to validation or test.
+        offsets: Offsets of the blocks in which Spark's tasks read the files.
+        sources: Counts of each CSV file, or of each folder of images.
+        max_label_code: Largest numeric label code of each source; -1 if it has no numeric labels.
     """
 
     read: int = 0
@@ -53,28 +54,31 @@ class IngestCounts:
         """Add up the counts of groups of records.
 
         Args:
-            tallies: Groups of records as `spark.record_statistics.count_records` returns them.
-            by_folder: Whether a source is a folder of images, whose label is one of many.
+            tallies: Counts of groups of records, as `spark.record_statistics.count_records` returns
+                them.
+            by_folder: Whether the sources are folders of images. The folders are then one source of
+                labels together, because each contains images of a single label.
         """
         counts = cls()
         tallies_by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for tally in tallies:
             tallies_by_source[tally["source"]].append(tally)
-            counts._add(tally)
-        for name, of_source in sorted(tallies_by_source.items()):
+            counts._add_tally(tally)
+        for name, source_tallies in sorted(tallies_by_source.items()):
             label_source = "the folders of images" if by_folder else name
-            largest = counts.max_label_code.get(label_source, -1)
-            largest = max(largest, *(tally["code"] for tally in of_source))
-            counts.max_label_code[label_source] = largest
-            counts.sources.append(_source_file(name, of_source))
+            max_code = counts.max_label_code.get(label_source, -1)
+            max_code = max(max_code, *(tally["code"] for tally in source_tallies))
+            counts.max_label_code[label_source] = max_code
+            counts.sources.append(_build_source_file(name, source_tallies))
         counts.offsets = BlockOffsets.from_counts(
             (name, tally["block"], tally["n"])
-            for name, of_source in tallies_by_source.items()
-            for tally in of_source
+            for name, source_tallies in tallies_by_source.items()
+            for tally in source_tallies
         )
         return counts
 
-    def _add(self, tally: Mapping[str, Any]) -> None:
+    def _add_tally(self, tally: Mapping[str, Any]) -> None:
+        """Add the number of records of a group to the counter of their outcome."""
         self.read += tally["n"]
         match Outcome(tally["outcome"]).reason:
             case QuarantineReason() as reason:
@@ -87,23 +91,23 @@ class IngestCounts:
                 self.heldout_by_split[list(Split)[tally["split"]]] += tally["n"]
 
     def require_usable(self, max_quarantined_fraction: float) -> None:
-        """Stop a run that would make no good dataset, before anything is written.
+        """Check that the records are sufficient for a dataset, before any file is written.
 
         Args:
-            max_quarantined_fraction: Largest share of quarantined records that is accepted.
+            max_quarantined_fraction: Largest acceptable fraction of quarantined records, in [0, 1].
 
         Raises:
-            TooManyBadRowsError: More records are quarantined.
-            DatasetError: There is no record to train on.
+            TooManyBadRowsError: The fraction of quarantined records is larger.
+            DatasetError: No training records are left.
         """
-        bad = sum(self.quarantined.values())
-        if bad / self.read - max_quarantined_fraction > _TOLERANCE:
+        bad_count = sum(self.quarantined.values())
+        if bad_count / self.read - max_quarantined_fraction > _TOLERANCE:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())
             worst = max(self.sources, key=lambda source: source.quarantined)
             raise TooManyBadRowsError(
-                f"{bad} of {self.read} records are bad, more than input.max_quarantined_fraction"
-                f" {max_quarantined_fraction:g} allows ({reasons}); most of"
-                f" them in {worst.path}; nothing was written"
+                f"{bad_count} of {self.read} records are bad, more than"
+                f" input.max_quarantined_fraction {max_quarantined_fraction:g} allows ({reasons});"
+                f" most of them in {worst.path}; nothing was written"
             )
         if not self.train_by_class:
             dropped = ", ".join(f"{reason}: {n}" for reason, n in self.dropped.items()) or "none"
@@ -114,12 +118,13 @@ class IngestCounts:
             )
 
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
-        """Warn about sources that seem to number five emotions in an order of their own.
+        """Warn about sources that may number fewer emotions than FER2013 in a different order.
 
-        Reference system E has such a file.
+        These are sources with numeric labels of at most 4; reference system E has such a file.
+        Nothing is logged if the user configured the meaning of the codes.
 
         Args:
-            emotion_of_code: Emotion of each label code. Any but FER2013's own was set on purpose.
+            emotion_of_code: Configured emotion of each label code.
         """
         if emotion_of_code != {str(code): name for code, name in enumerate(FER2013)}:
             return
@@ -134,7 +139,8 @@ class IngestCounts:
                 )
 
 
-def _source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
+def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
+    """Add up the counts of one source for the manifest."""
     return SourceFile(
         path=name,
         records=sum(tally["n"] for tally in tallies),
@@ -144,5 +150,5 @@ def _source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
 
 
 def format_checksum(total: int) -> str:
-    """Return a sum of 64-bit hashes as 16 hexadecimal digits; their order does not matter."""
+    """Format a sum of 64-bit hashes, modulo 2**64, as 16 hexadecimal digits."""
     return f"{total % 2**64:016x}"

@@ -266,7 +266,7 @@ def test_where_no_row_shows_a_size_each_has_its_own_reason():
     lines = [b"0,1 2 3,Training", b"0,,Training", b"0,1 x,Training", b"0,256,Training", b"0"]
     assert infer_pixel_count(ORDINARY, lines) == ORDINARY
     assert [raw.error for raw in parse(lines, ORDINARY)] == [
-        (Outcome.PIXEL_COUNT, "3 pixels are no square image"),
+        (Outcome.PIXEL_COUNT, "3 pixels, not a square image"),
         (Outcome.EMPTY_FIELD, "no pixels"),
         (Outcome.PIXEL_TOKEN, "a pixel is not a whole number"),
         (Outcome.PIXEL_RANGE, "values from 256 to 256"),

@@ -41,8 +41,8 @@ def test_a_file_that_is_no_image_is_an_error_and_spares_its_neighbours():
     ]
     assert parsed.errors.details == {
         1: "no bytes",
-        2: "40 bytes that are no whole image",
-        3: "20x7 pixels, of 8x8 at least",
+        2: "40 bytes, not a complete image",
+        3: "20x7 pixels; the minimum is 8x8",
     }
     np.testing.assert_array_equal(parsed.images[4], image(1))
 

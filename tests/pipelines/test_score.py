@@ -268,13 +268,13 @@ def crops(tmp_path_factory, picture) -> Folder:
     details = {
         name: (
             "undecodable image",
-            f"{len(data)} bytes that are no whole image" if data else "no bytes",
+            f"{len(data)} bytes, not a complete image" if data else "no bytes",
         )
         for name, data in broken.items()
     }
     for name, image in small.items():
         height, width = image.shape
-        details[name] = ("image too small", f"{width}x{height} pixels, of 8x8 at least")
+        details[name] = ("image too small", f"{width}x{height} pixels; the minimum is 8x8")
     return Folder(root, decoded, details)
 
 
@@ -355,7 +355,7 @@ class TestFolder:
         assert (found.about["images"], found.about["scored"]) == (2, 0)
         assert [row["detail"] for row in found.rows] == [
             "no bytes",
-            "4 bytes that are no whole image",
+            "4 bytes, not a complete image",
         ]
 
     def test_files_and_folders_together(self, crops, run, of_crops, scored) -> None:

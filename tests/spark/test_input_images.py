@@ -105,12 +105,12 @@ def test_every_other_file_is_in_quarantine(folders) -> None:
     expected = [
         ("holdout/angry/a.png", "unknown usage", "usage 'holdout'"),
         ("train/angry/empty.png", "undecodable image", "no bytes"),
-        ("train/angry/half.png", "undecodable image", "200 bytes that are no whole image"),
+        ("train/angry/half.png", "undecodable image", "200 bytes, not a complete image"),
         ("train/bored/a.png", "unknown emotion", "emotion 'bored'"),
-        ("train/happy/flat.png", "image too small", "12x7 pixels, of 8x8 at least"),
-        ("train/happy/half.jpg", "undecodable image", "300 bytes that are no whole image"),
-        ("train/happy/notes.txt", "undecodable image", "8 bytes that are no whole image"),
-        ("train/happy/text.jpg", "undecodable image", "18 bytes that are no whole image"),
+        ("train/happy/flat.png", "image too small", "12x7 pixels; the minimum is 8x8"),
+        ("train/happy/half.jpg", "undecodable image", "300 bytes, not a complete image"),
+        ("train/happy/notes.txt", "undecodable image", "8 bytes, not a complete image"),
+        ("train/happy/text.jpg", "undecodable image", "18 bytes, not a complete image"),
     ]
 
     keys = ("source", "record", "reason", "detail")
