@@ -81,7 +81,7 @@ def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
     v = x - mean(x), sigma = sqrt(mean(v**2)), y = v / max(sigma, mean of sigma over the image). The
     local means are weighted by a Gaussian window: Jarrett, Kavukcuoglu, Ranzato and LeCun, "What is
     the best multi-stage architecture for object recognition?", ICCV 2009, section 2.1. The window
-    is about min(height, width) / 6 + 1 pixels wide: 9 pixels for a 48x48 image, as in the paper. The
+    is about min(height, width) / 6 + 1 pixels wide: 9 for a 48x48 image, as in the paper. The
     divisor is at least one grey level, because a smaller divisor would only amplify rounding noise;
     an image with a single grey level becomes 128 everywhere.
 

@@ -1,4 +1,4 @@
-"""The class and the split that a record's label and usage texts, or people's votes, stand for."""
+"""Conversion of a record's label and usage texts, or of votes on its label, to class and split."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors
 from fer_pipeline.data.votes import Votes
 
 NO_LABEL = -1
-"""The label of a record that belongs to no class, and the code of a label that is no number."""
+"""Class index of a record without a class, and code of a label text that is not a number."""
 
 _MAX_CODE_DIGITS = 5
 
 
 @dataclass(frozen=True)
 class ResolvedLabel:
-    """The meaning of one pair of a label and a usage.
+    """Class, split and outcome of the records with one combination of label and usage text.
 
     Attributes:
-        label: Class index; None if the label means no class of the dataset.
-        split: Split that the usage means; training if the usage decides nothing.
-        code: The label's text as a number, if it is one.
-        outcome: `Outcome.KEPT`, or why records with this pair are quarantined or dropped.
-        detail: What is wrong with a pair that is quarantined.
+        label: Class index; None if the label is not a class of the dataset.
+        split: Split given by the usage; the training split if usages are ignored; None if records
+            with this usage are left out.
+        code: Numeric value of the label text; None if the text is not a number.
+        outcome: `Outcome.KEPT`, or the reason to quarantine or drop the records.
+        detail: Description of the error if the records are quarantined.
     """
 
     label: int | None = None
@@ -40,14 +41,17 @@ class ResolvedLabel:
 
 @dataclass(frozen=True)
 class ResolvedLabels:
-    """The meaning of the labels and usages of n records, in columns.
+    """Classes, splits and outcomes of n records, in columns.
 
     Attributes:
-        labels: Class of each record, int32 of shape (n,); NO_LABEL without one.
-        splits: Split code that its usage means, int8 of shape (n,); NO_SPLIT without one.
-        codes: Its label's text as a number, int32 of shape (n,); NO_LABEL if it is none.
-        drops: Why it is dropped, int8 of shape (n,); `Outcome.KEPT` if it is not.
-        errors: Why it is quarantined.
+        labels: Class index of each record, int32 of shape (n,); NO_LABEL if it has no class.
+        splits: Code of the split given by each record's usage, int8 of shape (n,); NO_SPLIT if
+            the usage is left out or invalid.
+        codes: Numeric value of each label text, int32 of shape (n,); NO_LABEL if the text is not a
+            number.
+        drops: `Outcome` with which each record is dropped, int8 of shape (n,); `Outcome.KEPT` if
+            it is not dropped.
+        errors: Errors of the records that are quarantined.
     """
 
     labels: npt.NDArray[np.int32]
@@ -58,17 +62,17 @@ class ResolvedLabels:
 
 
 class LabelResolver:
-    """Resolves label and usage texts."""
+    """Converts label and usage texts to classes and splits."""
 
     def __init__(
         self, encoder: LabelEncoder, usage_to_split: Mapping[str, Split | None] | None
     ) -> None:
-        """Set the rules.
+        """Set the rules for labels and usages.
 
         Args:
-            encoder: Meaning of label texts.
-            usage_to_split: Split of each usage text, or None for records that are left out; None
-                in place of the mapping if usages decide nothing.
+            encoder: Converter of label texts to class indices.
+            usage_to_split: Split of each usage text, or None for a usage whose records are left
+                out. If None is passed instead of a mapping, usages are ignored.
         """
         self._encoder = encoder
         self._usage_to_split = (
@@ -78,7 +82,12 @@ class LabelResolver:
         )
 
     def resolve_pair(self, emotion: str | None, usage: str | None) -> ResolvedLabel:
-        """Return the meaning of a label and a usage; the label is checked first."""
+        """Resolve one label text and one usage text; the label is checked first.
+
+        Args:
+            emotion: Label text of a record; None if it has none.
+            usage: Usage text of a record; None if it has none.
+        """
         text = (emotion or "").strip()
         if not text:
             return ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")
@@ -107,26 +116,28 @@ class LabelResolver:
     def resolve(
         self, emotions: Sequence[str | None], usages: Sequence[str | None]
     ) -> ResolvedLabels:
-        """Resolve the labels and usages of records.
+        """Resolve the label and usage texts of n records.
 
         Args:
-            emotions: Label text of each record.
-            usages: Usage text of each record.
+            emotions: Label text of each record; None if it has none.
+            usages: Usage text of each record; None if it has none.
         """
-        # Millions of records hold a few dozen pairs: each is decided once a batch.
-        numbers: dict[tuple[str | None, str | None], int] = {}
-        pairs = zip(emotions, usages, strict=True)
-        rows = np.array([numbers.setdefault(pair, len(numbers)) for pair in pairs], np.intp)
-        decisions = [self.resolve_pair(*pair) for pair in numbers]
-        outcomes = np.array([decision.outcome for decision in decisions], np.int8)
-        quarantined = np.array([decision.outcome.is_quarantined for decision in decisions], bool)
+        # Millions of records have a few dozen distinct pairs: each pair is resolved once per batch.
+        pair_indices: dict[tuple[str | None, str | None], int] = {}
+        text_pairs = zip(emotions, usages, strict=True)
+        rows = np.array(
+            [pair_indices.setdefault(pair, len(pair_indices)) for pair in text_pairs], np.intp
+        )
+        resolved_pairs = [self.resolve_pair(*pair) for pair in pair_indices]
+        outcomes = np.array([pair.outcome for pair in resolved_pairs], np.int8)
+        quarantined = np.array([pair.outcome.is_quarantined for pair in resolved_pairs], bool)
         errors = RecordErrors(len(rows))
         for row in np.flatnonzero(quarantined[rows]).tolist():
-            decision = decisions[rows[row]]
-            errors.add(row, decision.outcome, decision.detail or "")
-        labels = [NO_LABEL if d.label is None else d.label for d in decisions]
-        splits = [NO_SPLIT if d.split is None else d.split.code for d in decisions]
-        codes = [NO_LABEL if d.code is None else d.code for d in decisions]
+            pair = resolved_pairs[rows[row]]
+            errors.add(row, pair.outcome, pair.detail or "")
+        labels = [NO_LABEL if pair.label is None else pair.label for pair in resolved_pairs]
+        splits = [NO_SPLIT if pair.split is None else pair.split.code for pair in resolved_pairs]
+        codes = [NO_LABEL if pair.code is None else pair.code for pair in resolved_pairs]
         return ResolvedLabels(
             labels=np.array(labels, np.int32)[rows],
             splits=np.array(splits, np.int8)[rows],
@@ -143,29 +154,30 @@ def apply_votes(
     usages: Sequence[str | None],
     source: str,
 ) -> ResolvedLabels:
-    """Return the labels that people voted for in place of the source's own.
+    """Replace the labels of a source by the classes with the most votes.
 
-    A label or usage that cannot be read stays an error, and a usage that is left out stays so.
-    Whether the source's own label is among the classes no longer matters.
+    Records with an invalid label or usage stay errors, and records with an excluded usage stay
+    excluded. A record is kept even if the source's own label is not one of the classes.
 
     Args:
-        resolved: Labels and usages as the source names them.
+        resolved: Labels and splits of n records according to the source.
         votes: Votes on all records of the file.
-        record_numbers: Number of each record in the file.
+        record_numbers: 0-based number of each record in the file, of shape (n,).
         usages: Usage text of each record.
-        source: Name of the file, for messages.
+        source: Name of the file, for error messages.
 
     Raises:
-        InputError: The votes are on other images.
+        InputError: The usage of a record differs from the votes file, so the votes belong to
+            different images.
     """
     readable = resolved.errors.outcomes == Outcome.KEPT
-    voted, outcomes = votes.choose_labels(record_numbers, resolved.labels)
+    voted_labels, outcomes = votes.choose_labels(record_numbers, resolved.labels)
     for row in np.flatnonzero(readable).tolist():
         votes.require_matching_usage(int(record_numbers[row]), usages[row], source)
-    left_out = resolved.splits == NO_SPLIT
-    drops = np.where(left_out, np.int8(Outcome.USAGE_NOT_SELECTED), outcomes)
+    is_excluded = resolved.splits == NO_SPLIT
+    drops = np.where(is_excluded, np.int8(Outcome.USAGE_NOT_SELECTED), outcomes)
     return ResolvedLabels(
-        labels=np.where(readable, voted, resolved.labels),
+        labels=np.where(readable, voted_labels, resolved.labels),
         splits=resolved.splits,
         codes=resolved.codes,
         drops=np.where(readable, drops, resolved.drops),

@@ -1,7 +1,7 @@
 """The manifest of a dataset: the JSON file that makes a folder of Parquet files a dataset.
 
-It is written last and in one step, and names the files that belong to the dataset. Readers open no
-other files, and a folder without a manifest is no dataset.
+The manifest lists the files of the dataset and is written atomically after all of them. Readers
+open only the listed files, and a folder without a manifest is not a dataset.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class DataFile(_Section):
     """One Parquet file of the dataset.
 
     Attributes:
-        path: Path relative to the manifest.
-        split: Split of its rows.
-        rows: Number of rows.
-        bytes: Size of the file.
+        path: Path of the file, relative to the manifest's folder.
+        split: Split that the file belongs to.
+        rows: Number of rows in the file.
+        bytes: Size of the file, in bytes.
     """
 
     path: str
@@ -41,13 +41,13 @@ class DataFile(_Section):
 
 
 class SourceFile(_Section):
-    """One input file, or one folder of images.
+    """One input CSV file, or one folder of input images.
 
     Attributes:
-        path: Path or URL.
+        path: Path or URL of the file or folder.
         records: Number of records that were read.
         quarantined: Number of records that were quarantined.
-        fingerprint: Checksum of the records' content in any order; 16 hexadecimal digits.
+        fingerprint: Checksum of the records, independent of their order; 16 hexadecimal digits.
     """
 
     path: str
@@ -60,10 +60,11 @@ class ImageInfo(_Section):
     """Properties of all images of the dataset.
 
     Attributes:
-        size: Side, in pixels.
-        dtype: Type of the stored values: pixels, or normalised values.
-        normalization: Normalisation for the network; float32 images are stored normalised.
-        enhancement: Enhancement of the images before they were resized.
+        size: Height and width, in pixels.
+        dtype: Type of the stored images: `uint8` for pixels, `float32` for normalised values.
+        normalization: Normalisation of the images for the network; float32 images are stored
+            normalised.
+        enhancement: Enhancement that was applied to the images before resizing.
     """
 
     size: int
@@ -76,8 +77,9 @@ class LabelInfo(_Section):
     """Source of the labels.
 
     Attributes:
-        votes: Name of the file of votes; None for the labels of the input itself.
-        target: `hard`: the label alone; `soft`: the dataset also has a column `schema.VOTES`.
+        votes: Name of the votes file; None if the labels come from the input itself.
+        target: `hard` if only labels are stored; `soft` if the dataset also has the column
+            `schema.VOTES` with the distribution of the votes.
     """
 
     votes: str | None = None
@@ -85,19 +87,19 @@ class LabelInfo(_Section):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Return whether the dataset has a distribution over the classes beside each label."""
+        """Whether each row contains a distribution over the classes in addition to the label."""
         return self.votes is not None and self.target == "soft"
 
 
 class RowCounts(_Section):
-    """Counts of the records: read = kept + dropped + quarantined.
+    """Numbers of records, with read = kept + dropped + quarantined, and of written rows.
 
     Attributes:
-        read: Records that were read.
-        kept: Records that were kept, by split and class.
-        dropped: Records that were dropped, by reason.
-        quarantined: Records that were quarantined, by reason.
-        written: Rows that were written, with variants and oversampled copies.
+        read: Number of records that were read.
+        kept: Numbers of records that were kept, by split and class name.
+        dropped: Numbers of records that were dropped, by reason.
+        quarantined: Numbers of records that were quarantined, by reason.
+        written: Number of rows that were written, including variants and oversampled copies.
     """
 
     read: int
@@ -111,17 +113,20 @@ class Manifest(_Section):
     """Content of `manifest.json`.
 
     Attributes:
-        created: Time of the writing, ISO 8601 in UTC.
+        format: Name of the format; always `fer_pipeline dataset`.
+        format_version: Version of the format.
+        created: Time of creation, ISO 8601 in UTC.
         image: Properties of the images.
         labels: Source of the labels.
         classes: Names of the emotions; the position of a name is its label.
         files: Parquet files of all splits.
-        counts: Rows written, by split and class.
-        rows: Counts of the records.
-        quarantine: Paths of the files of quarantined records, relative to the manifest.
-        sources: Input files.
-        checksum: Checksum of the content (split, label, image, pixels, variant, replica, and the
-            distribution if there is one) in any partitioning; 16 hexadecimal digits.
+        counts: Numbers of written rows, by split and class name.
+        rows: Numbers of records by outcome, and number of written rows.
+        quarantine: Paths of the files of quarantined records, relative to the manifest's folder.
+        sources: Input files, or input folders of images.
+        checksum: Checksum of all rows (split, label, image hash, pixels, variant, replica, and the
+            distribution if stored), independent of their order and of the files; 16 hexadecimal
+            digits.
         versions: Versions of the packages that wrote the dataset.
         config: Configuration of the preprocess job.
     """
@@ -146,7 +151,7 @@ class Manifest(_Section):
         return [file for file in self.files if file.split == split]
 
     def row_count(self, split: Split) -> int:
-        """Return the number of rows of a split."""
+        """Return the number of rows in a split."""
         return sum(file.rows for file in self.files_in(split))
 
     def all_files(self) -> list[str]:
@@ -158,7 +163,10 @@ class Manifest(_Section):
         return self.model_dump_json(indent=2) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write `manifest.json`, which makes the folder a dataset.
+        """Write `manifest.json` to a folder, which makes the folder a dataset.
+
+        Args:
+            folder: Folder of the dataset.
 
         Raises:
             StorageError: The file cannot be written.

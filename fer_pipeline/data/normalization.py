@@ -1,4 +1,4 @@
-"""Normalisation of pixels, and its exact inverse."""
+"""Normalisation of pixels to the input values of a network, and its exact inverse."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Normalization:
-    """The values that a network gets for pixels: pixel * scale + offset, in float32.
+    """A linear map of pixels to the input values of a network: pixel * scale + offset, in float32.
+
+    Scale and offset are exactly representable in float32, so that reading them from the decimal
+    numbers of a manifest restores the same bits.
 
     Attributes:
-        kind: `centered`, `unit` or `standard`.
-        scale: Factor, a float32 number, so that a manifest's decimals restore the same bits.
-        offset: Summand, a float32 number likewise.
+        kind: `centered`, `unit` (the map to [0, 1]) or `standard`.
+        scale: Factor of a pixel.
+        offset: Constant that is added to the product.
     """
 
     kind: str
@@ -25,41 +28,45 @@ class Normalization:
 
     @classmethod
     def centered(cls) -> Normalization:
-        """Return (x - 128) / 128, the normalisation of reference system A; exact in float32."""
+        """Return the normalisation (x - 128) / 128 of reference system A; exact in float32."""
         return cls("centered", 1 / 128, -1.0)
 
     @classmethod
     def zero_to_one(cls) -> Normalization:
-        """Return the usual x / 255, to within one unit in the last place."""
+        """Return the normalisation that scales pixels to [0, 1]: x / 255 to within 1 ulp."""
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
     @classmethod
     def standard(cls, count: int, total: int, squares: int) -> Normalization:
-        """Return (x - mean) / std over the pixels of a split, exact as its sums are whole numbers.
+        """Return the normalisation (x - mean) / std for the pixels of a split.
 
         Args:
             count: Number of pixels.
-            total: Sum of their values.
-            squares: Sum of the squares of their values.
+            total: Sum of the pixels.
+            squares: Sum of the squared pixels.
         """
         mean = total / count
-        # Whole numbers up to the last division: no cancellation, and no order of summation.
+        # Integer arithmetic before the only division avoids cancellation and makes the result
+        # independent of the order of summation.
         variance = (count * squares - total * total) / (count * count)
         scale = 1 / math.sqrt(variance) if variance > 0 else 1.0
         return cls("standard", float(np.float32(scale)), float(np.float32(-mean * scale)))
 
     def lookup_table(self) -> npt.NDArray[np.float32]:
-        """Return the value of each of the 256 pixels: float32 of shape (256,), increasing."""
+        """Return the normalised values of the pixels 0 to 255, float32 of shape (256,)."""
         return np.arange(256, dtype=np.float32) * np.float32(self.scale) + np.float32(self.offset)
 
     def restore_pixels(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Return the pixels that normalised values stand for, exactly.
+        """Convert normalised values back to exactly the original pixels.
 
         Args:
-            values: float32 of any shape.
+            values: Normalised values, float32 of any shape.
+
+        Returns:
+            The pixels, uint8 of the same shape.
 
         Raises:
-            ValueError: A value stands for no pixel.
+            ValueError: A value is not the normalised value of any pixel.
         """
         nearest = np.rint((values - np.float32(self.offset)) / np.float32(self.scale))
         pixels = np.nan_to_num(nearest).clip(0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""The outcomes of a record: kept in a split, dropped, or quarantined, each with its reason.
+"""The possible outcomes of a record: kept in a split, dropped, or quarantined, with the reason.
 
-The counts always balance: records read = records kept + records dropped + records quarantined.
+Each record has exactly one outcome: records read = kept + dropped + quarantined.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Split(StrEnum):
 
     @property
     def code(self) -> int:
-        """The number of the split in columns of split codes."""
+        """Number of the split, from 0, in columns that store splits as numbers."""
         return list(Split).index(self)
 
 
 class QuarantineReason(StrEnum):
-    """The reasons why a record cannot be read as a labelled image."""
+    """Reasons to quarantine a record: it cannot be read as a labelled image."""
 
     PIXEL_COUNT = "wrong number of pixels"
     PIXEL_RANGE = "value outside 0..255"
@@ -40,7 +40,7 @@ class QuarantineReason(StrEnum):
 
 
 class DropReason(StrEnum):
-    """The reasons why a readable record is left out, in the order in which they are checked."""
+    """Reasons to leave out a readable record, in the order in which they are checked."""
 
     CLASS = "class not selected"
     USAGE = "usage not selected"
@@ -53,16 +53,16 @@ class DropReason(StrEnum):
 
 
 class Outcome(IntEnum):
-    """The code of what becomes of a record, in columns of type int8.
+    """The outcomes of a record, with the numbers that represent them in int8 columns.
 
     Attributes:
-        reason: Why the record is not kept; None for KEPT.
+        reason: Reason to drop or quarantine the record; None for KEPT.
     """
 
     reason: QuarantineReason | DropReason | None
 
     def __new__(cls, code: int, reason: QuarantineReason | DropReason | None = None) -> Self:
-        """Create a member whose value is the code alone."""
+        """Create an enum member from a code and a reason; the member's value is the code."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.reason = reason
@@ -91,10 +91,10 @@ class Outcome(IntEnum):
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether the record is written to the quarantine."""
+        """Whether a record with this outcome is written to the quarantine."""
         return isinstance(self.reason, QuarantineReason)
 
     @property
     def is_dropped(self) -> bool:
-        """Whether the record is readable and left out."""
+        """Whether a record with this outcome is readable but left out of the dataset."""
         return isinstance(self.reason, DropReason)

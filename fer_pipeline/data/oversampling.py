@@ -1,4 +1,4 @@
-"""Oversampling: how many times the training images of each class are written."""
+"""Oversampling: repetition of training images to change the sizes of the classes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Mapping
 def compute_oversampling_factors(
     train_counts: Mapping[str, int], *, balance: bool, oversample: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return how many times the training images of each class are written, on average.
+    """Return the mean number of times that the training images of each class are written.
 
     Args:
-        train_counts: Number of training images by class.
-        balance: Whether every class is brought to the size of the largest.
-        oversample: Factors by class otherwise; 1 for a class that is not named.
+        train_counts: Number of training images by class name.
+        balance: Whether to enlarge every class to the size of the largest class.
+        oversample: Factor by class name, used if `balance` is false; missing classes get 1.
+
+    Returns:
+        The factor by class name.
     """
     if balance:
         largest = max(train_counts.values(), default=0)

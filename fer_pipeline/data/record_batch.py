@@ -1,4 +1,4 @@
-"""A batch of records as a source holds them, in columns: no object per record."""
+"""Batches of parsed records, stored as columns instead of one object per record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fer_pipeline.data.outcomes import Outcome
 
 EXCERPT_LENGTH = 80
-"""Characters of a bad record that the quarantine keeps."""
+"""Maximum number of characters of a bad record that the quarantine stores."""
 
 _EXCERPT_TAIL = 20  # characters from the end of a long record
 
@@ -19,33 +19,38 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class RecordErrors:
-    """The errors of n records: most have none.
+    """The errors of n records.
 
     Attributes:
-        outcomes: Quarantine code of each record, `Outcome.KEPT` without an error; int8 of shape
-            (n,).
-        details: For each record with an error, by its position: what is wrong and what was
-            expected.
+        outcomes: `Outcome` of each record, int8 of shape (n,); `Outcome.KEPT` if it has no error.
+        details: Description of each error, by the position of the record.
     """
 
-    def __init__(self, count: int) -> None:
-        """Begin without an error.
+    def __init__(self, record_count: int) -> None:
+        """Create the errors of records that have no errors yet.
 
         Args:
-            count: Number of records.
+            record_count: Number of records.
         """
-        self.outcomes = np.full(count, Outcome.KEPT, np.int8)
+        self.outcomes = np.full(record_count, Outcome.KEPT, np.int8)
         self.details: dict[int, str] = {}
 
     def add(self, row: int, outcome: Outcome, detail: str) -> None:
-        """Set the error of one record, in place of an earlier one."""
+        """Set the error of one record; it replaces an earlier error.
+
+        Args:
+            row: Position of the record.
+            outcome: Kind of error; one of the outcomes that are quarantined.
+            detail: Description of the error.
+        """
         self.outcomes[row] = outcome
         self.details[row] = detail
 
     def update(self, errors: RecordErrors) -> None:
-        """Take over other errors of the same records, in place of earlier ones.
+        """Add other errors of the same records; they replace earlier errors.
 
-        A broken line stays one: its fields are not those of the header.
+        The error of a broken line is not replaced, because the fields of such a line do not match
+        the columns of the header.
         """
         for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:
@@ -54,16 +59,15 @@ class RecordErrors:
 
 @dataclass(frozen=True)
 class ParsedRecords:
-    """Records of one file, or image files, in columns of one length n.
+    """n records of one CSV file, or n image files, in columns.
 
     Attributes:
-        emotions: Text of each label; None if the source has none.
-        usages: Text of each usage; None if the source has none.
-        texts: The record itself, or its path; the quarantine shows an excerpt of it.
-        images: Grey values, uint8 of shape (n, height, width), or one array of shape
-            (height, width) for each record if the sizes differ. Those of a record with an error
-            are meaningless.
-        errors: Why records cannot be read.
+        emotions: Label text of each record; None if the source has no labels.
+        usages: Usage text of each record; None if the source has no usages.
+        texts: Line of each record, or path of each image file; the quarantine stores an excerpt.
+        images: Grey values, uint8 of shape (n, height, width), or a sequence of n arrays of shape
+            (height, width) if the sizes differ. The image of a record with an error is undefined.
+        errors: Errors of the records that cannot be read.
     """
 
     emotions: Sequence[str | None]
@@ -78,7 +82,7 @@ class ParsedRecords:
 
 
 def make_excerpt(text: bytes) -> str:
-    """Return the beginning of a record, and its end if it is long, as printable text."""
+    """Return a record as printable text, shortened in the middle to EXCERPT_LENGTH characters."""
     if len(text) > EXCERPT_LENGTH:
         text = text[: EXCERPT_LENGTH - _EXCERPT_TAIL - 5] + b" ... " + text[-_EXCERPT_TAIL:]
     return "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))

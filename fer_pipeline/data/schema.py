@@ -1,4 +1,4 @@
-"""The stored columns, defined once: the types of Spark, Arrow and the loader follow from them."""
+"""The stored columns, defined once; types in Spark, Arrow and the loader are derived from them."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ from types import MappingProxyType
 
 IMAGE = "image"
 LABEL = "label"
-VOTES = "votes"  # the distribution over the classes in the order of their labels; it sums to 1
+VOTES = "votes"  # distribution over the classes, in the order of their labels; sums to 1
 
 ORIGIN: Mapping[str, str] = MappingProxyType(
     {
-        "source": "string",  # the file that the image came from: its plain path where it is local
-        "record": "bigint",  # its 0-based number there; blank lines and the header do not count
+        "source": "string",  # file of the image; a plain path if the file is local
+        "record": "bigint",  # 0-based number in the file, without blank lines and the header
         "image_hash": "string",  # 32 hexadecimal digits, see `split_keys.hash_image`
         "variant": "string",  # see `variants.Variant`
-        "replica": "int",  # 0, 1, ...: number of the replica that oversampling wrote
+        "replica": "int",  # 0 for the first row of an image, 1, 2, ... for oversampled rows
     }
 )
-"""The origin of an image: column name to Spark's type."""
+"""The columns that describe the origin of an image: Spark type by column name."""
 
 QUARANTINE: Mapping[str, str] = MappingProxyType(
     {
         "source": "string",
         "record": "bigint",
         "reason": "string",  # see `outcomes.QuarantineReason`
-        "detail": "string",  # what the record holds and what was expected
+        "detail": "string",  # description of the error
         "excerpt": "string",
     }
 )
-"""The columns of the quarantine: the place of a bad row, and what is wrong with it."""
+"""The columns of the quarantine: location and error of a bad record."""
 
 PIXEL_TYPES: Mapping[str, str] = MappingProxyType({"uint8": "binary", "float32": "array<float>"})
-"""Spark's type of an image's pixels, row by row: bytes, or normalised values."""
+"""Spark type of an image, by the dtype of its values (pixels or normalised values), row by row."""
 
 
 def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
-    """Return the columns of a dataset: name to Spark's type.
+    """Return the columns of a dataset: Spark type by column name.
 
     Args:
-        dtype: Type of its pixels, a key of PIXEL_TYPES.
-        votes: Whether it holds a distribution over the classes beside each label.
+        dtype: Type of the images, a key of PIXEL_TYPES.
+        votes: Whether each row contains a distribution over the classes in addition to the label.
     """
     distribution = {VOTES: "array<float>"} if votes else {}
     return {IMAGE: PIXEL_TYPES[dtype], LABEL: "int", "emotion": "string", **distribution, **ORIGIN}
 
 
 def score_columns(classes: Sequence[str]) -> dict[str, str]:
-    """Return the columns of scores: name to Spark's type.
+    """Return the columns of scores: Spark type by column name.
 
-    Either `reason` is null and the other columns hold the scores, or it says why the image could
-    not be scored and the others are null.
+    For a scored image, `reason` and `detail` are null. For an image that could not be scored, they
+    describe the error, and the columns of the scores are null.
 
     Args:
-        classes: The emotions in the order of the model's outputs.
+        classes: Emotions in the order of the model's outputs.
     """
     return {
         **ORIGIN,
@@ -66,5 +66,9 @@ def score_columns(classes: Sequence[str]) -> dict[str, str]:
 
 
 def format_ddl(columns: Mapping[str, str]) -> str:
-    """Return the columns as a schema in the form that Spark reads (DDL)."""
-    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    """Format columns as a Spark schema string (DDL), such as `source string, record bigint`.
+
+    Args:
+        columns: Spark type by column name.
+    """
+    return ", ".join(f"{name} {spark_type}" for name, spark_type in columns.items())

@@ -1,4 +1,4 @@
-"""The scores of a `score` job on disk: their manifest, and the rows of its files."""
+"""Reading of the scores that a score job wrote: the manifest and the rows of the Parquet files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ScoreFile(BaseModel):
 
     Attributes:
         path: Path of the file, relative to the folder of the scores.
-        rows: Number of rows.
-        bytes: Size of the file.
+        rows: Number of rows in the file.
+        bytes: Size of the file, in bytes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,20 +33,20 @@ class ScoreFile(BaseModel):
 
 
 class ScoreManifest(BaseModel):
-    """Description of the scores in a folder; the content of `scores.json`.
+    """The manifest of the scores in a folder; the content of `scores.json`.
 
     Attributes:
         images: Number of input images, readable or not.
-        scored: Number of images with an emotion.
-        emotions: Number of images by emotion; also of uncertain ones if `inference.min_confidence`
-            was set.
-        unscored: Number of images without an emotion, by reason.
-        files: The Parquet files that belong to the scores.
+        scored: Number of images with a score.
+        emotions: Numbers of images by emotion, including the emotion `uncertain` if
+            `inference.min_confidence` was set.
+        unscored: Numbers of images without a score, by reason.
+        files: The Parquet files of the scores.
         model: Folder of the model's run and checksum of its file.
-        backend: What ran the model: name, format of the model's file, reason of the choice, and
-            checksum of that file.
-        flip_tta: Whether the probabilities are the mean over an image and its mirror image.
-        min_confidence: Probability below which an image is uncertain; 0 is off.
+        backend: Library that ran the model: name, format of the model's file, reason for the
+            choice, and checksum of the file.
+        flip_tta: Whether the probabilities are averaged over each image and its mirror image.
+        min_confidence: Highest probability below which an image is uncertain; 0 disables this.
         versions: Versions of the packages that computed the scores.
         created: Time of writing, in ISO 8601.
     """
@@ -70,8 +70,12 @@ class ScoreManifest(BaseModel):
 def read_manifest(folder: Path) -> ScoreManifest:
     """Read `scores.json`.
 
+    Args:
+        folder: Output folder of a score job.
+
     Raises:
-        DatasetError: The folder holds no scores, or those of another version.
+        DatasetError: The folder contains no `scores.json`, or the file is damaged or of an
+            incompatible version.
         StorageError: The folder cannot be reached.
     """
     path = folder / SCORES_FILE
@@ -80,27 +84,28 @@ def read_manifest(folder: Path) -> ScoreManifest:
     try:
         return ScoreManifest.model_validate_json(storage.read_text(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
+        first_error = error.errors()[0]
+        key = ".".join(map(str, first_error["loc"])) or "the file"
         raise DatasetError(
-            f"{path}: is damaged or of another version ({key}: {first['msg']}); score again"
+            f"{path}: is damaged or of a different version ({key}: {first_error['msg']}); score"
+            " again"
         ) from error
 
 
 def read_scores(path: str | Path) -> pa.Table:
-    """Return the scores in a folder, one row for each image.
+    """Read the scores in a folder, one row for each image.
 
-    Only the files that `scores.json` names are read: an interrupted job may have left others.
+    Only the files that `scores.json` lists are read; an interrupted job may have left other files.
 
     Args:
-        path: Folder of a score job, a local path or a URL.
+        path: Output folder of a score job, a local path or a URL.
 
     Returns:
         A table with the columns of `fer_pipeline.data.schema.score_columns`.
 
     Raises:
-        DatasetError: The folder holds no scores, or a file is missing, damaged or of another
-            length than `scores.json` states.
+        DatasetError: The folder contains no scores, a file is missing or damaged, or its number of
+            rows differs from `scores.json`.
         StorageError: The folder cannot be reached.
     """
     folder = parse_path(path)
@@ -108,13 +113,14 @@ def read_scores(path: str | Path) -> pa.Table:
 
 
 def _read_file(folder: Path, file: ScoreFile) -> pa.Table:
+    """Read one Parquet file, and check its number of rows."""
     path = folder / file.path
     try:
         with path.open("rb") as stream:
             table = pq.read_table(stream)
     except FileNotFoundError as error:
         raise DatasetError(
-            f"{path}: is missing, but {SCORES_FILE} names it; score again"
+            f"{path}: is missing, but {SCORES_FILE} lists it; score again"
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: cannot be read: {one_line(error)}; score again") from error

@@ -75,7 +75,7 @@ def test_a_damaged_manifest(folder, change: dict[str, Any], words):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(DatasetError) as caught:
         read_scores(folder)
-    assert str(caught.value).startswith(f"{path}: is damaged or of another version ({words}")
+    assert str(caught.value).startswith(f"{path}: is damaged or of a different version ({words}")
 
 
 def test_a_manifest_that_is_no_json(folder):
