@@ -26,16 +26,23 @@ from fer_pipeline.learning.analysis.network_summary import summarize_network
 from fer_pipeline.learning.inference import predict_split
 from fer_pipeline.learning.inference.predict_split import Columns
 from fer_pipeline.learning.inference.trained_model import TrainedModel, resolve_model_path
-from fer_pipeline.metrics import classification, comparison, comparison_tables, inputs, significance
+from fer_pipeline.metrics import classification, comparison_tables, significance
 from fer_pipeline.metrics.classification import Metrics
-from fer_pipeline.metrics.comparison import BenchmarkSettings, Comparison, Cost, ModelResult
+from fer_pipeline.metrics.comparison import (
+    BenchmarkSettings,
+    Comparison,
+    Cost,
+    ModelResult,
+    shorten_to_unique_names,
+)
+from fer_pipeline.metrics.inputs import predict_classes
 from fer_pipeline.metrics.samples import EvaluatedImages
 from fer_pipeline.plots import comparison as comparison_plots
 
 log = logging.getLogger(__name__)
 
 OUTPUT_FILES = (*ComparisonFile, CONFIG_FILE)
-"""The files of a comparison, in the order in which they are written."""
+"""File names of a comparison, in the order in which they are written."""
 
 _PACKAGES = (
     "tensorflow",
@@ -47,21 +54,23 @@ _PACKAGES = (
     "petastorm",
 )
 
-_TIMED_BATCHES = 8  # of forward passes, whose time does not depend on the content of the images
+# The time of a forward pass does not depend on the content of the images, so a few are enough.
+_TIMED_BATCH_COUNT = 8
 
 
 @dataclass(frozen=True)
-class _ModelPredictions:
-    """Predictions of one model for the split.
+class _EvaluatedModel:
+    """A model with its predictions for the split.
 
     Attributes:
         name: Name of the model in the comparison.
-        model: The model.
-        network: Its Keras model.
-        probabilities: Probabilities, of shape (rows, classes).
+        model: Trained model.
+        network: Keras model that was loaded from `model`.
+        probabilities: Predicted probabilities, of shape (rows, classes).
         rows: Label and origin of each row.
         metrics: Metrics on all rows.
-        pixels: The first images in the model's size, uint8 of shape (n, size, size).
+        timing_pixels: First images of the split in the size of the model, for the measurement of
+            its speed, uint8 of shape (n, size, size).
     """
 
     name: str
@@ -70,7 +79,7 @@ class _ModelPredictions:
     probabilities: npt.NDArray[np.float32]
     rows: Columns
     metrics: Metrics
-    pixels: npt.NDArray[np.uint8]
+    timing_pixels: npt.NDArray[np.uint8]
 
 
 def compare(
@@ -83,23 +92,31 @@ def compare(
 ) -> Comparison:
     """Compare trained models on the same rows of one split of a dataset, and write the report.
 
-    `comparison.json` is written after the plot; in an overwrite it is deleted before the plot is
-    replaced.
+    The report consists of `comparison.json`, a plot and the configuration. The plot is written
+    first. If an existing comparison is replaced, its `comparison.json` is deleted before the plot
+    is overwritten.
 
     Args:
-        models: Folders of finished runs, or names of bundled models, all different.
-        dataset: Folder of the dataset; its images are resized for a model of another size.
+        models: Output folders of finished training runs, or names of bundled models, without
+            repetitions.
+        dataset: Folder of the dataset. Its images are resized for models with a different image
+            size.
         split: Split to compare on.
-        output: Folder of the comparison.
-        config: Configuration, of which `inference` and `seed` matter.
+        output: Folder to write the comparison to.
+        config: Configuration. Only the section `inference` and the key `seed` are used.
         overwrite: Whether an existing comparison may be replaced.
 
+    Returns:
+        The results of all models and the significance tests.
+
     Raises:
-        ConfigError: LiteRT is configured.
-        RunError: A folder is no finished run or is named twice, a model has other classes or
-            another enhancement than the dataset, or does not give probabilities.
-        DatasetError: The folder is no dataset, or its split is empty or damaged.
-        StorageError: There is a comparison already, or the folder holds foreign files.
+        ConfigError: The configured backend is LiteRT.
+        RunError: A folder does not contain a finished run or is given twice, or a model has
+            different classes or a different enhancement than the dataset, or it does not predict
+            probabilities.
+        DatasetError: The folder does not contain a dataset, or the split is empty or damaged.
+        StorageError: The output folder already contains a comparison and `overwrite` is False, or
+            it contains files that are not part of a comparison.
     """
     if config.inference.backend == "litert":
         raise ConfigError(
@@ -110,51 +127,75 @@ def compare(
     stored = StoredDataset.open(dataset)
     stored.require_split(split)
     if stored.row_count(Split.TRAIN):
-        # Needed at the end, for the exact copies: a missing file is an error before the long work.
+        # The train split is needed at the end, to find exact copies. Fail now if a file is missing.
         stored.require_split(Split.TRAIN)
-    predictions = [
-        _predict(name, model, stored, split, config)
+    evaluated_models = [
+        _evaluate_model(name, model, stored, split, config)
         for name, model in _open_models(models, stored).items()
     ]
-    in_training = predict_split.find_copies_in_training(stored, split, predictions[0].rows)
-    result = _measure(predictions, in_training, stored.classes, config)
+    is_in_training = predict_split.find_copies_in_training(stored, split, evaluated_models[0].rows)
+    comparison = _build_comparison(evaluated_models, is_in_training, stored.classes, config)
     with output_folder.lock_for_writing():
         output_folder.delete_commit_file()
         title = f"accuracy against cost on the {split} split of {stored.name}"
         plot_file = output_folder.path / ComparisonFile.ACCURACY_COST
-        comparison_plots.draw_accuracy_cost(result, title, plot_file)
-        document = {**_describe_dataset(stored, split), **result.to_dict()}
+        comparison_plots.draw_accuracy_cost(comparison, title, plot_file)
+        document = {**_describe_evaluation(stored, split), **comparison.to_dict()}
         output_folder.commit(json.dumps(document, indent=2, allow_nan=False) + "\n", config.write)
-    return result
+    return comparison
 
 
 def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[str, TrainedModel]:
-    """Return the models by a short unique name; each is checked before any is run."""
+    """Open the models, and check that each of them fits the dataset.
+
+    Args:
+        models: Output folders of finished training runs, or names of bundled models.
+        dataset: Dataset to evaluate the models on.
+
+    Returns:
+        The models by short unique names.
+
+    Raises:
+        RunError: A folder does not contain a finished run or is given twice, or a model does not
+            fit the dataset.
+    """
     folders = [resolve_model_path(model) for model in models]
     resolved_folders = [folder.resolve() for folder in folders]
     for index, folder in enumerate(resolved_folders):
         if folder in resolved_folders[:index]:
-            raise RunError(f"{folders[index]}: is named twice; name each model once")
-    opened = [TrainedModel.open(folder) for folder in folders]
-    for model in opened:
+            raise RunError(f"{folders[index]}: is given twice; give each model once")
+    trained_models = [TrainedModel.open(folder) for folder in folders]
+    for model in trained_models:
         try:
             predict_split.require_compatible(model, dataset)
         except DatasetError as error:
             raise RunError(f"{model.folder}: does not fit the dataset: {error}") from error
-    names = comparison.shorten_to_unique_names(resolved_folders)
-    return dict(zip(names, opened, strict=True))
+    names = shorten_to_unique_names(resolved_folders)
+    return dict(zip(names, trained_models, strict=True))
 
 
-def _predict(
+def _evaluate_model(
     name: str, model: TrainedModel, dataset: StoredDataset, split: Split, config: Config
-) -> _ModelPredictions:
+) -> _EvaluatedModel:
+    """Load the network of a model, predict the split, and compute the metrics.
+
+    Args:
+        name: Name of the model in the comparison.
+        model: Trained model.
+        dataset: Dataset to evaluate the model on.
+        split: Split to evaluate the model on.
+        config: Configuration of the inference, and seed of the bootstrap intervals.
+
+    Raises:
+        RunError: The model does not predict probabilities.
+    """
     log.info("%s: evaluating %s", name, model.folder)
     predict_split.warn_about_leakage(model, dataset, split)
     network = model.load_network()
     batches: list[npt.NDArray[np.uint8]] = []
 
     def keep_first_batches(images: EvaluatedImages) -> None:
-        if len(batches) < _TIMED_BATCHES:
+        if len(batches) < _TIMED_BATCH_COUNT:
             batches.append(images.pixels)
 
     probabilities, rows = predict_split.predict_rows(
@@ -172,58 +213,76 @@ def _predict(
         )
     except ValueError as error:
         raise RunError(f"{model.folder}: its model cannot be evaluated: {error}") from error
-    pixels = np.concatenate(batches)
-    return _ModelPredictions(name, model, network, probabilities, rows, metrics, pixels)
+    timing_pixels = np.concatenate(batches)
+    return _EvaluatedModel(name, model, network, probabilities, rows, metrics, timing_pixels)
 
 
-def _measure(
-    predictions: Sequence[_ModelPredictions],
-    in_training: npt.NDArray[np.bool_] | None,
+def _build_comparison(
+    evaluated_models: Sequence[_EvaluatedModel],
+    is_in_training: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
     config: Config,
 ) -> Comparison:
+    """Measure the speed of the models, and test the differences between them.
+
+    Args:
+        evaluated_models: Models with their predictions.
+        is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
+            None if unknown.
+        classes: Names of the classes.
+        config: Configuration of the inference.
+    """
     batch_size = config.inference.batch_size
     log.info("timing forward passes")
     speeds = timing.measure_images_per_second(
-        [model.network for model in predictions],
-        [model.pixels for model in predictions],
+        [model.network for model in evaluated_models],
+        [model.timing_pixels for model in evaluated_models],
         batch_size,
     )
     results = [
-        _make_result(model, speed, in_training, classes)
-        for model, speed in zip(predictions, speeds, strict=True)
+        _build_model_result(model, speed, is_in_training, classes)
+        for model, speed in zip(evaluated_models, speeds, strict=True)
     ]
     is_correct = [
-        inputs.predict_classes(model.probabilities) == model.rows[schema.LABEL]
-        for model in predictions
+        predict_classes(model.probabilities) == model.rows[schema.LABEL]
+        for model in evaluated_models
     ]
     settings = BenchmarkSettings(
-        min(batch_size, len(predictions[0].pixels)),
+        min(batch_size, len(evaluated_models[0].timing_pixels)),
         timing.count_available_cores(),
         config.inference.flip_tta,
     )
     pairs = significance.compare_classifiers(np.stack(is_correct))
-    copy_count = None if in_training is None else int(in_training.sum())
-    return Comparison(tuple(results), pairs, settings, copy_count)
+    overlap_count = None if is_in_training is None else int(is_in_training.sum())
+    return Comparison(tuple(results), pairs, settings, overlap_count)
 
 
-def _make_result(
-    predictions: _ModelPredictions,
+def _build_model_result(
+    evaluated_model: _EvaluatedModel,
     images_per_second: float,
-    in_training: npt.NDArray[np.bool_] | None,
+    is_in_training: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
 ) -> ModelResult:
-    metrics_without_copies = None
-    if in_training is not None and in_training.any() and not in_training.all():
-        metrics_without_copies = classification.compute_metrics(
-            predictions.rows[schema.LABEL][~in_training],
-            predictions.probabilities[~in_training],
+    """Combine the metrics and the cost of a model.
+
+    Args:
+        evaluated_model: Model with its predictions.
+        images_per_second: Measured speed of the model.
+        is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
+            None if unknown.
+        classes: Names of the classes.
+    """
+    without_overlap = None
+    if is_in_training is not None and is_in_training.any() and not is_in_training.all():
+        without_overlap = classification.compute_metrics(
+            evaluated_model.rows[schema.LABEL][~is_in_training],
+            evaluated_model.probabilities[~is_in_training],
             classes,
-            predictions.metrics.intervals.seed,
+            evaluated_model.metrics.intervals.seed,
         )
-    model, network = predictions.model, summarize_network(predictions.network)
+    model, network = evaluated_model.model, summarize_network(evaluated_model.network)
     return ModelResult(
-        name=predictions.name,
+        name=evaluated_model.name,
         path=str(model.folder.resolve()),
         sha256=model.info.sha256,
         dataset_checksum=model.info.dataset_checksum,
@@ -236,12 +295,13 @@ def _make_result(
             tuple(network.uncounted_layers),
             images_per_second,
         ),
-        metrics=predictions.metrics,
-        without_overlap=metrics_without_copies,
+        metrics=evaluated_model.metrics,
+        without_overlap=without_overlap,
     )
 
 
-def _describe_dataset(dataset: StoredDataset, split: Split) -> dict[str, Any]:
+def _describe_evaluation(dataset: StoredDataset, split: Split) -> dict[str, Any]:
+    """Return the format, the dataset, the split and the package versions for the report."""
     return {
         "format": COMPARISON.format,
         "dataset": {
@@ -254,13 +314,18 @@ def _describe_dataset(dataset: StoredDataset, split: Split) -> dict[str, Any]:
     }
 
 
-def format_report(result: Comparison, output: str | Path) -> str:
-    """Return the job's text for the terminal: costs, accuracies, and which models differ."""
+def format_report(comparison: Comparison, output: str | Path) -> str:
+    """Return the tables of costs, accuracies and significance tests for the terminal.
+
+    Args:
+        comparison: Result of `compare`.
+        output: Folder that the comparison was written to.
+    """
     folder = parse_path(output)
     sections = [
-        comparison_tables.format_cost_table(result),
-        comparison_tables.format_quality_table(result),
-        comparison_tables.format_pairwise_table(result),
+        comparison_tables.format_cost_table(comparison),
+        comparison_tables.format_quality_table(comparison),
+        comparison_tables.format_pairwise_table(comparison),
         "\n".join(f"wrote {folder / name}" for name in OUTPUT_FILES),
     ]
     return "\n\n".join(sections)

@@ -1,7 +1,7 @@
-"""Conversion of trained runs and exports that an older version of the package wrote.
+"""Conversion of training runs and exports that were written by an older version of the package.
 
-Configuration keys, columns and fields get their present names. The model's own files stay as they
-are. `scripts/migrate-run` runs this module.
+Configuration keys, columns and fields get their current names. The model files do not change.
+`scripts/migrate-run` runs this module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HISTORIES = (RunFile.HISTORY, RunFile.UNFINISHED_HISTORY)
 _CHECKPOINT_NOTES = "notes.json.npy"
 
 _FORMAT_VERSION = 2
-"""The format version of `model.json`, `export.json` and checkpoints that this module writes."""
+"""Format version of the `model.json`, `export.json` and checkpoints that this module writes."""
 
 _MODEL_FIELDS = {"best_trial": "best_restart"}
 _HISTORY_FIELDS = {"trial": "restart"}
@@ -48,24 +48,24 @@ _AGREEMENT_FIELDS = {
 
 
 def migrate_run(folder: Path) -> list[Path]:
-    """Convert the folder of a run or of an export in place, each file in one step.
+    """Convert the files of a training run or of an export in place.
 
-    A conversion that was interrupted can be repeated: files that are already converted stay as they
-    are, and the file that states the format of the folder is converted last.
+    Each file is replaced atomically. An interrupted conversion can be repeated: converted files do
+    not change again, and the file with the format version of the folder is converted last.
 
     Args:
-        folder: Folder of a run, finished or not, or of an export.
+        folder: Folder of a finished or unfinished run, or of an export.
 
     Returns:
-        Paths of the files that were converted.
+        The paths of the converted files.
 
     Raises:
-        RunError: The folder is neither a run nor an export, or a file in it is damaged.
+        RunError: The folder contains neither a run nor an export, or a file in it is damaged.
         StorageError: A file cannot be read or written.
     """
     names = (RunFile.MODEL_INFO, ExportFile.EXPORT_INFO, RunFile.CHECKPOINT, *_CONFIGS)
     if not any(storage.is_file(folder / name) for name in names):
-        raise RunError(f"{folder}: is neither a run nor an export; name the folder of one")
+        raise RunError(f"{folder}: is neither a run nor an export; choose the folder of one")
     converters: dict[str, Callable[[Path], bool]] = {
         **dict.fromkeys(_CONFIGS, _migrate_config_file),
         **dict.fromkeys(_HISTORIES, _migrate_history),
@@ -73,42 +73,43 @@ def migrate_run(folder: Path) -> list[Path]:
         ExportFile.EXPORT_INFO: _migrate_export_info,
         RunFile.MODEL_INFO: _migrate_model_info,
     }
-    converted = []
-    export = folder / EXPORT_FOLDER
-    if storage.is_file(export / ExportFile.EXPORT_INFO):
-        converted += migrate_run(export)
+    converted_paths = []
+    export_folder = folder / EXPORT_FOLDER
+    if storage.is_file(export_folder / ExportFile.EXPORT_INFO):
+        converted_paths += migrate_run(export_folder)
     for name, convert in converters.items():
         path = folder / name
         if storage.is_file(path) and convert(path):
-            converted.append(path)
-    return converted
+            converted_paths.append(path)
+    return converted_paths
 
 
 def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the present keys and values.
+    """Return a copy of a configuration with the current keys and values.
 
     Args:
-        tree: Nested mappings with keys of an older version; they stay as they are.
+        tree: Configuration as nested mappings, with keys of an older version; not modified.
 
     Raises:
-        ValidationError: The configuration is invalid with its present keys, too.
+        ValidationError: The configuration is also invalid with the current keys.
     """
     migrated: dict[str, Any] = copy.deepcopy(dict(tree))
     schedule = (tree.get("training") or {}).get("schedule") or {}
-    # Both keys are one now. Only the one that the schedule used has a meaning.
-    unused = "final" if schedule.get("kind") == "plateau" else "minimum"
-    for old, stored in list(pop_renamed_keys(migrated)):
-        if old == f"training.schedule.{unused}":
+    # Two old keys became a single key. The schedule used only one of them; skip the other one.
+    unused_key = "final" if schedule.get("kind") == "plateau" else "minimum"
+    for old_key, stored in list(pop_renamed_keys(migrated)):
+        if old_key == f"training.schedule.{unused_key}":
             continue
-        *sections, key = RENAMED_KEYS[old].split(".")
+        *sections, key = RENAMED_KEYS[old_key].split(".")
         branch = migrated
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[key] = RENAMED_VALUES[old][stored] if old in RENAMED_VALUES else stored
+        branch[key] = RENAMED_VALUES[old_key][stored] if old_key in RENAMED_VALUES else stored
     return Config.model_validate(migrated).to_dict()
 
 
 def _migrate_config_file(path: Path) -> bool:
+    """Convert a configuration file; return False if it has only current keys."""
     tree = read_yaml_mapping(path)
     if not list(pop_renamed_keys(copy.deepcopy(tree))):
         return False
@@ -117,6 +118,15 @@ def _migrate_config_file(path: Path) -> bool:
 
 
 def _migrate_stored_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the current keys and values.
+
+    Args:
+        path: Path of the file with the configuration, for error messages.
+        tree: Configuration as nested mappings.
+
+    Raises:
+        RunError: The configuration is invalid.
+    """
     try:
         return migrate_config(tree)
     except (ValidationError, KeyError) as error:
@@ -125,16 +135,18 @@ def _migrate_stored_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any
 
 
 def _migrate_history(path: Path) -> bool:
+    """Rename the columns of a training history; return False if they have their current names."""
     header, newline, rows = storage.read_text(path).partition("\n")
     columns = header.split(",")
-    renamed = [_HISTORY_FIELDS.get(column, column) for column in columns]
-    if renamed == columns:
+    new_columns = [_HISTORY_FIELDS.get(column, column) for column in columns]
+    if new_columns == columns:
         return False
-    storage.write_text(path, ",".join(renamed) + newline + rows)
+    storage.write_text(path, ",".join(new_columns) + newline + rows)
     return True
 
 
 def _migrate_model_info(path: Path) -> bool:
+    """Convert a `model.json`; return False if it has the current format version."""
     info = _read_json(path)
     if info["format_version"] >= _FORMAT_VERSION:
         return False
@@ -143,6 +155,7 @@ def _migrate_model_info(path: Path) -> bool:
 
 
 def _migrate_export_info(path: Path) -> bool:
+    """Convert an `export.json`; return False if it has the current format version."""
     info = _read_json(path)
     if info["format_version"] >= _FORMAT_VERSION:
         return False
@@ -155,7 +168,19 @@ def _migrate_export_info(path: Path) -> bool:
 
 
 def _migrate_checkpoint(path: Path) -> bool:
-    """Rewrite the notes of a checkpoint; its arrays are copied byte by byte."""
+    """Convert the notes of a checkpoint, and copy its arrays unchanged.
+
+    The notes are a JSON document in the checkpoint that describes the state of the training.
+
+    Args:
+        path: Path of the checkpoint.
+
+    Returns:
+        False if the checkpoint has the current format version.
+
+    Raises:
+        RunError: The file is not a valid checkpoint.
+    """
     content = io.BytesIO()
     try:
         with zipfile.ZipFile(io.BytesIO(storage.read_bytes(path))) as old:
@@ -182,11 +207,17 @@ def _migrate_checkpoint(path: Path) -> bool:
 
 
 def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the notes of a checkpoint with the current fields.
+
+    Args:
+        path: Path of the checkpoint, for error messages.
+        notes: Notes with the fields of the older version.
+    """
     dataset = dict(notes["dataset"])
     labels = dict(dataset["labels"])
     if "form" in labels:
         labels["target"] = RENAMED_VALUES["labels.form"][labels.pop("form")]
-    # The dataset has to be written again, with a column of another name and so other file sizes.
+    # The dataset must be written again with renamed columns, so the file sizes will differ.
     files = [[split, rows, None] for split, rows, _ in dataset["files"]]
     best = notes["best"]
     return {
@@ -200,6 +231,7 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the notes on the best validation with the current fields."""
     return {
         "metric": best["value"],
         "round": _rename_fields(best["made"], _HISTORY_FIELDS),
@@ -207,18 +239,29 @@ def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _encode_array(text: bytes) -> bytes:
-    """Return a text as NumPy's `.npy` file of bytes."""
+def _encode_array(encoded_text: bytes) -> bytes:
+    """Return an encoded text as the content of a NumPy `.npy` file with a uint8 array."""
     content = io.BytesIO()
-    np.lib.format.write_array(content, np.frombuffer(text, np.uint8))
+    np.lib.format.write_array(content, np.frombuffer(encoded_text, np.uint8))
     return content.getvalue()
 
 
-def _rename_fields(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(name, name): member for name, member in fields.items()}
+def _rename_fields(fields: Mapping[str, Any], new_names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with renamed keys.
+
+    Args:
+        fields: Mapping with old keys.
+        new_names: New keys by old key; all other keys do not change.
+    """
+    return {new_names.get(name, name): content for name, content in fields.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that has a format version.
+
+    Raises:
+        RunError: The file is not valid JSON, or has no integer `format_version`.
+    """
     try:
         document = json.loads(storage.read_text(path))
     except ValueError as error:
@@ -234,22 +277,33 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert the runs that the command line names; return the exit status."""
+    """Convert the runs given on the command line.
+
+    Args:
+        argv: Arguments of the command line; `sys.argv[1:]` by default.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(
         prog="migrate-run",
-        description="Convert trained runs of an older version of fer_pipeline, in place.",
+        description="Convert training runs of an older version of fer_pipeline in place.",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folder of a run, finished or not, or of an export"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a finished or unfinished training run, or of an export",
     )
     arguments = parser.parse_args(argv)
     for run in arguments.runs:
         try:
-            converted = migrate_run(parse_path(run))
+            converted_paths = migrate_run(parse_path(run))
         except FerError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return error.exit_code
-        print("\n".join(f"converted {path}" for path in converted) or f"{run}: nothing to convert")
+        lines = [f"converted {path}" for path in converted_paths]
+        print("\n".join(lines) or f"{run}: nothing to convert")
     return 0
 
 

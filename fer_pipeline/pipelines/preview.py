@@ -24,23 +24,26 @@ from fer_pipeline.plots.augmentation_preview import (
 
 
 def preview(dataset: str, config: Config, output: Path) -> str:
-    """Plot one training image of each class, and what training makes of it.
+    """Save a plot of one training image of each class before and after augmentation.
 
-    The seed of the configuration selects the images. Each row shows the original, then each enabled
-    operation by itself at the ends of its range, then samples of all operations together.
+    The images are sampled with the seed of the configuration. Each row shows the original, then
+    each enabled operation by itself at the ends of its range, then random samples of all operations
+    together.
 
     Args:
         dataset: Folder of the dataset.
-        config: Configuration, of which `training` and `seed` matter.
-        output: Path of the PNG file.
+        config: Configuration. Only the section `training`, `inference.batch_size` and `seed` are
+            used.
+        output: Path of the PNG file to write.
 
     Returns:
-        The enabled operations and the path of the plot, for the terminal.
+        A line with the enabled operations and the path of the plot, for the terminal.
 
     Raises:
-        ConfigError: No operation is enabled.
-        DatasetError: The folder is no dataset, is damaged, or has no training rows.
-        StorageError: The file's name does not end in .png, or it cannot be written.
+        ConfigError: No augmentation operation is enabled.
+        DatasetError: The folder does not contain a dataset, or the dataset is damaged or has no
+            training rows.
+        StorageError: The file name does not end in .png, or the file cannot be written.
     """
     operations = _require_operations(config)
     path = parse_local_path(output)
@@ -63,15 +66,15 @@ def preview(dataset: str, config: Config, output: Path) -> str:
     )
     examples = AugmentationExamples(names, images, single, combined)
     title = f"Augmentation in training, on {stored.name}"
-    draw_augmentation_preview(examples, title, _make_subtitle(config), path)
+    draw_augmentation_preview(examples, title, _format_subtitle(config), path)
     return f"{', '.join(operations)} on {len(images)} images: {path}"
 
 
 def _require_operations(config: Config) -> list[str]:
-    """Return the names of the enabled operations.
+    """Return the names of the enabled augmentation operations.
 
     Raises:
-        ConfigError: No operation is enabled.
+        ConfigError: No augmentation operation is enabled.
     """
     operations = list_enabled_operations(config.training.augmentation)
     if config.training.mixup_alpha:
@@ -84,7 +87,8 @@ def _require_operations(config: Config) -> list[str]:
     return operations
 
 
-def _make_subtitle(config: Config) -> str:
+def _format_subtitle(config: Config) -> str:
+    """Return the seed and the settings that apply to all operations."""
     augmentation = config.training.augmentation
     operations = list_enabled_operations(augmentation)
     parts = [f"seed {config.seed}"]
@@ -98,14 +102,15 @@ def _make_subtitle(config: Config) -> str:
 def _sample_one_per_class(
     dataset: StoredDataset, config: Config
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Return a random training image of each class that has any.
+    """Return one random training image of each class that has training images.
 
     Returns:
-        Images of shape (classes, size, size), and their labels.
+        The images, uint8 of shape (n, size, size), and their labels, int32 of shape (n,).
     """
     loader = BatchLoader(dataset, Split.TRAIN, LoaderOptions(config.inference.batch_size))
     rng = np.random.default_rng(config.seed)
-    # The row with the highest random number wins: one pass, and equal chances for all rows.
+    # Each row gets a random number, and the row with the highest number is selected. So one pass
+    # is enough, and all rows of a class have the same probability.
     highest: dict[int, float] = {}
     images: dict[int, npt.NDArray[np.uint8]] = {}
     for pixels, columns in loader.iterate_stored_rows([schema.LABEL]):

@@ -1,4 +1,4 @@
-"""Summary of a network before training: layers, parameters, multiply-adds and graph."""
+"""Summary of an untrained network: its layers, parameters, multiply-adds and graph."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from fer_pipeline.learning.networks import registry
 
 
 def summarize(config: Config, dataset: str | None, output: Path) -> str:
-    """Describe a network layer by layer, and draw its graph if graphviz is installed.
+    """Describe the layers of a network, and save its graph if Graphviz is installed.
 
     Args:
-        config: Configuration, which names the network and its options.
-        dataset: Folder of a dataset, which sets the size of the images and the classes; None takes
-            those of the configuration.
-        output: Path of the graph, a PNG, SVG or PDF file.
+        config: Configuration with the name and the options of the network.
+        dataset: Folder of a dataset that sets the image size and the classes. None uses the image
+            size and the classes of the configuration.
+        output: Path of the graph to write, a PNG, SVG or PDF file.
 
     Returns:
-        A table of the layers, and the path of the graph or why there is none, for the terminal.
+        A table of the layers, and the path of the graph or a note that Graphviz is missing, for the
+        terminal.
 
     Raises:
-        DatasetError: The folder is no dataset.
-        ConfigError: There is no such network or option.
+        DatasetError: The folder does not contain a dataset.
+        ConfigError: The network or one of its options does not exist.
         StorageError: The graph cannot be written.
     """
     if dataset is None:

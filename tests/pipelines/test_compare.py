@@ -173,7 +173,7 @@ class TestOutputs:
         plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
         assert found.models[1].metrics == alone.metrics != plain.metrics
         assert found.settings.flip_tta
-        assert "takes two passes" in format_report(found, tmp_path / "out")
+        assert "needs two forward passes" in format_report(found, tmp_path / "out")
         assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip_tta"] is True
 
     def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):
@@ -230,7 +230,7 @@ class TestRefusals:
         monkeypatch.chdir(runs[0].parent)
         again = Path(runs[0].name)
         message = self.refused(RunError, [*runs, again], dataset, tmp_path / "out")
-        assert message == f"{again}: is named twice; name each model once"
+        assert message == f"{again}: is given twice; give each model once"
 
     def test_no_run_and_no_dataset(self, runs, dataset, tmp_path):
         none, out = tmp_path / "none", tmp_path / "out"
