@@ -92,7 +92,7 @@ def plot_layers(
     storage.remove(feature_maps_file)
     if layers:
         image = samples.inspected_image
-        outputs = inspector.layer_outputs(image.pixels, layers)
+        outputs = inspector.compute_layer_outputs(image.pixels, layers)
         output_by_layer = {name: output[0] for name, output in zip(layers, outputs, strict=True)}
         feature_maps.draw_feature_maps(
             image, output_by_layer, samples.classes, title, feature_maps_file
@@ -130,7 +130,7 @@ def compute_class_activations(
                 images.append(image)
                 labels.append(evidence_label)
     # One batch, because each call of the inspector builds a model.
-    maps = inspector.class_activation(
+    maps = inspector.compute_class_activation(
         np.concatenate([image.pixels for image in images]), np.array(labels, np.int32)
     )
     remaining_maps = iter(maps)

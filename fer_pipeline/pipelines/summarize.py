@@ -34,7 +34,7 @@ def summarize(config: Config, dataset: str | None, output: Path) -> str:
         stored = StoredDataset.open(dataset)
         size, classes = stored.image_size, stored.classes
     network = registry.build_network(config.model.name, size, len(classes), config.model.options)
-    is_drawn = network_summary.draw_graph(network, output)
+    is_drawn = network_summary.save_network_graph(network, output)
     return "\n".join(
         [
             f"{config.model.name} for {size}x{size} pixels and {len(classes)} classes"

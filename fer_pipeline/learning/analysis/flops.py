@@ -1,4 +1,4 @@
-"""Multiply-adds of Keras layers."""
+"""Number of multiply-adds of Keras layers; `summarize_network` explains the counting."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Literal
 import keras
 
 Shape = tuple[int | None, ...]
+"""Shape of a tensor for one image, without the batch dimension; None is an unknown dimension."""
 
 
 def count_multiply_adds(layer: keras.Layer) -> int | None:
-    """Return the multiply-adds of one layer for one image; see `summarize_network` for the rules.
+    """Count the multiply-adds of one layer for one image; see `summarize_network` for the rules.
 
     Args:
-        layer: A built layer, not a model.
+        layer: A built layer, but not a model.
 
     Returns:
-        0 for every layer except convolutions and dense layers; None if the shape of its output, or
-        of its input, is not known.
+        The number of multiply-adds; 0 for all layers except convolutions and dense layers; None if
+        the input or output shape is unknown.
     """
-    kinds = keras.layers
-    if isinstance(layer, kinds.Conv2DTranspose):
-        # Here each element of the kernel, (height, width, filters, channels), is used once at each
-        # position of the input.
+    layers = keras.layers
+    if isinstance(layer, layers.Conv2DTranspose):
+        # The kernel has the shape (height, width, filters, channels). Each of its elements is used
+        # once at each position of the input.
         return _count_kernel_products(
             get_shape_per_image(layer, "input"), layer.kernel.shape[-1], [layer.kernel]
         )
-    if isinstance(layer, kinds.SeparableConv2D):
+    if isinstance(layer, layers.SeparableConv2D):
         kernels, channels = [layer.depthwise_kernel, layer.pointwise_kernel], layer.filters
-    elif isinstance(layer, kinds.DepthwiseConv2D):
-        # Of shape (height, width, channels, depth multiplier).
+    elif isinstance(layer, layers.DepthwiseConv2D):
+        # The kernel has the shape (height, width, channels, depth multiplier).
         kernels, channels = [layer.kernel], math.prod(layer.kernel.shape[2:])
-    elif isinstance(layer, kinds.Conv2D):
+    elif isinstance(layer, layers.Conv2D):
         kernels, channels = [layer.kernel], layer.filters
-    elif isinstance(layer, kinds.Dense):
+    elif isinstance(layer, layers.Dense):
         kernels, channels = [layer.kernel], layer.units
     else:
         return 0
@@ -43,25 +44,28 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
 
 
 def has_uncounted_kernel(layer: keras.Layer) -> bool:
-    """Return whether a layer multiplies with a kernel of its own and yet counts as 0."""
+    """Return whether a layer has a kernel, but its multiply-adds are not counted.
+
+    This is true for layers such as `Conv1D` or `LSTM`.
+    """
     return count_multiply_adds(layer) == 0 and any(
         len(weight.shape) > 1 for weight in layer.weights
     )
 
 
-def get_shape_per_image(layer: keras.Layer, end: Literal["input", "output"]) -> Shape | None:
+def get_shape_per_image(layer: keras.Layer, tensor: Literal["input", "output"]) -> Shape | None:
     """Return the shape of a layer's input or output for one image.
 
     Args:
         layer: A built layer.
-        end: Which of both.
+        tensor: Whether to return the shape of the input or of the output.
 
     Returns:
-        The shape without the batch dimension; None if Keras does not know it, as in a model that is
-        no graph of layers, or if the layer has several inputs or outputs.
+        The shape without the batch dimension; None if the layer has several inputs or outputs, or
+        if Keras does not know the shape, as in a model that is not a graph of layers.
     """
     try:
-        return tuple(getattr(layer, end).shape[1:])
+        return tuple(getattr(layer, tensor).shape[1:])
     except (AttributeError, ValueError):
         return None
 
@@ -69,9 +73,18 @@ def get_shape_per_image(layer: keras.Layer, end: Literal["input", "output"]) -> 
 def _count_kernel_products(
     shape: Shape | None, channels: int, kernels: Sequence[keras.Variable]
 ) -> int | None:
-    """Return the number of products if each element of a kernel is used once at each position."""
+    """Count the products if each kernel element is used once at each position.
+
+    Args:
+        shape: Shape of the tensor with these positions, without the batch dimension.
+        channels: Number of channels of this tensor.
+        kernels: Kernels of the layer.
+
+    Returns:
+        The number of products; None if the shape is unknown.
+    """
     if shape is None or None in shape:
         return None
-    # Dividing by the channels works for any position of the channel axis.
-    positions = math.prod(side for side in shape if side is not None) // channels
-    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    # Dividing by the channels is correct for both orders of the axes (channels first or last).
+    position_count = math.prod(length for length in shape if length is not None) // channels
+    return position_count * sum(math.prod(kernel.shape) for kernel in kernels)

@@ -1,4 +1,4 @@
-"""Outputs of a trained network's layers, and Grad-CAM class activation."""
+"""Outputs of the layers of a trained network, and Grad-CAM maps."""
 
 from __future__ import annotations
 
@@ -20,46 +20,54 @@ _CONVOLUTIONS = (
     layers.SeparableConv2D,
     layers.Conv2DTranspose,
 )
-_POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
-_MAX_DEFAULT_LAYERS = 8  # more sections do not fit on a page
+_POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
+_MAX_DEFAULT_LAYERS = 8  # the plot of more layers does not fit on a page
 
 
 class LayerInspector:
-    """Access to the outputs of the layers of a model, as `build_serving_model` returns it.
+    """Access to the layer outputs of a serving model, from `build_serving_model`.
+
+    A layer can be plotted if it returns feature maps, of shape (n, height, width, channels), or
+    units, of shape (n, units).
 
     Attributes:
-        layer_names: Names of the layers that can be plotted, in the order of the forward pass:
-            those that return maps, of shape (n, height, width, maps), or units, of shape
-            (n, units).
-        cam_layer: Name of the layer whose maps `class_activation` uses; None if no layer returns
-            maps.
+        layer_names: Names of the layers that can be plotted, in the order of the forward pass.
+        cam_layer: Name of the layer whose feature maps are used for Grad-CAM; None if no layer
+            returns feature maps.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Trace the layers of the model."""
+        """Trace the layers of a serving model."""
         self._normalization = model.get_layer("normalization")
-        # One of its layers is itself a model: the network from normalised pixels to logits.
+        # Exactly one layer is itself a model: the network that maps normalised pixels to logits.
         (self._network,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
         self._input, _, outputs = _trace_layers(self._network)
-        self._tensors = {
+        self._output_tensors = {
             layer.name: tensor for layer, tensor in outputs if len(tensor.shape) in (2, 4)
         }
-        self._maps = [(layer, tensor.shape) for layer, tensor in outputs if _is_feature_map(tensor)]
-        self.layer_names = tuple(self._tensors)
+        self._feature_map_layers = [
+            (layer, tensor.shape) for layer, tensor in outputs if _is_feature_map(tensor)
+        ]
+        self.layer_names = tuple(self._output_tensors)
         self.cam_layer = self._find_cam_layer()
 
     def select_layers(self, names: Sequence[str] = ()) -> list[str]:
-        """Return the names of the layers to plot.
+        """Select the layers to plot.
+
+        By default these are the convolutions and poolings. If there are more than eight, eight
+        evenly spaced layers are selected, including the first and the last one.
 
         Args:
-            names: Requested layers; by default the convolutions and the poolings, or eight of them
-                at even distances, the first and the last included.
+            names: Names of the requested layers; empty for the default.
+
+        Returns:
+            Names of the layers, without duplicates.
 
         Raises:
             RunError: A requested layer does not exist or cannot be plotted.
         """
         for name in names:
-            if name not in self._tensors:
+            if name not in self._output_tensors:
                 raise RunError(
                     f"--layers: the network has no layer {name!r} that can be plotted,"
                     f" {did_you_mean(name, self.layer_names)} (all that can be plotted:"
@@ -68,124 +76,158 @@ class LayerInspector:
         if names:
             return list(dict.fromkeys(names))
         defaults = [
-            layer.name for layer, _ in self._maps if isinstance(layer, (*_CONVOLUTIONS, *_POOLS))
+            layer.name
+            for layer, _ in self._feature_map_layers
+            if isinstance(layer, (*_CONVOLUTIONS, *_POOLINGS))
         ]
         if len(defaults) <= _MAX_DEFAULT_LAYERS:
             return defaults
         indices = np.linspace(0, len(defaults) - 1, _MAX_DEFAULT_LAYERS).round().astype(int)
         return [defaults[index] for index in indices]
 
-    def layer_outputs(
+    def compute_layer_outputs(
         self, pixels: npt.NDArray[np.uint8], names: Sequence[str]
     ) -> list[npt.NDArray[np.float32]]:
-        """Return the outputs of layers in inference.
+        """Run the network in inference mode and return the outputs of some layers.
 
         Args:
             pixels: Images, uint8 of shape (n, size, size).
-            names: Names of layers, from `layer_names`.
+            names: Names of the layers, from `layer_names`.
 
         Returns:
-            For each layer, maps of shape (n, height, width, maps) or units of shape (n, units).
+            For each layer, float32: feature maps of shape (n, height, width, channels), or units of
+            shape (n, units).
         """
-        probe = keras.Model(self._input, [self._tensors[name] for name in names])
+        probe = keras.Model(self._input, [self._output_tensors[name] for name in names])
         outputs = probe(self._normalize(pixels), training=False)
-        # A model with one output returns it without a list around it.
+        # A model with one output returns a tensor and not a list.
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         return [_to_float32(output).numpy() for output in outputs]
 
-    def class_activation(
+    def compute_class_activation(
         self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]]
     ) -> npt.NDArray[np.float32]:
-        """Compute the Grad-CAM map of a class for each image.
+        """Compute a Grad-CAM map for each image: the regions that support a class.
 
-        The maps A of the layer `cam_layer` are weighted and summed: ReLU(sum over k of w_k A_k),
-        with w_k the mean over map k of the derivative of the class's logit; equations 1 and 2 of
-        Selvaraju et al., Grad-CAM, ICCV 2017, https://arxiv.org/abs/1610.02391. If global average
-        pooling and one dense layer follow the maps, it is, up to a factor, the positive part of the
-        class-activation map of Zhou et al., 2016, https://arxiv.org/abs/1512.04150.
+        The map is ReLU(sum over k of w_k A_k). A_k are the feature maps of the layer `cam_layer`;
+        w_k is the mean, over the positions of map k, of the derivative of the class's logit with
+        respect to A_k (equations 1 and 2 of Selvaraju et al., Grad-CAM, ICCV 2017,
+        https://arxiv.org/abs/1610.02391). If global average pooling and one dense layer follow the
+        feature maps, the result equals, up to a factor, the positive part of the class activation
+        map of Zhou et al., 2016, https://arxiv.org/abs/1512.04150.
 
         Args:
             pixels: Images, uint8 of shape (n, size, size).
-            labels: Class of each image's map, integers of shape (n,).
+            labels: Class to explain for each image, integers of shape (n,).
 
         Returns:
-            Maps of shape (n, height, width), at least 0, in logits; all 0 if no map supports the
-            class.
+            Non-negative maps, float32 of shape (n, height, width), with the height and width of the
+            feature maps and the unit of the logits; all 0 if no feature map supports the class.
 
         Raises:
-            ValueError: No layer of the network returns maps.
+            ValueError: No layer of the network returns feature maps.
         """
         if self.cam_layer is None:
-            raise ValueError("no layer of the network returns maps")
-        probe, watch = self._probe_with_watch(self.cam_layer)
-        # A tape that records everything goes back through the whole network, and to the weights
-        # too. With TensorFlow 2.21 that can crash: oneDNN's derivative of the kernel of a 1x1
-        # convolution with stride 2 corrupts the heap.
-        with tf.GradientTape(watch_accessed_variables=False) as watch.tape:
-            maps, logits = probe(self._normalize(pixels), training=False)
-            # An image's logits depend on that image alone, so the derivatives of the sum are those
-            # of each logit.
+            raise ValueError("no layer of the network returns feature maps")
+        probe, tape_watch = self._build_cam_probe(self.cam_layer)
+        # By default a tape records the whole network and all weights. With TensorFlow 2.21 this can
+        # crash: in oneDNN, the gradient of the kernel of a 1x1 convolution with stride 2 corrupts
+        # the heap. The tape therefore starts at the layer `cam_layer` and ignores the weights.
+        with tf.GradientTape(watch_accessed_variables=False) as tape_watch.tape:
+            features, logits = probe(self._normalize(pixels), training=False)
+            # The logits of an image depend on this image only, so the gradient of the sum over all
+            # images contains the gradient for each image.
             class_logits = tf.gather(logits, labels, axis=1, batch_dims=1)
-        gradients = watch.tape.gradient(class_logits, maps, unconnected_gradients="zero")
+        gradients = tape_watch.tape.gradient(class_logits, features, unconnected_gradients="zero")
         weights = tf.reduce_mean(_to_float32(gradients), axis=(1, 2), keepdims=True)
-        return tf.nn.relu(tf.reduce_sum(weights * _to_float32(maps), axis=-1)).numpy()
+        return tf.nn.relu(tf.reduce_sum(weights * _to_float32(features), axis=-1)).numpy()
 
-    def _probe_with_watch(self, name: str) -> tuple[keras.Model, _TapeWatch]:
-        """Return a model from normalised pixels to a layer's output and the logits.
+    def _build_cam_probe(self, name: str) -> tuple[keras.Model, _TapeWatch]:
+        """Build a model for Grad-CAM.
 
-        The second value is the layer that watches the output for the gradient tape.
+        Args:
+            name: Name of the layer that returns the feature maps.
+
+        Returns:
+            A model that maps normalised pixels to the output of the layer and the logits, and the
+            layer that makes a gradient tape watch this output.
         """
-        uses = [layer.name for layer, _ in _trace_layers(self._network)[2]]
-        # The last use, as in `layer_outputs`.
-        position = len(uses) - 1 - uses[::-1].index(name)
-        watch = _TapeWatch()
-        first, last, outputs = _trace_layers(self._network, position, watch)
-        return keras.Model(first, [outputs[position][1], last]), watch
+        used_layers = [layer.name for layer, _ in _trace_layers(self._network)[2]]
+        # If the layer is used several times, the last use counts, as in `compute_layer_outputs`.
+        position = len(used_layers) - 1 - used_layers[::-1].index(name)
+        tape_watch = _TapeWatch()
+        network_input, network_output, outputs = _trace_layers(self._network, position, tape_watch)
+        return keras.Model(network_input, [outputs[position][1], network_output]), tape_watch
 
     def _normalize(self, pixels: npt.NDArray[np.uint8]) -> tf.Tensor:
+        """Return normalised pixels, float32 of shape (n, size, size, 1)."""
         return self._normalization(tf.cast(pixels[..., None], tf.float32))
 
     def _find_cam_layer(self) -> str | None:
-        """Return the last layer whose maps are as large as those of the last convolution.
+        """Find the last layer with the same output height and width as the last convolution.
 
-        It comes after the convolution's normalisation, activation and residual sum, if any, but
-        before a pooling that would coarsen the maps.
+        This layer comes after the normalisation, the activation and the residual sum that follow
+        the convolution, but before a pooling that would reduce the resolution.
+
+        Returns:
+            Name of the layer; None if there is no convolution with feature maps.
         """
-        sides = [shape[1:3] for layer, shape in self._maps if isinstance(layer, _CONVOLUTIONS)]
-        as_large = [layer.name for layer, shape in self._maps if sides and shape[1:3] == sides[-1]]
-        return as_large[-1] if as_large else None
+        convolution_sizes = [
+            shape[1:3]
+            for layer, shape in self._feature_map_layers
+            if isinstance(layer, _CONVOLUTIONS)
+        ]
+        if not convolution_sizes:
+            return None
+        height_and_width = convolution_sizes[-1]
+        return [
+            layer.name
+            for layer, shape in self._feature_map_layers
+            if shape[1:3] == height_and_width
+        ][-1]
 
 
 class _TapeWatch(layers.Layer):
-    """An identity layer that makes a tape watch its input, so that the tape records from there."""
+    """An identity layer that makes a gradient tape watch its input.
+
+    The tape then records only the layers after this one.
+
+    Attributes:
+        tape: Gradient tape; None if no tape shall watch the input.
+    """
 
     def __init__(self) -> None:
         super().__init__(autocast=False)
         self.tape: tf.GradientTape | None = None
 
-    def call(self, maps: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the input unchanged."""
         if self.tape is not None:
-            self.tape.watch(maps)
-        return maps
+            self.tape.watch(inputs)
+        return inputs
 
 
 def _trace_layers(
     network: keras.Model, position: int = -1, inserted: keras.Layer | None = None
 ) -> tuple[Any, Any, list[tuple[Any, Any]]]:
-    """Return a network's input, its output, and its layers with their outputs, symbolic tensors.
+    """Call the layers of a network on a symbolic input and record their outputs.
 
-    A layer's own `output` is not enough: in a loaded Sequential, and for a layer that is used
-    twice, it is one of several. A nested model counts as one layer. For a network that is neither
-    Functional nor Sequential, the list is empty.
+    The attribute `output` of a layer is not sufficient: a loaded Sequential model, or a layer that
+    is used twice, has several outputs. A nested model counts as one layer.
 
     Args:
         network: A built network.
-        position: Position, among the layers, of the one after which `inserted` is called.
-        inserted: An identity layer.
+        position: Position of the layer after which to insert a layer; ignored without `inserted`.
+        inserted: Identity layer to insert.
+
+    Returns:
+        The symbolic input of the network, its symbolic output, and its layers with their symbolic
+        outputs, in the order of the calls. If the network is neither Functional nor Sequential:
+        None, None and an empty list.
     """
     outputs: list[tuple[Any, Any]] = []
 
-    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+    def call_and_record(layer: Any, *arguments: Any, **options: Any) -> Any:
         output = layer(*arguments, **options)
         if isinstance(output, keras.KerasTensor):
             if inserted is not None and len(outputs) == position:
@@ -194,20 +236,21 @@ def _trace_layers(
         return output
 
     if isinstance(network, keras.Sequential):
-        first = last = keras.Input(batch_shape=network.input.shape, dtype=network.input.dtype)
+        network_input = keras.Input(batch_shape=network.input.shape, dtype=network.input.dtype)
+        features = network_input
         for layer in network.layers:
-            last = call(layer, last)
-        return first, last, outputs
+            features = call_and_record(layer, features)
+        return network_input, features, outputs
     if not hasattr(network, "operations"):
         return None, None, []
     clone = keras.models.clone_model(
-        network, clone_function=lambda layer: layer, call_function=call
+        network, clone_function=lambda layer: layer, call_function=call_and_record
     )
     return clone.inputs[0], clone.outputs[0], outputs
 
 
 def _is_feature_map(tensor: Any) -> bool:
-    """Return whether a tensor holds maps of known shape and of more than one pixel."""
+    """Return whether a symbolic tensor holds feature maps larger than 1x1, with a known size."""
     return len(tensor.shape) == 4 and None not in tensor.shape[1:3] and tensor.shape[1:3] != (1, 1)
 
 

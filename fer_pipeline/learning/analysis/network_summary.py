@@ -19,7 +19,7 @@ from fer_pipeline.text import format_table
 log = logging.getLogger(__name__)
 
 GRAPH_SUFFIXES = (".pdf", ".png", ".svg")
-"""File formats of `draw_graph`."""
+"""Suffixes of the file formats that `save_network_graph` supports."""
 
 _FLOAT32_BYTES = 4
 
@@ -29,14 +29,14 @@ class LayerSummary:
     """Summary of one layer.
 
     Attributes:
-        name: Name of the layer; in a nested model, after that model's name and a slash.
-        kind: Class of the layer.
-        output_shape: Shape of its output for one image, without the batch dimension; None if Keras
-            does not know it, as in a model that is no graph of layers.
-        parameters: Number of parameters, trainable or not.
-        multiply_adds: Multiply-adds for one image, see `summarize_network`; None if the shape of
-            its output, or of its input, is not known.
-        is_uncounted: Whether it multiplies with a kernel and yet counts as 0.
+        name: Name of the layer, after the name of its nested model and a slash, if any.
+        kind: Name of the layer's class.
+        output_shape: Shape of the output for one image, without the batch dimension; None if Keras
+            does not know it, as in a model that is not a graph of layers.
+        parameters: Number of parameters, trainable and non-trainable.
+        multiply_adds: Number of multiply-adds for one image, see `summarize_network`; None if the
+            input or output shape is unknown.
+        has_uncounted_kernel: Whether the layer has a kernel, but its multiply-adds are not counted.
     """
 
     name: str
@@ -44,7 +44,7 @@ class LayerSummary:
     output_shape: Shape | None
     parameters: int
     multiply_adds: int | None
-    is_uncounted: bool = False
+    has_uncounted_kernel: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,53 +53,54 @@ class NetworkSummary:
 
     Attributes:
         name: Name of the network.
-        layers: Its layers, in order.
-        trainable: Number of parameters that training changes.
-        not_trainable: Number of the others, such as BatchNorm's moving statistics.
-        multiply_adds: Multiply-adds for one image; None if those of a layer are not known.
+        layers: Layers of the network, in order.
+        trainable_parameters: Number of trainable parameters.
+        non_trainable_parameters: Number of parameters that training by gradients does not change,
+            such as the moving statistics of BatchNorm.
+        multiply_adds: Number of multiply-adds for one image; None if it is unknown for a layer.
         precision: `float32`, or `mixed_bfloat16` if some layers compute in bfloat16.
     """
 
     name: str
     layers: tuple[LayerSummary, ...]
-    trainable: int
-    not_trainable: int
+    trainable_parameters: int
+    non_trainable_parameters: int
     multiply_adds: int | None
     precision: str
 
     @property
     def parameters(self) -> int:
         """Number of all parameters."""
-        return self.trainable + self.not_trainable
+        return self.trainable_parameters + self.non_trainable_parameters
 
     @property
     def uncounted_layers(self) -> list[str]:
-        """Classes of the layers that multiply with a kernel and yet count as 0."""
-        return sorted({layer.kind for layer in self.layers if layer.is_uncounted})
+        """Sorted names of the layer classes with a kernel whose multiply-adds are not counted."""
+        return sorted({layer.kind for layer in self.layers if layer.has_uncounted_kernel})
 
     @property
     def megabytes(self) -> float:
-        """Size of the parameters as float32, in units of 10^6 bytes."""
+        """Size of all parameters in float32, in megabytes (10^6 bytes)."""
         return _FLOAT32_BYTES * self.parameters / 1e6
 
 
 def summarize_network(network: keras.Model) -> NetworkSummary:
-    """Summarize a network layer by layer; the layers of nested models are listed in their place.
+    """Summarize a network layer by layer, including the layers of nested models.
 
-    One multiply-add is a product and its addition to a sum. Those of convolutions and dense layers
-    are counted, for one image and as the textbook's loops over the whole kernel do, so products
-    with the zeros of a border count too:
+    A multiply-add is one multiplication and the addition of the product to a sum. Convolutions and
+    dense layers are counted, for one image. Each kernel element counts at each position, so
+    multiplications by the zeros of the padding are included:
 
-    - `Conv2D`: height * width of the output * kernel height * width * input channels (per group)
+    - `Conv2D`: output height * output width * kernel height * kernel width * input channels (per
+      group) * filters;
+    - `DepthwiseConv2D`: the same, with the depth multiplier instead of the filters;
+    - `SeparableConv2D`: the sum of a `DepthwiseConv2D` and of a 1x1 `Conv2D` on its outputs;
+    - `Conv2DTranspose`: input height * input width * kernel height * kernel width * input channels
       * filters;
-    - `DepthwiseConv2D`: the same with the depth multiplier in place of the filters;
-    - `SeparableConv2D`: a depthwise one, and a `Conv2D` of 1x1 over its outputs;
-    - `Conv2DTranspose`: height * width of the input * kernel height * width * input channels
-      * filters;
-    - `Dense`: inputs * units, for each position if there are several.
+    - `Dense`: inputs * units, at each position if there are several.
 
-    Biases, BatchNorm, activations, poolings and all other layers count as 0; `uncounted_layers`
-    names those that have a kernel. A layer that is used several times is listed and counted once.
+    Biases, BatchNorm, activations, pooling and all other layers count as 0; `uncounted_layers`
+    lists those with a kernel. A layer that is used several times is listed and counted once.
 
     Args:
         network: A built model.
@@ -109,14 +110,15 @@ def summarize_network(network: keras.Model) -> NetworkSummary:
     return NetworkSummary(
         name=network.name,
         layers=layers,
-        trainable=_count_parameters(network.trainable_weights),
-        not_trainable=_count_parameters(network.non_trainable_weights),
+        trainable_parameters=_count_parameters(network.trainable_weights),
+        non_trainable_parameters=_count_parameters(network.non_trainable_weights),
         multiply_adds=sum(counts) if len(counts) == len(layers) else None,
         precision="mixed_bfloat16" if "bfloat16" in _collect_compute_dtypes(network) else "float32",
     )
 
 
 def _collect_compute_dtypes(network: keras.Model) -> set[str]:
+    """Return the dtypes in which the layers compute, including those of nested models."""
     dtypes: set[str] = set()
     for layer in network.layers:
         dtypes |= (
@@ -128,6 +130,12 @@ def _collect_compute_dtypes(network: keras.Model) -> set[str]:
 
 
 def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummary]:
+    """Yield a summary of each layer, including those of nested models.
+
+    Args:
+        network: A built model.
+        prefix: Prefix of the layer names.
+    """
     for layer in network.layers:
         name = prefix + layer.name
         if isinstance(layer, keras.Model):
@@ -139,16 +147,17 @@ def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummar
                 output_shape=flops.get_shape_per_image(layer, "output"),
                 parameters=_count_parameters(layer.weights),
                 multiply_adds=flops.count_multiply_adds(layer),
-                is_uncounted=flops.has_uncounted_kernel(layer),
+                has_uncounted_kernel=flops.has_uncounted_kernel(layer),
             )
 
 
 def _count_parameters(variables: Sequence[keras.Variable]) -> int:
+    """Return the total number of elements of variables."""
     return sum(math.prod(variable.shape) for variable in variables)
 
 
 def format_summary(summary: NetworkSummary) -> str:
-    """Return the layers and the totals as text for a terminal."""
+    """Format a summary as text for the terminal: a table of the layers, and the totals."""
     rows = [
         (
             layer.name,
@@ -164,48 +173,52 @@ def format_summary(summary: NetworkSummary) -> str:
         header=("layer", "type", "output", "parameters", "multiply-adds"),
         alignment=("left", "left", "left", "right", "right"),
     )
-    count = summary.multiply_adds
-    uncounted = summary.uncounted_layers
-    exceptions = f"; {', '.join(uncounted)} as 0" if uncounted else ""
+    multiply_adds = "unknown" if summary.multiply_adds is None else f"{summary.multiply_adds:,}"
+    uncounted_layers = ", ".join(summary.uncounted_layers)
+    exceptions = f"; not counted: {uncounted_layers}" if uncounted_layers else ""
     return "\n".join(
         [
             *(line.rstrip() for line in table.splitlines()),
             "",
-            f"{summary.name}: {summary.parameters:,} parameters ({summary.trainable:,} trainable,"
-            f" {summary.not_trainable:,} not), {summary.megabytes:.2f} MB as float32",
-            f"multiply-adds per image: {'not known' if count is None else f'{count:,}'} (of"
-            f" convolutions and dense layers{exceptions})",
+            f"{summary.name}: {summary.parameters:,} parameters"
+            f" ({summary.trainable_parameters:,} trainable,"
+            f" {summary.non_trainable_parameters:,} non-trainable),"
+            f" {summary.megabytes:.2f} MB as float32",
+            f"multiply-adds per image: {multiply_adds} (convolutions and dense layers only"
+            f"{exceptions})",
         ]
     )
 
 
-def _format_count(number: int | None) -> str:
-    if number is None:
+def _format_count(count: int | None) -> str:
+    """Return a count with thousands separators; "?" for None, empty for 0."""
+    if count is None:
         return "?"
-    return f"{number:,}" if number else ""
+    return f"{count:,}" if count else ""
 
 
 def _format_shape(shape: Shape | None) -> str:
+    """Return a shape as text, such as "28 x 28 x 16", with "?" for unknown dimensions."""
     if shape is None:
         return "?"
-    return " x ".join("?" if side is None else str(side) for side in shape)
+    return " x ".join("?" if length is None else str(length) for length in shape)
 
 
-def draw_graph(network: keras.Model, path: Path) -> bool:
-    """Draw the graph of the layers with the shapes of their outputs.
+def save_network_graph(network: keras.Model, path: Path) -> bool:
+    """Save a diagram of the layers of a network with their output shapes.
 
-    Keras does it with pydot and Graphviz's program `dot`. Without them no file is written, and
-    a warning is logged.
+    Keras needs pydot and the program `dot` of Graphviz for this. If they are not installed, a
+    warning is logged and no file is written.
 
     Args:
         network: A built model.
-        path: Path of the file, with one of `GRAPH_SUFFIXES`.
+        path: Path of the output file, with one of `GRAPH_SUFFIXES`.
 
     Returns:
         Whether the file was written.
 
     Raises:
-        StorageError: The file has another suffix, or cannot be written.
+        StorageError: The suffix of the path is not supported, or the file cannot be written.
     """
     if path.suffix not in GRAPH_SUFFIXES:
         raise StorageError(
@@ -213,7 +226,7 @@ def draw_graph(network: keras.Model, path: Path) -> bool:
             " name with one of these suffixes"
         )
     try:
-        # Keras checks that dot exists before it writes anything.
+        # Keras raises ImportError before it writes anything if `dot` is missing.
         with storage.atomic_write(path) as temporary:
             keras.utils.plot_model(
                 network,

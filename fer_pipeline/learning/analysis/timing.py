@@ -1,4 +1,7 @@
-"""Throughput of models, which take turns so that other load on the machine slows all of them."""
+"""Throughput of models in images per second.
+
+The models are measured alternately, so that other load on the machine slows down all of them.
+"""
 
 from __future__ import annotations
 
@@ -15,83 +18,89 @@ import numpy.typing as npt
 Name = TypeVar("Name", str, int)
 
 _MEASUREMENTS_PER_MODEL = 5
-# Shorter turns would measure luck more than speed.
+# Shorter measurements vary too much.
 _MIN_MEASUREMENT_SECONDS = 0.5
 
 
 def measure_best_throughput(
     models: Mapping[Name, Callable[[], int]],
     clock: Callable[[], float],
-    turn_seconds: float,
+    min_seconds: float,
 ) -> dict[Name, float]:
-    """Measure the images per second of several models, after a call of each that warms it up.
+    """Measure the images per second of several models, after one warm-up batch for each.
 
     Args:
-        models: For each model a function that runs one batch and returns the number of its images.
-        clock: Returns the time, in seconds.
-        turn_seconds: Minimum duration of a turn; it has at least one batch.
+        models: For each model a function that runs one batch and returns its number of images.
+        clock: Function that returns the time, in seconds.
+        min_seconds: Minimum duration of a measurement; a measurement has at least one batch.
 
     Returns:
-        Images per second of each model, the best of its five turns.
+        Images per second of each model: the best of five measurements.
     """
     for run_batch in models.values():
         run_batch()
-    turns = [
+    measurements = [
         {
-            name: _measure_throughput(run_batch, clock, turn_seconds)
+            name: _measure_throughput(run_batch, clock, min_seconds)
             for name, run_batch in models.items()
         }
         for _ in range(_MEASUREMENTS_PER_MODEL)
     ]
-    return {name: max(turn[name] for turn in turns) for name in models}
+    return {name: max(throughputs[name] for throughputs in measurements) for name in models}
 
 
 def _measure_throughput(
-    run_batch: Callable[[], int], clock: Callable[[], float], turn_seconds: float
+    run_batch: Callable[[], int], clock: Callable[[], float], min_seconds: float
 ) -> float:
-    images, elapsed, start = 0, 0.0, clock()
-    while not images or elapsed < turn_seconds:
-        images += run_batch()
+    """Run batches for at least `min_seconds` and return the images per second."""
+    image_count, elapsed, start = 0, 0.0, clock()
+    while not image_count or elapsed < min_seconds:
+        image_count += run_batch()
         elapsed = clock() - start
-    return images / elapsed
+    return image_count / elapsed
 
 
 def measure_images_per_second(
     models: Sequence[keras.Model], pixels: Sequence[npt.NDArray[np.uint8]], batch_size: int
 ) -> list[float]:
-    """Measure how many images per second Keras models process on this machine under its load.
+    """Measure the images per second of Keras models on this machine.
 
-    Only forward passes are timed, on pixels in memory. A turn takes half a second, or a batch if
-    that takes longer.
+    Only forward passes are timed, on pixels in memory. A measurement takes half a second, or one
+    batch if that takes longer.
 
     Args:
-        models: Models from raw pixels to probabilities, as `TrainedModel.load_network` returns.
-        pixels: Images for each of them: uint8 of shape (n, size, size), n at least 1.
-        batch_size: Images in a forward pass, or all if there are fewer. A smaller last batch is
-            left out.
+        models: Models that map raw pixels to probabilities, from `TrainedModel.load_network`.
+        pixels: Images for each model: uint8 of shape (n, size, size), with n of at least 1.
+        batch_size: Number of images in a forward pass; all images if there are fewer. A smaller
+            last batch is left out.
 
     Returns:
         Images per second of each model.
     """
-    runs = {
+    batch_runners = {
         number: _make_batch_runner(model, images, batch_size)
         for number, (model, images) in enumerate(zip(models, pixels, strict=True))
     }
-    return list(measure_best_throughput(runs, time.perf_counter, _MIN_MEASUREMENT_SECONDS).values())
+    return list(
+        measure_best_throughput(batch_runners, time.perf_counter, _MIN_MEASUREMENT_SECONDS).values()
+    )
 
 
 def _make_batch_runner(
     model: keras.Model, pixels: npt.NDArray[np.uint8], batch_size: int
 ) -> Callable[[], int]:
-    """Return a function that runs the next batch of the pixels, in a cycle."""
+    """Return a function that runs the next batch of images and returns its number of images.
+
+    After the last batch it continues with the first one.
+    """
     # A smaller last batch would make TensorFlow trace the model again.
-    size = min(batch_size, len(pixels))
-    starts = range(0, len(pixels) - size + 1, size)
-    batches = itertools.cycle([pixels[start : start + size, :, :, None] for start in starts])
+    image_count = min(batch_size, len(pixels))
+    starts = range(0, len(pixels) - image_count + 1, image_count)
+    batches = itertools.cycle([pixels[start : start + image_count, :, :, None] for start in starts])
 
     def run_batch() -> int:
         model.predict_on_batch(next(batches))
-        return size
+        return image_count
 
     return run_batch
 

@@ -76,10 +76,11 @@ class TestMultiplyAdds:
         )
         network.layers[0].trainable = False
         summary = summarize_network(network)
-        assert [layer.is_uncounted for layer in summary.layers] == [True, True, False]
+        assert [layer.has_uncounted_kernel for layer in summary.layers] == [True, True, False]
         assert (summary.uncounted_layers, summary.multiply_adds) == (["Conv1D", "GRU"], 4)
         assert format_summary(summary).endswith(
-            "multiply-adds per image: 4 (of convolutions and dense layers; Conv1D, GRU as 0)"
+            "multiply-adds per image: 4 (convolutions and dense layers only;"
+            " not counted: Conv1D, GRU)"
         )
 
     def test_a_size_that_is_not_known(self):

@@ -68,7 +68,7 @@ class TestOutputs:
         )
         names = ["convolution_1", "pool_1", "convolution_2", "pool_2", "flatten"]
         assert inspection.layer_names == (*names, "hidden", "logits")
-        found = inspection.layer_outputs(PIXELS, names)
+        found = inspection.compute_layer_outputs(PIXELS, names)
         # The layers themselves, called by hand.
         network = serving_model.load_model_content(
             (tmp_path / RunFile.MODEL).read_bytes(), "system_a"
@@ -86,19 +86,19 @@ class TestOutputs:
     def test_of_a_residual_network_with_a_layer_that_is_used_twice(self, tmp_path):
         inspection = LayerInspector(loaded(residual(), tmp_path))
         assert {"first", "pool", "norm", "shared", "end", "logits"} <= set(inspection.layer_names)
-        pooled, norm, last = inspection.layer_outputs(PIXELS, ["pool", "norm", "shared"])
+        pooled, norm, last = inspection.compute_layer_outputs(PIXELS, ["pool", "norm", "shared"])
         # Of a layer that is used twice, it is the second use.
         np.testing.assert_allclose(last, np.maximum(pooled + norm, 0), atol=1e-6)
 
     def test_of_one_layer(self):
-        (found,) = looked_into(residual()).layer_outputs(PIXELS[:1], ["logits"])
+        (found,) = looked_into(residual()).compute_layer_outputs(PIXELS[:1], ["logits"])
         assert found.shape == (1, 3)
 
     def test_computed_in_bfloat16_are_float32(self, bfloat16):
         inspection = looked_into(residual())
-        for found in inspection.layer_outputs(PIXELS, inspection.layer_names):
+        for found in inspection.compute_layer_outputs(PIXELS, inspection.layer_names):
             assert found.dtype == np.float32
-        found = inspection.class_activation(PIXELS, np.zeros(4, np.int32))
+        found = inspection.compute_class_activation(PIXELS, np.zeros(4, np.int32))
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
         assert found.max() > 0
@@ -146,8 +146,8 @@ class TestEvidence:
         inspection = looked_into(network)
         assert inspection.cam_layer is None
         assert inspection.select_layers() == []
-        with pytest.raises(ValueError, match="no layer of the network returns maps"):
-            inspection.class_activation(PIXELS, np.zeros(4, np.int32))
+        with pytest.raises(ValueError, match="no layer of the network returns feature maps"):
+            inspection.compute_class_activation(PIXELS, np.zeros(4, np.int32))
 
 
 def by_hand(
@@ -189,7 +189,7 @@ class TestClassActivation:
         network = self.network(kernel, layers.Flatten(), layers.Dense(3, name="logits"))
         network.layers[-1].set_weights([dense, np.ones(3)])
         labels = np.array([2, 0, 1, 2])
-        found = looked_into(network).class_activation(PIXELS, labels)
+        found = looked_into(network).compute_class_activation(PIXELS, labels)
         assert found.shape == (4, SIZE, SIZE)
         assert found.max() > 0
         for image, label in enumerate(labels):
@@ -204,7 +204,7 @@ class TestClassActivation:
         network = self.network(kernel, pool, layers.Dense(2, name="logits"))
         network.layers[-1].set_weights([dense, np.zeros(2)])
         for label in (0, 1):
-            found = looked_into(network).class_activation(PIXELS, np.full(4, label))
+            found = looked_into(network).compute_class_activation(PIXELS, np.full(4, label))
             maps = np.maximum(VALUES * kernel, 0)
             expected = np.maximum((maps * dense[:, label]).sum(axis=-1), 0) / SIZE**2
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
@@ -213,9 +213,10 @@ class TestClassActivation:
     def test_of_an_image_does_not_depend_on_the_others(self):
         inspection = looked_into(residual())
         labels = np.array([0, 1, 2, 1])
-        together = inspection.class_activation(PIXELS, labels)
+        together = inspection.compute_class_activation(PIXELS, labels)
         alone = [
-            inspection.class_activation(PIXELS[i : i + 1], labels[i : i + 1]) for i in range(4)
+            inspection.compute_class_activation(PIXELS[i : i + 1], labels[i : i + 1])
+            for i in range(4)
         ]
         np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-6)
 
@@ -223,7 +224,7 @@ class TestClassActivation:
     def test_works_on_a_network_that_is_frozen(self, trainable):
         network = residual()
         network.trainable = trainable
-        assert looked_into(network).class_activation(PIXELS, np.full(4, 1)).max() > 0
+        assert looked_into(network).compute_class_activation(PIXELS, np.full(4, 1)).max() > 0
 
     def test_goes_back_no_further_than_to_the_maps(self):
         network = keras.Sequential(
@@ -236,11 +237,13 @@ class TestClassActivation:
                 layers.Dense(3),
             ]
         )
-        assert looked_into(network).class_activation(PIXELS, np.array([0, 1, 2, 0])).max() > 0
+        assert (
+            looked_into(network).compute_class_activation(PIXELS, np.array([0, 1, 2, 0])).max() > 0
+        )
 
     def test_is_zero_where_every_unit_is_dead(self):
         dead = self.network(np.zeros(2), layers.Flatten(), layers.Dense(3, name="logits"))
-        found = looked_into(dead).class_activation(PIXELS, np.array([0, 1, 2, 0]))
+        found = looked_into(dead).compute_class_activation(PIXELS, np.array([0, 1, 2, 0]))
         assert (found == 0).all()
 
     def test_is_zero_where_all_speaks_against_the_class(self):
@@ -248,7 +251,8 @@ class TestClassActivation:
         network = self.network(np.array([1.0]), pool, layers.Dense(2, name="logits"))
         network.layers[-1].set_weights([np.array([[-1.0, 1.0]]), np.zeros(2)])
         against, speaks_for = (
-            looked_into(network).class_activation(PIXELS, np.full(4, label)) for label in (0, 1)
+            looked_into(network).compute_class_activation(PIXELS, np.full(4, label))
+            for label in (0, 1)
         )
         assert (against == 0).all()
         assert speaks_for.max() > 0

@@ -14,8 +14,8 @@ from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.analysis import network_summary
 from fer_pipeline.learning.analysis.network_summary import (
     LayerSummary,
-    draw_graph,
     format_summary,
+    save_network_graph,
     summarize_network,
 )
 from fer_pipeline.learning.networks import registry
@@ -41,8 +41,8 @@ flatten        Flatten       784
 hidden         Dense         64                50,240         50,176
 logits         Dense         7                    455            448
 
-system_a: 57,527 parameters (57,527 trainable, 0 not), 0.23 MB as float32
-multiply-adds per image: 1,618,624 (of convolutions and dense layers)"""
+system_a: 57,527 parameters (57,527 trainable, 0 non-trainable), 0.23 MB as float32
+multiply-adds per image: 1,618,624 (convolutions and dense layers only)"""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ class TestDescribe:
         summary = summarize_network(system_a)
         assert summary.layers == SYSTEM_A
         assert summary.name == "system_a"
-        assert (summary.trainable, summary.not_trainable) == (57_527, 0)
+        assert (summary.trainable_parameters, summary.non_trainable_parameters) == (57_527, 0)
         assert summary.parameters == 57_527
         assert summary.multiply_adds == MULTIPLY_ADDS
         assert summary.megabytes == 57_527 * 4 / 1_000_000
@@ -102,7 +102,10 @@ class TestDescribe:
     )  # fmt: skip
     def test_totals(self, name, size, classes, trainable, not_trainable, multiply_adds):
         summary = summarize_network(registry.build_network(name, size, classes, {}))
-        assert (summary.trainable, summary.not_trainable) == (trainable, not_trainable)
+        assert (summary.trainable_parameters, summary.non_trainable_parameters) == (
+            trainable,
+            not_trainable,
+        )
         assert summary.multiply_adds == multiply_adds
         assert sum(row.parameters for row in summary.layers) == summary.parameters
 
@@ -130,7 +133,10 @@ class TestDescribe:
         network = registry.build_network("system_a", 28, 7, {})
         network.get_layer("hidden").trainable = False
         summary = summarize_network(network)
-        assert (summary.trainable, summary.not_trainable) == (57_527 - 50_240, 50_240)
+        assert (summary.trainable_parameters, summary.non_trainable_parameters) == (
+            57_527 - 50_240,
+            50_240,
+        )
 
     def test_a_dense_layer_over_maps_is_counted_at_each_position(self):
         assert (
@@ -152,8 +158,8 @@ class TestDescribe:
             "flat   Flatten  ?\n"
             "end    Dense    ?               34              ?\n"
             "\n"
-            "unknown: 34 parameters (34 trainable, 0 not), 0.00 MB as float32\n"
-            "multiply-adds per image: not known (of convolutions and dense layers)"
+            "unknown: 34 parameters (34 trainable, 0 non-trainable), 0.00 MB as float32\n"
+            "multiply-adds per image: unknown (convolutions and dense layers only)"
         )
 
     def test_a_size_that_is_not_known(self):
@@ -236,7 +242,7 @@ class TestDraw:
         self, system_a, tmp_path, suffix, caplog
     ):
         path = tmp_path / f"graph{suffix}"
-        drawn = draw_graph(system_a, path)
+        drawn = save_network_graph(system_a, path)
         assert drawn == (shutil.which("dot") is not None)
         if drawn:
             assert path.read_bytes().startswith(BEGINNINGS[suffix])
@@ -247,7 +253,7 @@ class TestDraw:
         path = tmp_path / "graph.png"
         path.write_bytes(b"older")
         with caplog.at_level(logging.INFO):
-            assert draw_graph(system_a, path) is False
+            assert save_network_graph(system_a, path) is False
         said = [record.getMessage() for record in caplog.records if "graph.png" in record.message]
         assert said == [f"{path}: not written, because Graphviz's dot is not installed"]
         assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"older"]
@@ -255,7 +261,7 @@ class TestDraw:
     @pytest.mark.parametrize("name", ["graph", "graph.jpeg", "graph.keras", "graph.PNG"])
     def test_a_name_that_is_no_picture(self, system_a, tmp_path, name):
         with pytest.raises(StorageError) as error:
-            draw_graph(system_a, tmp_path / name)
+            save_network_graph(system_a, tmp_path / name)
         message = str(error.value)
         assert message.startswith(f"{tmp_path / name}: ")
         assert "saved as .pdf, .png, .svg" in message
@@ -263,7 +269,7 @@ class TestDraw:
     def test_a_folder_that_cannot_be_written(self, system_a, tmp_path):
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(StorageError, match="cannot be written"):
-            draw_graph(system_a, tmp_path / "file" / "graph.png")
+            save_network_graph(system_a, tmp_path / "file" / "graph.png")
 
 
 class TestSummarize:
