@@ -1,4 +1,8 @@
-"""Training of a network on a dataset, in one process."""
+"""Training of a network on a dataset, in one process.
+
+A training round is one validation, and the training steps since the previous validation. A restart
+is one of several training runs with different sample orders (`training.restarts`).
+"""
 
 from __future__ import annotations
 
@@ -50,28 +54,29 @@ _MLFLOW_ARTIFACTS = (
 def train(
     dataset: str, output: str, config: Config, *, overwrite: bool = False, resume: bool = False
 ) -> ModelInfo:
-    """Train a network, and write the run.
+    """Train a network and write the run.
 
-    `model.json` is written last: a folder without it holds no finished run.
+    `model.json` is written last. A folder without it holds no finished run.
 
     Args:
         dataset: Folder of the dataset.
         output: Folder of the run.
         config: Configuration.
-        overwrite: Whether an existing run, finished or not, may be replaced.
-        resume: Whether to continue an unfinished run. A finished run is left as it is, and one
-            without a checkpoint is started again.
+        overwrite: Whether an existing run, finished or unfinished, may be replaced.
+        resume: Whether to continue an unfinished run. A finished run is left unchanged. An
+            unfinished run without a checkpoint is started again.
 
     Returns:
         Description of the trained model.
 
     Raises:
-        DatasetError: The folder is no dataset, is damaged, has no training rows, or is not the
-            dataset of the run that is resumed.
-        ConfigError: There is no such network or option, or the configuration is not that of the
-            run that is resumed.
+        DatasetError: The dataset's folder is not a dataset, is damaged or has no training rows, or
+            the resumed run was started with a different dataset.
+        ConfigError: The network or an option of it does not exist, or the resumed run was started
+            with a different configuration.
         RunError: The loss is not finite, or the checkpoint is damaged.
-        StorageError: There is a run already, or the folder holds foreign files.
+        StorageError: The folder holds a run that may not be replaced, or files that do not belong
+            to a run.
     """
     prepared = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     if prepared is None:
@@ -84,7 +89,7 @@ def train(
 
 @contextlib.contextmanager
 def add_resume_hint() -> Iterator[None]:
-    """Add to an interrupt within the block how the training can be continued."""
+    """Add the hint "--resume continues the run" to a KeyboardInterrupt that the block raises."""
     try:
         yield
     except KeyboardInterrupt:
@@ -96,9 +101,9 @@ class PreparedRun:
     """A run that has passed all checks and can be started or resumed.
 
     Attributes:
-        dataset: The dataset.
+        dataset: Dataset to train on.
         folder: Folder of the run.
-        config: Configuration, completed by that of the dataset.
+        config: Configuration, completed with the settings of the dataset.
         checkpoint: Checkpoint to resume from; None for a new run.
         overwrite: Whether a finished run in the folder may be replaced.
     """
@@ -111,10 +116,14 @@ class PreparedRun:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Keep other jobs from writing to the folder; see `OutputFolder.lock_for_writing`."""
+        """Lock the folder within the block, and write the configuration of the unfinished run.
+
+        See `OutputFolder.lock_for_writing`. A new run deletes the checkpoint and the history of an
+        unfinished run that it replaces.
+        """
         with OutputFolder(self.folder, RUN, overwrite=self.overwrite).lock_for_writing():
             if not self.checkpoint:
-                # Nothing of an unfinished run that is replaced can be resumed from here on.
+                # The unfinished run that is being replaced must not be resumed by mistake.
                 for name in (RunFile.CHECKPOINT, RunFile.UNFINISHED_HISTORY):
                     storage.remove(self.folder / name)
             self.config.write(self.folder / RunFile.UNFINISHED_CONFIG)
@@ -124,31 +133,34 @@ class PreparedRun:
 def prepare_run(
     dataset: str, output: str, config: Config, *, overwrite: bool, resume: bool
 ) -> PreparedRun | None:
-    """Check that a run can be started or resumed.
+    """Check that a run can be started or resumed, and read its checkpoint.
 
     Args:
         dataset: Folder of the dataset.
         output: Folder of the run.
         config: Configuration.
-        overwrite: As for `train`.
-        resume: As for `train`.
+        overwrite: Whether an existing run, finished or unfinished, may be replaced.
+        resume: Whether to continue an unfinished run.
 
     Returns:
-        The run, or None if it is resumed and has ended already.
+        The prepared run, or None if `resume` is set and the run has ended already.
 
     Raises:
-        FerError: As for `train`.
+        DatasetError: See `train`.
+        ConfigError: See `train`.
+        RunError: The checkpoint is damaged.
+        StorageError: See `train`.
     """
     stored, folder = StoredDataset.open(dataset), parse_path(output)
     config = complete_run_config(config, stored)
     if resume and is_finished(folder):
-        _require_same_finished_run(folder, config, stored)
+        _require_matching_finished_run(folder, config, stored)
         log.info("%s: the run has ended already", folder)
-        # A run that was killed right after its publication leaves its checkpoint behind.
+        # If a run is killed right after its publication, its checkpoint stays behind.
         storage.remove(folder / RunFile.CHECKPOINT)
         return None
     output_folder = OutputFolder(folder, RUN)
-    # If the interrupted run was already replacing a finished one, --overwrite had been given.
+    # If the interrupted run was replacing a finished run, it was started with --overwrite.
     was_started = resume and output_folder.is_in_progress()
     checkpoint = _read_checkpoint(folder, resume=resume, overwrite=overwrite or was_started)
     if checkpoint:
@@ -161,30 +173,30 @@ def prepare_run(
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a folder holds a finished run that no other run has begun to replace."""
+    """Return whether a folder holds a finished run, and no other run has begun to replace it."""
     output_folder = OutputFolder(folder, RUN)
     return output_folder.is_committed() and not output_folder.is_in_progress()
 
 
-def _require_same_finished_run(folder: Path, config: Config, dataset: StoredDataset) -> None:
-    """Check that a finished run had the given configuration and dataset.
+def _require_matching_finished_run(folder: Path, config: Config, dataset: StoredDataset) -> None:
+    """Check that a finished run was trained with a configuration and on a dataset.
 
     Raises:
-        ConfigError: It had another configuration.
-        DatasetError: It had another dataset.
+        ConfigError: The run was trained with a different configuration.
+        DatasetError: The run was trained on a different dataset.
     """
-    started = load_stored_config(folder / CONFIG_FILE).to_dict()
-    resume_checks.require_unchanged_config(folder, started, config)
+    stored_config = load_stored_config(folder / CONFIG_FILE).to_dict()
+    resume_checks.require_unchanged_config(folder, stored_config, config)
     info = trained_model.read_model_info(folder)
     if config.model.temperature not in (None, info.temperature):
         raise ConfigError(
-            f"{folder}: the run has ended with a temperature of {info.temperature:.6g};"
+            f"{folder}: the run ended with a temperature of {info.temperature:.6g};"
             " model.temperature can be set only before the end"
         )
     if info.dataset_checksum != dataset.checksum:
         raise DatasetError(
-            f"{folder}: the run was trained on another dataset (checksum {info.dataset_checksum},"
-            f" {dataset.folder} has {dataset.checksum})"
+            f"{folder}: the run was trained on a different dataset (checksum"
+            f" {info.dataset_checksum}, {dataset.folder} has {dataset.checksum})"
         )
 
 
@@ -193,8 +205,8 @@ def _read_checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoi
 
     Raises:
         RunError: The checkpoint is damaged.
-        StorageError: There is a run already, finished or not, and neither `resume` nor `overwrite`
-            is set.
+        StorageError: The folder holds a finished or unfinished run and neither `resume` nor
+            `overwrite` is set, or it holds files that do not belong to a run.
     """
     path = folder / RunFile.CHECKPOINT
     output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
@@ -210,15 +222,16 @@ def _read_checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoi
 
 
 def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed: bool) -> None:
-    """Train a run to its end, and publish it; of several workers, only the chief publishes.
+    """Train a run to its end and publish it; of several workers, only the chief publishes it.
 
     Args:
-        run: The run.
+        run: Run to train.
         checkpoint: Checkpoint to resume from; None for a new run.
-        is_resumed: Whether the run was started before.
+        is_resumed: Whether the run was started before and is continued.
 
     Raises:
-        FerError: As for `train`.
+        RunError: The loss or a weight is not finite.
+        StorageError: A file cannot be written.
     """
     checkpointer = run.make_checkpointer(checkpoint)
     if not run.worker.is_chief:
@@ -235,9 +248,9 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
 def _train_restarts(
     run: TrainingRun, checkpointer: RunCheckpointer, loggers: Sequence[Any]
 ) -> None:
-    """Train all restarts that have not ended."""
+    """Train each restart of a run that has not ended yet."""
     if run.worker.world_size == 1:
-        # With several workers the driver prints the rounds.
+        # If there are several workers, the Spark driver logs the training rounds.
         loggers = [ConsoleLogger(checkpointer.history), *loggers]
     if run.config.tracking.tensorboard and run.worker.is_chief:
         loggers = [*loggers, TensorBoard(run.folder / TENSORBOARD_FOLDER, checkpointer.history)]
@@ -251,7 +264,10 @@ def _train_restarts(
 def _open_mlflow(
     run: TrainingRun, run_history: History, *, is_resumed: bool
 ) -> Iterator[MLflow | None]:
-    """Yield the run in MLflow, None if it is not enabled; an error marks the run as failed."""
+    """Yield the MLflow logger of a run, or None if MLflow is not enabled.
+
+    If the block raises, the run is marked as failed in MLflow.
+    """
     if not run.config.tracking.mlflow.enabled:
         yield None
         return
@@ -271,7 +287,12 @@ def _open_mlflow(
 
 
 def format_report(info: ModelInfo, output: str) -> str:
-    """Return the job's text for the terminal: the history, the best round, and the model's file."""
+    """Return the report of the job: the history, the best training round, and the model's path.
+
+    Args:
+        info: Description of the trained model.
+        output: Folder of the run.
+    """
     folder = parse_path(output)
     rounds = history.read_history(folder / RunFile.HISTORY)
     accuracy = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"

@@ -1,4 +1,9 @@
-"""Training of a network on a dataset, with several workers on the machines of a Spark cluster."""
+"""Training of a network on a dataset, with several workers on the machines of a Spark cluster.
+
+The workers are the tasks of one barrier stage of Spark. Worker 0, the chief, also writes the files
+of the run. A training round is one validation, and the training steps since the previous
+validation.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +48,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Workers of a distributed training.
+    """The number of workers of a distributed training, and the Spark session that starts them.
 
     Attributes:
-        session: Context manager of a Spark session for barrier tasks; it is entered only once the
+        session: Context manager of a Spark session for barrier tasks. It is entered only after the
             run has passed all checks.
         count: Number of workers.
     """
@@ -56,7 +61,7 @@ class WorkerPool:
 
 
 class _RunStatus(StrEnum):
-    """Status of a run's folder, as a worker sees it."""
+    """Status of a run, as a worker sees it in the folder of the run."""
 
     FINISHED = "finished"
     STARTED = "started"
@@ -72,27 +77,28 @@ def train_distributed(
     overwrite: bool = False,
     resume: bool = False,
 ) -> ModelInfo:
-    """Train a network with several workers, and log each round.
+    """Train a network with several workers, and log each training round.
 
     Args:
         dataset: Folder of the dataset, which all machines share.
         output: Folder of the run, which all machines share.
         config: Configuration.
-        workers: The workers.
-        overwrite: As for `train`.
-        resume: As for `train`; another number of workers may have started the run.
+        workers: Number of workers, and the Spark session that starts them.
+        overwrite: Whether an existing run, finished or unfinished, may be replaced.
+        resume: Whether to continue an unfinished run, even if a different number of workers
+            started it.
 
     Returns:
         Description of the trained model.
 
     Raises:
-        ConfigError: The run's MLflow store is in a folder of one worker's machine, or a batch has
-            fewer rows than there are workers.
-        ClusterError: Spark does not start the workers, or they do not reach each other.
-        WorkerLostError: Workers were lost too often.
-        FerError: As for `train`.
+        ConfigError: The MLflow store would be a local file of one worker's machine, a batch has
+            fewer rows than there are workers, or see `train`.
+        ClusterError: Spark does not start the workers, or the workers do not reach each other.
+        WorkerLostError: Workers disappeared too often.
+        FerError: See `train` for further errors.
     """
-    _check_config(config, workers.count)
+    _check_distributed_config(config, workers.count)
     prepared = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = parse_path(output)
     if prepared is None:
@@ -107,7 +113,12 @@ def train_distributed(
     return trained_model.read_model_info(folder)
 
 
-def _check_config(config: Config, worker_count: int) -> None:
+def _check_distributed_config(config: Config, worker_count: int) -> None:
+    """Check that a configuration can be used with several workers.
+
+    Raises:
+        ConfigError: The MLflow store would be a local file, or the batch size is too small.
+    """
     mlflow = config.tracking.mlflow
     if mlflow.enabled and not mlflow.uri:
         raise ConfigError(
@@ -122,11 +133,12 @@ def _check_config(config: Config, worker_count: int) -> None:
 
 
 def _run_workers(
-    session: SparkSession, count: int, prepared: PreparedRun, *, is_resumed: bool
+    session: SparkSession, worker_count: int, prepared: PreparedRun, *, is_resumed: bool
 ) -> None:
+    """Train a prepared run in a barrier stage, and log each training round on the driver."""
     folder = prepared.folder
-    worker_main = functools.partial(
-        _worker_main,
+    train_worker = functools.partial(
+        _train_worker,
         prepared.dataset.folder.absolute(),
         folder.absolute(),
         prepared.config,
@@ -136,18 +148,32 @@ def _run_workers(
     with history_tail.tail_history(
         folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_rounds
     ):
-        barrier.run_barrier_stage(session, count, worker_main, lambda: _count_rounds(folder))
+        barrier.run_barrier_stage(
+            session, worker_count, train_worker, lambda: _count_logged_rounds(folder)
+        )
 
 
-def _worker_main(
-    dataset_dir: Path, folder: Path, config: Config, is_resumed: bool, task: BarrierTask
+def _train_worker(
+    dataset_folder: Path, folder: Path, config: Config, is_resumed: bool, task: BarrierTask
 ) -> None:
-    """Train the part of one worker; the chief also writes the run.
+    """Train a run as one of several workers; the chief also writes the files of the run.
 
-    If a worker is lost, Spark calls this again for all workers, which resume from the last
-    checkpoint.
+    If a worker is lost, Spark calls this function again for all workers, and they resume from the
+    last checkpoint.
+
+    Args:
+        dataset_folder: Folder of the dataset.
+        folder: Folder of the run.
+        config: Configuration of the run.
+        is_resumed: Whether the run was started before this job.
+        task: Spark task of the worker.
+
+    Raises:
+        StorageError: This machine does not see the run that the driver started.
+        WorkerLostError: The workers have read different checkpoints.
+        FerError: See `train` for further errors.
     """
-    statuses = task.all_gather(_read_status(folder))
+    statuses = task.all_gather(_read_run_status(folder))
     if _RunStatus.FINISHED in statuses:
         return
     if _RunStatus.ABSENT in statuses:
@@ -158,23 +184,26 @@ def _worker_main(
     worker = WorkerContext(task.number, len(task.addresses))
     with distributed.translate_worker_failures(task.number):
         distributed.connect_workers(task.addresses, task.number, task.cores)
-        checkpoint = _all_or_raise(task, lambda: _read_checkpoint(folder))
+        checkpoint = _load_in_all_workers(task, lambda: _read_checkpoint(folder))
         _require_same_checkpoint(task, checkpoint, folder)
-        dataset = StoredDataset.open(dataset_dir)
-        # An error of one worker's part has to stop all workers before they wait for each other.
-        _all_or_raise(task, lambda: open_train_loader(dataset, config, worker))
+        dataset = StoredDataset.open(dataset_folder)
+        # If one worker cannot read its part of the rows, all workers have to stop before they wait
+        # for each other.
+        _load_in_all_workers(task, lambda: open_train_loader(dataset, config, worker))
         run = TrainingRun.build(dataset, folder, config, checkpoint, worker)
         run_training(run, checkpoint, is_resumed=is_resumed or checkpoint is not None)
-    # Wait for the chief to publish: if it fails, all workers have to start again.
+    # Wait until the chief has published the run. If it fails, Spark starts all workers again.
     task.all_gather("")
 
 
-def _count_rounds(folder: Path) -> int:
+def _count_logged_rounds(folder: Path) -> int:
+    """Return the number of lines in the history of an unfinished run, which grows as it trains."""
     path = folder / RunFile.UNFINISHED_HISTORY
     return storage.read_text(path).count("\n") if storage.is_file(path) else 0
 
 
-def _read_status(folder: Path) -> _RunStatus:
+def _read_run_status(folder: Path) -> _RunStatus:
+    """Return the status of the run in a folder."""
     if is_finished(folder):
         return _RunStatus.FINISHED
     if OutputFolder(folder, RUN).is_in_progress():
@@ -183,6 +212,7 @@ def _read_status(folder: Path) -> _RunStatus:
 
 
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint in the folder of a run, or None if there is no checkpoint."""
     path = folder / RunFile.CHECKPOINT
     return checkpoint_file.read_checkpoint(path) if storage.is_file(path) else None
 
@@ -192,10 +222,11 @@ def _require_same_checkpoint(
 ) -> None:
     """Check that all workers have read the same checkpoint.
 
-    A lost worker may still have been writing one.
+    The checkpoints can differ, because a worker that Spark considers lost may still be running and
+    writing a checkpoint.
 
     Raises:
-        WorkerLostError: The checkpoints differ.
+        WorkerLostError: The checkpoints have different training steps.
     """
     step = str(checkpoint.state.step) if checkpoint else ""
     if len(set(task.all_gather(step))) > 1:
@@ -203,8 +234,12 @@ def _require_same_checkpoint(
         raise WorkerLostError(f"{path}: changed while it was read; the workers start again")
 
 
-def _all_or_raise(task: BarrierTask, load: Callable[[], T]) -> T:
-    """Load something in each worker; an error of one is raised in all workers."""
+def _load_in_all_workers(task: BarrierTask, load: Callable[[], T]) -> T:
+    """Call a function in each worker and return its result; raise in all workers if one fails.
+
+    Raises:
+        FerError: The function raised an error in this worker or in another worker.
+    """
     try:
         loaded = load()
     except FerError as error:

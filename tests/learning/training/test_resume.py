@@ -497,7 +497,7 @@ class TestRefusals:
         ("options", "kind", "differs"),
         [
             (["seed=6"], ConfigError, "the run was started with a different seed;"),
-            (["model.temperature=9"], ConfigError, "the run has ended with a temperature of "),
+            (["model.temperature=9"], ConfigError, "the run ended with a temperature of "),
             (["inference.batch_size=3"], None, ""),
         ],
     )
