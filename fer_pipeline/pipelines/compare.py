@@ -167,7 +167,7 @@ def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[s
     trained_models = [TrainedModel.open(folder) for folder in folders]
     for model in trained_models:
         try:
-            predict_split.require_compatible(model, dataset)
+            predict_split.require_compatible_dataset(model, dataset)
         except DatasetError as error:
             raise RunError(f"{model.folder}: does not fit the dataset: {error}") from error
     names = shorten_to_unique_names(resolved_folders)

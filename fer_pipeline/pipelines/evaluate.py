@@ -162,7 +162,7 @@ def _load_inputs(request: EvaluationRequest) -> _Inputs:
     # Unlike score, a report is of the Keras model unless LiteRT is asked for.
     use_litert = request.config.inference.backend == "litert"
     inference_backend = backend.choose_backend(model, content, "litert" if use_litert else "keras")
-    predict_split.require_compatible(model, dataset)
+    predict_split.require_compatible_dataset(model, dataset)
     inspector = LayerInspector(network)
     layers = inspector.select_layers(request.layers)
     _require_row(dataset, request.split, request.image)

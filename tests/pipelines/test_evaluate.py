@@ -616,15 +616,16 @@ class TestWarnings:
         evaluate(run, data, Split.TEST, tmp_path / "out", chosen())
         (message,) = self.warned(caplog)
         assert message.startswith(
-            "the model was trained on another dataset (checksum fedcba9876543210, this one:"
-            " ffffffffffffffff): it may have been trained on images of this split, "
+            "the model was trained on a dataset with checksum fedcba9876543210, but this dataset"
+            " has checksum ffffffffffffffff: the model may have been trained on images of this"
+            " split; "
         )
         assert "in this dataset's train split" in message
 
     def test_of_another_size(self, run, small, tmp_path, caplog):
         evaluate(run, small, Split.TEST, tmp_path / "out", chosen())
         assert self.warned(caplog) == [
-            f"{small}: its images are 9x9, the model takes 16x16: they are resized"
+            f"{small}: its images of 9x9 pixels are resized to 16x16 pixels for the model"
         ]
 
 

@@ -96,7 +96,7 @@ def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> di
     return measure_best_throughput(batch_runners, time.process_time, _MIN_MEASUREMENT_SECONDS)
 
 
-def _load_formats(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
+def _load_predict_fns(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
     """Load the predict function of each format as a Spark worker does.
 
     Keras comes first, because loading it sets the number of TensorFlow's threads.
@@ -123,7 +123,7 @@ def _print_speeds(files: str, network: str, size: str) -> None:
     paths = {name: Path(path) for name, path in json.loads(files).items()}
     images = formats.make_reference_images(int(size))
     pixels = images[np.arange(_BATCH_SIZE) % len(images)]
-    print(json.dumps(time_predict_fns(_load_formats(paths, network, int(size)), pixels)))
+    print(json.dumps(time_predict_fns(_load_predict_fns(paths, network, int(size)), pixels)))
 
 
 if __name__ == "__main__":

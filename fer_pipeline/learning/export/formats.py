@@ -161,7 +161,7 @@ def compute_largest_difference(first: Probabilities, second: Probabilities) -> f
     return float(np.abs(first.astype(np.float64) - second).max())
 
 
-def _load_saved_model(path: Path) -> PredictFn:
+def _load_saved_model_predict_fn(path: Path) -> PredictFn:
     """Load a SavedModel folder and return its predict function, which runs on the CPU."""
     with tf.device("CPU:0"):
         saved_model = tf.saved_model.load(str(path))
@@ -181,7 +181,7 @@ def _write_litert(model: keras.Model, path: Path) -> None:
     path.write_bytes(litert.convert_to_litert(model))
 
 
-def load_litert(path: Path) -> PredictFn:
+def load_litert_predict_fn(path: Path) -> PredictFn:
     """Load a LiteRT model file and return its predict function."""
     return make_litert_predict_fn(path.read_bytes(), _BATCH_SIZE)
 
@@ -190,6 +190,8 @@ def load_litert(path: Path) -> PredictFn:
 # this package and logits scaled to a standard deviation of 3, the probabilities differed by up to
 # 4e-6 (SavedModel) and 5e-5 (LiteRT). Errors in a conversion cause differences of about 1e-2.
 EXPORT_FORMATS = {
-    "saved_model": ExportFormat(litert.write_saved_model, _load_saved_model, tolerance=1e-4),
-    "litert": ExportFormat(_write_litert, load_litert, tolerance=5e-4),
+    "saved_model": ExportFormat(
+        litert.write_saved_model, _load_saved_model_predict_fn, tolerance=1e-4
+    ),
+    "litert": ExportFormat(_write_litert, load_litert_predict_fn, tolerance=5e-4),
 }

@@ -47,10 +47,10 @@ def convert_to_litert(model: keras.Model) -> bytes:
     Raises:
         RunError: LiteRT does not support an operation of the model.
     """
-    return _convert_to_float32(model, LITERT)
+    return _convert_without_quantization(model, LITERT)
 
 
-def _convert_to_float32(model: keras.Model, format_name: str) -> bytes:
+def _convert_without_quantization(model: keras.Model, format_name: str) -> bytes:
     """Convert a model to LiteRT in float32; `format_name` appears in error messages."""
     with _open_converter(model, format_name) as converter:
         return converter.convert()
@@ -80,7 +80,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
         RunError: LiteRT does not support an operation of the model, or cannot quantize the model.
     """
     float32_tensors = _find_float32_tensors(
-        _convert_to_float32(model, LITERT_INT8), model.output_shape[-1]
+        _convert_without_quantization(model, LITERT_INT8), model.output_shape[-1]
     )
 
     def iterate_samples() -> Iterator[dict[str, npt.NDArray[np.float32]]]:

@@ -80,7 +80,7 @@ class ReferenceModel:
         samples, description = None, {}
         if dataset_path is not None:
             dataset = StoredDataset.open(dataset_path)
-            predict_split.require_compatible(model, dataset)
+            predict_split.require_compatible_dataset(model, dataset)
             _warn_about_different_dataset(model, dataset)
             samples = calibration_images.sample_calibration_images(dataset, model.info.size, seed)
             description = {"path": str(dataset.folder.resolve()), "checksum": dataset.checksum}
@@ -163,7 +163,7 @@ class ReferenceModel:
             "testing %s on %d images of the %s split", LITERT_INT8, len(trial.labels), trial.split
         )
         float_probabilities = formats.predict_on_cpu(self.network, trial.pixels)
-        probabilities = formats.load_litert(path)(trial.pixels)
+        probabilities = formats.load_litert_predict_fn(path)(trial.pixels)
         invalid_count = int((~np.isfinite(probabilities).all(axis=1)).sum())
         if invalid_count:
             raise RunError(
@@ -196,8 +196,9 @@ def _warn_about_different_dataset(model: TrainedModel, dataset: StoredDataset) -
     """Warn if the dataset for the quantization is not the one that the model was trained on."""
     if model.info.dataset_checksum != dataset.checksum:
         log.warning(
-            "%s: is not the dataset that the model was trained on (checksum %s, that: %s); the"
-            " accuracy that %s costs is measured on images that may be of another kind",
+            "%s: is not the dataset that the model was trained on (its checksum is %s, expected"
+            " %s); the loss of accuracy by %s is measured on images that may differ from the"
+            " training images",
             dataset.folder,
             dataset.checksum,
             model.info.dataset_checksum,

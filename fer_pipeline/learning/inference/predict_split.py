@@ -39,7 +39,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 """Labels and origins of rows: an array of shape (rows,) for each column name."""
 
 
-def require_compatible(model: TrainedModel, dataset: StoredDataset) -> None:
+def require_compatible_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
     """Check that a dataset has the classes and the enhancement that a model was trained on.
 
     Raises:
@@ -64,9 +64,9 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
         )
     if model.info.dataset_checksum != dataset.checksum:
         log.warning(
-            "the model was trained on another dataset (checksum %s, this one: %s): it may have"
-            " been trained on images of this split, and the metrics without copies in training"
-            " exclude only images that are in this dataset's train split",
+            "the model was trained on a dataset with checksum %s, but this dataset has checksum %s:"
+            " the model may have been trained on images of this split; the metrics without copies"
+            " in training exclude only images that are in this dataset's train split",
             model.info.dataset_checksum,
             dataset.checksum,
         )
@@ -214,7 +214,7 @@ def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
     stored_size = dataset.image_size
     if stored_size != size:
         log.warning(
-            "%s: its images are %dx%d, the model takes %dx%d: they are resized",
+            "%s: its images of %dx%d pixels are resized to %dx%d pixels for the model",
             dataset.folder,
             stored_size,
             stored_size,

@@ -76,13 +76,13 @@ def load_model_content(content: bytes, network: str) -> keras.Model:
         ConfigError: The module of a custom network cannot be imported.
     """
     registry.import_network_module(network)
-    with _temporary_model_path() as path:
+    with _provide_temporary_model_path() as path:
         path.write_bytes(content)
         with _translate_keras_errors(network, "loaded"):
             return keras.models.load_model(path, compile=False)
 
 
-def require_loadable(model: keras.Model, network: str) -> None:
+def require_loadable_model(model: keras.Model, network: str) -> None:
     """Check before the training that Keras can save the model and load it again.
 
     Args:
@@ -93,7 +93,7 @@ def require_loadable(model: keras.Model, network: str) -> None:
         RunError: Keras cannot save or load the model.
         StorageError: The temporary folder cannot be written.
     """
-    with _temporary_model_path() as path:
+    with _provide_temporary_model_path() as path:
         with _translate_keras_errors(network, "saved"):
             model.save(path)
         load_model_content(path.read_bytes(), network)
@@ -121,7 +121,7 @@ def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary_model_path() -> Iterator[Path]:
+def _provide_temporary_model_path() -> Iterator[Path]:
     """Provide a path for a temporary model file, because Keras saves to and loads from paths only.
 
     Raises:

@@ -195,8 +195,8 @@ def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
         classes: Number of emotions.
 
     Raises:
-        ConfigError: `network` is not a Keras model, does not accept the images, returns another
-            shape than (n, classes), or ends in a softmax.
+        ConfigError: `network` is not a Keras model, does not accept the images, does not
+            return the shape (n, classes), or ends in a softmax.
     """
     import keras
 

@@ -276,7 +276,7 @@ def _build_trainer(
     normalization = dataset.manifest.image.normalization
     model = serving_model.build_serving_model(network, dataset.image_size, normalization)
     if registry.is_custom_network(config.model.name):
-        serving_model.require_loadable(model, config.model.name)
+        serving_model.require_loadable_model(model, config.model.name)
     training = config.training
     optimizer = optimizers.make_optimizer(
         training.optimizer, training.schedule, schedule.steps, schedule.steps_per_epoch

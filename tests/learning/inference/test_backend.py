@@ -195,7 +195,7 @@ class TestInt8:
         said = export_manifest.read_export_manifest(whole / "export").exports[-1]
         model = formats.convert_to_float32(TrainedModel.open(whole).load_network())
         expected = formats.predict_on_cpu(model, faces.pixels)
-        found = formats.load_litert(whole / "export" / said.path)(faces.pixels)
+        found = formats.load_litert_predict_fn(whole / "export" / said.path)(faces.pixels)
         assert said.agreement == QuantizationReport(
             dataset={"path": str(easy_dataset), "checksum": "fedcba9876543210"},
             seed=0,
@@ -281,9 +281,9 @@ class TestInt8:
         assert warned == [
             [],
             [
-                f"{other}: is not the dataset that the model was trained on (checksum"
-                " 0123456789abcdef, that: fedcba9876543210); the accuracy that litert_int8 costs is"
-                " measured on images that may be of another kind"
+                f"{other}: is not the dataset that the model was trained on (its checksum is"
+                " 0123456789abcdef, expected fedcba9876543210); the loss of accuracy by litert_int8"
+                " is measured on images that may differ from the training images"
             ],
         ]
 
