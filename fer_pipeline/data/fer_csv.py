@@ -78,7 +78,7 @@ def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayou
     shown_names = ", ".join(name[:20] for name in names[:6])
     for name in ("pixels", "emotion", "usage"):
         if names.count(name) > 1:
-            raise InputError(f"{source}: the header names {name} twice: {shown_names}")
+            raise InputError(f"{source}: the header contains {name} twice: {shown_names}")
     for name, is_required in (
         ("pixels", True),
         ("emotion", required.emotion),

@@ -1,6 +1,7 @@
-"""Assignment of records to train, validation and test, and how often each is written.
+"""Assignment of records to splits, and the number of times that each record is written.
 
-The split of an image depends on its key and on the thresholds of its class, never on other images.
+The split of an image depends on its sampling key and on the thresholds of its class, not on other
+images.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from fer_pipeline.data.outcomes import NO_SPLIT, Outcome, Split
 
 @dataclass(frozen=True)
 class DeduplicatedRecords:
-    """Records after the decision about copies, as arrays of one length n.
+    """The columns of n records that the assignment to splits needs, after deduplication.
 
     Attributes:
-        key: Sampling key, int64, see `split_keys.compute_sampling_key`.
-        label: Class, int32; -1 without one.
-        split: Split code that the source names, int8; `NO_SPLIT` without one.
-        outcome: Code of why the record is not kept, or `Outcome.KEPT`, int8.
-        can_be_sampled: Whether it may be moved from training into validation or test, bool.
+        key: Sampling key of each record, int64 of shape (n,); see
+            `split_keys.compute_sampling_key`.
+        label: Class index of each record, int32 of shape (n,); -1 if the record has no class.
+        split: Code of the split given by the source, int8 of shape (n,); `NO_SPLIT` if none.
+        outcome: `Outcome` of each record, int8 of shape (n,), including dropped copies.
+        can_be_sampled: Whether each record may be moved from training to validation or test, bool
+            of shape (n,).
     """
 
     key: npt.NDArray[np.int64]
@@ -35,14 +38,17 @@ class DeduplicatedRecords:
 
 @dataclass(frozen=True)
 class ClassThresholds:
-    """The thresholds of one class, in the order of its keys.
+    """The sampling keys that separate the splits of one class, and its oversampling.
+
+    The thresholds apply to the records that can be sampled. They are in ascending order.
 
     Attributes:
-        validation_below: Records that can be sampled are validation with a key below this one.
-        test_below: They are test with a key from there to below this one.
-        extra_copy_below: They are training, with one copy more than the others, with a key from
-            there to below this one.
-        copies_per_image: Number of times that every training image of the class is written.
+        validation_below: Records with a lower key belong to validation.
+        test_below: Records with a key in [validation_below, test_below) belong to test. Records
+            with a higher key belong to training.
+        extra_copy_below: Training records with a key in [test_below, extra_copy_below) are written
+            one more time than other training records.
+        copies_per_image: Number of times that the other training records are written.
     """
 
     validation_below: int
@@ -54,25 +60,29 @@ class ClassThresholds:
 def assign_splits(
     records: DeduplicatedRecords, thresholds: Mapping[int, ClassThresholds]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-    """Move records from training into validation and test, and return how often each is written.
+    """Determine the final split of each record and the number of times that it is written.
 
     Args:
-        records: Records after the decision about copies.
-        thresholds: Thresholds of each class.
+        records: The records after deduplication.
+        thresholds: Thresholds of each class, by class index.
 
     Returns:
-        The codes of the final splits, int8, and the number of copies, int64, both of shape (n,);
-        `NO_SPLIT` and 0 for a record that is not kept.
+        split: Code of the final split of each record, int8 of shape (n,); `NO_SPLIT` if the record
+            is not kept.
+        copies: Number of times that each record is written, int64 of shape (n,); 0 if it is not
+            kept.
     """
     is_kept = records.outcome == Outcome.KEPT
     split = np.where(is_kept, records.split, np.int8(NO_SPLIT))
     copies = is_kept.astype(np.int64)
-    for label, of_class in thresholds.items():
+    for label, class_thresholds in thresholds.items():
         in_pool = is_kept & (records.split == Split.TRAIN.code) & (records.label == label)
         can_be_sampled = in_pool & records.can_be_sampled
-        split[can_be_sampled & (records.key < of_class.test_below)] = Split.TEST.code
-        split[can_be_sampled & (records.key < of_class.validation_below)] = Split.VALIDATION.code
+        split[can_be_sampled & (records.key < class_thresholds.test_below)] = Split.TEST.code
+        split[can_be_sampled & (records.key < class_thresholds.validation_below)] = (
+            Split.VALIDATION.code
+        )
         in_training = in_pool & (split == Split.TRAIN.code)
-        has_extra = records.can_be_sampled & (records.key < of_class.extra_copy_below)
-        copies[in_training] = of_class.copies_per_image + has_extra[in_training]
+        has_extra = records.can_be_sampled & (records.key < class_thresholds.extra_copy_below)
+        copies[in_training] = class_thresholds.copies_per_image + has_extra[in_training]
     return split, copies

@@ -1,9 +1,9 @@
-"""Sampling keys: the split of an image follows from its content, not its place or neighbours.
+"""Sampling keys, which assign images to splits by their content.
 
-Every image has a 64-bit key, a seeded hash of its content. Within a class the images are ordered by
-their keys; the first ones are validation, the next ones test, and the remaining ones training. So
-the splits have exact sizes, depend neither on the order of rows nor on the partitioning, and copies
-of an image, which share a key, stay together.
+The sampling key of an image is a 64-bit number, a seeded hash of the image's content. Within a
+class, the images are ordered by their keys: the first images are validation, the next are test, and
+the remaining are training. The splits therefore have exact sizes and depend neither on the order of
+the rows nor on the partitioning. Copies of an image have the same key and stay together.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 BUCKET_BITS = 12
-"""Keys of a class are counted in 2**BUCKET_BITS equal ranges, then ranked within one of them."""
+"""Binary logarithm of the number of buckets, equal ranges of keys in which the keys are counted."""
 
 LAST_KEY = 2**63 - 1
 """The largest key."""
 
 
 def hash_image(image: npt.NDArray[np.uint8]) -> bytes:
-    """Return the identity of an image: BLAKE2b-128 of its shape and grey values before resizing.
+    """Compute the BLAKE2b-128 hash of an image's shape and pixels.
 
     Args:
-        image: uint8 of shape (height, width).
+        image: Grey image before resizing, uint8 of shape (height, width).
 
     Returns:
-        16 bytes, equal for two images exactly if all their pixels are.
+        The hash, 16 bytes; equal for two images exactly if their shapes and pixels are equal.
     """
     digest = hashlib.blake2b(struct.pack("<II", *image.shape), digest_size=16)
     digest.update(image.tobytes())
@@ -40,44 +40,52 @@ def hash_images(
     images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
     selected: npt.NDArray[np.bool_],
 ) -> list[bytes | None]:
-    """Return the identity of each selected image.
+    """Compute the hashes of the selected images, as `hash_image` does.
 
     Args:
-        images: uint8 of shape (n, height, width), or one array of shape (height, width) for each.
-        selected: The images that are hashed, bool of shape (n,).
+        images: uint8 of shape (n, height, width), or a sequence of n arrays of shape
+            (height, width) if the sizes differ.
+        selected: Whether each image is selected, bool of shape (n,).
 
     Returns:
-        The hash of each image, None for one that is not selected.
+        n hashes of 16 bytes; None for images that are not selected.
     """
     pairs = zip(images, selected.tolist(), strict=True)
     return [hash_image(image) if is_selected else None for image, is_selected in pairs]
 
 
 def compute_sampling_key(content: bytes, seed: int) -> int:
-    """Return the key that orders an image within its class, uniform in -2**63 .. 2**63 - 1.
+    """Compute the sampling key of an image, uniformly distributed in [-2**63, 2**63 - 1].
 
     Args:
         content: Hash of the image, as `hash_image` returns it.
-        seed: Seed of the order; another seed gives an independent order.
+        seed: Seed of the keys; different seeds give independent orders of the images.
     """
     digest = hashlib.blake2b(content, digest_size=8, key=struct.pack("<q", seed)).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def round_share(fraction: float, count: int) -> int:
-    """Return the whole number of images nearest to a fraction of `count`, halves rounded up."""
+    """Round a fraction of a number of images to a whole number; halves are rounded up.
+
+    Args:
+        fraction: Fraction of the images, in [0, 1].
+        count: Number of images.
+    """
     return int(np.floor(fraction * count + 0.5))
 
 
 def find_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None:
-    """Find the key of a rank in a histogram of keys.
+    """Find the bucket of a histogram that contains the key with a given rank.
 
     Args:
-        histogram: Number of keys in each bucket; buckets are ordered as their keys are.
-        rank: 0-based rank among all keys.
+        histogram: Number of keys in each bucket, by bucket number; the keys of a bucket are lower
+            than those of the next bucket.
+        rank: 0-based rank of the key among all keys.
 
     Returns:
-        The bucket that holds the key, and the key's rank within it; None if there are fewer keys.
+        The bucket number, and the 0-based rank of the key among the keys of the bucket; None if
+        there are at most `rank` keys.
     """
     for bucket in sorted(histogram):
         if rank < histogram[bucket]:
@@ -89,12 +97,17 @@ def find_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None
 def find_key_at_rank(
     histogram: Mapping[int, int], keys: Mapping[int, Sequence[int]], rank: int
 ) -> int:
-    """Return the key below which `rank` keys lie, or as many as whole groups of equal keys allow.
+    """Find the key with a given rank, which is the threshold below which `rank` keys lie.
+
+    If several keys are equal to the threshold, fewer than `rank` keys may lie below it.
 
     Args:
-        histogram: Number of keys in each bucket.
-        keys: The keys of the bucket that the rank falls into, in any order.
-        rank: Number of keys that shall lie below.
+        histogram: Number of keys in each bucket, by bucket number.
+        keys: Keys of each bucket in any order; only the bucket that contains the rank is needed.
+        rank: 0-based rank of the key.
+
+    Returns:
+        The key; LAST_KEY if there are at most `rank` keys.
     """
     position = find_rank(histogram, rank)
     if position is None:

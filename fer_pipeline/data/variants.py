@@ -1,6 +1,6 @@
-"""Variants of an image that are written beside it: flipped, rotated.
+"""Variants of training images: mirrored and rotated images that are written in addition.
 
-Each operation is created once, by a factory, and then applies to any number of images of one size.
+Each operation is created once and can then be applied to any number of images of the same size.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ import numpy.typing as npt
 
 Images = npt.NDArray[np.uint8]
 Operation = Callable[[Images], Images]
-"""Function from uint8 images of shape (n, size, size) to as many of the same shape."""
+"""A function that maps images, uint8 of shape (n, size, size), to images of the same shape."""
 
 BORDERS = {
     "constant": cv2.BORDER_CONSTANT,
     "replicate": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT_101,
 }
-"""Fill of the corners that a rotation leaves empty: black, the nearest pixel, a mirror image."""
+"""OpenCV's constants for filling the empty corners of a rotated image, by the name of the method:
+black, the nearest pixel, or a mirror image."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A form in which an image is written.
+    """A variant in which training images are written.
 
     Attributes:
-        name: Name in the dataset: `original`, `flip`, `rotate+10`, `rotate-7.5`.
-        apply: Operation on the images.
+        name: Name of the variant in the dataset, such as `original`, `flip`, `rotate+10` or
+            `rotate-7.5`.
+        apply: Operation that creates the variant from the original images.
     """
 
     name: str
@@ -40,13 +42,13 @@ class Variant:
 def create_variants(
     flip: bool, rotations: Sequence[float], border: str, size: int
 ) -> list[Variant]:
-    """Return all variants of an image, the original first.
+    """Create the variants in which training images are written; the first is the original.
 
     Args:
-        flip: Whether the mirror image is one of them.
-        rotations: Angles in degrees, counter-clockwise positive, one variant each.
-        border: Fill of the corners, a key of `BORDERS`.
-        size: Side of the images, in pixels.
+        flip: Whether to include the mirror image.
+        rotations: Angles of the rotated variants in degrees, counter-clockwise positive.
+        border: Filling of the empty corners, a key of `BORDERS`.
+        size: Height and width of the images, in pixels.
     """
     variants = [Variant("original", lambda images: images)]
     if flip:
@@ -57,19 +59,19 @@ def create_variants(
 
 
 def create_horizontal_flip() -> Operation:
-    """Return the operation that mirrors images: left becomes right."""
+    """Create an operation that swaps the left and right sides of images."""
     return lambda images: images[:, :, ::-1]
 
 
 def create_rotation(angle: float, border: str, size: int) -> Operation:
-    """Return the operation that rotates images about the centre (size - 1) / 2, bilinear.
+    """Create an operation that rotates images about their centre, the point (size - 1) / 2.
 
-    OpenCV rounds source coordinates to 1/32 pixel.
+    Pixels are interpolated bilinearly; OpenCV rounds source coordinates to 1/32 pixel.
 
     Args:
         angle: Angle in degrees, counter-clockwise positive.
-        border: Fill of the corners, a key of `BORDERS`.
-        size: Side of the images, in pixels.
+        border: Filling of the empty corners, a key of `BORDERS`.
+        size: Height and width of the images, in pixels.
     """
     centre = (size - 1) / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), angle, 1.0)

@@ -1,8 +1,9 @@
-"""Labels by the votes of several people, in the format of FER+.
+"""Labels from the votes of several annotators, in the format of FER+.
 
 FER+ (Barsoum, Zhang, Canton Ferrer, Zhang, "Training deep networks for facial expression
-recognition with crowd-sourced label distribution", ICMI 2016) holds the votes of ten annotators for
-each image of FER2013, row by row: for eight emotions, for unknown, and for NF, not a face.
+recognition with crowd-sourced label distribution", ICMI 2016) contains the votes of ten annotators
+for each image of FER2013, in the same order. The annotators voted for one of eight emotions, for
+"unknown", or for "NF" (not a face).
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ _WHOLE_NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class Votes:
-    """The votes on the images of one file, row by row; sent to the workers.
+    """The votes on the n images of one file, in the order of the images; sent to Spark's workers.
 
     Attributes:
-        path: File of the votes.
-        counts: Votes for each class in the order of the labels, whole numbers of the smallest type
-            that holds them, of shape (n, classes).
-        no_face: Whether NF has more votes than any other column, bool of shape (n,).
-        usage: Position in `usages` of each row's usage, of shape (n,).
-        usages: Usages that the file names, in lower case; one empty text if it names none.
+        path: Path of the votes file.
+        counts: Number of votes for each class, in the order of the class indices, of shape
+            (n, classes); unsigned integers of the smallest sufficient type.
+        no_face: Whether "not a face" has more votes than any other column, bool of shape (n,).
+        usage_codes: Index of each image's usage in `usage_names`, of shape (n,).
+        usage_names: Distinct usages in the file, in lower case; an empty text for images without
+            a usage. FER2013's column `Usage` assigns each image to a split.
     """
 
     path: str
@@ -55,23 +57,26 @@ class Votes:
     def choose_labels(
         self, records: npt.NDArray[np.int64], source_labels: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-        """Return the class with most votes.
+        """Choose the class with the most votes for each record.
+
+        If several classes have the most votes, the source's own label is chosen if it is one of
+        these classes; otherwise the record is dropped.
 
         Args:
-            records: Numbers of records, of shape (n,).
-            source_labels: Class that the source itself names, of shape (n,); -1 without one.
+            records: 0-based numbers of m records in the file, of shape (m,).
+            source_labels: Class index of each record according to the source, of shape (m,); -1 if
+                it has no class.
 
         Returns:
-            The classes, int32 of shape (n,), the one that the source names if several tie, -1
-            without one; and why each record is dropped, int8 of shape (n,), `Outcome.KEPT` if it is
-            not.
+            labels: Class index of each record, int32 of shape (m,); -1 if the record is dropped.
+            outcomes: `Outcome` of each record, int8 of shape (m,): KEPT, or the reason to drop it.
         """
         counts = self.counts[records]
         has_most = counts == counts.max(axis=1, keepdims=True)
         is_tied = has_most.sum(axis=1) > 1
         rows = np.arange(len(source_labels))
         source_has_most = (source_labels >= 0) & has_most[rows, source_labels]
-        # The first condition that holds is the reason.
+        # If several conditions hold, np.select uses the first.
         conditions = [
             self.no_face[records],
             ~counts.any(axis=1),
@@ -83,19 +88,29 @@ class Votes:
         return np.where(outcomes == Outcome.KEPT, labels, -1).astype(np.int32), outcomes
 
     def compute_distributions(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return the share of each class in the votes: float32 of shape (n, classes).
+        """Compute the distribution of the votes over the classes for each record.
 
         Args:
-            records: Numbers of records that have votes for the classes.
+            records: 0-based numbers of m records in the file, each with at least one vote for a
+                class.
+
+        Returns:
+            Fraction of the votes for each class, float32 of shape (m, classes).
         """
         counts = self.counts[records].astype(np.float64)
         return (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def require_matching_usage(self, record: int, usage: str | None, source: str) -> None:
-        """Check that a record has the usage that its votes name; a missing usage fits any.
+        """Check that a record's usage agrees with the votes file; a missing usage is accepted.
+
+        Args:
+            record: 0-based number of the record in the file.
+            usage: Usage text of the record; None if it has none.
+            source: Name of the record's file, for the error message.
 
         Raises:
-            InputError: It has another: the files do not hold the same images in the same order.
+            InputError: The usages differ, so the two files do not contain the same images in the
+                same order.
         """
         source_usage = (usage or "").strip()
         voted_usage = self.usage_names[self.usage_codes[record]]
@@ -108,36 +123,40 @@ class Votes:
 
 
 def read_votes(path: str, classes: Sequence[str]) -> Votes:
-    """Read a CSV of votes.
+    """Read a CSV file of votes.
 
-    Its first line names the columns, in any order and case: one for each emotion (or a synonym of
-    it), `unknown`, `NF`, and optionally `Usage` and `Image name`, of which the last is ignored.
-    Blank lines are skipped.
+    The first line contains the names of the columns, in any order and case: the emotions (or their
+    synonyms), `unknown`, `NF`, and optionally `Usage` and `Image name`. The image names are
+    ignored, and blank lines are skipped.
 
     Args:
-        path: A local path or a `file:` URL.
-        classes: The emotions of the dataset in the order of their labels.
+        path: Path of the file, a local path or a `file:` URL.
+        classes: Emotions of the dataset, in the order of their class indices.
 
     Raises:
         StorageError: The file cannot be read.
-        InputError: A column is unknown, missing or appears twice, or a vote is no whole number.
+        InputError: A column is unknown or missing or appears twice, or a number of votes is not a
+            whole number.
     """
     lines = storage.read_text(parse_path(path)).removeprefix("\ufeff").splitlines()
-    rows = _rows(lines, path)
+    rows = _iterate_rows(lines, path)
     _, header = next(rows, (1, []))
-    columns = _columns(header, classes, path)
-    usages, numbers = [], []
-    for line, fields in rows:
+    columns = _parse_header(header, classes, path)
+    usages, vote_counts = [], []
+    for line_number, fields in rows:
         if len(fields) != len(columns):
             raise InputError(
-                f"{path}, line {line}: {len(fields)} fields, its first line has {len(columns)}"
+                f"{path}, line {line_number}: {len(fields)} fields, its first line has"
+                f" {len(columns)}"
             )
         cells = dict(zip(columns, fields, strict=True))
         usages.append(cells.pop(_USAGE, "").strip().lower())
         cells.pop(_IMAGE_NAME, None)
-        numbers.append([_number(text, name, line, path) for name, text in cells.items()])
+        vote_counts.append(
+            [_parse_vote_count(text, name, line_number, path) for name, text in cells.items()]
+        )
     voted_columns = [name for name in columns if name not in (_USAGE, _IMAGE_NAME)]
-    table = np.array(numbers, np.int64).reshape(-1, len(voted_columns))
+    table = np.array(vote_counts, np.int64).reshape(-1, len(voted_columns))
     no_face_column = voted_columns.index(_NO_FACE)
     other_votes = np.delete(table, no_face_column, axis=1)
     distinct_usages, usage = np.unique(np.array(usages, str), return_inverse=True)
@@ -150,8 +169,8 @@ def read_votes(path: str, classes: Sequence[str]) -> Votes:
     )
 
 
-def _rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the fields of each line that is not blank, and the line's 1-based number."""
+def _iterate_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the 1-based line number and the fields of each line that is not blank."""
     reader = csv.reader(lines, strict=True, skipinitialspace=True)
     try:
         for fields in reader:
@@ -161,12 +180,12 @@ def _rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}, line {reader.line_num}: is no CSV: {error}") from error
 
 
-def _columns(header: Sequence[str], classes: Sequence[str], path: str) -> list[str]:
-    """Return the meaning of each column: an emotion's canonical name, or another known word."""
-    columns = [_column(field, path) for field in header]
+def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> list[str]:
+    """Convert the header to canonical column names, and check that they are complete."""
+    columns = [_canonicalize_column(field, path) for field in header]
     for name in columns:
         if columns.count(name) > 1:
-            raise InputError(f"{path}: its first line names {name} twice")
+            raise InputError(f"{path}: its first line contains {name} twice")
     missing = [name for name in (*classes, _UNKNOWN, _NO_FACE) if name not in columns]
     if missing:
         shown_header = ", ".join(field.strip()[:20] for field in header[:14])
@@ -177,7 +196,8 @@ def _columns(header: Sequence[str], classes: Sequence[str], path: str) -> list[s
     return columns
 
 
-def _column(field: str, path: str) -> str:
+def _canonicalize_column(field: str, path: str) -> str:
+    """Return the canonical name of a column: an emotion, or one of the other four columns."""
     word = " ".join(field.lower().split())
     other_columns = (_USAGE, _IMAGE_NAME, _UNKNOWN, _NO_FACE)
     if word in other_columns:
@@ -191,15 +211,16 @@ def _column(field: str, path: str) -> str:
         raise InputError(f"{path}: unknown column {field.strip()[:40]!r}: {hint}") from None
 
 
-def _number(text: str, name: str, line: int, path: str) -> int:
+def _parse_vote_count(text: str, column: str, line_number: int, path: str) -> int:
+    """Return the number of votes in a field."""
     if not _WHOLE_NUMBER.fullmatch(text):
         raise InputError(
-            f"{path}, line {line}: {name} is {text.strip()[:40]!r}, expected a whole number of"
-            " votes, 0 or more"
+            f"{path}, line {line_number}: {column} is {text.strip()[:40]!r}, expected a whole"
+            " number of votes, 0 or more"
         )
     return int(text)
 
 
 def _as_smallest_type(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
-    """Return the numbers in the smallest unsigned type that holds them all."""
+    """Convert numbers to the smallest unsigned integer type that can represent all of them."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

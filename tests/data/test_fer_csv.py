@@ -124,11 +124,11 @@ def test_a_column_that_is_not_needed_may_be_missing():
         ),
         (
             b"emotion,pixels,Usage,Pixels",
-            "faces.csv: the header names pixels twice: emotion, pixels, usage, pixels",
+            "faces.csv: the header contains pixels twice: emotion, pixels, usage, pixels",
         ),
         (
             b"emotion, EMOTION,pixels,Usage",
-            "faces.csv: the header names emotion twice: emotion, emotion, pixels, usage",
+            "faces.csv: the header contains emotion twice: emotion, emotion, pixels, usage",
         ),
         (b"", "faces.csv: no column pixels in its first line (got: )"),
         (b'"emotion,pixels,Usage', "faces.csv: no column pixels in its first line (got: )"),

@@ -46,8 +46,8 @@ def row(usage: str = "Training", **cast: int) -> str:
         (HEADER.replace("NF", "N F"), "unknown column 'N F': did you mean nf?"),
         (HEADER.replace("unknown", "unknwon"), "unknown column 'unknwon': did you mean unknown?"),
         (HEADER.replace("happiness", "happines"), "'happines': did you mean happiness?"),
-        (HEADER + ",happy", "its first line names happy twice"),
-        (HEADER + ",nf", "its first line names nf twice"),
+        (HEADER + ",happy", "its first line contains happy twice"),
+        (HEADER + ",nf", "its first line contains nf twice"),
         (HEADER.replace(",NF", ""), "no column nf in its first line (got: Usage, Image name, neut"),
         (
             HEADER.replace(",sadness", "").replace(",unknown", ""),

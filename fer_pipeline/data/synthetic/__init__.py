@@ -1,6 +1,6 @@
 """Synthetic images and files in the style of FER2013, for demos and tests without the dataset.
 
-The faces are drawings, not photographs: a model trained on them says nothing about people.
+The faces are drawings: the accuracy of a model on them does not carry over to photographs.
 """
 
 from fer_pipeline.data.emotions import FER2013 as EMOTIONS

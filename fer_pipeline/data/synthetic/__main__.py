@@ -9,7 +9,11 @@ from fer_pipeline.data.synthetic.files import write_csv, write_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+    """Run the command line and return the exit status.
+
+    Args:
+        argv: Command-line arguments; `sys.argv[1:]` by default.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m fer_pipeline.data.synthetic", description=__doc__
     )
@@ -21,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     csv_parser.add_argument("--broken", type=int, default=0, help="rows damaged on purpose")
     folder_parser = commands.add_parser("folder", help="write a folder of face crops")
     folder_parser.add_argument("--per-class", type=int, default=10, help="crops per emotion")
-    folder_parser.add_argument("--flat", action="store_true", help="no sub folder per emotion")
+    folder_parser.add_argument("--flat", action="store_true", help="write all crops to one folder")
     for command_parser in (csv_parser, folder_parser):
-        command_parser.add_argument("out", metavar="OUT", help="where to write")
+        command_parser.add_argument("out", metavar="OUT", help="file or folder to write")
         command_parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     try:

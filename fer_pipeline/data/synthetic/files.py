@@ -1,4 +1,4 @@
-"""Synthetic faces as users' files: a FER2013-style CSV, or a folder of crops."""
+"""Writing of synthetic faces to input files: a FER2013-style CSV, or a folder of face crops."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ BROKEN_KINDS = (
     "usage",
     "fields",
 )
-"""Kinds of damage to a CSV row."""
+"""Kinds of errors in a CSV row."""
 
 _FER2013_COUNTS = np.array([4953, 547, 5121, 8989, 6077, 4002, 6198])
-"""Images of each emotion in FER2013, by code."""
+"""Number of images of each emotion in FER2013, in the order of the label codes."""
 
 _MIN_ROWS_FOR_DUPLICATES = 200
 
 
 def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
-    """Return the CSV line of a valid row after damage of one of the BROKEN_KINDS."""
+    """Return the CSV line of a valid row with an error of one of the BROKEN_KINDS."""
     left = " ".join(pixels[:99])
     right = " ".join(pixels[100:])
     return {
@@ -50,7 +50,11 @@ def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
 def _plan_duplicates(
     codes: npt.NDArray[np.int64], usages: npt.NDArray[np.str_], valid: npt.NDArray[np.int64]
 ) -> dict[int, int]:
-    """Return three copies and the rows they repeat; set labels and usages of both in place."""
+    """Choose three rows that repeat images of other rows, and adjust labels and usages in place.
+
+    Returns:
+        Row whose image is repeated, by the row that repeats it.
+    """
     sources = valid[:3]
     copies = valid[-3:]
     codes[copies], usages[copies] = codes[sources], usages[sources]
@@ -59,7 +63,8 @@ def _plan_duplicates(
     return dict(zip(copies.tolist(), sources.tolist(), strict=True))
 
 
-def _csv_lines(rows: int, rng: np.random.Generator, broken: int) -> Iterator[str]:
+def _generate_csv_lines(rows: int, rng: np.random.Generator, broken: int) -> Iterator[str]:
+    """Yield the header and the rows of a synthetic CSV file."""
     codes = rng.choice(len(EMOTIONS), rows, p=_FER2013_COUNTS / _FER2013_COUNTS.sum())
     usages = rng.choice(USAGES, rows, p=(0.8, 0.1, 0.1))
     damaged = np.sort(rng.choice(rows, broken, replace=False))
@@ -86,32 +91,36 @@ def _csv_lines(rows: int, rng: np.random.Generator, broken: int) -> Iterator[str
 def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: int = 0) -> None:
     """Write a CSV file in FER2013's layout: ``emotion,pixels,Usage``.
 
-    Labels and usages are sampled with about FER2013's frequencies. From 200 rows on, three valid
-    rows repeat the image of an earlier one: one with the same label and usage, one in
-    PrivateTest of a Training image, and one under another label.
+    Labels and usages are sampled with approximately FER2013's frequencies. In files with at least
+    200 rows, three valid rows repeat the image of an earlier row: the first with the same label and
+    usage, the second as a PrivateTest row of a Training image, the third with a different label.
 
     Args:
-        path: File to write; it appears only when it is complete.
-        rows: Number of data rows, the broken ones included.
-        seed: Equal seeds give equal files.
-        broken: Number of rows damaged on purpose, cycling through BROKEN_KINDS from the top.
+        path: File to write; it appears under this name only when it is complete.
+        rows: Number of rows, including broken rows.
+        seed: Seed of the file; equal seeds give equal files.
+        broken: Number of rows with an error; the BROKEN_KINDS are used in turn.
 
     Raises:
-        ValueError: `broken` is not within 0..rows.
+        ValueError: `broken` is not in [0, rows].
     """
     if not 0 <= broken <= rows:
         raise ValueError(f"broken must be within 0..{rows}, got {broken}")
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="ascii", newline="\n") as file:
-            file.writelines(_csv_lines(rows, np.random.default_rng(seed), broken))
+            file.writelines(_generate_csv_lines(rows, np.random.default_rng(seed), broken))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _crop(code: int, rng: np.random.Generator) -> Image:
-    """Return a random face crop, (height, width) or BGR (height, width, 3) uint8, sides 40..160."""
+def _draw_crop(code: int, rng: np.random.Generator) -> Image:
+    """Draw a random face crop with height and width in [40, 160].
+
+    Returns:
+        A grey image of shape (height, width) or a BGR image of shape (height, width, 3), uint8.
+    """
     width, height = np.clip(rng.integers(40, 161) * rng.uniform(0.9, 1.1, 2), 40, 160).astype(int)
     square = draw_face(code, rng, int(max(width, height)))
     resized = cv2.resize(square, (int(width), int(height)), interpolation=cv2.INTER_AREA)
@@ -129,15 +138,18 @@ def write_folder(
     broken: bool = True,
     flat: bool = False,
 ) -> None:
-    """Write face crops with sides of 40..160 pixels, grey or colour, PNG and JPEG in turn.
+    """Write a folder of face crops, grey or colour, alternating between PNG and JPEG files.
+
+    Height and width of the crops are in [40, 160] pixels.
 
     Args:
-        path: Folder to fill; created if it is missing.
+        path: Folder to write the files to; it is created if it does not exist.
         per_class: Number of crops per emotion.
-        seed: Equal seeds give equal files.
+        seed: Seed of the folder; equal seeds give equal files.
         broken: Whether to add ``empty.png`` (no bytes), ``text.jpg`` (plain text) and
-            ``truncated.jpg`` (half a JPEG) at the top of the folder.
-        flat: Whether to put all crops at the top instead of in one subfolder per emotion.
+            ``truncated.jpg`` (half a JPEG) directly in the folder.
+        flat: Whether to write all crops directly in the folder instead of in one subfolder per
+            emotion.
     """
     root, rng = Path(path), np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)
@@ -146,10 +158,10 @@ def write_folder(
         folder.mkdir(exist_ok=True)
         for index in range(per_class):
             suffix = (".png", ".jpg")[index % 2]
-            encoded = cv2.imencode(suffix, _crop(code, rng))[1].tobytes()
+            encoded = cv2.imencode(suffix, _draw_crop(code, rng))[1].tobytes()
             (folder / f"{name}_{index:04d}{suffix}").write_bytes(encoded)
     if broken:
-        whole = cv2.imencode(".jpg", draw_face(3, rng, 96))[1].tobytes()
+        jpeg = cv2.imencode(".jpg", draw_face(3, rng, 96))[1].tobytes()
         (root / "empty.png").write_bytes(b"")
         (root / "text.jpg").write_text("This is not an image.\n", encoding="ascii")
-        (root / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+        (root / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
