@@ -32,8 +32,8 @@ class LayerInspector:
 
     Attributes:
         layer_names: Names of the layers that can be plotted, in the order of the forward pass.
-        cam_layer: Name of the layer whose feature maps are used for Grad-CAM; None if no layer
-            returns feature maps.
+        cam_layer: Name of the layer for Grad-CAM, a method for class activation maps (CAM); None if
+            no layer returns feature maps.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -107,7 +107,7 @@ class LayerInspector:
     def compute_class_activation(
         self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]]
     ) -> npt.NDArray[np.float32]:
-        """Compute a Grad-CAM map for each image: the regions that support a class.
+        """Compute for each image a Grad-CAM map, which shows the regions that support a class.
 
         The map is ReLU(sum over k of w_k A_k). A_k are the feature maps of the layer `cam_layer`;
         w_k is the mean, over the positions of map k, of the derivative of the class's logit with
@@ -193,7 +193,7 @@ class _TapeWatch(layers.Layer):
     The tape then records only the layers after this one.
 
     Attributes:
-        tape: Gradient tape; None if no tape shall watch the input.
+        tape: Gradient tape that watches the input; None if there is no tape yet.
     """
 
     def __init__(self) -> None:

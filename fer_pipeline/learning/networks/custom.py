@@ -108,12 +108,12 @@ def import_build_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def _import_module(path: str, name: str) -> ModuleType | None:
+def _import_module(module_name: str, network_name: str) -> ModuleType | None:
     """Import a module.
 
     Args:
-        path: Dotted path of the module.
-        name: Name of the custom network, for the error message.
+        module_name: Dotted name of the module.
+        network_name: Dotted name of the custom network, for the error message.
 
     Returns:
         The module; None if the module, or a package that contains it, does not exist.
@@ -123,14 +123,14 @@ def _import_module(path: str, name: str) -> ModuleType | None:
     """
     try:
         with _import_also_from_current_folder():
-            return importlib.import_module(path)
+            return importlib.import_module(module_name)
     except Exception as error:
         # An existing module may itself import a module that does not exist.
         missing_module = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing_module and f"{path}.".startswith(f"{missing_module}."):
+        if missing_module and f"{module_name}.".startswith(f"{missing_module}."):
             return None
         raise ConfigError(
-            f"model.name: importing {path} failed: {_describe_failure(error, name)}"
+            f"model.name: importing {module_name} failed: {_describe_failure(error, network_name)}"
         ) from error
 
 
@@ -154,7 +154,8 @@ def _describe_failure(error: Exception, name: str) -> str:
 def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
     """Warn if a network has 1x1 convolutions with strides, a common shortcut in residual networks.
 
-    With TensorFlow 2.21 and oneDNN, the gradient of their kernels writes outside its memory.
+    With TensorFlow 2.21 and oneDNN, computing the gradient of their kernels writes outside the
+    allocated memory.
     """
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return

@@ -45,9 +45,9 @@ def _apply_residual_module(features: Tensor, name: str, filters: int) -> Tensor:
 
     The module has two separable convolutions with max-pooling, plus a 1x1 convolution as shortcut.
     """
-    # In the original, the 1x1 convolution has a stride of 2. In TensorFlow 2.21 with oneDNN, the
-    # gradient of such a convolution writes outside its memory. Pooling 1x1 with a stride of 2
-    # before a convolution without stride computes the same function.
+    # In the original, the 1x1 convolution has a stride of 2. In TensorFlow 2.21 with oneDNN,
+    # computing the gradient of such a convolution writes outside the allocated memory. Pooling 1x1
+    # with a stride of 2 before a convolution without stride computes the same function.
     shortcut = layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_shortcut_stride")(
         features
     )
