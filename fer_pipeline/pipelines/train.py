@@ -277,7 +277,7 @@ def _open_mlflow(
         run.config,
         name=run.folder.name,
         dataset_checksum=run.dataset.checksum,
-        resumed=is_resumed,
+        is_resumed=is_resumed,
     )
     try:
         yield mlflow

@@ -144,9 +144,9 @@ def _run_workers(
         prepared.config,
         is_resumed,
     )
-    known_rounds = len(prepared.checkpoint.state.rounds) if prepared.checkpoint else 0
+    known_round_count = len(prepared.checkpoint.state.rounds) if prepared.checkpoint else 0
     with history_tail.tail_history(
-        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_rounds
+        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_round_count
     ):
         barrier.run_barrier_stage(
             session, worker_count, train_worker, lambda: _count_logged_rounds(folder)

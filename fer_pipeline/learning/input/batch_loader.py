@@ -192,7 +192,7 @@ class BatchLoader:
     def _compute_batch_sizes(self) -> int | list[int]:
         """Return the number of rows in every batch, or a list with the number for each batch.
 
-        A shard of several shards needs the list, because the parts of its batches differ by a row.
+        If there are several shards, the batches of one shard differ by up to one row in size.
         """
         if self._shard.count == 1:
             return self._options.batch_size

@@ -1,4 +1,7 @@
-"""Keras callback that keeps the best weights of a run."""
+"""A Keras callback that keeps the best weights of a run.
+
+A Keras epoch is a training round of this project: a number of steps and the validation after them.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BestSnapshot:
-    """The best weights of a run so far.
+    """The best weights of a run so far, and the round in which the network had these weights.
 
     Attributes:
-        metric: Value of the metric that selects the weights; None if it selects none, and the last
-            weights are kept.
-        round: The round after which the network had these weights.
-        confusion: Confusion matrix on the validation split; None without such a split.
-        weights: Weights, in the order of the model's.
+        metric: Value of the metric that selects the weights; None if no metric selects them and the
+            last weights are kept.
+        round: History entry of the round after which the network had these weights.
+        confusion: Confusion matrix on the validation split; None if there is no validation split.
+        weights: Arrays in the order of the model's weights.
     """
 
     metric: float | None
@@ -36,10 +39,14 @@ class BestSnapshot:
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the best weights by a metric; without validation or a metric, the last weights.
+    """A callback that keeps the weights with the best value of a metric.
 
-    They are kept in memory and written to the checkpoint. Keras's ModelCheckpoint overwrites its
-    file in place, so that a killed process leaves half a model.
+    If no metric is configured, or the metric needs a validation split and there is none, it keeps
+    the last weights.
+
+    The weights are kept in memory and written to the checkpoint. Keras's ModelCheckpoint is not
+    used, because it overwrites its file in place: if the process is killed meanwhile, the file is
+    incomplete.
 
     Attributes:
         snapshot: The best weights; None before the first round.
@@ -56,7 +63,8 @@ class BestWeights(keras.callbacks.Callback):
         """Create the callback.
 
         Args:
-            metric: Name of the selecting metric in the logs of a round, or `last`.
+            metric: Name of the metric that selects the weights, a key of the logs that Keras passes
+                to callbacks; or `last` to keep the last weights.
             history: History of the run.
             get_confusion: Function that returns the confusion matrix of the last validation.
             has_validation: Whether there is a validation split.
@@ -74,23 +82,25 @@ class BestWeights(keras.callbacks.Callback):
         if not self._selects_by_metric:
             return
         metric = (logs or {})[self._metric]
-        # NaN, such as the accuracy of no images, is never better.
+        # A comparison with NaN is false. The accuracy is NaN if there are no images.
         if self.snapshot is None or self._is_better(metric, self.snapshot.metric):
             self._take_snapshot(metric)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the last weights if no metric selects them."""
+        """Keep the last weights if no metric selects the weights."""
         if not self._selects_by_metric:
             if not self._has_validation:
                 log.info("there is no validation split: keeping the weights of the last step")
             self._take_snapshot(None)
 
     def _is_better(self, metric: float, best: float | None) -> bool:
+        """Return whether a value of the metric is better than the best value so far."""
         if best is None:
             return True
         return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
+        """Keep the current weights, with the last round and its confusion matrix."""
         confusion = self._get_confusion()
         self.snapshot = BestSnapshot(
             metric=metric,

@@ -1,4 +1,4 @@
-"""The file from which a killed run is resumed, written in one step."""
+"""The checkpoint file, from which a run is resumed after it was killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fer_pipeline.learning.training.history import ValidationRound
 from fer_pipeline.text import one_line
 
 StateArrays = Mapping[str, list[npt.NDArray[Any]]]
-"""Arrays of a trainer's variables, by the name of their group."""
+"""Arrays of a trainer's variables; the keys are the names of groups of variables."""
 
 FORMAT_VERSION = 2
 _FORMAT = DocumentFormat(
@@ -34,16 +34,18 @@ _STATE_ENTRY = "notes.json"
 
 
 class _StateModel(BaseModel):
+    """Base class of the parts of a checkpoint that are stored as JSON."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BestRound(_StateModel):
-    """What a `BestSnapshot` has beside its weights.
+    """The attributes of a `BestSnapshot` without its weights, which are stored as arrays.
 
     Attributes:
-        metric: Value of the metric that selects the weights; None if none selects them.
-        round: The round after which the network had these weights.
-        confusion: Confusion matrix on the validation split; None without such a split.
+        metric: Value of the metric that selects the weights; None if no metric selects them.
+        round: History entry of the round after which the network had these weights.
+        confusion: Confusion matrix on the validation split; None if there is no validation split.
     """
 
     metric: float | None
@@ -52,13 +54,13 @@ class BestRound(_StateModel):
 
 
 class RunSetup(_StateModel):
-    """The parts of a run that must be the same when it is resumed.
+    """The configuration and the inputs of a run, which must not change when it is resumed.
 
     Attributes:
         config: The configuration, as nested mappings.
-        dataset: Signature of the dataset, of `make_dataset_signature`.
-        precision: Precision in which the network computes.
-        teachers: SHA-256 of the model of each teacher, in hexadecimal digits.
+        dataset: Signature of the dataset, from `make_dataset_signature`.
+        precision: Precision in which the network computes: `float32` or `mixed_bfloat16`.
+        teachers: SHA-256 of each teacher's model, in hexadecimal digits.
         workers: Number of workers.
     """
 
@@ -73,13 +75,13 @@ class RunState(RunSetup):
     """The state of a run after a step, without its arrays.
 
     Attributes:
-        step: Number of completed training steps of the restart; the position in the epoch follows
-            from it.
-        restart: Number of the restart, from 0.
+        step: Number of completed training steps of the current restart. The position in the epoch
+            follows from this number.
+        restart: Index of the restart, from 0.
         stopped: Whether a callback has stopped the restart.
-        rounds: The history.
-        callbacks: Attributes of each monitoring callback, by name.
-        best: The best round so far; None before the first.
+        rounds: Rounds of the history so far.
+        callbacks: Attributes of each Keras callback that monitors a metric, by attribute name.
+        best: Best round so far; None before the first round.
     """
 
     step: int
@@ -92,12 +94,12 @@ class RunState(RunSetup):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after a step.
+    """The complete state of a run after a step.
 
     Attributes:
-        arrays: Arrays of all variables by group, and the best weights as group `best`. The order
-            within a group is that of the network built from the same configuration.
-        state: The rest of the state.
+        arrays: Arrays of all variables by group, and the best weights as the group `best`. The
+            order within a group is that of a network built from the same configuration.
+        state: The part of the state that is stored as JSON.
     """
 
     arrays: StateArrays
@@ -105,11 +107,13 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in place of an older one: readers see one of both, never a part.
+    """Write a checkpoint; an existing file is replaced in one step.
+
+    Readers get either the old or the new checkpoint, never an incomplete file.
 
     Args:
-        path: The file.
-        checkpoint: The checkpoint.
+        path: File to write.
+        checkpoint: State of the run.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
@@ -117,11 +121,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     state = json.dumps({"format_version": FORMAT_VERSION, **checkpoint.state.model_dump()})
     arrays = {
         f"{group}/{number}": array
-        for group, members in checkpoint.arrays.items()
-        for number, array in enumerate(members)
+        for group, group_arrays in checkpoint.arrays.items()
+        for number, array in enumerate(group_arrays)
     }
     arrays[_STATE_ENTRY] = np.frombuffer(state.encode(), np.uint8)
-    # In memory: NumPy does not close a file that it cannot write, and warns about it much later.
+    # The content is created in memory, because NumPy does not close a file that it cannot write,
+    # and Python would warn about the open file much later.
     content = io.BytesIO()
     np.savez(content, **arrays)
     with storage.atomic_write(path) as temporary:
@@ -133,19 +138,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         StorageError: The file cannot be read.
-        RunError: The file is damaged, or has another format version.
+        RunError: The file is damaged, or its format version is not the one that this code reads.
     """
     content = io.BytesIO(storage.read_bytes(path))
     try:
         with np.load(content, allow_pickle=False) as file:
             entries = {name: file[name] for name in file.files}
-        document = json.loads(entries.pop(_STATE_ENTRY).tobytes())
-        format_version = document.pop("format_version")
+        state_fields = json.loads(entries.pop(_STATE_ENTRY).tobytes())
+        format_version = state_fields.pop("format_version")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _make_damage_error(path, error) from error
     _FORMAT.require_version(path.parent, format_version)
     try:
-        state = RunState.model_validate(document)
+        state = RunState.model_validate(state_fields)
     except ValidationError as error:
         raise _make_damage_error(path, error) from error
     arrays: dict[str, list[npt.NDArray[Any]]] = {}
@@ -155,6 +160,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _make_damage_error(path: Path, error: Exception) -> RunError:
+    """Return the error for a file that is not a complete checkpoint."""
     return RunError(
         f"{path}: is not a complete checkpoint ({one_line(error)}); start again with --overwrite"
     )

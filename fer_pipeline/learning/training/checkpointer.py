@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written while it trains, and restored into its parts."""
+"""Writing of checkpoints while a run trains, and restoring of a run from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fer_pipeline.learning.training.checkpoint import BestRound, Checkpoint, Run
 from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.trainer import Trainer
 
-# The attributes of Keras's callbacks that change from epoch to epoch. Keras has no method to read
-# or restore them.
+# Attributes of Keras's callbacks that change from epoch to epoch. Keras has no method to save or
+# restore them.
 _CALLBACK_ATTRIBUTES: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
@@ -24,16 +24,16 @@ _CALLBACK_ATTRIBUTES: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
 
 @dataclass
 class RunCheckpointer:
-    """Writes checkpoints of a run, and restores the parts of the run from one.
+    """A writer of the checkpoints of a run, which also restores the run from a checkpoint.
 
     Attributes:
-        path: File of the checkpoint; None for a worker that is not the chief and writes none.
+        path: Checkpoint file; None for a worker that is not the chief and writes no file.
         trainer: Trainer of the network.
         history: History of the run.
         best: Callback that keeps the best weights of all restarts.
-        setup: The parts of the run that must be the same when it is resumed.
+        setup: Configuration and inputs of the run, which must not change when it is resumed.
         monitor_callbacks: Keras callbacks of the current restart that monitor a metric.
-        restart: Number of the current restart, from 0.
+        restart: Index of the current restart, from 0.
     """
 
     path: Path | None
@@ -46,10 +46,12 @@ class RunCheckpointer:
     _restored_state: RunState | None = field(default=None, init=False)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore the trainer and the best weights; the history has its rounds already.
+        """Restore the trainer and the best weights from a checkpoint.
+
+        The history is not changed, because it was created with the rounds of the checkpoint.
 
         Raises:
-            RunError: The checkpoint is that of another network or optimizer.
+            RunError: The checkpoint belongs to a different network or optimizer.
         """
         state = checkpoint.state
         self.trainer.restore(checkpoint.arrays, state.step, is_chief=self.path is not None)
@@ -64,7 +66,10 @@ class RunCheckpointer:
         self._restored_state = state
 
     def restore_callbacks(self) -> None:
-        """Restore the monitoring callbacks, which reset themselves when training begins."""
+        """Restore the callbacks that monitor a metric, if a checkpoint was restored.
+
+        Call this method after `on_train_begin`, in which these callbacks reset themselves.
+        """
         if self._restored_state is None:
             return
         states = self._restored_state.callbacks
@@ -75,7 +80,7 @@ class RunCheckpointer:
         self._restored_state = None
 
     def save(self) -> None:
-        """Write a checkpoint; every worker must call this.
+        """Write a checkpoint; every worker must call this method at the same time.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.

@@ -1,7 +1,7 @@
-"""Distillation: trained models as teachers, whose probabilities are a part of each target.
+"""Distillation: training targets that include the probabilities of trained models, the teachers.
 
-Hinton et al. 2015, arXiv:1503.02531, with the images that the student sees, augmented (Beyer et al.
-2022, arXiv:2106.05237).
+Hinton et al. 2015, arXiv:1503.02531. The teachers get the same augmented images as the student
+(Beyer et al. 2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from fer_pipeline.learning.types import Tensor
 
 
 class TeacherEnsemble:
-    """Several trained models that take turns: one of them predicts at each step.
+    """An ensemble of teacher models, one of which predicts at each step, in model_index.
 
-    The loss is linear in its target. Over some steps this teaches the same as the mean of all
-    predictions would, at the cost of one.
+    The loss is linear in its target. Over many steps, taking turns has therefore the same effect as
+    the mean of all predictions, at the cost of one prediction.
     """
 
     def __init__(self, models: Sequence[keras.Model]) -> None:
         """Create the ensemble.
 
         Args:
-            models: Models from normalized pixels to probabilities; at least one.
+            models: One or more models that map normalized pixels to probabilities.
         """
         self._models = list(models)
 
@@ -40,32 +40,36 @@ class TeacherEnsemble:
 
         Args:
             images: Normalized and augmented images, float32 of shape (n, size, size, 1).
-            step: Number of steps before this one, an integer scalar.
+            step: Number of completed training steps, an integer scalar.
         """
 
-        def bind(model: keras.Model) -> Callable[[], Tensor]:
+        def make_predict_fn(model: keras.Model) -> Callable[[], Tensor]:
+            """Return a function without arguments, as `tf.switch_case` expects."""
             return lambda: model(images, training=False)
 
-        turn = tf.cast(step % len(self._models), tf.int32)
-        return tf.switch_case(turn, [bind(model) for model in self._models])
+        model_index = tf.cast(step % len(self._models), tf.int32)
+        return tf.switch_case(model_index, [make_predict_fn(model) for model in self._models])
 
 
 def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> TeacherEnsemble | None:
-    """Load the teachers, each in the precision of its training; None if there are none.
+    """Load the configured teachers, each in the precision with which it was trained.
 
     Args:
-        config: The section `training.distillation`.
-        dataset: The dataset on which the student is trained.
+        config: The section `training.distillation` of the configuration.
+        dataset: Dataset on which the student is trained.
+
+    Returns:
+        The ensemble of teachers, or None if no teacher is configured.
 
     Raises:
-        RunError: A teacher is no finished run, or is damaged.
-        ConfigError: A teacher has other images or classes than the dataset.
+        RunError: A teacher is not a finished run, or its files are damaged.
+        ConfigError: The images or classes of a teacher differ from those of the dataset.
     """
     models = []
     for name in config.teachers:
         teacher = TrainedModel.open(name)
         model = teacher.load_network()
-        _require_compatible(name, teacher.info, dataset)
+        _require_compatible_teacher(name, teacher.info, dataset)
         normalized_pixels = model.get_layer(serving_model.NORMALIZATION_LAYER).output
         models.append(keras.Model(normalized_pixels, model.output))
     return TeacherEnsemble(models) if models else None
@@ -75,15 +79,20 @@ def read_teacher_checksum(name: str) -> str:
     """Return the SHA-256 of a teacher's model, in hexadecimal digits.
 
     Args:
-        name: Folder of a run, or name of a model of the package.
+        name: Folder of a run, or name of a pretrained model of the package.
 
     Raises:
-        RunError: It is no finished run.
+        RunError: The folder does not contain a finished run.
     """
     return TrainedModel.open(name).info.sha256
 
 
-def _require_compatible(name: str, info: ModelInfo, dataset: StoredDataset) -> None:
+def _require_compatible_teacher(name: str, info: ModelInfo, dataset: StoredDataset) -> None:
+    """Check that a teacher was trained with the same classes and kind of images as the student.
+
+    Raises:
+        ConfigError: The classes, image size, normalization or enhancement differ.
+    """
     image = dataset.manifest.image
     properties: dict[str, tuple[Any, Any]] = {
         "classes": (info.classes, dataset.classes),

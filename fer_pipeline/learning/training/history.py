@@ -1,4 +1,8 @@
-"""History of a training run, written round by round so that an interrupted run keeps it."""
+"""History of a training run: the list of its rounds, also as a CSV file.
+
+A training round is a number of steps and the validation after them; the first round is a validation
+before the first step. Each round is written at once, so that an interrupted run keeps its history.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +21,23 @@ from fer_pipeline.text import format_table
 
 @dataclass(frozen=True)
 class ValidationRound:
-    """One validation, and the training since the validation before it.
+    """The results of one training round: the steps since the previous validation, and a validation.
 
     Attributes:
-        step: Number of batches trained on so far; 0 is the network with its initial weights.
-        epoch: Number of passes over the training split that were started.
-        minibatch_loss: Mean loss of the round's training batches, in nats, with smoothing and
-            class weights, but without a penalty that a network puts on its weights.
-        minibatch_accuracy: Accuracy on these batches, 0..1.
-        validation_loss: Mean cross-entropy on the validation split, without smoothing and class
-            weights; None without such a split.
-        validation_accuracy: Accuracy on the validation split, 0..1.
-        validation_mean_class_accuracy: Mean of the accuracies of the classes on the validation
-            split, 0..1.
+        step: Number of training steps so far; 0 for the validation of the initial weights.
+        epoch: Number of epochs that have been started.
+        minibatch_loss: Mean loss of the round's training batches, in nats, with label smoothing and
+            class weights, but without the penalties of a regularized network.
+        minibatch_accuracy: Accuracy on the round's training batches, in [0, 1].
+        validation_loss: Mean cross-entropy on the validation split, in nats, without label
+            smoothing and class weights; None if there is no validation split.
+        validation_accuracy: Accuracy on the validation split, in [0, 1].
+        validation_mean_class_accuracy: Mean of the per-class accuracies on the validation split,
+            in [0, 1].
         learning_rate: Learning rate of the round's last step.
-        restart: Number of the restart, from 0.
-        rows: Images trained on in the round, by all workers together; None before the first step.
+        restart: Index of the restart, from 0.
+        rows: Number of images trained on in the round, by all workers together; None before the
+            first step.
     """
 
     step: int
@@ -55,10 +60,10 @@ class History:
     """
 
     def __init__(self, rounds: Sequence[ValidationRound] = (), path: Path | None = None) -> None:
-        """Take rounds; nothing is written.
+        """Create a history in memory; no file is written.
 
         Args:
-            rounds: Rounds of a run that is resumed.
+            rounds: Rounds so far, if a run is resumed.
             path: CSV file to which `add` appends; None for a history in memory only.
         """
         self.rounds: list[ValidationRound] = list(rounds)
@@ -66,11 +71,11 @@ class History:
 
     @classmethod
     def create(cls, path: Path, rounds: Sequence[ValidationRound] = ()) -> Self:
-        """Create the CSV file of a history, in place of an older file.
+        """Create a history and its CSV file; an existing file is replaced.
 
         Args:
-            path: The file.
-            rounds: Rounds of a run that is resumed.
+            path: CSV file to write.
+            rounds: Rounds so far, if a run is resumed.
 
         Raises:
             StorageError: The file cannot be written.
@@ -80,7 +85,7 @@ class History:
         return cls(rounds, path)
 
     def add(self, validation_round: ValidationRound) -> None:
-        """Add a round.
+        """Add a round to the history and append it to the CSV file, if there is one.
 
         Raises:
             StorageError: The file cannot be written.
@@ -95,7 +100,7 @@ def read_history(path: Path) -> list[ValidationRound]:
 
     Raises:
         StorageError: The file does not exist or cannot be read.
-        RunError: An older version of the package wrote the file.
+        RunError: The file was written by an older version of the package.
     """
     rounds = []
     reader = csv.DictReader(io.StringIO(storage.read_text(path)))
@@ -103,9 +108,11 @@ def read_history(path: Path) -> list[ValidationRound]:
         remedy = UPGRADE_RUN.format(folder=path.parent)
         raise RunError(f"{path}: has no column restart; {remedy}")
     for row in reader:
-        columns: dict[str, Any] = {k: float(cell) if cell else None for k, cell in row.items()}
+        columns: dict[str, Any] = {
+            name: float(cell) if cell else None for name, cell in row.items()
+        }
         columns |= {name: int(row[name]) for name in ("step", "epoch", "restart")}
-        # Histories of version 0.1 do not have this column.
+        # Histories written by version 0.1 do not have this column.
         columns["rows"] = int(row["rows"]) if row.get("rows") else None
         rounds.append(ValidationRound(**columns))
     return rounds
@@ -122,22 +129,28 @@ _TABLE_COLUMNS = {
     "mean class": ("validation_mean_class_accuracy", "{:.2%}"),
     "rate": ("learning_rate", "{:.2g}"),
 }
-"""The title of each column of the table, its field and its format."""
+"""Title of each table column, with the field of `ValidationRound` and the number format."""
 
 
 def format_history(rounds: Sequence[ValidationRound]) -> str:
-    """Return the rounds as a text table, with a column of restarts if there are several."""
+    """Return the rounds as a text table, with a column `restart` if there are several restarts."""
     columns = dict(_TABLE_COLUMNS)
     if not any(validation_round.restart for validation_round in rounds):
         del columns["restart"]
     rows = []
     for validation_round in rounds:
-        cells = [(getattr(validation_round, field), form) for field, form in columns.values()]
-        rows.append(["-" if cell is None else form.format(cell) for cell, form in cells])
+        cells = [
+            (getattr(validation_round, field), cell_format)
+            for field, cell_format in columns.values()
+        ]
+        rows.append(
+            ["-" if cell is None else cell_format.format(cell) for cell, cell_format in cells]
+        )
     return format_table(rows, list(columns), ["right"] * len(columns))
 
 
 def _format_csv_line(validation_round: ValidationRound) -> str:
+    """Return a round as a line of the CSV file, with an empty cell for None."""
     text = io.StringIO()
     cells = ["" if cell is None else cell for cell in asdict(validation_round).values()]
     csv.writer(text, lineterminator="\n").writerow(cells)

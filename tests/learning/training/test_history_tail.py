@@ -50,7 +50,7 @@ def test_of_a_run_that_goes_on_only_what_is_new_is_told(files, caplog):
     first, last = files
     caplog.set_level(logging.INFO)
     write_history(first, rounds=3)
-    with history_tail.tail_history(first, last, known_rounds=3):
+    with history_tail.tail_history(first, last, known_round_count=3):
         write_history(first, rounds=5)
         first.replace(last)
     assert len(caplog.messages) == 2

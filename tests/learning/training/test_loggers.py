@@ -145,7 +145,7 @@ def begin(history: History, *settings: str, resumed: bool = False) -> MLflow:
         load_config(None, ["tracking.mlflow.enabled=true", *settings]),
         name="a run",
         dataset_checksum="fedcba9876543210",
-        resumed=resumed,
+        is_resumed=resumed,
     )
     made.on_train_begin()
     return made
@@ -352,7 +352,7 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "history = History.create(Path('history.csv'))\n"
         "chosen = load_config(None, ['tracking.mlflow.enabled=true'])\n"
         "made = MLflow(Path('mlflow.json'), history, chosen, name='a', dataset_checksum='b',"
-        " resumed=False)\n"
+        " is_resumed=False)\n"
         "made.on_train_begin()\n"
         "history.add(ValidationRound(0, 0, None, None, 1.0, 0.5))\n"
         "made.on_epoch_end(0)\n"

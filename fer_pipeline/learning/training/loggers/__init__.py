@@ -1,1 +1,1 @@
-"""Reports of a training run: the console, TensorBoard and MLflow."""
+"""Callbacks that log a training run: to the console, to TensorBoard and to MLflow."""

@@ -1,4 +1,7 @@
-"""Rounds of a training run in the log."""
+"""Console log of the rounds of a training run.
+
+A training round is a number of steps and the validation after them; Keras calls it an epoch.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,29 @@ log = logging.getLogger(__name__)
 
 
 class ConsoleLogger(keras.callbacks.Callback):
-    """Logs each round of a run."""
+    """A callback that logs each training round on one line."""
 
     def __init__(self, history: History) -> None:
         """Create the callback.
 
         Args:
-            history: History of the run, which has the numbers.
+            history: History of the run, from which the last round is logged.
         """
         super().__init__()
         self._history = history
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Log the round."""
+        """Log the last round of the history."""
         log_round(self._history.rounds[-1])
 
 
 def log_round(validation_round: ValidationRound) -> None:
-    """Log a round on one line."""
+    """Log the step, losses and accuracies of a training round on one line."""
     log.info("%s", _format_round(validation_round))
 
 
 def _format_round(validation_round: ValidationRound) -> str:
+    """Return the step, losses and accuracies of a round as one line of text."""
     parts = [f"step {validation_round.step:,}, epoch {validation_round.epoch}"]
     if validation_round.restart:
         parts[0] = f"restart {validation_round.restart}, {parts[0]}"

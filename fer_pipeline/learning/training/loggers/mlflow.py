@@ -1,6 +1,7 @@
-"""Training runs in MLflow: parameters, the history, accuracies per class, and files.
+"""MLflow log of a training run: parameters, history, per-class accuracies and files.
 
-MLflow is an optional dependency: it is imported only if the configuration enables it.
+MLflow is an optional dependency. It is imported only if the configuration enables it. A training
+round is a number of steps and the validation after them; Keras calls it an epoch.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from fer_pipeline.text import one_line
 log = logging.getLogger(__name__)
 
 _MAX_PARAMETERS_PER_CALL = 100
-"""The limit of MLflow's server."""
+"""Limit of MLflow's server."""
 
 _MAX_MESSAGE_CHARACTERS = 400
 
 
 class MLflow(keras.callbacks.Callback):
-    """Writes a run to MLflow: parameters, metrics of each round, accuracies per class, files.
+    """A callback that logs a run to MLflow: parameters, metrics, per-class accuracies and files.
 
-    Metrics have the names of the columns of `history.csv`, parameters those of the configuration's
-    keys. Metrics that cannot be sent are sent again with the next round: an unreachable server does
-    not end the training.
+    The names of the metrics are the columns of `history.csv`, and the names of the parameters are
+    the configuration keys. If metrics cannot be sent, they are sent again with the next round, so
+    that an unreachable server does not end the training.
 
     Attributes:
         run_id: ID of the run in MLflow; empty before training begins.
@@ -46,45 +47,45 @@ class MLflow(keras.callbacks.Callback):
 
     def __init__(
         self,
-        record: Path,
+        record_path: Path,
         history: History,
         config: Config,
         *,
         name: str,
         dataset_checksum: str,
-        resumed: bool,
+        is_resumed: bool,
     ) -> None:
-        """Create MLflow's client; nothing is sent yet.
+        """Create the callback and MLflow's client; nothing is sent yet.
 
         Args:
-            record: JSON file that stores the ID of the run in MLflow, so that a training run that
-                was killed continues the same run.
+            record_path: JSON file that stores the ID of the run in MLflow. A resumed run
+                continues the MLflow run with this ID.
             history: History of the run.
-            config: The configuration; its section `tracking` names the store.
+            config: The configuration; its section `tracking` contains the address of the store.
             name: Name of the run in MLflow.
-            dataset_checksum: Checksum of the dataset.
-            resumed: Whether to continue the run that the record names, if it names one.
+            dataset_checksum: Checksum of the dataset, logged as a parameter.
+            is_resumed: Whether to continue the MLflow run of the record file, if there is one.
 
         Raises:
-            ConfigError: MLflow is not installed, or does not know the store that
-                `tracking.mlflow.uri` names.
+            ConfigError: MLflow is not installed, or does not support the store in
+                `tracking.mlflow.uri`.
         """
         super().__init__()
         self.run_id = ""
-        self._record, self._history, self._config = record, history, config
-        self._name, self._checksum, self._resumed = name, dataset_checksum, resumed
+        self._record_path, self._history, self._config = record_path, history, config
+        self._name, self._checksum, self._is_resumed = name, dataset_checksum, is_resumed
         self._sent_rounds: set[tuple[str, int]] = set()
         self._client = _make_client(config.tracking.mlflow.uri)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Open a new run, or the run that is resumed, and send the history so far.
+        """Open a new MLflow run, or the one that is resumed, and send the history so far.
 
         Raises:
             ConfigError: The store cannot be reached or refuses the run.
-            StorageError: The record cannot be written.
+            StorageError: The record file cannot be written.
         """
         if self.run_id:
-            return  # A further restart of the same run.
+            return  # This is a further restart of the same run.
         try:
             self._open_run()
         except _list_store_errors() as error:
@@ -92,17 +93,18 @@ class MLflow(keras.callbacks.Callback):
         self._send_history()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Send the round, and earlier rounds that could not be sent."""
+        """Send the last round, and earlier rounds that could not be sent."""
         self._send_history()
 
     def finish_run(self, accuracies: Mapping[str, float | None], files: Sequence[Path]) -> None:
-        """Send the accuracies and files, and mark the run as finished.
+        """Send the per-class accuracies and the files, and mark the MLflow run as finished.
 
         Args:
-            accuracies: Accuracy of each class on validation, 0..1; None for a class without images.
-            files: The model and the other files of the run.
+            accuracies: Accuracy of each class on the validation split, in [0, 1]; None for a class
+                without images.
+            files: Files to send, such as the model.
         """
-        metrics = {f"validation_accuracy/{name}": share for name, share in accuracies.items()}
+        metrics = {f"validation_accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
         self._send_history()
         with _log_store_errors("the end of the run"):
             self._client.log_batch(self.run_id, metrics=_make_metrics(metrics, step=0))
@@ -111,16 +113,17 @@ class MLflow(keras.callbacks.Callback):
             self._client.set_terminated(self.run_id, "FINISHED")
 
     def fail_run(self) -> None:
-        """Mark the run as failed; it can still be resumed."""
+        """Mark the MLflow run as failed, if it was opened; it can still be resumed."""
         if self.run_id:
             with _log_store_errors("the end of the run"):
                 self._client.set_terminated(self.run_id, "FAILED")
 
     def _open_run(self) -> None:
-        run = self._read_recorded_run() if self._resumed else None
+        """Create or reopen the MLflow run, and find out which rounds and parameters it contains."""
+        run = self._read_recorded_run() if self._is_resumed else None
         if run is None:
             run = self._client.create_run(self._get_experiment_id(), run_name=self._name)
-            storage.write_text(self._record, json.dumps({"run_id": run.info.run_id}) + "\n")
+            storage.write_text(self._record_path, json.dumps({"run_id": run.info.run_id}) + "\n")
         else:
             self._client.update_run(run.info.run_id, status="RUNNING")
         self.run_id = run.info.run_id
@@ -132,22 +135,25 @@ class MLflow(keras.callbacks.Callback):
         self._send_parameters(already_sent=run.data.params)
 
     def _read_recorded_run(self) -> Any:
-        """Return the run that the record names; None if there is none."""
+        """Return the MLflow run of the record file; None if there is no file or no such run."""
         from mlflow.exceptions import MlflowException
 
-        if not storage.exists(self._record):
+        if not storage.exists(self._record_path):
             return None
         try:
-            return self._client.get_run(json.loads(storage.read_text(self._record))["run_id"])
+            return self._client.get_run(json.loads(storage.read_text(self._record_path))["run_id"])
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            log.warning("MLflow has no run with the ID in %s; creating a new one", self._record)
+            log.warning(
+                "MLflow has no run with the ID in %s; creating a new one", self._record_path
+            )
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self._record}: is damaged; delete it: {error!r}") from error
+            raise StorageError(f"{self._record_path}: is damaged; delete it: {error!r}") from error
 
     def _get_experiment_id(self) -> str:
+        """Return the ID of the configured experiment, which is created if it does not exist."""
         name = self._config.tracking.mlflow.experiment
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
@@ -155,21 +161,27 @@ class MLflow(keras.callbacks.Callback):
         return experiment.experiment_id
 
     def _send_parameters(self, already_sent: Mapping[str, str]) -> None:
-        """Send the parameters that MLflow does not have yet: it lets no parameter be changed."""
+        """Send the parameters that MLflow does not have yet; it refuses to change parameters.
+
+        Args:
+            already_sent: Parameters that the MLflow run contains.
+        """
         from mlflow.entities import Param
 
-        parameters = {"dataset_checksum": self._checksum, **dict(_list_parameters(self._config))}
+        parameters = {"dataset_checksum": self._checksum, **dict(_iterate_parameters(self._config))}
         new = [Param(name, text) for name, text in parameters.items() if name not in already_sent]
         for start in range(0, len(new), _MAX_PARAMETERS_PER_CALL):
             part = new[start : start + _MAX_PARAMETERS_PER_CALL]
             self._client.log_batch(self.run_id, params=part)
 
     def _send_history(self) -> None:
+        """Send all rounds that have not been sent; log a warning if the store fails."""
         with _log_store_errors("a round, which is sent again after the next"):
             for validation_round in self._history.rounds:
                 self._send_round(validation_round)
 
     def _send_round(self, validation_round: ValidationRound) -> None:
+        """Send the metrics of a round, unless they have been sent."""
         step, restart = validation_round.step, validation_round.restart
         prefix = f"restart_{restart}" if restart else ""
         if (prefix, step) in self._sent_rounds:
@@ -178,13 +190,21 @@ class MLflow(keras.callbacks.Callback):
         for name in ("step", "restart", "rows"):
             del columns[name]
         metrics = {f"{prefix}/{name}".lstrip("/"): cell for name, cell in columns.items()}
-        # One transaction: MLflow has either all metrics of a round or none.
+        # This call is one transaction: MLflow gets either all metrics of a round or no metric.
         self._client.log_batch(self.run_id, metrics=_make_metrics(metrics, step))
         self._sent_rounds.add((prefix, step))
 
 
 def _make_client(uri: str | None) -> Any:
-    # MLflow reads both at its import. It sends usage statistics unless this is set, and its default
+    """Return an MLflow client.
+
+    Args:
+        uri: Address of the store; None for MLflow's default store.
+
+    Raises:
+        ConfigError: MLflow is not installed, or does not support the store.
+    """
+    # MLflow reads both variables at its import. It would send usage statistics, and its default
     # number of retries would delay the training for minutes after each round.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -195,8 +215,8 @@ def _make_client(uri: str | None) -> Any:
             "tracking.mlflow: MLflow is not installed; pip install 'fer_pipeline[mlflow]',"
             " or leave it out with tracking.mlflow.enabled=false"
         ) from None
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for logger_name in ("mlflow", "alembic"):
+        logging.getLogger(logger_name).setLevel(logging.WARNING)
     try:
         return mlflow.MlflowClient(uri)
     except _list_store_errors() as error:
@@ -204,7 +224,10 @@ def _make_client(uri: str | None) -> Any:
 
 
 def _list_store_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of a store; ImportError if its database driver is not installed."""
+    """Return the exception classes of a store that fails.
+
+    ImportError is one of these, because the driver of a database may be missing.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -212,21 +235,22 @@ def _list_store_errors() -> tuple[type[Exception], ...]:
 
 
 def _make_store_error(uri: str | None, error: Exception) -> ConfigError:
+    """Return the error for a store that cannot be used."""
     store = uri or "the default store"
     return ConfigError(_format_message(f"tracking.mlflow.uri: {store} cannot be used: {error}"))
 
 
 def _format_message(text: str) -> str:
-    """Return a message on one line, without user names and passwords of URIs."""
+    """Return a message on one line, without the user names and passwords in URIs."""
     return re.sub(r"//[^/@ ]*@", "//", one_line(text))[:_MAX_MESSAGE_CHARACTERS]
 
 
 @contextlib.contextmanager
 def _log_store_errors(content: str) -> Iterator[None]:
-    """Log errors of the store within the context as warnings: they must not end the training.
+    """Log errors of the store as warnings within the block, so that they do not end the training.
 
     Args:
-        content: What was to be sent, for the message.
+        content: Noun phrase for the message that says which content was sent.
     """
     try:
         yield
@@ -235,6 +259,7 @@ def _log_store_errors(content: str) -> Iterator[None]:
 
 
 def _make_metrics(metrics: Mapping[str, float | None], step: int) -> list[Any]:
+    """Return MLflow's metric objects for the metrics that are not None."""
     from mlflow.entities import Metric
 
     timestamp = int(time.time() * 1000)
@@ -245,14 +270,21 @@ def _make_metrics(metrics: Mapping[str, float | None], step: int) -> list[Any]:
     ]
 
 
-def _list_parameters(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the configuration's keys and values, without `tracking`, which may hold a password."""
+def _iterate_parameters(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the configuration's keys and values, except for the section `tracking`.
+
+    That section may contain a password.
+
+    Args:
+        section: Section of the configuration.
+        prefix: Dotted key of the section, with a dot at its end; empty for the whole configuration.
+    """
     plain = section.model_dump(mode="json")
     for name in type(section).model_fields:
-        member = getattr(section, name)
-        if isinstance(member, BaseModel):
+        subsection = getattr(section, name)
+        if isinstance(subsection, BaseModel):
             if name != "tracking":
-                yield from _list_parameters(member, f"{prefix}{name}.")
+                yield from _iterate_parameters(subsection, f"{prefix}{name}.")
         else:
             setting = plain[name]
             yield f"{prefix}{name}", setting if isinstance(setting, str) else json.dumps(setting)

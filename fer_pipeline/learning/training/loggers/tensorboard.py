@@ -1,4 +1,7 @@
-"""History of a training run as TensorBoard's event files."""
+"""TensorBoard log of a training run: the history as TensorBoard event files.
+
+A training round is a number of steps and the validation after them; Keras calls it an epoch.
+"""
 
 from __future__ import annotations
 
@@ -17,53 +20,56 @@ from fer_pipeline.io.paths import is_local
 from fer_pipeline.learning.training.history import History, ValidationRound
 
 _SPLIT_FOLDERS = {"minibatch": "train", "validation": "validation"}
-_EVENT_FILES = "events.out.tfevents.*"
+_EVENT_FILE_GLOB = "events.out.tfevents.*"
 
-# Marks a value as a scalar. tf.summary.scalar writes the same, but needs the package tensorboard.
+# This metadata marks a value as a scalar. tf.summary.scalar writes the same metadata, but needs the
+# package tensorboard.
 _SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
     plugin_data={"plugin_name": "scalars"}, data_class="DATA_CLASS_SCALAR"
 )
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Writes the history as TensorBoard's event files, with the names that Keras uses.
+    """A callback that writes the history as TensorBoard event files, with Keras's metric names.
 
-    The folders `train` and `validation` hold `epoch_loss`, `epoch_accuracy` and so on by step;
-    those of further restarts are in `restart_1` and so on. The package `tensorboard` is not needed.
+    The folders `train` and `validation` contain `epoch_loss`, `epoch_accuracy` and so on by step.
+    The folders of further restarts are in `restart_1` and so on. The package `tensorboard` is not
+    needed.
     """
 
     def __init__(self, folder: Path, history: History) -> None:
-        """Create the callback; nothing is written yet.
+        """Create the callback; no file is written yet.
 
         Args:
-            folder: Folder of the event files, `tensorboard` in the folder of the run.
+            folder: Folder of the event files, `tensorboard` in the output folder of the run.
             history: History of the run.
         """
         super().__init__()
-        self._target, self._history, self._written_rounds = folder, history, 0
-        # TensorFlow writes only local files; files for another filesystem are copied there.
-        self._scratch = None if is_local(folder) else tempfile.TemporaryDirectory()
-        self._folder = Path(self._scratch.name) if self._scratch else folder
+        self._final_folder, self._history, self._written_round_count = folder, history, 0
+        # TensorFlow writes only local files. For a remote folder, they are written to a temporary
+        # folder and copied.
+        self._temporary_folder = None if is_local(folder) else tempfile.TemporaryDirectory()
+        self._local_folder = Path(self._temporary_folder.name) if self._temporary_folder else folder
         self._writers: dict[Path, Any] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Delete older event files and write the history so far.
+        """Delete existing event files and rewrite the whole history.
 
-        A killed run may have written rounds after its last checkpoint, which a resumed run trains
-        again. For this reason all rounds are written again.
+        A run that was killed after its last checkpoint may have logged rounds that the resumed run
+        trains again. Rewriting the history avoids duplicates.
 
         Raises:
             StorageError: The folder cannot be written.
         """
         self._close_writers()
-        self._written_rounds = 0
-        for folder in (self._folder, self._target):
-            for path in [*folder.rglob(_EVENT_FILES)]:
+        self._written_round_count = 0
+        for folder in (self._local_folder, self._final_folder):
+            for path in [*folder.rglob(_EVENT_FILE_GLOB)]:
                 storage.remove(path)
         self._write_new_rounds()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write the round.
+        """Write the rounds that are new in the history.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -71,38 +77,45 @@ class TensorBoard(keras.callbacks.Callback):
         self._write_new_rounds()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Close the files."""
+        """Close the event files."""
         self._close_writers()
 
     def _write_new_rounds(self) -> None:
+        """Write the new rounds of the history, and copy the files if the folder is remote."""
         try:
-            for validation_round in self._history.rounds[self._written_rounds :]:
-                for folder, tag, number in _list_scalars(validation_round):
-                    with self._get_writer(self._folder / folder).as_default(validation_round.step):
+            for validation_round in self._history.rounds[self._written_round_count :]:
+                for folder, tag, number in _iterate_scalars(validation_round):
+                    with self._get_writer(self._local_folder / folder).as_default(
+                        validation_round.step
+                    ):
                         scalar = tf.constant(number, tf.float32)
                         tf.summary.write(tag, scalar, metadata=_SCALAR_METADATA)
-                self._written_rounds += 1
+                self._written_round_count += 1
             for writer in self._writers.values():
                 writer.flush()
         except tf.errors.OpError as error:
-            raise StorageError(f"{self._folder}: cannot be written: {error.message}") from error
-        if self._scratch:
-            for path in self._folder.rglob(_EVENT_FILES):
-                storage.copy(path, self._target / str(path.relative_to(self._folder)))
+            raise StorageError(
+                f"{self._local_folder}: cannot be written: {error.message}"
+            ) from error
+        if self._temporary_folder:
+            for path in self._local_folder.rglob(_EVENT_FILE_GLOB):
+                storage.copy(path, self._final_folder / str(path.relative_to(self._local_folder)))
 
     def _get_writer(self, folder: Path) -> Any:
+        """Return the event file writer of a folder, which is created at first use."""
         if folder not in self._writers:
             self._writers[folder] = tf.summary.create_file_writer(str(folder))
         return self._writers[folder]
 
     def _close_writers(self) -> None:
+        """Close all event files; new files are created if more rounds are written."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
 
-def _list_scalars(validation_round: ValidationRound) -> Iterator[tuple[str, str, float]]:
-    """Yield the folder, the tag and the number of each scalar of a round."""
+def _iterate_scalars(validation_round: ValidationRound) -> Iterator[tuple[str, str, float]]:
+    """Yield the relative folder, the tag and the value of each scalar of a round."""
     restart = validation_round.restart
     prefix = f"restart_{restart}/" if restart else ""
     for name, number in asdict(validation_round).items():
