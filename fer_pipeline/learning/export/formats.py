@@ -114,9 +114,9 @@ def _replace_dtype_policies(config: Any) -> Any:
 
 
 def make_reference_images(size: int) -> Pixels:
-    """Create the images for comparing an export with its model: 32 synthetic faces, 32 of noise.
+    """Create the images for comparing an export with its model: synthetic faces and noise.
 
-    The images are the same in each call.
+    The images are the same in each call: 32 faces and 32 images of random pixels.
 
     Args:
         size: Height and width of the images, in pixels.
@@ -143,8 +143,8 @@ def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
     """
     batches = [pixels[start : start + _BATCH_SIZE] for start in range(0, len(pixels), _BATCH_SIZE)]
     with tf.device("CPU:0"):
-        values = (batch[..., np.newaxis].astype(np.float32) for batch in batches)
-        return np.concatenate([model(batch, training=False).numpy() for batch in values])
+        inputs = (batch[..., np.newaxis].astype(np.float32) for batch in batches)
+        return np.concatenate([model(batch, training=False).numpy() for batch in inputs])
 
 
 def compute_largest_difference(first: Probabilities, second: Probabilities) -> float:
@@ -166,12 +166,12 @@ def _load_saved_model_predict_fn(path: Path) -> PredictFn:
     with tf.device("CPU:0"):
         saved_model = tf.saved_model.load(str(path))
 
+    serve = saved_model.signatures[SIGNATURE_NAME]
+
     def predict(pixels: Pixels) -> Probabilities:
         with tf.device("CPU:0"):
-            values = tf.constant(pixels[..., np.newaxis].astype(np.float32))
-            return saved_model.signatures[SIGNATURE_NAME](**{INPUT_NAME: values})[
-                OUTPUT_NAME
-            ].numpy()
+            raw_pixels = tf.constant(pixels[..., np.newaxis].astype(np.float32))
+            return serve(**{INPUT_NAME: raw_pixels})[OUTPUT_NAME].numpy()
 
     return predict
 

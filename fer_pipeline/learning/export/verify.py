@@ -44,7 +44,7 @@ class ReferenceModel:
         model: Trained model on disk.
         network: Keras model with the weights of `model`, which computes in float32.
         images: Reference images, from `formats.make_reference_images`.
-        expected: Probabilities of `network` for the reference images.
+        expected_probabilities: Probabilities of `network` for the reference images.
         samples: Calibration images and trial images of a quantization; None without a dataset.
         dataset: Folder (`path`) and checksum (`checksum`) of the dataset that the samples come
             from; empty without a dataset.
@@ -54,7 +54,7 @@ class ReferenceModel:
     model: TrainedModel
     network: Any
     images: Pixels
-    expected: Probabilities
+    expected_probabilities: Probabilities
     samples: tuple[LabelledImages, LabelledImages] | None
     dataset: dict[str, str]
     seed: int
@@ -88,7 +88,7 @@ class ReferenceModel:
             model=model,
             network=float32_network,
             images=images,
-            expected=formats.predict_on_cpu(float32_network, images),
+            expected_probabilities=formats.predict_on_cpu(float32_network, images),
             samples=samples,
             dataset=description,
             seed=seed,
@@ -138,7 +138,7 @@ class ReferenceModel:
         export_format = formats.EXPORT_FORMATS[format_name]
         export_format.write(self.network, path)
         probabilities = export_format.load(path)(self.images)
-        difference = formats.compute_largest_difference(probabilities, self.expected)
+        difference = formats.compute_largest_difference(probabilities, self.expected_probabilities)
         # `not <=` instead of `>`, so that NaN is an error too.
         if not difference <= export_format.tolerance:
             raise RunError(
