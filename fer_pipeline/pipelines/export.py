@@ -104,7 +104,9 @@ def export(
             reference,
             exports,
             precision=summarize_network(network).precision,
-            rounding=formats.compute_largest_difference(probabilities, reference.expected),
+            rounding=formats.compute_largest_difference(
+                probabilities, reference.expected_probabilities
+            ),
         )
         _publish(manifest, scratch, output_folder, config)
     return manifest

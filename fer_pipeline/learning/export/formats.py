@@ -166,11 +166,11 @@ def _load_saved_model_predict_fn(path: Path) -> PredictFn:
     with tf.device("CPU:0"):
         saved_model = tf.saved_model.load(str(path))
 
-    serve = saved_model.signatures[SIGNATURE_NAME]
-
     def predict(pixels: Pixels) -> Probabilities:
         with tf.device("CPU:0"):
             raw_pixels = tf.constant(pixels[..., np.newaxis].astype(np.float32))
+            # A signature alone does not keep the weights of the loaded model alive.
+            serve = saved_model.signatures[SIGNATURE_NAME]
             return serve(**{INPUT_NAME: raw_pixels})[OUTPUT_NAME].numpy()
 
     return predict
