@@ -35,7 +35,7 @@ from fer_pipeline.metrics.train_test_overlap import OverlapReport
 from fer_pipeline.pipelines import evaluation_plots
 
 OUTPUT_FILES = (*EvaluationFile, CONFIG_FILE)
-"""The files of an evaluation, in the order in which they are written."""
+"""Names of all files of an evaluation, in the order in which they are written."""
 
 _PACKAGES = (
     "tensorflow",
@@ -56,13 +56,13 @@ class EvaluationRequest:
         model: Folder of a finished run, or name of a bundled model; None is the default model.
         dataset: Folder of the dataset.
         split: Split to evaluate on.
-        output: Folder of the report.
-        config: Configuration, of which `inference` and `seed` matter.
+        output: Folder for the files of the evaluation.
+        config: Configuration; only `inference` and `seed` are used.
         overwrite: Whether an existing evaluation may be replaced.
-        layers: Names of the layers whose feature maps are plotted; by default the convolutions and
-            poolings that `LayerInspector` selects.
-        image: Row of the split whose feature maps are plotted, from 0; by default the image that is
-            recognised with the highest probability.
+        layers: Names of the layers to plot the feature maps of; by default the convolution and
+            pooling layers that `LayerInspector` selects.
+        image: Row of the split, from 0, of the image to plot the feature maps of; by default the
+            correctly classified image with the highest probability.
     """
 
     model: str | Path | None
@@ -77,19 +77,19 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Numbers of an evaluation.
+    """Metrics of an evaluation.
 
     Attributes:
-        metrics: All metrics.
-        overlap: Accuracy with and without the images that have an exact copy in training; None for
-            the train split, and if the dataset has no train split.
+        metrics: Metrics of the evaluated split.
+        overlap: Accuracy with and without the images that have an exact duplicate in the train
+            split; None if the train split is evaluated or is empty.
     """
 
     metrics: Metrics
     overlap: OverlapReport | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain objects for JSON; undefined numbers are None, never NaN."""
+        """Return the metrics as nested mappings of JSON types; undefined numbers are None."""
         return {
             **self.metrics.to_dict(),
             "copies_in_training": self.overlap and self.overlap.to_dict(),
@@ -98,6 +98,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Inputs:
+    """The loaded inputs of an evaluation.
+
+    Attributes:
+        dataset: Dataset with the split to evaluate on.
+        model: Trained model.
+        network: Keras model, also if a LiteRT file makes the predictions.
+        backend: Backend that makes the predictions, and the content of its model file.
+        inspector: Inspector of the layers of `network`.
+        layers: Names of the layers to plot the feature maps of.
+    """
+
     dataset: StoredDataset
     model: TrainedModel
     network: Any
@@ -108,58 +119,73 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Predictions:
+    """The predictions for all rows of a split.
+
+    Attributes:
+        probabilities: Probability of each class, float32 of shape (rows, classes).
+        rows: Other columns of the rows, such as the label, by name.
+        is_in_training: Whether each row has an exact duplicate in the train split, bool of shape
+            (rows,); None if the train split is evaluated or is empty.
+        samples: Selected images for the plots of samples.
+    """
+
     probabilities: npt.NDArray[np.float32]
     rows: Columns
-    in_training: npt.NDArray[np.bool_] | None
+    is_in_training: npt.NDArray[np.bool_] | None
     samples: SampleSelector
 
 
 def evaluate(request: EvaluationRequest) -> Evaluation:
-    """Evaluate a trained model on one split of a dataset, and write the report.
+    """Evaluate a trained model on one split of a dataset, and write metrics, plots and predictions.
 
-    `metrics.json` is written last; in an overwrite it is deleted before any other file is replaced.
-    A folder that has it holds a whole evaluation of one model.
+    `metrics.json` is written last. If an evaluation is replaced, the old `metrics.json` is deleted
+    before any other file is replaced. Therefore a folder with `metrics.json` always holds one
+    complete evaluation.
 
     Args:
         request: Arguments of the evaluation.
 
     Raises:
-        RunError: The model's folder is no finished run, its network has no such layer, it does not
-            give probabilities, or LiteRT is configured and the run has no LiteRT export.
-        DatasetError: The folder is no dataset, has other classes or another enhancement than the
-            model, or its split is empty, damaged or has no such row.
-        StorageError: There is an evaluation already, or the folder holds foreign files.
+        RunError: The model's folder is not a finished run, a requested layer does not exist, the
+            model does not return probabilities, or LiteRT is configured and the run has no LiteRT
+            export.
+        DatasetError: The dataset's folder is not a dataset, its classes or its enhancement differ
+            from the model's, the split is empty or damaged, or a requested row does not exist.
+        StorageError: The folder holds an evaluation that may not be replaced, or files that do not
+            belong to an evaluation.
     """
     output_folder = OutputFolder(
         parse_path(request.output), EVALUATION, overwrite=request.overwrite
     )
     output_folder.ensure_writable()
     inputs = _load_inputs(request)
-    predictions = _predict(inputs, request)
+    predictions = _predict_split(inputs, request)
     try:
-        evaluation = _measure(inputs.dataset, predictions, request.config.seed)
+        evaluation = _compute_metrics(inputs.dataset, predictions, request.config.seed)
     except ValueError as error:
         raise RunError(f"{inputs.model.folder}: its model cannot be evaluated: {error}") from error
     with output_folder.lock_for_writing():
         _write_predictions(output_folder, predictions, inputs.dataset.classes)
         _write_plots(output_folder.path, request, inputs, predictions, evaluation.metrics)
-        document = {**_describe_inputs(inputs, request), **evaluation.to_dict()}
+        commit_content = {**_describe_evaluation(inputs, request), **evaluation.to_dict()}
         output_folder.commit(
-            json.dumps(document, indent=2, allow_nan=False) + "\n", request.config.write
+            json.dumps(commit_content, indent=2, allow_nan=False) + "\n", request.config.write
         )
     return evaluation
 
 
 def _load_inputs(request: EvaluationRequest) -> _Inputs:
+    """Load the dataset and the model, and check that they and the request fit together."""
     dataset = StoredDataset.open(request.dataset)
     dataset.require_split(request.split)
     if dataset.row_count(Split.TRAIN):
-        # Needed at the end, for the exact copies: a missing file is an error before the long work.
+        # The train split is read last, to find duplicates. Missing files are reported before the
+        # predictions, which take long.
         dataset.require_split(Split.TRAIN)
     model = TrainedModel.open(request.model)
     content = model.read_content()
     network = serving_model.load_model_content(content, model.info.network)
-    # Unlike score, a report is of the Keras model unless LiteRT is asked for.
+    # Unlike score, evaluate runs the Keras model unless LiteRT is configured explicitly.
     use_litert = request.config.inference.backend == "litert"
     inference_backend = backend.choose_backend(model, content, "litert" if use_litert else "keras")
     predict_split.require_compatible_dataset(model, dataset)
@@ -171,6 +197,11 @@ def _load_inputs(request: EvaluationRequest) -> _Inputs:
 
 
 def _require_row(dataset: StoredDataset, split: Split, image: int | None) -> None:
+    """Check that the split has the row of the requested image.
+
+    Raises:
+        DatasetError: The row does not exist.
+    """
     row_count = dataset.row_count(split)
     if image is not None and not 0 <= image < row_count:
         raise DatasetError(
@@ -179,7 +210,8 @@ def _require_row(dataset: StoredDataset, split: Split, image: int | None) -> Non
         )
 
 
-def _predict(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
+def _predict_split(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
+    """Predict all images of the split, and find those with a duplicate in the train split."""
     dataset, model, config = inputs.dataset, inputs.model, request.config
     samples = SampleSelector(dataset.classes, config.seed, request.image)
     probabilities, rows = predict_split.predict_rows(
@@ -196,6 +228,7 @@ def _predict(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
 
 
 def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
+    """Return the function by which the chosen backend predicts a batch of images."""
     if inputs.backend.name == "keras":
         return predict_split.make_single_batch_predict_fn(inputs.network)
     return make_litert_predict_fn(
@@ -203,13 +236,18 @@ def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
     )
 
 
-def _measure(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Evaluation:
+def _compute_metrics(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Evaluation:
+    """Compute all metrics of the predictions.
+
+    Raises:
+        ValueError: The model did not return probabilities.
+    """
     labels, probabilities = predictions.rows[schema.LABEL], predictions.probabilities
     metrics = classification.compute_metrics(labels, probabilities, dataset.classes, seed)
-    if predictions.in_training is None:
+    if predictions.is_in_training is None:
         return Evaluation(metrics, None)
     overlap = train_test_overlap.compute_overlap_report(
-        predictions.in_training,
+        predictions.is_in_training,
         metrics,
         labels,
         probabilities,
@@ -221,9 +259,12 @@ def _measure(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Ev
 def _write_predictions(
     output_folder: OutputFolder, predictions: _Predictions, classes: Sequence[str]
 ) -> None:
-    """Write the predictions in place of those of an older evaluation, which ends with that."""
+    """Write the predictions, and delete the commit file of the evaluation that is being replaced.
+
+    If the predictions cannot be written, the old evaluation stays complete.
+    """
     table = predict_split.make_predictions_table(
-        predictions.probabilities, predictions.rows, predictions.in_training, classes
+        predictions.probabilities, predictions.rows, predictions.is_in_training, classes
     )
     with storage.atomic_write(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -237,11 +278,12 @@ def _write_plots(
     predictions: _Predictions,
     metrics: Metrics,
 ) -> None:
-    title = _make_title(request, inputs)
+    """Save all plots of the evaluation."""
+    title = _format_title(request, inputs)
     labels = predictions.rows[schema.LABEL]
     curve = calibration.compute_accuracy_coverage(labels, predictions.probabilities)
     evaluation_plots.plot_metrics(metrics, curve, title, folder)
-    # The layers of a LiteRT file cannot be inspected.
+    # The layers of a LiteRT file cannot be inspected, so those of the Keras model are plotted.
     is_keras = inputs.backend.name == "keras"
     evaluation_plots.plot_samples(predictions.samples, title, folder)
     evaluation_plots.plot_layers(
@@ -253,16 +295,18 @@ def _write_plots(
     )
 
 
-def _make_title(request: EvaluationRequest, inputs: _Inputs) -> str:
+def _format_title(request: EvaluationRequest, inputs: _Inputs) -> str:
+    """Return the title of the plots: the model, the backend, the split and the dataset."""
     model_format = "" if inputs.backend.name == "keras" else f" as {inputs.backend.format}"
-    flips = ", flips averaged" if request.config.inference.flip_tta else ""
+    flip_tta = ", flips averaged" if request.config.inference.flip_tta else ""
     return (
         f"model {inputs.model.name}{model_format} on the {request.split} split of"
-        f" {inputs.dataset.name}{flips}"
+        f" {inputs.dataset.name}{flip_tta}"
     )
 
 
-def _describe_inputs(inputs: _Inputs, request: EvaluationRequest) -> dict[str, Any]:
+def _describe_evaluation(inputs: _Inputs, request: EvaluationRequest) -> dict[str, Any]:
+    """Return the part of `metrics.json` that describes the model, the dataset and the options."""
     dataset, model = inputs.dataset, inputs.model
     return {
         "format": EVALUATION.format,
@@ -285,7 +329,12 @@ def _describe_inputs(inputs: _Inputs, request: EvaluationRequest) -> dict[str, A
 
 
 def format_report(evaluation: Evaluation, output: str | Path) -> str:
-    """Return the job's text for the terminal: the tables, and the files that were written."""
+    """Return the report of the job: tables of the metrics, and the paths of the written files.
+
+    Args:
+        evaluation: Metrics of the evaluation.
+        output: Folder of the evaluation.
+    """
     folder = parse_path(output)
     metrics, overlap = evaluation.metrics, evaluation.overlap
     files = [folder / name for name in OUTPUT_FILES]

@@ -1,4 +1,4 @@
-"""Export of a trained model to formats of other programs, each verified before it is published."""
+"""Export of a trained model as a SavedModel and as LiteRT files, each of which is verified."""
 
 from __future__ import annotations
 
@@ -36,15 +36,23 @@ _PACKAGES = (
 
 
 def list_default_formats(dataset: str | Path | None) -> list[str]:
-    """Return the formats to export by default: all, and `litert_int8` only with a dataset."""
+    """Return the formats to export by default: all formats, but `litert_int8` only with a dataset.
+
+    Args:
+        dataset: Folder of a dataset, or None.
+    """
     return [name for name in EXPORT_FILES if name != LITERT_INT8 or dataset is not None]
 
 
 def resolve_export_path(model: str | Path, output: str | Path | None) -> Path:
-    """Return the folder of an export: the one that is given, or else `export` in the run's folder.
+    """Return the folder for an export; by default the subfolder `export` of the run's folder.
+
+    Args:
+        model: Folder of a finished run, or name of a bundled model.
+        output: Folder given by the user, or None.
 
     Raises:
-        StorageError: No folder is given and the model is a bundled one, whose folder is read-only.
+        StorageError: No folder is given, and the model is a bundled model, which must not change.
     """
     if output is not None:
         return parse_path(output)
@@ -65,26 +73,32 @@ def export(
     dataset: str | Path | None = None,
     overwrite: bool = False,
 ) -> ExportManifest:
-    """Export the model of a finished run.
+    """Export the model of a finished run, verify each exported model, and write the export.
 
-    Each format is written to a scratch folder, loaded from there and compared with the model before
-    any file of the output is touched. `export.json` is written last; in an overwrite it is deleted
-    first. A folder that has it holds a whole export of one model.
+    Each exported model is written to a temporary folder, loaded from there and compared with the
+    original model. Only then the output folder is changed. `export.json` is written last. If an
+    export is replaced, the old `export.json` is deleted first. Therefore a folder with
+    `export.json` always holds one complete export.
 
     Args:
         model: Folder of a finished run, or name of a bundled model.
-        output: Folder of the export; see `resolve_export_path`.
-        format_names: Keys of `output_kinds.EXPORT_FILES`.
-        config: Configuration, of which `seed` matters.
-        dataset: Folder of a dataset, for `litert_int8`: its images calibrate the range of each
-            layer's output, and measure the loss of accuracy.
+        output: Folder for the export; see `resolve_export_path`.
+        format_names: Names of the formats, which are keys of `output_kinds.EXPORT_FILES`.
+        config: Configuration; only `seed` is used.
+        dataset: Folder of a dataset, needed for `litert_int8`. Its images are used to calibrate the
+            range of each layer's output, and to measure the loss of accuracy.
         overwrite: Whether an existing export may be replaced.
 
+    Returns:
+        Description of the export, which is the content of `export.json`.
+
     Raises:
-        RunError: The model's folder is no finished run, an exported model differs too much or
-            cannot be written, or a dataset is given that no format needs.
-        DatasetError: The folder is no dataset, is damaged, or does not fit the model.
-        StorageError: There is an export already, or the folder holds foreign files.
+        RunError: The model's folder is not a finished run, an exported model cannot be written or
+            differs too much from the original, `litert_int8` is exported without a dataset, or a
+            dataset is given that no format needs.
+        DatasetError: The dataset's folder is not a dataset, is damaged, or does not fit the model.
+        StorageError: The folder holds an export that may not be replaced, or files that do not
+            belong to an export.
     """
     output_folder = OutputFolder(resolve_export_path(model, output), EXPORT, overwrite=overwrite)
     _check_dataset_is_needed(model, format_names, dataset)
@@ -94,12 +108,13 @@ def export(
     reference = ReferenceModel.build(trained, network, dataset, config.seed)
     probabilities = formats.predict_on_cpu(network, reference.images)
     with TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
+        scratch_folder = Path(temporary)
         exports = [
-            reference.write_and_compare(name, scratch) for name in dict.fromkeys(format_names)
+            reference.write_and_compare(name, scratch_folder)
+            for name in dict.fromkeys(format_names)
         ]
-        exports = benchmark_exports(exports, trained, scratch)
-        manifest = _make_manifest(
+        exports = benchmark_exports(exports, trained, scratch_folder)
+        manifest = _make_export_manifest(
             trained,
             reference,
             exports,
@@ -108,13 +123,18 @@ def export(
                 probabilities, reference.expected_probabilities
             ),
         )
-        _publish(manifest, scratch, output_folder, config)
+        _publish_export(manifest, scratch_folder, output_folder, config)
     return manifest
 
 
 def _check_dataset_is_needed(
     model: str | Path, format_names: Sequence[str], dataset: str | Path | None
 ) -> None:
+    """Check that a dataset is given if and only if a format needs it.
+
+    Raises:
+        RunError: A dataset is missing or unnecessary.
+    """
     if LITERT_INT8 in format_names and dataset is None:
         raise RunError(
             f"{trained_model.resolve_model_path(model)}: {LITERT_INT8} is calibrated on images;"
@@ -127,7 +147,7 @@ def _check_dataset_is_needed(
         )
 
 
-def _make_manifest(
+def _make_export_manifest(
     model: TrainedModel,
     reference: ReferenceModel,
     exports: list[ExportedModel],
@@ -135,6 +155,16 @@ def _make_manifest(
     precision: str,
     rounding: float,
 ) -> ExportManifest:
+    """Return the content of `export.json`.
+
+    Args:
+        model: Trained model that was exported.
+        reference: Original model in float32, with which the exports were compared.
+        exports: Exported models.
+        precision: Precision in which the network of the run computes.
+        rounding: Largest difference between the probabilities of the run's network and of the
+            reference, which is caused by `precision`.
+    """
     info = model.info
     return ExportManifest(
         model={
@@ -155,19 +185,20 @@ def _make_manifest(
     )
 
 
-def _publish(
-    manifest: ExportManifest, scratch: Path, output_folder: OutputFolder, config: Config
+def _publish_export(
+    manifest: ExportManifest, scratch_folder: Path, output_folder: OutputFolder, config: Config
 ) -> None:
+    """Replace the models of the output folder by those of the scratch folder, and commit."""
     with output_folder.lock_for_writing():
         output_folder.delete_commit_file()
         for name in EXPORT_FILES.values():
-            _delete(output_folder.path / name)
+            _delete_path(output_folder.path / name)
         for exported in manifest.exports:
-            _copy(scratch / exported.path, output_folder.path / exported.path)
+            _copy_path(scratch_folder / exported.path, output_folder.path / exported.path)
         output_folder.commit(manifest.model_dump_json(indent=2) + "\n", config.write)
 
 
-def _delete(path: Path) -> None:
+def _delete_path(path: Path) -> None:
     """Delete a file or a folder if it exists."""
     if path.is_dir():
         storage.remove_folder(path)
@@ -175,8 +206,8 @@ def _delete(path: Path) -> None:
         storage.remove(path)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder.
+def _copy_path(source: Path, target: Path) -> None:
+    """Copy a local file or folder to any filesystem.
 
     Raises:
         StorageError: The target cannot be written.
@@ -191,17 +222,22 @@ def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copytree(source, target)
     except OSError as error:
-        # copytree collects the errors of all files in one list.
+        # copytree raises one error with a list of the errors of all files, and no strerror.
         raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def format_report(manifest: ExportManifest, folder: Path) -> str:
-    """Return the job's text for the terminal: files, sizes, differences and speeds."""
+    """Return the report of the job: paths, sizes, differences and speeds of the exported models.
+
+    Args:
+        manifest: Description of the export.
+        folder: Folder of the export.
+    """
     lines = [
         _format_exports(manifest.exports, folder),
-        f"(difference: the largest of two probabilities on {manifest.images} images, its own and"
-        " those of the run's model in float32)",
-        "(speed: images a second on one core, in units of the run's model in Keras)",
+        "(difference: largest difference of a probability from the run's model in float32, on"
+        f" {manifest.images} images)",
+        "(speed: images per second on one core, relative to the run's model in Keras)",
     ]
     for report in (exported.agreement for exported in manifest.exports if exported.agreement):
         lines.append(
@@ -211,7 +247,7 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
             f" {float(report.agreement):.2%}"
         )
         if report.mismatch_reason:
-            lines.append(f"score takes it only with --backend litert: {report.mismatch_reason}")
+            lines.append(f"score uses it only with --backend litert: {report.mismatch_reason}")
     if manifest.rounding:
         lines.append(
             f"the run itself computes in {manifest.precision}: its probabilities differ from those"
@@ -221,12 +257,13 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
 
 
 def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
+    """Return a table with the format, path, size, difference and speed of each exported model."""
     rows = [
         [
             exported.format,
             str(folder / exported.path),
             f"{exported.bytes:,}",
-            *_difference_cells(exported),
+            *_format_difference_cells(exported),
             f"{exported.relative_speed:.2f}",
         ]
         for exported in exports
@@ -235,7 +272,8 @@ def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
     return format_table(rows, header, ["left"] * 2 + ["right"] * 4)
 
 
-def _difference_cells(exported: ExportedModel) -> list[str]:
+def _format_difference_cells(exported: ExportedModel) -> list[str]:
+    """Return the largest and the allowed difference, or empty cells for a quantized model."""
     if exported.largest_difference is None:
         return ["", ""]
     return [f"{exported.largest_difference:.1e}", f"{exported.tolerance:g}"]

@@ -1,4 +1,7 @@
-"""Publication of a training run: the best weights as a model, and the files of the run."""
+"""Publication of a training run: building the model from the best weights, and writing the files.
+
+A training round is one validation, and the training steps since the previous validation.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,12 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class FinalModel:
-    """The model of a run that has ended.
+    """The final model of a run that has ended.
 
     Attributes:
-        model: Model from raw pixels to probabilities.
-        temperature: Divisor of the logits in the model.
-        snapshot: The best weights, and the round in which the network had them.
+        model: Keras model that takes raw pixels and returns probabilities.
+        temperature: Softmax temperature of the model, which divides the logits.
+        snapshot: Best weights, and the training round after which the network had these weights.
     """
 
     model: Any
@@ -52,14 +55,14 @@ class FinalModel:
 
 
 def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalModel:
-    """Build the model of a run from its best weights; nothing is written.
+    """Build the final model of a run from the best weights; no file is written.
 
     Args:
-        run: The run, whose network gets the weights.
-        snapshot: The best weights; None if no round has ended.
+        run: Run whose network is set to the best weights.
+        snapshot: Best weights of the run; None if no training round has ended.
 
     Raises:
-        RunError: No round has ended, or a weight is not finite.
+        RunError: No training round has ended, or a weight is not finite.
     """
     if snapshot is None:
         raise RunError("no round of training has ended, so there are no weights to keep")
@@ -70,7 +73,7 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
         )
     run.network.set_weights(snapshot.weights)
     temperature = run.choose_temperature()
-    # A new model around the network: the one that training drives is compiled, this one is not.
+    # The model for training is compiled. The saved model should not be, so build a new one.
     model = serving_model.build_serving_model(
         run.network,
         run.dataset.image_size,
@@ -88,14 +91,14 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     continues from it and publishes the run again.
 
     Args:
-        run: The run.
-        checkpointer: Checkpointer of the run, with its history and best weights.
+        run: Run that has ended.
+        checkpointer: Checkpointer of the run, which holds its history and best weights.
 
     Returns:
-        Description of the model, the content of `model.json`.
+        Description of the model, which is the content of `model.json`.
 
     Raises:
-        RunError: No round has ended, or a weight is not finite.
+        RunError: No training round has ended, or a weight is not finite.
         StorageError: A file cannot be written.
     """
     final = finalize_model(run, checkpointer.best.snapshot)
@@ -104,7 +107,7 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     output_folder = OutputFolder(folder, RUN)
     output_folder.delete_commit_file()
     OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated_output()
-    _draw_curves(run, checkpointer)
+    _plot_curves(run, checkpointer)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save_model(final.model, folder / RunFile.MODEL)
     formats.write_weights(final.model, folder)
@@ -114,26 +117,29 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
         run.config.write,
         obsolete_files=[RunFile.UNFINISHED_CONFIG],
     )
-    # After the in-progress file: a run that has both is resumed from its checkpoint.
+    # Delete the checkpoint after the in-progress file: as long as both exist, the run can be
+    # resumed.
     storage.remove(folder / RunFile.CHECKPOINT)
     return info
 
 
 def _remove_unused_logs(run: TrainingRun) -> None:
-    """Delete what a replaced run has logged to places that this run does not log to."""
+    """Delete the MLflow and TensorBoard files of a replaced run if this run does not write any."""
     if not run.config.tracking.mlflow.enabled:
         storage.remove(run.folder / RunFile.MLFLOW_RUN)
     if not run.config.tracking.tensorboard:
         storage.remove_folder(run.folder / TENSORBOARD_FOLDER)
 
 
-def _draw_curves(run: TrainingRun, checkpointer: RunCheckpointer) -> None:
-    size, classes = run.dataset.image_size, run.dataset.classes
-    title = f"{run.config.model.name} on {len(classes)} classes, {size}x{size}"
+def _plot_curves(run: TrainingRun, checkpointer: RunCheckpointer) -> None:
+    """Save the plots of the run's loss and accuracy."""
+    image_size, classes = run.dataset.image_size, run.dataset.classes
+    title = f"{run.config.model.name} on {len(classes)} classes, {image_size}x{image_size}"
     plot_training(checkpointer.history.rounds, title, run.folder)
 
 
 def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
+    """Return the content of `model.json`; the model file must already be written."""
     dataset, config, best_round = run.dataset, run.config, final.snapshot.round
     return ModelInfo(
         classes=dataset.classes,
@@ -148,7 +154,7 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
         best_step=best_round.step,
         best_restart=best_round.restart,
         best_accuracy=best_round.validation_accuracy,
-        best_class_accuracies=_class_accuracies(final.snapshot, dataset.classes),
+        best_class_accuracies=_compute_class_accuracies(final.snapshot, dataset.classes),
         teachers=[*run.teacher_checksums],
         temperature=final.temperature,
         seed=config.seed,
@@ -158,7 +164,13 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
     )
 
 
-def _class_accuracies(snapshot: BestSnapshot, classes: Sequence[str]) -> dict[str, float | None]:
+def _compute_class_accuracies(
+    snapshot: BestSnapshot, classes: Sequence[str]
+) -> dict[str, float | None]:
+    """Return the validation accuracy by class, with None for a class without images.
+
+    The mapping is empty if the run was not validated.
+    """
     if snapshot.confusion is None:
         return {}
     accuracies = running_metrics.class_accuracies(np.array(snapshot.confusion))

@@ -1,4 +1,4 @@
-"""Configuration of a training run: its own if it is resumed, and its dataset's settings."""
+"""The configuration of a training run, completed with the settings of its dataset."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ _DATASET_SECTIONS = (
     "variants",
     "output",
 )
-"""The keys and sections that describe how a dataset was made."""
+"""Configuration keys and sections that describe how a dataset was made."""
 
 _NETWORK_SECTIONS = (
     "classes",
     "image",
     "labels",
 )
-"""Those of them that change what the network is trained on."""
+"""The keys and sections of the dataset that change the network's inputs and targets."""
 
 
 def load_run_config(
     output: str, path: Path | None, overrides: Sequence[str], *, resume: bool
 ) -> Config:
-    """Read the configuration of a run.
+    """Read and validate the configuration of a run.
 
-    A run that is resumed has its own configuration in its folder, unless a file is given.
+    A resumed run uses the configuration that is stored in its folder, unless a file is given.
 
     Args:
         output: Folder of the run.
-        path: Path of a YAML file; None without one.
-        overrides: As for `load_config`.
+        path: Path of a YAML file, or None.
+        overrides: Texts `key=value`, as in `load_config`.
         resume: Whether the run is resumed.
 
     Raises:
         ConfigError: The configuration is invalid.
-        RunError: There is no run to resume, or it was written by an older version.
+        RunError: There is no run to resume, or the run was written by an older version.
+        StorageError: A file cannot be read.
     """
     if not resume or path is not None:
         return load_config(path, overrides)
@@ -66,40 +67,53 @@ def load_run_config(
 
 
 def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
-    """Return a configuration with the settings of the dataset, and with absolute paths."""
-    return _with_absolute_paths(_with_dataset_config(config, dataset))
+    """Return a configuration with the settings of the dataset, and with absolute paths.
+
+    Args:
+        config: Configuration of the run.
+        dataset: Dataset of the run.
+    """
+    return _make_paths_absolute(_apply_dataset_config(config, dataset))
 
 
-def _with_dataset_config(config: Config, dataset: StoredDataset) -> Config:
-    stored = dataset.manifest.config
-    sections = {name: stored[name] for name in _DATASET_SECTIONS if name in stored}
+def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
+    """Return a configuration with the dataset's sections taken from the dataset's manifest.
+
+    A warning lists the keys that were set to a different value and that change the training.
+    """
+    stored_config = dataset.manifest.config
+    sections = {name: stored_config[name] for name in _DATASET_SECTIONS if name in stored_config}
     try:
-        completed = Config.model_validate({**config.to_dict(), **sections})
+        completed_config = Config.model_validate({**config.to_dict(), **sections})
     except ValidationError:
-        # A dataset of another version: its manifest states all that training needs.
+        # The dataset was made by a version with different keys. Training does not need these
+        # sections, because the manifest also states the image size, the classes and so on.
         return config
-    changed = [
+    changed_keys = [
         key
-        for key in resume_checks.find_changed_keys(completed.to_dict(), config.to_dict())
+        for key in resume_checks.find_changed_keys(completed_config.to_dict(), config.to_dict())
         if key.startswith(_NETWORK_SECTIONS) and config.is_set(key)
     ]
-    if changed:
+    if changed_keys:
         log.warning(
-            "the dataset was made with another %s than is configured; the dataset's is used",
-            ", ".join(changed),
+            "the dataset was made with a different %s than is configured; the dataset's is used",
+            ", ".join(changed_keys),
         )
-    return completed
+    return completed_config
 
 
-def _with_absolute_paths(config: Config) -> Config:
-    """Return a configuration whose paths are valid in the current folder of every worker."""
+def _make_paths_absolute(config: Config) -> Config:
+    """Return a configuration with absolute paths of the teachers' folders.
+
+    Workers have different current folders, so relative paths would not be valid for them.
+    """
     distillation = config.training.distillation
     if not distillation.teachers:
         return config
     teachers = []
     for name in distillation.teachers:
         folder = trained_model.resolve_model_path(name)
-        # A bundled model is in another folder on each machine.
+        # The folder of a bundled model may differ between machines, so its name is kept.
         is_bundled = folder == trained_model.PRETRAINED_FOLDER / name
         teachers.append(name if is_bundled else str(folder.absolute()))
     training = config.training.model_copy(

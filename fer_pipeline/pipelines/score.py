@@ -38,12 +38,13 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class _Scorer:
-    """A model, and how Spark's workers run it.
+    """A trained model, and the function with which the Spark tasks load it.
 
     Attributes:
-        model: The model.
-        backend: Backend and content of the file that it runs.
-        load: Function by which a worker loads the model.
+        model: Trained model.
+        backend: Backend that runs the model, and the content of its model file.
+        load: Function that a Spark task calls to load the model; it returns the prediction
+            function.
     """
 
     model: TrainedModel
@@ -52,7 +53,7 @@ class _Scorer:
 
     @property
     def info(self) -> ModelInfo:
-        """Description of the model."""
+        """Description of the trained model."""
         return self.model.info
 
 
@@ -65,47 +66,56 @@ def score(
     *,
     overwrite: bool = False,
 ) -> ScoreManifest:
-    """Score images, and write the scores.
+    """Predict the emotion of each input image, and write the scores.
 
-    `scores.json` is written last and names the files: other files are not part of the scores.
+    `scores.json` is written last. It lists the Parquet files of the scores; other files in the
+    folder are not part of the scores.
 
     Args:
         spark: Spark session.
         model: Folder of a finished run, or name of a bundled model; None is the default model.
-        inputs: Folders of images, CSV files, or one dataset.
-        output: Folder of the scores.
-        config: Configuration, of which `inference` and `input.format` matter.
+        inputs: Paths or URLs of folders of images, CSV files, or one dataset.
+        output: Folder for the scores.
+        config: Configuration; only `inference` and `input.format` are used.
         overwrite: Whether existing scores may be replaced.
 
+    Returns:
+        Description of the scores, which is the content of `scores.json`.
+
     Raises:
-        RunError: The model's folder is no finished run, or has no export for the configured
+        RunError: The model's folder is not a finished run, or has no export for the configured
             backend.
-        InputError: An input is missing, has another format, or no input holds an image.
-        DatasetError: A dataset is damaged, or its images have another enhancement than the model's.
-        StorageError: There are scores already, or the folder holds foreign files.
+        InputError: An input is missing or has a different format than expected, or there is no
+            image.
+        DatasetError: The dataset is damaged, or its enhancement differs from the model's.
+        StorageError: The folder holds scores that may not be replaced, or files that do not belong
+            to scores.
     """
     output_folder = OutputFolder(parse_path(output).absolute(), SCORES, overwrite=overwrite)
     output_folder.ensure_writable()
     scorer = _load_scorer(spark, model, config.inference)
     outcomes = _list_outcomes(scorer.model, config.inference)
     with output_folder.lock_for_writing():
-        totals, expected_images = _predict(spark, inputs, output_folder.path, config, scorer)
+        totals, expected_count = _score_inputs(spark, inputs, output_folder.path, config, scorer)
         files = [ScoreFile.model_validate(file) for file in totals.files]
-        _check_totals(totals, files, expected_images)
+        _check_totals(totals, files, expected_count)
         if not files:
             raise InputError(f"{', '.join(inputs)}: holds no image")
         paths = [file.path for file in files]
         output_folder.require_files_visible(paths)
-        scores = _make_manifest(scorer, config.inference, totals, files, outcomes)
-        document = json.dumps(scores.model_dump(), indent=2) + "\n"
-        output_folder.commit(document, config.write, data_files=paths)
+        scores = _make_score_manifest(scorer, config.inference, totals, files, outcomes)
+        commit_content = json.dumps(scores.model_dump(), indent=2) + "\n"
+        output_folder.commit(commit_content, config.write, data_files=paths)
     return scores
 
 
-def _load_scorer(spark: SparkSession, name: str | None, inference: InferenceConfig) -> _Scorer:
-    model = TrainedModel.open(name)
+def _load_scorer(
+    spark: SparkSession, model_name: str | None, inference: InferenceConfig
+) -> _Scorer:
+    """Open a trained model, choose its backend, and send the model file to the Spark executors."""
+    model = TrainedModel.open(model_name)
     inference_backend = backend.choose_backend(model, model.read_content(), inference.backend)
-    # The content travels to the workers, which need not see the model's folder.
+    # The content of the file is sent, because the executors may not see the model's folder.
     content = spark.sparkContext.broadcast(inference_backend.content)
     settings = PredictorConfig(
         backend=inference_backend.name,
@@ -123,10 +133,10 @@ def _load_scorer(spark: SparkSession, name: str | None, inference: InferenceConf
 
 
 def _list_outcomes(model: TrainedModel, inference: InferenceConfig) -> list[str]:
-    """Return the emotions that scores may have, and "uncertain" if that is enabled.
+    """Return all possible outcomes of a score: the classes, and "uncertain" if that is enabled.
 
     Raises:
-        RunError: A class of the model is called like that.
+        RunError: A class of the model has the name "uncertain".
     """
     classes = model.info.classes
     if not inference.min_confidence:
@@ -139,13 +149,18 @@ def _list_outcomes(model: TrainedModel, inference: InferenceConfig) -> list[str]
     return [*classes, UNCERTAIN]
 
 
-def _predict(
-    spark: SparkSession, inputs: Sequence[str], folder: Path, config: Config, scorer: _Scorer
+def _score_inputs(
+    spark: SparkSession,
+    inputs: Sequence[str],
+    output_folder: Path,
+    config: Config,
+    scorer: _Scorer,
 ) -> tuple[ScoringTotals, int | None]:
-    """Score the inputs, and write a file for each task.
+    """Score the input images, and write one Parquet file for each Spark task.
 
     Returns:
-        What was written, and the number of images that there must be; None if it is not known.
+        The totals of the written scores, and the expected number of images, or None if that is
+        unknown.
     """
     info = scorer.info
     options = ScoringOptions(scorer.load, info.classes, config.inference.min_confidence)
@@ -154,36 +169,39 @@ def _predict(
         dataset.require_all_files()
         dataset.require_enhancement(info.enhancement)
         source = score_images.create_dataset_source(spark, dataset, info.size)
-        expected_images: int | None = dataset.manifest.rows.written
+        expected_count: int | None = dataset.manifest.rows.written
     else:
         files = InputFiles(spark, inputs, config.input.format)
-        offsets, expected_images = files.compute_block_offsets()
+        offsets, expected_count = files.compute_block_offsets()
         reader = files.create_reader(RequiredColumns(emotion=False, usage=False))
         source = score_images.create_file_source(reader, offsets, info.size, info.enhancement)
-    return score_images.score_source(source, options, folder), expected_images
+    return score_images.score_source(source, options, output_folder), expected_count
 
 
 def _check_totals(
-    totals: ScoringTotals, files: Sequence[ScoreFile], expected_images: int | None
+    totals: ScoringTotals, files: Sequence[ScoreFile], expected_count: int | None
 ) -> None:
-    """Check that each image has an emotion or a reason why it has none.
+    """Check that each image was counted once, with an emotion or with a reason for having none.
 
     Raises:
-        RuntimeError: Images were lost, which is an error of this package.
+        RuntimeError: The numbers of images differ, which is a bug in this package.
     """
-    written = sum(file.rows for file in files)
-    counted = sum(totals.emotions.values()) + sum(totals.reasons.values())
-    if counted != written or expected_images not in (None, written):
-        raise RuntimeError(f"expected {expected_images} images, wrote {written}, counted {counted}")
+    written_count = sum(file.rows for file in files)
+    outcome_count = sum(totals.emotions.values()) + sum(totals.reasons.values())
+    if outcome_count != written_count or expected_count not in (None, written_count):
+        raise RuntimeError(
+            f"expected {expected_count} images, wrote {written_count}, counted {outcome_count}"
+        )
 
 
-def _make_manifest(
+def _make_score_manifest(
     scorer: _Scorer,
     inference: InferenceConfig,
     totals: ScoringTotals,
     files: list[ScoreFile],
     outcomes: Sequence[str],
 ) -> ScoreManifest:
+    """Return the content of `scores.json`, with a count for each possible outcome."""
     return ScoreManifest(
         images=sum(file.rows for file in files),
         scored=sum(totals.emotions.values()),
@@ -200,13 +218,19 @@ def _make_manifest(
 
 
 def format_report(scores: ScoreManifest, output: str) -> str:
-    """Return the job's text for the terminal: images by emotion, and those without one."""
-    counts = [[name, f"{count:,}"] for name, count in scores.emotions.items()]
-    unscored = scores.images - scores.scored
+    """Return the report of the job: the number of images by emotion, and of images without a score.
+
+    Args:
+        scores: Description of the scores.
+        output: Folder of the scores.
+    """
+    rows = [[name, f"{count:,}"] for name, count in scores.emotions.items()]
+    unscored_count = scores.images - scores.scored
     lines = [
-        format_table(counts, None, ["left", "right"]),
+        format_table(rows, None, ["left", "right"]),
         "",
-        f"{scores.images:,} images found = {scores.scored:,} scored + {unscored:,} not scored",
+        f"{scores.images:,} images found = {scores.scored:,} scored"
+        f" + {unscored_count:,} not scored",
         *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
         f"scores {output}",
     ]

@@ -714,7 +714,8 @@ class TestTrain:
             given = chosen("image.size=48", "image.normalization=centered", steps=1)
             train(str(data), str(tmp_path / "two"), given)
         assert told(caplog) == [
-            "the dataset was made with another image.size than is configured; the dataset's is used"
+            "the dataset was made with a different image.size than is configured; the dataset's is"
+            " used"
         ]
         expected = chosen(*made, steps=1)
         for run in ("one", "two"):

@@ -368,9 +368,9 @@ class TestExport:
             for one in made.exports
         ]
         assert lines[3:] == [
-            "(difference: the largest of two probabilities on 64 images, its own and those of the"
-            " run's model in float32)",
-            "(speed: images a second on one core, in units of the run's model in Keras)",
+            "(difference: largest difference of a probability from the run's model in float32, on"
+            " 64 images)",
+            "(speed: images per second on one core, relative to the run's model in Keras)",
             "",
             f"export {tmp_path / 'out' / 'export.json'}",
         ]

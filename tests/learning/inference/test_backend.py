@@ -326,7 +326,7 @@ class TestInt8:
             f" the same emotion for {found.agreeing_images / 40:.2%}"
         ) in lines
         assert (
-            "score takes it only with --backend litert: it was tested on 40 images, 500 are needed"
+            "score uses it only with --backend litert: it was tested on 40 images, 500 are needed"
         ) in lines
 
 
