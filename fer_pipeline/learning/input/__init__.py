@@ -1,1 +1,1 @@
-"""Batches of a dataset for TensorFlow: reading, shuffling and augmentation."""
+"""Loading of datasets as TensorFlow batches: reading, shuffling and augmentation."""

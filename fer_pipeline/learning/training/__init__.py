@@ -1,1 +1,1 @@
-"""Training of a network: run, loop, optimizers, losses, checkpoints and distribution."""
+"""Training of a network: training runs, optimizers, losses, checkpoints and several workers."""

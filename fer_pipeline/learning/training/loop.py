@@ -1,6 +1,7 @@
-"""The training loop: rounds of steps, each with a validation at its end.
+"""The training loop: a sequence of training rounds.
 
-It drives Keras callbacks, to which a round is an epoch.
+A training round is a number of steps and the validation after them. Keras callbacks are called as
+if a round were an epoch.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ from fer_pipeline.learning.training.history import History, ValidationRound
 from fer_pipeline.learning.training.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
+"""Number of steps between two updates of the metrics in the progress bar."""
 
-_STEPS_PER_CALL = 10
-"""Largest number of steps of one call of a `tf.function`, as Keras's steps_per_execution."""
+_MAX_STEPS_PER_CALL = 10
+"""Largest number of steps in one call of a `tf.function`, like Keras's `steps_per_execution`."""
 
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """The length of a run, and when it validates and writes checkpoints.
+    """The length of a run, and its intervals between validations and between checkpoints.
 
     Attributes:
-        steps: Batches of the run.
-        steps_per_epoch: Batches of one pass over the training split.
-        validate_every: Batches between two validations.
-        checkpoint_every: Batches between two checkpoints, in addition to the checkpoints at the end
-            of each epoch and after each validation; None for no others.
+        steps: Number of steps of the run; a step trains on one batch.
+        steps_per_epoch: Number of steps in one epoch.
+        validate_every: Number of steps between two validations.
+        checkpoint_every: Number of steps between two checkpoints. None for no other checkpoints
+            than those at the end of each epoch and after each validation.
     """
 
     steps: int
@@ -45,24 +47,24 @@ class StepSchedule:
     checkpoint_every: int | None = None
 
     def count_steps_to_checkpoint(self, step: int) -> int:
-        """Return the number of batches from a step to the next scheduled checkpoint."""
+        """Return the number of steps from a step to the next scheduled checkpoint."""
         periods = (self.steps_per_epoch, self.checkpoint_every or self.steps_per_epoch)
         return min(period - step % period for period in periods)
 
 
 @dataclass
 class TrainingLoop:
-    """Training from the step that the trainer has reached to the end of the schedule.
+    """A loop that trains from the trainer's current step to the end of the schedule.
 
     Attributes:
         trainer: Trainer of the network.
-        train_loader: Batches of the training split.
-        validation_loader: Batches of the validation split; None without one.
-        schedule: Length of the run.
+        train_loader: Loader of the training split.
+        validation_loader: Loader of the validation split; None if there is no such split.
+        schedule: Length of the run and intervals between validations and checkpoints.
         history: History to which each round is added.
-        callbacks: Keras callbacks.
+        callbacks: Keras callbacks, which are called as if a round were an epoch.
         checkpointer: Writer of checkpoints; None for no checkpoints.
-        restart: Number of the restart of the run, from 0.
+        restart: Index of the restart of the run, from 0.
     """
 
     trainer: Trainer
@@ -73,15 +75,15 @@ class TrainingLoop:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     checkpointer: RunCheckpointer | None = None
     restart: int = 0
-    _rows_of_round: int | None = field(default=None, init=False)
+    _round_image_count: int | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Train to the end of the schedule, or until a callback stops the training.
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not deliver the rows of the manifest.
-            KeyboardInterrupt: Ctrl-C was pressed, even if a library swallowed the exception.
+            DatasetError: An epoch did not have exactly the rows of the manifest.
+            KeyboardInterrupt: Ctrl-C was pressed, even if a library has caught the exception.
         """
         trainer, model, schedule = self.trainer, self.trainer.model, self.schedule
         callbacks = keras.callbacks.CallbackList(
@@ -96,8 +98,8 @@ class TrainingLoop:
             self.checkpointer.restore_callbacks()
         logs: dict[str, float] = {}
         if not trainer.step:
-            self._validate({})
-        batches = _BatchStream(self.train_loader, trainer.step)
+            self._validate_and_record({})
+        batches = _BatchSequence(self.train_loader, trainer.step)
         with tqdm(
             total=schedule.steps,
             initial=trainer.step,
@@ -106,75 +108,105 @@ class TrainingLoop:
             disable=None,
         ) as progress:
             while trainer.step < schedule.steps and not model.stop_training:
-                index = trainer.step // schedule.validate_every
-                callbacks.on_epoch_begin(index)
+                round_index = trainer.step // schedule.validate_every
+                callbacks.on_epoch_begin(round_index)
                 logs = self._train_round(batches, callbacks, progress)
                 with trainer.average.apply():
-                    logs = self._validate(logs)
-                    callbacks.on_epoch_end(index, logs)
+                    logs = self._validate_and_record(logs)
+                    callbacks.on_epoch_end(round_index, logs)
                 self._save_checkpoint()
-        batches.close()
+        batches.verify_complete_epoch()
         with trainer.average.apply():
             callbacks.on_train_end(logs)
 
     def _save_checkpoint(self) -> None:
+        """Write a checkpoint, if the run has a checkpointer."""
         if self.checkpointer:
             self.checkpointer.save()
 
     def _train_round(
-        self, batches: _BatchStream, callbacks: keras.callbacks.CallbackList, progress: tqdm
+        self, batches: _BatchSequence, callbacks: keras.callbacks.CallbackList, progress: tqdm
     ) -> dict[str, float]:
-        """Train to the end of the round and return its mean loss and accuracy."""
+        """Train to the end of the current round and return its mean loss and its accuracy."""
         trainer, schedule = self.trainer, self.schedule
-        # The start of the round, which is before the first step of a run that resumes within it.
+        # A run that is resumed in the middle of a round starts after this step.
         start = trainer.step - trainer.step % schedule.validate_every
         end = min(start + schedule.validate_every, schedule.steps)
         while trainer.step < end and not trainer.model.stop_training:
             interrupts.raise_if_interrupted()
             callbacks.on_train_batch_begin(trainer.step)
-            to_checkpoint = schedule.count_steps_to_checkpoint(trainer.step)
-            count = batches.train(trainer, min(_STEPS_PER_CALL, end - trainer.step, to_checkpoint))
+            steps_to_checkpoint = schedule.count_steps_to_checkpoint(trainer.step)
+            max_step_count = min(_MAX_STEPS_PER_CALL, end - trainer.step, steps_to_checkpoint)
+            step_count = batches.train_on_next(trainer, max_step_count)
             callbacks.on_train_batch_end(trainer.step - 1)
-            progress.update(count)
-            # Reading a metric waits for the step, so the progress bar shows it only now and then.
-            if trainer.step % _STEPS_BETWEEN_REPORTS < count:
-                self._report(progress)
-            if count == to_checkpoint and trainer.step < end:
-                # A run resumed from a checkpoint with NaN could not recover.
+            progress.update(step_count)
+            # Reading a metric waits for the end of the step, so the progress bar shows the metrics
+            # only every 50 steps.
+            if trainer.step % _STEPS_BETWEEN_REPORTS < step_count:
+                self._show_metrics(progress)
+            if step_count == steps_to_checkpoint and trainer.step < end:
+                # A run that is resumed from a checkpoint with NaN could not recover.
                 self._require_finite(trainer.compute_current_metrics()["loss"])
                 self._save_checkpoint()
         totals = trainer.pop_metric_totals()
         self._require_finite(totals.means["loss"])
         self._require_complete_epochs(start, end, totals.image_count, batches)
-        self._rows_of_round = totals.image_count
+        self._round_image_count = totals.image_count
         return totals.means
 
     def _require_complete_epochs(
-        self, start: int, end: int, rows: int, batches: _BatchStream
+        self, start: int, end: int, row_count: int, batches: _BatchSequence
     ) -> None:
-        """Check that all workers together had all rows in a round of whole epochs."""
+        """Check the number of rows of all workers, if the round consists of complete epochs.
+
+        Args:
+            start: First step of the round.
+            end: Step after the last step of the round.
+            row_count: Number of rows on which all workers together trained in the round.
+            batches: Batches of this worker.
+
+        Raises:
+            DatasetError: The number of rows differs from the manifest.
+        """
         epochs, remainder = divmod(end - start, self.schedule.steps_per_epoch)
         was_stopped = self.trainer.step < end
         if was_stopped or remainder or start % self.schedule.steps_per_epoch:
             return
-        if rows != epochs * self.train_loader.split_row_count:
+        if row_count != epochs * self.train_loader.split_row_count:
             # If rows are missing in this worker's shard, its loader raises a more precise error.
-            batches.close()
+            batches.verify_complete_epoch()
             raise DatasetError(
-                f"training had {rows:,} rows in {epochs} epochs, the manifest says"
+                f"training had {row_count:,} rows in {epochs} epochs, the manifest says"
                 f" {self.train_loader.split_row_count:,} in each; run preprocess again"
             )
 
-    def _report(self, progress: tqdm) -> None:
+    def _show_metrics(self, progress: tqdm) -> None:
+        """Show the loss and the accuracy of the round so far in the progress bar.
+
+        Raises:
+            RunError: The loss or a weight is not finite.
+        """
         metrics = self.trainer.compute_current_metrics()
         self._require_finite(metrics["loss"])
         progress.set_postfix({name: f"{metric:.4f}" for name, metric in metrics.items()})
 
     def _require_finite(self, loss: float) -> None:
+        """Check that a loss and all weights are finite.
+
+        Raises:
+            RunError: The loss or a weight is not finite.
+        """
         self.trainer.require_finite(loss, self.schedule.steps_per_epoch)
 
-    def _validate(self, logs: dict[str, float]) -> dict[str, float]:
-        """Validate, add the round to the history and return its logs under Keras's names."""
+    def _validate_and_record(self, logs: dict[str, float]) -> dict[str, float]:
+        """Validate the network and add the round to the history.
+
+        Args:
+            logs: Mean training loss and accuracy of the round; empty before the first step.
+
+        Returns:
+            The metrics of the round under Keras's names, such as `loss` and `val_loss`.
+        """
         trainer, step = self.trainer, self.trainer.step
         metrics = trainer.evaluate(self.validation_loader) if self.validation_loader else {}
         self._require_finite(metrics.get("loss", 0.0))
@@ -184,7 +216,7 @@ class TrainingLoop:
                 epoch=math.ceil(step / self.schedule.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
                 minibatch_accuracy=logs.get("accuracy"),
-                rows=self._rows_of_round,
+                rows=self._round_image_count,
                 validation_loss=metrics.get("loss"),
                 validation_accuracy=metrics.get("accuracy"),
                 validation_mean_class_accuracy=metrics.get("mean_class_accuracy"),
@@ -195,41 +227,45 @@ class TrainingLoop:
         return {**logs, **{f"val_{name}": metric for name, metric in metrics.items()}}
 
 
-class _BatchStream:
-    """The batches of all epochs, without an end."""
+class _BatchSequence:
+    """The training batches of all epochs, one epoch after the other."""
 
     def __init__(self, loader: BatchLoader, step: int) -> None:
-        """Start after a number of batches.
+        """Create the sequence.
 
         Args:
             loader: Loader of the training split.
-            step: Number of batches that were trained on before.
+            step: Number of batches on which the run has already trained; these are skipped.
         """
         self._loader = loader
-        self._epoch, self._batch = divmod(step, loader.steps_per_epoch)
+        self._epoch, self._next_batch = divmod(step, loader.steps_per_epoch)
         self._iterator: EpochIterator | None = None
 
-    def close(self) -> None:
-        """Check the last epoch for completeness if all of its batches were taken."""
-        if self._iterator and self._batch == self._loader.steps_per_epoch:
+    def verify_complete_epoch(self) -> None:
+        """Check that the last epoch had all rows of the manifest, if its last batch was used.
+
+        Raises:
+            DatasetError: The number of rows differs from the manifest.
+        """
+        if self._iterator and self._next_batch == self._loader.steps_per_epoch:
             self._iterator.drain_and_verify()
 
-    def train(self, trainer: Trainer, max_count: int) -> int:
-        """Train on some batches and return their number.
+    def train_on_next(self, trainer: Trainer, max_step_count: int) -> int:
+        """Train on the next batches and return the number of batches.
 
         Args:
             trainer: Trainer of the network.
-            max_count: Largest number of batches; there are fewer at the end of an epoch.
+            max_step_count: Largest number of batches. At the end of an epoch there may be fewer.
         """
         steps_per_epoch = self._loader.steps_per_epoch
-        if self._iterator and self._batch == steps_per_epoch:
+        if self._iterator and self._next_batch == steps_per_epoch:
             self._iterator.drain_and_verify()
-            self._epoch, self._batch, self._iterator = self._epoch + 1, 0, None
+            self._epoch, self._next_batch, self._iterator = self._epoch + 1, 0, None
         if self._iterator is None:
-            self._iterator = self._loader.open_epoch(self._epoch, skip_batches=self._batch)
-        count = min(max_count, steps_per_epoch - self._batch)
+            self._iterator = self._loader.open_epoch(self._epoch, skip_batches=self._next_batch)
+        step_count = min(max_step_count, steps_per_epoch - self._next_batch)
         with self._iterator.translate_reader_errors():
-            trainer.train_steps(self._iterator.batches, tf.constant(count))
-        self._batch += count
-        trainer.step += count
-        return count
+            trainer.train_steps(self._iterator.batches, tf.constant(step_count))
+        self._next_batch += step_count
+        trainer.step += step_count
+        return step_count

@@ -1,4 +1,4 @@
-"""The training loss: smoothed, distilled and class-weighted cross-entropy."""
+"""The training loss: cross-entropy with label smoothing, distillation and class weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fer_pipeline.learning.types import Tensor
 
 
 class ClassificationLoss:
-    """The loss of each image.
+    """The training loss, computed for each image.
 
     The smoothed target is (1 - s) * target + s / classes (Szegedy et al. 2016, section 7). With
-    teachers the target is (1 - w) * smoothed target + w * teacher probabilities (Hinton et al.
-    2015). Class weights follow Keras's `class_weight`: the loss of an image is multiplied by the
+    teachers, the target is (1 - w) * smoothed target + w * teacher probabilities (Hinton et al.
+    2015). Class weights work like Keras's `class_weight`: the loss of an image is multiplied by the
     weight of its class, and the loss of a batch is the sum of these losses divided by the number of
     images.
 
@@ -36,9 +36,9 @@ class ClassificationLoss:
 
         Args:
             class_count: Number of classes.
-            label_smoothing: Share s of each target that is distributed among all classes, 0..1.
-            class_weights: Weight of each class; None for 1.
-            distillation_weight: Share w of each target that comes from teachers, 0..1.
+            label_smoothing: Smoothing factor s, in [0, 1].
+            class_weights: Weight of each class; None if all classes have weight 1.
+            distillation_weight: Weight w of the teacher probabilities, in [0, 1].
         """
         self.class_count = class_count
         self._smoothing, self._distillation_weight = label_smoothing, distillation_weight
@@ -52,15 +52,17 @@ class ClassificationLoss:
         """Return the loss of each image in nats, float32 of shape (n,).
 
         Args:
-            labels: Classes, int32 of shape (n,), or distributions over them, float32 of shape
-                (n, classes).
+            labels: Class indices, int32 of shape (n,), or distributions over the classes, float32
+                of shape (n, classes).
             logits: Outputs of the network, of shape (n, classes).
-            teacher_probabilities: Probabilities of the teachers, of shape (n, classes); None
-                without teachers.
+            teacher_probabilities: Probabilities of the teachers, of shape (n, classes); None if
+                there are no teachers.
         """
         logits = tf.cast(logits, tf.float32)
-        is_plain = labels.dtype.is_integer and not self._smoothing and teacher_probabilities is None
-        if is_plain:
+        has_hard_targets = (
+            labels.dtype.is_integer and not self._smoothing and teacher_probabilities is None
+        )
+        if has_hard_targets:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         else:
             smoothed = one_hot_encode(labels, self.class_count) * (1 - self._smoothing)
@@ -79,29 +81,29 @@ class ClassificationLoss:
 def compute_class_weights(
     setting: str | Mapping[str, float] | None, counts: Mapping[str, int]
 ) -> list[float] | None:
-    """Return the weight of each class, in the order of the counts; None for no weights.
+    """Return the weight of each class, in the order of the classes.
 
     Args:
-        setting: `balanced`, or weights by class name, where missing names have weight 1; None for
-            no weights.
-        counts: Training rows by class, in the order of the labels.
+        setting: `balanced`, or weights by class name; a class without an entry has weight 1. None
+            for no weights.
+        counts: Number of training rows by class name, in the order of the classes.
 
     Returns:
-        For `balanced`, rows / (classes * rows of the class), as scikit-learn defines it; a class
-        without rows has 0.
+        The weights, or None for no weights. For `balanced`, a weight is rows / (classes * rows of
+        the class), as in scikit-learn; a class without rows has weight 0.
 
     Raises:
-        ConfigError: A name is no class of the dataset.
+        ConfigError: A name is not a class of the dataset.
     """
     if setting is None:
         return None
     if isinstance(setting, str):
         mean_count = sum(counts.values()) / len(counts)
         return [mean_count / count if count else 0.0 for count in counts.values()]
-    unknown = [name for name in setting if name not in counts]
-    if unknown:
+    unknown_names = [name for name in setting if name not in counts]
+    if unknown_names:
         raise ConfigError(
-            f"training.class_weights: {', '.join(unknown)} is no class of the dataset; it has"
+            f"training.class_weights: {', '.join(unknown_names)} is no class of the dataset; it has"
             f" {', '.join(counts)}"
         )
     return [float(setting.get(name, 1.0)) for name in counts]

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights."""
+"""Exponential moving average of a network's weights."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ import tensorflow as tf
 class MovingAverage:
     """An exponential moving average of variables (Polyak and Juditsky 1992).
 
-    Keras's optimizers average only trainable variables, and the random initial values keep a large
-    weight for long. Here BatchNormalization's statistics are averaged too, and the decay after n
-    steps is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage.
+    The moving average of Keras's optimizers contains only trainable variables, and the random
+    initial values keep a large weight for many steps. This class also averages the statistics of
+    BatchNormalization. Its decay after n steps is min(decay, (1 + n) / (10 + n)), as in
+    TensorFlow's ExponentialMovingAverage.
 
     Attributes:
-        averages: The average of each variable.
+        averages: Average of each floating-point variable.
     """
 
     def __init__(self, variables: Sequence[keras.Variable], decay: float) -> None:
-        """Start with the current values of the variables.
+        """Create the averages with the current values of the variables.
 
         Args:
-            variables: Variables to average; those that are not floats are left out.
-            decay: Share of the average that remains after a step, 0..1; 0 turns averaging off.
+            variables: Variables to average. Only floating-point variables are averaged.
+            decay: Weight of the previous average in each step, in [0, 1]; 0 turns averaging off.
         """
         self._decay = decay
-        floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
-        self._variables = floats if decay else []
-        # From a copy of the value: from a variable, Keras would share its memory.
+        float_variables = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
+        self._variables = float_variables if decay else []
+        # np.array copies the value. If Keras got the variable itself, the average would share its
+        # memory.
         self.averages = [
             keras.Variable(np.array(variable), trainable=False, name=f"{variable.name}_average")
             for variable in self._variables
         ]
 
     def update(self, step: tf.Tensor) -> None:
-        """Add the current values of the variables.
+        """Update the averages with the current values of the variables.
 
         Args:
-            step: Number of steps after which the variables have these values.
+            step: Number of training steps so far.
         """
         if not self._decay:
             return
-        count = tf.cast(step, tf.float32)
-        new_share = 1 - tf.minimum(self._decay, (1 + count) / (10 + count))
+        step_count = tf.cast(step, tf.float32)
+        new_weight = 1 - tf.minimum(self._decay, (1 + step_count) / (10 + step_count))
         for average, variable in zip(self.averages, self._variables, strict=True):
-            average.assign_add(new_share * (variable.value - average.value))
+            average.assign_add(new_weight * (variable.value - average.value))
 
     @contextlib.contextmanager
     def apply(self) -> Iterator[None]:
-        """Give the variables the averaged values within the context."""
-        self._swap()
+        """Set the variables to their averages within the block, and restore the values after it."""
+        self._swap_values()
         try:
             yield
         finally:
-            self._swap()
+            self._swap_values()
 
-    def _swap(self) -> None:
+    def _swap_values(self) -> None:
+        """Exchange the values of the variables and of their averages."""
         for average, variable in zip(self.averages, self._variables, strict=True):
             averaged = tf.identity(average.value)
             average.assign(variable.value)

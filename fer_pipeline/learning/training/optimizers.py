@@ -1,4 +1,4 @@
-"""Keras optimizers, schedules and callbacks, built from the configuration."""
+"""Keras optimizers, learning rate schedules and callbacks that the configuration selects."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fer_pipeline.errors import ConfigError
 def make_optimizer(
     config: OptimizerConfig, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> keras.optimizers.Optimizer:
-    """Create the optimizer; `build_optimizer` creates its variables.
+    """Return the configured optimizer; `build_optimizer` creates its variables.
 
     Args:
-        config: The section `training.optimizer`.
-        schedule: The section `training.schedule`.
-        steps: Batches of the run.
-        steps_per_epoch: Batches of one pass over the training split.
+        config: The section `training.optimizer` of the configuration.
+        schedule: The section `training.schedule` of the configuration.
+        steps: Number of steps of the run.
+        steps_per_epoch: Number of steps in one epoch.
 
     Raises:
-        ConfigError: The warm-up is as long as the run.
+        ConfigError: The warm-up is not shorter than the run.
     """
-    rate = _make_learning_rate(config.learning_rate, schedule, steps, steps_per_epoch)
+    learning_rate = _make_learning_rate(config.learning_rate, schedule, steps, steps_per_epoch)
     options = {
         "weight_decay": config.weight_decay or None,
         "global_clipnorm": config.global_clipnorm,
@@ -30,19 +30,30 @@ def make_optimizer(
     match config.name:
         case "sgd":
             return keras.optimizers.SGD(
-                rate, momentum=config.momentum, nesterov=config.nesterov, **options
+                learning_rate, momentum=config.momentum, nesterov=config.nesterov, **options
             )
         case "rmsprop":
-            return keras.optimizers.RMSprop(rate, momentum=config.momentum, **options)
+            return keras.optimizers.RMSprop(learning_rate, momentum=config.momentum, **options)
         case "adam":
-            return keras.optimizers.Adam(rate, **options)
+            return keras.optimizers.Adam(learning_rate, **options)
         case "adamw":
-            return keras.optimizers.AdamW(rate, **options)
+            return keras.optimizers.AdamW(learning_rate, **options)
 
 
 def _make_learning_rate(
     peak: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate, or a schedule if it has a warm-up or a cosine decay.
+
+    Args:
+        peak: Largest learning rate, which follows the warm-up.
+        schedule: The section `training.schedule` of the configuration.
+        steps: Number of steps of the run.
+        steps_per_epoch: Number of steps in one epoch.
+
+    Raises:
+        ConfigError: The warm-up is not shorter than the run.
+    """
     warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
     if warmup_steps >= steps:
         raise ConfigError(
@@ -51,12 +62,12 @@ def _make_learning_rate(
         )
     if schedule.kind != "cosine" and not warmup_steps:
         return peak
-    # A cosine that ends at its initial value is constant.
-    final_share = schedule.min_learning_rate / peak if schedule.kind == "cosine" else 1.0
+    # Without cosine decay the final rate equals the initial rate, so that the schedule is constant.
+    final_fraction = schedule.min_learning_rate / peak if schedule.kind == "cosine" else 1.0
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else peak,
         decay_steps=steps - warmup_steps,
-        alpha=final_share,
+        alpha=final_fraction,
         warmup_target=peak if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
@@ -70,14 +81,15 @@ def build_optimizer(
 ) -> None:
     """Create the optimizer's variables, and restrict the weight decay to kernels.
 
-    Biases and BatchNormalization's scales and offsets are one number for each channel. Shrinking
-    them changes the network's outputs and does not regularize it (He et al. 2019, section 3.1).
+    Biases and the scales and offsets of BatchNormalization have one number per channel. Weight
+    decay of these numbers would change the network's outputs without regularizing it (He et al.
+    2019, section 3.1).
 
     Args:
-        optimizer: Optimizer that is not built yet.
-        network: Network that it trains.
-        gradients_already_reduced: Whether the gradients are summed over all workers before they are
-            applied, so that the optimizer must not sum them again as Keras's optimizers do.
+        optimizer: Optimizer that has no variables yet.
+        network: Network to train.
+        gradients_already_reduced: Whether the caller sums the gradients over all workers before it
+            applies them, so that the optimizer must not sum them again, which is Keras's default.
     """
     optimizer.exclude_from_weight_decay(
         [variable for variable in network.trainable_variables if len(variable.shape) < 2]
@@ -88,7 +100,7 @@ def build_optimizer(
 
 
 def make_monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
-    """Return Keras's callbacks that monitor a metric of each validation."""
+    """Return the configured Keras callbacks that monitor a metric: plateau and early stopping."""
     callbacks: list[keras.callbacks.Callback] = []
     schedule, early_stopping = config.schedule, config.early_stopping
     if schedule.kind == "plateau":
@@ -120,10 +132,12 @@ def get_monitor_mode(metric: str) -> str:
 
 
 def reject_validation_settings(config: TrainingConfig) -> None:
-    """Check that no key requires a validation split, for a dataset without one.
+    """Check that no configured setting needs a validation split.
+
+    Call this function only for a dataset without a validation split.
 
     Raises:
-        ConfigError: A key requires a validation split.
+        ConfigError: A setting needs a validation split.
     """
     schedule = config.schedule
     monitored_metrics = {

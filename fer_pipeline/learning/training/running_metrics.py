@@ -1,4 +1,4 @@
-"""Loss and confusion matrix of training and validation, accumulated batch by batch."""
+"""Loss and confusion matrix of training and validation, accumulated over batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from fer_pipeline.learning.types import Tensor
 
 @dataclass(frozen=True)
 class MetricTotals:
-    """Metrics over a number of images.
+    """The summed loss and the confusion matrix of a number of images.
 
     Attributes:
-        loss_sum: The sum of the losses of the images, in nats.
-        confusion: Images by true class (row) and predicted class (column), int64.
+        loss_sum: Sum of the losses of the images, in nats.
+        confusion: Confusion matrix: number of images by true class (row) and predicted class
+            (column), int64 of shape (classes, classes).
     """
 
     loss_sum: float
@@ -32,37 +33,42 @@ class MetricTotals:
 
     @property
     def means(self) -> dict[str, float]:
-        """The means `loss` and `accuracy`, NaN without images."""
-        images, correct = self.image_count or math.nan, int(self.confusion.trace())
-        return {"loss": self.loss_sum / images, "accuracy": correct / images}
+        """The mean loss and the accuracy, under the keys `loss` and `accuracy`.
+
+        Both are NaN if there are no images.
+        """
+        image_count = self.image_count or math.nan
+        correct_count = int(self.confusion.trace())
+        return {"loss": self.loss_sum / image_count, "accuracy": correct_count / image_count}
 
 
 class RunningMetrics:
-    """Metrics that are accumulated over batches, and summed over all workers.
+    """Metrics that are accumulated over batches and then summed over all workers.
 
     Attributes:
-        variables: The sums of this process.
+        variables: Keras variables with this worker's sum of losses and its confusion matrix.
     """
 
     def __init__(self, class_count: int) -> None:
-        """Create empty sums.
+        """Create the variables with the value 0.
 
         Args:
             class_count: Number of classes.
         """
-        # In float64 the sum hardly depends on its order and on the assignment to workers.
+        # A float64 sum hardly depends on the order of the images and on their worker.
         self._loss = keras.Variable(0.0, dtype="float64", trainable=False, name="loss")
         counts = np.zeros((class_count, class_count))
         self._confusion = keras.Variable(counts, dtype="int64", trainable=False, name="confusion")
         self.variables = [self._loss, self._confusion]
 
     def update(self, losses: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Add a batch.
+        """Add the losses and predictions of a batch.
 
         Args:
             losses: Loss of each image, of shape (n,).
-            labels: Classes of shape (n,), or distributions of shape (n, classes), of which the
-                most probable class counts. Images with a negative label are ignored.
+            labels: Class indices of shape (n,), or distributions of shape (n, classes); the most
+                probable class of a distribution is its true class. Images with a negative label
+                are ignored.
             logits: Outputs of the network, of shape (n, classes).
         """
         if not labels.dtype.is_integer:
@@ -75,32 +81,39 @@ class RunningMetrics:
         self._confusion.assign_add(tf.cast(tf.matmul(true, predicted, transpose_a=True), tf.int64))
 
     def compute_totals(self) -> MetricTotals:
-        """Return the totals over all workers; every worker must call this."""
+        """Return the totals over all workers.
+
+        All workers must call this method at the same time.
+        """
         loss, confusion = distributed.all_reduce_sum(
             [np.asarray(variable) for variable in self.variables]
         )
         return MetricTotals(float(loss), confusion)
 
     def reset(self) -> None:
-        """Set all sums to 0."""
+        """Set all variables to 0."""
         for variable in self.variables:
             variable.assign(np.zeros(variable.shape))
 
 
 def class_accuracies(confusion: np.ndarray) -> list[float | None]:
-    """Return the accuracy of each class, 0..1; None for a class without images.
+    """Return the accuracy of each class, in [0, 1]; None for a class without images.
 
     Args:
-        confusion: Confusion matrix of `MetricTotals`.
+        confusion: Confusion matrix, with the true classes as rows.
     """
-    class_totals = confusion.sum(axis=1)
+    class_image_counts = confusion.sum(axis=1)
     return [
-        int(correct) / int(total) if total else None
-        for correct, total in zip(confusion.diagonal(), class_totals, strict=True)
+        int(correct_count) / int(image_count) if image_count else None
+        for correct_count, image_count in zip(confusion.diagonal(), class_image_counts, strict=True)
     ]
 
 
 def mean_class_accuracy(confusion: np.ndarray) -> float:
-    """Return the mean of `class_accuracies` over the classes that have images."""
+    """Return the mean of the per-class accuracies over the classes that have images.
+
+    Args:
+        confusion: Confusion matrix, with the true classes as rows.
+    """
     accuracies = [accuracy for accuracy in class_accuracies(confusion) if accuracy is not None]
     return sum(accuracies) / len(accuracies)

@@ -1,4 +1,4 @@
-"""Loaders of a worker's parts of the training and validation splits, as configured."""
+"""Loaders for a worker's share of the training and validation splits, as configured."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fer_pipeline.learning.training.distributed import WorkerContext
 def open_train_loader(
     dataset: StoredDataset, config: Config, worker: WorkerContext, restart: int = 0
 ) -> BatchLoader:
-    """Open a worker's part of the training split, shuffled and augmented.
+    """Return a loader of a worker's share of the training split, shuffled and augmented.
 
     Args:
-        dataset: The dataset.
+        dataset: Dataset to read.
         config: The configuration.
-        worker: Rank of this process among the workers.
-        restart: Number of the restart, from 0; each restart has its own order of samples.
+        worker: Rank of this process and number of workers.
+        restart: Index of the restart, from 0; each restart has a different order of the rows.
 
     Raises:
-        DatasetError: The dataset is damaged, or a part has too few rows.
+        DatasetError: The dataset is damaged, or the worker's share has too few rows.
     """
     options = LoaderOptions(
         batch_size=config.loader.batch_size,
@@ -44,12 +44,12 @@ def open_train_loader(
 def open_validation_loader(
     dataset: StoredDataset, config: Config, worker: WorkerContext
 ) -> BatchLoader:
-    """Open a worker's part of the validation split, in stored order.
+    """Return a loader of a worker's share of the validation split, in stored order.
 
     Args:
-        dataset: The dataset.
+        dataset: Dataset to read.
         config: The configuration.
-        worker: Rank of this process among the workers.
+        worker: Rank of this process and number of workers.
 
     Raises:
         DatasetError: The dataset is damaged, or the split is empty.
@@ -64,5 +64,5 @@ def open_validation_loader(
 
 
 def _derive_order_seed(seed: int, restart: int) -> int:
-    """Return the seed of the order of samples in a restart."""
+    """Return the seed of the order of the rows in a restart."""
     return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]) if restart else seed

@@ -1,7 +1,7 @@
-"""Single training and validation steps of a network, on one or several workers.
+"""Training and validation steps of a network, on one or several workers.
 
-Keras 3's `Model.fit` does not support several workers with TensorFlow, so this module has its own
-training step.
+Keras 3's `Model.fit` does not support several workers with TensorFlow. For this reason this module
+has its own training step.
 """
 
 from __future__ import annotations
@@ -31,21 +31,27 @@ from fer_pipeline.learning.types import Tensor
 
 
 def enable_determinism(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations bit-reproducible."""
+    """Seed the random generators and make TensorFlow's operations bit-reproducible.
+
+    The seeded generators are those of Python, NumPy and TensorFlow.
+    """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
 
 class Trainer:
-    """Trains and validates a network, step by step.
+    """A trainer that runs the training and validation steps of a network.
+
+    A training round is a number of steps and the validation after them.
 
     Attributes:
-        network: Network from normalized pixels to logits.
-        model: Model around the network, which callbacks see.
+        network: Network that maps normalized pixels to logits.
+        model: Model around the network, which is passed to Keras callbacks.
         optimizer: Optimizer that applies the gradients.
         average: Moving average of the weights.
         step: Number of completed training steps.
-        confusion: Confusion matrix of the last validation, int64; None before the first.
+        confusion: Confusion matrix of the last validation, int64 of shape (classes, classes); None
+            before the first validation.
     """
 
     def __init__(
@@ -58,15 +64,15 @@ class Trainer:
         ema_decay: float = 0.0,
         teachers: TeacherEnsemble | None = None,
     ) -> None:
-        """Build the optimizer's variables and compile the model.
+        """Create the optimizer's variables and compile the model.
 
         Args:
-            network: Network from normalized pixels to logits.
-            model: Model around the network, which callbacks see.
-            optimizer: Optimizer that is not built yet.
+            network: Network that maps normalized pixels to logits.
+            model: Model around the network, which is passed to Keras callbacks.
+            optimizer: Optimizer that has no variables yet.
             loss: Training loss.
             ema_decay: Decay of the moving average of the weights; 0 for no average.
-            teachers: Teachers whose probabilities are a part of each target; None for none.
+            teachers: Teachers, whose probabilities are mixed into the targets; None for none.
         """
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
@@ -81,51 +87,59 @@ class Trainer:
             optimizers.build_optimizer(optimizer, network, gradients_already_reduced=is_distributed)
             self.average = MovingAverage(network.weights, ema_decay)
             self._metrics = RunningMetrics(loss.class_count)
-            # The learning rate of the last step, the last finite loss, and the first step without a
-            # finite loss (0: all were finite).
+            # The learning rate of the last step, the last finite loss, and the first step with a
+            # loss that was not finite (0 if all losses were finite).
             self._learning_rate = keras.Variable(0.0, trainable=False)
             self._last_finite_loss = keras.Variable(math.nan, trainable=False)
             self._first_bad_step = keras.Variable(0, dtype="int64", trainable=False)
-            # Callbacks look for the optimizer and the metrics at the model.
+            # Keras callbacks expect the optimizer and the metrics as attributes of the model.
             model.compile(optimizer=optimizer, metrics=["accuracy"])
-        self._train_steps = tf.function(self._repeat(self._train_step))
-        self._validation_steps = tf.function(self._repeat(self._validation_step))
+        self._train_steps = tf.function(self._make_multi_step_function(self._train_step))
+        self._validation_steps = tf.function(self._make_multi_step_function(self._validation_step))
 
-    def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], count: Tensor) -> None:
-        """Train on a number of batches; every worker must do so at the same time.
+    def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], step_count: Tensor) -> None:
+        """Train on a number of batches; all workers must call this method at the same time.
 
         Args:
-            batches: A `tf.data` iterator of images and labels.
-            count: Number of batches, an integer scalar.
+            batches: Iterator over a `tf.data.Dataset` of images and labels.
+            step_count: Number of batches, an integer scalar.
         """
         with distributed.exit_if_stalled():
-            self._train_steps(batches, count)
+            self._train_steps(batches, step_count)
 
-    def _repeat(self, step: Callable[..., None]) -> Callable[..., None]:
-        """Return a function of several steps, because each call from Python takes time."""
+    def _make_multi_step_function(self, step: Callable[..., None]) -> Callable[..., None]:
+        """Return a function that repeats a step, because each call from Python takes time.
 
-        def run_steps(batches: Tensor, count: Tensor) -> None:
-            for _ in tf.range(count):
-                self._strategy.run(step, next(batches))
+        Args:
+            step: Function that processes one batch of images and labels.
+
+        Returns:
+            A function of an iterator over batches and a number of steps.
+        """
+
+        def run_steps(batch_iterator: Iterator[Any], step_count: Tensor) -> None:
+            """Run the step on the next batches of an iterator."""
+            for _ in tf.range(step_count):
+                self._strategy.run(step, next(batch_iterator))
 
         return run_steps
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
+        """Train on one batch, and update the moving average and the metrics."""
         teacher_probabilities = self._teachers and self._teachers(
             images, self.optimizer.iterations.value
         )
         with tf.GradientTape() as tape:
             logits = self.network(images, training=True)
             losses = self._loss(labels, logits, teacher_probabilities)
-            # A user's own network may regularize its weights.
+            # A user-defined network may have penalties that regularize its weights.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
-            rows = tf.cast(tf.shape(images)[0], tf.float32)
-            loss = distributed.scale_loss(
-                tf.add_n([tf.reduce_sum(losses) / rows, *penalties]), rows
-            )
+            row_count = tf.cast(tf.shape(images)[0], tf.float32)
+            mean_loss = tf.reduce_sum(losses) / row_count
+            loss = distributed.scale_loss(tf.add_n([mean_loss, *penalties]), row_count)
         variables = self.network.trainable_variables
         gradients = tape.gradient(loss, variables)
-        loss, *gradients = distributed.all_reduce_mean([loss, *gradients], rows)
+        loss, *gradients = distributed.all_reduce_mean([loss, *gradients], row_count)
         self._learning_rate.assign(self.optimizer.learning_rate)
         self.optimizer.apply(gradients, variables)
         self.average.update(self.optimizer.iterations)
@@ -133,24 +147,34 @@ class Trainer:
         self._record_loss(loss)
 
     def _record_loss(self, loss: Tensor) -> None:
-        """Record the last finite loss and the first step without one."""
-        was_finite = self._first_bad_step.value == 0
+        """Store the last finite loss, and the first step with a loss that is not finite.
+
+        After such a step nothing is stored any more.
+
+        Args:
+            loss: Loss of the current step, a float32 scalar.
+        """
+        are_earlier_finite = self._first_bad_step.value == 0
         is_finite = tf.math.is_finite(loss)
         self._last_finite_loss.assign(
-            tf.where(was_finite & is_finite, loss, self._last_finite_loss.value)
+            tf.where(are_earlier_finite & is_finite, loss, self._last_finite_loss.value)
         )
         step = tf.cast(self.optimizer.iterations, tf.int64)
         self._first_bad_step.assign(
-            tf.where(was_finite & ~is_finite, step, self._first_bad_step.value)
+            tf.where(are_earlier_finite & ~is_finite, step, self._first_bad_step.value)
         )
 
     def _validation_step(self, images: Tensor, labels: Tensor) -> None:
+        """Add the losses and predictions of one validation batch to the metrics."""
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)
         self._metrics.update(losses, labels, logits)
 
     def get_state(self) -> dict[str, list[npt.NDArray[Any]]]:
-        """Return copies of all variables that training changes; every worker must call this."""
+        """Return copies of all variables that training changes, by group.
+
+        All workers must call this method at the same time. The metrics are summed over all workers.
+        """
         arrays = {
             group: [np.array(variable) for variable in variables]
             for group, variables in self._group_state_variables().items()
@@ -159,15 +183,16 @@ class Trainer:
         return {**arrays, "metrics": distributed.all_reduce_sum(arrays["metrics"])}
 
     def restore(self, state: StateArrays, step: int, *, is_chief: bool = True) -> None:
-        """Set all variables to an earlier state.
+        """Set all variables to a state that `get_state` returned.
 
         Args:
-            state: Arrays returned by `get_state`.
+            state: Arrays that `get_state` returned.
             step: Number of steps that were completed in that state.
-            is_chief: Whether this worker continues the metrics of all workers.
+            is_chief: Whether this worker is the chief. Only the chief restores the metrics, which
+                are those of all workers.
 
         Raises:
-            RunError: The state is that of another network or optimizer.
+            RunError: The state belongs to a different network or optimizer.
         """
         for group, variables in self._group_state_variables().items():
             arrays = state.get(group, [])
@@ -183,8 +208,9 @@ class Trainer:
         self.step = step
 
     def _group_state_variables(self) -> dict[str, list[keras.Variable]]:
+        """Return all variables that training changes, by group."""
         return {
-            # The weights, and the states of the network's random generators.
+            # The weights and the states of the network's random generators.
             "network": self.network.variables,
             "optimizer": self.optimizer.variables,
             "average": self.average.averages,
@@ -193,14 +219,26 @@ class Trainer:
         }
 
     def evaluate(self, loader: BatchLoader) -> dict[str, float]:
-        """Return the loss, the accuracy and the mean class accuracy on a split."""
+        """Return the loss, the accuracy and the mean class accuracy on a split.
+
+        All workers must call this method at the same time. It also sets `confusion`.
+
+        Args:
+            loader: Loader of this worker's share of the split.
+
+        Returns:
+            Metrics under the keys `loss`, `accuracy` and `mean_class_accuracy`.
+
+        Raises:
+            DatasetError: The dataset is damaged or cannot be read.
+        """
         epoch = loader.open_epoch(0)
         try:
             with epoch.translate_reader_errors():
                 self._validation_steps(epoch.batches, tf.constant(loader.steps_per_epoch))
             epoch.drain_and_verify()
         except BaseException:
-            # The metrics so far must not be counted in the next round.
+            # The metrics of this incomplete validation must not be added to the next round.
             self._metrics.reset()
             raise
         totals = self.pop_metric_totals()
@@ -208,27 +246,39 @@ class Trainer:
         return {**totals.means, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
     def pop_metric_totals(self) -> MetricTotals:
-        """Return the metrics of the round and reset them; every worker must call this."""
+        """Return the totals of the metrics over all workers, and reset the metrics.
+
+        All workers must call this method at the same time.
+        """
         totals = self._metrics.compute_totals()
         self._metrics.reset()
         return totals
 
     def compute_current_metrics(self) -> dict[str, float]:
-        """Return the loss and accuracy of the round so far; every worker must call this."""
+        """Return the mean loss and the accuracy of the round so far.
+
+        All workers must call this method at the same time.
+        """
         return self._metrics.compute_totals().means
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the last step; 0 before the first."""
+        """The learning rate of the last step; 0 before the first step."""
         return float(self._learning_rate.numpy())
 
     def require_finite(self, loss: float, steps_per_epoch: int) -> None:
         """Check that the loss and all weights are finite.
 
-        The loss alone is not enough: oneDNN's activations can turn NaN into a number.
+        A check of the loss alone is not enough, because oneDNN's activations can turn NaN into a
+        number.
+
+        Args:
+            loss: Loss to check.
+            steps_per_epoch: Number of steps in one epoch, for the message.
 
         Raises:
-            RunError: The loss or a weight is not finite; the message says since when.
+            RunError: The loss or a weight is not finite. The message contains the first step with
+                such a loss.
         """
         weights = self.network.weights
         bad_count = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)

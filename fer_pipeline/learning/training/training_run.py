@@ -1,4 +1,4 @@
-"""A training run, built from the configuration."""
+"""Building of a training run from the configuration, and training of its restarts."""
 
 from __future__ import annotations
 
@@ -43,19 +43,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run that is ready to be trained.
+    """The network, the trainer and the inputs of a run that is ready for training.
 
     Attributes:
-        folder: Folder of the run.
-        dataset: The dataset.
+        folder: Output folder of the run.
+        dataset: Dataset on which the network is trained.
         config: The configuration.
-        precision: Precision in which the network computes.
-        network: Network from normalized pixels to logits.
+        precision: Precision in which the network computes: `float32` or `mixed_bfloat16`.
+        network: Network that maps normalized pixels to logits.
         trainer: Trainer of the network.
-        validation_loader: This worker's part of the validation split; None without such a split.
+        validation_loader: Loader of this worker's share of the validation split; None if there is
+            no such split.
         initial_state: State before the first step if there are several restarts, otherwise empty.
-        teacher_checksums: SHA-256 of the model of each teacher, in hexadecimal digits.
-        worker: Rank of this process among the workers.
+        teacher_checksums: SHA-256 of each teacher's model, in hexadecimal digits.
+        worker: Rank of this process and number of workers.
     """
 
     folder: Path
@@ -78,20 +79,21 @@ class TrainingRun:
         checkpoint: Checkpoint | None,
         worker: WorkerContext = SINGLE_WORKER,
     ) -> TrainingRun:
-        """Build the network, its trainer and the loaders.
+        """Build the network, its trainer and the loader of the validation split.
 
         Args:
-            dataset: The dataset.
-            folder: Folder of the run.
+            dataset: Dataset on which the network is trained.
+            folder: Output folder of the run.
             config: The configuration.
             checkpoint: Checkpoint from which the run is resumed; None for a new run.
-            worker: Rank of this process among the workers.
+            worker: Rank of this process and number of workers.
 
         Raises:
             DatasetError: The dataset is damaged.
-            ConfigError: A network or option is unknown, or a key requires a validation split.
-            RunError: The network could not be loaded again once it is saved, a teacher cannot be
-                loaded, or another number of workers has started the current epoch.
+            ConfigError: A network or option is unknown, or a setting needs a validation split that
+                does not exist.
+            RunError: The saved model could not be loaded again, a teacher cannot be loaded, or the
+                number of workers has changed in the middle of an epoch.
         """
         training = config.training
         steps_per_epoch = open_train_loader(dataset, config, worker).steps_per_epoch
@@ -132,15 +134,15 @@ class TrainingRun:
         )
 
     def make_checkpointer(self, checkpoint: Checkpoint | None) -> RunCheckpointer:
-        """Create the history and the checkpointer, and restore a checkpoint.
+        """Create the history and the checkpointer, and restore the checkpoint if there is one.
 
-        Of several workers only the chief writes files.
+        If there are several workers, only the chief writes files.
 
         Args:
             checkpoint: Checkpoint from which the run is resumed; None for a new run.
 
         Raises:
-            RunError: The checkpoint is that of another network or optimizer.
+            RunError: The checkpoint belongs to a different network or optimizer.
             StorageError: The history cannot be written.
         """
         is_chief = self.worker.is_chief
@@ -178,11 +180,16 @@ class TrainingRun:
         return checkpointer
 
     def choose_temperature(self) -> float:
-        """Return the divisor of the network's logits, fitted on validation if not configured."""
+        """Return the softmax temperature, by which the logits are divided.
+
+        Returns:
+            The configured temperature. If none is configured, one that is fitted on the validation
+            split, or 1 if there is no such split.
+        """
         temperature = self.config.model.temperature
         if temperature or self.validation_loader is None:
             return temperature or 1.0
-        # The whole split, even if this process is one of several workers.
+        # Load the whole split, even if this process is one of several workers.
         loader = open_validation_loader(self.dataset, self.config, SINGLE_WORKER)
         batches = [
             (self.network(images, training=False).numpy(), labels)
@@ -201,27 +208,27 @@ class TrainingRun:
         restart: int,
         loggers: Sequence[keras.callbacks.Callback],
     ) -> None:
-        """Train one restart from the trainer's step to its end.
+        """Train one restart from the trainer's current step to the end of the schedule.
 
         Args:
             checkpointer: Checkpointer of the run.
-            restart: Number of the restart, from 0.
-            loggers: Callbacks that report each round.
+            restart: Index of the restart, from 0.
+            loggers: Callbacks that log each training round.
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not deliver the rows of the manifest.
+            DatasetError: An epoch did not have exactly the rows of the manifest.
         """
         train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
-        monitors = optimizers.make_monitor_callbacks(self.config.training)
-        checkpointer.restart, checkpointer.monitor_callbacks = restart, monitors
+        monitor_callbacks = optimizers.make_monitor_callbacks(self.config.training)
+        checkpointer.restart, checkpointer.monitor_callbacks = restart, monitor_callbacks
         loop = TrainingLoop(
             trainer=self.trainer,
             train_loader=train_loader,
             validation_loader=self.validation_loader,
             schedule=_make_schedule(self.config, train_loader.steps_per_epoch),
             history=checkpointer.history,
-            callbacks=[*monitors, checkpointer.best, *loggers],
+            callbacks=[*monitor_callbacks, checkpointer.best, *loggers],
             checkpointer=checkpointer,
             restart=restart,
         )
@@ -229,6 +236,7 @@ class TrainingRun:
 
 
 def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
+    """Return the configured schedule, with all lengths and intervals in steps."""
     training = config.training
     steps = training.steps or (training.epochs or 1) * steps_per_epoch
     return StepSchedule(
@@ -240,6 +248,11 @@ def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
 
 
 def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
+    """Return the configured training loss.
+
+    Raises:
+        ConfigError: The configured class weights contain an unknown class.
+    """
     training = config.training
     return ClassificationLoss(
         len(dataset.classes),
@@ -252,6 +265,7 @@ def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
 
 
 def _build_network(config: Config, dataset: StoredDataset, precision_name: str) -> keras.Model:
+    """Build the configured network for the dataset's image size and classes, and log its size."""
     with precision.use_precision(precision_name), tf.distribute.get_strategy().scope():
         network = registry.build_network(
             config.model.name, dataset.image_size, len(dataset.classes), config.model.options
@@ -273,6 +287,12 @@ def _build_trainer(
     teachers: TeacherEnsemble | None,
     schedule: StepSchedule,
 ) -> Trainer:
+    """Build the model around the network and the optimizer, and return their trainer.
+
+    Raises:
+        ConfigError: The warm-up is not shorter than the run.
+        RunError: A saved user-defined network could not be loaded again.
+    """
     normalization = dataset.manifest.image.normalization
     model = serving_model.build_serving_model(network, dataset.image_size, normalization)
     if registry.is_custom_network(config.model.name):
