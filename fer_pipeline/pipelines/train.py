@@ -282,7 +282,7 @@ def _open_mlflow(
     try:
         yield mlflow
     except BaseException:
-        mlflow.fail_run()
+        mlflow.mark_run_failed()
         raise
 
 

@@ -73,6 +73,7 @@ def make_augment_fn(
         return None
 
     def augment(images: Tensor, seed: Tensor) -> Tensor:
+        """Augment each image of a batch with random numbers that the seed determines."""
         shape = (len(AugmentationSample._fields), tf.shape(images)[0])
         stream_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
         numbers = tf.random.stateless_uniform(shape, stream_seed, alg="philox")

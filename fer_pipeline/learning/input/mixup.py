@@ -32,6 +32,7 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
     """
 
     def mix(images: Tensor, targets: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Blend the images and targets of a batch with those of their partners."""
         stream_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
         seeds = tf.random.experimental.stateless_split(stream_seed, 2)
         image_count = tf.shape(images)[0]

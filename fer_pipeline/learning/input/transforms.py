@@ -27,6 +27,7 @@ def make_train_transform(config: TrainingConfig, size: int, class_count: int) ->
         return None
 
     def transform(images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment the images of a batch and then apply mixup, unless one of these is off."""
         if augment:
             images = augment(images, seed)
         if mix:

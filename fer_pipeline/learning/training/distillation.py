@@ -87,7 +87,7 @@ def read_teacher_checksum(name: str) -> str:
     return TrainedModel.open(name).info.sha256
 
 
-def _require_compatible_teacher(name: str, info: ModelInfo, dataset: StoredDataset) -> None:
+def _require_compatible_teacher(name: str, teacher_info: ModelInfo, dataset: StoredDataset) -> None:
     """Check that a teacher was trained with the same classes and kind of images as the student.
 
     Raises:
@@ -95,10 +95,10 @@ def _require_compatible_teacher(name: str, info: ModelInfo, dataset: StoredDatas
     """
     image = dataset.manifest.image
     properties: dict[str, tuple[Any, Any]] = {
-        "classes": (info.classes, dataset.classes),
-        "image size": (info.size, image.size),
-        "normalization": (info.normalization, image.normalization),
-        "enhancement": (info.enhancement, image.enhancement),
+        "classes": (teacher_info.classes, dataset.classes),
+        "image size": (teacher_info.size, image.size),
+        "normalization": (teacher_info.normalization, image.normalization),
+        "enhancement": (teacher_info.enhancement, image.enhancement),
     }
     differing = [label for label, (teacher, student) in properties.items() if teacher != student]
     if differing:

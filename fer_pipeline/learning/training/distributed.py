@@ -62,7 +62,7 @@ class WorkerContext:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker is the chief, which writes the files."""
+        """True if this worker is the chief, which writes the files."""
         return self.rank == 0
 
 

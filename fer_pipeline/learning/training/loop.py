@@ -111,12 +111,12 @@ class TrainingLoop:
                 round_index = trainer.step // schedule.validate_every
                 callbacks.on_epoch_begin(round_index)
                 logs = self._train_round(batches, callbacks, progress)
-                with trainer.average.apply():
+                with trainer.average.use_averages():
                     logs = self._validate_and_record(logs)
                     callbacks.on_epoch_end(round_index, logs)
                 self._save_checkpoint()
         batches.verify_complete_epoch()
-        with trainer.average.apply():
+        with trainer.average.use_averages():
             callbacks.on_train_end(logs)
 
     def _save_checkpoint(self) -> None:
@@ -137,7 +137,7 @@ class TrainingLoop:
             callbacks.on_train_batch_begin(trainer.step)
             steps_to_checkpoint = schedule.count_steps_to_checkpoint(trainer.step)
             max_step_count = min(_MAX_STEPS_PER_CALL, end - trainer.step, steps_to_checkpoint)
-            step_count = batches.train_on_next(trainer, max_step_count)
+            step_count = batches.train_on_next_batches(trainer, max_step_count)
             callbacks.on_train_batch_end(trainer.step - 1)
             progress.update(step_count)
             # Reading a metric waits for the end of the step, so the progress bar shows the metrics
@@ -250,7 +250,7 @@ class _BatchSequence:
         if self._iterator and self._next_batch == self._loader.steps_per_epoch:
             self._iterator.drain_and_verify()
 
-    def train_on_next(self, trainer: Trainer, max_step_count: int) -> int:
+    def train_on_next_batches(self, trainer: Trainer, max_step_count: int) -> int:
         """Train on the next batches and return the number of batches.
 
         Args:

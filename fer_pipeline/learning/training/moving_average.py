@@ -53,7 +53,7 @@ class MovingAverage:
             average.assign_add(new_weight * (variable.value - average.value))
 
     @contextlib.contextmanager
-    def apply(self) -> Iterator[None]:
+    def use_averages(self) -> Iterator[None]:
         """Set the variables to their averages within the block, and restore the values after it."""
         self._swap_values()
         try:

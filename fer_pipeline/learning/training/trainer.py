@@ -72,7 +72,7 @@ class Trainer:
             optimizer: Optimizer that has no variables yet.
             loss: Training loss.
             ema_decay: Decay of the moving average of the weights; 0 for no average.
-            teachers: Teachers, whose probabilities are mixed into the targets; None for none.
+            teachers: Teachers for distillation; None for no teachers.
         """
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
@@ -94,8 +94,10 @@ class Trainer:
             self._first_bad_step = keras.Variable(0, dtype="int64", trainable=False)
             # Keras callbacks expect the optimizer and the metrics as attributes of the model.
             model.compile(optimizer=optimizer, metrics=["accuracy"])
-        self._train_steps = tf.function(self._make_multi_step_function(self._train_step))
-        self._validation_steps = tf.function(self._make_multi_step_function(self._validation_step))
+        self._train_steps = tf.function(self._make_multi_step_function(self._run_train_step))
+        self._validation_steps = tf.function(
+            self._make_multi_step_function(self._run_validation_step)
+        )
 
     def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], step_count: Tensor) -> None:
         """Train on a number of batches; all workers must call this method at the same time.
@@ -124,7 +126,7 @@ class Trainer:
 
         return run_steps
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> None:
+    def _run_train_step(self, images: Tensor, labels: Tensor) -> None:
         """Train on one batch, and update the moving average and the metrics."""
         teacher_probabilities = self._teachers and self._teachers(
             images, self.optimizer.iterations.value
@@ -164,7 +166,7 @@ class Trainer:
             tf.where(are_earlier_finite & ~is_finite, step, self._first_bad_step.value)
         )
 
-    def _validation_step(self, images: Tensor, labels: Tensor) -> None:
+    def _run_validation_step(self, images: Tensor, labels: Tensor) -> None:
         """Add the losses and predictions of one validation batch to the metrics."""
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)

@@ -250,7 +250,7 @@ class TestMLflow:
 
     def test_what_failed_is_resumed_too(self, looker, history):
         failed = looker.begin(history)
-        failed.fail_run()
+        failed.mark_run_failed()
         assert looker.runs()[0].info.status == "FAILED"
         looker.begin(history, resumed=True)
         assert [run.info.status for run in looker.runs()] == ["RUNNING"]

@@ -135,7 +135,7 @@ class TestMovingAverage:
             ]
         assert len(expected) == 4  # its statistics too
         raw = [np.array(variable) for variable in layer.weights]
-        with average.apply():
+        with average.use_averages():
             np.testing.assert_allclose(layer.get_weights(), expected, rtol=1e-6)
         assert np.array_equal(layer.get_weights(), raw)
         np.testing.assert_allclose([np.array(s) for s in average.averages], expected, rtol=1e-6)
@@ -144,7 +144,7 @@ class TestMovingAverage:
         variable = keras.Variable([1.0])
         average = MovingAverage([variable], 0.9)
         variable.assign([2.0])
-        with pytest.raises(KeyError), average.apply():
+        with pytest.raises(KeyError), average.use_averages():
             raise KeyError
         assert np.array(variable).tolist() == [2.0]
 
@@ -152,7 +152,7 @@ class TestMovingAverage:
         variable = keras.Variable([1.0])
         average = MovingAverage([variable], 0.0)
         average.update(tf.constant(1))
-        with average.apply():
+        with average.use_averages():
             assert np.array(variable).tolist() == [1.0]
         assert average.averages == []
 

@@ -112,7 +112,7 @@ class MLflow(keras.callbacks.Callback):
                 self._client.log_artifact(self.run_id, str(file))
             self._client.set_terminated(self.run_id, "FINISHED")
 
-    def fail_run(self) -> None:
+    def mark_run_failed(self) -> None:
         """Mark the MLflow run as failed, if it was opened; it can still be resumed."""
         if self.run_id:
             with _log_store_errors("the end of the run"):
