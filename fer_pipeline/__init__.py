@@ -3,7 +3,7 @@
 The public API is `Config`, `load_config`, `Dataset`, `TrainedModel` and `read_scores`. Each name is
 imported when it is first used: `import fer_pipeline` alone imports neither Spark nor TensorFlow.
 
-The packages, each of which imports only from those below it:
+The packages, from top to bottom. Each package imports only from packages below it:
 
 * `console` and `jobs`: the command `fer-pipeline`, and the command line of each job.
 * `pipelines` and `api`: one function for each job; datasets, models and scores for Python users.

@@ -44,7 +44,7 @@ class Dataset(StoredDataset):
             split: Name of the split.
 
         Raises:
-            ValueError: There is no split of that name.
+            ValueError: The split does not exist.
             DatasetError: The split is empty, or a file is missing or has a different size than the
                 manifest states.
         """
@@ -63,7 +63,7 @@ class Dataset(StoredDataset):
             columns: Names of the columns to read; all columns by default.
 
         Raises:
-            ValueError: There is no split of that name.
+            ValueError: The split does not exist.
             DatasetError: The split is empty, or a file is missing or has a different size than the
                 manifest states.
         """
@@ -77,7 +77,7 @@ class Dataset(StoredDataset):
             columns: Names of the columns to read; all columns by default.
 
         Raises:
-            ValueError: There is no split of that name.
+            ValueError: The split does not exist.
             DatasetError: The split is empty, or a file is missing or has a different size than the
                 manifest states.
         """
@@ -100,7 +100,7 @@ class Dataset(StoredDataset):
             the manifest states. Labels: int32, (n,).
 
         Raises:
-            ValueError: There is no split of that name.
+            ValueError: The split does not exist.
             DatasetError: The split is empty, or a file is missing or has a different size than the
                 manifest states.
         """

@@ -70,6 +70,7 @@ class _MovedOption(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        """Print the error line to stderr and exit with status 2."""
         parser.exit(2, f"{parser.prog}: error: {option_string} is now a job: {self.const}\n")
 
 

@@ -32,7 +32,7 @@ def did_you_mean(name: str, known_names: Iterable[str]) -> str:
     similar_names = difflib.get_close_matches(name, names, n=1)
     if similar_names:
         return f"did you mean {similar_names[0]}?"
-    return f"known here: {', '.join(names)}"
+    return f"expected one of {', '.join(names)}"
 
 
 def format_table(

@@ -21,7 +21,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _replace_null_by_defaults(cls, raw: Any) -> Any:
-        # YAML reads a section as null if all its keys are commented out.
+        """Return an empty section for null: YAML reads null if all keys are commented out."""
         return {} if raw is None else raw
 
 
@@ -42,6 +42,6 @@ def rename_keys(
     for old_key, member in mapping.items():
         new_key = rename_key(old_key)
         if new_key in renamed_mapping:
-            raise ValueError(f"names the {noun} {new_key} twice")
+            raise ValueError(f"contains the {noun} {new_key} twice")
         renamed_mapping[new_key] = member
     return renamed_mapping

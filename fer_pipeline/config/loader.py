@@ -196,7 +196,9 @@ def _describe_error(error: Any, shown_key: str) -> str:
         siblings = _list_sibling_keys(location)
         nearest = difflib.get_close_matches(str(location[-1]), siblings, n=1)
         suggestion = ".".join(map(str, [*location[:-1], *nearest]))
-        hint = f"did you mean {suggestion}?" if nearest else f"known here: {', '.join(siblings)}"
+        hint = (
+            f"did you mean {suggestion}?" if nearest else f"expected one of {', '.join(siblings)}"
+        )
         return f"{shown_key}: unknown key, {hint}"
     message = error["msg"].removeprefix("Value error, ")
     actual = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"

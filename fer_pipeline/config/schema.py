@@ -80,6 +80,7 @@ class LabelsConfig(Section):
 
     @model_validator(mode="after")
     def _require_votes_for_soft(self) -> LabelsConfig:
+        """Check that votes are set if the target is soft."""
         if self.target == "soft" and self.votes is None:
             raise ValueError("target: soft needs votes, the path of a CSV")
         return self
@@ -163,6 +164,7 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _check_fractions(self) -> SplitConfig:
+        """Check that some training rows remain, and that a stratified split moves some rows."""
         heldout_fraction = (self.validation or 0) + (self.test or 0)
         if heldout_fraction >= 1:
             raise ValueError(f"validation + test = {heldout_fraction:g} leaves nothing to train on")
@@ -189,8 +191,9 @@ class VariantsConfig(Section):
     @field_validator("rotations")
     @classmethod
     def _check_rotations(cls, angles: list[float]) -> list[float]:
+        """Check that the angles differ from each other and from 0."""
         if len(set(angles)) < len(angles):
-            raise ValueError("names an angle twice")
+            raise ValueError("contains an angle twice")
         if 0 in angles:
             raise ValueError("an angle of 0 is the image itself")
         return angles
@@ -212,6 +215,7 @@ class SamplingConfig(Section):
         """Return the mapping with canonical names of emotions; unknown names stay as they are."""
 
         def canonicalize_key(key: Any) -> str:
+            """Return the canonical name of an emotion, or an unknown name unchanged."""
             try:
                 return emotions.canonical_emotion(str(key))
             except ValueError:
@@ -305,24 +309,25 @@ class Config(Section):
         problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}
         if repeated:
-            problems.append(f"classes names {', '.join(sorted(repeated))} twice")
+            problems.append(f"classes contains {', '.join(sorted(repeated))} twice")
         oversample = self.sampling.oversample
         unknown_classes = [name for name in oversample if name not in self.class_names]
         if unknown_classes:
             problems.append(
-                f"sampling.oversample names {', '.join(unknown_classes)}, not among the classes"
+                f"sampling.oversample contains {', '.join(unknown_classes)}, which is not among the"
+                " classes"
             )
         # FER+ votes may contain emotions that the source does not have, such as contempt.
         available_emotions = emotions.KNOWN if self.labels.votes else self.input.emotions.values()
         unknown_emotions = [name for name in self.classes if name not in available_emotions]
         if unknown_emotions:
             problems.append(
-                f"classes names {', '.join(unknown_emotions)}, not among input.emotions"
+                f"classes contains {', '.join(unknown_emotions)}, which is not among input.emotions"
             )
         if self.sampling.balance and oversample:
             problems.append("sampling.balance and sampling.oversample are both set; keep one")
         if len(self.class_names) < 2:
-            problems.append("classes needs at least two emotions")
+            problems.append("classes must contain two or more emotions")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -275,6 +275,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> TrainingConfig:
+        """Check the keys that depend on each other."""
         if self.select_best_by == "last" and self.restarts > 1:
             raise ValueError(
                 "select_best_by: last cannot choose among several restarts; name a metric"

@@ -267,7 +267,10 @@ class OutputFolder:
                 self._delete_output()
         except (OSError, StorageError) as error:
             log.warning(
-                "%s: %s of another model cannot be deleted: %s", self.path, self.kind.name, error
+                "%s: %s of the replaced model cannot be deleted: %s",
+                self.path,
+                self.kind.name,
+                error,
             )
 
     def _delete_output(self) -> None:
@@ -283,7 +286,9 @@ class OutputFolder:
         for path in (self.path, *files, *folders):
             has_expected_type = storage.is_file(path) if path in files else storage.is_folder(path)
             if path.is_symlink() or (storage.exists(path) and not has_expected_type):
-                raise StorageError(f"{path} is a link, or of another type than a job writes there")
+                raise StorageError(
+                    f"{path} is a symbolic link, or is not the file or folder that a job writes"
+                )
         # If the deletion is interrupted, the in-progress file marks the remaining files as a job's.
         self.mark_in_progress()
         for path in files:

@@ -183,7 +183,7 @@ def _replace_local_file(path: Path) -> Iterator[Path]:
 
 
 def is_temporary_file(path: Path, name: str) -> bool:
-    """Return whether `atomic_write` may have created a file as the temporary file of another one.
+    """Return whether a file's name is that of a temporary file that `atomic_write` creates.
 
     Args:
         path: Path of the possible temporary file.

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     )
     arguments = parser.parse_args(argv)
     if len(arguments.models) < 2:
-        parser.error("argument RUN: expected at least two models")
+        parser.error("argument RUN: expected two or more models")
     return cli.run_job(_run, arguments)
 
 

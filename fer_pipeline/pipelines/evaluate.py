@@ -283,7 +283,7 @@ def _write_plots(
     labels = predictions.rows[schema.LABEL]
     curve = calibration.compute_accuracy_coverage(labels, predictions.probabilities)
     evaluation_plots.plot_metrics(metrics, curve, title, folder)
-    # The layers of a LiteRT file cannot be inspected, so those of the Keras model are plotted.
+    # The layers of a LiteRT file cannot be inspected, so the Keras model's layers are plotted.
     is_keras = inputs.backend.name == "keras"
     evaluation_plots.plot_samples(predictions.samples, title, folder)
     evaluation_plots.plot_layers(

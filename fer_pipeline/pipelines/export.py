@@ -188,7 +188,7 @@ def _make_export_manifest(
 def _publish_export(
     manifest: ExportManifest, scratch_folder: Path, output_folder: OutputFolder, config: Config
 ) -> None:
-    """Replace the models of the output folder by those of the scratch folder, and commit."""
+    """Replace the models in the output folder by the models in the scratch folder, and commit."""
     with output_folder.lock_for_writing():
         output_folder.delete_commit_file()
         for name in EXPORT_FILES.values():

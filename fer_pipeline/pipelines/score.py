@@ -127,6 +127,7 @@ def _load_scorer(
     )
 
     def load() -> PredictFn:
+        """Load the broadcast model file in a Spark task."""
         return load_predict_fn(content.value, settings)
 
     return _Scorer(model, inference_backend, load)

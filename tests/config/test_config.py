@@ -182,7 +182,7 @@ def test_a_missing_file_is_refused(tmp_path):
         ("training.epoch=3", "training.epoch: unknown key, did you mean training.epochs?"),
         (
             "image.colour=1",
-            "image.colour: unknown key, known here: size, normalization, dtype, enhancement",
+            "image.colour: unknown key, expected one of size, normalization, dtype, enhancement",
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(override, problem):
         ("variants.rotations=10", "variants.rotations: "),
         ("variants.rotations=[360]", "variants.rotations.0: "),
         ("variants.rotations=[.nan]", "variants.rotations.0: "),
-        ("variants.rotations=[10, 10.0]", "variants.rotations: names an angle twice"),
+        ("variants.rotations=[10, 10.0]", "variants.rotations: contains an angle twice"),
         ("variants.rotations=[0]", "variants.rotations: an angle of 0 is the image itself"),
         ("variants.border=wrap", "variants.border: "),
         ("output.files_per_split=0", "output.files_per_split: "),
@@ -290,10 +290,10 @@ def test_all_contradictions_are_named_at_once():
             "sampling.balance=true", "sampling.oversample.fear=2", "classes=[sad, sad, contempt]"
         )
     ) == [
-        "classes names contempt, not among input.emotions",
-        "classes names sad twice",
+        "classes contains contempt, which is not among input.emotions",
+        "classes contains sad twice",
         "sampling.balance and sampling.oversample are both set; keep one",
-        "sampling.oversample names fear, not among the classes",
+        "sampling.oversample contains fear, which is not among the classes",
     ]
 
 
@@ -306,18 +306,21 @@ def test_all_wrong_overrides_are_named_at_once():
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["classes=[sad, sadness]"], "classes names sad twice"),
-        (["classes=[sad]"], "classes needs at least two emotions"),
-        (["input.emotions={}"], "classes needs at least two emotions"),
-        (["input.emotions=[joy, happy]"], "classes needs at least two emotions"),
-        (["classes=[sad, contempt]"], "classes names contempt, not among input.emotions"),
+        (["classes=[sad, sadness]"], "classes contains sad twice"),
+        (["classes=[sad]"], "classes must contain two or more emotions"),
+        (["input.emotions={}"], "classes must contain two or more emotions"),
+        (["input.emotions=[joy, happy]"], "classes must contain two or more emotions"),
+        (
+            ["classes=[sad, contempt]"],
+            "classes contains contempt, which is not among input.emotions",
+        ),
         (
             ["labels.target=soft"],
             "labels: target: soft needs votes, the path of a CSV",
         ),
         (
             ["classes=[sad, fear]", "sampling.oversample.disgust=4"],
-            "sampling.oversample names disgust, not among the classes",
+            "sampling.oversample contains disgust, which is not among the classes",
         ),
         (
             ["split.validation=0.6", "split.test=0.4"],

@@ -44,8 +44,8 @@ def test_synonyms_case_and_space_lead_to_one_name(said, meant):
         ("hapy", "did you mean happy?"),
         ("suprise", "did you mean surprise?"),
         ("happines", "did you mean happiness?"),
-        ("xyz", "known here: angry, disgust, fear, happy, sad, surprise, neutral, contempt"),
-        ("", "known here: angry, disgust, fear, happy, sad, surprise, neutral, contempt"),
+        ("xyz", "expected one of angry, disgust, fear, happy, sad, surprise, neutral, contempt"),
+        ("", "expected one of angry, disgust, fear, happy, sad, surprise, neutral, contempt"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(said, hint):

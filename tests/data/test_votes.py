@@ -40,7 +40,7 @@ def row(usage: str = "Training", **cast: int) -> str:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("", "unknown column 'Training': known here: usage, image name, unknown, nf, angry, "),
+        ("", "unknown column 'Training': expected one of usage, image name, unknown, nf, angry, "),
         ("a\x00b;c", "unknown column "),
         (HEADER.replace("anger", "angr"), "unknown column 'angr': did you mean angry?"),
         (HEADER.replace("NF", "N F"), "unknown column 'N F': did you mean nf?"),

@@ -286,8 +286,10 @@ class TestDeleteOutdated:
         assert (export_dir / name).is_symlink()
         assert (list_files(export_dir), list_files(tmp_path)) == before
         (message,) = caplog.messages
-        assert message.startswith(f"{export_dir}: an export of another model cannot be deleted: ")
-        assert f"{export_dir / name} is a link" in message
+        assert message.startswith(
+            f"{export_dir}: an export of the replaced model cannot be deleted: "
+        )
+        assert f"{export_dir / name} is a symbolic link" in message
 
     @pytest.mark.parametrize("name", ["model.tflite", "saved_model", "config.yaml"])
     def test_a_folder_in_place_of_a_file_stays_and_a_file_in_place_of_a_folder(
@@ -303,7 +305,8 @@ class TestDeleteOutdated:
         assert list_files(export_dir) == before
         (message,) = caplog.messages
         assert message.endswith(
-            f"{export_dir / name} is a link, or of another type than a job writes there"
+            f"{export_dir / name} is a symbolic link, or is not the file or folder that a job"
+            " writes"
         )
 
     def test_a_failed_deletion_is_only_logged(self, export_dir, caplog, monkeypatch):
@@ -313,7 +316,9 @@ class TestDeleteOutdated:
         monkeypatch.setattr(Path, "unlink", refuse_to_unlink)
         OutputFolder(export_dir, EXPORT).delete_outdated_output()
         (message,) = caplog.messages
-        assert message.startswith(f"{export_dir}: an export of another model cannot be deleted: ")
+        assert message.startswith(
+            f"{export_dir}: an export of the replaced model cannot be deleted: "
+        )
         assert "Permission denied" in message
 
     def test_a_commit_file_that_is_not_text_is_left_alone(self, export_dir, caplog):

@@ -311,7 +311,7 @@ class TestJob:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["a"], "argument RUN: expected at least two models"),
+            (["a"], "argument RUN: expected two or more models"),
             ([], "the following arguments are required: RUN"),
             # Options of evaluate, which a comparison cannot have.
             (["a", "b", "--model", "compact"], "unrecognized arguments: --model compact"),

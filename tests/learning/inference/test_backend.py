@@ -381,7 +381,7 @@ class TestReplacedRun:
         (run / "export").symlink_to(tmp_path / "theirs")
         train(str(easy_dataset), str(run), tiny, overwrite=True)
         assert any(
-            "an export of another model cannot be deleted" in each for each in caplog.messages
+            "an export of the replaced model cannot be deleted" in each for each in caplog.messages
         )
         assert (tmp_path / "theirs" / EXPORT.commit_file).is_file()
         with pytest.raises(RunError, match=r"/export: is an export of a different model than"):
