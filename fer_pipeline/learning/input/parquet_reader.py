@@ -133,8 +133,10 @@ class ParquetReader:
         """
         delivered_row_count = 0
         try:
-            row_groups = self._iterate_petastorm(columns, shuffle_seed) if self.row_count else ()
-            for row_group in row_groups:
+            # No variable holds the iterator, because the traceback of an error would keep it open.
+            for row_group in (
+                self._iterate_row_groups(columns, shuffle_seed) if self.row_count else ()
+            ):
                 pixels = self._decode_pixels(getattr(row_group, schema.IMAGE))
                 delivered_row_count += len(pixels)
                 yield pixels, {name: getattr(row_group, name) for name in columns}
@@ -154,7 +156,9 @@ class ParquetReader:
                 " run preprocess again"
             )
 
-    def _iterate_petastorm(self, columns: Sequence[str], shuffle_seed: int | None) -> Iterator[Any]:
+    def _iterate_row_groups(
+        self, columns: Sequence[str], shuffle_seed: int | None
+    ) -> Iterator[Any]:
         """Yield the columns of each row group, as a named tuple that petastorm returns."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

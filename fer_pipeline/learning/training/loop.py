@@ -129,7 +129,7 @@ class TrainingLoop:
     ) -> dict[str, float]:
         """Train to the end of the current round and return its mean loss and its accuracy."""
         trainer, schedule = self.trainer, self.schedule
-        # A run that is resumed in the middle of a round starts after this step.
+        # A round begins at a multiple of the interval, even if the run is resumed in its middle.
         start = trainer.step - trainer.step % schedule.validate_every
         end = min(start + schedule.validate_every, schedule.steps)
         while trainer.step < end and not trainer.model.stop_training:
@@ -160,23 +160,23 @@ class TrainingLoop:
         """Check the number of rows of all workers, if the round consists of complete epochs.
 
         Args:
-            start: First step of the round.
-            end: Step after the last step of the round.
+            start: Number of completed steps at the beginning of the round.
+            end: Number of completed steps at the end of the round.
             row_count: Number of rows on which all workers together trained in the round.
             batches: Batches of this worker.
 
         Raises:
             DatasetError: The number of rows differs from the manifest.
         """
-        epochs, remainder = divmod(end - start, self.schedule.steps_per_epoch)
+        epoch_count, remainder = divmod(end - start, self.schedule.steps_per_epoch)
         was_stopped = self.trainer.step < end
         if was_stopped or remainder or start % self.schedule.steps_per_epoch:
             return
-        if row_count != epochs * self.train_loader.split_row_count:
+        if row_count != epoch_count * self.train_loader.split_row_count:
             # If rows are missing in this worker's shard, its loader raises a more precise error.
             batches.verify_complete_epoch()
             raise DatasetError(
-                f"training had {row_count:,} rows in {epochs} epochs, the manifest says"
+                f"training had {row_count:,} rows in {epoch_count} epochs, the manifest says"
                 f" {self.train_loader.split_row_count:,} in each; run preprocess again"
             )
 
