@@ -1,1 +1,5 @@
-"""Benchmarks: every figure is a ratio of two measurements of one run. `make bench` runs them."""
+"""Benchmarks of the package; `make bench` runs them.
+
+Most figures are ratios of two measurements of the same run, so that they depend little on the
+machine.
+"""

@@ -1,6 +1,8 @@
-"""Run the benchmarks: all with `make bench`, or some with `python -m benchmarks feed networks`.
+"""Command line of the benchmarks.
 
-The benchmarks on a cluster take most of an hour and run only by name: `make bench-cluster`.
+`make bench` runs the default benchmarks, and for example `python -m benchmarks feed networks` runs
+two of them. The benchmarks on a cluster take most of an hour; they are not run by default, but with
+`make bench-cluster`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ _CLUSTER_BENCHMARKS = (
 
 
 def main(names: list[str]) -> None:
-    """Run the named benchmarks, or the default ones, and print a line for each figure."""
+    """Run benchmarks and print one line per figure.
+
+    Args:
+        names: Names of the benchmarks; empty for the default benchmarks.
+    """
     known_names = (*_DEFAULT_BENCHMARKS, *_CLUSTER_BENCHMARKS)
     unknown_names = [name for name in names if name not in known_names]
     if unknown_names:
-        sys.exit(f"no benchmark {unknown_names[0]}; there are: {', '.join(known_names)}")
+        sys.exit(f"unknown benchmark {unknown_names[0]}; choose from {', '.join(known_names)}")
     for name in names or _DEFAULT_BENCHMARKS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         for figure in importlib.import_module(f"benchmarks.{name}").run():

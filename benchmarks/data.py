@@ -1,4 +1,7 @@
-"""The input of the benchmarks: FER2013 if it is beside the checkout, else synthetic faces."""
+"""Input of the benchmarks: FER2013 if the folder `shared` next to the checkout has it.
+
+Otherwise the benchmarks use synthetic faces.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,14 @@ _SHARED = ROOT.parent / "shared"
 _SYNTHETIC_ROWS = 32_298
 
 
-def write_csv(repeat: int) -> Path:
-    """Return a CSV of about 32,000 rows, repeated; it is written only once.
+def ensure_csv(repeat: int) -> Path:
+    """Write a FER2013 CSV of about 32,000 rows, unless an earlier call has written it.
 
     Args:
-        repeat: Number of repetitions.
+        repeat: Number of times that the rows are repeated.
+
+    Returns:
+        The path of the CSV file.
     """
     WORK.mkdir(parents=True, exist_ok=True)
     script = _SHARED / "data" / "to_csv.py"
@@ -30,12 +36,20 @@ def write_csv(repeat: int) -> Path:
         command = [sys.executable, "-m", "fer_pipeline.data.synthetic", "csv", temporary]
         subprocess.run([*command, "--rows", str(_SYNTHETIC_ROWS)], check=True)
     else:
-        _repeat_rows(write_csv(1), temporary, repeat)
+        _repeat_rows(ensure_csv(1), temporary, repeat)
     return temporary.rename(path)
 
 
 def _repeat_rows(source: Path, target: Path, repeat: int) -> None:
-    """Write copies of all rows; the pixels of copy k are shifted by k, so that copies differ."""
+    """Write a CSV file with repeated rows.
+
+    The pixels of copy k are rotated by k positions, so that no two images are equal.
+
+    Args:
+        source: CSV file with the original rows.
+        target: CSV file to write.
+        repeat: Number of copies of each row.
+    """
     header, *rows = source.read_text().splitlines()
     with target.open("w") as file:
         file.write(header + "\n")
@@ -46,7 +60,16 @@ def _repeat_rows(source: Path, target: Path, repeat: int) -> None:
                 file.write(f"{emotion},{' '.join(values[shift:] + values[:shift])},{usage}\n")
 
 
-def find_yardstick(name: str) -> Path:
-    """Return the script of a yardstick: the shared one if there is one, else the repository's."""
-    shared = _SHARED / "bench" / f"limit_{name}.py"
-    return shared if shared.exists() else ROOT / "benchmarks" / f"yardstick_{name}.py"
+def find_baseline_script(name: str) -> Path:
+    """Return the script of a baseline.
+
+    Args:
+        name: "feed" or "preprocess".
+
+    Returns:
+        The script in the folder `shared` if it exists, else the script of this repository.
+    """
+    shared_script = _SHARED / "bench" / f"limit_{name}.py"
+    if shared_script.exists():
+        return shared_script
+    return ROOT / "benchmarks" / f"baseline_{name}.py"

@@ -1,7 +1,8 @@
-"""Images a second from the batch loader, compared with reading by hand and with make_reader.
+"""Throughput of the batch loader, compared with a baseline and with petastorm's `make_reader`.
 
-48x48, shuffled, normalised float32, batch size 128, no cache. All three read the same images. Their
-rounds alternate, and the best round of each counts.
+The baseline reads the Parquet files without a framework. All three deliver the same 48x48 images as
+normalised float32 in batches of 128; the batch loader and `make_reader` also shuffle. There is no
+cache. The measurements alternate, and the best of each kind counts.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 
 _BATCH_SIZE = 128
-_ROUNDS = 3
-_REPEAT = 4
-_PETASTORM_ROWS = 8192
+_REPETITIONS = 3
+_REPEAT = 4  # copies of each row of FER2013
+_PETASTORM_ROW_COUNT = 8192
 _PETASTORM_SCRIPT = Path(__file__).with_name("petastorm_store.py")
 
 
 def run() -> list[Figure]:
-    """Measure, and return all figures."""
-    folder = preprocess.dataset_folder(_REPEAT)
+    """Measure the images per second of all readers, and return the ratios."""
+    folder = preprocess.get_dataset_folder(_REPEAT)
     if not folder.exists():
-        preprocess.run_job(data.write_csv(_REPEAT), folder)
+        preprocess.run_job(data.ensure_csv(_REPEAT), folder)
     store = _write_petastorm_store(folder)
-    yardstick_rates, petastorm_rates = [], []
+    baseline_rates, petastorm_rates = [], []
     loader_rates: dict[bool, list[float]] = {True: [], False: []}
-    for epoch in range(_ROUNDS):
-        yardstick_rates.append(_measure_yardstick(folder))
+    for epoch in range(_REPETITIONS):
+        baseline_rates.append(_measure_baseline(folder))
         for deterministic, rates in loader_rates.items():
             rates.append(_measure_loader(folder, deterministic, epoch))
         petastorm_rates.append(_measure_make_reader(store))
@@ -46,45 +47,58 @@ def run() -> list[Figure]:
     figures = []
     for deterministic, rates in loader_rates.items():
         name = "deterministic" if deterministic else "not deterministic"
-        for other, other_rates, goal in (
-            ("yardstick", yardstick_rates, "at least 0.3"),
+        for reader, reader_rates, goal in (
+            ("baseline", baseline_rates, "at least 0.3"),
             ("make_reader", petastorm_rates, "at least 20"),
         ):
-            best, other_best = max(rates), max(other_rates)
-            measurement = f"{best / other_best:.2f} ({best:,.0f} / {other_best:,.0f} images/s)"
+            best, reader_best = max(rates), max(reader_rates)
+            measurement = f"{best / reader_best:.2f} ({best:,.0f} / {reader_best:,.0f} images/s)"
             goal_of_default = goal if deterministic else ""
-            figures.append(Figure(f"feed, {name} / {other}", measurement, goal_of_default))
+            figures.append(Figure(f"feed, {name} / {reader}", measurement, goal_of_default))
     return figures
 
 
-def _measure_yardstick(folder: Path) -> float:
+def _measure_baseline(folder: Path) -> float:
+    """Return the images per second of the baseline.
+
+    Args:
+        folder: Folder of the dataset.
+    """
     pattern = f"{folder}/split=train/*.parquet"
-    command = [sys.executable, str(data.find_yardstick("feed")), pattern]
+    command = [sys.executable, str(data.find_baseline_script("feed")), pattern]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(output)["images_per_second"])
 
 
 def _measure_loader(folder: Path, deterministic: bool, epoch: int) -> float:
+    """Return the images per second of one epoch of the batch loader.
+
+    Args:
+        folder: Folder of the dataset.
+        deterministic: Whether the order of the images is deterministic.
+        epoch: Number of the epoch.
+    """
     options = LoaderOptions(_BATCH_SIZE, shuffle=True, deterministic=deterministic)
     loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, options)
     start = time.perf_counter()
-    images = sum(int(labels.shape[0]) for _, labels in loader.iterate_epoch(epoch))
-    return images / (time.perf_counter() - start)
+    image_count = sum(int(labels.shape[0]) for _, labels in loader.iterate_epoch(epoch))
+    return image_count / (time.perf_counter() - start)
 
 
 def _read_images(folder: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """Read the first images of a dataset, each with its label."""
     loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, LoaderOptions(_BATCH_SIZE))
-    remaining = _PETASTORM_ROWS
+    remaining_count = _PETASTORM_ROW_COUNT
     for pixels, columns in loader.iterate_stored_rows(["label"]):
-        for image, label in zip(pixels[:remaining], columns["label"], strict=False):
+        for image, label in zip(pixels[:remaining_count], columns["label"], strict=False):
             yield image, int(label)
-        remaining -= len(pixels)
-        if remaining <= 0:
+        remaining_count -= len(pixels)
+        if remaining_count <= 0:
             return
 
 
 def _write_petastorm_store(folder: Path) -> Path:
-    """Write the first images in petastorm's own format: a Unischema with a codec."""
+    """Write the first images of a dataset in petastorm's own format, and return the new folder."""
     store = data.WORK / "petastorm"
     shutil.rmtree(store, ignore_errors=True)
     arrays = data.WORK / "images.npz"
@@ -97,5 +111,6 @@ def _write_petastorm_store(folder: Path) -> Path:
 
 
 def _measure_make_reader(store: Path) -> float:
+    """Return the images per second of petastorm's `make_reader`."""
     command = [sys.executable, str(_PETASTORM_SCRIPT), str(store)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -1,15 +1,15 @@
-"""One figure of a benchmark, as a line of its table."""
+"""Result of a benchmark."""
 
 from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """A measured figure.
+    """Measured figure with its goal.
 
     Attributes:
-        name: What was measured.
-        measurement: The measured number with its unit.
-        goal: The goal for it; empty if there is none.
+        name: Name of the measured quantity.
+        measurement: Measured number with its unit.
+        goal: Goal for the measurement, for example "at least 20"; empty if there is no goal.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The peak memory of processes while they run."""
+"""Peak memory of the Spark processes of a job."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ PROCESS_KINDS = {
     "pyspark.daemon": "python worker",
     "CoarseGrainedExecutorBackend": "executor",
 }
-"""A part of the command line of each kind of Spark process, and the name of the kind."""
+"""Kinds of Spark processes, by a part of their command line."""
 
 _SECONDS_BETWEEN_SAMPLES = 0.2
 
 
 class MemoryMonitor(threading.Thread):
-    """A thread that samples the memory of the Spark processes among all child processes.
+    """Thread that samples the memory of Spark processes while a `with` block runs.
 
     Attributes:
-        peaks: Largest resident set of any process of each of `PROCESS_KINDS`, in bytes.
+        peaks: Largest resident set size of a process of each kind, in bytes.
     """
 
     def __init__(self, process_ids: Iterable[int]) -> None:
-        """Prepare the monitor.
+        """Prepare the monitor without starting it.
 
         Args:
-            process_ids: Ids of the processes whose children are monitored.
+            process_ids: Ids of processes; their direct and indirect children are monitored.
         """
         super().__init__(daemon=True)
         self.peaks = dict.fromkeys(PROCESS_KINDS.values(), 0)
@@ -37,7 +37,7 @@ class MemoryMonitor(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Sample the memory until the monitor is stopped."""
+        """Sample the memory of all child processes until the block ends."""
         while not self._stopped.wait(_SECONDS_BETWEEN_SAMPLES):
             for parent in self._parents:
                 with contextlib.suppress(psutil.Error):
@@ -45,7 +45,8 @@ class MemoryMonitor(threading.Thread):
                         self._sample(child)
 
     def _sample(self, child: psutil.Process) -> None:
-        # A worker may end in the middle of this; the other processes still count.
+        """Update the peak of the kind of a process."""
+        # The process may end while it is read.
         with contextlib.suppress(psutil.Error):
             command_line = " ".join(child.cmdline())
             for part, kind in PROCESS_KINDS.items():

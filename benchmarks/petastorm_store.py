@@ -1,8 +1,8 @@
-"""Petastorm's own reader, a Unischema and `make_reader`, for comparison with the batch loader.
+"""Petastorm's own format and reader, for comparison with the batch loader.
 
 python petastorm_store.py IMAGES.npz STORE: writes the images as a petastorm dataset.
-python petastorm_store.py STORE: reads the dataset into TensorFlow, shuffled and normalised, in
-batches of 128, and prints the images a second.
+python petastorm_store.py STORE: reads the dataset into TensorFlow with `make_reader`, shuffled and
+normalised, in batches of 128, and prints the images per second.
 """
 
 import os
@@ -17,15 +17,15 @@ warnings.simplefilter("ignore")
 
 _IMAGE_SHAPE = (48, 48)
 _BATCH_SIZE = 128
-_FILES = 4
+_FILE_COUNT = 4
 
 
 def write_store(images: Path, store: Path) -> None:
     """Write images as a petastorm dataset.
 
     Args:
-        images: File of NumPy arrays with the keys `pixels` and `labels`.
-        store: Folder of the dataset.
+        images: NumPy `.npz` file with the arrays `pixels` and `labels`.
+        store: Folder of the dataset to write.
     """
     from petastorm.codecs import NdarrayCodec, ScalarCodec
     from petastorm.etl.dataset_metadata import materialize_dataset
@@ -49,11 +49,15 @@ def write_store(images: Path, store: Path) -> None:
     url = store.absolute().as_uri()
     with spark_session("benchmark") as spark, materialize_dataset(spark, url, columns, 4):
         frame = spark.createDataFrame(rows, columns.as_spark_schema())
-        frame.coalesce(_FILES).write.parquet(url)
+        frame.coalesce(_FILE_COUNT).write.parquet(url)
 
 
 def measure_reading(store: Path) -> float:
-    """Return the images a second."""
+    """Read a petastorm dataset and return the images per second.
+
+    Args:
+        store: Folder of the dataset.
+    """
     import tensorflow as tf
     from petastorm import make_reader
     from petastorm.tf_utils import make_petastorm_dataset
@@ -61,10 +65,10 @@ def measure_reading(store: Path) -> float:
     with make_reader(store.absolute().as_uri(), num_epochs=1, seed=0, workers_count=4) as reader:
         faces = make_petastorm_dataset(reader).shuffle(1024, seed=0)
         faces = faces.map(lambda row: ((tf.cast(row.image, tf.float32) - 128) / 128, row.label))
-        start, images = time.perf_counter(), 0
+        start, image_count = time.perf_counter(), 0
         for _, labels in faces.batch(_BATCH_SIZE).prefetch(4):
-            images += int(labels.shape[0])
-        return images / (time.perf_counter() - start)
+            image_count += int(labels.shape[0])
+        return image_count / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

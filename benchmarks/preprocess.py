@@ -1,8 +1,8 @@
-"""Preprocessing, compared with the same work written by hand, as the data grows.
+"""Time and memory of the preprocess job for growing inputs, compared with a baseline.
 
-48x48, with a mirror image and one rotation of each training image. Both run as processes and are
-timed from start to end. Spark has a heap of 512 MB, and the yardstick as many processes as Spark
-has cores.
+The baseline does the same work without Spark, with as many processes as Spark has cores. Both write
+48x48 images, with a mirror image and one rotation of each training image. The times include the
+start of the processes. Spark has a heap of 512 MB.
 """
 
 from __future__ import annotations
@@ -18,42 +18,47 @@ from benchmarks import data
 from benchmarks.figure import Figure
 from benchmarks.memory import MemoryMonitor
 
-_ROUNDS_BY_REPEAT = {1: 3, 4: 2, 8: 2}
+# Number of measurements by number of copies of each row of FER2013.
+_MEASUREMENTS_BY_REPEAT = {1: 3, 4: 2, 8: 2}
 _DRIVER_MEMORY = "512m"
 SETTINGS = (
     "split.usage_to_split.PublicTest=test",
     "variants.flip=true",
     "variants.rotations=[10]",
 )
-"""The configuration, also of the benchmark with skewed input."""
+"""Settings of the job; the benchmark `skew` uses the same."""
 
 
-def dataset_folder(repeat: int) -> Path:
-    """Return the folder in which a dataset is kept for the benchmarks that read it."""
+def get_dataset_folder(repeat: int) -> Path:
+    """Return the folder of the preprocessed dataset, which other benchmarks read.
+
+    Args:
+        repeat: Number of copies of each row of FER2013.
+    """
     return data.WORK / f"dataset-{repeat}"
 
 
 def run() -> list[Figure]:
-    """Measure, and return all figures."""
+    """Measure the job and the baseline, and return all figures."""
     cores = os.cpu_count() or 1
     figures: list[Figure] = []
     seconds_per_repeat = {}
     peaks: dict[int, int] = {}
-    first, last = min(_ROUNDS_BY_REPEAT), max(_ROUNDS_BY_REPEAT)
-    for repeat, rounds in _ROUNDS_BY_REPEAT.items():
-        source = data.write_csv(repeat)
-        job_seconds, yardstick_seconds = [], []
-        for _ in range(rounds):
-            yardstick_seconds.append(_run_yardstick(source, cores))
-            seconds, peak = run_job(source, dataset_folder(repeat))
+    first, last = min(_MEASUREMENTS_BY_REPEAT), max(_MEASUREMENTS_BY_REPEAT)
+    for repeat, measurement_count in _MEASUREMENTS_BY_REPEAT.items():
+        source = data.ensure_csv(repeat)
+        job_seconds, baseline_seconds = [], []
+        for _ in range(measurement_count):
+            baseline_seconds.append(_run_baseline(source, cores))
+            seconds, peak = run_job(source, get_dataset_folder(repeat))
             job_seconds.append(seconds)
             peaks[repeat] = max(peak, peaks.get(repeat, 0))
-        best, yardstick = min(job_seconds), min(yardstick_seconds)
+        best, baseline = min(job_seconds), min(baseline_seconds)
         seconds_per_repeat[repeat] = best / repeat
         figures.append(
             Figure(
-                f"preprocess, rows x{repeat}, wall time / yardstick's",
-                f"{best / yardstick:.2f} ({best:.1f} s / {yardstick:.1f} s)",
+                f"preprocess, rows x{repeat}, wall time / baseline's",
+                f"{best / baseline:.2f} ({best:.1f} s / {baseline:.1f} s)",
                 "at most 3" if repeat == last else "",
             )
         )
@@ -71,10 +76,15 @@ def run() -> list[Figure]:
     ]
 
 
-def _run_yardstick(source: Path, cores: int) -> float:
-    """Return the wall time of the yardstick, in seconds."""
-    target = data.WORK / "yardstick"
-    command = [sys.executable, data.find_yardstick("preprocess"), source, target]
+def _run_baseline(source: Path, cores: int) -> float:
+    """Run the baseline and return its wall time, in seconds.
+
+    Args:
+        source: CSV file to convert.
+        cores: Number of processes.
+    """
+    target = data.WORK / "baseline"
+    command = [sys.executable, data.find_baseline_script("preprocess"), source, target]
     start = time.perf_counter()
     subprocess.run([*command, "--processes", str(cores)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
@@ -83,15 +93,15 @@ def _run_yardstick(source: Path, cores: int) -> float:
 
 
 def run_job(source: Path, target: Path, *settings: str) -> tuple[float, int]:
-    """Run the job, and measure its time and memory.
+    """Run the preprocess job, and measure its time and memory.
 
     Args:
-        source: The CSV.
+        source: CSV file to preprocess.
         target: Folder of the dataset; an existing dataset is replaced.
-        settings: Further `--set` values.
+        settings: Values of additional `--set` options.
 
     Returns:
-        The wall time in seconds, and the largest resident set of any Python worker in bytes.
+        The wall time in seconds, and the largest resident set size of a Python worker in bytes.
     """
     command = [str(data.ROOT / "spark-submit.sh")]
     command += ["--master", f"local[{os.cpu_count()}]", "--driver-memory", _DRIVER_MEMORY]

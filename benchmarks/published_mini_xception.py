@@ -1,4 +1,4 @@
-"""Write the published weights of mini-Xception as a training run, for `compare`.
+"""Save the published weights of mini-Xception as a training run, for the job `compare`.
 
     .venv/bin/python -m benchmarks.published_mini_xception runs/published
 
@@ -34,10 +34,10 @@ _NORMALIZATION = Normalization("published", 1 / 127.5, -1.0)
 
 
 def main(output: str, *, overwrite: bool) -> None:
-    """Write the run.
+    """Write a training run with the published weights.
 
     Args:
-        output: Folder of the run.
+        output: Folder of the run to write.
         overwrite: Whether an existing run may be replaced.
     """
     weights = next(data.ROOT.glob(_WEIGHTS), None)
@@ -53,6 +53,12 @@ def main(output: str, *, overwrite: bool) -> None:
 
 
 def _write_run(weights: Path, folder: Path) -> None:
+    """Write the model and its description.
+
+    Args:
+        weights: Keras file with the published weights.
+        folder: Folder of the run.
+    """
     classes = list(FER2013)
     network = registry.build_network(_NETWORK, _IMAGE_SIZE, len(classes), {})
     # Both networks list the same layers in the same order.

@@ -1,7 +1,8 @@
-"""Preprocessing, training and scoring on a cluster, with 4 and with 16 times FER2013.
+"""Time and memory of preprocessing, training and scoring on a cluster, for two sizes of the input.
 
-System A's dataset, with a mirror image and a rotation of each training image; one epoch of its
-network on both workers; and scores for all images of the dataset. Heaps of 512 MB.
+The input is FER2013 repeated 4 and 16 times. The jobs preprocess it as in system A, with a mirror
+image and a rotation of each training image, train system A's network for one epoch on both workers,
+and score all images of the dataset. Spark has heaps of 512 MB.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.helpers.standalone_cluster import Cluster
 _SMALL_REPEAT = 4
 _LARGE_REPEAT = 16
 _CONFIG = ("--config", str(data.ROOT / "conf" / "system_a.yaml"))
-# With many rows there is no memory for all of them, and no time for batches of 32.
+# The rows do not fit into memory, and small batches would take too long.
 _TRAINING_SETTINGS = (
     "loader.cache_in_memory=false",
     "loader.batch_size=256",
@@ -30,14 +31,19 @@ _TRAINING_SETTINGS = (
 
 @dataclass(frozen=True)
 class _Measurement:
-    """The rows that a job processes, and its cost."""
+    """Cost of a job.
 
-    rows: int
+    Attributes:
+        row_count: Number of rows that the job processes.
+        cost: Time and memory of the job.
+    """
+
+    row_count: int
     cost: JobCost
 
 
 def run() -> list[Figure]:
-    """Measure, and return all figures."""
+    """Run the jobs on both inputs, and return their costs and how these grow."""
     with start_cluster() as cluster:
         small = _run_jobs(cluster, _SMALL_REPEAT)
         large = _run_jobs(cluster, _LARGE_REPEAT)
@@ -45,15 +51,27 @@ def run() -> list[Figure]:
 
 
 def _run_jobs(cluster: Cluster, repeat: int) -> dict[str, _Measurement]:
-    """Run the three jobs on FER2013 repeated, and return the measurement of each."""
-    source = data.write_csv(repeat)
+    """Run preprocess, train and score on a repeated FER2013.
+
+    Args:
+        cluster: Cluster to run the jobs on.
+        repeat: Number of copies of each row of FER2013.
+
+    Returns:
+        The measurement of each job by its name.
+    """
+    source = data.ensure_csv(repeat)
     dataset, model, scores = FOLDER / "dataset", FOLDER / "run", FOLDER / "scores"
     preprocess_options = ("--input", str(source), "--output", str(dataset))
     preprocess_cost = submit(cluster, "preprocess", *_CONFIG, *preprocess_options)
     manifest = json.loads((dataset / "manifest.json").read_text())
-    read, written = manifest["rows"]["read"], manifest["rows"]["written"]
-    bytes_per_row = sum(file["bytes"] for file in manifest["files"]) / written
-    print(f"{read:,} rows read, {written:,} written of {bytes_per_row:,.0f} bytes", flush=True)
+    read_count, written_count = manifest["rows"]["read"], manifest["rows"]["written"]
+    bytes_per_row = sum(file["bytes"] for file in manifest["files"]) / written_count
+    print(
+        f"{read_count:,} rows read, {written_count:,} rows written, {bytes_per_row:,.0f} bytes"
+        " per row",
+        flush=True,
+    )
     settings = [part for setting in _TRAINING_SETTINGS for part in ("--set", setting)]
     train_options = ("--workers", str(CORES), "--dataset", str(dataset), "--output", str(model))
     train_cost = submit(cluster, "train", *_CONFIG, *settings, *train_options)
@@ -62,24 +80,30 @@ def _run_jobs(cluster: Cluster, repeat: int) -> dict[str, _Measurement]:
     for folder in (dataset, model, scores):
         shutil.rmtree(folder)
     return {
-        "preprocess": _Measurement(read, preprocess_cost),
+        "preprocess": _Measurement(read_count, preprocess_cost),
         "train": _Measurement(sum(manifest["counts"]["train"].values()), train_cost),
-        "score": _Measurement(written, score_cost),
+        "score": _Measurement(written_count, score_cost),
     }
 
 
 def _make_figures(job: str, small: _Measurement, large: _Measurement) -> list[Figure]:
-    """Return the cost of a job, and how it grows with the rows."""
+    """Return the cost of a job, and how it grows with the number of rows.
+
+    Args:
+        job: Name of the job.
+        small: Measurement with the smaller input.
+        large: Measurement with the larger input.
+    """
     seconds, small_seconds = large.cost.seconds, small.cost.seconds
-    growth_per_row = (seconds / large.rows) / (small_seconds / small.rows)
-    # Without the fixed cost of a job, which does not depend on the rows.
-    seconds_per_row = (seconds - small_seconds) / (large.rows - small.rows)
-    fixed_seconds = small_seconds - seconds_per_row * small.rows
+    growth_per_row = (seconds / large.row_count) / (small_seconds / small.row_count)
+    # The difference excludes the fixed cost of a job, which does not depend on the rows.
+    seconds_per_row = (seconds - small_seconds) / (large.row_count - small.row_count)
+    fixed_seconds = small_seconds - seconds_per_row * small.row_count
     ratio = f"x{_LARGE_REPEAT} / x{_SMALL_REPEAT}"
     figures = [
         Figure(
-            f"{job}, {large.rows:,} rows",
-            f"{seconds:.0f} s ({small.rows:,}: {small_seconds:.0f} s)",
+            f"{job}, {large.row_count:,} rows",
+            f"{seconds:.0f} s ({small.row_count:,}: {small_seconds:.0f} s)",
         ),
         Figure(f"{job}, time per row, {ratio}", f"{growth_per_row:.2f}", "at most 1.1"),
         Figure(

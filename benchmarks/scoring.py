@@ -35,7 +35,7 @@ _ROUNDS = 3
 _SIDE = 48  # pixels
 _CROPS = 512
 _FER_SIDE = 64  # pixels
-_YARDSTICK = "one by one"
+_BASELINE = "one by one"
 _FER = "fer"
 _FER_SHEET = "fer, one sheet"
 _FER_VARIANTS = (_FER, _FER_SHEET)
@@ -75,7 +75,7 @@ def _measure_backends(model_files: dict[str, Path], crops: Path, cores: list[int
         for backend, rate in best_rates.items()
     ]
     int8_rate = best_rates["litert_int8"]
-    other_rates = {_YARDSTICK: best_rates[_YARDSTICK]}
+    other_rates = {_BASELINE: best_rates[_BASELINE]}
     if _FER in best_rates:
         other_rates["fer, the better of both"] = max(best_rates[name] for name in _FER_VARIANTS)
     for name, rate in other_rates.items():
@@ -111,14 +111,14 @@ def _measure_rate(backend: str, model_file: Path, crops: Path, cores: list[int])
 
 
 def _write_crops(path: Path) -> None:
-    with data.write_csv(1).open(newline="") as file:
+    with data.ensure_csv(1).open(newline="") as file:
         rows = [row["pixels"] for row in islice(csv.DictReader(file), _CROPS)]
     crops = np.stack([np.fromstring(row, np.uint8, sep=" ") for row in rows])
     np.save(path, crops.reshape(-1, _SIDE, _SIDE))
 
 
 def _prepare_models(scratch: Path) -> dict[str, Path]:
-    """Return the file of the bundled model for each backend, and that of the yardstick."""
+    """Return the file of the bundled model for each backend, and that of the baseline."""
     run_dir = trained_model.resolve_model_path(None)
     float_file = scratch / EXPORT_FILES["litert"]
     float_file.write_bytes(litert.convert_to_litert(TrainedModel.open(run_dir).load_network()))
@@ -126,7 +126,7 @@ def _prepare_models(scratch: Path) -> dict[str, Path]:
         "keras": run_dir / RunFile.MODEL,
         "litert": float_file,
         "litert_int8": run_dir / EXPORT_FOLDER / EXPORT_FILES["litert_int8"],
-        _YARDSTICK: _write_mini_xception(scratch),
+        _BASELINE: _write_mini_xception(scratch),
     }
 
 

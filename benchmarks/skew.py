@@ -101,7 +101,7 @@ _INPUTS: dict[str, Callable[[Path], None]] = {
 
 def _read_lines() -> list[str]:
     """Return the header and the first `_ROWS` rows."""
-    with data.write_csv(4).open() as file:
+    with data.ensure_csv(4).open() as file:
         return list(itertools.islice(file, 1 + _ROWS))
 
 

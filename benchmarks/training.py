@@ -34,7 +34,7 @@ def run() -> list[Figure]:
     """Measure, and return all figures."""
     folder = data.WORK / "dataset-28"
     if not folder.exists():
-        preprocess.run_job(data.write_csv(1), folder, "image.size=28")
+        preprocess.run_job(data.ensure_csv(1), folder, "image.size=28")
     dataset = StoredDataset.open(folder)
     class_count = len(dataset.classes)
     normalization = dataset.manifest.image.normalization

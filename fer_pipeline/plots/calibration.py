@@ -140,7 +140,7 @@ def draw_accuracy_coverage(
     lower.set(
         ylim=(0, 1.03),
         xlim=(0, 1.04),
-        ylabel="confidence threshold",
+        ylabel="least confidence",
         xlabel="coverage: fraction of the images that are accepted",
     )
     style_axes(upper, lower)

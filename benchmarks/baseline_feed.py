@@ -1,6 +1,6 @@
-"""A yardstick for the batch loader: Parquet pixels to float32 batches, without a framework.
+"""A baseline for the batch loader: Parquet pixels to float32 batches, without a framework.
 
-python yardstick_feed.py 'DATASET/split=train/*.parquet': reads row group after row group with
+python baseline_feed.py 'DATASET/split=train/*.parquet': reads row group after row group with
 pyarrow, computes (x - 128) / 128 in batches of 128, unshuffled, and prints images a second as JSON.
 """
 

@@ -1,6 +1,6 @@
-"""A yardstick for preprocessing: the same work written by hand, on one machine.
+"""A baseline for preprocessing: the same work written by hand, on one machine.
 
-python yardstick_preprocess.py IN.csv OUT_DIR [--processes N]: each process parses a byte range of
+python baseline_preprocess.py IN.csv OUT_DIR [--processes N]: each process parses a byte range of
 the CSV, adds the mirror image and a rotation of each Training row, and writes zstd Parquet. It does
 not check, split or count anything.
 """
