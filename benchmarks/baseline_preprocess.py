@@ -1,8 +1,8 @@
-"""A baseline for preprocessing: the same work written by hand, on one machine.
+"""Baseline for preprocessing: the same work without Spark.
 
 python baseline_preprocess.py IN.csv OUT_DIR [--processes N]: each process parses a byte range of
-the CSV, adds the mirror image and a rotation of each Training row, and writes zstd Parquet. It does
-not check, split or count anything.
+the CSV file, adds the mirror image and a rotation of each Training row, and writes a Parquet file
+with zstd compression. Unlike the job, it does not check, split or count the rows.
 """
 
 import argparse
@@ -14,23 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_SIDE = 48  # pixels
+_IMAGE_SIZE = 48  # height and width, in pixels
 _ROTATION_DEGREES = 10
 _ROWS_PER_GROUP = 4096
-_SCHEMA = pa.schema([("emotion", pa.int32()), ("image", pa.binary(_SIDE * _SIDE))])
+_SCHEMA = pa.schema([("emotion", pa.int32()), ("image", pa.binary(_IMAGE_SIZE * _IMAGE_SIZE))])
 
 
-def convert(source: str, start: int, stop: int, target: str) -> None:
-    """Convert the lines that begin between two byte positions of the CSV.
+def convert_lines(source: str, start: int, stop: int, target: str) -> None:
+    """Convert the lines that begin between two byte positions of the CSV file.
 
     Args:
-        source: The CSV.
-        start: First position, in bytes.
-        stop: Last position, in bytes.
-        target: The Parquet file.
+        source: CSV file to read.
+        start: First byte position.
+        stop: Last byte position.
+        target: Parquet file to write.
     """
     cv2.setNumThreads(1)
-    rotation = cv2.getRotationMatrix2D(((_SIDE - 1) / 2,) * 2, _ROTATION_DEGREES, 1.0)
+    rotation = cv2.getRotationMatrix2D(((_IMAGE_SIZE - 1) / 2,) * 2, _ROTATION_DEGREES, 1.0)
     labels: list[int] = []
     pixels: list[bytes] = []
     with (
@@ -41,10 +41,13 @@ def convert(source: str, start: int, stop: int, target: str) -> None:
         lines.readline()
         while lines.tell() <= stop and (line := lines.readline()):
             emotion, text, usage = line.rstrip().split(b",")
-            image = np.fromstring(text, np.uint8, sep=" ").reshape(_SIDE, _SIDE)
+            image = np.fromstring(text, np.uint8, sep=" ").reshape(_IMAGE_SIZE, _IMAGE_SIZE)
             variants = [image]
             if usage == b"Training":
-                variants += [cv2.flip(image, 1), cv2.warpAffine(image, rotation, (_SIDE, _SIDE))]
+                variants += [
+                    cv2.flip(image, 1),
+                    cv2.warpAffine(image, rotation, (_IMAGE_SIZE, _IMAGE_SIZE)),
+                ]
             labels += [int(emotion)] * len(variants)
             pixels += [variant.tobytes() for variant in variants]
             if len(labels) >= _ROWS_PER_GROUP:
@@ -54,25 +57,25 @@ def convert(source: str, start: int, stop: int, target: str) -> None:
 
 
 def main() -> None:
-    """Convert the whole CSV."""
+    """Convert a CSV file with several processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    size, count = arguments.source.stat().st_size, arguments.processes
+    byte_count, process_count = arguments.source.stat().st_size, arguments.processes
     tasks = [
         (
             str(arguments.source),
-            size * part // count,
-            size * (part + 1) // count,
+            byte_count * part // process_count,
+            byte_count * (part + 1) // process_count,
             str(arguments.out / f"part-{part}.parquet"),
         )
-        for part in range(count)
+        for part in range(process_count)
     ]
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        pool.starmap(convert, tasks)
+    with multiprocessing.get_context("spawn").Pool(process_count) as pool:
+        pool.starmap(convert_lines, tasks)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks import data
 from benchmarks.figure import Figure
-from benchmarks.submit import CORES, FOLDER, JobCost, start_cluster, submit
+from benchmarks.submit import CORES, FOLDER, JobCost, run_cluster, submit_job
 from tests.helpers.standalone_cluster import Cluster
 
 _SMALL_REPEAT = 4
@@ -44,7 +44,7 @@ class _Measurement:
 
 def run() -> list[Figure]:
     """Run the jobs on both inputs, and return their costs and how these grow."""
-    with start_cluster() as cluster:
+    with run_cluster() as cluster:
         small = _run_jobs(cluster, _SMALL_REPEAT)
         large = _run_jobs(cluster, _LARGE_REPEAT)
     return [figure for job in small for figure in _make_figures(job, small[job], large[job])]
@@ -63,7 +63,7 @@ def _run_jobs(cluster: Cluster, repeat: int) -> dict[str, _Measurement]:
     source = data.ensure_csv(repeat)
     dataset, model, scores = FOLDER / "dataset", FOLDER / "run", FOLDER / "scores"
     preprocess_options = ("--input", str(source), "--output", str(dataset))
-    preprocess_cost = submit(cluster, "preprocess", *_CONFIG, *preprocess_options)
+    preprocess_cost = submit_job(cluster, "preprocess", *_CONFIG, *preprocess_options)
     manifest = json.loads((dataset / "manifest.json").read_text())
     read_count, written_count = manifest["rows"]["read"], manifest["rows"]["written"]
     bytes_per_row = sum(file["bytes"] for file in manifest["files"]) / written_count
@@ -74,9 +74,9 @@ def _run_jobs(cluster: Cluster, repeat: int) -> dict[str, _Measurement]:
     )
     settings = [part for setting in _TRAINING_SETTINGS for part in ("--set", setting)]
     train_options = ("--workers", str(CORES), "--dataset", str(dataset), "--output", str(model))
-    train_cost = submit(cluster, "train", *_CONFIG, *settings, *train_options)
+    train_cost = submit_job(cluster, "train", *_CONFIG, *settings, *train_options)
     score_options = ("--model", str(model), "--input", str(dataset), "--output", str(scores))
-    score_cost = submit(cluster, "score", *score_options)
+    score_cost = submit_job(cluster, "score", *score_options)
     for folder in (dataset, model, scores):
         shutil.rmtree(folder)
     return {

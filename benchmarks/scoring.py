@@ -1,11 +1,13 @@
-"""Crops a second of the bundled model in each backend, compared with other classifiers.
+"""Face crops per second of the bundled model in each backend, compared with other classifiers.
 
-They are compared with a mini-Xception that takes one crop after the other (Arriaga et al. 2017,
-arXiv:1710.07557; weights rounded to 8 bits) and, if `make bench-fer` has installed it, with the
-package `fer`, which does the same: its loop runs over the same crops and is told where the face is.
-Each runs in its own process on the same cores, and the rounds alternate. On several cores there is
-one process per core for the bundled model, as in `score`; the loop of `fer` is one process, which
-may use all cores.
+The first other classifier is a mini-Xception that predicts one crop after the other (Arriaga et al.
+2017, arXiv:1710.07557; weights rounded to 8 bits). The second is the package `fer`, if
+`make bench-fer` has installed it. It also predicts one crop after the other, and gets the position
+of the face, so that it does not detect faces.
+
+Each classifier runs in its own processes on the same cores, and the measurements alternate. On
+several cores, the bundled model and the mini-Xception run in one process per core, as in `score`.
+`fer` runs in one process that may use all cores.
 """
 
 from __future__ import annotations
@@ -31,21 +33,21 @@ from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.networks import registry
 
-_ROUNDS = 3
-_SIDE = 48  # pixels
-_CROPS = 512
-_FER_SIDE = 64  # pixels
+_REPETITIONS = 3
+_IMAGE_SIZE = 48  # height and width, in pixels
+_CROP_COUNT = 512
+_FER_IMAGE_SIZE = 64  # height and width, in pixels
 _BASELINE = "one by one"
 _FER = "fer"
 _FER_SHEET = "fer, one sheet"
 _FER_VARIANTS = (_FER, _FER_SHEET)
 _FER_PYTHON = data.ROOT / ".venv-fer" / "bin" / "python"
 _SCRIPT = data.ROOT / "benchmarks" / "scoring_process.py"
-_READY = "ready\n"
+_READY = "ready\n"  # printed by the script when it has loaded the model
 
 
 def run() -> list[Figure]:
-    """Measure, and return all figures."""
+    """Measure all classifiers on one core and on all cores, and return the figures."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     with TemporaryDirectory() as temporary:
         scratch = Path(temporary)
@@ -64,8 +66,15 @@ def run() -> list[Figure]:
 
 
 def _measure_backends(model_files: dict[str, Path], crops: Path, cores: list[int]) -> list[Figure]:
+    """Measure all backends on the same cores.
+
+    Args:
+        model_files: Model files by name of the backend.
+        crops: NumPy file with the face crops.
+        cores: Numbers of the CPU cores to use.
+    """
     best_rates = dict.fromkeys(model_files, 0.0)
-    for _ in range(_ROUNDS):
+    for _ in range(_REPETITIONS):
         for backend, model_file in model_files.items():
             rate = _measure_rate(backend, model_file, crops, cores)
             best_rates[backend] = max(best_rates[backend], rate)
@@ -85,7 +94,14 @@ def _measure_backends(model_files: dict[str, Path], crops: Path, cores: list[int
 
 
 def _measure_rate(backend: str, model_file: Path, crops: Path, cores: list[int]) -> float:
-    """Return the crops a second of all processes together."""
+    """Return the total crops per second of all processes of a backend.
+
+    Args:
+        backend: Name of the backend.
+        model_file: File of the model.
+        crops: NumPy file with the face crops.
+        cores: Numbers of the CPU cores to use.
+    """
     is_fer = backend in _FER_VARIANTS
     python = _FER_PYTHON if is_fer else Path(sys.executable)
     core_sets = [cores] if is_fer else [[core] for core in cores]
@@ -100,7 +116,7 @@ def _measure_rate(backend: str, model_file: Path, crops: Path, cores: list[int])
         for core_set in core_sets
     ]
     for process in processes:
-        # Libraries may print lines of their own before.
+        # Libraries may print other lines first.
         while (line := process.stdout.readline()) != _READY:  # type: ignore[union-attr]
             if not line:
                 raise SystemExit(f"{backend}: {python} {_SCRIPT} failed; run it by hand")
@@ -111,29 +127,37 @@ def _measure_rate(backend: str, model_file: Path, crops: Path, cores: list[int])
 
 
 def _write_crops(path: Path) -> None:
+    """Write the first images of the input as a NumPy file."""
     with data.ensure_csv(1).open(newline="") as file:
-        rows = [row["pixels"] for row in islice(csv.DictReader(file), _CROPS)]
+        rows = [row["pixels"] for row in islice(csv.DictReader(file), _CROP_COUNT)]
     crops = np.stack([np.fromstring(row, np.uint8, sep=" ") for row in rows])
-    np.save(path, crops.reshape(-1, _SIDE, _SIDE))
+    np.save(path, crops.reshape(-1, _IMAGE_SIZE, _IMAGE_SIZE))
 
 
 def _prepare_models(scratch: Path) -> dict[str, Path]:
-    """Return the file of the bundled model for each backend, and that of the baseline."""
-    run_dir = trained_model.resolve_model_path(None)
+    """Write the model files that do not exist yet.
+
+    Args:
+        scratch: Folder for temporary files.
+
+    Returns:
+        The model file of each backend, and of the mini-Xception.
+    """
+    run_folder = trained_model.resolve_model_path(None)
     float_file = scratch / EXPORT_FILES["litert"]
-    float_file.write_bytes(litert.convert_to_litert(TrainedModel.open(run_dir).load_network()))
+    float_file.write_bytes(litert.convert_to_litert(TrainedModel.open(run_folder).load_network()))
     return {
-        "keras": run_dir / RunFile.MODEL,
+        "keras": run_folder / RunFile.MODEL,
         "litert": float_file,
-        "litert_int8": run_dir / EXPORT_FOLDER / EXPORT_FILES["litert_int8"],
+        "litert_int8": run_folder / EXPORT_FOLDER / EXPORT_FILES["litert_int8"],
         _BASELINE: _write_mini_xception(scratch),
     }
 
 
 def _write_mini_xception(scratch: Path) -> Path:
-    """Write an untrained mini-Xception as `fer` has it: 64x64, with 8-bit weights."""
-    network = registry.build_network("mini_xception", _FER_SIDE, len(FER2013), {})
-    model = serving_model.build_serving_model(network, _FER_SIDE, Normalization.centered())
+    """Write an untrained mini-Xception as in `fer`: 64x64 pixels, weights rounded to 8 bits."""
+    network = registry.build_network("mini_xception", _FER_IMAGE_SIZE, len(FER2013), {})
+    model = serving_model.build_serving_model(network, _FER_IMAGE_SIZE, Normalization.centered())
     litert.write_saved_model(model, scratch / "mini_xception")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "mini_xception"))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -1,4 +1,4 @@
-"""Jobs on a standalone cluster: a master and two workers of one core, on this machine."""
+"""Submission of jobs to a standalone Spark cluster with two workers of one core."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FOLDER = data.WORK / "cluster"
 
 @dataclass(frozen=True)
 class JobCost:
-    """The time and the memory of one job.
+    """Time and memory of a job.
 
     Attributes:
-        seconds: Wall time from start to end.
-        peaks: See `memory.MemoryMonitor`.
+        seconds: Wall time in seconds.
+        peaks: Largest resident set size of a process of each kind, in bytes.
     """
 
     seconds: float
@@ -31,8 +31,8 @@ class JobCost:
 
 
 @contextlib.contextmanager
-def start_cluster() -> Iterator[Cluster]:
-    """Start a cluster, in a folder that is deleted when the block ends."""
+def run_cluster() -> Iterator[Cluster]:
+    """Run a cluster while the block runs; its folder `FOLDER` is deleted afterwards."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     cluster = Cluster(FOLDER / "spark", workers=CORES, memory="2g")
     try:
@@ -42,8 +42,21 @@ def start_cluster() -> Iterator[Cluster]:
         shutil.rmtree(FOLDER)
 
 
-def submit(cluster: Cluster, *arguments: str) -> JobCost:
-    """Run a job, with heaps of 512 MB: Spark does not start with less than 450 MB."""
+def submit_job(cluster: Cluster, *arguments: str) -> JobCost:
+    """Run a job on a cluster and wait for its end.
+
+    The driver and the executors have heaps of 512 MB; Spark does not start with less than 450 MB.
+
+    Args:
+        cluster: Cluster to run the job on.
+        arguments: Arguments of `spark-submit.sh`.
+
+    Returns:
+        The time and the memory of the job.
+
+    Raises:
+        SystemExit: The job failed.
+    """
     heaps = ("--driver-memory", "512m", "--conf", "spark.executor.memory=512m")
     command = [str(data.ROOT / "spark-submit.sh"), *cluster.options, *heaps, *arguments]
     start = time.perf_counter()

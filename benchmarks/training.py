@@ -1,7 +1,8 @@
-"""Training steps a second from the batch loader, compared with the same steps from arrays.
+"""Training steps per second with the batch loader, compared with arrays in memory.
 
-System A's network at 28x28 with batch size 32: it is the fastest network of the package, so the
-speed of the loader matters most for it. The rounds of the two alternate.
+The benchmark trains system A's network at 28x28 pixels with batches of 32. It is the fastest
+network of the package, so the speed of the loader matters most. The measurements of loader and
+arrays alternate.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer
 
 _BATCH_SIZE = 32
-_STEPS = 1500
+_STEP_COUNT = 1500
 _STEPS_PER_CALL = 10
-_WARM_UP_STEPS = 100
-_ROUNDS = 3
+_WARM_UP_STEP_COUNT = 100
+_REPETITIONS = 3
 
 
 def run() -> list[Figure]:
-    """Measure, and return all figures."""
+    """Measure the steps per second of loader and arrays, and return their ratios."""
     folder = data.WORK / "dataset-28"
     if not folder.exists():
         preprocess.run_job(data.ensure_csv(1), folder, "image.size=28")
@@ -44,7 +45,7 @@ def run() -> list[Figure]:
     trainer = Trainer(network, model, keras.optimizers.SGD(0.05), loss)
     loader_rates: dict[bool, list[float]] = {False: [], True: []}
     array_rates = []
-    for seed in range(_ROUNDS):
+    for seed in range(_REPETITIONS):
         for cache_in_memory, rates in loader_rates.items():
             rates.append(_measure_loader(trainer, dataset, cache_in_memory, seed))
         array_rates.append(_measure_arrays(trainer, dataset))
@@ -64,6 +65,14 @@ def run() -> list[Figure]:
 def _measure_loader(
     trainer: Trainer, dataset: StoredDataset, cache_in_memory: bool, seed: int
 ) -> float:
+    """Return the steps per second with batches from the batch loader.
+
+    Args:
+        trainer: Trainer of the network.
+        dataset: Dataset to train on.
+        cache_in_memory: Whether the loader keeps the images in memory.
+        seed: Seed of the order of the images.
+    """
     options = LoaderOptions(_BATCH_SIZE, shuffle=True, seed=seed, cache_in_memory=cache_in_memory)
     loader = BatchLoader(dataset, Split.TRAIN, options)
     epoch = loader.open_epoch(0)
@@ -71,7 +80,10 @@ def _measure_loader(
 
 
 def _measure_arrays(trainer: Trainer, dataset: StoredDataset) -> float:
-    """Return the steps a second on arrays of the normalised images, also through `tf.data`."""
+    """Return the steps per second with batches of arrays of the normalised images.
+
+    `tf.data` also delivers these batches.
+    """
     options = LoaderOptions(_BATCH_SIZE, shuffle=True)
     loader = BatchLoader(dataset, Split.TRAIN, options)
     parts = [(images.numpy(), labels.numpy()) for images, labels in loader.iterate_epoch(0)]
@@ -82,8 +94,9 @@ def _measure_arrays(trainer: Trainer, dataset: StoredDataset) -> float:
 
 
 def _measure_rate(run_steps: Callable[[int], None]) -> float:
-    run_steps(_WARM_UP_STEPS)
+    """Return the steps per second of a function that runs a number of training steps."""
+    run_steps(_WARM_UP_STEP_COUNT)
     start = time.perf_counter()
-    for _ in range(_STEPS // _STEPS_PER_CALL):
+    for _ in range(_STEP_COUNT // _STEPS_PER_CALL):
         run_steps(_STEPS_PER_CALL)
-    return _STEPS / (time.perf_counter() - start)
+    return _STEP_COUNT / (time.perf_counter() - start)
