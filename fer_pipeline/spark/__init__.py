@@ -1,5 +1,5 @@
-"""The Spark side: everything that needs a JVM. It knows nothing of TensorFlow.
+"""Code that runs on Spark, in the driver or in the Python workers; it does not use TensorFlow.
 
-This file imports nothing: `fer_pipeline.spark.java` has to answer in a fraction of a second,
-before Spark is there.
+This file imports nothing, so that `python -m fer_pipeline.spark.java` takes only a fraction of a
+second and works without pyspark.
 """

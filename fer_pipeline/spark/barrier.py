@@ -1,6 +1,6 @@
-"""Functions run by several processes at the same time, as the tasks of a Spark barrier stage.
+"""Running of a function in several processes at once, as the tasks of a Spark barrier stage.
 
-If one process is lost, all of them end and start again.
+If one process is lost, Spark stops all processes of the stage, and all of them are started again.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ _DYNAMIC_ALLOCATION = "does not support dynamic resource allocation"
 _WORKER_LOST = (
     r"Python worker exited unexpectedly|ExecutorLostFailure[^\n]*|WorkerLostError: [^\n]*"
 )
-"""Messages of Spark about a barrier stage that failed."""
+"""Pattern of Spark's messages about a lost process of a barrier stage."""
 
 
 @dataclass(frozen=True)
 class BarrierTask:
-    """One of the processes, and its connection to the others.
+    """One process of a barrier stage, and its connection to the other processes.
 
     Attributes:
         number: Index of this process, from 0.
-        addresses: `host:port` of each process, by index. The port is reserved for that process,
-            and nothing listens on it yet.
-        cores: Processor cores of this process.
-        all_gather: Sends a text to all processes, and returns the texts of all, by index.
+        addresses: `host:port` of each process, by index. The port is reserved for the process, and
+            no program listens on it yet.
+        cores: Number of processor cores of this process.
+        all_gather: Function that sends a text to all processes, and returns the texts of all
+            processes by index.
     """
 
     number: int
@@ -52,43 +53,44 @@ class BarrierTask:
 
 def run_barrier_stage(
     session: SparkSession,
-    count: int,
+    process_count: int,
     function: Callable[[BarrierTask], None],
     progress: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Run a function in several processes at once.
+    """Run a function in several processes at once, as the tasks of a Spark barrier stage.
 
-    Each process sees only the GPU that Spark assigned to its task.
+    Each process sees only the GPU that Spark assigned to its task. If a process is lost, the stage
+    is run again, up to four times without progress.
 
     Args:
-        session: A session opened with `barrier=True`.
-        count: Number of processes.
-        function: What each process calls; must be picklable.
-        progress: Returns the amount of work finished so far. Retries are unlimited while it grows
-            between failures.
+        session: Session that was opened with `barrier=True`.
+        process_count: Number of processes.
+        function: Function that each process calls with its task; it must be picklable.
+        progress: Function that returns the amount of finished work. If the amount has grown since
+            the last failure, failures are counted from 1 again.
 
     Raises:
-        ClusterError: Spark has too few slots, a process cannot reach another, or a process has more
-            than one GPU.
+        ClusterError: Spark has too few slots, a process cannot connect to another process, or a
+            process has more than one GPU.
         WorkerLostError: Processes were lost four times without progress in between.
     """
-    stage = session.sparkContext.parallelize(range(count), count).barrier()
+    stage = session.sparkContext.parallelize(range(process_count), process_count).barrier()
 
     def run_task(_: Iterable[int]) -> Iterator[int]:
         _run_in_task(function)
         return iter(())
 
-    # Spark itself never retries a stage whose results are returned to the driver.
+    # Spark itself never retries a barrier stage that returns its results to the driver.
     attempt = 0
     last_progress = progress()
-    log.info("requesting %s concurrent Spark tasks", count)
+    log.info("requesting %s concurrent Spark tasks", process_count)
     while True:
         attempt += 1
         try:
             stage.mapPartitions(run_task).collect()
             return
         except Py4JJavaError as error:
-            failure = _worker_failure(str(error), count)
+            failure = _parse_worker_failure(str(error), process_count)
             if failure is None:
                 raise
             current_progress = progress()
@@ -105,40 +107,47 @@ def run_barrier_stage(
             log.warning("a worker was lost (%s); all continue from the last checkpoint", failure)
 
 
-def _worker_failure(text: str, count: int) -> str | None:
-    """Return how a process was lost according to Spark's message, or None if none was lost.
+def _parse_worker_failure(message: str, process_count: int) -> str | None:
+    """Extract from Spark's error message how a process was lost.
+
+    Args:
+        message: Spark's error message.
+        process_count: Number of processes, for the error message.
+
+    Returns:
+        The relevant part of the message; None if no process was lost.
 
     Raises:
         ClusterError: The stage cannot run on this cluster.
     """
-    if _TOO_FEW_SLOTS in text:
+    if _TOO_FEW_SLOTS in message:
         raise ClusterError(
-            f"{count} workers have to run at the same time, and the cluster has fewer slots: use"
-            " fewer workers, or give Spark more executors (each needs spark.executor.cores and"
+            f"{process_count} workers have to run at the same time, and the cluster has fewer slots:"
+            " use fewer workers, or give Spark more executors (each needs spark.executor.cores and"
             " spark.executor.memory free on a machine), or more time to start them"
             " (spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures); --resume continues"
             " from the last checkpoint, if there is one"
         )
-    if _DYNAMIC_ALLOCATION in text:
+    if _DYNAMIC_ALLOCATION in message:
         raise ClusterError(
             "workers that train together need a fixed number of executors; set"
             " spark.dynamicAllocation.enabled=false and --num-executors"
         )
-    match = re.search(_WORKER_LOST, text)
+    match = re.search(_WORKER_LOST, message)
     return match[0].strip()[:160] if match else None
 
 
 def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
-    """Check that the processes reach each other, then call the function in this one."""
+    """Check that the processes can connect to each other, then call the function in this process."""
     task = BarrierTaskContext.get()
     number = task.partitionId()
-    os.environ["CUDA_VISIBLE_DEVICES"] = _visible_gpu(task)
+    os.environ["CUDA_VISIBLE_DEVICES"] = _find_assigned_gpu(task)
     # Use the host names by which Spark itself reaches the machines.
     hosts = [task_info.address.rpartition(":")[0] for task_info in task.getTaskInfos()]
     with _reserve_port() as port:
         with _listen(port):
             addresses = task.allGather(f"{hosts[number]}:{port}")
-            problems = task.allGather(_connection_problem(number, addresses))
+            problems = task.allGather(_check_connections(number, addresses))
         problem = next(filter(None, problems), None)
         if problem:
             raise ClusterError(problem)
@@ -147,11 +156,11 @@ def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
         function(BarrierTask(number, addresses, task.cpus(), task.allGather))
 
 
-def _visible_gpu(task: BarrierTaskContext) -> str:
+def _find_assigned_gpu(task: BarrierTaskContext) -> str:
     """Return the task's GPU in the format of CUDA_VISIBLE_DEVICES; -1 means no GPU.
 
     Raises:
-        ClusterError: Spark assigned more than one.
+        ClusterError: Spark assigned more than one GPU to the task.
     """
     gpus = task.resources().get("gpu")
     if not gpus:
@@ -166,10 +175,10 @@ def _visible_gpu(task: BarrierTaskContext) -> str:
 
 @contextlib.contextmanager
 def _reserve_port() -> Iterator[int]:
-    """Reserve a free port of this machine within the block.
+    """Reserve a free port of this machine while the context is active.
 
-    A socket is bound to it and does not listen. Another program can bind the port only with
-    SO_REUSEPORT, and as the same user.
+    The port is reserved by a socket that is bound to it but does not listen. Other programs can
+    bind the port only with SO_REUSEPORT and as the same user.
     """
     with _open_socket() as reserved_socket:
         reserved_socket.bind(("", 0))
@@ -178,6 +187,7 @@ def _reserve_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _listen(port: int) -> Iterator[None]:
+    """Accept connections to a port while the context is active."""
     with _open_socket() as listener:
         listener.bind(("", port))
         listener.listen()
@@ -185,13 +195,18 @@ def _listen(port: int) -> Iterator[None]:
 
 
 def _open_socket() -> socket.socket:
+    """Create a TCP socket that can share its port with other sockets of the same user."""
     new_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     new_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return new_socket
 
 
-def _connection_problem(number: int, addresses: Sequence[str]) -> str:
-    """Try to connect to all processes; return why one is unreachable, or an empty string."""
+def _check_connections(number: int, addresses: Sequence[str]) -> str:
+    """Try to connect to all processes, and describe the first failure.
+
+    Returns:
+        A message for the user; empty if all processes can be reached.
+    """
     for peer, address in enumerate(addresses):
         host, _, port = address.rpartition(":")
         try:

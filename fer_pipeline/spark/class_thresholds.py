@@ -1,4 +1,4 @@
-"""The thresholds of each class between its splits, from the configured shares."""
+"""Computation of the thresholds between the splits of each class from the configured fractions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from fer_pipeline.spark.record_store import RecordStore
 def find_class_thresholds(
     store: RecordStore, config: Config, train_by_class: Mapping[int, int]
 ) -> dict[int, ClassThresholds]:
-    """Return the thresholds of each class: the keys at the ranks that its shares come to.
+    """Find the sampling keys that separate the splits of each class.
 
     Args:
         store: The records.
-        config: The configuration: shares of the splits, and oversampling.
-        train_by_class: Training records by class, before validation and test are sampled.
+        config: Configuration with the fractions of validation and test, and the oversampling.
+        train_by_class: Number of training records by class index, before validation and test are
+            sampled.
+
+    Returns:
+        The thresholds by class index.
     """
     validation = {
         label: round_share(config.split.validation or 0, count)

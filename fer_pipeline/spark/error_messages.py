@@ -23,7 +23,7 @@ _INPUT_ERRORS = (
     (r"ClassNotFoundException: Class org.apache.hadoop.fs[^\n]*", "Spark lacks this filesystem"),
     (r"(ConnectException|UnknownHostException)[^\n]*", "its filesystem does not answer"),
 )
-"""Patterns of Spark's messages about inputs that it cannot read, and their explanations."""
+"""Patterns of Spark's messages about unreadable inputs, with explanations for the user."""
 
 _PYTHON_HINT = "set spark.pyspark.python to a Python that they have, or ship one with --archives"
 
@@ -33,22 +33,23 @@ _PYTHON_ERRORS = (
         "the executors have no {detail}, or not the Python that it links to",
     ),
     (
-        # Only at the end of a traceback: an earlier one may have been expected and handled.
+        # Only at the end of a traceback: an earlier error may have been expected and handled.
         r"ModuleNotFoundError: No module named '(?P<detail>[^']+)'\s*(?:\n\s*at |$)",
         "the executors' Python has no {detail}",
     ),
     (
         r"PYTHON_VERSION_MISMATCH\] (?P<detail>[^\n]+? than that in driver [\d.]+\d)",
-        "the executors have another Python ({detail})",
+        "the executors have a different Python ({detail})",
     ),
 )
-"""Patterns of Spark's messages about an unusable Python on the executors, and explanations."""
+"""Patterns of Spark's messages about unusable Python environments on the executors, with
+explanations for the user."""
 
 _CONTEXT_STOPPED = (
     r"LiveListenerBus is stopped|on a running MetricsSystem|stopped SparkContext"
     r"|[Ss]park ?[Cc]ontext (?:was |has been |is being )?(?:stopped|shut ?down)"
 )
-"""Messages of a SparkContext that shut itself down in the background."""
+"""Pattern of the messages of a SparkContext that shut itself down in the background."""
 
 _SHIPPED_FILES_SETTINGS = (
     "spark.archives",
@@ -59,13 +60,13 @@ _SHIPPED_FILES_SETTINGS = (
 
 @contextlib.contextmanager
 def translate_spark_errors(master: str = "") -> Iterator[None]:
-    """Replace Spark's errors by ours if a user can correct their cause.
+    """Replace Spark errors by this package's errors if the user can correct the cause.
 
     Args:
-        master: URL of the session's master, for the message of a lost master.
+        master: URL of Spark's master, for the message about a lost master.
 
     Raises:
-        FerError: In place of a Spark error with a known cause. All others pass unchanged.
+        FerError: A Spark error with a known cause was raised; other errors are passed on unchanged.
     """
     try:
         yield
@@ -77,13 +78,17 @@ def translate_spark_errors(master: str = "") -> Iterator[None]:
 
 
 def translate_message(text: str, master: str = "") -> FerError | None:
-    """Return the error that explains a message of Spark, or None if its cause is unknown.
+    """Convert an error message of Spark to an error of this package.
 
     Args:
-        text: Whole message, with the traceback of a Python worker if there is one.
-        master: URL of the session's master.
+        text: Complete message, including the traceback of the Python worker if there is one.
+        master: URL of Spark's master.
+
+    Returns:
+        The error; None if the cause is unknown.
     """
-    # An error raised in a worker arrives as text: the traceback's last line names our class.
+    # An error raised in a worker arrives as text: the last line of the traceback contains the name
+    # of the error class.
     worker_error = re.search(r"fer_pipeline\.errors\.(\w+): (.+)", text)
     if worker_error:
         return getattr(errors, worker_error[1])(worker_error[2].strip())
@@ -113,11 +118,11 @@ def translate_message(text: str, master: str = "") -> FerError | None:
 
 
 def describe_start_failure(text: str, settings: Mapping[str, str]) -> str:
-    """Return one sentence about why Spark did not start.
+    """Explain in one sentence why Spark did not start.
 
     Args:
-        text: Spark's message.
-        settings: The session's settings by key, such as `spark.master`.
+        text: Spark's error message.
+        settings: Settings of the session by key, such as `spark.master`.
     """
     missing = re.search(
         r"NoSuchFileException: (.+)|FileNotFoundException: File (.+) does not", text
@@ -135,9 +140,10 @@ def describe_start_failure(text: str, settings: Mapping[str, str]) -> str:
 
 
 def _master_lost_message(master: str) -> str:
-    """Explain a context that stopped itself; empty unless the master is a standalone one.
+    """Explain that a standalone Spark master cannot be reached; return "" for other masters.
 
-    A context gives up its master a minute after the start, in the background.
+    A SparkContext stops itself in the background if it cannot register with the master for a
+    minute.
     """
     if not master.startswith("spark:"):
         return ""

@@ -1,4 +1,4 @@
-"""The files behind the paths that a user names: CSV files or folders of images."""
+"""Listing of the input files given by the user: CSV files or folders of images."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _GLOB_CHARACTERS = re.compile(r"[\\{}\[\]*?]")
 _IMAGE_NAME = r"(?i)\.(jpe?g|png|bmp|pgm|ppm|pnm|tiff?|webp|jp2|gif)$"
 
 _LINES_PER_BATCH = 512
-"""Lines of a CSV that a worker gets at once: about 4 MB of text, which fit into the cache."""
+"""Number of CSV lines in a batch for a worker: about 4 MB of text, which fit in the cache."""
 
 _IMAGES_PER_BATCH = 64
-"""Image files that a worker gets at once, whole; they may be photos of many megabytes."""
+"""Number of image files in a batch for a worker; each file may be a photo of many megabytes."""
 
 _HEADER_LINES = 20
-"""Lines that are read for the layout of a file."""
+"""Number of lines that are read to determine the layout of a file."""
 
 _HEADER_THREADS = 8
 
@@ -52,11 +52,11 @@ _URL = "_metadata.file_path AS url"
 
 @dataclass(frozen=True)
 class SourceReader:
-    """The content of a source, and how its records are read.
+    """The content of input files, and the function that parses it to records.
 
     Attributes:
         batches: Content of the files.
-        read: Function from batches of it, in a worker, to groups of records.
+        read: Function that converts batches of the content to records, in a Spark worker.
     """
 
     batches: DataFrame
@@ -64,11 +64,11 @@ class SourceReader:
 
 
 class InputFiles:
-    """The files behind the paths that a user named.
+    """The input files that the paths given by the user refer to.
 
     Attributes:
-        paths: The paths as the user named them.
-        kind: `csv` or `images`.
+        paths: Paths as given by the user.
+        kind: Kind of the files, `csv` or `images`.
         file_count: Number of files.
         byte_count: Total size of the files, in bytes.
         compressed_byte_count: Total size of the compressed CSV files, in bytes.
@@ -79,10 +79,9 @@ class InputFiles:
 
         Args:
             spark: The session.
-            paths: Files, globs or folders (with all their subfolders), in any form that Spark
-                reads. As everywhere in Spark, names that begin with a dot or an underscore are
-                hidden.
-            kind: `csv`, `images`, or `auto` to go by the names of the files.
+            paths: Files, globs or folders (including subfolders), in any form that Spark reads. As
+                usual in Spark, files with names that begin with a dot or an underscore are ignored.
+            kind: `csv`, `images`, or `auto` to determine the kind from the names of the files.
 
         Raises:
             InputError: There is no file, or it is not clear what the files are.
@@ -90,15 +89,16 @@ class InputFiles:
         self._spark = spark
         self.paths = list(paths)
         self._is_csv_only = False
-        self._listed = self._read("binaryFile")
-        self._files = _with_kind(self._listed.selectExpr("path", "length", _URL))
-        totals = _totals_by_kind(self._files)
+        self._listed = self._read_files("binaryFile")
+        self._files = _add_kind_column(self._listed.selectExpr("path", "length", _URL))
+        totals = _compute_totals_by_kind(self._files)
         self._empty_files = self._list_empty_files(sum(row.n for row in totals.values()))
         counts = Counter({name: row.n for name, row in totals.items()})
-        counts.update(_kind_of_name(source_name(url)) for url in self._empty_files)
+        counts.update(_classify_file_name(source_name(url)) for url in self._empty_files)
         self.kind = kind if kind != "auto" else _choose_kind(", ".join(paths), counts)
-        # In a folder of CSV files other files are no input. In a folder of images every file is
-        # one, or an image with an unusual name would be lost in silence.
+        # In a folder with CSV files, other files are ignored. In a folder of images, every file
+        # counts as an image. Otherwise an image with an unusual name would be lost without a
+        # message.
         self._is_csv_only = self.kind == "csv" and "csv" in counts
         self.file_count = counts.total()
         if self._is_csv_only:
@@ -112,15 +112,18 @@ class InputFiles:
         self.compressed_byte_count = sum(row.compressed_bytes for row in totals.values())
 
     def create_reader(self, required: RequiredColumns) -> SourceReader:
-        """Return the reader of the files' records.
+        """Create the reader of the files' records.
 
         Args:
-            required: Columns that a CSV must have.
+            required: Columns that a CSV file must have.
+
+        Raises:
+            InputError: A large CSV file lacks a required column; small files are checked later.
         """
         if self.kind == "csv":
             layouts = self._read_layouts(required)
             read = partial(read_csv_records, layouts=layouts, required=required)
-            return SourceReader(self._lines(), read)
+            return SourceReader(self._read_lines(), read)
         contents = self._listed.selectExpr("content", _URL)
         if self._empty_files:
             empty = [(bytearray(), url) for url in self._empty_files]
@@ -130,53 +133,62 @@ class InputFiles:
         return SourceReader(contents, read_image_records)
 
     def compute_block_offsets(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
-        """Return the offsets of the blocks that tasks read.
+        """Compute the offsets of the blocks in which Spark's tasks read the files.
 
         Args:
-            always: Whether to count the records even if every file is one block.
+            always: Whether to count the records even if every file is a single block.
 
         Returns:
-            The offsets; and the number of records, None if they need not be counted.
+            The offsets, and the number of records; None if the records were not counted.
         """
         if self.kind == "images":
             return BlockOffsets(), self.file_count
-        if not always and self._files.where(self._is_splittable()).isEmpty():
+        if not always and self._files.where(self._build_splittable_condition()).isEmpty():
             return BlockOffsets(), None
-        counted = self._lines().mapInArrow(count_csv_records, COUNTS_DDL)
+        counted = self._read_lines().mapInArrow(count_csv_records, COUNTS_DDL)
         totals = counted.groupBy("source", "block").sum("n").collect()
-        # The header is no record.
+        # The first block of a file includes the header, which is not a record.
         counts = [(source, block, n - (block == 0)) for source, block, n in totals]
         return BlockOffsets.from_counts(counts), sum(n for _, _, n in counts)
 
-    def _lines(self) -> DataFrame:
+    def _read_lines(self) -> DataFrame:
+        """Return the lines of the CSV files, with the URL of the file and start of the block."""
         set_arrow_batch_size(self._spark, _LINES_PER_BATCH)
-        # Bytes, not text: a line need not be valid UTF-8 to be a row, good or bad.
-        return self._read("text").selectExpr(
+        # The lines are read as bytes, because a line may contain invalid UTF-8.
+        return self._read_files("text").selectExpr(
             "cast(value AS binary)", _URL, "_metadata.file_block_start AS block"
         )
 
     def _list_empty_files(self, listed_count: int) -> list[str]:
-        """Return the files without a byte: records too, though Spark skips them when it reads."""
+        """Return the URLs of the empty files, which Spark omits when it reads files.
+
+        Args:
+            listed_count: Number of files that Spark did not omit.
+        """
         urls = self._listed.inputFiles()
         if len(urls) == listed_count:
             return []
         listed = {source_name(row.url) for row in self._files.select("url").collect()}
         return sorted(url for url in urls if source_name(url) not in listed)
 
-    def _read(self, source_format: str) -> DataFrame:
-        reader = self._spark.read.format(source_format).option("recursiveFileLookup", "true")
-        if source_format == "text" and self._is_csv_only:
+    def _read_files(self, spark_format: str) -> DataFrame:
+        """Read the files with one of Spark's data sources, such as `text` or `binaryFile`."""
+        reader = self._spark.read.format(spark_format).option("recursiveFileLookup", "true")
+        if spark_format == "text" and self._is_csv_only:
             reader = reader.option("pathGlobFilter", _CSV_GLOB)
         return reader.load([_escape_existing_path(path) for path in self.paths])
 
-    def _is_splittable(self) -> str:
-        """Return the SQL condition of files that Spark may cut into blocks for several tasks."""
+    def _build_splittable_condition(self) -> str:
+        """Return a SQL condition for the files that Spark may divide into several blocks."""
         block = min(SMALLEST_SPLIT, get_max_partition_bytes(self._spark))
         return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
 
     def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:
-        """Return the layouts of the files that several tasks may share: one sees the header."""
-        files = self._files.where(self._is_splittable()).select("url").collect()
+        """Read the layouts of the files that several tasks may read, by URL.
+
+        They are read in advance because only the task with the first block sees the header.
+        """
+        files = self._files.where(self._build_splittable_condition()).select("url").collect()
         urls = [row.url for row in files]
         read_layout = partial(_read_layout, self._spark, required=required)
         with ThreadPoolExecutor(max_workers=_HEADER_THREADS) as pool:
@@ -184,6 +196,7 @@ class InputFiles:
 
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:
+    """Read the layout of one CSV file from its first lines."""
     name = source_name(url)
     lines = spark.read.text(escape_glob(name)).select(F.col("value").cast("binary"))
     head = [bytes(row.value) for row in lines.head(_HEADER_LINES)]
@@ -191,13 +204,15 @@ def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> Cs
     return fer_csv.infer_pixel_count(fer_csv.read_header(header, name, required), rows)
 
 
-def _with_kind(files: DataFrame) -> DataFrame:
+def _add_kind_column(files: DataFrame) -> DataFrame:
+    """Add the column `kind` (`csv`, `images` or `other`), derived from the file names."""
     name = F.col("path")
     kind = F.when(name.rlike(_CSV_NAME), "csv").when(name.rlike(_IMAGE_NAME), "images")
     return files.withColumn("kind", kind.otherwise("other"))
 
 
-def _totals_by_kind(files: DataFrame) -> dict[str, Row]:
+def _compute_totals_by_kind(files: DataFrame) -> dict[str, Row]:
+    """Return the number and the total sizes of the files of each kind."""
     compressed = F.when(F.col("path").rlike(_COMPRESSED_NAME), F.col("length")).otherwise(0)
     totals = files.groupBy("kind").agg(
         F.count("*").alias("n"),
@@ -207,35 +222,45 @@ def _totals_by_kind(files: DataFrame) -> dict[str, Row]:
     return {row.kind: row for row in totals.collect()}
 
 
-def _kind_of_name(name: str) -> str:
+def _classify_file_name(name: str) -> str:
+    """Return the kind of a file, `csv`, `images` or `other`, by its name."""
     if re.search(_CSV_NAME, name):
         return "csv"
     return "images" if re.search(_IMAGE_NAME, name) else "other"
 
 
 def escape_glob(path: str) -> str:
-    """Return a glob pattern that matches this path and no other."""
+    """Return a glob pattern that matches only the given path."""
     return re.sub(r"([\\\[\]{}*?])", r"\\\1", path)
 
 
-def _choose_kind(named: str, counts: Mapping[str, int]) -> str:
+def _choose_kind(path_list: str, counts: Mapping[str, int]) -> str:
+    """Choose `csv` or `images` by the kinds of the files.
+
+    Args:
+        path_list: Paths given by the user, for error messages.
+        counts: Number of files by kind.
+
+    Raises:
+        InputError: There are no files, both kinds of files, or only files of other kinds.
+    """
     if not counts:
-        raise InputError(f"{named}: there is no file in it; name a CSV, or a folder of images")
+        raise InputError(f"{path_list}: contains no files; give a CSV file or a folder of images")
     if counts.get("csv") and counts.get("images"):
         raise InputError(
-            f"{named}: holds both CSV files ({counts['csv']}) and images ({counts['images']});"
+            f"{path_list}: holds both CSV files ({counts['csv']}) and images ({counts['images']});"
             " say which are meant with input.format: csv or images"
         )
     if counts.get("csv") or counts.get("images"):
         return "csv" if counts.get("csv") else "images"
     raise InputError(
-        f"{named}: none of its {counts['other']} files is named like a CSV or an image, and it is"
-        " no finished dataset; say what they are with input.format: csv or images"
+        f"{path_list}: none of its {counts['other']} files is named like a CSV or an image, and it"
+        " is no finished dataset; say what they are with input.format: csv or images"
     )
 
 
 def _escape_existing_path(path: str) -> str:
-    """Return a path that exists under this very name as a glob that matches it alone."""
+    """Return a glob that matches only the path if the path exists; else return it unchanged."""
     if not _GLOB_CHARACTERS.search(path):
         return path
     try:

@@ -1,4 +1,4 @@
-"""Ctrl-C while a Spark session is open."""
+"""Handling of Ctrl-C (SIGINT) while a Spark session is open."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _STOP_TIMEOUT = 10  # seconds
 
 @contextlib.contextmanager
 def handle_interrupts() -> Iterator[InterruptHandler]:
-    """Handle SIGINT within the block, and restore the previous handler at its end.
+    """Handle SIGINT while the context is active; restore the previous handler afterwards.
 
     Raises:
-        KeyboardInterrupt: Instead of any other error if the signal arrived within the block.
+        KeyboardInterrupt: SIGINT arrived; this error replaces any other error in the context.
     """
     handler = InterruptHandler()
     is_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGINT, handler.record) if is_main_thread else None
+    previous = signal.signal(signal.SIGINT, handler.record_interrupt) if is_main_thread else None
     try:
         yield handler
     except BaseException:
@@ -39,34 +39,46 @@ def handle_interrupts() -> Iterator[InterruptHandler]:
 
 
 class InterruptHandler:
-    """Ends a session on Ctrl-C with a KeyboardInterrupt, even while the JVM is busy.
+    """Cancels the jobs of a Spark session on SIGINT and raises KeyboardInterrupt.
 
-    Spark's own handler calls the JVM from within another call to it, and the outer call fails.
+    This works even during a call to the JVM. Spark's own handler makes a second call to the JVM on
+    the same connection, which makes the interrupted call fail.
 
     Attributes:
-        is_interrupted: Whether the signal has arrived.
+        is_interrupted: Whether SIGINT has arrived.
     """
 
     def __init__(self) -> None:
-        """Create a handler without a session, see `attach`."""
+        """Create a handler that has no session yet; see `attach`."""
         self.is_interrupted = False
         self._session: SparkSession | None = None
 
-    def record(self, *_: object) -> None:
-        """Record the signal while the JVM starts: a JVM abandoned at that stage never exits."""
+    def record_interrupt(self, *_: object) -> None:
+        """Record a SIGINT while the JVM starts, without raising an error.
+
+        `attach` raises KeyboardInterrupt later: a JVM that is abandoned during its start never
+        exits.
+        """
         self.is_interrupted = True
 
     def attach(self, session: SparkSession) -> None:
-        """Interrupt this session on the signal, or at once if it has already arrived."""
+        """Cancel the jobs of this session when SIGINT arrives.
+
+        Args:
+            session: The session.
+
+        Raises:
+            KeyboardInterrupt: SIGINT has already arrived; the session is stopped.
+        """
         self._session = session
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._interrupt)
+            signal.signal(signal.SIGINT, self._handle_sigint)
         if self.is_interrupted:
             self.stop_session()
             raise KeyboardInterrupt
 
     def stop_session(self) -> None:
-        """Stop the session; does nothing before `attach`."""
+        """Stop the session, if one is attached."""
         if self._session is None:
             return
         if self.is_interrupted:
@@ -74,29 +86,32 @@ class InterruptHandler:
         else:
             self._session.stop()
 
-    def _interrupt(self, *_: object) -> None:
+    def _handle_sigint(self, *_: object) -> None:
+        """Cancel all jobs and raise KeyboardInterrupt; ignore further signals."""
         if not self.is_interrupted:
             self.is_interrupted = True
-            # py4j logs each call that breaks off, and now all of them do.
+            # py4j logs each interrupted call to the JVM, and now all calls are interrupted.
             logging.disable(logging.CRITICAL)
             self._call_in_thread(self._cancel_jobs)
             raise KeyboardInterrupt
 
     def _cancel_jobs(self) -> None:
+        """Cancel all jobs of the session."""
         if self._session is not None:
+            # The JVM would log an error for each cancelled task.
             silence_jvm()
             self._session.sparkContext.cancelAllJobs()
 
     @staticmethod
     def _call_in_thread(function: Callable[[], None]) -> None:
-        """Call the JVM from another thread, which has its own connection to it."""
+        """Call a function in a new thread, which uses its own connection to the JVM."""
         thread = threading.Thread(target=function, daemon=True)
         thread.start()
         thread.join(_STOP_TIMEOUT)
 
 
 def silence_jvm() -> None:
-    """Turn off the JVM's log until the next session; does nothing without a JVM."""
+    """Turn off the JVM's log messages until the next session, if a JVM is running."""
     with contextlib.suppress(Py4JError, OSError):
         if SparkContext._jvm is not None:
             log4j: Any = SparkContext._jvm.org.apache.logging.log4j

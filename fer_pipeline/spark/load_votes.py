@@ -1,4 +1,4 @@
-"""Votes on the records of a source, joined by the records' numbers."""
+"""Loading of the votes on the records of an input file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from fer_pipeline.spark.input_files import InputFiles
 
 
 def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Votes, BlockOffsets]:
-    """Read the votes on the records of a source, and count the records to number them.
+    """Read the votes on the records of a CSV file, and compute the offsets of the file's blocks.
+
+    The votes belong to the records by their order, so the records must be numbered.
 
     Args:
-        files: Files of the source; one CSV.
-        path: File of the votes.
-        classes: The emotions of the dataset in the order of their labels.
+        files: Input files; there must be exactly one CSV file.
+        path: Path of the votes file.
+        classes: Emotions of the dataset, in the order of their class indices.
+
+    Returns:
+        The votes, and the offsets of the blocks in which Spark's tasks read the CSV file.
 
     Raises:
-        StorageError: The votes cannot be read.
-        InputError: The file holds no votes, or not those on one CSV file.
+        StorageError: The votes file cannot be read.
+        InputError: The votes file is invalid, the input is not a single CSV file, or the numbers of
+            records in the two files differ.
     """
-    loaded = votes.read_votes(path, classes)
+    loaded_votes = votes.read_votes(path, classes)
     if files.kind != "csv" or files.file_count != 1:
         source = f"{files.file_count} {'CSV files' if files.kind == 'csv' else 'images'}"
         raise InputError(
@@ -31,9 +37,9 @@ def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Vo
             f" {source}; give the one that was voted on"
         )
     offsets, record_count = files.compute_block_offsets(always=True)
-    if record_count != len(loaded):
+    if record_count != len(loaded_votes):
         raise InputError(
-            f"{path}: holds votes on {len(loaded)} records, but the input has {record_count};"
+            f"{path}: holds votes on {len(loaded_votes)} records, but the input has {record_count};"
             " both files must hold the same images in the same order"
         )
-    return loaded, offsets
+    return loaded_votes, offsets

@@ -1,6 +1,6 @@
-"""Environment variables of Spark on the cores of this machine, as `spark-submit.sh` sets them.
+"""Environment variables for running Spark on this machine, as `spark-submit.sh` also sets them.
 
-Imports neither pyspark nor anything else that is slow.
+To start fast, the module imports neither pyspark nor any other large package.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 CONF_DIR = Path(__file__).parent / "conf"
-"""The configuration folder for a Spark without one: it only says how Spark logs."""
+"""Configuration folder for Spark installations without one; it only configures logging."""
 
 LOCAL_SETTINGS = {
-    # All of it is on this machine: nothing to show to others.
+    # A job on a single machine does not need a web interface.
     "spark.ui.enabled": "false",
-    # For the minutes that a job takes here, the second compiler costs more than it saves: an eighth
-    # of the wall time of preprocessing 258,000 rows on 2 cores.
+    # Jobs take minutes, too short for the JVM's second compiler: it costs more time than it saves,
+    # an eighth of the wall time of preprocessing 258,000 rows on 2 cores.
     "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
 }
-"""Settings of a session with a local master; `spark-defaults.conf` wins over each."""
+"""Settings of a session with a local master; `spark-defaults.conf` takes precedence."""
 
 SETTINGS = {"spark.ui.showConsoleProgress": "false"}
-"""Settings of a session with any master; likewise."""
+"""Settings of a session with any master; `spark-defaults.conf` takes precedence."""
 
 LOCAL_MASTER = "local[*]"
 
@@ -39,13 +39,17 @@ _CGROUP_LIMITS = (
 
 
 def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with which this process starts Spark on all cores of the machine.
+    """Build the environment variables for starting Spark on all cores of this machine.
 
-    What the user has set stays: SPARK_CONF_DIR and the keys of its `spark-defaults.conf` (a master
-    too), SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY, PYSPARK_PYTHON, and PYSPARK_SUBMIT_ARGS as a whole.
+    Settings of the user take precedence: SPARK_CONF_DIR and the keys in its `spark-defaults.conf`
+    (including the master), SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY, PYSPARK_PYTHON, and
+    PYSPARK_SUBMIT_ARGS as a whole.
 
     Args:
-        environment: Variables of this process.
+        environment: Environment variables of this process.
+
+    Returns:
+        The variables to set in addition.
     """
     spark_home = _find_spark_home(environment)
     conf_dir = Path(environment.get("SPARK_CONF_DIR") or spark_home / "conf")
@@ -61,20 +65,21 @@ def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "PYSPARK_SUBMIT_ARGS": _join_submit_arguments(settings, configured),
     }
     if is_local:
-        # No name that would have to resolve.
+        # An IP address does not depend on the resolution of host names.
         defaults["SPARK_LOCAL_IP"] = "127.0.0.1"
     return {
         **{name: text for name, text in defaults.items() if not environment.get(name)},
-        # With another version of Spark than pyspark's own, jobs fail without naming the cause.
+        # With a Spark version that differs from pyspark's own, jobs fail without a clear message.
         "SPARK_HOME": str(spark_home),
         "SPARK_CONF_DIR": str(conf_dir),
-        # Hashes of str have to agree between the Python workers.
+        # The hashes of strings must be equal in all Python workers.
         "PYTHONHASHSEED": "0",
     }
 
 
 def _find_spark_home(environment: Mapping[str, str]) -> Path:
-    # Found, not imported, which takes a tenth of the time.
+    """Return the folder of pyspark's own Spark, or SPARK_HOME if pyspark is not installed."""
+    # Finding the package takes a tenth of the time of importing it.
     pyspark = importlib.util.find_spec("pyspark")
     if pyspark is not None and pyspark.submodule_search_locations:
         return Path(next(iter(pyspark.submodule_search_locations)))
@@ -82,7 +87,14 @@ def _find_spark_home(environment: Mapping[str, str]) -> Path:
 
 
 def read_spark_defaults(conf_dir: Path) -> dict[str, str]:
-    """Return the settings in a folder's `spark-defaults.conf`; empty without that file."""
+    """Read the settings in a folder's `spark-defaults.conf`.
+
+    Args:
+        conf_dir: Configuration folder of Spark.
+
+    Returns:
+        The settings by key; empty if the file does not exist.
+    """
     path = conf_dir / "spark-defaults.conf"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     # The format of Java's properties: KEY VALUE, KEY=VALUE or KEY: VALUE.
@@ -91,6 +103,7 @@ def read_spark_defaults(conf_dir: Path) -> dict[str, str]:
 
 
 def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
+    """Build PYSPARK_SUBMIT_ARGS from settings, without the settings that are already configured."""
     options = [] if "spark.master" in configured else ["--master", LOCAL_MASTER]
     for key, text in settings.items():
         if key not in configured:
@@ -99,14 +112,14 @@ def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str,
 
 
 def choose_driver_heap_mib() -> int:
-    """Return the heap of the JVM: a quarter of the memory, between 1 and 8 GiB, in MiB.
+    """Choose the size of the JVM's heap, in MiB: a quarter of the memory, between 1 and 8 GiB.
 
-    The memory is that of this machine or of the container. TensorFlow and Spark's Python workers
-    run outside the JVM and need the rest.
+    The memory is the memory of this machine, or of the container if that is smaller. TensorFlow and
+    Spark's Python workers run outside the JVM and need the remaining memory.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _CGROUP_LIMITS:
-        # No limit is "max" in the one and a number of 19 digits in the other.
+        # An unlimited memory is given as "max" in the first file, and as 19 digits in the second.
         if path.is_file() and re.fullmatch(r"\d{1,18}", text := path.read_text().strip()):
             limits.append(int(text))
     return min(max((min(limits) // 4) >> 20, _MIN_HEAP_MIB), _MAX_HEAP_MIB)

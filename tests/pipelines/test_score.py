@@ -889,7 +889,7 @@ class TestErrors:
     def test_the_input_is_empty(self, run, scored, tmp_path) -> None:
         (tmp_path / "empty").mkdir()
 
-        with pytest.raises(InputError, match=r"/empty: there is no file in it; name a CSV,"):
+        with pytest.raises(InputError, match=r"/empty: contains no files; give a CSV file"):
             scored(run, tmp_path / "empty", to=tmp_path / "out")
 
     def test_images_and_csv_are_not_told_apart(self, run, scored, two, crops, tmp_path) -> None:

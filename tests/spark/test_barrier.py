@@ -55,20 +55,22 @@ def test_an_unreachable_worker_is_named():
     with barrier._reserve_port() as open_port, barrier._reserve_port() as silent_port:
         addresses = [f"127.0.0.1:{open_port}", f"127.0.0.1:{silent_port}"]
         with barrier._listen(open_port):
-            problem = barrier._connection_problem(0, addresses)
+            problem = barrier._check_connections(0, addresses)
             assert problem.startswith(
                 f"worker 0 ({addresses[0]}) cannot reach worker 1 ({addresses[1]}): "
             )
             with barrier._listen(silent_port):
-                assert barrier._connection_problem(0, addresses) == ""
+                assert barrier._check_connections(0, addresses) == ""
 
 
 def test_messages_about_a_stage_that_cannot_run():
     with pytest.raises(ClusterError, match="3 workers have to run at the same time"):
-        barrier._worker_failure("... requires more slots than the total number of slots ...", 3)
+        barrier._parse_worker_failure(
+            "... requires more slots than the total number of slots ...", 3
+        )
     with pytest.raises(ClusterError, match=r"spark\.dynamicAllocation\.enabled=false"):
-        barrier._worker_failure("... does not support dynamic resource allocation ...", 3)
-    assert barrier._worker_failure("ValueError: a mistake", 3) is None
-    assert barrier._worker_failure("x ExecutorLostFailure (executor 1 exited)\n y", 3) == (
+        barrier._parse_worker_failure("... does not support dynamic resource allocation ...", 3)
+    assert barrier._parse_worker_failure("ValueError: a mistake", 3) is None
+    assert barrier._parse_worker_failure("x ExecutorLostFailure (executor 1 exited)\n y", 3) == (
         "ExecutorLostFailure (executor 1 exited)"
     )

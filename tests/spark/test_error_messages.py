@@ -58,7 +58,7 @@ def test_a_failed_start_is_described(message, explanation):
             f"{TRACEBACK}PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has"
             " different version (3, 11) than that in driver 3.12, PySpark cannot run with",
             ClusterError,
-            "the executors have another Python (Python in worker has different version (3, 11) than"
+            "the executors have a different Python (Python in worker has different version (3, 11) than"
             " that in driver 3.12);",
         ),
         (
