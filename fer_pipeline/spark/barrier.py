@@ -122,8 +122,8 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
     """
     if _TOO_FEW_SLOTS in message:
         raise ClusterError(
-            f"{process_count} workers have to run at the same time, and the cluster has fewer slots:"
-            " use fewer workers, or give Spark more executors (each needs spark.executor.cores and"
+            f"{process_count} workers have to run at the same time, and the cluster has fewer"
+            " slots: use fewer workers, or give Spark more executors (each needs spark.executor.cores and"
             " spark.executor.memory free on a machine), or more time to start them"
             " (spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures); --resume continues"
             " from the last checkpoint, if there is one"
@@ -138,7 +138,7 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
 
 
 def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
-    """Check that the processes can connect to each other, then call the function in this process."""
+    """Check that the processes can connect to each other, then call the function in this one."""
     task = BarrierTaskContext.get()
     number = task.partitionId()
     os.environ["CUDA_VISIBLE_DEVICES"] = _find_assigned_gpu(task)

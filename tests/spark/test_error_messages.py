@@ -58,8 +58,8 @@ def test_a_failed_start_is_described(message, explanation):
             f"{TRACEBACK}PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has"
             " different version (3, 11) than that in driver 3.12, PySpark cannot run with",
             ClusterError,
-            "the executors have a different Python (Python in worker has different version (3, 11) than"
-            " that in driver 3.12);",
+            "the executors have a different Python (Python in worker has different version (3, 11)"
+            " than that in driver 3.12);",
         ),
         (
             'UnsupportedFileSystemException: No FileSystem for scheme "s3"',
