@@ -1,7 +1,8 @@
-"""Reading and decoding of sources in the Python workers, for preprocessing and scoring alike.
+"""Parsing and decoding of input files in Spark's Python workers, for preprocessing and scoring.
 
-Records are numbered within the block of the file that a task reads; the number in the file follows
-when all blocks are counted.
+Spark divides a large file into blocks, and each task reads one block. Records are numbered within
+their block here; their numbers in the file are computed after the records of all blocks have been
+counted, see `data.block_offsets`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ COUNTS_DDL = "source string, block bigint, n bigint"
 
 @dataclass(frozen=True)
 class SourceRecords:
-    """Records with their places, in columns of one length n.
+    """n records with their locations in the input files, in columns.
 
     Attributes:
-        sources: File of each record, an Arrow column of strings.
-        blocks: Start in the file of the block that each was read in, an Arrow column of int64.
-        positions: 0-based number of each record in the block, int32 of shape (n,).
-        parsed: The records.
+        sources: Name of each record's file, an Arrow column of strings.
+        blocks: Start of each record's block in the file, in bytes, an Arrow column of int64.
+        positions: 0-based position of each record within its block, int32 of shape (n,).
+        parsed: Content of the records.
     """
 
     sources: pa.Array
@@ -49,15 +50,15 @@ class SourceRecords:
 
 
 RecordGroups = Iterator[Iterable[SourceRecords]]
-"""Groups of records that are processed together. Image files are decoded while their group is
-iterated over, so that few photos are in memory at once."""
+"""Groups of records that are processed together. Image files are decoded during the iteration over
+their group, so that only a few photos are in memory at the same time."""
 
 RecordReader = Callable[[Batches], RecordGroups]
-"""Reads the records of Spark's batches."""
+"""A function that converts Arrow batches from Spark to records."""
 
 
 def source_name(url: str) -> str:
-    """Return the name of a source wherever a user reads it: the plain path of a local file."""
+    """Convert the URL of a file to the name shown to users; a local file gets its plain path."""
     path = unquote(url)
     return "/" + path.removeprefix("file:").lstrip("/") if path.startswith("file:") else path
 
@@ -65,20 +66,21 @@ def source_name(url: str) -> str:
 def read_csv_records(
     batches: Batches, layouts: Mapping[str, CsvLayout], required: RequiredColumns
 ) -> RecordGroups:
-    """Read lines of CSV files.
+    """Parse the lines of CSV files.
 
     Args:
-        batches: Columns (line, file URL, start of the block).
-        layouts: Layout of each file that several tasks may share, by its URL: only one of them
-            sees the header. Other files show theirs.
+        batches: Arrow batches with the columns line (binary), URL of the file, and start of the
+            block in bytes.
+        layouts: Layout of each file that several tasks may read, by URL. Only one of these tasks
+            sees the header. The layouts of other files are read from their headers.
         required: Columns that a file must have.
 
     Yields:
-        The records that a batch holds of one block.
+        The records of one block in a batch, as a group with a single item.
     """
     block: _CsvBlock | None = None
     for batch in batches:
-        for (url, start), lines in _lines_by_block(batch):
+        for (url, start), lines in _group_lines_by_block(batch):
             if block is None or (block.url, block.start) != (url, start):
                 block = _CsvBlock(url, start, layouts.get(url), required)
             with error_context(f"parsing {block.name}, block at {start}"):
@@ -91,32 +93,34 @@ def count_csv_records(batches: Batches) -> Batches:
     """Count the lines of CSV files that are not blank, for `mapInArrow`.
 
     Args:
-        batches: The columns that `read_csv_records` takes.
+        batches: Arrow batches with the same columns as for `read_csv_records`.
 
     Yields:
-        Their number, `n`, by `source` and `block`; the first block's includes the header.
+        Batches with the columns `source`, `block` and `n`, the number of lines. A file and block
+        may occur several times. The first block of a file includes the header.
     """
     for batch in batches:
-        for (url, start), lines in _lines_by_block(batch):
-            n = sum(not fer_csv.is_blank(line) for line in lines)
-            columns = {"source": [source_name(url)], "block": [start], "n": [n]}
+        for (url, start), lines in _group_lines_by_block(batch):
+            line_count = sum(not fer_csv.is_blank(line) for line in lines)
+            columns = {"source": [source_name(url)], "block": [start], "n": [line_count]}
             yield pa.RecordBatch.from_pydict(columns)
 
 
 def read_image_records(batches: Batches) -> RecordGroups:
-    """Read and decode image files; each is one record.
+    """Decode image files; each file is one record.
 
     Args:
-        batches: Columns (content, file URL).
+        batches: Arrow batches with the columns content (binary) and URL of the file.
 
     Yields:
-        The records of a batch.
+        The records of each batch, which are decoded during the iteration.
     """
     for batch in batches:
         yield _decode_images(batch)
 
 
 def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
+    """Decode the image files of a batch, a few files at a time."""
     contents, urls = batch.columns
     paths = [source_name(url) for url in urls.to_pylist()]
     files = ((content.as_py(), path) for content, path in zip(contents, paths, strict=True))
@@ -134,25 +138,33 @@ def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
 
 
 class _CsvBlock:
-    """One block of a CSV file, as its lines come in."""
+    """Parser of one block of a CSV file, which arrives in several batches of lines."""
 
     def __init__(
         self, url: str, start: int, layout: CsvLayout | None, required: RequiredColumns
     ) -> None:
+        """Prepare the parsing of a block.
+
+        Args:
+            url: URL of the file.
+            start: Start of the block in the file, in bytes.
+            layout: Layout of the file; None to read it from the header.
+            required: Columns that the file must have.
+        """
         self.url = url
         self.start = start
         self.name = source_name(url)
         self._layout = layout
         self._required = required
         self._record_count = 0
-        self._header_due = start == 0
+        self._is_header_expected = start == 0
 
     def parse(self, lines: Iterable[bytes]) -> SourceRecords | None:
-        """Parse the block's next lines; return None if none of them is a record."""
+        """Parse the next lines of the block; return None if they contain no records."""
         rows = [line for line in lines if not fer_csv.is_blank(line)]
-        if self._header_due and rows:
+        if self._is_header_expected and rows:
             header = rows.pop(0)
-            self._header_due = False
+            self._is_header_expected = False
             self._layout = self._layout or fer_csv.read_header(header, self.name, self._required)
         if not rows:
             return None
@@ -160,18 +172,19 @@ class _CsvBlock:
             raise RuntimeError(f"{self.name}: no header for the block at {self.start}")
         if self._layout.pixel_count is None:
             self._layout = fer_csv.infer_pixel_count(self._layout, rows)
-        first = self._record_count
+        first_position = self._record_count
         self._record_count += len(rows)
         names = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [self.name])
         return SourceRecords(
             sources=names.cast(pa.string()),
             blocks=pa.array(np.full(len(rows), self.start, np.int64)),
-            positions=np.arange(first, self._record_count, dtype=np.int32),
+            positions=np.arange(first_position, self._record_count, dtype=np.int32),
             parsed=fer_csv.parse_rows(rows, self._layout),
         )
 
 
-def _lines_by_block(batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, int], list[bytes]]]:
+def _group_lines_by_block(batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, int], list[bytes]]]:
+    """Yield the URL and block start of consecutive lines from the same block, and the lines."""
     lines, urls, starts = (column.to_pylist() for column in batch.columns)
     for block, rows in groupby(range(len(lines)), lambda row: (urls[row], starts[row])):
         yield block, [lines[row] for row in rows]

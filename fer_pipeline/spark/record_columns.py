@@ -1,4 +1,4 @@
-"""The columns of a record on its way into a dataset: label, image hash, sampling key, pixels."""
+"""Computation of the columns of records: label, split, image hash, sampling key, pixels."""
 
 from __future__ import annotations
 
@@ -26,36 +26,37 @@ from fer_pipeline.spark.steps import error_context
 RECORD_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
-        ("block", pa.int64()),  # start in the file of the block that the record was read in
-        ("position", pa.int32()),  # 0-based number of the record in the block
+        ("block", pa.int64()),  # start of the record's block in the file, in bytes
+        ("position", pa.int32()),  # 0-based position of the record within the block
         ("outcome", pa.int8()),  # see `outcomes.Outcome`
-        ("detail", pa.string()),  # what is wrong with a quarantined record
-        ("excerpt", pa.string()),  # the beginning of a quarantined record
+        ("detail", pa.string()),  # description of the error of a quarantined record
+        ("excerpt", pa.string()),  # excerpt of a quarantined record
         ("fingerprint", pa.int64()),  # hash of image, label and usage
-        ("code", pa.int32()),  # the label's text as a number, -1 if it is none
-        ("label", pa.int32()),  # class, -1 without one
-        ("split", pa.int8()),  # code of the split that the usage means, -1 without one
+        ("code", pa.int32()),  # numeric value of the label text, -1 if not a number
+        ("label", pa.int32()),  # class index, -1 if the record has no class
+        ("split", pa.int8()),  # code of the split given by the usage, -1 if none
         ("image_hash", pa.binary()),  # null exactly if there is no image
         ("key", pa.int64()),  # see `split_keys.compute_sampling_key`
         ("pixel_sum", pa.int64()),  # of the resized image; null if not requested
         ("pixel_squares", pa.int64()),
     ]
 )
-"""All columns of a record besides its pixels."""
+"""The columns of a record, without the pixels."""
 
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """The processing of records for a dataset; sent to the workers.
+    """Options for the processing of records; sent to Spark's workers.
 
     Attributes:
-        resolver: Meaning of labels and usages.
-        size: Side that images are brought to, in pixels.
+        resolver: Converter of label and usage texts to classes and splits.
+        size: Height and width of the resized images, in pixels.
         seed: Seed of the sampling keys.
-        compute_moments: Whether to sum up pixels, for the mean and deviation of a split.
-        enhancement: Enhancement of an image before it is resized.
-        votes: Votes on the labels, in place of the source's own; Spark broadcasts large ones.
-        offsets: Offsets of blocks, for numbering records that were voted on.
+        compute_moments: Whether to compute the sums of pixels and of squared pixels, from which the
+            mean and standard deviation of a split are computed.
+        enhancement: Enhancement of the images before resizing.
+        votes: Votes that replace the labels of the source; None to use the source's labels.
+        offsets: Offsets of the blocks, needed to assign votes to records.
     """
 
     resolver: LabelResolver
@@ -68,11 +69,12 @@ class RecordOptions:
 
 
 class RecordTable(NamedTuple):
-    """Records of which all is known that their source tells.
+    """Processed records.
 
     Attributes:
-        columns: The columns of RECORD_SCHEMA.
-        images: uint8 of shape (m, size, size), one for each record that has an image, in order.
+        columns: The columns of RECORD_SCHEMA, one row for each record.
+        images: Resized images of the m records that have an image, in the order of the records,
+            uint8 of shape (m, size, size).
     """
 
     columns: pa.RecordBatch
@@ -80,11 +82,11 @@ class RecordTable(NamedTuple):
 
 
 def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterator[RecordTable]:
-    """Label, hash and resize records.
+    """Resolve the labels of records, and hash and resize their images.
 
     Args:
-        groups: Records as a reader yields them.
-        options: Processing of the records.
+        groups: Groups of records, as a `RecordReader` yields them.
+        options: Options for the processing.
     """
     for records in chain.from_iterable(groups):
         with error_context(f"labelling, hashing and resizing records of {records.sources[0]}"):
@@ -92,6 +94,7 @@ def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterato
 
 
 def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
+    """Compute all columns of a batch of records."""
     parsed = records.parsed
     labels = _resolve_labels(records, options)
     errors = parsed.errors
@@ -108,12 +111,12 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
         "outcome": np.where(has_image, labels.drops, errors.outcomes),
         "detail": [errors.details.get(row) for row in rows],
         "excerpt": [excerpts.get(row) for row in rows],
-        "fingerprint": _fingerprints(parsed, hashes),
+        "fingerprint": _compute_fingerprints(parsed, hashes),
         "code": labels.codes,
         "label": labels.labels,
         "split": labels.splits,
         "image_hash": hashes,
-        "key": _sampling_keys(hashes, records.positions, options.seed),
+        "key": _compute_sampling_keys(hashes, records.positions, options.seed),
         **_compute_pixel_moments(images, has_image, options),
     }
     arrays = [
@@ -124,6 +127,7 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
 
 
 def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedLabels:
+    """Determine classes and splits from the texts of the records, or from votes if given."""
     parsed = records.parsed
     labels = options.resolver.resolve(parsed.emotions, parsed.usages)
     if options.votes is None:
@@ -135,18 +139,19 @@ def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedL
     return apply_votes(labels, options.votes, numbers, parsed.usages, source)
 
 
-def _sampling_keys(
+def _compute_sampling_keys(
     hashes: Sequence[bytes | None], positions: npt.NDArray[np.int32], seed: int
 ) -> list[int]:
-    # A record without an image has no copies; its key only has to spread it over the tasks.
+    """Return the sampling key of each record; records without an image get arbitrary keys."""
+    # The key of a record without an image only distributes such records over the tasks.
     return [
         position if content is None else compute_sampling_key(content, seed)
         for content, position in zip(hashes, positions.tolist(), strict=True)
     ]
 
 
-def _fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list[int]:
-    """Return a signed 64-bit hash of all that each record says."""
+def _compute_fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list[int]:
+    """Return a signed 64-bit hash of the image (or text), label and usage of each record."""
     fingerprints = []
     for content, text, emotion, usage in zip(
         hashes, parsed.texts, parsed.emotions, parsed.usages, strict=True
@@ -160,7 +165,7 @@ def _fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list
 def _compute_pixel_moments(
     images: Pixels, has_image: npt.NDArray[np.bool_], options: RecordOptions
 ) -> dict[str, pa.Array]:
-    """Return the sums of the pixels and of their squares; null if they are not requested."""
+    """Return the columns `pixel_sum` and `pixel_squares`; null if they are not requested."""
     if not options.compute_moments:
         nulls = pa.nulls(len(has_image), pa.int64())
         return {"pixel_sum": nulls, "pixel_squares": nulls}

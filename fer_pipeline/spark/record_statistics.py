@@ -1,6 +1,6 @@
-"""Statistics over all records: counts, the keys at ranks, and the moments of the pixels.
+"""Statistics of all records: numbers of records, keys at ranks, and moments of the pixels.
 
-Each runs a plain function on every partition's records and lets Spark add up the returned tables.
+Each statistic is computed by a plain function for every partition; Spark then adds up the results.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ _TALLY_DDL = (
 
 
 def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, int | str]]:
-    """Count all records.
+    """Count all records by source, block, outcome, split and label.
 
     Args:
         store: The records.
-        by_folder: Whether images of one folder count as one source; otherwise the counts of images
-            would be as long as the data.
+        by_folder: Whether to count all images of a folder as one source. Otherwise each image file
+            would be a source of its own.
 
     Returns:
-        For each source, block, outcome, split and label that occurs: `n`, the number of records;
-        the largest `code`; and `low` and `high`, the sums of the halves of their fingerprints.
+        One dictionary for each combination that occurs, with these additional keys: `n`, the number
+        of records; `code`, their largest label code; `low` and `high`, the sums of the lower and
+        upper 32 bits of their fingerprints.
     """
 
     def tally(partition: DeduplicatedPartition) -> pa.Table:
@@ -55,6 +56,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
 
 
 def _tally_partition(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
+    """Count the records of one partition; see `count_records`."""
     columns = partition.columns
     sources = columns.column("source")
     if by_folder:
@@ -81,35 +83,42 @@ def _tally_partition(partition: DeduplicatedPartition, *, by_folder: bool) -> pa
 def find_keys_at_ranks(
     store: RecordStore, ranks: Mapping[int, Sequence[int]]
 ) -> dict[tuple[int, int], int]:
-    """Return the key at each rank among the records of a class that can be sampled.
+    """Find the sampling keys with given ranks among the records of each class.
+
+    Only records that can be sampled for validation and test are ranked. The keys are found in two
+    passes: the first counts the keys in buckets, and the second collects only the keys of the
+    buckets that contain a rank.
 
     Args:
         store: The records.
-        ranks: Ranks by class; below the key of rank 0 lies no key.
+        ranks: Ranks to find, from 0, by class index.
 
     Returns:
-        The key by class and rank.
+        The key of each rank, by class index and rank. For rank 0 this is the smallest possible key.
     """
     keys = {(label, 0): -split_keys.LAST_KEY - 1 for label in ranks}
-    positive = {(label, rank) for label, of_class in ranks.items() for rank in of_class if rank}
-    if not positive:
+    positive_ranks = {
+        (label, rank) for label, class_ranks in ranks.items() for rank in class_ranks if rank
+    }
+    if not positive_ranks:
         return keys
-    records = store.map_partitions(_keys_by_bucket, "label int, bucket int, key bigint")
+    records = store.map_partitions(_select_keys, "label int, bucket int, key bigint")
     histograms: dict[int, dict[int, int]] = defaultdict(dict)
     for row in records.groupBy("label", "bucket").count().collect():
         histograms[row.label][row.bucket] = row["count"]
     is_in_bucket = F.lit(False)
-    for label, rank in positive:
+    for label, rank in positive_ranks:
         position = split_keys.find_rank(histograms[label], rank)
         if position:
             is_in_bucket |= (F.col("label") == label) & (F.col("bucket") == position[0])
     candidates = _collect_keys(records.where(is_in_bucket))
-    for label, rank in positive:
+    for label, rank in positive_ranks:
         keys[label, rank] = split_keys.find_key_at_rank(histograms[label], candidates[label], rank)
     return keys
 
 
-def _keys_by_bucket(partition: DeduplicatedPartition) -> pa.Table:
+def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
+    """Return label, bucket and key of the records of a partition that can be sampled."""
     records = partition.to_records()
     key = records.key[records.can_be_sampled]
     bucket = (key >> (64 - split_keys.BUCKET_BITS)).astype(np.int32)
@@ -118,6 +127,7 @@ def _keys_by_bucket(partition: DeduplicatedPartition) -> pa.Table:
 
 
 def _collect_keys(records: DataFrame) -> dict[int, dict[int, list[int]]]:
+    """Return the keys of records by class index and bucket."""
     keys: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in records.collect():
         keys[row.label][row.bucket].append(row.key)
@@ -127,11 +137,14 @@ def _collect_keys(records: DataFrame) -> dict[int, dict[int, list[int]]]:
 def compute_pixel_moments(
     store: RecordStore, thresholds: Mapping[int, ClassThresholds]
 ) -> tuple[int, int, int]:
-    """Return the number, the sum and the sum of squares of the pixels of all training images.
+    """Compute the number, the sum and the sum of squares of the pixels of all training images.
 
     Args:
-        store: The records, read with `compute_moments`.
-        thresholds: Thresholds of each class.
+        store: The records; they must have been read with `compute_moments`.
+        thresholds: Thresholds of each class, by class index.
+
+    Returns:
+        The number of pixels, the sum of the pixels, and the sum of the squared pixels.
     """
     pixels_per_image = store.size**2
 

@@ -1,4 +1,4 @@
-"""All records of a preprocessing run, held on disk: copies together, decided on, in order."""
+"""Storage on disk of all records of a preprocessing run, deduplicated and sorted."""
 
 from __future__ import annotations
 
@@ -32,38 +32,40 @@ from fer_pipeline.spark.shuffle import (
 from fer_pipeline.spark.steps import error_context
 
 DEDUPLICATED_SCHEMA = RECORD_SCHEMA.append(pa.field("can_be_sampled", pa.bool_()))
-"""The columns of a record that was decided on: `outcome` also names dropped copies, and
-`can_be_sampled` says whether it may be moved from training into validation or test."""
+"""The columns of a record after deduplication: `outcome` includes the reasons for dropped copies,
+and `can_be_sampled` is true if the record may be moved from training to validation or test."""
 
 _PACKS_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
 class DeduplicatedPartition:
-    """The records of a partition, in the order of their keys.
+    """The records of a partition after deduplication, in the order of their sampling keys.
+
+    Dropped copies are not removed but marked in the column `outcome`.
 
     Attributes:
-        columns: The columns of DEDUPLICATED_SCHEMA.
-        images: uint8 of shape (m, size, size), one for each record that has an image, in order;
-            none if they were not requested.
+        columns: The columns of DEDUPLICATED_SCHEMA, one row for each record.
+        images: Images of the m records that have an image, in the order of the records, uint8 of
+            shape (m, size, size); empty if the pixels were not requested.
     """
 
     columns: pa.Table
     images: Pixels
 
     def to_records(self) -> DeduplicatedRecords:
-        """Return the columns that decide on a record's split, as arrays."""
+        """Convert the columns that the assignment to splits needs to arrays."""
         names = ("key", "label", "split", "outcome", "can_be_sampled")
         return DeduplicatedRecords(**{name: self.columns.column(name).to_numpy() for name in names})
 
 
 @dataclass
 class RecordStore:
-    """All records, each decided on once and held on disk: several passes read them.
+    """All deduplicated records, stored on disk because they are read several times.
 
     Attributes:
-        packs: The columns of `shuffle.PACK_DDL`.
-        size: Side of the images, in pixels.
+        packs: Packed records, with the columns of `shuffle.PACK_DDL`.
+        size: Height and width of the images, in pixels.
     """
 
     packs: DataFrame
@@ -76,41 +78,44 @@ class RecordStore:
         spark: SparkSession,
         reader: SourceReader,
         options: RecordOptions,
-        partitions: int,
+        partition_count: int,
         *,
         deduplicate: bool,
     ) -> RecordStore:
-        """Plan the reading of a source; the first pass performs it.
+        """Create a store for the records of input files.
+
+        The files are read lazily, when a function is first applied to the records.
 
         Args:
             spark: The session.
-            reader: Reader of the source's files.
-            options: Processing of the records.
-            partitions: Number of tasks that share the records.
+            reader: Reader of the input files.
+            options: Options for the processing of the records.
+            partition_count: Number of partitions, each of which is processed by one task.
             deduplicate: Whether to drop copies, see `deduplication.mark_duplicates`.
         """
-        # The tasks take along what their functions name: not the reader, which has a DataFrame.
+        # The functions below are sent to the workers with all variables that they use. The reader
+        # cannot be sent because it contains a DataFrame.
         read, size = reader.read, options.size
-        keys = find_partition_keys(spark, partitions)
+        keys = find_partition_keys(spark, partition_count)
 
         def read_and_pack(batches: Batches) -> Batches:
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
-        def decide(batches: Batches) -> Batches:
+        def deduplicate_partition(batches: Batches) -> Batches:
             return _deduplicate_partition(batches, size, deduplicate=deduplicate)
 
         packs = (
             reader.batches.mapInArrow(read_and_pack, SHUFFLE_DDL)
-            .repartition(partitions, PARTITION_KEY)
-            .mapInArrow(decide, PACK_DDL)
+            .repartition(partition_count, PARTITION_KEY)
+            .mapInArrow(deduplicate_partition, PACK_DDL)
             .persist(StorageLevel.DISK_ONLY)
         )
         return cls(packs, size, spark)
 
     def close(self) -> None:
-        """Free the disk."""
-        # After an interrupt the JVM may have ended, and its files on the disk are deleted with it.
+        """Delete the stored records from the disk."""
+        # After an interrupt the JVM may already have ended; it deletes its files on exit.
         with contextlib.suppress(Py4JError, OSError):
             self.packs.unpersist()
 
@@ -121,12 +126,15 @@ class RecordStore:
         *,
         with_pixels: bool = False,
     ) -> DataFrame:
-        """Apply a function to the records of each partition, in one pass.
+        """Apply a function to each partition.
 
         Args:
-            function: Function from a partition to a table.
-            ddl: Columns of the table, with Spark's types.
+            function: Function that maps a partition to a table.
+            ddl: Schema of the table, in Spark's DDL format.
             with_pixels: Whether the function needs the pixels.
+
+        Returns:
+            The rows of all tables.
         """
         size = self.size
 
@@ -141,8 +149,8 @@ class RecordStore:
 
 
 def _deduplicate_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
-    """Sort the records of a partition, decide about copies, and pack them again."""
-    with error_context("deciding about the copies of a partition"):
+    """Sort the records of a partition, mark duplicates, and pack the records again."""
+    with error_context("marking the duplicates of a partition"):
         records, images = sort_records(*unpack(batches, size, RECORD_SCHEMA))
         hashes: Sequence[bytes] = records.column("image_hash").fill_null(bytes(16)).to_pylist()
         columns = RecordColumns(
@@ -150,11 +158,11 @@ def _deduplicate_partition(batches: Batches, size: int, *, deduplicate: bool) ->
             label=records.column("label").to_numpy(),
             split=records.column("split").to_numpy(),
             outcome=records.column("outcome").to_numpy(),
-            # The records are sorted by key, then by place: their position orders the copies.
+            # The records are sorted by key and location, so the first copy comes first.
             order=np.arange(len(records)),
         )
         outcome, can_be_sampled = mark_duplicates(columns, deduplicate=deduplicate)
         position = records.schema.get_field_index("outcome")
-        decided = records.set_column(position, "outcome", pa.array(outcome))
-        decided = decided.append_column("can_be_sampled", pa.array(can_be_sampled))
-        yield from pack_in_order(decided, images)
+        records = records.set_column(position, "outcome", pa.array(outcome))
+        records = records.append_column("can_be_sampled", pa.array(can_be_sampled))
+        yield from pack_in_order(records, images)

@@ -1,4 +1,4 @@
-"""The Spark session of a job: settings, start and end."""
+"""Start, settings and end of a job's Spark session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.errors import PySparkRuntimeError
 
-# Re-exported: the packages above may name the type, but only this package imports pyspark.
+# Re-exported: other packages use the type in annotations, but only this package imports pyspark.
 from pyspark.sql import SparkSession as SparkSession
 
 from fer_pipeline.errors import ClusterError, FerError, SparkStartError
@@ -23,12 +23,12 @@ from fer_pipeline.spark.interrupts import handle_interrupts, silence_jvm
 from fer_pipeline.spark.java import find_java_home
 
 SMALLEST_SPLIT = 1 << 20
-"""Largest size, in bytes, of a file that is always read by one task."""
+"""Maximum size of a file that is always read by a single task, in bytes."""
 
 _JVM_EXIT_TIMEOUT = 2  # seconds
 
 _UNIT_BITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-"""Binary logarithm of each unit in which Spark states a size."""
+"""Binary logarithm of each unit in Spark's notation of sizes."""
 
 _JVM_DIED = (
     "Spark's Java process ended before the job; something killed it, as the system does if memory"
@@ -36,10 +36,10 @@ _JVM_DIED = (
 )
 
 _SETTINGS = {
-    # By the default each small file counts as 4 MB, which makes a task of 32 images.
+    # With the default, each small file counts as 4 MB, so that a task gets only 32 images.
     "spark.sql.files.openCostInBytes": str(SMALLEST_SPLIT),
-    # Rows in a block of the cache. A row holds many records: 64 rows are 10 MB, and the default of
-    # 10,000 would fill the heap.
+    # Number of rows in a block of the cache. A row contains many records: 64 rows are 10 MB, and
+    # the default of 10,000 rows would fill the heap.
     "spark.sql.inMemoryColumnarStorage.batchSize": "64",
     "spark.sql.session.timeZone": "UTC",
 }
@@ -54,19 +54,19 @@ _BARRIER_SETTINGS = {
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "2s",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "30",
 }
-"""Defaults of a session that runs barrier stages; the user's own settings win."""
+"""Defaults of a session that runs barrier stages; settings of the user take precedence."""
 
 
 @contextlib.contextmanager
 def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
-    """Open the session of a job with the settings that its plans rely on, and stop it at the end.
+    """Open the Spark session of a job, and stop it at the end of the context.
 
     Args:
-        job: Name of the job, shown by Spark.
+        job: Name of the job, displayed by Spark.
         barrier: Whether the session runs barrier stages, see `fer_pipeline.spark.barrier`.
 
     Raises:
-        FerError: In place of Spark's own error if a user can correct the cause.
+        FerError: Spark failed with an error that the user can correct.
     """
     with handle_interrupts() as interrupt_handler:
         try:
@@ -78,12 +78,12 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
             finally:
                 interrupt_handler.stop_session()
         except FerError:
-            # The job's error message must come last: the JVM outlives its session, and logs
-            # warnings while it ends.
+            # The job's error message must be the last message, but the JVM outlives the session and
+            # logs warnings while it ends.
             silence_jvm()
             raise
         except Exception as error:
-            if _is_jvm_dead():
+            if _has_jvm_ended():
                 raise ClusterError(_JVM_DIED) from error
             raise
 
@@ -92,13 +92,14 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
     """Start the JVM if necessary, and open a session.
 
     Args:
-        job: Name of the job, shown by Spark.
-        defaults: Settings for the keys that the user has not set.
+        job: Name of the job, displayed by Spark.
+        defaults: Settings to use if the user has not set their keys.
 
     Raises:
         SparkStartError: Spark did not start.
     """
-    # For a plain `python jobs/...`: spark-submit sets both itself, and they must stay as they are.
+    # These variables are needed by a plain `python jobs/...`. spark-submit sets both variables
+    # itself, and its values must not be changed.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ["JAVA_HOME"] = str(find_java_home())
@@ -107,13 +108,13 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
         if SparkContext._jvm is not None:
             # Turn the log on again after an earlier session that failed.
             SparkContext._jvm.org.apache.logging.log4j.core.config.Configurator.reconfigure()
-        # Start the JVM, which knows the user's settings.
+        # Start the JVM, which reads the settings of the user.
         SparkContext._ensure_initialized()
         user_conf = SparkConf()
-        unset: dict[str, Any] = {
+        unset_defaults: dict[str, Any] = {
             key: setting for key, setting in defaults.items() if not user_conf.contains(key)
         }
-        builder = SparkSession.builder.appName(f"fer_pipeline {job}").config(map=unset)
+        builder = SparkSession.builder.appName(f"fer_pipeline {job}").config(map=unset_defaults)
         session = builder.getOrCreate()
         for key, setting in _SETTINGS.items():
             session.conf.set(key, setting)
@@ -130,34 +131,39 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
         raise SparkStartError("Spark did not start; see its messages above") from None
 
 
-def _is_jvm_dead() -> bool:
+def _has_jvm_ended() -> bool:
     """Return whether the JVM that this process started has ended."""
     process = getattr(SparkContext._gateway, "proc", None)
     if process is None:
         return False
-    # Its connections break a moment before it ends.
+    # The connections to the JVM break a moment before its process ends.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_JVM_EXIT_TIMEOUT)
     return process.poll() is not None
 
 
 def set_arrow_batch_size(session: SparkSession, row_count: int) -> None:
-    """Set the number of rows that a Python worker gets at once, for plans executed from now on.
+    """Set the number of rows in a batch for a Python worker.
 
-    A persisted plan keeps the batch size that it was persisted with.
+    The setting applies to all plans that are executed afterwards, except persisted plans, which
+    keep their batch size.
+
+    Args:
+        session: The session.
+        row_count: Maximum number of rows in a batch.
     """
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(row_count))
 
 
 def get_task_index() -> int:
-    """Return the index of the current task within its stage, from 0; 0 outside of a task."""
+    """Return the index of the current Spark task within its stage, from 0; 0 outside of a task."""
     task = TaskContext.get()
     return task.partitionId() if task else 0
 
 
 def get_max_partition_bytes(session: SparkSession) -> int:
-    """Return the most bytes of a file that one task reads, a setting that the user may change."""
+    """Return the maximum number of bytes of a file that one task reads, a setting of Spark."""
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
-    # Not a form that Spark documents: assume the worst case, that every file is split.
+    # If the setting has an undocumented form, 0 means that any file may be split.
     return int(size[1]) << _UNIT_BITS[size[2]] if size else 0

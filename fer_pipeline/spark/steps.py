@@ -1,4 +1,4 @@
-"""Names of the steps that Python workers perform, for their error messages."""
+"""Description of the current step of a Python worker in its error messages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def error_context(step: str) -> Iterator[None]:
-    """Add to the traceback of an error within which step failed, and on which file.
+    """Add the description of a step to the traceback of any error in the context.
 
-    Spark passes the traceback on to the driver, where the worker's own frames are the only trace.
+    Spark passes only the text of the worker's traceback on to the driver.
 
     Args:
-        step: The step and its file, such as "parsing a.csv".
+        step: Description of the step and its file, such as "parsing a.csv".
     """
     try:
         yield
