@@ -1,4 +1,4 @@
-"""The preprocess job: from CSV files or folders of images to a dataset."""
+"""The preprocess job: creation of a dataset from CSV files or folders of images."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from fer_pipeline.text import format_table
 log = logging.getLogger(__name__)
 
 _EMPTY_SPLIT_WARNINGS = {
-    Split.VALIDATION: "training can choose no weights by it and keeps the last",
-    Split.TEST: "there is nothing to evaluate on that training has not seen",
+    Split.VALIDATION: "training cannot select the best weights and keeps the last",
+    Split.TEST: "there are no images for an evaluation that training has not seen",
 }
 
 _NOTHING_LEFT = "no training rows are left after validation and test were sampled"
 
-# A partition is held in the memory of a Python worker.
+# A partition must fit in the memory of a Python worker.
 _MAX_IMAGES_PER_PARTITION = 8192
 _MAX_PIXELS_PER_PARTITION = 24 << 20
 _MIN_PARTITIONS = 8
 
 _BYTES_PER_ROW = 8300
-"""Bytes of a row of FER2013 as text."""
+"""Average size of a row of FER2013's CSV file, in bytes."""
 
 _COMPRESSION_FACTOR = 4
-"""Factor by which compression shrinks such text."""
+"""Approximate compression ratio of FER2013's CSV file."""
 
 _PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
 
@@ -67,39 +67,42 @@ def preprocess(
     *,
     overwrite: bool = False,
 ) -> Manifest:
-    """Create a dataset.
+    """Create a dataset from CSV files or folders of images.
 
     Args:
         spark: The session.
-        inputs: Files, globs or folders, in any form that Spark reads.
+        inputs: Input files, globs or folders, in any form that Spark reads.
         output: Folder of the dataset.
         config: The configuration.
         overwrite: Whether an existing dataset may be replaced.
 
     Returns:
-        The manifest, as it was published.
+        The manifest of the dataset.
 
     Raises:
-        InputError: A source is missing or invalid, too many rows are bad, or the votes are not
-            those on the source.
-        StorageError: There is a dataset already, or the folder holds something else.
-        DatasetError: Nothing is left to train on.
+        InputError: An input is missing or invalid, too many records are bad, or the votes file does
+            not match the input.
+        StorageError: A dataset already exists and `overwrite` is false, or the folder contains
+            other files.
+        DatasetError: No training records are left.
     """
     output_folder = OutputFolder(parse_path(output).absolute(), DATASET, overwrite=overwrite)
     output_folder.ensure_writable()
     files = InputFiles(spark, inputs, config.input.format)
-    options = _record_options(config, files)
+    options = _build_record_options(config, files)
     reader = files.create_reader(
         RequiredColumns(emotion=True, usage=config.split.method == "usage")
     )
-    partitions = config.output.files_per_split or _choose_partitions(files, config.image.size)
+    partition_count = config.output.files_per_split or _choose_partition_count(
+        files, config.image.size
+    )
     deduplicate = config.split.deduplicate
-    store = RecordStore.read(spark, reader, options, partitions, deduplicate=deduplicate)
+    store = RecordStore.read(spark, reader, options, partition_count, deduplicate=deduplicate)
     try:
-        counts = _count(store, files, config)
+        counts = _count_records(store, files, config)
         thresholds = find_class_thresholds(store, config, counts.train_by_class)
-        normalization = _normalization(store, thresholds, config)
-        write_options = _write_options(
+        normalization = _choose_normalization(store, thresholds, config)
+        write_options = _build_write_options(
             output_folder.path, thresholds, counts, normalization, options.votes, config
         )
         with output_folder.lock_for_writing():
@@ -107,7 +110,7 @@ def preprocess(
             quarantine = write_quarantine(
                 store, output_folder.path, counts.offsets, counts.quarantined.total()
             )
-            published = _manifest(config, counts, normalization, written, quarantine)
+            published = _build_manifest(config, counts, normalization, written, quarantine)
             data_files = published.all_files()
             output_folder.require_files_visible(data_files)
             output_folder.commit(published.to_json(), config.write, data_files=data_files)
@@ -116,23 +119,25 @@ def preprocess(
     return published
 
 
-def _choose_partitions(files: InputFiles, size: int) -> int:
-    """Return the number of tasks that share the images: the same on every machine.
+def _choose_partition_count(files: InputFiles, size: int) -> int:
+    """Choose the number of partitions by the estimated number and the size of the images.
 
-    So the dataset's files are the same, too.
+    The number does not depend on the machine, so that the dataset's files are the same everywhere.
     """
     if files.kind == "images":
         image_count = files.file_count
     else:
-        compressed = files.compressed_byte_count
-        text_bytes = files.byte_count - compressed + compressed * _COMPRESSION_FACTOR
-        image_count = text_bytes // _BYTES_PER_ROW
+        compressed_byte_count = files.compressed_byte_count
+        text_byte_count = files.byte_count - compressed_byte_count
+        text_byte_count += compressed_byte_count * _COMPRESSION_FACTOR
+        image_count = text_byte_count // _BYTES_PER_ROW
     by_count = image_count // _MAX_IMAGES_PER_PARTITION
     by_size = image_count * size**2 // _MAX_PIXELS_PER_PARTITION
     return max(_MIN_PARTITIONS, by_count, by_size)
 
 
-def _record_options(config: Config, files: InputFiles) -> RecordOptions:
+def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
+    """Collect the options for the processing of the records, and load the votes if configured."""
     votes, offsets = None, BlockOffsets()
     if config.labels.votes:
         votes, offsets = load_votes(files, config.labels.votes, config.class_names)
@@ -149,23 +154,24 @@ def _record_options(config: Config, files: InputFiles) -> RecordOptions:
     )
 
 
-def _count(store: RecordStore, files: InputFiles, config: Config) -> IngestCounts:
-    """Count the records, and stop if they would make no good dataset."""
+def _count_records(store: RecordStore, files: InputFiles, config: Config) -> IngestCounts:
+    """Count the records by outcome, and check that they are sufficient for a dataset."""
     by_folder = files.kind == "images"
     tallies = count_records(store, by_folder=by_folder)
     counts = IngestCounts.from_tallies(tallies, by_folder=by_folder)
     if not counts.read:
         raise InputError(
-            f"{', '.join(files.paths)}: holds no record; each line of a CSV below its first is one"
+            f"{', '.join(files.paths)}: contains no records; a CSV needs lines below its header"
         )
     counts.require_usable(config.input.max_quarantined_fraction)
     counts.warn_about_low_codes(config.input.emotions)
     return counts
 
 
-def _normalization(
+def _choose_normalization(
     store: RecordStore, thresholds: Mapping[int, ClassThresholds], config: Config
 ) -> Normalization:
+    """Return the configured normalisation, computed from the training images if necessary."""
     match config.image.normalization:
         case "centered":
             return Normalization.centered()
@@ -178,7 +184,7 @@ def _normalization(
             return Normalization.standard(count, total, squares)
 
 
-def _write_options(
+def _build_write_options(
     folder: Path,
     thresholds: Mapping[int, ClassThresholds],
     counts: IngestCounts,
@@ -186,9 +192,11 @@ def _write_options(
     votes: Votes | None,
     config: Config,
 ) -> WriteOptions:
-    forms, output = config.variants, config.output
-    variants = create_variants(forms.flip, forms.rotations, forms.border, config.image.size)
-    expected_rows = _expected_rows(counts, config, len(variants))
+    """Collect the options for writing the dataset's files."""
+    variants = create_variants(
+        config.variants.flip, config.variants.rotations, config.variants.border, config.image.size
+    )
+    expected_rows = _estimate_row_counts(counts, config, len(variants))
     return WriteOptions(
         folder=folder,
         thresholds=thresholds,
@@ -197,17 +205,19 @@ def _write_options(
         classes=config.class_names,
         normalization=normalization if config.image.dtype == "float32" else None,
         group_rows={
-            split: output.row_group_rows or choose_group_rows(rows, config.image.size)
+            split: config.output.row_group_rows or choose_group_rows(rows, config.image.size)
             for split, rows in expected_rows.items()
         },
-        compression=output.compression,
+        compression=config.output.compression,
         seed=config.seed,
         votes=votes if config.labels.target == "soft" else None,
     )
 
 
-def _expected_rows(counts: IngestCounts, config: Config, variant_count: int) -> dict[Split, int]:
-    """Return the approximate rows of each split; only the size of row groups follows from them."""
+def _estimate_row_counts(
+    counts: IngestCounts, config: Config, variant_count: int
+) -> dict[Split, int]:
+    """Estimate the number of rows in each split, from which the size of row groups is chosen."""
     pool = counts.train_by_class.total()
     validation, test = config.split.validation or 0, config.split.test or 0
     heldout = counts.heldout_by_split
@@ -218,15 +228,16 @@ def _expected_rows(counts: IngestCounts, config: Config, variant_count: int) -> 
     }
 
 
-def _manifest(
+def _build_manifest(
     config: Config,
     counts: IngestCounts,
     normalization: Normalization,
     written: Mapping[Split, WrittenSplit],
     quarantine: list[str],
 ) -> Manifest:
+    """Build the manifest of the written files."""
     classes = config.class_names
-    _check_written(counts, written, classes)
+    _check_written_records(counts, written, classes)
     return Manifest(
         created=versions.format_current_time(),
         image=manifest.ImageInfo(
@@ -235,38 +246,38 @@ def _manifest(
             normalization=normalization,
             enhancement=config.image.enhancement,
         ),
-        labels=_labels(config),
+        labels=_describe_labels(config),
         classes=classes,
-        files=[file for of_split in written.values() for file in of_split.files],
+        files=[file for written_split in written.values() for file in written_split.files],
         counts={s: dict(zip(classes, w.counts, strict=True)) for s, w in written.items()},
         rows=manifest.RowCounts(
             read=counts.read,
             kept={s: dict(zip(classes, w.originals, strict=True)) for s, w in written.items()},
             dropped={reason: counts.dropped[reason] for reason in DropReason},
             quarantined={reason: counts.quarantined[reason] for reason in QuarantineReason},
-            written=sum(sum(of_split.counts) for of_split in written.values()),
+            written=sum(sum(written_split.counts) for written_split in written.values()),
         ),
         quarantine=quarantine,
         sources=counts.sources,
-        checksum=format_checksum(sum(of_split.checksum for of_split in written.values())),
+        checksum=format_checksum(sum(written_split.checksum for written_split in written.values())),
         versions=versions.collect_package_versions(*_PACKAGES),
         config=config.to_dict(),
     )
 
 
-def _check_written(
+def _check_written_records(
     counts: IngestCounts, written: Mapping[Split, WrittenSplit], classes: Sequence[str]
 ) -> None:
-    """Check that each record is in a split, dropped or quarantined; warn about gaps."""
-    kept_count = sum(sum(of_split.originals) for of_split in written.values())
-    accounted = kept_count + counts.dropped.total() + counts.quarantined.total()
-    if counts.read != accounted:
-        raise RuntimeError(f"{counts.read} records were read, {accounted} are accounted for")
+    """Check that no record is missing and that training is not empty; warn about empty splits."""
+    kept_count = sum(sum(written_split.originals) for written_split in written.values())
+    accounted_count = kept_count + counts.dropped.total() + counts.quarantined.total()
+    if counts.read != accounted_count:
+        raise RuntimeError(f"{counts.read} records were read, {accounted_count} are accounted for")
     if not written[Split.TRAIN].files:
         raise DatasetError(_NOTHING_LEFT)
-    for split, of_split in written.items():
-        missing = [name for name, n in zip(classes, of_split.originals, strict=True) if not n]
-        if of_split.files and missing:
+    for split, written_split in written.items():
+        missing = [name for name, n in zip(classes, written_split.originals, strict=True) if not n]
+        if written_split.files and missing:
             log.warning("the %s split has no image of: %s", split, ", ".join(missing))
     for split, consequence in _EMPTY_SPLIT_WARNINGS.items():
         if not written[split].files:
@@ -275,34 +286,40 @@ def _check_written(
             )
 
 
-def _labels(config: Config) -> manifest.LabelInfo:
+def _describe_labels(config: Config) -> manifest.LabelInfo:
+    """Describe the source of the labels for the manifest."""
     path = config.labels.votes
-    name = None if path is None else parse_path(path).name
-    return manifest.LabelInfo(votes=name, target=config.labels.target)
+    file_name = None if path is None else parse_path(path).name
+    return manifest.LabelInfo(votes=file_name, target=config.labels.target)
 
 
 def format_report(published: Manifest, output: str) -> str:
-    """Return the outcome of the job for a terminal: record counts, and rows per split and class.
+    """Format the outcome of the job for a terminal: numbers of records, and rows per split and class.
 
     Args:
-        published: The manifest.
+        published: Manifest of the dataset.
         output: Folder of the dataset.
     """
     rows = published.rows
-    kept_count = sum(sum(of_split.values()) for of_split in rows.kept.values())
-    lines = [_row_table(published), ""]
+    kept_count = sum(sum(class_counts.values()) for class_counts in rows.kept.values())
+    lines = [_format_row_counts(published), ""]
     lines.append(
         f"{rows.read:,} records read = {kept_count:,} kept + {sum(rows.dropped.values()):,} dropped"
         f" + {sum(rows.quarantined.values()):,} quarantined; {rows.written:,} rows written"
     )
-    for fate, by_reason in (("dropped", rows.dropped), ("quarantined", rows.quarantined)):
-        lines += [f"  {fate}, {name}: {count:,}" for name, count in by_reason.items() if count]
+    for outcome, counts_by_reason in (("dropped", rows.dropped), ("quarantined", rows.quarantined)):
+        lines += [
+            f"  {outcome}, {reason}: {count:,}"
+            for reason, count in counts_by_reason.items()
+            if count
+        ]
     lines.append(f"checksum {published.checksum}")
     lines.append(f"dataset {output}")
     return "\n".join(lines)
 
 
-def _row_table(published: Manifest) -> str:
+def _format_row_counts(published: Manifest) -> str:
+    """Format the number of rows of each class and split as a table."""
     rows = [
         [name, *(f"{published.counts[split][name]:,}" for split in Split)]
         for name in published.classes

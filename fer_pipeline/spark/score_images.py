@@ -1,4 +1,4 @@
-"""Scoring of images in the Python workers: one way to the model for every kind of source."""
+"""Scoring of images in Spark's Python workers, for CSV files, image files and datasets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fer_pipeline.spark.session import get_task_index, set_arrow_batch_size
 from fer_pipeline.spark.steps import error_context
 
 UNCERTAIN = "uncertain"
-"""The emotion of an image whose highest probability is too low."""
+"""The emotion that is written for an image if its highest probability is too low."""
 
 _IMAGES_PER_BATCH = 512
 
@@ -56,16 +56,17 @@ _WRITTEN_DDL = (
 )
 
 Predict = Callable[[Pixels], npt.NDArray[np.float32]]
-"""Function from pixels, uint8 of shape (n, size, size), to probabilities of shape (n, classes)."""
+"""A function that maps images, uint8 of shape (n, size, size), to probabilities, float32 of shape
+(n, classes)."""
 
 
 class ImageBatch(NamedTuple):
     """A batch of images to score.
 
     Attributes:
-        origin: The columns of `schema.ORIGIN`, and `reason` and `detail` of an image that cannot be
-            read; null of one that can.
-        pixels: uint8 of shape (m, size, size), one for each image that can be read, in order.
+        origin: The columns of `schema.ORIGIN`, `reason` and `detail`, one row for each image. The
+            last two describe the error of an unreadable image; they are null for readable images.
+        pixels: Pixels of the m readable images, in order, uint8 of shape (m, size, size).
     """
 
     origin: pa.Table
@@ -78,7 +79,7 @@ class ImageSource:
 
     Attributes:
         batches: Content of the source.
-        read: Function from batches of it, in a worker, to images.
+        read: Function that converts batches of the content to images, in a Spark worker.
     """
 
     batches: DataFrame
@@ -87,11 +88,11 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class ScoringTotals:
-    """The written scores.
+    """Totals of the written scores.
 
     Attributes:
-        files: Path, rows and bytes of each file.
-        emotions: Number of images that show each emotion.
+        files: Description of each written file, with the keys `path`, `rows` and `bytes`.
+        emotions: Number of images by predicted emotion.
         reasons: Number of images that could not be scored, by reason.
     """
 
@@ -102,12 +103,13 @@ class ScoringTotals:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """The model and the choices of scoring; sent to the workers.
+    """The model and the options of scoring; sent to Spark's workers.
 
     Attributes:
-        load: Returns the model, in a worker.
+        load: Function that loads the model in a worker and returns its prediction function.
         classes: Emotions in the order of the model's outputs.
-        min_confidence: Highest probability below which the emotion of an image is uncertain.
+        min_confidence: Threshold in [0, 1]. If the highest probability of an image is lower, its
+            emotion is `UNCERTAIN`.
     """
 
     load: Callable[[], Predict]
@@ -118,13 +120,13 @@ class ScoringOptions:
 def create_file_source(
     reader: SourceReader, offsets: BlockOffsets, size: int, enhancement: Enhancement
 ) -> ImageSource:
-    """Return the images of CSV files or image files.
+    """Create a source from CSV files or image files.
 
     Args:
         reader: Reader of the files.
-        offsets: Offsets of the blocks that tasks read.
-        size: Side of the images that the model expects, in pixels.
-        enhancement: Enhancement that the model expects.
+        offsets: Offsets of the blocks in which Spark's tasks read the files.
+        size: Height and width of the images that the model expects, in pixels.
+        enhancement: Enhancement of the images that the model expects.
     """
     read = partial(
         _decode_images, read=reader.read, offsets=offsets, size=size, enhancement=enhancement
@@ -139,22 +141,24 @@ def _decode_images(
     size: int,
     enhancement: Enhancement,
 ) -> Iterator[ImageBatch]:
+    """Read and prepare the images of files, one batch for each group of records."""
     for group in read(batches):
-        parts = [_to_image_batch(records, offsets, size, enhancement) for records in group]
+        parts = [_build_image_batch(records, offsets, size, enhancement) for records in group]
         yield ImageBatch(
             origin=pa.concat_tables([part.origin for part in parts]),
             pixels=np.concatenate([part.pixels for part in parts]),
         )
 
 
-def _to_image_batch(
+def _build_image_batch(
     records: SourceRecords, offsets: BlockOffsets, size: int, enhancement: Enhancement
 ) -> ImageBatch:
+    """Prepare the images of records for the model, and collect their origins and errors."""
     parsed = records.parsed
     outcomes = parsed.errors.outcomes
     has_image = outcomes == Outcome.KEPT
     hashes = hash_images(parsed.images, has_image)
-    count = len(parsed)
+    image_count = len(parsed)
     reasons = [Outcome(code).reason for code in outcomes.tolist()]
     details = parsed.errors.details
     record_numbers = offsets.compute_record_numbers(
@@ -165,22 +169,22 @@ def _to_image_batch(
             "source": records.sources,
             "record": record_numbers,
             "image_hash": [content and content.hex() for content in hashes],
-            "variant": ["original"] * count,
-            "replica": np.zeros(count, np.int32),
+            "variant": ["original"] * image_count,
+            "replica": np.zeros(image_count, np.int32),
             "reason": pa.array([reason and str(reason) for reason in reasons], pa.string()),
-            "detail": pa.array([details.get(row) for row in range(count)], pa.string()),
+            "detail": pa.array([details.get(row) for row in range(image_count)], pa.string()),
         }
     )
     return ImageBatch(origin, prepare_images(parsed.images, has_image, size, enhancement))
 
 
 def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
-    """Return the images of a prepared dataset: of the files that its manifest names.
+    """Create a source from the images of a prepared dataset.
 
     Args:
         spark: The session.
         dataset: The dataset.
-        size: Side of the images that the model expects, in pixels.
+        size: Height and width of the images that the model expects, in pixels.
     """
     set_arrow_batch_size(spark, _IMAGES_PER_BATCH)
     folder, manifest = dataset.folder, dataset.manifest
@@ -190,6 +194,7 @@ def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int
 
 
 def _read_stored_images(batches: Batches, stored: ImageInfo, size: int) -> Iterator[ImageBatch]:
+    """Convert rows of a dataset to images, and resize the images if necessary."""
     for batch in batches:
         pixels = _restore_pixels(batch.column("image"), stored)
         if stored.size != size:
@@ -201,6 +206,7 @@ def _read_stored_images(batches: Batches, stored: ImageInfo, size: int) -> Itera
 
 
 def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:
+    """Convert a dataset's column of images to pixels, uint8 of shape (n, size, size)."""
     try:
         if stored.dtype == "uint8":
             pixels = np.frombuffer(b"".join(column.to_pylist()), np.uint8)
@@ -209,22 +215,25 @@ def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:
             pixels = stored.normalization.restore_pixels(normalized)
         return pixels.reshape(len(column), stored.size, stored.size)
     except ValueError as error:
-        raise DatasetError(f"an image is not what the manifest says: {error}") from error
+        raise DatasetError(f"an image does not match the manifest: {error}") from error
 
 
-def score_source(source: ImageSource, options: ScoringOptions, folder: Path) -> ScoringTotals:
-    """Score a source and write a file for each task.
+def score_source(
+    source: ImageSource, options: ScoringOptions, output_folder: Path
+) -> ScoringTotals:
+    """Score all images of a source, and write one file of scores for each Spark task.
 
     Args:
         source: The images.
-        options: The model and the choices of scoring.
-        folder: Folder of the files.
+        options: The model and the options of scoring.
+        output_folder: Folder to write the files to.
     """
-    # Tasks take along what their function names: not the source, which has a DataFrame.
+    # The function below is sent to the workers with all variables that it uses. The source cannot
+    # be sent because it contains a DataFrame.
     read = source.read
 
     def write_scores(batches: Batches) -> Batches:
-        with _ScoreWriter(folder, options) as writer:
+        with _ScoreWriter(output_folder, options) as writer:
             for images in read(batches):
                 writer.write(images)
         yield from writer.describe()
@@ -238,10 +247,16 @@ def score_source(source: ImageSource, options: ScoringOptions, folder: Path) -> 
 
 
 class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
-    """Writes the scores of one task; without an image it writes no file."""
+    """Scores the images of one Spark task and writes a file, unless there are no images."""
 
-    def __init__(self, folder: Path, options: ScoringOptions) -> None:
-        self._path = folder / SCORES.make_unique_name(get_task_index())
+    def __init__(self, output_folder: Path, options: ScoringOptions) -> None:
+        """Prepare the writing; the file is created when the first batch is written.
+
+        Args:
+            output_folder: Folder to write the file to.
+            options: The model and the options of scoring.
+        """
+        self._path = output_folder / SCORES.make_unique_name(get_task_index())
         self._options = options
         self._columns = build_arrow_schema(schema.score_columns(options.classes))
         self._open_files = contextlib.ExitStack()
@@ -251,11 +266,11 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._reasons = Counter[str]()
 
     def __exit__(self, *error: object) -> None:
-        """Close the file."""
+        """Close the file, if it was created."""
         self._open_files.__exit__(*error)  # type: ignore[arg-type]
 
     def write(self, images: ImageBatch) -> None:
-        """Score images and write their scores."""
+        """Score a batch of images and write the scores."""
         if self._writer is None:
             sink = self._open_files.enter_context(create_data_file(self._path))
             self._writer = self._open_files.enter_context(
@@ -269,7 +284,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._reasons.update(scores.column("reason").drop_null().to_pylist())
 
     def describe(self) -> Batches:
-        """Yield a row that describes the closed file, if one was written."""
+        """Yield one row that describes the written file; yield nothing if no file was written."""
         if self._row_count:
             row = {
                 "path": self._path.name,
@@ -282,17 +297,20 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
 
 
 def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
-    """Return one row for each image, scored or not: none goes missing."""
+    """Return a table with one row for each image; scores of unreadable images are null."""
     classes = options.classes
     has_image = images.origin.column("reason").is_null().to_numpy()
     probabilities = np.zeros((len(has_image), len(classes)), np.float32)
-    # A batch without an image needs no model: loading one takes seconds.
+    # Loading a model takes seconds, so it is not loaded for a batch without readable images.
     if len(images.pixels):
         probabilities[has_image] = options.load()(images.pixels)
     if not np.isfinite(probabilities).all():
-        raise RunError("the model gives probabilities that are no numbers; train it again")
+        raise RunError(
+            "the model returns probabilities that are not finite numbers; train it again"
+        )
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    # In the precision in which it is stored, so that a reader's comparison agrees.
+    # The comparison is made in float32, the precision of the stored confidence, so that readers of
+    # the file get the same results.
     predicted[confidence < np.float32(options.min_confidence)] = len(classes)
     is_missing = pa.array(~has_image)
 

@@ -1,9 +1,9 @@
-"""Packs: records on their way from the tasks that read them to the tasks that write them.
+"""Packing of records for Spark's shuffle and cache.
 
-Spark moves few large values far cheaper than many small ones: 100,000 images as rows of a DataFrame
-cost the JVM about 10 s of processor time in a shuffle, a sort and a cache, packed they cost 1 s. So
-records travel in packs: all records of a batch that go to one task, their columns in one value and
-their pixels in another.
+Spark processes a few large values much faster than many small ones. With one row per image, 100,000
+images take about 10 s of the JVM's processor time in a shuffle, a sort and a cache; packed, they
+take 1 s. A pack is a row that contains many records with the same destination: their columns are one
+binary value, and their pixels are another.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fer_pipeline.spark.read_records import Batches
 from fer_pipeline.spark.record_columns import RecordTable
 
 PARTITION_KEY = "partition_key"
-"""The column of a pack that decides which task it goes to, see `find_partition_keys`."""
+"""The column that determines the partition of a pack, see `find_partition_keys`."""
 
 SHUFFLE_DDL = f"{PARTITION_KEY} int, records binary, images binary"
-"""The columns of a pack in the shuffle: an Arrow stream of records, and their pixels."""
+"""The columns of a pack in the shuffle: partition, Arrow stream of the records, and pixels."""
 
 PACK_DDL = "records binary, images binary"
-"""The columns of a pack that has reached its task."""
+"""The columns of a pack after the shuffle: Arrow stream of the records, and pixels."""
 
 _SHUFFLE_SCHEMA = pa.schema(
     [(PARTITION_KEY, pa.int32()), ("records", pa.binary()), ("images", pa.binary())]
@@ -40,16 +40,23 @@ _MAX_BYTES_TO_PACK = 32 << 20
 _MAX_BYTES_PER_PACK = 1 << 20
 
 
-def find_partition_keys(spark: SparkSession, partitions: int) -> list[int]:
-    """Return, for each partition, a number that Spark's hash partitioning sends to it.
+def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
+    """Find, for each partition, a number that Spark's hash partitioning assigns to the partition.
 
-    `repartition(n, column)` puts a row into the partition `pmod(hash(column), n)`. Spark SQL has no
-    partitioner of one's own, so this one is chosen by its results: records with the same remainder
-    of their sampling key get the same number, and with it the same partition.
+    `repartition(n, column)` puts a row into the partition `pmod(hash(column), n)`, and Spark SQL
+    does not support custom partitioners. A column that contains the numbers returned here therefore
+    controls the partition of each row.
+
+    Args:
+        spark: The session.
+        partition_count: Number of partitions.
+
+    Returns:
+        One number for each partition, in the order of the partitions.
     """
-    # 32 numbers for each partition miss one of a thousand with a probability of e**-32.
-    candidates = spark.range(32 * partitions + 64).selectExpr(
-        f"int(id) AS {PARTITION_KEY}", f"pmod(hash(int(id)), {partitions}) AS partition"
+    # With 32 candidates per partition, a given partition gets no candidate with probability e**-32.
+    candidates = spark.range(32 * partition_count + 64).selectExpr(
+        f"int(id) AS {PARTITION_KEY}", f"pmod(hash(int(id)), {partition_count}) AS partition"
     )
     smallest = candidates.groupBy("partition").agg({PARTITION_KEY: "min"}).collect()
     return [row[1] for row in sorted(smallest)]
@@ -58,49 +65,59 @@ def find_partition_keys(spark: SparkSession, partitions: int) -> list[int]:
 def pack_for_shuffle(
     tables: Iterable[RecordTable], partition_keys: Sequence[int], size: int
 ) -> Batches:
-    """Pack records by the partition that they go to.
+    """Pack records by their partition, which is determined by the sampling key.
 
     Args:
         tables: Records in any order.
-        partition_keys: The number that leads to each partition.
-        size: Side of the images, in pixels.
+        partition_keys: Number of each partition, as `find_partition_keys` returns it.
+        size: Height and width of the images, in pixels.
 
     Yields:
-        The columns of SHUFFLE_DDL.
+        Batches of packs with the columns of SHUFFLE_DDL.
     """
     keys = np.array(partition_keys, np.int32)
-    by_count = max(_MIN_RECORDS_TO_PACK, _RECORDS_PER_PACK * len(keys))
-    enough = min(by_count, _MAX_BYTES_TO_PACK // size**2)
-    waiting: list[RecordTable] = []
-    waiting_count = 0
+    min_record_count = max(_MIN_RECORDS_TO_PACK, _RECORDS_PER_PACK * len(keys))
+    min_record_count = min(min_record_count, _MAX_BYTES_TO_PACK // size**2)
+    pending: list[RecordTable] = []
+    pending_count = 0
     for table in tables:
-        waiting.append(table)
-        waiting_count += table.columns.num_rows
-        if waiting_count >= enough:
-            yield _pack_by_partition(waiting, keys)
-            waiting, waiting_count = [], 0
-    if waiting:
-        yield _pack_by_partition(waiting, keys)
+        pending.append(table)
+        pending_count += table.columns.num_rows
+        if pending_count >= min_record_count:
+            yield _pack_by_partition(pending, keys)
+            pending, pending_count = [], 0
+    if pending:
+        yield _pack_by_partition(pending, keys)
 
 
 def _pack_by_partition(
     tables: Sequence[RecordTable], keys: npt.NDArray[np.int32]
 ) -> pa.RecordBatch:
+    """Create one pack for each partition that has records.
+
+    Args:
+        tables: Records in any order.
+        keys: Number of each partition, int32 of shape (partitions,).
+
+    Returns:
+        The packs, with the columns of SHUFFLE_DDL.
+    """
     records = pa.Table.from_batches([table.columns for table in tables]).combine_chunks()
     images = np.concatenate([table.images for table in tables])
-    # The key is uniform, so its remainder shares the records out evenly; copies have one key.
+    # The sampling keys are uniformly distributed, so the partitions have similar sizes. Copies of
+    # an image have the same key and therefore the same partition.
     partition = records.column("key").to_numpy() % len(keys)
     order = np.argsort(partition, kind="stable")
     images = _reorder_images(images, records, order)
     records = records.take(pa.array(order))
     ends = np.cumsum(np.bincount(partition, minlength=len(keys)))
-    image_ends = _image_ends(records, ends)
+    image_ends = _count_images_before(records, ends)
     columns: tuple[list[int], list[bytes], list[bytes]] = ([], [], [])
     start = image_start = 0
     for key, end, image_end in zip(keys.tolist(), ends.tolist(), image_ends, strict=True):
         if end > start:
             columns[0].append(key)
-            columns[1].append(_to_stream(records.slice(start, end - start)))
+            columns[1].append(_serialize_records(records.slice(start, end - start)))
             columns[2].append(images[image_start:image_end].tobytes())
         start, image_start = end, image_end
     arrays = [
@@ -114,18 +131,19 @@ def pack_in_order(records: pa.Table, images: Pixels) -> Batches:
 
     Args:
         records: Columns of the records.
-        images: uint8 of shape (m, size, size), one for each record that has an image.
+        images: Images of the m records that have an image, uint8 of shape (m, size, size).
 
     Yields:
-        The columns of PACK_DDL, one pack a batch.
+        Batches of one pack each, with the columns of PACK_DDL.
     """
     records = records.combine_chunks()
-    per_pack = max(1, _MAX_BYTES_PER_PACK // max(1, images.shape[1] ** 2))
-    ends = np.arange(per_pack, len(records) + per_pack, per_pack).clip(max=len(records))
+    records_per_pack = max(1, _MAX_BYTES_PER_PACK // max(1, images.shape[1] ** 2))
+    ends = np.arange(records_per_pack, len(records) + records_per_pack, records_per_pack)
+    ends = ends.clip(max=len(records))
     start = image_start = 0
-    for end, image_end in zip(ends.tolist(), _image_ends(records, ends), strict=True):
+    for end, image_end in zip(ends.tolist(), _count_images_before(records, ends), strict=True):
         columns = [
-            pa.array([_to_stream(records.slice(start, end - start))], pa.binary()),
+            pa.array([_serialize_records(records.slice(start, end - start))], pa.binary()),
             pa.array([images[image_start:image_end].tobytes()], pa.binary()),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=_PACK_SCHEMA)
@@ -138,13 +156,14 @@ def unpack(
     """Unpack the records of a partition, in the order of the packs.
 
     Args:
-        batches: Packs, with or without the pixels.
-        size: Side of the images, in pixels.
+        batches: Packs with the columns of PACK_DDL; the column of images may be missing.
+        size: Height and width of the images, in pixels.
         schema: Columns of the records.
 
     Returns:
-        The records; and the images, uint8 of shape (m, size, size), one for each record that has
-        one, none if the packs came without.
+        records: Columns of the records.
+        images: Images of the m records that have an image, uint8 of shape (m, size, size); empty if
+            the packs have no images.
     """
     records: list[pa.Table] = [schema.empty_table()]
     images: list[Pixels] = [np.empty((0, size, size), np.uint8)]
@@ -158,11 +177,14 @@ def unpack(
 
 
 def sort_records(records: pa.Table, images: Pixels) -> tuple[pa.Table, Pixels]:
-    """Sort records by their keys, then by their places, whatever order they arrived in.
+    """Sort records by sampling key, then by their location in the input files.
 
     Args:
         records: Columns of the records.
-        images: uint8 of shape (m, size, size), one for each record that has an image.
+        images: Images of the m records that have an image, uint8 of shape (m, size, size).
+
+    Returns:
+        The sorted records, and the images in the order of the sorted records.
     """
     columns = ("key", "source", "block", "position")
     order = np.asarray(pc.sort_indices(records, [(name, "ascending") for name in columns]))
@@ -170,20 +192,21 @@ def sort_records(records: pa.Table, images: Pixels) -> tuple[pa.Table, Pixels]:
 
 
 def _reorder_images(images: Pixels, records: pa.Table, order: npt.NDArray[np.int64]) -> Pixels:
-    """Return the images in another order of their records; some records have no image."""
+    """Reorder images according to a new order of their records; not all records have an image."""
     has_image = records.column("image_hash").is_valid().to_numpy()
     image_of_record = np.cumsum(has_image) - 1
     return images[image_of_record[order[has_image[order]]]]
 
 
-def _image_ends(records: pa.Table, ends: npt.NDArray[np.int64]) -> list[int]:
-    """Return the number of images before each end of a slice of the records."""
+def _count_images_before(records: pa.Table, ends: npt.NDArray[np.int64]) -> list[int]:
+    """Return the number of images among the records before each of the given positions."""
     has_image = records.column("image_hash").is_valid().to_numpy()
-    before = np.concatenate([[0], np.cumsum(has_image)])
-    return before[ends].tolist()
+    cumulative_counts = np.concatenate([[0], np.cumsum(has_image)])
+    return cumulative_counts[ends].tolist()
 
 
-def _to_stream(records: pa.Table) -> bytes:
+def _serialize_records(records: pa.Table) -> bytes:
+    """Convert records to Arrow's stream format."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, records.schema) as stream:
         stream.write_table(records)

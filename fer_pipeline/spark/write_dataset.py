@@ -1,8 +1,8 @@
-"""Dataset files, written by the Python workers.
+"""Writing of a dataset's files by Spark's Python workers.
 
-Every task writes files of its own, under names that nothing else has, and returns what it wrote.
-The files of a killed or repeated task are named by no manifest, and the next clean-up deletes them:
-there is nothing to commit and nothing to rename.
+Every task writes its own files with unique names and returns a description of the files. Files of a
+killed or repeated task are not listed in the manifest, and the next job deletes them. Files are
+therefore never renamed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from fer_pipeline.spark.session import get_task_index
 from fer_pipeline.spark.steps import error_context
 from fer_pipeline.spark.write_options import WriteOptions
 
-# Level 1: pixels hardly compress further, and level 3 takes twice the time.
+# Pixels hardly compress further with level 3, which takes twice the time.
 _ZSTD_LEVEL = 1
 
-# A dictionary of pixels or hashes is built in vain, as they hardly ever repeat.
+# Bytes of images and hashes are excluded: they are rarely repeated, so a dictionary is useless.
 _DICTIONARY_COLUMNS = [
     "image.list.element",
     "emotion",
@@ -64,13 +64,13 @@ _WRITTEN_DDL = (
 
 @dataclass(frozen=True)
 class WrittenSplit:
-    """The files of one split.
+    """Summary of the written files of one split.
 
     Attributes:
-        files: The data files.
-        counts: Rows by class.
-        originals: Images by class.
-        checksum: Sum of the rows' hashes.
+        files: Descriptions of the files.
+        counts: Number of rows of each class, in the order of the class indices.
+        originals: Number of distinct records of each class, without variants and repetitions.
+        checksum: Sum of the hashes of all rows.
     """
 
     files: list[DataFile]
@@ -80,22 +80,33 @@ class WrittenSplit:
 
 
 def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, WrittenSplit]:
-    """Write all splits in one pass.
+    """Write the files of all splits.
 
     Args:
         store: The records.
-        options: Choices of the files.
+        options: Options of the files.
+
+    Returns:
+        Summary of the written files, by split.
     """
 
     def write(partition: DeduplicatedPartition) -> pa.Table:
+        """Write the images of one partition, and return a table that describes the files."""
         return pa.Table.from_pylist(list(_write_partition(partition, options)), _WRITTEN_SCHEMA)
 
-    # One row for each file, thousands at most: this is all that reaches the driver.
+    # The driver receives one row for each file, at most a few thousand rows.
     rows = store.map_partitions(write, _WRITTEN_DDL, with_pixels=True).collect()
-    return {split: _sum_up(split, rows, len(options.classes)) for split in Split}
+    return {split: _summarize_split(split, rows, len(options.classes)) for split in Split}
 
 
-def _sum_up(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit:
+def _summarize_split(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit:
+    """Combine the descriptions of a split's files.
+
+    Args:
+        split: The split.
+        rows: Descriptions of the files of all splits.
+        class_count: Number of classes.
+    """
     files = sorted((row for row in rows if row.split == split.code), key=lambda row: row.path)
     labels = range(class_count)
     return WrittenSplit(
@@ -109,26 +120,27 @@ def _sum_up(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit
 def _write_partition(
     partition: DeduplicatedPartition, options: WriteOptions
 ) -> Iterator[Mapping[str, object]]:
-    """Write up to one file for each split, and yield what is in it."""
+    """Write the records of a partition, one file for each split, and yield file descriptions."""
     records = partition.to_records()
     splits, copies = assign_splits(records, options.thresholds)
-    number = get_task_index()
+    task_index = get_task_index()
     class_count = len(options.classes)
     for split in Split:
         rows = np.flatnonzero(splits == split.code)
         if not len(rows):
             continue
         writer = _SplitFileWriter(partition, options, split, rows, copies[rows])
-        writer.shuffle(np.random.default_rng([options.seed, number]))
-        # Readers take the files in the order of their names: for a seed it is always the same.
-        path = f"{split_folder(split)}/{DATASET.make_unique_name(number)}"
+        writer.shuffle(np.random.default_rng([options.seed, task_index]))
+        # Readers sort the files by name, and the names contain the task index. The order of the rows
+        # therefore depends only on the seed.
+        path = f"{split_folder(split)}/{DATASET.make_unique_name(task_index)}"
         with error_context(f"writing {path}"):
-            size = writer.write(options.folder / path)
+            byte_count = writer.write(options.folder / path)
         yield {
             "split": split.code,
             "path": path,
             "rows": len(writer.rows),
-            "bytes": size,
+            "bytes": byte_count,
             "counts": np.bincount(records.label[writer.rows], minlength=class_count).tolist(),
             "originals": np.bincount(records.label[rows], minlength=class_count).tolist(),
             "checksum": writer.checksum,
@@ -136,7 +148,12 @@ def _write_partition(
 
 
 class _SplitFileWriter:
-    """Writes one file: for each of its rows, which variant and replica of which record it is."""
+    """Writer of one file of a split.
+
+    Attributes:
+        rows: Position in the partition of the record of each row, int64 of shape (n,).
+        checksum: Sum of the hashes of the written rows, as a signed 64-bit number.
+    """
 
     def __init__(
         self,
@@ -146,6 +163,15 @@ class _SplitFileWriter:
         records: npt.NDArray[np.int64],
         copies: npt.NDArray[np.int64],
     ) -> None:
+        """Plan the rows of the file: all variants and repetitions of the records.
+
+        Args:
+            partition: The partition.
+            options: Options of the files.
+            split: Split of the file.
+            records: Positions in the partition of the m records to write, of shape (m,).
+            copies: Number of times that each record is written, of shape (m,).
+        """
         self._partition = partition
         self._options = options
         self._split = split
@@ -160,16 +186,16 @@ class _SplitFileWriter:
         self.checksum = 0
 
     def shuffle(self, rng: np.random.Generator) -> None:
-        """Shuffle all rows of the file, so that the variants of an image are far apart."""
+        """Shuffle all rows of the file, so that the variants of an image are not adjacent."""
         order = rng.permutation(len(self.rows))
         self.rows = self.rows[order]
         self._variant = self._variant[order]
         self._replica = self._replica[order]
 
     def write(self, path: Path) -> int:
-        """Write the rows, a row group at a time, and return the file's size in bytes."""
+        """Write all rows to a Parquet file, and return the size of the file in bytes."""
         options = self._options
-        step = options.group_rows[self._split]
+        group_rows = options.group_rows[self._split]
         with (
             create_data_file(path) as sink,
             pq.ParquetWriter(
@@ -181,12 +207,13 @@ class _SplitFileWriter:
                 write_statistics=_STATISTICS_COLUMNS,
             ) as writer,
         ):
-            for start in range(0, len(self.rows), step):
-                writer.write_table(self._build_group(slice(start, start + step)))
+            for start in range(0, len(self.rows), group_rows):
+                writer.write_table(self._build_group(slice(start, start + group_rows)))
         return path.stat().st_size
 
-    def _build_group(self, part: slice) -> pa.Table:
-        rows, variant, replica = self.rows[part], self._variant[part], self._replica[part]
+    def _build_group(self, group: slice) -> pa.Table:
+        """Build the table of one row group, and add its rows to the checksum."""
+        rows, variant, replica = self.rows[group], self._variant[group], self._replica[group]
         records = self._partition.columns.take(pa.array(rows))
         pixels = self._apply_variants(rows, variant)
         hashes = records.column("image_hash").to_pylist()
@@ -197,7 +224,7 @@ class _SplitFileWriter:
         )
         label = records.column("label").combine_chunks()
         columns = {
-            "image": self._store_pixels(pixels),
+            "image": self._build_image_column(pixels),
             "label": label,
             "emotion": pa.array(self._options.classes).take(label),
             "source": records.column("source"),
@@ -217,7 +244,15 @@ class _SplitFileWriter:
     def _apply_variants(
         self, rows: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
     ) -> Pixels:
-        """Return the pixels of rows, uint8 of shape (n, size * size)."""
+        """Create the images of rows by applying the variant of each row to its record's image.
+
+        Args:
+            rows: Positions of the records in the partition, of shape (n,).
+            variant: Index of the variant of each row, of shape (n,).
+
+        Returns:
+            The pixels, uint8 of shape (n, size * size).
+        """
         images = self._partition.images
         pixels = np.empty((len(rows), *images.shape[1:]), np.uint8)
         for index, operation in enumerate(self._variants):
@@ -226,7 +261,8 @@ class _SplitFileWriter:
             pixels[is_variant] = operation.apply(originals)
         return pixels.reshape(len(rows), -1)
 
-    def _store_pixels(self, pixels: Pixels) -> pa.Array:
+    def _build_image_column(self, pixels: Pixels) -> pa.Array:
+        """Build the column of images, with pixels or normalised values."""
         if self._options.normalization is None:
             return build_binary_column(pixels)
         return build_list_column(self._options.normalization.lookup_table()[pixels])
@@ -239,12 +275,21 @@ class _SplitFileWriter:
         variant: npt.NDArray[np.int64],
         replica: npt.NDArray[np.int64],
     ) -> None:
+        """Add the hashes of rows to the checksum.
+
+        Args:
+            content: Bytes of each row to hash: pixels, and the votes' distribution if stored.
+            hashes: Hash of the original image of each row.
+            labels: Class index of each row.
+            variant: Index of the variant of each row.
+            replica: Number of the repetition of each row.
+        """
         names = [v.name for v in self._variants]
         rows = zip(content, hashes, labels, variant.tolist(), replica.tolist(), strict=True)
-        for pixels, image_hash, label, variant_index, replica_index in rows:
-            place = f"{self._split} {label} {names[variant_index]} {replica_index} ".encode()
-            digest = hashlib.blake2b(place + image_hash, digest_size=8)
-            digest.update(pixels)
+        for row_content, image_hash, label, variant_index, replica_index in rows:
+            row_key = f"{self._split} {label} {names[variant_index]} {replica_index} ".encode()
+            digest = hashlib.blake2b(row_key + image_hash, digest_size=8)
+            digest.update(row_content)
             self.checksum += int.from_bytes(digest.digest(), "little")
-        # Reduced to 64 bits, as a signed number for Spark.
+        # Spark has only signed integers of 64 bits.
         self.checksum = (self.checksum + 2**63) % 2**64 - 2**63

@@ -1,4 +1,4 @@
-"""The choices of a dataset's files: columns, variants, row groups, compression."""
+"""Options of a dataset's files: columns, variants, row groups, compression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fer_pipeline.data.variants import Variant
 from fer_pipeline.data.votes import Votes
 
 READERS = 64
-"""Number of readers that can share a split, if it has as many rows."""
+"""Number of readers that can read a split in parallel if it is large enough."""
 
 _MAX_ROWS = 4096
 _MIN_ROWS = 32
@@ -27,19 +27,19 @@ _MAX_PIXELS = 32 << 20
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """The choices of a dataset's files; sent to the workers.
+    """Options of a dataset's files; sent to Spark's workers.
 
     Attributes:
         folder: Folder of the dataset.
-        thresholds: Thresholds of each class between the splits.
-        offsets: Offsets of the blocks that the records were read in.
-        variants: Variants of each training image that are written.
-        classes: Emotions by label.
-        normalization: Normalisation if normalised values are stored; None if pixels are.
-        group_rows: Rows in a row group, by split.
-        compression: `zstd`, `snappy` or `none`.
-        seed: Seed of the order of rows.
-        votes: Votes if their distribution is stored.
+        thresholds: Thresholds between the splits of each class, by class index.
+        offsets: Offsets of the blocks in which the records were read.
+        variants: Variants in which each training image is written; the first is the original.
+        classes: Emotions in the order of their class indices.
+        normalization: Normalisation of the stored images; None to store pixels.
+        group_rows: Number of rows in a row group, by split.
+        compression: Parquet compression: `zstd`, `snappy` or `none`.
+        seed: Seed of the order of the rows.
+        votes: Votes to store as distributions over the classes; None to store only labels.
     """
 
     folder: Path
@@ -55,18 +55,17 @@ class WriteOptions:
 
     @property
     def columns(self) -> pa.Schema:
-        """The dataset's columns."""
+        """Arrow schema of the dataset's files."""
         dtype = "uint8" if self.normalization is None else "float32"
         return build_arrow_schema(schema.dataset_columns(dtype, votes=self.votes is not None))
 
 
 def choose_group_rows(expected_rows: int, size: int) -> int:
-    """Return the number of rows in a row group.
+    """Choose the number of rows in a row group so that `READERS` readers can share a split.
 
     Args:
-        expected_rows: Approximate number of rows of the split; `READERS` shall be able to share
-            them.
-        size: Side of the images, in pixels.
+        expected_rows: Approximate number of rows in the split.
+        size: Height and width of the images, in pixels.
     """
-    largest = min(_MAX_ROWS, _MAX_PIXELS // size**2)
-    return max(1, min(largest, max(_MIN_ROWS, expected_rows // READERS)))
+    max_rows = min(_MAX_ROWS, _MAX_PIXELS // size**2)
+    return max(1, min(max_rows, max(_MIN_ROWS, expected_rows // READERS)))

@@ -1,4 +1,4 @@
-"""Quarantine files: the records that cannot be read, each with what is wrong with it."""
+"""Writing of the quarantine files: the records that cannot be read, with their errors."""
 
 from __future__ import annotations
 
@@ -23,37 +23,38 @@ _ROWS_PER_FILE = 1_000_000
 
 
 def write_quarantine(
-    store: RecordStore, folder: Path, offsets: BlockOffsets, count: int
+    store: RecordStore, folder: Path, offsets: BlockOffsets, quarantined_count: int
 ) -> list[str]:
-    """Write the records that cannot be read.
+    """Write the quarantined records and their errors to Parquet files.
 
     Args:
-        store: The records.
+        store: All records.
         folder: Folder of the dataset.
-        offsets: Offsets of the blocks that the records were read in.
-        count: Number of such records.
+        offsets: Offsets of the blocks in which the records were read.
+        quarantined_count: Number of quarantined records; no file is written if it is 0.
 
     Returns:
-        The files, relative to the folder.
+        Paths of the files, relative to the dataset's folder.
     """
-    if not count:
+    if not quarantined_count:
         return []
 
     def select(partition: DeduplicatedPartition) -> pa.Table:
         return _select_quarantined(partition, offsets)
 
     def write(batches: Batches) -> Batches:
-        yield _write_file(batches, folder)
+        yield _write_quarantine_file(batches, folder)
 
     quarantined = store.map_partitions(select, schema.format_ddl(schema.QUARANTINE))
-    files = quarantined.coalesce(1 + count // _ROWS_PER_FILE)
+    files = quarantined.coalesce(1 + quarantined_count // _ROWS_PER_FILE)
     written = files.mapInArrow(write, "path string, rows bigint").collect()
-    if sum(row.rows for row in written) != count:
-        raise RuntimeError(f"{count} records to quarantine, wrote {written}")
+    if sum(row.rows for row in written) != quarantined_count:
+        raise RuntimeError(f"{quarantined_count} records to quarantine, wrote {written}")
     return sorted(row.path for row in written)
 
 
 def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets) -> pa.Table:
+    """Return the quarantined records of a partition, with the columns of the quarantine."""
     records = partition.columns.filter(partition.columns.column("image_hash").is_null())
     sources = records.column("source")
     record_numbers = offsets.compute_record_numbers(
@@ -71,7 +72,8 @@ def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets)
     return pa.table(columns, schema=_COLUMNS)
 
 
-def _write_file(batches: Batches, folder: Path) -> pa.RecordBatch:
+def _write_quarantine_file(batches: Batches, folder: Path) -> pa.RecordBatch:
+    """Write one file of quarantined records, and return its path and number of rows."""
     rows = pa.Table.from_batches(list(batches), _COLUMNS)
     rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
     path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(get_task_index())}"

@@ -151,7 +151,7 @@ def test_without_usage_it_says_what_to_do(prepare, csv_file, picture, line) -> N
 def test_a_file_without_rows_is_no_input(prepare, tmp_path, text) -> None:
     (tmp_path / "a.csv").write_bytes(text)
 
-    with pytest.raises(InputError, match=r"a\.csv: holds no record; each line"):
+    with pytest.raises(InputError, match=r"a\.csv: contains no records; a CSV"):
         prepare(tmp_path / "a.csv", to=tmp_path / "out")
 
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -296,8 +296,8 @@ def test_a_dataset_without_a_split_says_so(prepare, csv_file, picture, line, cap
         prepare(csv_file("train.csv", [line(0, picture(n), "Training") for n in range(3)]))
     said = [message for message in caplog.messages if "split is empty" in message]
     assert said == [
-        "the validation split is empty: training can choose no weights by it and keeps the last;"
+        "the validation split is empty: training cannot select the best weights and keeps the last;"
         " split.validation samples one",
-        "the test split is empty: there is nothing to evaluate on that training has not seen;"
+        "the test split is empty: there are no images for an evaluation that training has not seen;"
         " split.test samples one",
     ]
