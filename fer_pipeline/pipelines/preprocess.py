@@ -294,7 +294,7 @@ def _describe_labels(config: Config) -> manifest.LabelInfo:
 
 
 def format_report(published: Manifest, output: str) -> str:
-    """Format the outcome of the job for a terminal: numbers of records, and rows per split and class.
+    """Format the outcome of the job for a terminal: numbers of records and rows.
 
     Args:
         published: Manifest of the dataset.

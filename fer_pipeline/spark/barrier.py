@@ -125,8 +125,8 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
             f"{process_count} workers have to run at the same time, and the cluster has fewer"
             " slots: use fewer workers, or give Spark more executors (each needs"
             " spark.executor.cores and spark.executor.memory free on a machine), or more time to"
-            " start them (spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures); --resume continues"
-            " from the last checkpoint, if there is one"
+            " start them (spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures); --resume"
+            " continues from the last checkpoint, if there is one"
         )
     if _DYNAMIC_ALLOCATION in message:
         raise ClusterError(

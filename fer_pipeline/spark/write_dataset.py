@@ -131,8 +131,8 @@ def _write_partition(
             continue
         writer = _SplitFileWriter(partition, options, split, rows, copies[rows])
         writer.shuffle(np.random.default_rng([options.seed, task_index]))
-        # Readers sort the files by name, and the names contain the task index. The order of the rows
-        # therefore depends only on the seed.
+        # Readers sort the files by name, and the names contain the task index. The order of the
+        # rows therefore depends only on the seed.
         path = f"{split_folder(split)}/{DATASET.make_unique_name(task_index)}"
         with error_context(f"writing {path}"):
             byte_count = writer.write(options.folder / path)
