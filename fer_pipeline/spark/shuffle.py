@@ -2,8 +2,8 @@
 
 Spark processes a few large values much faster than many small ones. With one row per image, 100,000
 images take about 10 s of the JVM's processor time in a shuffle, a sort and a cache; packed, they
-take 1 s. A pack is a row that contains many records with the same destination: one binary value with
-their columns, and one with their pixels.
+take 1 s. A pack is a row that contains many records with the same destination: one binary value
+with their columns, and one with their pixels.
 """
 
 from __future__ import annotations
