@@ -17,7 +17,7 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def did_you_mean(name: str, known_names: Iterable[str]) -> str:
+def suggest_name(name: str, known_names: Iterable[str]) -> str:
     """Return a suggestion for a misspelt name.
 
     Args:

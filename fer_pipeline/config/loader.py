@@ -22,7 +22,7 @@ from fer_pipeline.io.paths import parse_path
 def load_config(
     path: str | Path | None = None,
     overrides: Sequence[str] = (),
-    options: Mapping[str, str] | None = None,
+    option_names: Mapping[str, str] | None = None,
 ) -> Config:
     """Read and validate a configuration.
 
@@ -30,7 +30,7 @@ def load_config(
         path: Path or URL of a YAML file; None for the default configuration.
         overrides: Texts `key=value` with a dotted key and a YAML value. If a key is repeated, its
             last value counts.
-        options: Command line option by dotted key, for overrides that were not given with `--set`.
+        option_names: Command line option by dotted key, for overrides that were not given with `--set`.
             Error messages then show the option.
 
     Raises:
@@ -48,7 +48,9 @@ def load_config(
     for error in errors:
         if any(_is_caused_by(error, keys) for keys in override_keys):
             key = _format_key(error)
-            set_problems.append(_describe_error(error, (options or {}).get(key, f"--set {key}")))
+            set_problems.append(
+                _describe_error(error, (option_names or {}).get(key, f"--set {key}"))
+            )
         else:
             file_problems.append(_describe_error(error, _format_key(error)))
     problems = set_problems

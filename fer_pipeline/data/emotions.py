@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fer_pipeline.text import did_you_mean
+from fer_pipeline.text import suggest_name
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The classes of FER2013; the position of a name is its label code."""
@@ -41,7 +41,7 @@ def canonical_emotion(name: str) -> str:
     word = _SYNONYMS.get(word, word)
     if word in KNOWN:
         return word
-    raise ValueError(f"unknown emotion {name!r}: {did_you_mean(word, [*KNOWN, *_SYNONYMS])}")
+    raise ValueError(f"unknown emotion {name!r}: {suggest_name(word, [*KNOWN, *_SYNONYMS])}")
 
 
 class LabelEncoder:

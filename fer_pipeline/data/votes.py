@@ -21,7 +21,7 @@ from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.errors import InputError
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
-from fer_pipeline.text import did_you_mean
+from fer_pipeline.text import suggest_name
 
 _USAGE = "usage"
 _IMAGE_NAME = "image name"
@@ -205,7 +205,7 @@ def _canonicalize_column(field: str, path: str) -> str:
     try:
         return emotions.canonical_emotion(word)
     except ValueError:
-        hint = did_you_mean(
+        hint = suggest_name(
             word, [*other_columns, *emotions.KNOWN, "happiness", "sadness", "anger"]
         )
         raise InputError(f"{path}: unknown column {field.strip()[:40]!r}: {hint}") from None

@@ -298,7 +298,7 @@ def _write_plots(
 def _format_title(request: EvaluationRequest, inputs: _Inputs) -> str:
     """Return the title of the plots: the model, the backend, the split and the dataset."""
     model_format = "" if inputs.backend.name == "keras" else f" as {inputs.backend.format}"
-    flip_tta = ", flips averaged" if request.config.inference.flip_tta else ""
+    flip_tta = ", with flip TTA" if request.config.inference.flip_tta else ""
     return (
         f"model {inputs.model.name}{model_format} on the {request.split} split of"
         f" {inputs.dataset.name}{flip_tta}"

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from fer_pipeline.errors import RunError
-from fer_pipeline.text import did_you_mean
+from fer_pipeline.text import suggest_name
 
 _CONVOLUTIONS = (
     layers.Conv2D,
@@ -70,7 +70,7 @@ class LayerInspector:
             if name not in self._output_tensors:
                 raise RunError(
                     f"--layers: the network has no layer {name!r} that can be plotted,"
-                    f" {did_you_mean(name, self.layer_names)} (all that can be plotted:"
+                    f" {suggest_name(name, self.layer_names)} (all that can be plotted:"
                     f" {', '.join(self.layer_names) or 'none'})"
                 )
         if names:

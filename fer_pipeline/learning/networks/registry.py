@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.networks import architectures, build_arguments, custom
-from fer_pipeline.text import did_you_mean
+from fer_pipeline.text import suggest_name
 
 if TYPE_CHECKING:
     import keras
@@ -71,7 +71,7 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
         return custom.build_custom_network(name, size, classes, options)
     if name not in list_network_names():
         raise ConfigError(
-            f"model.name: unknown network {name!r}, {did_you_mean(name, list_network_names())} (the"
+            f"model.name: unknown network {name!r}, {suggest_name(name, list_network_names())} (the"
             " name of a custom network contains a dot, as in my_module.build)"
         )
     module = importlib.import_module(f"{architectures.__name__}.{name}")
