@@ -30,8 +30,8 @@ def load_config(
         path: Path or URL of a YAML file; None for the default configuration.
         overrides: Texts `key=value` with a dotted key and a YAML value. If a key is repeated, its
             last value counts.
-        option_names: Command line option by dotted key, for overrides that were not given with `--set`.
-            Error messages then show the option.
+        option_names: Command line option by dotted key, for overrides that were not given with
+            `--set`. Error messages then show the option.
 
     Raises:
         ConfigError: The configuration is invalid. The message lists all problems, suggests a key

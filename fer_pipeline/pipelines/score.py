@@ -165,6 +165,7 @@ def _score_inputs(
     """
     info = scorer.info
     options = ScoringOptions(scorer.load, info.classes, config.inference.min_confidence)
+    # A dataset can only be scored alone; any other input is a folder of images or a CSV file.
     if len(inputs) == 1 and is_dataset(inputs[0]):
         dataset = StoredDataset.open(inputs[0])
         dataset.require_all_files()

@@ -151,10 +151,10 @@ def prepare_run(
         RunError: The checkpoint is damaged.
         StorageError: See `train`.
     """
-    stored, folder = StoredDataset.open(dataset), parse_path(output)
-    config = complete_run_config(config, stored)
+    stored_dataset, folder = StoredDataset.open(dataset), parse_path(output)
+    config = complete_run_config(config, stored_dataset)
     if resume and is_finished(folder):
-        _require_matching_finished_run(folder, config, stored)
+        _require_matching_finished_run(folder, config, stored_dataset)
         log.info("%s: the run has ended already", folder)
         # If a run is killed right after its publication, its checkpoint stays behind.
         storage.remove(folder / RunFile.CHECKPOINT)
@@ -164,12 +164,14 @@ def prepare_run(
     was_started = resume and output_folder.is_in_progress()
     checkpoint = _read_checkpoint(folder, resume=resume, overwrite=overwrite or was_started)
     if checkpoint:
-        resume_checks.require_unchanged_inputs(folder, checkpoint.state, config, stored)
+        resume_checks.require_unchanged_inputs(folder, checkpoint.state, config, stored_dataset)
         log.info("resuming after step %s", f"{checkpoint.state.step:,}")
     elif resume:
-        log.info("%s: no checkpoint found; starting from step 0 with %s", folder, stored.folder)
+        log.info(
+            "%s: no checkpoint found; starting from step 0 with %s", folder, stored_dataset.folder
+        )
     may_replace = overwrite or (was_started and output_folder.is_committed())
-    return PreparedRun(stored, folder, config, checkpoint, may_replace)
+    return PreparedRun(stored_dataset, folder, config, checkpoint, may_replace)
 
 
 def is_finished(folder: Path) -> bool:
