@@ -87,6 +87,7 @@ def _load_one_by_one(model: str, pixels: np.ndarray) -> Callable[[], object]:
     size = int(model_input["shape"][1])
 
     def classify() -> None:
+        """Classify all crops, one after the other."""
         for crop in pixels:
             face = cv2.resize(crop, (size, size)).astype(np.float32)
             interpreter.set_tensor(model_input["index"], face[np.newaxis, ..., np.newaxis])

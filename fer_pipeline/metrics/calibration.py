@@ -129,7 +129,7 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
         ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
             or probabilities.
     """
-    confidence, is_correct = _assess_predictions(labels, probabilities)
+    confidence, is_correct = _compute_confidence_and_correctness(labels, probabilities)
     edges = np.arange(BIN_COUNT + 1) / BIN_COUNT
     # The outer edges are omitted because rounding can make a probability slightly larger than 1.
     bin_index = np.searchsorted(edges[1:-1], confidence, side="left")
@@ -152,7 +152,7 @@ def measure_calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> 
     )
 
 
-def compute_accuracy_coverage(
+def compute_accuracy_coverage_curve(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> AccuracyCoverageCurve:
     """Compute the accuracy and the coverage at each confidence threshold.
@@ -168,7 +168,7 @@ def compute_accuracy_coverage(
     Raises:
         ValueError: As for `measure_calibration`.
     """
-    confidence, is_correct = _assess_predictions(labels, probabilities)
+    confidence, is_correct = _compute_confidence_and_correctness(labels, probabilities)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence, correct_count = confidence[order], is_correct[order].cumsum()
     (last_of_equals,) = np.nonzero(np.append(np.diff(sorted_confidence) < 0, True))
@@ -185,6 +185,7 @@ def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint,
     total_count = int(curve.image_counts[-1])
 
     def select_point(requested: float) -> CoveragePoint:
+        """Return the first point of the curve with at least the requested coverage."""
         # In floating point, 0.7 * 10 may be slightly larger than 7, so it is rounded first.
         min_count = max(1, int(np.ceil(round(requested * total_count, 6))))
         index = int(np.searchsorted(curve.image_counts, min_count))
@@ -230,6 +231,7 @@ def fit_temperature(
         return 1.0
 
     def compute_loss(log_temperature: float) -> float:
+        """Return the mean cross-entropy at a temperature."""
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[true_class].mean())
 
     low, high = np.log(bounds)
@@ -242,9 +244,9 @@ def fit_temperature(
     return float(np.clip(np.exp(best), *bounds))
 
 
-def _assess_predictions(
+def _compute_confidence_and_correctness(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return the confidence of each prediction and whether it is correct."""
+    """Return the confidence of each prediction, and a mask of the correct predictions."""
     labels, probabilities = validate_probabilities(labels, probabilities)
     return probabilities.max(axis=1), predict_classes(probabilities) == labels

@@ -20,7 +20,7 @@ from fer_pipeline.metrics.bootstrap import (
 from fer_pipeline.metrics.calibration import (
     Calibration,
     CoveragePoint,
-    compute_accuracy_coverage,
+    compute_accuracy_coverage_curve,
     measure_calibration,
     select_coverage_points,
 )
@@ -268,7 +268,7 @@ def compute_metrics(
             actual_counts.tolist(), confusion.diagonal().tolist(), seed
         ),
         calibration=measure_calibration(labels, probabilities),
-        coverage=select_coverage_points(compute_accuracy_coverage(labels, probabilities)),
+        coverage=select_coverage_points(compute_accuracy_coverage_curve(labels, probabilities)),
     )
 
 
@@ -311,7 +311,7 @@ def _average_scores(
         labels: True classes, of shape (n,).
         predicted: Predicted classes, of shape (n,).
         averaged_labels: Labels of the classes to average over.
-        average: "macro" or "weighted", as for scikit-learn.
+        average: Averaging method of scikit-learn, "macro" or "weighted".
     """
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=averaged_labels, average=average, zero_division=0

@@ -146,7 +146,7 @@ def compare(
 
 
 def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[str, TrainedModel]:
-    """Open the models, and check that each of them fits the dataset.
+    """Open the models, and check that each model fits the dataset.
 
     Args:
         models: Output folders of finished training runs, or names of bundled models.
@@ -195,6 +195,7 @@ def _evaluate_model(
     batches: list[npt.NDArray[np.uint8]] = []
 
     def keep_first_batches(images: EvaluatedImages) -> None:
+        """Keep the pixels of the first batches for the measurement of the speed."""
         if len(batches) < _TIMED_BATCH_COUNT:
             batches.append(images.pixels)
 

@@ -281,7 +281,7 @@ def _write_plots(
     """Save all plots of the evaluation."""
     title = _format_title(request, inputs)
     labels = predictions.rows[schema.LABEL]
-    curve = calibration.compute_accuracy_coverage(labels, predictions.probabilities)
+    curve = calibration.compute_accuracy_coverage_curve(labels, predictions.probabilities)
     evaluation_plots.plot_metrics(metrics, curve, title, folder)
     # The layers of a LiteRT file cannot be inspected, so the Keras model's layers are plotted.
     is_keras = inputs.backend.name == "keras"

@@ -124,18 +124,22 @@ def compute_class_activations(
         The images and maps of each class, in the order of the labels.
     """
     images, labels = [], []
-    for label in range(len(samples.classes)):
-        for image in (samples.get_best_correct_image(label), samples.get_worst_mistake(label)):
-            for evidence_label in _list_evidence_labels(image):
+    for class_label in range(len(samples.classes)):
+        for image in (
+            samples.get_best_correct_image(class_label),
+            samples.get_worst_mistake(class_label),
+        ):
+            for label in _list_evidence_labels(image):
                 images.append(image)
-                labels.append(evidence_label)
-    # One batch, because each call of the inspector builds a model.
-    maps = inspector.compute_class_activation(
+                labels.append(label)
+    # All images are in one batch, because each call of the inspector builds a model.
+    activation_maps = inspector.compute_class_activation(
         np.concatenate([image.pixels for image in images]), np.array(labels, np.int32)
     )
-    remaining_maps = iter(maps)
+    remaining_maps = iter(activation_maps)
 
     def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
+        """Combine an image with the next maps; return None if there is no image."""
         image_maps = {label: next(remaining_maps) for label in _list_evidence_labels(image)}
         return ActivatedImage(image, image_maps) if len(image) else None
 

@@ -35,11 +35,12 @@ _CHECKPOINT_NOTES = "notes.json.npy"
 _FORMAT_VERSION = 2
 """Format version of the `model.json`, `export.json` and checkpoints that this module writes."""
 
-_MODEL_FIELDS = {"best_trial": "best_restart"}
-_HISTORY_FIELDS = {"trial": "restart"}
-_CHECKPOINT_GROUPS = {"watched": "monitor", "measures": "metrics"}
-_EXPORT_FIELDS = {"form": "format"}
-_AGREEMENT_FIELDS = {
+# New names by old name.
+_NEW_MODEL_FIELDS = {"best_trial": "best_restart"}
+_NEW_HISTORY_FIELDS = {"trial": "restart"}
+_NEW_CHECKPOINT_GROUPS = {"watched": "monitor", "measures": "metrics"}
+_NEW_EXPORT_FIELDS = {"form": "format"}
+_NEW_AGREEMENT_FIELDS = {
     "calibrated_on": "calibration_split",
     "same": "agreeing_images",
     "right": "correct_images",
@@ -97,19 +98,19 @@ def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
     schedule = (tree.get("training") or {}).get("schedule") or {}
     # Two old keys became a single key. The schedule used only one of them; skip the other one.
     unused_key = "final" if schedule.get("kind") == "plateau" else "minimum"
-    for old_key, stored in list(pop_renamed_keys(migrated)):
+    for old_key, setting in list(pop_renamed_keys(migrated)):
         if old_key == f"training.schedule.{unused_key}":
             continue
         *sections, key = RENAMED_KEYS[old_key].split(".")
         branch = migrated
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[key] = RENAMED_VALUES[old_key][stored] if old_key in RENAMED_VALUES else stored
+        branch[key] = RENAMED_VALUES[old_key][setting] if old_key in RENAMED_VALUES else setting
     return Config.model_validate(migrated).to_dict()
 
 
 def _migrate_config_file(path: Path) -> bool:
-    """Convert a configuration file; return False if it has only current keys."""
+    """Convert a configuration file, and return whether it contained old keys."""
     tree = read_yaml_mapping(path)
     if not list(pop_renamed_keys(copy.deepcopy(tree))):
         return False
@@ -135,10 +136,10 @@ def _migrate_stored_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any
 
 
 def _migrate_history(path: Path) -> bool:
-    """Rename the columns of a training history; return False if they have their current names."""
+    """Rename the columns of a training history, and return whether any column was renamed."""
     header, newline, rows = storage.read_text(path).partition("\n")
     columns = header.split(",")
-    new_columns = [_HISTORY_FIELDS.get(column, column) for column in columns]
+    new_columns = [_NEW_HISTORY_FIELDS.get(column, column) for column in columns]
     if new_columns == columns:
         return False
     storage.write_text(path, ",".join(new_columns) + newline + rows)
@@ -146,23 +147,25 @@ def _migrate_history(path: Path) -> bool:
 
 
 def _migrate_model_info(path: Path) -> bool:
-    """Convert a `model.json`; return False if it has the current format version."""
+    """Convert a `model.json`, and return whether it had an old format version."""
     info = _read_json(path)
     if info["format_version"] >= _FORMAT_VERSION:
         return False
-    _write_json(path, {**_rename_fields(info, _MODEL_FIELDS), "format_version": _FORMAT_VERSION})
+    _write_json(
+        path, {**_rename_fields(info, _NEW_MODEL_FIELDS), "format_version": _FORMAT_VERSION}
+    )
     return True
 
 
 def _migrate_export_info(path: Path) -> bool:
-    """Convert an `export.json`; return False if it has the current format version."""
+    """Convert an `export.json`, and return whether it had an old format version."""
     info = _read_json(path)
     if info["format_version"] >= _FORMAT_VERSION:
         return False
-    exports = [_rename_fields(export, _EXPORT_FIELDS) for export in info["exports"]]
+    exports = [_rename_fields(export, _NEW_EXPORT_FIELDS) for export in info["exports"]]
     for export in exports:
         if export.get("agreement"):
-            export["agreement"] = _rename_fields(export["agreement"], _AGREEMENT_FIELDS)
+            export["agreement"] = _rename_fields(export["agreement"], _NEW_AGREEMENT_FIELDS)
     _write_json(path, {**info, "format_version": _FORMAT_VERSION, "exports": exports})
     return True
 
@@ -176,7 +179,7 @@ def _migrate_checkpoint(path: Path) -> bool:
         path: Path of the checkpoint.
 
     Returns:
-        False if the checkpoint has the current format version.
+        Whether the checkpoint had an old format version.
 
     Raises:
         RunError: The file is not a valid checkpoint.
@@ -196,7 +199,9 @@ def _migrate_checkpoint(path: Path) -> bool:
                     else:
                         array = old.read(entry)
                         group, separator, number = entry.filename.partition("/")
-                        entry.filename = _CHECKPOINT_GROUPS.get(group, group) + separator + number
+                        entry.filename = (
+                            _NEW_CHECKPOINT_GROUPS.get(group, group) + separator + number
+                        )
                         new.writestr(entry, array)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         reason = one_line(error)
@@ -221,11 +226,11 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
     files = [[split, rows, None] for split, rows, _ in dataset["files"]]
     best = notes["best"]
     return {
-        **_rename_fields(notes, _HISTORY_FIELDS),
+        **_rename_fields(notes, _NEW_HISTORY_FIELDS),
         "format_version": _FORMAT_VERSION,
         "config": _migrate_stored_config(path, notes["config"]),
         "dataset": {**dataset, "labels": labels, "files": files},
-        "rounds": [_rename_fields(row, _HISTORY_FIELDS) for row in notes["rounds"]],
+        "rounds": [_rename_fields(row, _NEW_HISTORY_FIELDS) for row in notes["rounds"]],
         "best": best and _migrate_best_round(best),
     }
 
@@ -234,7 +239,7 @@ def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
     """Return the notes on the best validation with the current fields."""
     return {
         "metric": best["value"],
-        "round": _rename_fields(best["made"], _HISTORY_FIELDS),
+        "round": _rename_fields(best["made"], _NEW_HISTORY_FIELDS),
         "confusion": best["confusion"],
     }
 
@@ -272,6 +277,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document as indented JSON."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     storage.write_text(path, text + "\n")
 

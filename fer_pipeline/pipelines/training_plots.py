@@ -18,33 +18,34 @@ def plot_training(rounds: Sequence[ValidationRound], title: str, folder: Path) -
     """Save the plots of accuracy and of loss against steps.
 
     Args:
-        rounds: Rows of the training history of all restarts. A round is the training steps between
-            two validations.
+        rounds: Training rounds of all restarts. A training round is the steps since the previous
+            validation, followed by a validation.
         title: Title with the name of the network.
         folder: Folder to save the plots in.
 
     Raises:
         StorageError: A file cannot be written.
     """
+    restart_numbers = sorted({training_round.restart for training_round in rounds})
     restarts = [
-        [row for row in rounds if row.restart == restart]
-        for restart in sorted({row.restart for row in rounds})
+        [training_round for training_round in rounds if training_round.restart == number]
+        for number in restart_numbers
     ]
     accuracies = [
         TrainingCurves(
-            steps=[row.step for row in rows],
-            minibatch=[row.minibatch_accuracy for row in rows],
-            validation=[row.validation_accuracy for row in rows],
+            steps=[training_round.step for training_round in restart],
+            minibatch=[training_round.minibatch_accuracy for training_round in restart],
+            validation=[training_round.validation_accuracy for training_round in restart],
         )
-        for rows in restarts
+        for restart in restarts
     ]
     losses = [
         TrainingCurves(
-            steps=[row.step for row in rows],
-            minibatch=[row.minibatch_loss for row in rows],
-            validation=[row.validation_loss for row in rows],
+            steps=[training_round.step for training_round in restart],
+            minibatch=[training_round.minibatch_loss for training_round in restart],
+            validation=[training_round.validation_loss for training_round in restart],
         )
-        for rows in restarts
+        for restart in restarts
     ]
     draw_accuracy_curves(accuracies, title, folder / RunFile.ACCURACY_PLOT)
     draw_loss_curves(losses, title, folder / RunFile.LOSS_PLOT)

@@ -10,7 +10,7 @@ from fer_pipeline.metrics.calibration import (
     COVERAGES,
     Bin,
     CoveragePoint,
-    compute_accuracy_coverage,
+    compute_accuracy_coverage_curve,
     fit_temperature,
     measure_calibration,
     select_coverage_points,
@@ -167,7 +167,7 @@ class TestCalibration:
 class TestCoverage:
     def test_by_hand(self):
         # The two of 0.75 count together, whatever their order.
-        curve = compute_accuracy_coverage(
+        curve = compute_accuracy_coverage_curve(
             *answers([0.75, 0.5, 0.875, 0.75], [False, False, True, True])
         )
         assert curve.confidence.tolist() == [0.875, 0.75, 0.5]
@@ -184,7 +184,7 @@ class TestCoverage:
     def test_a_part_that_is_a_whole_number_of_images_is_not_rounded_up(self):
         sure = np.linspace(0.5, 0.9, 100)
         points = select_coverage_points(
-            compute_accuracy_coverage(*answers(sure.tolist(), [True] * 100))
+            compute_accuracy_coverage_curve(*answers(sure.tolist(), [True] * 100))
         )
         assert [point.image_count for point in points] == [100, 90, 80, 70, 50]
 
@@ -193,7 +193,7 @@ class TestCoverage:
     def test_the_least_confidence_gives_what_is_said(self, case):
         labels, probabilities = case
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-        points = select_coverage_points(compute_accuracy_coverage(labels, probabilities))
+        points = select_coverage_points(compute_accuracy_coverage_curve(labels, probabilities))
         assert tuple(point.requested for point in points) == COVERAGES
         for point in points:
             left = confidence >= np.float32(point.min_confidence)

@@ -13,7 +13,7 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import StorageError
 from fer_pipeline.learning.analysis.layer_inspector import LayerInspector
 from fer_pipeline.learning.inference import serving_model
-from fer_pipeline.metrics.calibration import compute_accuracy_coverage
+from fer_pipeline.metrics.calibration import compute_accuracy_coverage_curve
 from fer_pipeline.metrics.classification import compute_metrics
 from fer_pipeline.metrics.samples import EvaluatedImages, SampleSelector
 from fer_pipeline.pipelines import evaluation_plots
@@ -208,7 +208,7 @@ class TestConfidence:
         metrics = compute_metrics(labels, probabilities, CLASSES)
         path = tmp_path / "picture.png"
         calibration.draw_accuracy_coverage(
-            metrics, compute_accuracy_coverage(labels, probabilities), "about $x", path
+            metrics, compute_accuracy_coverage_curve(labels, probabilities), "about $x", path
         )
         assert count_areas(read_plot(path), BLUE, 30) >= 1
 
