@@ -165,18 +165,18 @@ def _make_export_manifest(
         rounding: Largest difference between the probabilities of the run's network and of the
             reference, which is caused by `precision`.
     """
-    info = model.info
+    model_info = model.info
     return ExportManifest(
         model={
             "path": str(model.folder.resolve()),
-            "sha256": info.sha256,
-            "dataset_checksum": info.dataset_checksum,
+            "sha256": model_info.sha256,
+            "dataset_checksum": model_info.dataset_checksum,
         },
-        classes=info.classes,
-        size=info.size,
-        normalization=asdict(info.normalization),
-        enhancement=info.enhancement.model_dump(mode="json"),
-        signature=formats.describe_signature(info.size, len(info.classes)),
+        classes=model_info.classes,
+        size=model_info.size,
+        normalization=asdict(model_info.normalization),
+        enhancement=model_info.enhancement.model_dump(mode="json"),
+        signature=formats.describe_signature(model_info.size, len(model_info.classes)),
         precision=precision,
         rounding=rounding,
         images=len(reference.images),

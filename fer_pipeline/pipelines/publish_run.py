@@ -111,16 +111,16 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save_model(final.model, folder / RunFile.MODEL)
     formats.write_weights(final.model, folder)
-    info = _describe_model(run, final)
+    model_info = _describe_model(run, final)
     output_folder.commit(
-        info.model_dump_json(indent=2) + "\n",
+        model_info.model_dump_json(indent=2) + "\n",
         run.config.write,
         obsolete_files=[RunFile.UNFINISHED_CONFIG],
     )
     # Delete the checkpoint after the in-progress file: as long as both exist, the run can be
     # resumed.
     storage.remove(folder / RunFile.CHECKPOINT)
-    return info
+    return model_info
 
 
 def _remove_unused_logs(run: TrainingRun) -> None:

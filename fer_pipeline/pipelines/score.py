@@ -52,7 +52,7 @@ class _Scorer:
     load: Callable[[], PredictFn]
 
     @property
-    def info(self) -> ModelInfo:
+    def model_info(self) -> ModelInfo:
         """Description of the trained model."""
         return self.model.info
 
@@ -163,20 +163,22 @@ def _score_inputs(
         The totals of the written scores, and the expected number of images, or None if that is
         unknown.
     """
-    info = scorer.info
-    options = ScoringOptions(scorer.load, info.classes, config.inference.min_confidence)
+    model_info = scorer.model_info
+    options = ScoringOptions(scorer.load, model_info.classes, config.inference.min_confidence)
     # A dataset can only be scored alone; any other input is a folder of images or a CSV file.
     if len(inputs) == 1 and is_dataset(inputs[0]):
         dataset = StoredDataset.open(inputs[0])
         dataset.require_all_files()
-        dataset.require_enhancement(info.enhancement)
-        source = score_images.create_dataset_source(spark, dataset, info.size)
+        dataset.require_enhancement(model_info.enhancement)
+        source = score_images.create_dataset_source(spark, dataset, model_info.size)
         expected_count: int | None = dataset.manifest.rows.written
     else:
         files = InputFiles(spark, inputs, config.input.format)
         offsets, expected_count = files.compute_block_offsets()
         reader = files.create_reader(RequiredColumns(emotion=False, usage=False))
-        source = score_images.create_file_source(reader, offsets, info.size, info.enhancement)
+        source = score_images.create_file_source(
+            reader, offsets, model_info.size, model_info.enhancement
+        )
     return score_images.score_source(source, options, output_folder), expected_count
 
 
@@ -210,7 +212,7 @@ def _make_score_manifest(
         emotions={name: totals.emotions[name] for name in outcomes},
         unscored=dict(totals.reasons),
         files=files,
-        model={"run": str(scorer.model.folder.absolute()), "sha256": scorer.info.sha256},
+        model={"run": str(scorer.model.folder.absolute()), "sha256": scorer.model_info.sha256},
         backend=scorer.backend.to_dict(),
         flip_tta=inference.flip_tta,
         min_confidence=inference.min_confidence,

@@ -189,16 +189,16 @@ def _require_matching_finished_run(folder: Path, config: Config, dataset: Stored
     """
     stored_config = load_stored_config(folder / CONFIG_FILE).to_dict()
     resume_checks.require_unchanged_config(folder, stored_config, config)
-    info = trained_model.read_model_info(folder)
-    if config.model.temperature not in (None, info.temperature):
+    model_info = trained_model.read_model_info(folder)
+    if config.model.temperature not in (None, model_info.temperature):
         raise ConfigError(
-            f"{folder}: the run ended with a temperature of {info.temperature:.6g};"
+            f"{folder}: the run ended with a temperature of {model_info.temperature:.6g};"
             " model.temperature can be set only before the end"
         )
-    if info.dataset_checksum != dataset.checksum:
+    if model_info.dataset_checksum != dataset.checksum:
         raise DatasetError(
             f"{folder}: the run was trained on a different dataset (checksum"
-            f" {info.dataset_checksum}, {dataset.folder} has {dataset.checksum})"
+            f" {model_info.dataset_checksum}, {dataset.folder} has {dataset.checksum})"
         )
 
 
@@ -241,10 +241,10 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
         return
     with _open_mlflow(run, checkpointer.history, is_resumed=is_resumed) as mlflow:
         _train_restarts(run, checkpointer, [mlflow] if mlflow else [])
-        info = publish_run(run, checkpointer)
+        model_info = publish_run(run, checkpointer)
         if mlflow:
             files = [run.folder / name for name in _MLFLOW_ARTIFACTS]
-            mlflow.finish_run(info.best_class_accuracies, files)
+            mlflow.finish_run(model_info.best_class_accuracies, files)
 
 
 def _train_restarts(
@@ -288,25 +288,27 @@ def _open_mlflow(
         raise
 
 
-def format_report(info: ModelInfo, output: str) -> str:
+def format_report(model_info: ModelInfo, output: str) -> str:
     """Return the report of the job: the history, the best training round, and the model's path.
 
     Args:
-        info: Description of the trained model.
+        model_info: Description of the trained model.
         output: Folder of the run.
     """
     folder = parse_path(output)
     rounds = history.read_history(folder / RunFile.HISTORY)
-    accuracy = "not validated" if info.best_accuracy is None else f"{info.best_accuracy:.2%}"
-    best_round = f"step {info.best_step:,}"
+    accuracy = (
+        "not validated" if model_info.best_accuracy is None else f"{model_info.best_accuracy:.2%}"
+    )
+    best_round = f"step {model_info.best_step:,}"
     if any(row.restart for row in rounds):
-        best_round = f"restart {info.best_restart}, {best_round}"
+        best_round = f"restart {model_info.best_restart}, {best_round}"
     return "\n".join(
         [
             history.format_history(rounds),
             "",
-            f"{info.network}, {info.parameters:,} parameters; kept: {best_round},"
-            f" validation accuracy {accuracy}; temperature {info.temperature:.3f}",
+            f"{model_info.network}, {model_info.parameters:,} parameters; kept: {best_round},"
+            f" validation accuracy {accuracy}; temperature {model_info.temperature:.3f}",
             f"model {folder / RunFile.MODEL}",
         ]
     )
