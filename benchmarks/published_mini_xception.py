@@ -67,7 +67,7 @@ def _write_run(weights: Path, folder: Path) -> None:
         serving_model.build_serving_model(network, _IMAGE_SIZE, _NORMALIZATION),
         folder / RunFile.MODEL,
     )
-    info = ModelInfo(
+    model_info = ModelInfo(
         classes=classes,
         size=_IMAGE_SIZE,
         normalization=_NORMALIZATION,
@@ -81,7 +81,7 @@ def _write_run(weights: Path, folder: Path) -> None:
         sha256=trained_model.compute_sha256(folder / RunFile.MODEL),
         versions={},
     )
-    (folder / RunFile.MODEL_INFO).write_text(info.model_dump_json(indent=2) + "\n")
+    (folder / RunFile.MODEL_INFO).write_text(model_info.model_dump_json(indent=2) + "\n")
 
 
 if __name__ == "__main__":

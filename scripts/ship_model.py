@@ -63,8 +63,10 @@ def ship_run(folder: Path) -> None:
     for name in (RunFile.HISTORY, RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT, CONFIG_FILE):
         shutil.copyfile(folder / name, TARGET_FOLDER / name)
     sha256 = trained_model.compute_sha256(TARGET_FOLDER / RunFile.MODEL)
-    info = run.info.model_copy(update={"sha256": sha256})
-    storage.write_text(TARGET_FOLDER / RunFile.MODEL_INFO, info.model_dump_json(indent=2) + "\n")
+    model_info = run.info.model_copy(update={"sha256": sha256})
+    storage.write_text(
+        TARGET_FOLDER / RunFile.MODEL_INFO, model_info.model_dump_json(indent=2) + "\n"
+    )
 
 
 def ship_export(folder: Path) -> None:

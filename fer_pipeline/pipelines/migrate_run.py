@@ -148,25 +148,25 @@ def _migrate_history(path: Path) -> bool:
 
 def _migrate_model_info(path: Path) -> bool:
     """Convert a `model.json`, and return whether it had an old format version."""
-    info = _read_json(path)
-    if info["format_version"] >= _FORMAT_VERSION:
+    document = _read_json(path)
+    if document["format_version"] >= _FORMAT_VERSION:
         return False
     _write_json(
-        path, {**_rename_fields(info, _NEW_MODEL_FIELDS), "format_version": _FORMAT_VERSION}
+        path, {**_rename_fields(document, _NEW_MODEL_FIELDS), "format_version": _FORMAT_VERSION}
     )
     return True
 
 
 def _migrate_export_info(path: Path) -> bool:
     """Convert an `export.json`, and return whether it had an old format version."""
-    info = _read_json(path)
-    if info["format_version"] >= _FORMAT_VERSION:
+    document = _read_json(path)
+    if document["format_version"] >= _FORMAT_VERSION:
         return False
-    exports = [_rename_fields(export, _NEW_EXPORT_FIELDS) for export in info["exports"]]
+    exports = [_rename_fields(export, _NEW_EXPORT_FIELDS) for export in document["exports"]]
     for export in exports:
         if export.get("agreement"):
             export["agreement"] = _rename_fields(export["agreement"], _NEW_AGREEMENT_FIELDS)
-    _write_json(path, {**info, "format_version": _FORMAT_VERSION, "exports": exports})
+    _write_json(path, {**document, "format_version": _FORMAT_VERSION, "exports": exports})
     return True
 
 

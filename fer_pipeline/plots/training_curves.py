@@ -95,11 +95,11 @@ def _add_curves(axes: Axes, restarts: Sequence[TrainingCurves], scale: float) ->
         ("minibatch, mean since the last validation", BLUE, minibatch),
         ("validation", ORANGE, validation),
     ):
-        for index, (steps, values) in enumerate(all_series):
+        for index, (steps, measurements) in enumerate(all_series):
             points = [
-                (step, scale * value)
-                for step, value in zip(steps, values, strict=True)
-                if value is not None
+                (step, scale * measurement)
+                for step, measurement in zip(steps, measurements, strict=True)
+                if measurement is not None
             ]
             if points:
                 axes.plot(
