@@ -35,10 +35,11 @@ test: $(STAMP) ## run the tests; ARGS="-k java" passes options to pytest
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, with synthetic faces or FER2013=/path/to/fer2013.csv
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
-lint: $(STAMP) ## check style, types and the imports between the packages
+lint: $(STAMP) ## check style, vocabulary, types and the imports between the packages
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy fer_pipeline jobs
+	@$(VENV_PYTHON) scripts/check_vocabulary.py fer_pipeline jobs benchmarks scripts
 	@.venv/bin/lint-imports --no-logo
 
 dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
