@@ -87,7 +87,7 @@ class LabelInfo(_Section):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Whether each row contains a distribution over the classes in addition to the label."""
+        """Return whether each row contains a distribution over the classes in addition to the label."""
         return self.votes is not None and self.target == "soft"
 
 
