@@ -87,7 +87,7 @@ class LabelInfo(_Section):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Return whether each row contains a distribution over the classes in addition to the label."""
+        """Return whether each row has a distribution over the classes beside its label."""
         return self.votes is not None and self.target == "soft"
 
 
