@@ -103,11 +103,11 @@ class IngestCounts:
         bad_count = sum(self.quarantined.values())
         if bad_count / self.read - max_quarantined_fraction > _TOLERANCE:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())
-            worst = max(self.sources, key=lambda source: source.quarantined)
+            worst_source = max(self.sources, key=lambda source: source.quarantined)
             raise TooManyBadRowsError(
                 f"{bad_count} of {self.read} records are bad, more than"
                 f" input.max_quarantined_fraction {max_quarantined_fraction:g} allows ({reasons});"
-                f" most of them in {worst.path}; nothing was written"
+                f" most of them in {worst_source.path}; nothing was written"
             )
         if not self.train_by_class:
             dropped = ", ".join(f"{reason}: {n}" for reason, n in self.dropped.items()) or "none"

@@ -21,6 +21,8 @@ FORMAT_VERSION = 2
 
 
 class _Section(BaseModel):
+    """An immutable part of the manifest."""
+
     model_config = ConfigDict(frozen=True)
 
 

@@ -77,7 +77,7 @@ def create_rotation(angle: float, border: str, size: int) -> Operation:
     matrix = cv2.getRotationMatrix2D((centre, centre), angle, 1.0)
     mode = BORDERS[border]
 
-    def apply(images: Images) -> Images:
+    def apply_rotation(images: Images) -> Images:
         rotated = np.empty_like(images)
         for image, target in zip(images, rotated, strict=True):
             cv2.warpAffine(
@@ -85,4 +85,4 @@ def create_rotation(angle: float, border: str, size: int) -> Operation:
             )
         return rotated
 
-    return apply
+    return apply_rotation

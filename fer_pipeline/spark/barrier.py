@@ -77,6 +77,7 @@ def run_barrier_stage(
     stage = session.sparkContext.parallelize(range(process_count), process_count).barrier()
 
     def run_task(_: Iterable[int]) -> Iterator[int]:
+        """Call the function in one task of the stage."""
         _run_in_task(function)
         return iter(())
 

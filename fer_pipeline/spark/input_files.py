@@ -84,7 +84,7 @@ class InputFiles:
             kind: `csv`, `images`, or `auto` to determine the kind from the names of the files.
 
         Raises:
-            InputError: There is no file, or it is not clear what the files are.
+            InputError: There are no files, or `kind` is `auto` and the kind cannot be determined.
         """
         self._spark = spark
         self.paths = list(paths)

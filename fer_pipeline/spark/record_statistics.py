@@ -39,11 +39,11 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
         upper 32 bits of their fingerprints.
     """
 
-    def tally(partition: DeduplicatedPartition) -> pa.Table:
+    def count_partition(partition: DeduplicatedPartition) -> pa.Table:
         return _tally_partition(partition, by_folder=by_folder)
 
     totals = (
-        store.map_partitions(tally, _TALLY_DDL)
+        store.map_partitions(count_partition, _TALLY_DDL)
         .groupBy(*_GROUP_COLUMNS)
         .agg(
             F.sum("n").alias("n"),
@@ -149,6 +149,7 @@ def compute_pixel_moments(
     pixels_per_image = store.size**2
 
     def select_moments(partition: DeduplicatedPartition) -> pa.Table:
+        """Return the columns `pixel_sum` and `pixel_squares` of the training records."""
         split, _ = assign_splits(partition.to_records(), thresholds)
         in_training = pa.array(split == Split.TRAIN.code)
         return partition.columns.select(["pixel_sum", "pixel_squares"]).filter(in_training)

@@ -99,6 +99,7 @@ class RecordStore:
         keys = find_partition_keys(spark, partition_count)
 
         def read_and_pack(batches: Batches) -> Batches:
+            """Process the records of batches and pack them for the shuffle."""
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
@@ -138,14 +139,14 @@ class RecordStore:
         """
         size = self.size
 
-        def apply(batches: Batches) -> Batches:
+        def apply_to_partition(batches: Batches) -> Batches:
             partition = DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
             if len(partition.columns):
                 yield from function(partition).combine_chunks().to_batches()
 
         set_arrow_batch_size(self._spark, _PACKS_PER_BATCH)
         packs = self.packs if with_pixels else self.packs.select("records")
-        return packs.mapInArrow(apply, ddl)
+        return packs.mapInArrow(apply_to_partition, ddl)
 
 
 def _deduplicate_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:

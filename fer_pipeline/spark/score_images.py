@@ -233,6 +233,7 @@ def score_source(
     read = source.read
 
     def write_scores(batches: Batches) -> Batches:
+        """Score the images of one task, and return a description of the written file."""
         with _ScoreWriter(output_folder, options) as writer:
             for images in read(batches):
                 writer.write(images)
@@ -315,6 +316,7 @@ def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
     is_missing = pa.array(~has_image)
 
     def null_if_missing(column: pa.Array) -> pa.Array:
+        """Replace the values of unreadable images by null."""
         return pa.compute.if_else(is_missing, pa.scalar(None, column.type), column)
 
     names = pa.array([*classes, UNCERTAIN])

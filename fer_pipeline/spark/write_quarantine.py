@@ -39,15 +39,15 @@ def write_quarantine(
     if not quarantined_count:
         return []
 
-    def select(partition: DeduplicatedPartition) -> pa.Table:
+    def select_records(partition: DeduplicatedPartition) -> pa.Table:
         return _select_quarantined(partition, offsets)
 
-    def write(batches: Batches) -> Batches:
+    def write_file(batches: Batches) -> Batches:
         yield _write_quarantine_file(batches, folder)
 
-    quarantined = store.map_partitions(select, schema.format_ddl(schema.QUARANTINE))
+    quarantined = store.map_partitions(select_records, schema.format_ddl(schema.QUARANTINE))
     files = quarantined.coalesce(1 + quarantined_count // _ROWS_PER_FILE)
-    written = files.mapInArrow(write, "path string, rows bigint").collect()
+    written = files.mapInArrow(write_file, "path string, rows bigint").collect()
     if sum(row.rows for row in written) != quarantined_count:
         raise RuntimeError(f"{quarantined_count} records to quarantine, wrote {written}")
     return sorted(row.path for row in written)

@@ -49,7 +49,7 @@ def test_a_file_that_is_no_image_is_an_error_and_spares_its_neighbours():
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 6), (300, [3, 2, 1]), (10_000, [6])])
 def test_as_many_images_as_fit_are_decoded_at_once(monkeypatch, limit, sizes):
-    monkeypatch.setattr(image_decoding, "_MAX_PIXELS_AT_ONCE", limit)
+    monkeypatch.setattr(image_decoding, "_PIXELS_PER_BATCH", limit)
     heights = [12, 12, 12, 20, 20, 12]
     files = [(png(image(n, height)), f"f/{n}.png") for n, height in enumerate(heights)]
     groups = list(parse_image_files(files))

@@ -77,6 +77,13 @@ class _Canvas:
     _BITS = 4  # fractional bits of OpenCV's fixed-point coordinates
 
     def __init__(self, size: int, background: float, rng: np.random.Generator) -> None:
+        """Create an empty drawing with a random position of the face.
+
+        Args:
+            size: Height and width of the final image, in pixels.
+            background: Grey value of the background, in [0, 255].
+            rng: Random generator for rotation, scale and shift of the face.
+        """
         image_size = size * _OVERSAMPLE
         angle = np.deg2rad(np.clip(rng.normal(0.0, 6.0), -15.0, 15.0))
         self.unit = image_size * 0.5 * rng.uniform(0.9, 1.1)
