@@ -38,7 +38,7 @@ class Enhancement(BaseModel):
     local_contrast: bool = Field(
         False,
         description="Normalise the local contrast: subtract the local mean and divide by the local"
-        " standard deviation (Gaussian window of 3/16 of the side). The mean becomes 128, one"
+        " standard deviation (Gaussian window of 3/16 of the image size). The mean becomes 128, one"
         " standard deviation 64 grey levels.",
     )
 

@@ -89,7 +89,7 @@ class LabelInfo(_Section):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Return whether each row has a distribution over the classes beside its label."""
+        """Return whether each row has a distribution over the classes in addition to its label."""
         return self.votes is not None and self.target == "soft"
 
 

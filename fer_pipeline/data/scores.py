@@ -109,10 +109,12 @@ def read_scores(path: str | Path) -> pa.Table:
         StorageError: The folder cannot be reached.
     """
     folder = parse_path(path)
-    return pa.concat_tables([_read_file(folder, file) for file in read_manifest(folder).files])
+    return pa.concat_tables(
+        [_read_score_file(folder, file) for file in read_manifest(folder).files]
+    )
 
 
-def _read_file(folder: Path, file: ScoreFile) -> pa.Table:
+def _read_score_file(folder: Path, file: ScoreFile) -> pa.Table:
     """Read one Parquet file, and check its number of rows."""
     path = folder / file.path
     try:

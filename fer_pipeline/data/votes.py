@@ -162,9 +162,9 @@ def read_votes(path: str, classes: Sequence[str]) -> Votes:
     distinct_usages, usage = np.unique(np.array(usages, str), return_inverse=True)
     return Votes(
         path=path,
-        counts=_as_smallest_type(table[:, [voted_columns.index(name) for name in classes]]),
+        counts=_convert_to_smallest_type(table[:, [voted_columns.index(name) for name in classes]]),
         no_face=table[:, no_face_column] > other_votes.max(axis=1),
-        usage_codes=_as_smallest_type(usage),
+        usage_codes=_convert_to_smallest_type(usage),
         usage_names=tuple(distinct_usages.tolist()),
     )
 
@@ -221,6 +221,6 @@ def _parse_vote_count(text: str, column: str, line_number: int, path: str) -> in
     return int(text)
 
 
-def _as_smallest_type(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
+def _convert_to_smallest_type(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
     """Convert numbers to the smallest unsigned integer type that can represent all of them."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -112,7 +112,7 @@ def translate_message(text: str, master: str = "") -> FerError | None:
     if denied:
         return StorageError(f"{denied[1]}: permission denied")
     if re.search(_CONTEXT_STOPPED, text):
-        cause = _master_lost_message(master) or "see its messages above"
+        cause = _explain_lost_master(master) or "see its messages above"
         return ClusterError(f"Spark stopped before the job had ended; {cause}")
     return None
 
@@ -132,14 +132,14 @@ def describe_start_failure(text: str, settings: Mapping[str, str]) -> str:
         shipped = unquote(" ".join(settings.get(key, "") for key in _SHIPPED_FILES_SETTINGS))
         purpose = "to ship to the executors" if path in shipped else "that a setting of Spark names"
         return f"{path}: no such file {purpose}"
-    master_lost = _master_lost_message(settings.get("spark.master", ""))
+    master_lost = _explain_lost_master(settings.get("spark.master", ""))
     if master_lost and re.search(_CONTEXT_STOPPED, text):
         return master_lost
     (cause,) = re.findall(r"^: (.*)", text, re.MULTILINE)[:1] or [text]
     return f"Spark did not start: {cause[:200]}; see its messages above"
 
 
-def _master_lost_message(master: str) -> str:
+def _explain_lost_master(master: str) -> str:
     """Explain that a standalone Spark master cannot be reached; return "" for other masters.
 
     A SparkContext stops itself in the background if it cannot register with the master for a

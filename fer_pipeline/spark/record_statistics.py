@@ -40,7 +40,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
     """
 
     def count_partition(partition: DeduplicatedPartition) -> pa.Table:
-        return _tally_partition(partition, by_folder=by_folder)
+        return _count_partition_records(partition, by_folder=by_folder)
 
     totals = (
         store.map_partitions(count_partition, _TALLY_DDL)
@@ -55,7 +55,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
     return [row.asDict() for row in totals.collect()]
 
 
-def _tally_partition(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
+def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
     """Count the records of one partition; see `count_records`."""
     columns = partition.columns
     sources = columns.column("source")
