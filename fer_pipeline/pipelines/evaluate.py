@@ -184,7 +184,7 @@ def _load_inputs(request: EvaluationRequest) -> _Inputs:
         dataset.require_split(Split.TRAIN)
     model = TrainedModel.open(request.model)
     content = model.read_content()
-    network = serving_model.load_model_content(content, model.info.network)
+    network = serving_model.load_model_from_bytes(content, model.info.network)
     # Unlike score, evaluate runs the Keras model unless LiteRT is configured explicitly.
     use_litert = request.config.inference.backend == "litert"
     inference_backend = backend.choose_backend(model, content, "litert" if use_litert else "keras")

@@ -129,7 +129,7 @@ def compute_class_activations(
             samples.get_best_correct_image(class_label),
             samples.get_worst_mistake(class_label),
         ):
-            for label in _list_evidence_labels(image):
+            for label in _list_activation_map_labels(image):
                 images.append(image)
                 labels.append(label)
     # All images are in one batch, because each call of the inspector builds a model.
@@ -140,7 +140,7 @@ def compute_class_activations(
 
     def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
         """Combine an image with the next maps; return None if there is no image."""
-        image_maps = {label: next(remaining_maps) for label in _list_evidence_labels(image)}
+        image_maps = {label: next(remaining_maps) for label in _list_activation_map_labels(image)}
         return ActivatedImage(image, image_maps) if len(image) else None
 
     return [
@@ -152,7 +152,7 @@ def compute_class_activations(
     ]
 
 
-def _list_evidence_labels(image: EvaluatedImages) -> list[int]:
+def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
     """Return the labels to compute class activation maps for.
 
     Args:

@@ -58,8 +58,8 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
     """Build the final model of a run from the best weights; no file is written.
 
     Args:
-        run: Run whose network is set to the best weights.
-        snapshot: Best weights of the run; None if no training round has ended.
+        run: The run; this function sets the weights of its network to the best weights.
+        snapshot: Best weights of the run; None if no validation has taken place yet.
 
     Raises:
         RunError: No training round has ended, or a weight is not finite.

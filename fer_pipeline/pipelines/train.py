@@ -181,7 +181,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def _require_matching_finished_run(folder: Path, config: Config, dataset: StoredDataset) -> None:
-    """Check that a finished run was trained with a configuration and on a dataset.
+    """Check that a finished run was trained with the given configuration and dataset.
 
     Raises:
         ConfigError: The run was trained with a different configuration.

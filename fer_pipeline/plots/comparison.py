@@ -46,8 +46,9 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     """Save a plot of accuracy, with its 95 % interval, against three costs on log axes.
 
-    A model with an unknown number of multiply-adds, or 0, is missing in that panel. Models of
-    similar costs are drawn side by side; the subtitle then says so.
+    The plot has one panel for each cost. The panel of multiply-adds omits models for which that
+    number is unknown or 0. Models of similar costs are drawn side by side; the subtitle then says
+    so.
 
     Args:
         comparison: Results of the models.

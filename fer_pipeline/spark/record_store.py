@@ -103,13 +103,13 @@ class RecordStore:
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
-        def deduplicate_partition(batches: Batches) -> Batches:
-            return _deduplicate_partition(batches, size, deduplicate=deduplicate)
+        def mark_duplicates_in_partition(batches: Batches) -> Batches:
+            return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
 
         packs = (
             reader.batches.mapInArrow(read_and_pack, SHUFFLE_DDL)
             .repartition(partition_count, PARTITION_KEY)
-            .mapInArrow(deduplicate_partition, PACK_DDL)
+            .mapInArrow(mark_duplicates_in_partition, PACK_DDL)
             .persist(StorageLevel.DISK_ONLY)
         )
         return cls(packs, size, spark)
@@ -149,8 +149,11 @@ class RecordStore:
         return packs.mapInArrow(apply_to_partition, ddl)
 
 
-def _deduplicate_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
-    """Sort the records of a partition, mark duplicates, and pack the records again."""
+def _mark_duplicates_in_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
+    """Sort the records of a partition, mark duplicates, and pack the records again.
+
+    Without `deduplicate` no record is marked as dropped; `can_be_sampled` is set in either case.
+    """
     with error_context("marking the duplicates of a partition"):
         records, images = sort_records(*unpack(batches, size, RECORD_SCHEMA))
         hashes: Sequence[bytes] = records.column("image_hash").fill_null(bytes(16)).to_pylist()

@@ -315,15 +315,15 @@ def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
     predicted[confidence < np.float32(options.min_confidence)] = len(classes)
     is_missing = pa.array(~has_image)
 
-    def null_if_missing(column: pa.Array) -> pa.Array:
-        """Replace the values of unreadable images by null."""
+    def null_if_unreadable(column: pa.Array) -> pa.Array:
+        """Replace the values of unreadable images with null."""
         return pa.compute.if_else(is_missing, pa.scalar(None, column.type), column)
 
     names = pa.array([*classes, UNCERTAIN])
     emotion = names.take(pa.array(np.where(has_image, predicted, 0)))
-    table = images.origin.append_column("emotion", null_if_missing(emotion))
-    table = table.append_column("confidence", null_if_missing(pa.array(confidence)))
+    table = images.origin.append_column("emotion", null_if_unreadable(emotion))
+    table = table.append_column("confidence", null_if_unreadable(pa.array(confidence)))
     for index, name in enumerate(classes):
         column = pa.array(probabilities[:, index])
-        table = table.append_column(f"p_{name}", null_if_missing(column))
+        table = table.append_column(f"p_{name}", null_if_unreadable(column))
     return table

@@ -33,7 +33,14 @@ _MIN_ROWS_FOR_DUPLICATES = 200
 
 
 def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
-    """Return the CSV line of a valid row with an error of one of the BROKEN_KINDS."""
+    """Insert an error into a valid row, and return the row as a CSV line.
+
+    Args:
+        kind: Kind of the error, one of BROKEN_KINDS.
+        code: Code of the emotion.
+        pixels: Grey values as text.
+        usage: Usage of the row.
+    """
     left = " ".join(pixels[:99])
     right = " ".join(pixels[100:])
     return {

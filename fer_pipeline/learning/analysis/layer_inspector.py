@@ -228,6 +228,7 @@ def _trace_layers(
     outputs: list[tuple[Any, Any]] = []
 
     def call_and_record(layer: Any, *arguments: Any, **options: Any) -> Any:
+        """Call a layer and record its output; number `position` passes through `inserted`."""
         output = layer(*arguments, **options)
         if isinstance(output, keras.KerasTensor):
             if inserted is not None and len(outputs) == position:

@@ -141,7 +141,10 @@ class ExportedModel(_Section):
 
     @property
     def mismatch_reason(self) -> str | None:
-        """Reason why the exported model is not equivalent to the original; None if it is."""
+        """Reason why the exported model is not equivalent to the original.
+
+        None if it is equivalent, or if it is not quantized and so was not compared.
+        """
         return self.agreement.mismatch_reason if self.agreement else None
 
 

@@ -75,7 +75,7 @@ def _load_keras_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn
     # Spark runs one worker per core, so more threads would compete for the cores.
     tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    model = serving_model.load_model_content(content, config.network)
+    model = serving_model.load_model_from_bytes(content, config.network)
     return make_keras_predict_fn(model, config.size, config.batch_size)
 
 

@@ -63,7 +63,7 @@ def save_model(model: keras.Model, path: Path) -> None:
         model.save(temporary)
 
 
-def load_model_content(content: bytes, network: str) -> keras.Model:
+def load_model_from_bytes(content: bytes, network: str) -> keras.Model:
     """Load a model from the content of a `model.keras` file.
 
     Args:
@@ -96,7 +96,7 @@ def require_loadable_model(model: keras.Model, network: str) -> None:
     with _provide_temporary_model_path() as path:
         with _translate_keras_errors(network, "saved"):
             model.save(path)
-        load_model_content(path.read_bytes(), network)
+        load_model_from_bytes(path.read_bytes(), network)
 
 
 @contextlib.contextmanager

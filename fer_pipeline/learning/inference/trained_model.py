@@ -258,7 +258,7 @@ class TrainedModel:
         # need.
         from fer_pipeline.learning.inference import serving_model
 
-        return serving_model.load_model_content(self.read_content(), self.info.network)
+        return serving_model.load_model_from_bytes(self.read_content(), self.info.network)
 
     def predict(
         self,

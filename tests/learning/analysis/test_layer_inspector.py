@@ -40,7 +40,7 @@ def loaded(network: keras.Model, folder: Path) -> keras.Model:
         serving_model.build_serving_model(network, SIZE, NORMALIZATION),
         folder / RunFile.MODEL,
     )
-    return serving_model.load_model_content((folder / RunFile.MODEL).read_bytes(), "system_a")
+    return serving_model.load_model_from_bytes((folder / RunFile.MODEL).read_bytes(), "system_a")
 
 
 def looked_into(network: keras.Model, size: int = SIZE) -> LayerInspector:
@@ -70,7 +70,7 @@ class TestOutputs:
         assert inspection.layer_names == (*names, "hidden", "logits")
         found = inspection.compute_layer_outputs(PIXELS, names)
         # The layers themselves, called by hand.
-        network = serving_model.load_model_content(
+        network = serving_model.load_model_from_bytes(
             (tmp_path / RunFile.MODEL).read_bytes(), "system_a"
         ).get_layer("system_a")
         expected, value = [], VALUES

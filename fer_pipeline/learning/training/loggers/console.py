@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class ConsoleLogger(keras.callbacks.Callback):
-    """A callback that logs each training round on one line."""
+    """A callback that logs each training round (an epoch, to Keras) on one line."""
 
     def __init__(self, history: History) -> None:
         """Create the callback.
@@ -28,7 +28,7 @@ class ConsoleLogger(keras.callbacks.Callback):
         self._history = history
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Log the last round of the history."""
+        """Log the training round that has just ended, which is the last one of the history."""
         log_round(self._history.rounds[-1])
 
 
