@@ -81,7 +81,7 @@ class StoredDataset:
         return self.manifest.row_count(split)
 
     def require_split(self, split: Split) -> list[DataFile]:
-        """Check that a split has rows and that its files exist, and return the files.
+        """Check that a split has rows and complete files, and return the files.
 
         Raises:
             DatasetError: The split is empty, a file is missing, or the size of a file differs from
@@ -134,7 +134,12 @@ class StoredDataset:
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Return whether a folder, given by its path or URL, contains a dataset's manifest."""
+    """Return whether a folder contains a dataset's manifest.
+
+    Args:
+        path: Folder, a local path or a URL. For a folder that cannot be reached, the result is
+            false.
+    """
     try:
         return storage.is_file(parse_path(path) / MANIFEST_FILE)
     except StorageError:

@@ -44,13 +44,16 @@ def mark_duplicates(
         records: The records. If an image has several copies, all of them must be included.
         deduplicate: Whether to drop records from training. Dropped are, in this order: copies of
             test and validation images and of images with an excluded usage; images whose copies
-            have different labels; and all but the first of several copies with the same label.
+            have different labels; and all but the first of several copies with the same label. If
+            false, the outcomes are returned unchanged.
 
     Returns:
         outcome: `Outcome` of each record, int8 of shape (n,), including the reasons for dropped
             copies.
         can_be_sampled: Whether each record may be moved from training to validation or test, bool
-            of shape (n,).
+            of shape (n,). False for dropped records and for records outside training. For copies of
+            test, validation and excluded images and for copies with different labels it is false
+            even if they are not dropped.
     """
     is_kept = records.outcome == Outcome.KEPT
     in_training = is_kept & (records.split == Split.TRAIN.code)

@@ -62,7 +62,7 @@ class LabelEncoder:
         self._class_indices = {name: index for index, name in enumerate(classes)}
 
     def find_emotion(self, text: str) -> str | None:
-        """Return the canonical emotion of a label text, or None if the text is not a label."""
+        """Return the canonical emotion of a label text; None if it is neither a code nor a name."""
         text = text.strip()
         if text in self._emotion_of_code:
             return self._emotion_of_code[text]
@@ -72,5 +72,5 @@ class LabelEncoder:
             return None
 
     def find_class_index(self, emotion: str) -> int | None:
-        """Return the class index of a canonical emotion, or None if it is not a class."""
+        """Return the class index of a canonical emotion; None if the dataset has no such class."""
         return self._class_indices.get(emotion)

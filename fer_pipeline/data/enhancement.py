@@ -103,7 +103,10 @@ def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
 
 
 def _local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the mean of each pixel's neighbourhood, weighted by the Gaussian window."""
+    """Return the mean of each pixel's neighbourhood, weighted by a Gaussian window.
+
+    `normalize_local_contrast` gives the width of the window.
+    """
     radius = max(1, round(min(pixels.shape) / _IMAGE_SIZE_PER_RADIUS))
     width = 2 * radius + 1
     return cv2.GaussianBlur(  # type: ignore[return-value]

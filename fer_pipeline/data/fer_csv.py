@@ -71,7 +71,8 @@ def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayou
         required: Columns that the file must have.
 
     Raises:
-        InputError: A required column is missing, or a column appears twice.
+        InputError: The column of pixels or a required column is missing, or one of the columns
+            `pixels`, `emotion` and `usage` appears twice.
     """
     fields = split_fields(line.removeprefix(_BYTE_ORDER_MARK)) or []
     names = [field.decode("utf-8", "replace").strip().lower() for field in fields]
@@ -99,7 +100,7 @@ def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayou
 
 
 def split_fields(line: bytes) -> list[bytes] | None:
-    """Split a line of CSV into fields; return None if a quoted field is not closed."""
+    """Split a line of CSV into fields; return None if a quote is misplaced or not closed."""
     if b'"' not in line:
         return line.split(b",")
     try:
@@ -111,20 +112,21 @@ def split_fields(line: bytes) -> list[bytes] | None:
 
 
 def is_blank(line: bytes) -> bool:
-    """Return whether a line contains nothing but white space and a byte order mark."""
+    """Return whether a line contains only white space, after an optional byte order mark."""
     return not line.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
 def infer_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
     """Set the number of pixels of a layout to the most frequent number in the first rows.
 
+    Only numbers of pixels that give a square image of sufficient size are considered.
+
     Args:
         layout: Layout of the file.
         lines: First rows of the file, without blank lines and the header.
 
     Returns:
-        The layout with the number of pixels; the layout unchanged if no row has the number of
-        pixels of a square image.
+        The layout with the number of pixels; the layout unchanged if no row has such a number.
     """
     frequencies = Counter[int]()
     for line in lines[:_ROWS_FOR_PIXEL_COUNT]:
@@ -143,7 +145,9 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
         layout: Layout of the file.
 
     Returns:
-        One record for each line. The images have shape (n, size, size).
+        One record for each line, with an error if the line is broken or its pixels are invalid. The
+        images have shape (n, size, size). If the layout has no number of pixels, every record has
+        an error.
     """
     emotions: list[str | None] = []
     usages: list[str | None] = []
@@ -168,7 +172,10 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
 def _parse_pixel_texts(
     texts: Sequence[bytes], pixel_count: int | None
 ) -> tuple[Pixels, RecordErrors]:
-    """Parse the pixel strings of rows into square images, and describe the invalid strings."""
+    """Parse the pixel strings of rows into square images, and describe the invalid strings.
+
+    If `pixel_count` is None, every string gets an error, and the images are empty.
+    """
     if pixel_count is not None:
         image_size = math.isqrt(pixel_count)
         pixels, errors = parse_pixel_rows(texts, pixel_count)

@@ -29,8 +29,8 @@ def decode_gray(content: bytes) -> Pixels | None:
         content: Content of the file.
 
     Returns:
-        The grey values, uint8 of shape (height, width); None if the content is not a complete
-        image.
+        The grey values, uint8 of shape (height, width); None if the content is not a complete image
+        in a format that OpenCV reads.
     """
     if not content:
         return None
@@ -42,10 +42,14 @@ def decode_gray(content: bytes) -> Pixels | None:
 
 
 def parse_image_files(files: Iterable[tuple[bytes, str]]) -> Iterator[ParsedRecords]:
-    """Decode image files into batches of records that are small enough for the memory.
+    """Decode image files into records, one for each file, and yield them in batches.
+
+    A batch ends when it contains about four million pixels, so that it fits in memory. A file that
+    cannot be decoded, or whose image is too small, becomes a record with an error.
 
     The emotion is the name of the image's folder, and the usage is the name of that folder's
-    parent: for `train/happy/1.png` the emotion is `happy` and the usage `train`.
+    parent: for `train/happy/1.png` the emotion is `happy` and the usage `train`. They are None if
+    the path has no such folder.
 
     Args:
         files: Content and path of each file.
@@ -73,7 +77,7 @@ def parse_image_files(files: Iterable[tuple[bytes, str]]) -> Iterator[ParsedReco
 def _build_image_records(
     images: Sequence[Pixels | None], paths: Sequence[str], byte_counts: Sequence[int]
 ) -> ParsedRecords:
-    """Create one record for each image file, with an error if the image is missing or too small."""
+    """Create one record for each image file, with an error if the image is None or too small."""
     errors = RecordErrors(len(paths))
     for row, (image, byte_count) in enumerate(zip(images, byte_counts, strict=True)):
         if image is None:

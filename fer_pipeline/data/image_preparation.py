@@ -54,7 +54,7 @@ def resize(image: Pixels, size: int) -> Pixels:
         size: Height and width of the returned image, in pixels.
 
     Returns:
-        The resized image, uint8 of shape (size, size).
+        The resized image, uint8 of shape (size, size); `image` itself if it already has this size.
     """
     height, width = image.shape
     if (height, width) == (size, size):

@@ -78,7 +78,10 @@ class IngestCounts:
         return counts
 
     def _add_tally(self, tally: Mapping[str, Any]) -> None:
-        """Add the number of records of a group to the counter of their outcome."""
+        """Add the number of records of a group to `read` and to the counter of their outcome.
+
+        Kept records are counted by class if they are training records, otherwise by split.
+        """
         self.read += tally["n"]
         match Outcome(tally["outcome"]).reason:
             case QuarantineReason() as reason:
@@ -97,7 +100,7 @@ class IngestCounts:
             max_quarantined_fraction: Largest acceptable fraction of quarantined records, in [0, 1].
 
         Raises:
-            TooManyBadRowsError: The fraction of quarantined records is larger.
+            TooManyBadRowsError: The fraction of quarantined records is larger than acceptable.
             DatasetError: No training records are left.
         """
         bad_count = sum(self.quarantined.values())
@@ -120,8 +123,9 @@ class IngestCounts:
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
         """Warn about sources that may number fewer emotions than FER2013 in a different order.
 
-        These are sources with numeric labels of at most 4; reference system E has such a file.
-        Nothing is logged if the user configured the meaning of the codes.
+        These are sources with numeric labels of which none exceeds 4. Reference system E (see
+        the README) has such a file. Nothing is logged if the user configured the meaning of the
+        codes.
 
         Args:
             emotion_of_code: Configured emotion of each label code.
@@ -140,7 +144,7 @@ class IngestCounts:
 
 
 def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
-    """Add up the counts of one source for the manifest."""
+    """Describe one source for the manifest by adding up the counts of its groups of records."""
     return SourceFile(
         path=name,
         records=sum(tally["n"] for tally in tallies),

@@ -24,9 +24,10 @@ class ResolvedLabel:
     """Class, split and outcome of the records with one combination of label and usage text.
 
     Attributes:
-        label: Class index; None if the label is not a class of the dataset.
+        label: Class index; None if the label is not a class of the dataset, or if the records are
+            quarantined.
         split: Split given by the usage; the training split if usages are ignored; None if records
-            with this usage are left out.
+            with this usage are left out, or if the records are quarantined.
         code: Numeric value of the label text; None if the text is not a number.
         outcome: `Outcome.KEPT`, or the reason to quarantine or drop the records.
         detail: Description of the error if the records are quarantined.
@@ -82,7 +83,7 @@ class LabelResolver:
         )
 
     def resolve_pair(self, emotion: str | None, usage: str | None) -> ResolvedLabel:
-        """Resolve one label text and one usage text; the label is checked first.
+        """Convert one label text and one usage text to class and split; check the label first.
 
         Args:
             emotion: Label text of a record; None if it has none.
@@ -116,7 +117,7 @@ class LabelResolver:
     def resolve(
         self, emotions: Sequence[str | None], usages: Sequence[str | None]
     ) -> ResolvedLabels:
-        """Resolve the label and usage texts of n records.
+        """Convert the label and usage texts of n records to classes and splits.
 
         Args:
             emotions: Label text of each record; None if it has none.
@@ -156,15 +157,20 @@ def apply_votes(
 ) -> ResolvedLabels:
     """Replace the labels of a source by the classes with the most votes.
 
-    Records with an invalid label or usage stay errors, and records with an excluded usage stay
-    excluded. A record is kept even if the source's own label is not one of the classes.
+    Records with an invalid label or usage keep their errors, and records with an excluded usage
+    stay dropped. For all other records, only the votes decide about the class and whether the
+    record is dropped, see `Votes.choose_labels`. Such a record can be kept even if the source's own
+    label is not one of the classes.
 
     Args:
         resolved: Labels and splits of n records according to the source.
         votes: Votes on all records of the file.
         record_numbers: 0-based number of each record in the file, of shape (n,).
-        usages: Usage text of each record.
+        usages: Usage text of each record; None if it has none.
         source: Name of the file, for error messages.
+
+    Returns:
+        Labels and splits according to the votes.
 
     Raises:
         InputError: The usage of a record differs from the votes file, so the votes belong to

@@ -28,7 +28,7 @@ class Normalization:
 
     @classmethod
     def centered(cls) -> Normalization:
-        """Return the normalisation (x - 128) / 128 of reference system A; exact in float32."""
+        """Return the normalisation (x - 128) / 128, which is exact in float32."""
         return cls("centered", 1 / 128, -1.0)
 
     @classmethod
@@ -39,6 +39,8 @@ class Normalization:
     @classmethod
     def standard(cls, count: int, total: int, squares: int) -> Normalization:
         """Return the normalisation (x - mean) / std for the pixels of a split.
+
+        If all pixels are equal, std is 0 and is replaced by 1.
 
         Args:
             count: Number of pixels.

@@ -43,7 +43,7 @@ class PixelError(ValueError):
 
 
 def square_image_size(pixel_count: int) -> int | None:
-    """Return the height and width of a square image with a number of pixels.
+    """Return the height and width of a square image with the given number of pixels.
 
     Args:
         pixel_count: Number of pixels.
@@ -64,7 +64,7 @@ def parse_pixels(text: bytes, pixel_count: int | None = None) -> npt.NDArray[np.
         pixel_count: Expected number of pixels; None accepts any number.
 
     Returns:
-        The pixels, uint8 of shape (pixel_count,).
+        The pixels, uint8 of shape (n,) for a string of n numbers.
 
     Raises:
         PixelError: The text is empty, a token is not a whole number, a pixel is outside [0, 255],
@@ -92,7 +92,10 @@ def parse_pixels(text: bytes, pixel_count: int | None = None) -> npt.NDArray[np.
 def parse_pixel_rows(
     texts: Sequence[bytes], pixel_count: int
 ) -> tuple[npt.NDArray[np.uint8], RecordErrors]:
-    """Parse pixel strings that have the same number of pixels; well-formed strings are fast.
+    """Parse pixel strings that must all have the same number of pixels.
+
+    Strings in the usual form (numbers of 1 to 3 digits, separated by single spaces) are parsed
+    together, which is about three times as fast as one by one.
 
     Args:
         texts: Pixel strings.

@@ -49,8 +49,8 @@ class RecordErrors:
     def update(self, errors: RecordErrors) -> None:
         """Add other errors of the same records; they replace earlier errors.
 
-        The error of a broken line is not replaced, because the fields of such a line do not match
-        the columns of the header.
+        The only exception is a broken line. It keeps its error, because its fields do not match the
+        columns of the header.
         """
         for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:
@@ -82,7 +82,10 @@ class ParsedRecords:
 
 
 def make_excerpt(text: bytes) -> str:
-    """Return a record as printable text, shortened in the middle to EXCERPT_LENGTH characters."""
+    """Return a record as printable text of at most EXCERPT_LENGTH characters.
+
+    A longer record is shortened in the middle. Characters that cannot be printed become `?`.
+    """
     if len(text) > EXCERPT_LENGTH:
         text = text[: EXCERPT_LENGTH - _EXCERPT_TAIL - 5] + b" ... " + text[-_EXCERPT_TAIL:]
     return "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))

@@ -32,14 +32,15 @@ QUARANTINE: Mapping[str, str] = MappingProxyType(
 """The columns of the quarantine: location and error of a bad record."""
 
 PIXEL_TYPES: Mapping[str, str] = MappingProxyType({"uint8": "binary", "float32": "array<float>"})
-"""Spark type of an image, by the dtype of its values (pixels or normalised values), row by row."""
+"""Spark type of an image, by the dtype of its values: pixels or normalised values. The values are
+stored row by row."""
 
 
 def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
     """Return the columns of a dataset: Spark type by column name.
 
     Args:
-        dtype: Type of the images, a key of PIXEL_TYPES.
+        dtype: Type of the values of an image, a key of PIXEL_TYPES.
         votes: Whether each row contains a distribution over the classes in addition to the label.
     """
     distribution = {VOTES: "array<float>"} if votes else {}

@@ -115,7 +115,12 @@ def read_scores(path: str | Path) -> pa.Table:
 
 
 def _read_score_file(folder: Path, file: ScoreFile) -> pa.Table:
-    """Read one Parquet file, and check its number of rows."""
+    """Read one Parquet file, and check its number of rows.
+
+    Raises:
+        DatasetError: The file is missing or damaged, or its number of rows differs from
+            `scores.json`.
+    """
     path = folder / file.path
     try:
         with path.open("rb") as stream:

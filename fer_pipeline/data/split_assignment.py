@@ -62,6 +62,9 @@ def assign_splits(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     """Determine the final split of each record and the number of times that it is written.
 
+    Only training records that can be sampled are moved to validation or test. All other records
+    that are kept stay in the split given by the source.
+
     Args:
         records: The records after deduplication.
         thresholds: Thresholds of each class, by class index.

@@ -66,7 +66,7 @@ def compute_sampling_key(content: bytes, seed: int) -> int:
 
 
 def round_share(fraction: float, count: int) -> int:
-    """Round a fraction of a number of images to a whole number; halves are rounded up.
+    """Return `fraction * count`, rounded to a whole number of images; halves are rounded up.
 
     Args:
         fraction: Fraction of the images, in [0, 1].

@@ -44,6 +44,8 @@ def create_variants(
 ) -> list[Variant]:
     """Create the variants in which training images are written; the first is the original.
 
+    Mirroring and rotation are not combined: the rotated variants are not mirrored.
+
     Args:
         flip: Whether to include the mirror image.
         rotations: Angles of the rotated variants in degrees, counter-clockwise positive.
@@ -78,6 +80,7 @@ def create_rotation(angle: float, border: str, size: int) -> Operation:
     mode = BORDERS[border]
 
     def apply_rotation(images: Images) -> Images:
+        """Rotate each image, and return the rotated images as a new array."""
         rotated = np.empty_like(images)
         for image, target in zip(images, rotated, strict=True):
             cv2.warpAffine(

@@ -60,7 +60,8 @@ class Votes:
         """Choose the class with the most votes for each record.
 
         If several classes have the most votes, the source's own label is chosen if it is one of
-        these classes; otherwise the record is dropped.
+        these classes; otherwise the record is dropped. A record is also dropped if "not a face" has
+        more votes than any other column, or if no class has a vote.
 
         Args:
             records: 0-based numbers of m records in the file, of shape (m,).
@@ -170,7 +171,11 @@ def read_votes(path: str, classes: Sequence[str]) -> Votes:
 
 
 def _iterate_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the 1-based line number and the fields of each line that is not blank."""
+    """Yield the 1-based line number and the fields of each line that is not blank.
+
+    Raises:
+        InputError: A line is not valid CSV; the message contains `path`.
+    """
     reader = csv.reader(lines, strict=True, skipinitialspace=True)
     try:
         for fields in reader:
@@ -181,7 +186,12 @@ def _iterate_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[s
 
 
 def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> list[str]:
-    """Convert the header to canonical column names, and check that they are complete."""
+    """Convert the header to canonical column names, and check that they are complete.
+
+    Raises:
+        InputError: A column is unknown or appears twice, or the column of a class, `unknown` or
+            `NF` is missing.
+    """
     columns = [_canonicalize_column(field, path) for field in header]
     for name in columns:
         if columns.count(name) > 1:
@@ -197,7 +207,11 @@ def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> l
 
 
 def _canonicalize_column(field: str, path: str) -> str:
-    """Return the canonical name of a column: an emotion, or one of the other four columns."""
+    """Return the canonical name of a column: an emotion, or one of the other four columns.
+
+    Raises:
+        InputError: The column is unknown; the message suggests the most similar name.
+    """
     word = " ".join(field.lower().split())
     other_columns = (_USAGE, _IMAGE_NAME, _UNKNOWN, _NO_FACE)
     if word in other_columns:
@@ -212,7 +226,17 @@ def _canonicalize_column(field: str, path: str) -> str:
 
 
 def _parse_vote_count(text: str, column: str, line_number: int, path: str) -> int:
-    """Return the number of votes in a field."""
+    """Return the number of votes in a field.
+
+    Args:
+        text: Content of the field.
+        column: Name of the column, for the error message.
+        line_number: 1-based number of the line, for the error message.
+        path: Path of the votes file, for the error message.
+
+    Raises:
+        InputError: The content is not a whole number.
+    """
     if not _WHOLE_NUMBER.fullmatch(text):
         raise InputError(
             f"{path}, line {line_number}: {column} is {text.strip()[:40]!r}, expected a whole"

@@ -60,7 +60,7 @@ def run_barrier_stage(
     """Run a function in several processes at once, as the tasks of a Spark barrier stage.
 
     Each process sees only the GPU that Spark assigned to its task. If a process is lost, the stage
-    is run again, up to four times without progress.
+    is run again, until it has failed four times without progress in between.
 
     Args:
         session: Session that was opened with `barrier=True`.
@@ -139,7 +139,11 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
 
 
 def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
-    """Check that the processes can connect to each other, then call the function in this one."""
+    """Check that all processes can connect to each other, then call the function in this process.
+
+    Raises:
+        ClusterError: A process cannot connect to another one, or this process has several GPUs.
+    """
     task = BarrierTaskContext.get()
     number = task.partitionId()
     os.environ["CUDA_VISIBLE_DEVICES"] = _find_assigned_gpu(task)

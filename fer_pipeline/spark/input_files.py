@@ -118,7 +118,8 @@ class InputFiles:
             required: Columns that a CSV file must have.
 
         Raises:
-            InputError: A large CSV file lacks a required column; small files are checked later.
+            InputError: A large CSV file lacks a required column. Small files are checked later, by
+                the tasks that read them.
         """
         if self.kind == "csv":
             layouts = self._read_layouts(required)
@@ -139,7 +140,8 @@ class InputFiles:
             always: Whether to count the records even if every file is a single block.
 
         Returns:
-            The offsets, and the number of records; None if the records were not counted.
+            The offsets, and the number of records. If every file is a single block and `always` is
+            false, CSV records are not counted and the number is None.
         """
         if self.kind == "images":
             return BlockOffsets(), self.file_count
@@ -212,7 +214,10 @@ def _add_kind_column(files: DataFrame) -> DataFrame:
 
 
 def _compute_totals_by_kind(files: DataFrame) -> dict[str, Row]:
-    """Return the number and the total sizes of the files of each kind."""
+    """Return totals by kind of file: rows with the columns `n`, `bytes` and `compressed_bytes`.
+
+    The last is the total size of the compressed files, in bytes.
+    """
     compressed = F.when(F.col("path").rlike(_COMPRESSED_NAME), F.col("length")).otherwise(0)
     totals = files.groupBy("kind").agg(
         F.count("*").alias("n"),
@@ -260,7 +265,10 @@ def _choose_kind(path_list: str, counts: Mapping[str, int]) -> str:
 
 
 def _escape_existing_path(path: str) -> str:
-    """Return a glob that matches only the path if the path exists; else return it unchanged."""
+    """Escape the glob characters of a path if a local file or folder with this name exists.
+
+    All other paths, such as globs and URLs of remote files, are returned unchanged.
+    """
     if not _GLOB_CHARACTERS.search(path):
         return path
     try:

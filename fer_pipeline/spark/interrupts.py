@@ -20,6 +20,11 @@ _STOP_TIMEOUT = 10  # seconds
 def handle_interrupts() -> Iterator[InterruptHandler]:
     """Handle SIGINT while the context is active; restore the previous handler afterwards.
 
+    Outside the main thread, which is the only one that receives signals, SIGINT is not handled.
+
+    Yields:
+        The handler, to which the session must be attached.
+
     Raises:
         KeyboardInterrupt: SIGINT arrived; this error replaces any other error in the context.
     """
@@ -62,7 +67,7 @@ class InterruptHandler:
         self.is_interrupted = True
 
     def attach(self, session: SparkSession) -> None:
-        """Cancel the jobs of this session when SIGINT arrives.
+        """Cancel the jobs of this session and raise KeyboardInterrupt when SIGINT arrives.
 
         Args:
             session: The session.
@@ -78,7 +83,7 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
     def stop_session(self) -> None:
-        """Stop the session, if one is attached."""
+        """Stop the session, if one is attached; after an interrupt, wait at most 10 s for it."""
         if self._session is None:
             return
         if self.is_interrupted:
@@ -96,7 +101,7 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
     def _cancel_jobs(self) -> None:
-        """Cancel all jobs of the session."""
+        """Turn off the log of the JVM and cancel all jobs of the session, if one is attached."""
         if self._session is not None:
             # The JVM would log an error for each cancelled task.
             silence_jvm()
@@ -104,7 +109,10 @@ class InterruptHandler:
 
     @staticmethod
     def _call_in_thread(function: Callable[[], None]) -> None:
-        """Call a function in a new thread, which uses its own connection to the JVM."""
+        """Call a function in a new thread, and wait at most _STOP_TIMEOUT seconds for its end.
+
+        The new thread uses its own connection to the JVM.
+        """
         thread = threading.Thread(target=function, daemon=True)
         thread.start()
         thread.join(_STOP_TIMEOUT)

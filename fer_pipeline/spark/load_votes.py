@@ -14,7 +14,8 @@ from fer_pipeline.spark.input_files import InputFiles
 def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Votes, BlockOffsets]:
     """Read the votes on the records of a CSV file, and compute the offsets of the file's blocks.
 
-    The votes belong to the records by their order, so the records must be numbered.
+    Votes are assigned to records by the record's number in the file. The offsets are needed to
+    compute this number.
 
     Args:
         files: Input files; there must be exactly one CSV file.

@@ -103,7 +103,10 @@ def read_spark_defaults(conf_dir: Path) -> dict[str, str]:
 
 
 def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
-    """Build PYSPARK_SUBMIT_ARGS from settings, without the settings that are already configured."""
+    """Build PYSPARK_SUBMIT_ARGS from the local master and settings.
+
+    The master and settings that `configured` contains are omitted.
+    """
     options = [] if "spark.master" in configured else ["--master", LOCAL_MASTER]
     for key, text in settings.items():
         if key not in configured:

@@ -76,7 +76,7 @@ def read_csv_records(
         required: Columns that a file must have.
 
     Yields:
-        The records of one block in a batch, as a group with a single item.
+        One group for each block in each batch; the group contains a single batch of records.
     """
     block: _CsvBlock | None = None
     for batch in batches:
@@ -160,7 +160,10 @@ class _CsvBlock:
         self._is_header_expected = start == 0
 
     def parse(self, lines: Iterable[bytes]) -> SourceRecords | None:
-        """Parse the next lines of the block; return None if they contain no records."""
+        """Parse the next lines of the block; return None if they contain no records.
+
+        Blank lines and the header of the file are not records.
+        """
         rows = [line for line in lines if not fer_csv.is_blank(line)]
         if self._is_header_expected and rows:
             header = rows.pop(0)

@@ -56,7 +56,8 @@ class RecordOptions:
             mean and standard deviation of a split are computed.
         enhancement: Enhancement of the images before resizing.
         votes: Votes that replace the labels of the source; None to use the source's labels.
-        offsets: Offsets of the blocks, needed to assign votes to records.
+        offsets: Offsets of the blocks in which Spark's tasks read the files; only needed to assign
+            votes to records.
     """
 
     resolver: LabelResolver
@@ -87,6 +88,9 @@ def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterato
     Args:
         groups: Groups of records, as a `RecordReader` yields them.
         options: Options for the processing.
+
+    Yields:
+        One table for each batch of records.
     """
     for records in chain.from_iterable(groups):
         with error_context(f"labelling, hashing and resizing records of {records.sources[0]}"):
@@ -142,7 +146,7 @@ def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedL
 def _compute_sampling_keys(
     hashes: Sequence[bytes | None], positions: npt.NDArray[np.int32], seed: int
 ) -> list[int]:
-    """Return the sampling key of each record; records without an image get arbitrary keys."""
+    """Return the sampling key of each record; its position for a record without an image."""
     # The key of a record without an image only distributes such records over the tasks.
     return [
         position if content is None else compute_sampling_key(content, seed)
@@ -151,7 +155,10 @@ def _compute_sampling_keys(
 
 
 def _compute_fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list[int]:
-    """Return a signed 64-bit hash of the image (or text), label and usage of each record."""
+    """Return a signed 64-bit hash of the image, label and usage of each record.
+
+    For a record without an image, its text is hashed instead of the image.
+    """
     fingerprints = []
     for content, text, emotion, usage in zip(
         hashes, parsed.texts, parsed.emotions, parsed.usages, strict=True
@@ -165,7 +172,12 @@ def _compute_fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None])
 def _compute_pixel_moments(
     images: Pixels, has_image: npt.NDArray[np.bool_], options: RecordOptions
 ) -> dict[str, pa.Array]:
-    """Return the columns `pixel_sum` and `pixel_squares`; null if they are not requested."""
+    """Compute the sum of the pixels and of the squared pixels of each record.
+
+    Returns:
+        The columns `pixel_sum` and `pixel_squares`: 0 for records without an image; null for all
+        records if `compute_moments` is false.
+    """
     if not options.compute_moments:
         nulls = pa.nulls(len(has_image), pa.int64())
         return {"pixel_sum": nulls, "pixel_squares": nulls}

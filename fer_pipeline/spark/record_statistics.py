@@ -40,6 +40,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
     """
 
     def count_partition(partition: DeduplicatedPartition) -> pa.Table:
+        """Count the records of one partition."""
         return _count_partition_records(partition, by_folder=by_folder)
 
     totals = (
@@ -95,6 +96,7 @@ def find_keys_at_ranks(
 
     Returns:
         The key of each rank, by class index and rank. For rank 0 this is the smallest possible key.
+        For a rank that no record of the class has, this is the largest possible key.
     """
     keys = {(label, 0): -split_keys.LAST_KEY - 1 for label in ranks}
     positive_ranks = {

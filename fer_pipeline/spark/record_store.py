@@ -64,7 +64,8 @@ class RecordStore:
     """All deduplicated records, stored on disk because they are read several times.
 
     Attributes:
-        packs: Packed records, with the columns of `shuffle.PACK_DDL`.
+        packs: The records in packs: rows that contain many records each, with the columns of
+            `shuffle.PACK_DDL`.
         size: Height and width of the images, in pixels.
     """
 
@@ -91,7 +92,7 @@ class RecordStore:
             reader: Reader of the input files.
             options: Options for the processing of the records.
             partition_count: Number of partitions, each of which is processed by one task.
-            deduplicate: Whether to drop copies, see `deduplication.mark_duplicates`.
+            deduplicate: Whether to mark copies as dropped, see `deduplication.mark_duplicates`.
         """
         # The functions below are sent to the workers with all variables that they use. The reader
         # cannot be sent because it contains a DataFrame.
@@ -104,6 +105,7 @@ class RecordStore:
             return pack_for_shuffle(tables, keys, size)
 
         def mark_duplicates_in_partition(batches: Batches) -> Batches:
+            """Sort the records of one partition and mark the duplicates among them."""
             return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
 
         packs = (
@@ -127,7 +129,7 @@ class RecordStore:
         *,
         with_pixels: bool = False,
     ) -> DataFrame:
-        """Apply a function to each partition.
+        """Apply a function to each partition that contains records.
 
         Args:
             function: Function that maps a partition to a table.
@@ -140,6 +142,7 @@ class RecordStore:
         size = self.size
 
         def apply_to_partition(batches: Batches) -> Batches:
+            """Unpack one partition and apply the function to it, unless it is empty."""
             partition = DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
             if len(partition.columns):
                 yield from function(partition).combine_chunks().to_batches()
@@ -150,9 +153,10 @@ class RecordStore:
 
 
 def _mark_duplicates_in_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
-    """Sort the records of a partition, mark duplicates, and pack the records again.
+    """Unpack the records of a partition, sort them, mark duplicates, and pack them again.
 
-    Without `deduplicate` no record is marked as dropped; `can_be_sampled` is set in either case.
+    If `deduplicate` is false, no record is marked as dropped. The column `can_be_sampled` is added
+    in either case.
     """
     with error_context("marking the duplicates of a partition"):
         records, images = sort_records(*unpack(batches, size, RECORD_SCHEMA))

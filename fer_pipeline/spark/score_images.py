@@ -78,7 +78,7 @@ class ImageSource:
     """A source of images to score.
 
     Attributes:
-        batches: Content of the source.
+        batches: Content of the source: rows of input files or of a dataset.
         read: Function that converts batches of the content to images, in a Spark worker.
     """
 
@@ -179,7 +179,7 @@ def _build_image_batch(
 
 
 def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
-    """Create a source from the images of a prepared dataset.
+    """Create a source from all rows of a prepared dataset, including variants and repetitions.
 
     Args:
         spark: The session.
@@ -206,7 +206,11 @@ def _read_stored_images(batches: Batches, stored: ImageInfo, size: int) -> Itera
 
 
 def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:
-    """Convert a dataset's column of images to pixels, uint8 of shape (n, size, size)."""
+    """Convert a dataset's column of images to pixels, uint8 of shape (n, size, size).
+
+    Raises:
+        DatasetError: The values do not match the size, type or normalisation in the manifest.
+    """
     try:
         if stored.dtype == "uint8":
             pixels = np.frombuffer(b"".join(column.to_pylist()), np.uint8)
@@ -271,7 +275,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._open_files.__exit__(*error)  # type: ignore[arg-type]
 
     def write(self, images: ImageBatch) -> None:
-        """Score a batch of images and write the scores."""
+        """Score a batch of images and write the scores; the first call creates the file."""
         if self._writer is None:
             sink = self._open_files.enter_context(create_data_file(self._path))
             self._writer = self._open_files.enter_context(
@@ -298,7 +302,15 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
 
 
 def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
-    """Return a table with one row for each image; scores of unreadable images are null."""
+    """Score a batch of images.
+
+    Returns:
+        A table with one row for each image: the columns of `images.origin` and of the scores, see
+        `schema.score_columns`. The scores of unreadable images are null.
+
+    Raises:
+        RunError: A probability is not a finite number.
+    """
     classes = options.classes
     has_image = images.origin.column("reason").is_null().to_numpy()
     probabilities = np.zeros((len(has_image), len(classes)), np.float32)

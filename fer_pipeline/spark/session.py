@@ -67,6 +67,7 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
 
     Raises:
         FerError: Spark failed with an error that the user can correct.
+        KeyboardInterrupt: SIGINT arrived; the jobs of the session have been cancelled.
     """
     with handle_interrupts() as interrupt_handler:
         try:
@@ -96,6 +97,7 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
         defaults: Settings to use if the user has not set their keys.
 
     Raises:
+        JavaNotFoundError: The required version of Java was not found.
         SparkStartError: Spark did not start.
     """
     # These variables are needed by a plain `python jobs/...`. spark-submit sets both variables
@@ -132,7 +134,10 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
 
 
 def _has_jvm_ended() -> bool:
-    """Return whether the JVM that this process started has ended."""
+    """Return whether the JVM that this process started has ended or ends within 2 s.
+
+    The result is false if this process did not start a JVM.
+    """
     process = getattr(SparkContext._gateway, "proc", None)
     if process is None:
         return False
@@ -162,7 +167,10 @@ def get_task_index() -> int:
 
 
 def get_max_partition_bytes(session: SparkSession) -> int:
-    """Return the maximum number of bytes of a file that one task reads, a setting of Spark."""
+    """Return the maximum number of bytes of a file that one task reads, a setting of Spark.
+
+    The result is 0 if the text of the setting has an unknown form.
+    """
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
     # If the setting has an undocumented form, 0 means that any file may be split.

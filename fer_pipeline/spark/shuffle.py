@@ -192,14 +192,20 @@ def sort_records(records: pa.Table, images: Pixels) -> tuple[pa.Table, Pixels]:
 
 
 def _reorder_images(images: Pixels, records: pa.Table, order: npt.NDArray[np.int64]) -> Pixels:
-    """Reorder images according to a new order of their records; not all records have an image."""
+    """Reorder images in the same way as their records; not all records have an image.
+
+    Args:
+        images: Images of the m records that have an image, uint8 of shape (m, size, size).
+        records: Columns of the records in their old order.
+        order: Old position of each record, in the new order of the records.
+    """
     has_image = records.column("image_hash").is_valid().to_numpy()
     image_of_record = np.cumsum(has_image) - 1
     return images[image_of_record[order[has_image[order]]]]
 
 
 def _count_images_before(records: pa.Table, ends: npt.NDArray[np.int64]) -> list[int]:
-    """Return the number of images among the records before each of the given positions."""
+    """Return the number of images among the records before each position in `ends`."""
     has_image = records.column("image_hash").is_valid().to_numpy()
     cumulative_counts = np.concatenate([[0], np.cumsum(has_image)])
     return cumulative_counts[ends].tolist()

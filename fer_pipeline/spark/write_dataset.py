@@ -69,7 +69,7 @@ class WrittenSplit:
     Attributes:
         files: Descriptions of the files.
         counts: Number of rows of each class, in the order of the class indices.
-        originals: Number of distinct records of each class, without variants and repetitions.
+        originals: Number of records of each class, not counting their variants and repetitions.
         checksum: Sum of the hashes of all rows.
     """
 
@@ -120,7 +120,11 @@ def _summarize_split(split: Split, rows: Sequence[Row], class_count: int) -> Wri
 def _write_partition(
     partition: DeduplicatedPartition, options: WriteOptions
 ) -> Iterator[Mapping[str, object]]:
-    """Write the records of a partition, one file for each split, and yield file descriptions."""
+    """Write the records of a partition to one file for each split that has records.
+
+    Yields:
+        Description of each file, with the keys of _WRITTEN_SCHEMA.
+    """
     records = partition.to_records()
     splits, copies = assign_splits(records, options.thresholds)
     task_index = get_task_index()
@@ -212,7 +216,11 @@ class _SplitFileWriter:
         return path.stat().st_size
 
     def _build_group(self, group: slice) -> pa.Table:
-        """Build the table of one row group, and add its rows to the checksum."""
+        """Build the table of one row group, and add its rows to the checksum.
+
+        Args:
+            group: Range of the rows of the file that belong to the row group.
+        """
         rows, variant, replica = self.rows[group], self._variant[group], self._replica[group]
         records = self._partition.columns.take(pa.array(rows))
         pixels = self._apply_variants(rows, variant)
@@ -282,7 +290,7 @@ class _SplitFileWriter:
             hashes: Hash of the original image of each row.
             labels: Class index of each row.
             variant: Index of the variant of each row.
-            replica: Number of the repetition of each row.
+            replica: Number of the repetition of each row; 0 for the first row of a variant.
         """
         names = [v.name for v in self._variants]
         rows = zip(content, hashes, labels, variant.tolist(), replica.tolist(), strict=True)

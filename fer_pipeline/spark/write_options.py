@@ -63,6 +63,9 @@ class WriteOptions:
 def choose_group_rows(expected_rows: int, size: int) -> int:
     """Choose the number of rows in a row group so that `READERS` readers can share a split.
 
+    The number is at least 32 and at most 4096. It is reduced for large images, so that a row group
+    contains at most 32 million pixels.
+
     Args:
         expected_rows: Approximate number of rows in the split.
         size: Height and width of the images, in pixels.

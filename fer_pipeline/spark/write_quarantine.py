@@ -40,9 +40,11 @@ def write_quarantine(
         return []
 
     def select_records(partition: DeduplicatedPartition) -> pa.Table:
+        """Return the quarantined records of one partition."""
         return _select_quarantined(partition, offsets)
 
     def write_file(batches: Batches) -> Batches:
+        """Write the quarantined records of one task to a file, and yield its description."""
         yield _write_quarantine_file(batches, folder)
 
     quarantined = store.map_partitions(select_records, schema.format_ddl(schema.QUARANTINE))
@@ -54,7 +56,10 @@ def write_quarantine(
 
 
 def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets) -> pa.Table:
-    """Return the quarantined records of a partition, with the columns of the quarantine."""
+    """Return the quarantined records of a partition, with the columns of the quarantine.
+
+    Exactly the quarantined records have no image hash.
+    """
     records = partition.columns.filter(partition.columns.column("image_hash").is_null())
     sources = records.column("source")
     record_numbers = offsets.compute_record_numbers(
@@ -73,7 +78,11 @@ def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets)
 
 
 def _write_quarantine_file(batches: Batches, folder: Path) -> pa.RecordBatch:
-    """Write one file of quarantined records, and return its path and number of rows."""
+    """Write one file of quarantined records, sorted by source and record number.
+
+    Returns:
+        A batch of one row with the columns `path`, relative to `folder`, and `rows`.
+    """
     rows = pa.Table.from_batches(list(batches), _COLUMNS)
     rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
     path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(get_task_index())}"

@@ -9,7 +9,7 @@ from fer_pipeline.data.synthetic.files import write_csv, write_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status.
+    """Write the files that the command-line arguments describe, and return the exit status.
 
     Args:
         argv: Command-line arguments; `sys.argv[1:]` by default.

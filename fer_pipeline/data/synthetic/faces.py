@@ -21,27 +21,24 @@ _JITTER = 0.17  # standard deviation of each facial action between faces
 
 
 class _FacialActions(NamedTuple):
-    """The strengths of all facial actions of a face; the defaults are a neutral face.
-
-    A positive brow slope pulls the inner ends of the brows down.
-    """
+    """The strengths of all facial actions of a face; the defaults are a neutral face."""
 
     brow_raise: float = 0.0
-    brow_slope: float = 0.0
+    brow_slope: float = 0.0  # positive: the inner ends of the brows are pulled down
     brow_arch: float = 0.4
-    brow_gap: float = 0.0
-    furrow: float = 0.0
+    brow_gap: float = 0.0  # change of the distance between the brows
+    furrow: float = 0.0  # vertical creases between the brows
     eye_open: float = 1.0
-    squint: float = 0.0
-    wrinkle: float = 0.0
-    fold: float = 0.1
-    curve: float = 0.0
-    open: float = 0.0
-    width: float = 1.0
-    teeth: float = 0.0
-    lip_raise: float = 0.0
-    skew: float = 0.0
-    lips: float = 1.0
+    squint: float = 0.0  # raised lower lids
+    wrinkle: float = 0.0  # wrinkles of the nose
+    fold: float = 0.1  # folds from the nose to the mouth
+    curve: float = 0.0  # positive: the corners of the mouth are raised
+    open: float = 0.0  # opening of the mouth
+    width: float = 1.0  # width of the mouth
+    teeth: float = 0.0  # visible part of the upper teeth
+    lip_raise: float = 0.0  # raised upper lip
+    skew: float = 0.0  # asymmetry of the mouth
+    lips: float = 1.0  # thickness of the lips
 
 
 _EXPRESSIONS = (
@@ -119,7 +116,7 @@ class _Canvas:
             x: Horizontal face coordinates of the points, float64 of shape (n,).
             y: Vertical face coordinates of the points, float64 of shape (n,).
             tone: Grey value; clipped to [0, 255].
-            width: Width of the line, in units of face coordinates.
+            width: Width of the line, in units of face coordinates; at least one pixel is drawn.
         """
         points, pixels = [self._to_fixed_point(np.stack([x, y], axis=1))], round(width * self.unit)
         shade = (float(np.clip(tone, 0, 255)),)
@@ -183,7 +180,10 @@ def _draw_eyes(
 def _draw_brows(
     canvas: _Canvas, actions: _FacialActions, skin: float, hair: float, thick: float
 ) -> None:
-    """Draw the brows and the creases of the forehead; `thick` is the width of the brows."""
+    """Draw the brows and the creases of the forehead.
+
+    `skin` and `hair` are grey values; `thick` is the width of the brows in face coordinates.
+    """
     t = np.linspace(0.0, 1.0, 9)  # from the inner end to the outer end
     x = 0.15 + 0.07 * actions.brow_gap + 0.42 * t
     y = -0.35 - 0.12 * actions.brow_raise - 0.1 * actions.brow_arch * 4.0 * t * (1.0 - t)
@@ -203,7 +203,10 @@ def _draw_brows(
 def _draw_nose(
     canvas: _Canvas, actions: _FacialActions, skin: float, rng: np.random.Generator
 ) -> None:
-    """Draw the nose with its wrinkles, and the folds from the nose to the mouth."""
+    """Draw the nose with its wrinkles, and the folds from the nose to the mouth.
+
+    `skin` is the grey value of the face.
+    """
     lift = 0.06 * actions.wrinkle
     tip, half = rng.uniform(0.22, 0.3) - lift, rng.uniform(0.12, 0.17)
     bridge = np.array([0.03, 0.05, 0.07, half])
@@ -230,7 +233,7 @@ def _draw_nose(
 def _draw_mouth(
     canvas: _Canvas, actions: _FacialActions, skin: float, rng: np.random.Generator
 ) -> None:
-    """Draw lips, opening and teeth of the mouth."""
+    """Draw lips, opening and teeth of the mouth; `skin` is the grey value of the face."""
     level, thick = rng.uniform(0.55, 0.62), rng.uniform(0.05, 0.075)
     gap = max(0.0, actions.open)
     x = 0.3 * actions.width * rng.uniform(0.92, 1.08) * _T
@@ -256,7 +259,9 @@ def _draw_mouth(
 
 
 def _simulate_photo(drawing: Image, size: int, rng: np.random.Generator) -> Image:
-    """Shrink a drawing to (size, size), and apply random lighting, blur, contrast and noise.
+    """Shrink a drawing to (size, size), and make it look like a photo.
+
+    Lighting, blur, contrast, brightness and noise are random.
 
     Returns:
         uint8 of shape (size, size).

@@ -37,9 +37,9 @@ def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
 
     Args:
         kind: Kind of the error, one of BROKEN_KINDS.
-        code: Code of the emotion.
-        pixels: Grey values as text.
-        usage: Usage of the row.
+        code: FER2013's code of the emotion.
+        pixels: Grey value of each pixel, as text.
+        usage: Usage of the row, one of USAGES.
     """
     left = " ".join(pixels[:99])
     right = " ".join(pixels[100:])
@@ -57,7 +57,12 @@ def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
 def _plan_duplicates(
     codes: npt.NDArray[np.int64], usages: npt.NDArray[np.str_], valid: npt.NDArray[np.int64]
 ) -> dict[int, int]:
-    """Choose three rows that repeat images of other rows, and adjust labels and usages in place.
+    """Choose three rows that repeat the images of earlier rows, as `write_csv` describes.
+
+    Args:
+        codes: Label code of each row; changed in place for the repetitions.
+        usages: Usage of each row; changed in place for the repetitions and their sources.
+        valid: Indices of the rows without an error, in ascending order; at least 6.
 
     Returns:
         Row whose image is repeated, by the row that repeats it.
@@ -71,7 +76,13 @@ def _plan_duplicates(
 
 
 def _generate_csv_lines(rows: int, rng: np.random.Generator, broken: int) -> Iterator[str]:
-    """Yield the header and the rows of a synthetic CSV file."""
+    """Yield the header and the rows of a synthetic CSV file.
+
+    Args:
+        rows: Number of rows, including broken rows.
+        rng: Random generator.
+        broken: Number of rows with an error.
+    """
     codes = rng.choice(len(EMOTIONS), rows, p=_FER2013_COUNTS / _FER2013_COUNTS.sum())
     usages = rng.choice(USAGES, rows, p=(0.8, 0.1, 0.1))
     damaged = np.sort(rng.choice(rows, broken, replace=False))
@@ -99,8 +110,9 @@ def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: in
     """Write a CSV file in FER2013's layout: ``emotion,pixels,Usage``.
 
     Labels and usages are sampled with approximately FER2013's frequencies. In files with at least
-    200 rows, three valid rows repeat the image of an earlier row: the first with the same label and
-    usage, the second as a PrivateTest row of a Training image, the third with a different label.
+    200 rows, of which at least 6 are valid, three valid rows repeat the image of an earlier row:
+    the first with the same label and usage, the second as a PrivateTest row of a Training image,
+    the third with a different label.
 
     Args:
         path: File to write; it appears under this name only when it is complete.
