@@ -39,7 +39,11 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the public API when it is first used (PEP 562)."""
+    """Import and return a name of the public API when it is first used (PEP 562).
+
+    Raises:
+        AttributeError: The name is not a public name.
+    """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -34,7 +34,7 @@ class Dataset(StoredDataset):
 
     @property
     def rows(self) -> dict[str, int]:
-        """Number of rows by split."""
+        """Number of rows by name of the split; 0 for an empty split."""
         return {str(split): self.row_count(split) for split in Split}
 
     def arrow_dataset(self, split: str) -> pa_dataset.Dataset:

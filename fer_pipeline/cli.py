@@ -75,7 +75,7 @@ class _MovedOption(argparse.Action):
 
 
 def refuse_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
-    """Add a former option to a parser that ends the program with a hint at the job replacing it.
+    """Add a former option to a parser; using it ends the program with a hint at the new job.
 
     Args:
         parser: Parser of the job that had the option.

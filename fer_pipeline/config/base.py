@@ -21,7 +21,10 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _replace_null_by_defaults(cls, raw: Any) -> Any:
-        """Return an empty section for null: YAML reads null if all keys are commented out."""
+        """Replace null by an empty section; return any other value unchanged.
+
+        YAML reads a section as null if all its keys are commented out.
+        """
         return {} if raw is None else raw
 
 

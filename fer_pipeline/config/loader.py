@@ -28,8 +28,8 @@ def load_config(
 
     Args:
         path: Path or URL of a YAML file; None for the default configuration.
-        overrides: Texts `key=value` with a dotted key and a YAML value. If a key is repeated, its
-            last value counts.
+        overrides: Texts `key=value` with a dotted key and a YAML value, which replaces the value of
+            the file. If a key is repeated, its last value counts.
         option_names: Command line option by dotted key, for overrides that were not given with
             `--set`. Error messages then show the option.
 
@@ -82,6 +82,9 @@ def load_stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Read the nested mappings of a YAML file, without validating keys and values.
 
+    Returns:
+        The mapping; empty for an empty file.
+
     Raises:
         ConfigError: The file is not valid YAML, or its content is not a mapping.
         StorageError: The file cannot be read.
@@ -123,7 +126,15 @@ def _validate_tree(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
 
 
 def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
-    """Remove the deepest existing key of a location; return whether there was such a key."""
+    """Remove the deepest existing key of a path of nested keys.
+
+    Args:
+        tree: Nested mappings, which are changed in place.
+        location: Keys from the outermost to the innermost, as in an error of pydantic.
+
+    Returns:
+        Whether a key was removed; False if the outermost key does not exist.
+    """
     branch, deepest_key = None, None
     for key in location:
         if not isinstance(tree, dict) or key not in tree:
@@ -136,7 +147,12 @@ def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
-    """Set the key of one override in the tree; return messages about its syntax or its key."""
+    """Set the key of one override `key=value` in the tree.
+
+    Returns:
+        Error messages about the syntax or about renamed keys. If there are any, the tree is not
+        changed.
+    """
     keys = _split_key(override)
     _, equals, text = override.partition("=")
     if not equals or not all(keys):
@@ -172,6 +188,9 @@ def _split_key(override: str) -> list[str]:
 def _is_caused_by(error: Any, keys: list[str]) -> bool:
     """Return whether an error of pydantic is caused by an override.
 
+    This is the case if the error refers to the key of the override or to a key below it, or if it
+    is about an unknown section that contains the key.
+
     Args:
         error: Details of the error.
         keys: Parts of the dotted key of the override.
@@ -191,7 +210,8 @@ def _describe_error(error: Any, shown_key: str) -> str:
 
     Args:
         error: Details of the error.
-        shown_key: Dotted key or command line option, as the user wrote it.
+        shown_key: Dotted key or command line option, as the user wrote it; "" if the error is about
+            the whole configuration.
     """
     location = error["loc"]
     if error["type"] == "extra_forbidden":
@@ -208,7 +228,11 @@ def _describe_error(error: Any, shown_key: str) -> str:
 
 
 def _list_sibling_keys(location: Sequence[str | int]) -> list[str]:
-    """Return all keys of the section that contains a location."""
+    """Return all keys of the section that contains a given key.
+
+    Args:
+        location: Keys from the outermost to the innermost; the last key need not exist.
+    """
     section: Any = Config
     for key in location[:-1]:
         section = section.model_fields[key].annotation

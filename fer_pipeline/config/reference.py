@@ -36,7 +36,7 @@ def _iterate_keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _format_choices(annotation: Any) -> str:
-    """Return the sentence "One of ..." if a key's type is a `Literal`, else ""."""
+    """Return the sentence "One of ..." for a `Literal` or an optional `Literal`, else ""."""
     if get_origin(annotation) is Literal:
         return "One of " + ", ".join(f"`{choice}`" for choice in get_args(annotation)) + "."
     types = [argument for argument in get_args(annotation) if argument is not type(None)]

@@ -57,8 +57,9 @@ _MISSING = object()
 def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Remove the keys of earlier versions from nested mappings.
 
-    The keys of an old section are removed and reported one by one. The section itself is reported
-    only if it contains none of its old keys, or further keys.
+    The old keys of an old section are removed one by one, then the section itself. The section is
+    yielded too, unless the removal of its old keys has left it empty. Each key is removed only when
+    the iterator reaches it.
 
     Args:
         tree: Nested mappings, as read from a YAML file. They are changed in place.

@@ -31,7 +31,10 @@ _DEFAULT_STRATIFIED_FRACTION = 0.1
 
 
 def _normalize_usage(usage: str) -> str:
-    """Return a usage without surrounding spaces and in lower case, for comparisons."""
+    """Return a usage without surrounding spaces and in lower case, for comparisons.
+
+    A usage is a value of the Usage column of FER2013, or the name of a folder.
+    """
     return usage.strip().lower()
 
 
@@ -56,7 +59,10 @@ class InputConfig(Section):
     @field_validator("emotions", mode="before")
     @classmethod
     def _normalize_codes(cls, raw: Any) -> Any:
-        """Return a list or mapping of emotions as a mapping with codes of type `str`."""
+        """Return a list or mapping of emotions as a mapping with codes of type `str`.
+
+        Any other value is returned unchanged.
+        """
         if isinstance(raw, list | tuple):
             raw = dict(enumerate(raw))
         if isinstance(raw, dict):
@@ -65,7 +71,7 @@ class InputConfig(Section):
 
 
 class LabelsConfig(Section):
-    """The source and the form of the labels."""
+    """The source of the labels, and whether the training targets are hard or soft."""
 
     votes: Annotated[str, Field(min_length=1)] | None = Field(
         None,
@@ -143,7 +149,10 @@ class SplitConfig(Section):
     @field_validator("usage_to_split", mode="after")
     @classmethod
     def _merge_with_defaults(cls, mapping: dict[str, Split | None]) -> dict[str, Split | None]:
-        """Return the configured usages, and the default usages that are not configured."""
+        """Return the configured usages, and the default usages that are not configured.
+
+        Usages that differ only in case are the same usage.
+        """
         configured_usages = rename_keys(mapping, _normalize_usage, "usage")
         defaults = {
             usage: split
@@ -155,7 +164,7 @@ class SplitConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_default_fractions(cls, raw: Any) -> Any:
-        """Set the fractions that are not configured to the default of the configured method."""
+        """Set `validation` and `test`, if not configured, to the default of the split method."""
         if not isinstance(raw, dict):
             return raw
         default = _DEFAULT_STRATIFIED_FRACTION if raw.get("method") == "stratified" else 0.0
@@ -334,14 +343,15 @@ class Config(Section):
 
     @property
     def class_names(self) -> list[str]:
-        """Emotions in the order of their class indices."""
+        """Emotions in the order of their class indices: `classes`, or by default all emotions."""
         return self.classes or list(dict.fromkeys(self.input.emotions.values()))
 
     def is_set(self, key: str) -> bool:
         """Return whether a dotted key was set explicitly, even to the same value as its default.
 
         Args:
-            key: Dotted key, such as `image.size`.
+            key: Dotted key, such as `image.size`. A key within a mapping, such as an emotion in
+                `sampling.oversample`, counts as set if the mapping is set.
         """
         section: Any = self
         for part in key.split("."):

@@ -63,7 +63,7 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> OptimizerConfig:
-        """Raise ValueError if a key is set that the optimizer does not use."""
+        """Raise ValueError for keys the optimizer does not use, or adamw without weight decay."""
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise ValueError("nesterov needs name: sgd and a momentum above 0")
         if self.momentum and self.name not in ("sgd", "rmsprop"):
@@ -105,7 +105,7 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> ScheduleConfig:
-        """Raise ValueError if warm-up is set for a schedule that has none."""
+        """Raise ValueError if warm-up is set for the plateau schedule, which has none."""
         if self.kind == "plateau" and self.warmup_epochs:
             raise ValueError("plateau has no warm-up; use constant or cosine")
         return self
@@ -260,7 +260,10 @@ class TrainingConfig(Section):
     @field_validator("class_weights", mode="before")
     @classmethod
     def _check_class_weights(cls, raw: Any) -> Any:
-        """Return the class weights with canonical names of emotions, and check the numbers."""
+        """Return the class weights with canonical names of emotions, and check the numbers.
+
+        None and "balanced" are returned unchanged.
+        """
         if not isinstance(raw, dict):
             if raw not in (None, "balanced"):
                 raise ValueError("expected balanced, or a weight for each emotion")
@@ -275,7 +278,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> TrainingConfig:
-        """Check the keys that depend on each other."""
+        """Check the keys that depend on each other: restarts, epochs and steps, learning rates."""
         if self.select_best_by == "last" and self.restarts > 1:
             raise ValueError(
                 "select_best_by: last cannot choose among several restarts; name a metric"

@@ -122,9 +122,10 @@ class OutputFolder:
         locks two jobs may write at the same time. The commit file that is written last then decides
         which output is valid.
 
-        If the block raises before its commit, the data files with unique names that it wrote are
-        deleted. Files with fixed names stay. The in-progress file stays too, so that a later job
-        may replace them.
+        If the block raises before its commit and the output consists of data files with unique
+        names, the data files that the block wrote and the in-progress file are deleted. If the
+        output consists of files with fixed names, these stay. The in-progress file then stays too,
+        so that a later job may replace them.
 
         Raises:
             StorageError: Another job is writing to the folder, or has written an output since the
@@ -152,7 +153,11 @@ class OutputFolder:
             storage.remove_empty_folder(self.path)
 
     def _discard_on_failure(self) -> Iterator[None]:
-        """Yield once; if the caller's block raises before its commit, delete its data files."""
+        """Yield once; if the caller's block raises before its commit, delete its data files.
+
+        The in-progress file is deleted with them. Nothing is deleted if this kind of output has no
+        data files.
+        """
         self._is_committing = False
         try:
             yield
@@ -184,6 +189,8 @@ class OutputFolder:
         obsolete_files: Iterable[str] = (),
     ) -> None:
         """Write the commit file and the configuration, then delete files that are not needed.
+
+        The in-progress file is deleted last.
 
         Args:
             commit_content: Content of the commit file, a JSON object with the key `format`.
@@ -224,7 +231,8 @@ class OutputFolder:
     def delete_unlisted_files(self, listed_files: Iterable[str]) -> None:
         """Delete the data files that the commit file does not list, and the in-progress file.
 
-        The temporary files of interrupted writes are deleted too.
+        The temporary files of interrupted writes are deleted too. On a remote filesystem, data
+        files that may belong to a running job stay (see `storage.is_abandoned`).
 
         Args:
             listed_files: Data files to keep, relative to the folder: those that the commit file
@@ -253,9 +261,11 @@ class OutputFolder:
     def delete_outdated_output(self) -> None:
         """Delete an output that was derived from a model that is being replaced.
 
-        Files that do not belong to the output stay. Nothing is deleted if the folder holds no
-        output of this kind, if the folder or one of its parts is a symbolic link, or if a part is a
-        file instead of a folder or a folder instead of a file.
+        Files that do not belong to the output stay. Nothing is deleted in these cases:
+
+        * The folder has neither a commit file of this kind of output nor an in-progress file.
+        * The folder, or a file or folder of the output, is a symbolic link.
+        * A file of the output is a folder, or a folder of the output is a file.
 
         This method never raises, because publishing the new model must not fail. An error is logged
         as a warning.

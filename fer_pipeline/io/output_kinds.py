@@ -72,7 +72,7 @@ class OutputKind:
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
     def make_unique_name(self, number: int) -> str:
-        """Return a new, unique name for a data file; sorting the names sorts the task numbers.
+        """Return a new, unique name for a data file; sorted names are in the order of the tasks.
 
         Args:
             number: Number of the task that writes the file, from 0.
@@ -86,6 +86,9 @@ class OutputKind:
 
     def is_leftover(self, path: Path) -> bool:
         """Return whether a path in an output folder was left behind by an interrupted job.
+
+        Data files, temporary files and the in-progress file are recognised by their names. Files
+        and folders with fixed names count only while the in-progress file exists.
 
         Args:
             path: Path of a file or a folder that lies directly in the output folder.

@@ -27,7 +27,7 @@ def parse_path(location: str | Path) -> Path:
 
     Raises:
         StorageError: The URL's scheme is unknown, the package for its filesystem is not installed,
-            or the filesystem cannot be reached.
+            the filesystem cannot be reached, or the URL is that of a file on another host.
     """
     if not isinstance(location, str | Path):
         return location
@@ -82,7 +82,10 @@ def get_filesystem(path: Path) -> Any:
 
 
 def to_spark_url(path: Path) -> str:
-    """Return the URL of a path in the form that Spark reads: unquoted, and `s3a:` for `s3:`."""
+    """Return the URL of a path in the form that Spark reads.
+
+    Special characters are not percent-encoded, and the scheme `s3:` becomes `s3a:`.
+    """
     if is_local(path):
         # Path.as_uri would quote the "=" of "split=train", and Spark does not unquote paths.
         return f"file:{path.absolute()}"

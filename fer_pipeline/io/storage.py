@@ -266,8 +266,8 @@ def try_lock(path: Path) -> Iterator[bool]:
     The operating system releases the lock if the process is killed.
 
     Yields:
-        False if another process holds the lock, else True. Filesystems that have no locks always
-        give True.
+        False if another process holds the lock or has just deleted the file, else True. On a
+        filesystem without locks the value is always True.
 
     Raises:
         StorageError: The file cannot be opened.

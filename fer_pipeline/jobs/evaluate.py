@@ -70,7 +70,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
 
 
 def _load_config(arguments: argparse.Namespace) -> Config:
-    """Load the configuration, with the short options as overrides."""
+    """Load the configuration; options such as `--backend` override its keys."""
     overrides = list(arguments.set)
     if arguments.flip_tta:
         overrides.append("inference.flip_tta=true")

@@ -60,7 +60,7 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _load_config(arguments: argparse.Namespace) -> Config:
-    """Load the configuration, with the short options as overrides."""
+    """Load the configuration; options such as `--backend` override its keys."""
     overrides = list(arguments.set)
     option_names = {}
     if arguments.backend is not None:

@@ -100,7 +100,7 @@ def compute_bootstrap_intervals(
 
 
 def _compute_percentile_interval(accuracies: npt.NDArray[Any]) -> Interval:
-    """Return the central interval that contains `CONFIDENCE_LEVEL` of the accuracies.
+    """Return the central interval that contains a fraction `CONFIDENCE_LEVEL` of the accuracies.
 
     NaN, the accuracy of a class that is missing from a bootstrap sample, is ignored.
     """

@@ -181,7 +181,7 @@ def compute_accuracy_coverage_curve(
 
 
 def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
-    """Return the first point of the curve that reaches each of `COVERAGES`."""
+    """Return one point for each of `COVERAGES`: the first point of the curve that reaches it."""
     total_count = int(curve.image_counts[-1])
 
     def select_point(requested: float) -> CoveragePoint:
@@ -231,7 +231,7 @@ def fit_temperature(
         return 1.0
 
     def compute_loss(log_temperature: float) -> float:
-        """Return the mean cross-entropy at a temperature."""
+        """Return the mean cross-entropy at a temperature, given by its natural logarithm."""
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[true_class].mean())
 
     low, high = np.log(bounds)

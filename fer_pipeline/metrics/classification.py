@@ -190,9 +190,10 @@ class Metrics:
         }
 
     def accuracies_to_dict(self) -> dict[str, Any]:
-        """Return the number of images, both accuracies and their intervals for JSON.
+        """Return the number of images and the accuracies with their intervals for JSON.
 
-        `to_dict` contains the same entries.
+        The accuracies are the overall accuracy and the mean of the per-class accuracies. `to_dict`
+        contains the same entries.
         """
         return {
             "rows": self.image_count,
@@ -215,12 +216,12 @@ def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> di
 
 
 def _interval_to_list(interval: Interval | None) -> list[float] | None:
-    """Return an interval as [low, high] for JSON."""
+    """Return an interval as [low, high] for JSON, or None for None."""
     return None if interval is None else [interval.low, interval.high]
 
 
 def _scores_to_dict(scores: ClassScores, support: int) -> dict[str, Any]:
-    """Return scores and the number of images they are measured on for JSON."""
+    """Return scores for JSON, with `support`, the number of images that they are measured on."""
     return {
         "accuracy": scores.accuracy,
         "precision": scores.precision,
@@ -278,7 +279,14 @@ def _compute_class_metrics(
     confusion: npt.NDArray[np.int64],
     classes: Sequence[str],
 ) -> tuple[ClassMetrics, ...]:
-    """Return the counts and scores of each class, in the order of the labels."""
+    """Return the counts and scores of each class, in the order of the labels.
+
+    Args:
+        labels: True classes, of shape (n,).
+        predicted: Predicted classes, of shape (n,).
+        confusion: Number of images by true class (rows) and predicted class (columns).
+        classes: Names of the classes.
+    """
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(classes)), zero_division=0
     )
@@ -322,7 +330,10 @@ def _average_scores(
 def _rank_true_class(
     labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """Return the rank of each image's true class by probability; 0 is the predicted class."""
+    """Return the rank of each image's true class by probability; 0 if it is the predicted class.
+
+    A tie is resolved in favour of the lowest label.
+    """
     # scikit-learn's top_k_accuracy_score prefers the highest label in a tie, so that its top-1
     # accuracy differs from the accuracy, and it does not support two classes.
     true_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)

@@ -44,7 +44,8 @@ class ModelResult:
         cost: Cost of the model.
         metrics: Metrics of all images.
         without_overlap: Metrics of the images without an exact copy in the train split; None if
-            no image or every image has such a copy, or if the dataset does not record it.
+            no image or every image has such a copy, or if the evaluated split is the train split
+            or the train split is empty.
     """
 
     name: str
@@ -102,8 +103,8 @@ class Comparison:
         models: Results of the models, in the order of the command line.
         pairs: Significance test of each pair of models.
         settings: Inference settings of all models.
-        overlap_count: Number of images with an exact copy in the train split; None if the dataset
-            does not record it.
+        overlap_count: Number of images with an exact copy in the train split; None if the evaluated
+            split is the train split, or if the train split is empty.
     """
 
     models: tuple[ModelResult, ...]
@@ -169,7 +170,10 @@ def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _find_shortest_unique_suffix(path: Path, other_paths: Sequence[Path]) -> str:
-    """Return the shortest trailing part of a path that no other path shares."""
+    """Return the shortest trailing part of a path that no other path shares.
+
+    The whole path is returned if each shorter part is shared.
+    """
     for part_count in range(1, len(path.parts)):
         last_parts = path.parts[-part_count:]
         if all(other_path.parts[-part_count:] != last_parts for other_path in other_paths):

@@ -60,8 +60,8 @@ def _format_cost_notes(comparison: Comparison) -> list[str]:
 def format_quality_table(comparison: Comparison) -> str:
     """Return a text table of the models' accuracies and calibration errors.
 
-    If some images have an exact copy in the train split, the table also has the accuracies on the
-    remaining, "new" images.
+    If some images, but not all, have an exact copy in the train split, the table also has the
+    accuracies on the remaining, "new" images.
     """
     header = ["model", "accuracy, all", "mean per class, all"]
     if comparison.models[0].without_overlap:
@@ -141,5 +141,5 @@ def format_pairwise_table(comparison: Comparison) -> str:
 
 
 def _format_p_value(p_value: float) -> str:
-    """Return a p-value with two significant digits."""
+    """Return a p-value with two significant digits, or "<1e-99" if it is below `_MIN_P_VALUE`."""
     return f"{p_value:.2g}" if p_value >= _MIN_P_VALUE else f"<{_MIN_P_VALUE:.0g}"

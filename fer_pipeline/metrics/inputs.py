@@ -71,7 +71,7 @@ def validate_logits(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Label
 def _validate_arrays(
     labels: npt.ArrayLike, scores: npt.ArrayLike, scores_name: str, class_count: int | None
 ) -> tuple[Labels, Scores]:
-    """Check the shapes, the range of the labels, and that all scores are finite.
+    """Check the shapes, the type and range of the labels, and that all scores are finite.
 
     Args:
         labels: True classes of shape (n,).
@@ -81,6 +81,9 @@ def _validate_arrays(
 
     Returns:
         The labels as int64 and the scores as float64.
+
+    Raises:
+        ValueError: The arrays are empty, a shape is wrong, or a label or a score is invalid.
     """
     label_array, score_array = np.asarray(labels), np.asarray(scores, np.float64)
     expected_columns = class_count

@@ -14,7 +14,10 @@ from fer_pipeline.data import schema
 from fer_pipeline.metrics import inputs
 
 MAX_IMAGES = 25
-"""Maximum number of images in a plot of examples or of mistakes; reference system E shows 5 x 5."""
+"""Maximum number of images in a plot of examples or of mistakes.
+
+Reference system E, which is described in `README.md`, shows 5 x 5 images.
+"""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ class SampleSelector:
             classes: Names of the classes, in the order of their labels.
             seed: Seed of the random examples. The selected rows do not depend on the batch size.
             inspected_row: Row number of the image for `inspected_image`; None for the correctly
-                classified image with the highest confidence.
+                classified image with the highest confidence, or for the wrongly classified image
+                with the highest confidence if no image is correctly classified.
         """
         self.classes = tuple(classes)
         self.seed = seed
@@ -215,7 +219,8 @@ class SampleSelector:
             label: True class.
 
         Returns:
-            A single image, or no image if none of the class is correctly classified.
+            An object with a single image, or without images if no image of the class is correctly
+            classified.
         """
         return self._best_correct[label].images
 
@@ -226,6 +231,7 @@ class SampleSelector:
             label: True class.
 
         Returns:
-            A single image, or no image if none of the class is wrongly classified.
+            An object with a single image, or without images if no image of the class is wrongly
+            classified.
         """
         return self._worst_mistakes[label].images

@@ -17,7 +17,8 @@ def format_class_table(metrics: Metrics) -> str:
     """Return a text table of the counts and scores of each class, and of their averages.
 
     Each accuracy has a confidence interval. The columns of counts are the same as in reference
-    system A. The accuracy of the macro average is the mean of the per-class accuracies.
+    system A, which is described in `README.md`. The accuracy of the macro average is the mean of
+    the per-class accuracies.
     """
     intervals = metrics.intervals
     rows = [
@@ -96,6 +97,9 @@ def format_confusion_table(metrics: Metrics) -> str:
 
 def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
     """Return a text table of the pairs of classes that are confused most often.
+
+    The pairs are sorted by their fraction of the images of the true class. If no image is wrongly
+    classified, the text is a single line that says so.
 
     Args:
         metrics: Metrics of the evaluation.
@@ -186,7 +190,11 @@ def format_overlap_table(overlap: OverlapReport) -> str:
 
 
 def _format_accuracy_cells(metrics: Metrics | None) -> list[str]:
-    """Return the number of images, both accuracies and their intervals."""
+    """Return the number of images and the overall and mean per-class accuracy with intervals.
+
+    Args:
+        metrics: Metrics of the images; None if there are no images.
+    """
     if metrics is None:
         return ["0", "-", "-", "-", "-"]
     return [

@@ -61,7 +61,8 @@ def compute_overlap_report(
         deduplicated: Whether the dataset was created with `split.deduplicate`.
 
     Returns:
-        The metrics of all images and of the remaining images.
+        The metrics of all images and of the images without such a copy. The latter are None if
+        every image has such a copy.
     """
     overlap_count = int(is_in_training.sum())
     without_overlap = None

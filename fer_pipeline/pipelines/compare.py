@@ -177,7 +177,7 @@ def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[s
 def _evaluate_model(
     name: str, model: TrainedModel, dataset: StoredDataset, split: Split, config: Config
 ) -> _EvaluatedModel:
-    """Load the network of a model, predict the split, and compute the metrics.
+    """Load the network of a model, predict all rows of the split, and compute the metrics.
 
     Args:
         name: Name of the model in the comparison.
@@ -224,12 +224,12 @@ def _build_comparison(
     classes: Sequence[str],
     config: Config,
 ) -> Comparison:
-    """Measure the speed of the models, and test the differences between them.
+    """Measure the speed of the models, and test whether their accuracies differ significantly.
 
     Args:
         evaluated_models: Models with their predictions.
         is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
-            None if unknown.
+            None if the train split is evaluated or is empty.
         classes: Names of the classes.
         config: Configuration of the inference.
     """
@@ -270,7 +270,7 @@ def _build_model_result(
         evaluated_model: Model with its predictions.
         images_per_second: Measured speed of the model.
         is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
-            None if unknown.
+            None if the train split is evaluated or is empty.
         classes: Names of the classes.
     """
     without_overlap = None

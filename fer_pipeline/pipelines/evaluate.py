@@ -126,7 +126,7 @@ class _Predictions:
         rows: Other columns of the rows, such as the label, by name.
         is_in_training: Whether each row has an exact duplicate in the train split, bool of shape
             (rows,); None if the train split is evaluated or is empty.
-        samples: Selected images for the plots of samples.
+        samples: Images selected for the plots of single images.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -199,6 +199,11 @@ def _load_inputs(request: EvaluationRequest) -> _Inputs:
 def _require_row(dataset: StoredDataset, split: Split, image: int | None) -> None:
     """Check that the split has the row of the requested image.
 
+    Args:
+        dataset: Dataset with the split.
+        split: Split to evaluate on.
+        image: Row number of the image, from 0; None if no image is requested.
+
     Raises:
         DatasetError: The row does not exist.
     """
@@ -228,7 +233,7 @@ def _predict_split(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
 
 
 def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
-    """Return the function by which the chosen backend predicts a batch of images."""
+    """Return the function that predicts a batch of images with the chosen backend."""
     if inputs.backend.name == "keras":
         return predict_split.make_single_batch_predict_fn(inputs.network)
     return make_litert_predict_fn(
@@ -278,7 +283,7 @@ def _write_plots(
     predictions: _Predictions,
     metrics: Metrics,
 ) -> None:
-    """Save all plots of the evaluation."""
+    """Save all plots of the evaluation, and the table of the worst mistakes."""
     title = _format_title(request, inputs)
     labels = predictions.rows[schema.LABEL]
     curve = calibration.compute_accuracy_coverage_curve(labels, predictions.probabilities)

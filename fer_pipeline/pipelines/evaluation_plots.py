@@ -48,7 +48,9 @@ def plot_metrics(metrics: Metrics, curve: AccuracyCoverageCurve, title: str, fol
 
 
 def plot_samples(samples: SampleSelector, title: str, folder: Path) -> None:
-    """Save the plots of the examples and of the worst mistakes, and the mistakes as a CSV file.
+    """Save the plots of random examples and of the worst mistakes, and a CSV file of the mistakes.
+
+    The worst mistakes are the wrongly classified images with the highest confidence.
 
     Args:
         samples: Selected images of the evaluation.
@@ -114,7 +116,8 @@ def compute_class_activations(
 ) -> list[ClassActivations]:
     """Compute the class activation maps of two images of each class.
 
-    These are the correctly classified image with the highest confidence and the worst mistake.
+    These are the correctly classified image with the highest confidence, and the wrongly classified
+    image with the highest confidence. A class may lack either image.
 
     Args:
         inspector: Inspector of a model with a layer for class activation maps.
@@ -139,7 +142,7 @@ def compute_class_activations(
     remaining_maps = iter(activation_maps)
 
     def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
-        """Combine an image with the next maps; return None if there is no image."""
+        """Combine an image with its maps, the next ones; return None if there is no image."""
         image_maps = {label: next(remaining_maps) for label in _list_activation_map_labels(image)}
         return ActivatedImage(image, image_maps) if len(image) else None
 
@@ -159,7 +162,8 @@ def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
         image: A single image, or no image.
 
     Returns:
-        The predicted and the true class; a single label if they are equal.
+        The predicted and the true class; a single label if they are equal; an empty list without an
+        image.
     """
     labels = [*image.predicted_label.tolist(), *image.label.tolist()]
     return list(dict.fromkeys(labels))

@@ -257,7 +257,11 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
 
 
 def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
-    """Return a table with the format, path, size, difference and speed of each exported model."""
+    """Return a table of the exported models.
+
+    The columns are the format, the path, the size in bytes, the largest and the allowed difference
+    of a probability, and the speed relative to the model of the run.
+    """
     rows = [
         [
             exported.format,
@@ -273,7 +277,7 @@ def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
 
 
 def _format_difference_cells(exported: ExportedModel) -> list[str]:
-    """Return the largest and the allowed difference, or empty cells for a quantized model."""
+    """Return the largest and the allowed difference; empty cells for a quantized model."""
     if exported.largest_difference is None:
         return ["", ""]
     return [f"{exported.largest_difference:.1e}", f"{exported.tolerance:g}"]

@@ -93,6 +93,7 @@ def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValidationError: The configuration is also invalid with the current keys.
+        KeyError: A key whose values were renamed has an unknown value.
     """
     migrated: dict[str, Any] = copy.deepcopy(dict(tree))
     schedule = (tree.get("training") or {}).get("schedule") or {}
@@ -119,10 +120,10 @@ def _migrate_config_file(path: Path) -> bool:
 
 
 def _migrate_stored_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the current keys and values.
+    """Call `migrate_config`, and raise RunError if the configuration cannot be converted.
 
     Args:
-        path: Path of the file with the configuration, for error messages.
+        path: Path of the file that contains the configuration, for error messages.
         tree: Configuration as nested mappings.
 
     Raises:

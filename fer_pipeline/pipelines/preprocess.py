@@ -70,18 +70,18 @@ def preprocess(
     """Create a dataset from CSV files or folders of images.
 
     Args:
-        spark: The session.
+        spark: Spark session.
         inputs: Input files, globs or folders, in any form that Spark reads.
         output: Folder of the dataset.
-        config: The configuration.
+        config: Configuration.
         overwrite: Whether an existing dataset may be replaced.
 
     Returns:
         The manifest of the dataset.
 
     Raises:
-        InputError: An input is missing or invalid, too many records are bad, or the votes file does
-            not match the input.
+        InputError: An input is missing or invalid, too many records are quarantined, or the votes
+            file does not match the input.
         StorageError: A dataset already exists and `overwrite` is false, or the folder contains
             other files.
         DatasetError: No training records are left.
@@ -123,6 +123,10 @@ def _choose_partition_count(files: InputFiles, size: int) -> int:
     """Choose the number of partitions by the estimated number and the size of the images.
 
     The number does not depend on the machine, so that the dataset's files are the same everywhere.
+
+    Args:
+        files: Input files.
+        size: Height and width of the stored images, in pixels.
     """
     if files.kind == "images":
         image_count = files.file_count
@@ -155,7 +159,12 @@ def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
 
 
 def _count_records(store: RecordStore, files: InputFiles, config: Config) -> IngestCounts:
-    """Count the records by outcome, and check that they are sufficient for a dataset."""
+    """Count the records by outcome (the split, or the reason to drop or quarantine a record).
+
+    Raises:
+        InputError: There are no records, or too many of them are quarantined.
+        DatasetError: No training records are left.
+    """
     by_folder = files.kind == "images"
     tallies = count_records(store, by_folder=by_folder)
     counts = IngestCounts.from_tallies(tallies, by_folder=by_folder)
@@ -171,7 +180,16 @@ def _count_records(store: RecordStore, files: InputFiles, config: Config) -> Ing
 def _choose_normalization(
     store: RecordStore, thresholds: Mapping[int, ClassThresholds], config: Config
 ) -> Normalization:
-    """Return the configured normalisation, computed from the training images if necessary."""
+    """Return the configured normalisation, computed from the training images if necessary.
+
+    Args:
+        store: All records.
+        thresholds: Thresholds between the splits of each class, by class index.
+        config: Configuration.
+
+    Raises:
+        DatasetError: No training images are left to compute the normalisation from.
+    """
     match config.image.normalization:
         case "centered":
             return Normalization.centered()
@@ -192,7 +210,17 @@ def _build_write_options(
     votes: Votes | None,
     config: Config,
 ) -> WriteOptions:
-    """Collect the options for writing the dataset's files."""
+    """Collect the options for writing the dataset's files.
+
+    Args:
+        folder: Folder of the dataset.
+        thresholds: Thresholds between the splits of each class, by class index.
+        counts: Numbers of records, from which the size of the row groups is chosen.
+        normalization: Normalisation of the dataset; applied to the stored images if they are
+            float32.
+        votes: Votes of the labels; stored only if the training targets are soft.
+        config: Configuration.
+    """
     variants = create_variants(
         config.variants.flip, config.variants.rotations, config.variants.border, config.image.size
     )
@@ -217,7 +245,15 @@ def _build_write_options(
 def _estimate_row_counts(
     counts: IngestCounts, config: Config, variant_count: int
 ) -> dict[Split, int]:
-    """Estimate the number of rows in each split, from which the size of row groups is chosen."""
+    """Estimate the number of rows in each split, from which the size of row groups is chosen.
+
+    Oversampling is not taken into account.
+
+    Args:
+        counts: Numbers of records.
+        config: Configuration.
+        variant_count: Number of variants in which each training image is stored, with the original.
+    """
     pool = counts.train_by_class.total()
     validation, test = config.split.validation or 0, config.split.test or 0
     heldout = counts.heldout_by_split
@@ -235,7 +271,18 @@ def _build_manifest(
     written: Mapping[Split, WrittenSplit],
     quarantine: list[str],
 ) -> Manifest:
-    """Build the manifest of the written files."""
+    """Build the manifest of the written files, after checking that no record is missing.
+
+    Args:
+        config: Configuration.
+        counts: Numbers of records by outcome.
+        normalization: Normalisation of the dataset.
+        written: Summary of the written files of each split.
+        quarantine: Paths of the files of quarantined records, relative to the dataset's folder.
+
+    Raises:
+        DatasetError: No training records are left.
+    """
     classes = config.class_names
     _check_written_records(counts, written, classes)
     return Manifest(
@@ -268,7 +315,14 @@ def _build_manifest(
 def _check_written_records(
     counts: IngestCounts, written: Mapping[Split, WrittenSplit], classes: Sequence[str]
 ) -> None:
-    """Check that no record is missing and that training is not empty; warn about empty splits."""
+    """Check that no record is missing and that the train split is not empty.
+
+    A warning is logged for each other split that is empty, and for classes that a split lacks.
+
+    Raises:
+        DatasetError: The train split is empty.
+        RuntimeError: The numbers of records differ, which is a bug in this package.
+    """
     kept_count = sum(sum(written_split.originals) for written_split in written.values())
     accounted_count = kept_count + counts.dropped.total() + counts.quarantined.total()
     if counts.read != accounted_count:
@@ -287,7 +341,7 @@ def _check_written_records(
 
 
 def _describe_labels(config: Config) -> manifest.LabelInfo:
-    """Describe the source of the labels for the manifest."""
+    """Return the file name of the votes, if any, and the training target for the manifest."""
     path = config.labels.votes
     file_name = None if path is None else parse_path(path).name
     return manifest.LabelInfo(votes=file_name, target=config.labels.target)

@@ -71,7 +71,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
 
 
 def _require_operations(config: Config) -> list[str]:
-    """Return the names of the enabled augmentation operations.
+    """Return the names of the enabled augmentation operations, including mixup.
 
     Raises:
         ConfigError: No augmentation operation is enabled.
@@ -88,7 +88,10 @@ def _require_operations(config: Config) -> list[str]:
 
 
 def _format_subtitle(config: Config) -> str:
-    """Return the seed and the settings that apply to all operations."""
+    """Return the subtitle of the plot: the seed and, if they apply, two notes on the operations.
+
+    The notes are the fill of empty borders, and how single operations are shown.
+    """
     augmentation = config.training.augmentation
     operations = list_enabled_operations(augmentation)
     parts = [f"seed {config.seed}"]

@@ -48,7 +48,8 @@ def load_run_config(
 
     Args:
         output: Folder of the run.
-        path: Path of a YAML file, or None.
+        path: Path of a YAML file. None is the stored configuration of a resumed run, or the default
+            configuration of a new run.
         overrides: Texts `key=value`, as in `load_config`.
         resume: Whether the run is resumed.
 
@@ -67,7 +68,7 @@ def load_run_config(
 
 
 def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
-    """Return a configuration with the settings of the dataset, and with absolute paths.
+    """Return a configuration with the dataset's settings, and absolute paths of teacher models.
 
     Args:
         config: Configuration of the run.
@@ -77,9 +78,10 @@ def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
 
 
 def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
-    """Return a configuration with the dataset's sections taken from the dataset's manifest.
+    """Return a configuration with `_DATASET_SECTIONS` taken from the dataset's manifest.
 
-    A warning lists the keys that were set to a different value and that change the training.
+    A warning lists the keys that were set to a different value and that change the training. If the
+    manifest has invalid keys of an older version, the configuration is returned unchanged.
     """
     stored_config = dataset.manifest.config
     sections = {name: stored_config[name] for name in _DATASET_SECTIONS if name in stored_config}
@@ -105,7 +107,8 @@ def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
 def _make_paths_absolute(config: Config) -> Config:
     """Return a configuration with absolute paths of the teachers' folders.
 
-    Workers have different current folders, so relative paths would not be valid for them.
+    Workers have different current folders, so relative paths would not be valid for them. The names
+    of bundled models stay as they are.
     """
     distillation = config.training.distillation
     if not distillation.teachers:

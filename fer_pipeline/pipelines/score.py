@@ -112,7 +112,13 @@ def score(
 def _load_scorer(
     spark: SparkSession, model_name: str | None, inference: InferenceConfig
 ) -> _Scorer:
-    """Open a trained model, choose its backend, and send the model file to the Spark executors."""
+    """Open a trained model, choose its backend, and send the model file to the Spark executors.
+
+    Args:
+        spark: Spark session.
+        model_name: Folder of a finished run, or name of a bundled model; None is the default model.
+        inference: Configuration of the inference.
+    """
     model = TrainedModel.open(model_name)
     inference_backend = backend.choose_backend(model, model.read_content(), inference.backend)
     # The content of the file is sent, because the executors may not see the model's folder.
@@ -158,6 +164,13 @@ def _score_inputs(
     scorer: _Scorer,
 ) -> tuple[ScoringTotals, int | None]:
     """Score the input images, and write one Parquet file for each Spark task.
+
+    Args:
+        spark: Spark session.
+        inputs: Paths or URLs of folders of images, CSV files, or one dataset.
+        output_folder: Folder for the Parquet files.
+        config: Configuration.
+        scorer: Trained model, and the function that loads it in a Spark task.
 
     Returns:
         The totals of the written scores, and the expected number of images, or None if that is
@@ -205,7 +218,16 @@ def _make_score_manifest(
     files: list[ScoreFile],
     outcomes: Sequence[str],
 ) -> ScoreManifest:
-    """Return the content of `scores.json`, with a count for each possible outcome."""
+    """Return the content of `scores.json`.
+
+    Args:
+        scorer: Trained model and its backend.
+        inference: Configuration of the inference.
+        totals: Numbers of images by emotion, and by reason for having none.
+        files: Written Parquet files.
+        outcomes: Names of all emotions that can be predicted, and "uncertain" if that is enabled.
+            Each has a count in the content, even if the count is 0.
+    """
     return ScoreManifest(
         images=sum(file.rows for file in files),
         scored=sum(totals.emotions.values()),

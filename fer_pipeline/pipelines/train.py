@@ -1,7 +1,8 @@
 """Training of a network on a dataset, in one process.
 
-A training round is one validation, and the training steps since the previous validation. A restart
-is one of several training runs with different sample orders (`training.restarts`).
+A training round is one validation, and the training steps since the previous validation. A run
+trains the network `training.restarts` times, each time from the same initial weights, with a
+different sample order. Each of these trainings is a restart.
 """
 
 from __future__ import annotations
@@ -203,7 +204,12 @@ def _require_matching_finished_run(folder: Path, config: Config, dataset: Stored
 
 
 def _read_checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Return the checkpoint to resume from; None for a new run.
+    """Return the checkpoint to resume from; for a new run, check the folder and return None.
+
+    Args:
+        folder: Folder of the run.
+        resume: Whether to continue an unfinished run, if it has a checkpoint.
+        overwrite: Whether an existing run may be replaced.
 
     Raises:
         RunError: The checkpoint is damaged.
@@ -250,7 +256,13 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
 def _train_restarts(
     run: TrainingRun, checkpointer: RunCheckpointer, loggers: Sequence[Any]
 ) -> None:
-    """Train each restart of a run that has not ended yet."""
+    """Train the restarts of a run that have not ended yet.
+
+    Args:
+        run: Run to train.
+        checkpointer: Checkpointer of the run, which knows the restart to continue with.
+        loggers: Callbacks in addition to the logs on the console and for TensorBoard.
+    """
     if run.worker.world_size == 1:
         # If there are several workers, the Spark driver logs the training rounds.
         loggers = [ConsoleLogger(checkpointer.history), *loggers]
@@ -269,6 +281,11 @@ def _open_mlflow(
     """Yield the MLflow logger of a run, or None if MLflow is not enabled.
 
     If the block raises, the run is marked as failed in MLflow.
+
+    Args:
+        run: Run to log.
+        run_history: History of the run, from which the metrics are logged.
+        is_resumed: Whether the run was started before and is continued.
     """
     if not run.config.tracking.mlflow.enabled:
         yield None

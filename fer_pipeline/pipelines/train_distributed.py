@@ -135,7 +135,16 @@ def _check_distributed_config(config: Config, worker_count: int) -> None:
 def _run_workers(
     session: SparkSession, worker_count: int, prepared: PreparedRun, *, is_resumed: bool
 ) -> None:
-    """Train a prepared run in a barrier stage, and log each training round on the driver."""
+    """Train a prepared run in a barrier stage, and log each training round on the driver.
+
+    A barrier stage is a Spark stage whose tasks all run at the same time; each task is a worker.
+
+    Args:
+        session: Spark session for barrier tasks.
+        worker_count: Number of workers.
+        prepared: Run to train.
+        is_resumed: Whether the run was started before this job.
+    """
     folder = prepared.folder
     train_worker = functools.partial(
         _train_worker,
@@ -156,7 +165,7 @@ def _run_workers(
 def _train_worker(
     dataset_folder: Path, folder: Path, config: Config, is_resumed: bool, task: BarrierTask
 ) -> None:
-    """Train a run as one of several workers; the chief also writes the files of the run.
+    """Train the network of a run as one of several workers; the chief also writes the run's files.
 
     If a worker is lost, Spark calls this function again for all workers, and they resume from the
     last checkpoint.
@@ -197,7 +206,10 @@ def _train_worker(
 
 
 def _count_logged_rounds(folder: Path) -> int:
-    """Return the number of lines in the history of an unfinished run, which grows as it trains."""
+    """Return the number of lines in the history of an unfinished run, or 0 without a history.
+
+    Each training round adds one line.
+    """
     path = folder / RunFile.UNFINISHED_HISTORY
     return storage.read_text(path).count("\n") if storage.is_file(path) else 0
 

@@ -89,9 +89,10 @@ Band = Sequence[ExampleGroup]
 
 
 def count_free_columns(per_operation: Sequence[ExampleGroup]) -> int:
-    """Return the number of columns in the separate band for sampled examples.
+    """Return the number of columns for sampled examples, if these have a band of their own.
 
-    The number is 0 if the sampled examples share a band with the single operations.
+    A band is a horizontal strip of the plot. The number is 0 if the sampled examples share a band
+    with the single operations.
 
     Args:
         per_operation: Groups that each show a single operation.
@@ -230,5 +231,9 @@ def _add_column(
 
 
 def _add_text(canvas: Canvas, x: float, y: float, text: str, **text_options: Any) -> None:
-    """Draw text at the position (x, y), in dots."""
+    """Draw text at the position (x, y), in dots.
+
+    The text options are those of `Canvas.add_text`. By default (x, y) is the left end of the
+    baseline.
+    """
     canvas.add_text(x / _DPI, y / _DPI, text, **text_options)

@@ -75,7 +75,7 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
 
 
 def _add_accuracy_bars(axes: Axes, bins: list[Bin], bar_options: dict[str, Any]) -> None:
-    """Draw the accuracy of each bin, and the difference to its mean confidence.
+    """Draw the accuracy of each bin, the difference to its mean confidence, and the diagonal.
 
     Args:
         axes: Axes to draw on.

@@ -1,4 +1,8 @@
-"""Plot of class activation maps (Grad-CAM), which show the evidence for a class in an image."""
+"""Plot of class activation maps (Grad-CAM), which show the evidence for a class in an image.
+
+The evidence for a class at a position of an image is a number of 0 or more: how much the network's
+features at this position increase the score of the class.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +77,9 @@ def draw_class_activation(
 ) -> None:
     """Save a plot of class activation maps over images, with one row per class.
 
-    A row shows the correctly classified image with the highest confidence and the evidence for its
-    class. Then it shows the worst mistake with the evidence for the predicted and the true class.
+    A row shows the correctly classified image with the highest confidence, and the evidence for its
+    class. Then the row shows the worst mistake (the wrongly classified image with the highest
+    confidence), and the evidence for the predicted class and for the true class.
 
     Args:
         activations: Images and maps of each class.
@@ -149,7 +154,14 @@ def _add_activated_image(
 
 
 def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
-    """Draw a translucent map over an image; the maximum of the map gets the brightest colour."""
+    """Draw a translucent map over an image; the maximum of the map gets the brightest colour.
+
+    Args:
+        canvas: Canvas to draw on.
+        activation: Class activation map with a maximum above 0.
+        x: Left edge of the image, in inches.
+        y: Upper edge of the image, in inches.
+    """
     canvas.add_array(
         activation / float(activation.max()),
         x,

@@ -106,7 +106,7 @@ def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
     Args:
         axes: Axes of the panel.
         label: Label of the axis.
-        costs: Known costs of the models, above 0.
+        costs: Known costs of the models, above 0. If there are none, the limits are not set.
     """
     axes.set_xscale("log")
     axes.set_xlabel(label)
@@ -141,7 +141,8 @@ def _compute_offsets(costs: Sequence[float | None]) -> list[float]:
     models with the same network.
 
     Args:
-        costs: Cost of each model; None if unknown.
+        costs: Cost of each model; None if unknown. A model whose cost is unknown or 0 is not drawn
+            and has the offset 0.
     """
     log_costs = {index: math.log(cost) for index, cost in enumerate(costs) if cost}
     groups: list[list[int]] = []
@@ -186,7 +187,10 @@ def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: 
 
 
 def _format_legend_label(model: ModelResult) -> str:
-    """Return the name, the network and the accuracy of a model."""
+    """Return the name, the network and the accuracy of a model.
+
+    A note is added if its number of multiply-adds is unknown or 0.
+    """
     note = "" if model.cost.multiply_adds else ", multiply-adds unknown"
     return f"{model.name} ({model.network}): {format_percent(model.metrics.accuracy)}{note}"
 

@@ -27,8 +27,8 @@ def draw_examples(
 ) -> None:
     """Save a grid of sampled images with their predicted and true classes.
 
-    A wrong prediction is marked with a frame, a cross and bold text. Reference system E has the
-    same plot.
+    A wrong prediction is marked with a frame, a cross and bold text. Reference system E, which is
+    described in `README.md`, has the same plot.
 
     Args:
         images: One or more images to draw.
@@ -61,7 +61,7 @@ def draw_examples(
 
 
 def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, path: Path) -> None:
-    """Save a grid of the worst mistakes, each with its source file and record number.
+    """Save a grid of wrongly classified images, each with its source file and record number.
 
     Args:
         images: Wrongly classified images, in the order of the plot; may be empty.
@@ -110,12 +110,21 @@ def _create_canvas(image_count: int, line_count: int, *title: str) -> Canvas:
 
 
 def _compute_row_height(line_count: int) -> float:
-    """Return the distance between two rows of the grid, in inches."""
+    """Return the distance between two rows of the grid, in inches.
+
+    Args:
+        line_count: Number of text lines below each image.
+    """
     return _IMAGE_SIZE + line_count * _LINE_HEIGHT + _ROW_GAP
 
 
 def _compute_image_position(index: int, line_count: int) -> tuple[float, float]:
-    """Return the upper left corner (x, y) of an image, in inches."""
+    """Return the upper left corner (x, y) of an image, in inches.
+
+    Args:
+        index: Position of the image in the grid, counted row by row from 0.
+        line_count: Number of text lines below each image.
+    """
     row, column = divmod(index, _COLUMNS)
     return _MARGIN + column * (_IMAGE_SIZE + _GAP), _TITLE_HEIGHT + row * _compute_row_height(
         line_count

@@ -176,7 +176,9 @@ def _add_color_scale(
 
 
 def select_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
-    """Select the feature maps to draw: the `MAX_MAPS` maps with the highest standard deviation.
+    """Select the feature maps to draw: at most `MAX_MAPS`, those that vary most.
+
+    These are the maps with the highest standard deviation; without more maps, all are selected.
 
     Args:
         feature_maps: Feature maps of shape (height, width, maps).

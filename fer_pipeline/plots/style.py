@@ -194,11 +194,11 @@ class Canvas:
         )
 
     def add_text(self, x: float, y: float, text: str, **text_options: Any) -> None:
-        """Draw text with its baseline starting at (x, y).
+        """Draw text at (x, y), which by default is the left end of its baseline.
 
         Args:
-            x: Position in inches.
-            y: Position in inches.
+            x: Horizontal position in inches.
+            y: Vertical position in inches.
             text: Text to draw; "$" has no special meaning.
             text_options: Options of `Axes.text`; the default font size is 8.
         """

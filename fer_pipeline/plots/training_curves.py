@@ -1,4 +1,7 @@
-"""Plots of a training run: accuracy and loss against steps, as in reference system A."""
+"""Plots of a training run: accuracy and loss against steps.
+
+Reference system A, which is described in `README.md`, has the same plots.
+"""
 
 from __future__ import annotations
 
