@@ -28,7 +28,7 @@ class LayerInspector:
     """Access to the layer outputs of a serving model, from `build_serving_model`.
 
     A layer can be plotted if it returns feature maps, of shape (n, height, width, channels), or
-    units, of shape (n, units).
+    the outputs of dense units, of shape (n, units).
 
     Attributes:
         layer_names: Names of the layers that can be plotted, in the order of the forward pass.
@@ -37,7 +37,7 @@ class LayerInspector:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        """Trace the layers of a serving model."""
+        """Trace the layers of a serving model, and find the layer for Grad-CAM."""
         self._normalization = model.get_layer("normalization")
         # Exactly one layer is itself a model: the network that maps normalised pixels to logits.
         (self._network,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
@@ -95,8 +95,8 @@ class LayerInspector:
             names: Names of the layers, from `layer_names`.
 
         Returns:
-            For each layer, float32: feature maps of shape (n, height, width, channels), or units of
-            shape (n, units).
+            For each layer, float32: feature maps of shape (n, height, width, channels), or the
+            outputs of dense units, of shape (n, units).
         """
         probe = keras.Model(self._input, [self._output_tensors[name] for name in names])
         outputs = probe(self._normalize(pixels), training=False)
@@ -166,8 +166,8 @@ class LayerInspector:
     def _find_cam_layer(self) -> str | None:
         """Find the last layer with the same output height and width as the last convolution.
 
-        This layer comes after the normalisation, the activation and the residual sum that follow
-        the convolution, but before a pooling that would reduce the resolution.
+        This layer comes after the batch normalisation, the activation and the residual sum that
+        follow the convolution, but before a pooling that would reduce the resolution.
 
         Returns:
             Name of the layer; None if there is no convolution with feature maps.
@@ -201,7 +201,7 @@ class _TapeWatch(layers.Layer):
         self.tape: tf.GradientTape | None = None
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the input unchanged."""
+        """Return the input unchanged; if there is a tape, make it watch the input."""
         if self.tape is not None:
             self.tape.watch(inputs)
         return inputs
@@ -228,7 +228,10 @@ def _trace_layers(
     outputs: list[tuple[Any, Any]] = []
 
     def call_and_record(layer: Any, *arguments: Any, **options: Any) -> Any:
-        """Call a layer and record its output; number `position` passes through `inserted`."""
+        """Call a layer, record its output if it is a tensor, and return the output.
+
+        The output with the index `position` is first passed through the layer `inserted`.
+        """
         output = layer(*arguments, **options)
         if isinstance(output, keras.KerasTensor):
             if inserted is not None and len(outputs) == position:
@@ -251,7 +254,10 @@ def _trace_layers(
 
 
 def _is_feature_map(tensor: Any) -> bool:
-    """Return whether a symbolic tensor holds feature maps larger than 1x1, with a known size."""
+    """Return whether a symbolic tensor contains feature maps that are larger than 1x1.
+
+    This is false if their height or width is unknown.
+    """
     return len(tensor.shape) == 4 and None not in tensor.shape[1:3] and tensor.shape[1:3] != (1, 1)
 
 

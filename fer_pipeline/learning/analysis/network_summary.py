@@ -130,11 +130,11 @@ def _collect_compute_dtypes(network: keras.Model) -> set[str]:
 
 
 def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummary]:
-    """Yield a summary of each layer, including those of nested models.
+    """Yield a summary of each layer, including those of nested models, but not of input layers.
 
     Args:
         network: A built model.
-        prefix: Prefix of the layer names.
+        prefix: Prefix of the layer names: the name of the nested model and a slash, or empty.
     """
     for layer in network.layers:
         name = prefix + layer.name

@@ -99,6 +99,7 @@ def _make_batch_runner(
     batches = itertools.cycle([pixels[start : start + image_count, :, :, None] for start in starts])
 
     def run_batch() -> int:
+        """Run the next batch and return its number of images."""
         model.predict_on_batch(next(batches))
         return image_count
 

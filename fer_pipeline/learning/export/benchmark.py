@@ -87,6 +87,7 @@ def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> di
     """
 
     def run_batch(predict_fn: PredictFn) -> int:
+        """Predict all images once and return their number."""
         predict_fn(pixels)
         return len(pixels)
 
@@ -99,7 +100,7 @@ def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> di
 def _load_predict_fns(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
     """Load the predict function of each format as a Spark worker does.
 
-    Keras comes first, because loading it sets the number of TensorFlow's threads.
+    The Keras model is loaded first, because loading it sets the number of TensorFlow's threads.
     """
     keras_config = PredictorConfig(KERAS, network, size, batch_size=_BATCH_SIZE, threads=1)
     litert_config = PredictorConfig("litert", network, size, batch_size=_BATCH_SIZE, threads=1)

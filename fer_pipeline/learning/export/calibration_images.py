@@ -1,4 +1,8 @@
-"""Random images of a dataset for the calibration and for the test of a quantized model."""
+"""Random images of a dataset for quantizing a model and for testing the quantized model.
+
+The calibration images determine the scales of the quantized activations. The trial images are
+classified by the quantized model and the float32 model, to compare their accuracy.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +104,7 @@ def _read_rows(
         size: Height and width of the returned images, in pixels.
 
     Returns:
-        The rows, in the order in which they are stored.
+        The images and labels of the rows, in the order in which they are stored.
     """
     is_selected = np.zeros(dataset.row_count(split), bool)
     is_selected[rows] = True

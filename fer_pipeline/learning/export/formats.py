@@ -167,6 +167,7 @@ def _load_saved_model_predict_fn(path: Path) -> PredictFn:
         saved_model = tf.saved_model.load(str(path))
 
     def predict(pixels: Pixels) -> Probabilities:
+        """Run the SavedModel on all given images at once."""
         with tf.device("CPU:0"):
             raw_pixels = tf.constant(pixels[..., np.newaxis].astype(np.float32))
             # A signature alone does not keep the weights of the loaded model alive.
@@ -177,7 +178,7 @@ def _load_saved_model_predict_fn(path: Path) -> PredictFn:
 
 
 def _write_litert(model: keras.Model, path: Path) -> None:
-    """Convert a model to LiteRT in float32 and write it to a file."""
+    """Convert a model to LiteRT in float32 and write the LiteRT file."""
     path.write_bytes(litert.convert_to_litert(model))
 
 

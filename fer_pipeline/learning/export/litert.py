@@ -33,6 +33,7 @@ def write_saved_model(model: keras.Model, path: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32, name=INPUT_NAME)])
     def serve(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Map raw pixels to probabilities; the signature of the SavedModel."""
         return {OUTPUT_NAME: model(pixels, training=False)}
 
     # `model.export` is not used, because it stores each weight twice.
@@ -51,7 +52,11 @@ def convert_to_litert(model: keras.Model) -> bytes:
 
 
 def _convert_without_quantization(model: keras.Model, format_name: str) -> bytes:
-    """Convert a model to LiteRT in float32; `format_name` appears in error messages."""
+    """Convert a model to LiteRT in float32; `format_name` is only for error messages.
+
+    Raises:
+        RunError: LiteRT does not support an operation of the model.
+    """
     with _open_converter(model, format_name) as converter:
         return converter.convert()
 
@@ -64,13 +69,14 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     arXiv:1712.05877). The input and the output are float32. Both ends of the network also remain in
     float32:
 
-    - All layers before the second convolution, where rounding reduces the accuracy most and
-      float32 costs the least time. Of 5,000 Training images of FER2013, a fully quantized model
-      assigned 1.5 % to a different class than the float32 model. With these layers in float32 it
-      was 0.8 % (network `mirrored`) and 0.9 % (`compact`), in 1.05 to 1.07 times the time.
+    - All layers before the second convolution. In these layers rounding reduces the accuracy most,
+      and float32 costs the least time. A fully quantized model assigned 1.5 % of 5,000 Training
+      images of FER2013 to a different class than the float32 model did. A model with these layers
+      in float32 did so for 0.8 % (network `mirrored`) or 0.9 % (`compact`) of the images, and took
+      1.05 to 1.07 times as long as the fully quantized model.
     - The layer that returns the logits, and all layers after it. Quantized probabilities have only
-      256 possible values: for 3 % of the images (networks `system_a` and `system_b`) the two
-      highest ones were equal, so that the predicted class was arbitrary.
+      256 possible values. For 3 % of the images (networks `system_a` and `system_b`), the two
+      highest probabilities were equal, so that the predicted class was arbitrary.
 
     Args:
         model: Model that computes in float32.
@@ -84,6 +90,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     )
 
     def iterate_samples() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        """Yield each calibration image as the input of the model."""
         for image in images:
             yield {INPUT_NAME: image[np.newaxis, ..., np.newaxis].astype(np.float32)}
 
@@ -141,7 +148,8 @@ def _open_converter(model: keras.Model, format_name: str) -> Iterator[Any]:
         format_name: Key of `output_kinds.EXPORT_FILES`, for the error message.
 
     Raises:
-        RunError: LiteRT does not support an operation of the model.
+        RunError: The block raised ConverterError or ValueError: LiteRT does not support an
+            operation of the model, or cannot quantize the model.
     """
     # Converting a SavedModel gives all formats the same signature.
     with TemporaryDirectory() as scratch, warnings.catch_warnings():

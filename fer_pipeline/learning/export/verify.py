@@ -45,9 +45,10 @@ class ReferenceModel:
         network: Keras model with the weights of `model`, which computes in float32.
         images: Reference images, from `formats.make_reference_images`.
         expected_probabilities: Probabilities of `network` for the reference images.
-        samples: Calibration images and trial images of a quantization; None without a dataset.
+        samples: Calibration images and trial images of a quantization; None if nothing is
+            quantized.
         dataset: Folder (`path`) and checksum (`checksum`) of the dataset that the samples come
-            from; empty without a dataset.
+            from; empty if nothing is quantized.
         seed: Random seed with which the samples were selected.
     """
 
@@ -148,11 +149,13 @@ class ReferenceModel:
         return difference
 
     def _write_int8_and_compare(self, path: Path) -> QuantizationReport:
-        """Export the quantized model and compare its predictions for the trial images.
+        """Quantize the model, write it, and compare its predictions with the float32 model's.
+
+        Both models predict the trial images.
 
         Raises:
-            RunError: A probability is not finite, or the accuracy decreases by more than
-                `MAX_ACCURACY_LOSS`.
+            RunError: The model cannot be converted, a probability is not finite, or the accuracy
+                decreases by more than `MAX_ACCURACY_LOSS`.
             ValueError: The reference model has no samples.
         """
         if self.samples is None:

@@ -1,4 +1,4 @@
-"""Choice between Keras and LiteRT.
+"""Choice of the backend that runs a model: Keras or LiteRT.
 
 The Spark driver chooses the backend, so that all workers use the same one.
 """
@@ -59,9 +59,10 @@ def choose_backend(
         model: The model; its export is in `model.export_folder`.
         content: Content of its `model.keras`.
         preference: `keras` selects Keras. `litert` selects the LiteRT export in 8-bit integers,
-            even if it is less accurate, or the LiteRT export in float32 if there is no other.
-            `auto` selects the fastest LiteRT export that is equivalent to the model and faster
-            than Keras, or Keras if there is no such export.
+            even if it is less accurate, or the LiteRT export in float32 if there is none in 8-bit
+            integers. `auto` selects the fastest LiteRT export that is equivalent to the model and
+            faster than Keras. If there is no such export, or if it is damaged, `auto` selects
+            Keras.
 
     Raises:
         RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
@@ -150,6 +151,8 @@ def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
 def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
     """Return advice for the user about a missing or damaged export.
 
+    For a bundled model, which users cannot export, the advice is to reinstall the package.
+
     Args:
         model: The model.
         action: Purpose of a new export, such as "replace it".
@@ -169,6 +172,12 @@ def _load_litert_backend(
     model: TrainedModel, export: ExportedModel, reason: str
 ) -> InferenceBackend:
     """Read the file of a LiteRT export and return the backend that runs it.
+
+    Args:
+        model: The model.
+        export: Description of the LiteRT export of the model.
+        reason: Reason for the choice of this backend; the test result of a quantized model is added
+            to it.
 
     Raises:
         RunError: The file is missing or cannot be read, or its checksum differs from the one in

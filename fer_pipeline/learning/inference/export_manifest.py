@@ -31,7 +31,7 @@ LITERT_INT8 = "litert_int8"
 
 # A quantized model counts as equivalent to the float32 model if it meets all three limits.
 EQUIVALENT_MIN_IMAGES = 500
-EQUIVALENT_MAX_LOSS = Fraction(2, 1000)  # fraction of the images, as for the accuracy
+EQUIVALENT_MAX_LOSS = Fraction(2, 1000)  # loss of accuracy; an accuracy is in [0, 1]
 EQUIVALENT_MIN_AGREEMENT = Fraction(97, 100)  # fraction of the images
 
 
@@ -83,12 +83,15 @@ class QuantizationReport(_Section):
 
     @property
     def accuracy_loss(self) -> Fraction:
-        """Exact loss of accuracy by the quantization; negative if the accuracy increased."""
+        """Exact loss of accuracy caused by the quantization; negative if the accuracy increased."""
         return self.float_accuracy - self.accuracy
 
     @property
     def mismatch_reason(self) -> str | None:
-        """Reason why the quantized model is not equivalent to the float32 one; None if it is."""
+        """Reason why the quantized model is not equivalent to the float32 model; None if it is.
+
+        The model is also not equivalent if it was tested on too few images.
+        """
         if self.accuracy_loss > EQUIVALENT_MAX_LOSS:
             return f"it loses {float(100 * self.accuracy_loss):.2f} points of accuracy"
         if self.agreement < EQUIVALENT_MIN_AGREEMENT:
@@ -136,7 +139,10 @@ class ExportedModel(_Section):
 
     @property
     def is_equivalent(self) -> bool:
-        """Return whether the exported model may replace the original model if it is faster."""
+        """Return whether the exported model is accurate enough to replace the original model.
+
+        This is always true for a model that is not quantized.
+        """
         return self.mismatch_reason is None
 
     @property
@@ -162,7 +168,8 @@ class ExportManifest(_Section):
         signature: Names, dtypes and shapes of the input and the output, the same in all formats.
         precision: Precision of the layers in the run's `model.keras`, which may differ from the
             precision of the training. The exports compute in float32, or in 8-bit integers.
-        rounding: Largest absolute difference of a probability between this precision and float32.
+        rounding: Largest absolute difference between a probability computed in this precision and
+            the same probability computed in float32.
         images: Number of images with which the float32 exports were compared with the model.
         exports: Description of each exported format.
         versions: Versions of the packages that wrote the export.

@@ -56,7 +56,11 @@ def require_compatible_dataset(model: TrainedModel, dataset: StoredDataset) -> N
 
 
 def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split) -> None:
-    """Warn if the model may have been trained on the evaluated images."""
+    """Warn if the model may have been trained on the evaluated images.
+
+    This is possible if the split is the train split, or if the model was trained on a different
+    dataset.
+    """
     if split is Split.TRAIN:
         log.warning(
             "the model was trained on the train split, which is oversampled and augmented:"
@@ -210,7 +214,12 @@ def make_predictions_table(
 
 
 def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
-    """Warn if the images of a dataset differ from the image size of the model, in pixels."""
+    """Warn if the images of a dataset have a different size than the images of the model.
+
+    Args:
+        dataset: The dataset.
+        size: Height and width of the images of the model, in pixels.
+    """
     stored_size = dataset.image_size
     if stored_size != size:
         log.warning(

@@ -52,7 +52,8 @@ class PredictorConfig:
 def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
     """Load a model in a Spark worker and return its predict function.
 
-    The function is cached, so that all Spark tasks with the same arguments load the model once.
+    The last returned function is cached, so that Spark tasks with the same arguments load the model
+    only once.
 
     Args:
         content: Content of the model file.
@@ -94,9 +95,11 @@ def make_keras_predict_fn(model: keras.Model, size: int, batch_size: int) -> Pre
         input_signature=[tf.TensorSpec((None, size, size), tf.uint8)], reduce_retracing=True
     )
     def forward(pixels: tf.Tensor) -> tf.Tensor:
+        """Return the probabilities of one batch of images."""
         return model(tf.cast(pixels[..., None], tf.float32), training=False)
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Split the images into batches, and return the probabilities of all images."""
         return np.concatenate(
             [forward(batch).numpy() for batch in _split_into_batches(pixels, batch_size)]
         )
@@ -110,7 +113,8 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
     Args:
         content: Content of an exported `.tflite` file with one input, one output, and a variable
             batch size.
-        batch_size: Maximum number of images in a forward pass.
+        batch_size: Maximum number of images in a forward pass; values above 4 act like 4, because
+            larger batches are slower.
         threads: Maximum number of CPU threads.
     """
     from ai_edge_litert.interpreter import Interpreter
@@ -121,6 +125,7 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
     allocated_batch_size = 0
 
     def predict_batch(batch: Pixels) -> npt.NDArray[np.float32]:
+        """Return the probabilities of one batch; a new batch size allocates new tensors."""
         nonlocal allocated_batch_size
         if len(batch) != allocated_batch_size:
             shape = (*batch.shape, 1)
@@ -133,6 +138,7 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
         return interpreter.get_tensor(output_details["index"])
 
     def predict(pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Split the images into batches, and return the probabilities of all images."""
         batches = _split_into_batches(pixels, min(batch_size, _LITERT_BATCH_SIZE))
         return np.concatenate([predict_batch(batch) for batch in batches])
 

@@ -74,6 +74,7 @@ def load_model_from_bytes(content: bytes, network: str) -> keras.Model:
     Raises:
         RunError: Keras cannot load the model.
         ConfigError: The module of a custom network cannot be imported.
+        StorageError: The temporary folder cannot be written.
     """
     registry.import_network_module(network)
     with _provide_temporary_model_path() as path:

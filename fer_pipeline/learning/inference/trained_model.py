@@ -62,10 +62,12 @@ class ModelInfo(BaseModel):
         options: Options of the network, as in the setting `model.options`.
         parameters: Number of parameters, trainable and non-trainable.
         precision: Precision of the training, `float32` or `mixed_bfloat16`.
-        best_step: Training step after which the saved weights were reached.
-        best_restart: Restart in which the saved weights were reached, from 0.
-        best_accuracy: Validation accuracy of the saved weights; None without a validation split.
-        best_class_accuracies: Validation accuracy of each class; empty without a validation split.
+        best_step: Number of training steps after which the network had the saved weights.
+        best_restart: Index of the restart in which the network had the saved weights, from 0.
+        best_accuracy: Validation accuracy of the saved weights, in [0, 1]; None without a
+            validation split.
+        best_class_accuracies: Validation accuracy of the saved weights for each class, in [0, 1];
+            None for a class without images; empty without a validation split.
         teachers: SHA-256 of the `model.keras` of each model that was a teacher in distillation.
         temperature: Divisor of the logits (Guo et al. 2017, arXiv:1706.04599).
         seed: Seed of all random choices of the training.
@@ -105,6 +107,9 @@ def resolve_model_path(model: str | Path | None) -> Path:
     Args:
         model: Folder of a finished training run, or the name of a bundled model. If a folder has
             the name of a bundled model, the folder is used. None means the default bundled model.
+
+    Returns:
+        The folder. It may not exist, unless it belongs to a bundled model.
 
     Raises:
         RunError: The default model is requested, but the package was installed without it.

@@ -194,8 +194,8 @@ def _make_erased_mask(sample: AugmentationSample, max_fraction: float, size: int
     """Return the mask of the erased square in each image, bool of shape (n, size, size, 1).
 
     The caller fills the square with the mean of the image (Zhong et al. 2017, "Random Erasing",
-    with the mean in place of noise). The mean gives neither a bright nor a dark spot, whereas a
-    fixed 128 would be visible in the many darker or brighter images.
+    with the mean in place of noise). The mean gives neither a bright nor a dark spot. A fixed grey
+    value of 128 would be visible in the many darker or brighter images.
 
     Args:
         sample: Random numbers, which select the size and the position of the squares.

@@ -87,6 +87,7 @@ def _describe_range(
             _RangeEnd("right, down", dict.fromkeys(axes, 1.0)),
         ]
     if name == "random_erasing":
+        # Both columns show the largest square, at different random positions.
         max_size = compute_max_erased_size(limit, size)
         # The largest float32 number below 1, because the random numbers never reach 1.
         largest = _RangeEnd(f"{max_size} px", {"erased_size": 1 - 2**-23})
@@ -143,7 +144,8 @@ def make_sampled_examples(
             has at least four columns.
 
     Returns:
-        A group with augmented images if an operation is on, and a group with mixup if mixup is on.
+        A group with augmented images if an operation is on, and a group with mixup if mixup is on;
+        an empty list if both are off.
     """
     pixels, targets = tf.constant(images[..., None]), tf.one_hot(labels, len(class_names))
     augment = make_augment_fn(config.augmentation, images.shape[1])
@@ -170,7 +172,11 @@ def make_sampled_examples(
 
 
 def _format_target(target: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
-    """Return the two largest classes of a mixed target with their percentages, largest first."""
+    """Return the two classes with the largest weights in a mixed target, as lines of a caption.
+
+    Each line contains the weight in percent and the name of the class. A class with nearly no
+    weight is left out.
+    """
     largest = np.argsort(-target)[:2]
     return "\n".join(
         f"{100 * target[k]:.0f} % {class_names[k]}"

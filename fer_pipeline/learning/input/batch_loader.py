@@ -87,12 +87,13 @@ class BatchLoader:
             dataset: Dataset to read.
             split: Split to read.
             options: Order and form of the batches.
-            shard: Share of the rows that this loader reads.
+            shard: Part of the rows that this loader reads.
             transform: Function that is applied to each batch before its normalization.
 
         Raises:
             DatasetError: The split is empty, a file is missing or has a different size than the
                 manifest says, or a shuffled shard has fewer rows than there are batches.
+            RuntimeError: TensorFlow computes other normalised values than NumPy on this machine.
         """
         self._manifest, self._options = dataset.manifest, options
         self._shard, self._transform = shard, transform
@@ -122,9 +123,9 @@ class BatchLoader:
             epoch: Index of the epoch, from 0; each epoch has a different order.
 
         Yields:
-            Normalized images, float32 of shape (n, size, size, 1), and labels, int32 of shape
-            (n,), or distributions, float32 of shape (n, classes). n is the batch size except for
-            the last batch.
+            Normalised images, float32 of shape (n, size, size, 1), and labels, int32 of shape
+            (n,), or distributions, float32 of shape (n, classes). If there is only one shard, n is
+            the batch size, except for the last batch.
 
         Raises:
             DatasetError: The number of rows or the images differ from the manifest.
@@ -158,7 +159,7 @@ class BatchLoader:
     def _build_tf_dataset(
         self, epoch: int, errors: list[Exception], skip_batches: int = 0
     ) -> tf.data.Dataset:
-        """Return one epoch as a `tf.data.Dataset` of finished batches.
+        """Return one epoch as a `tf.data.Dataset` of transformed and normalised batches.
 
         Args:
             epoch: Index of the epoch, from 0.
@@ -223,7 +224,7 @@ class BatchLoader:
     def _transform_and_normalize(
         self, pixels: Tensor, targets: Tensor, seed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Reshape the pixels of a batch to images, and transform and normalize them.
+        """Reshape the pixels of a batch to images, and transform and normalise them.
 
         Args:
             pixels: Flattened pixels, uint8 of shape (n, size * size).
@@ -240,6 +241,8 @@ class BatchLoader:
         self, columns: Sequence[str]
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
         """Yield all rows in stored order, in batches, without transform and normalization.
+
+        The rows of a batch belong to one row group, so batches can be smaller than the batch size.
 
         Args:
             columns: Names of the columns to read in addition to the image.
@@ -260,7 +263,10 @@ class BatchLoader:
                 )
 
     def _iterate_epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield the pixels and targets of all rows in the order of an epoch."""
+        """Yield the pixels and targets of all rows in the order of an epoch, in chunks.
+
+        Without shuffling, this is the stored order.
+        """
         options = self._options
         chunk_rows = max(_MIN_CHUNK_ROWS, options.batch_size)
         shuffle_seed = self._derive_epoch_seed(epoch) if options.shuffle else None
@@ -312,7 +318,7 @@ class BatchLoader:
 
 
 def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Return normalized pixels, float32.
+    """Return normalised pixels, float32.
 
     The multiplication is five times as fast as a lookup in the normalization's table.
     """

@@ -27,7 +27,7 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
 
     Returns:
         A function `(images, targets, seed) -> (images, targets)`. Images: float32 of shape
-        (n, size, size, 1), raw or normalized. Targets: float32 of shape (n, classes). Seed: int32
+        (n, size, size, 1), raw or normalised. Targets: float32 of shape (n, classes). Seed: int32
         or int64 of shape (2,). The outputs have the same shapes and types as the inputs.
     """
 

@@ -36,7 +36,7 @@ _MAX_REASON_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Shard:
-    """A share of the row groups of a split, for one of several workers.
+    """A part of the row groups of a split, for one of several workers.
 
     The row groups are assigned to the shards in turn: shard 0 of 2 has the first, third, fifth, ...
 
@@ -66,7 +66,7 @@ class ParquetReader:
             dataset: Dataset to read.
             split: Split to read.
             deterministic: Whether equal seeds always give equal orders; then one thread reads.
-            shard: Share of the row groups to read.
+            shard: Part of the row groups to read.
 
         Raises:
             DatasetError: The split is empty, a file is missing or damaged or has a different size
@@ -96,7 +96,11 @@ class ParquetReader:
             self._shard_count = min(shard.count, len(group_row_counts))
 
     def _read_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
-        """Return the number of rows of each row group, file by file."""
+        """Return the number of rows of each row group, file by file.
+
+        Raises:
+            DatasetError: A file is damaged, or the number of rows differs from the manifest.
+        """
         row_counts = []
         try:
             for path in paths:
@@ -183,6 +187,8 @@ class ParquetReader:
     def _decode_pixels(self, column: npt.NDArray[Any]) -> Pixels:
         """Return the pixels of the images of a row group, uint8 of shape (n, size * size).
 
+        If the dataset contains normalised float32 pixels, the original values are restored.
+
         Raises:
             DatasetError: An image has a different size or format than the manifest says.
         """
@@ -198,7 +204,11 @@ class ParquetReader:
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), pixel_count)
 
     def _make_image_error(self, expected: str) -> DatasetError:
-        """Return the error for an image that differs from the manifest."""
+        """Return the error for an image that differs from the manifest.
+
+        Args:
+            expected: Description of the difference, or of the expected image.
+        """
         return DatasetError(
             f"{self._folder}: an image of the {self._split} split differs from the manifest:"
             f" {expected}; run preprocess again"

@@ -12,7 +12,9 @@ from fer_pipeline.text import one_line
 
 
 def require_known_options(name: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Check that a `build` function accepts the configured options.
+    """Check that a `build` function has a parameter for each configured option.
+
+    A function with a parameter such as `**options` accepts all options.
 
     Args:
         name: Name of the network, for the error message.
@@ -39,7 +41,10 @@ def require_known_options(name: str, build: Callable[..., Any], options: Mapping
 
 
 def summarize_error(error: Exception) -> str:
-    """Return the message of an exception as one plain line."""
-    # Some messages of Keras contain escape sequences for bold text and repeat all arguments.
+    """Return the message of an exception on one line.
+
+    Escape sequences for bold text, and the list of all arguments of the failed call, are removed.
+    Some messages of Keras contain them.
+    """
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
     return one_line(text)

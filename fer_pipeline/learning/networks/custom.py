@@ -31,7 +31,8 @@ def build_custom_network(
     """Import a user's module and build its network.
 
     Python also searches the current folder, but last, so that no file in it can shadow an installed
-    module.
+    module. A warning is logged if training the network may crash, see
+    `_warn_about_strided_shortcuts`.
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
@@ -45,7 +46,7 @@ def build_custom_network(
 
     Raises:
         ConfigError: The module or the function does not exist, the function fails or does not
-            accept an option, or it does not return such a model.
+            accept an option, or its return value is not such a model or ends in a softmax.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -135,7 +136,10 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
 
 
 def _describe_failure(error: Exception, name: str) -> str:
-    """Return an error as one line, with the file and line number in the user's own package.
+    """Return an error as one line, with its file and line number in the user's own package.
+
+    These are left out if the traceback contains no code of that package. The whole traceback is
+    logged at level DEBUG.
 
     Args:
         error: The error, with its traceback.
@@ -154,8 +158,8 @@ def _describe_failure(error: Exception, name: str) -> str:
 def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
     """Warn if a network has 1x1 convolutions with strides, a common shortcut in residual networks.
 
-    With TensorFlow 2.21 and oneDNN, computing the gradient of their kernels writes outside the
-    allocated memory.
+    With TensorFlow 2.21 and oneDNN, computing the gradient of the kernels of such convolutions
+    writes outside the allocated memory. Does nothing if TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off.
     """
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return

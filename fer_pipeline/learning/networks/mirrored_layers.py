@@ -20,8 +20,8 @@ from fer_pipeline.learning.types import Tensor
 class MirroredConv2D(layers.Conv2D):
     """A 3x3 convolution that learns half of its filters; the other half are their mirror images.
 
-    The input is either images or features in two halves, see the module. The padding is `same`,
-    and there is no bias.
+    The input is either images or features whose channels form two halves, as the docstring of the
+    module explains. The padding is `same`, and there is no bias.
 
     Attributes:
         lifting: Whether the input is images (a "lifting" convolution in the group-theory terms of
@@ -100,7 +100,9 @@ class MirroredBatchNormalization(layers.BatchNormalization):
 
         Args:
             inputs: The features.
-            training: Whether to use the statistics of the batch and update the moving ones.
+            training: Whether to use the statistics of the batch and to update the moving
+                statistics. If the layer is frozen (`trainable` is False), it always uses the
+                moving statistics and does not change them.
             mask: Ignored; Keras expects this parameter.
 
         Returns:

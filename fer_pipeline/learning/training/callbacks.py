@@ -49,7 +49,8 @@ class BestWeights(keras.callbacks.Callback):
     incomplete.
 
     Attributes:
-        snapshot: The best weights; None before the first round.
+        snapshot: The weights that are kept; None until then. If no metric selects the weights, they
+            are kept only at the end of the training.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class BestWeights(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights if they are the best so far."""
+        """Keep the weights if they are the best so far; do nothing if no metric selects them."""
         if not self._selects_by_metric:
             return
         metric = (logs or {})[self._metric]
@@ -94,13 +95,22 @@ class BestWeights(keras.callbacks.Callback):
             self._take_snapshot(None)
 
     def _is_better(self, metric: float, best: float | None) -> bool:
-        """Return whether a value of the metric is better than the best value so far."""
+        """Return whether a value of the metric is better than the best value so far.
+
+        Args:
+            metric: The value; NaN is never better than a number.
+            best: The best value so far; None if there is none, so that every value is better.
+        """
         if best is None:
             return True
         return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
-        """Keep the current weights, with the last round and its confusion matrix."""
+        """Keep the current weights, with the last round and its confusion matrix.
+
+        Args:
+            metric: Value of the metric that selects the weights; None if no metric selects them.
+        """
         confusion = self._get_confusion()
         self.snapshot = BestSnapshot(
             metric=metric,

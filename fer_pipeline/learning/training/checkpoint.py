@@ -81,7 +81,7 @@ class RunState(RunSetup):
         stopped: Whether a callback has stopped the restart.
         rounds: Rounds of the history so far.
         callbacks: Attributes of each Keras callback that monitors a metric, by attribute name.
-        best: Best round so far; None before the first round.
+        best: Round with the best weights so far; None if no weights have been kept yet.
     """
 
     step: int
@@ -107,7 +107,7 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; an existing file is replaced in one step.
+    """Write a checkpoint; an existing file is replaced atomically.
 
     Readers get either the old or the new checkpoint, never an incomplete file.
 
@@ -160,7 +160,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _make_damage_error(path: Path, error: Exception) -> RunError:
-    """Return the error for a file that is not a complete checkpoint."""
+    """Return a RunError for a file that is not a complete checkpoint; `error` is the cause."""
     return RunError(
         f"{path}: is not a complete checkpoint ({one_line(error)}); start again with --overwrite"
     )

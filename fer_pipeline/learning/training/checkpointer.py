@@ -46,9 +46,10 @@ class RunCheckpointer:
     _restored_state: RunState | None = field(default=None, init=False)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore the trainer and the best weights from a checkpoint.
+        """Restore the trainer, the best weights and the index of the restart from a checkpoint.
 
-        The history is not changed, because it was created with the rounds of the checkpoint.
+        The history is not changed, because it was created with the rounds of the checkpoint. The
+        callbacks are restored later, by `restore_callbacks`.
 
         Raises:
             RunError: The checkpoint belongs to a different network or optimizer.
@@ -66,9 +67,10 @@ class RunCheckpointer:
         self._restored_state = state
 
     def restore_callbacks(self) -> None:
-        """Restore the callbacks that monitor a metric, if a checkpoint was restored.
+        """Restore the callbacks that monitor a metric, and whether they stopped the training.
 
-        Call this method after `on_train_begin`, in which these callbacks reset themselves.
+        Call this method after `on_train_begin`, in which these callbacks reset themselves. It does
+        nothing if no checkpoint was restored, or if the callbacks have been restored already.
         """
         if self._restored_state is None:
             return
@@ -80,7 +82,9 @@ class RunCheckpointer:
         self._restored_state = None
 
     def save(self) -> None:
-        """Write a checkpoint; every worker must call this method at the same time.
+        """Write a checkpoint, if this worker is the chief.
+
+        All workers must call this method at the same time.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.

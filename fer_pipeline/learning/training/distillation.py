@@ -21,17 +21,17 @@ from fer_pipeline.learning.types import Tensor
 
 
 class TeacherEnsemble:
-    """An ensemble of teacher models, one of which predicts at each step, in model_index.
+    """An ensemble of teacher models, which take turns: one model predicts at each step.
 
-    The loss is linear in its target. Over many steps, taking turns has therefore the same effect as
-    the mean of all predictions, at the cost of one prediction.
+    The loss is linear in its target. Over many steps, taking turns therefore has the same effect as
+    the mean of the predictions of all models, at the cost of one prediction per step.
     """
 
     def __init__(self, models: Sequence[keras.Model]) -> None:
         """Create the ensemble.
 
         Args:
-            models: One or more models that map normalized pixels to probabilities.
+            models: One or more models that map normalised pixels to probabilities.
         """
         self._models = list(models)
 
@@ -39,7 +39,7 @@ class TeacherEnsemble:
         """Return the probabilities of the teacher of a step, float32 of shape (n, classes).
 
         Args:
-            images: Normalized and augmented images, float32 of shape (n, size, size, 1).
+            images: Normalised and augmented images, float32 of shape (n, size, size, 1).
             step: Number of completed training steps, an integer scalar.
         """
 

@@ -62,7 +62,7 @@ class WorkerContext:
 
     @property
     def is_chief(self) -> bool:
-        """True if this worker is the chief, which writes the files."""
+        """Return whether this worker is the chief, which writes the files."""
         return self.rank == 0
 
 
@@ -98,7 +98,7 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
 
 @contextlib.contextmanager
 def exit_if_stalled() -> Iterator[None]:
-    """Exit the process if the block, which needs the other workers, takes more than 30 minutes.
+    """Exit the process if the block, which waits for other workers, takes more than 30 minutes.
 
     `translate_worker_failures` detects within seconds that a worker has died. This function detects
     a worker that is alive but makes no progress. TensorFlow's own timeout would keep a thread for
@@ -141,7 +141,7 @@ def translate_worker_failures(rank: int) -> Iterator[None]:
 
 
 def enable_sync_batch_norm(network: keras.Model) -> None:
-    """Make each BatchNormalization layer use the statistics of the whole batch, of all workers.
+    """Make BatchNormalization layers use the statistics of the whole batch over all workers.
 
     Args:
         network: Network to change in place.
@@ -169,10 +169,10 @@ def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
 
 
 def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[Tensor | None]:
-    """Return the means over the rows of all workers, exchanged in one message.
+    """Return the mean of each tensor over the rows of all workers.
 
-    Call this function only inside `Strategy.run`. If this process trains alone, it returns the
-    tensors unchanged.
+    All tensors are exchanged in one message. Call this function only inside `Strategy.run`. If this
+    process trains alone, it returns the tensors unchanged.
 
     Args:
         scaled: float32 tensors that were multiplied by the worker's row count, such as the loss

@@ -1,7 +1,8 @@
 """History of a training run: the list of its rounds, also as a CSV file.
 
 A training round is a number of steps and the validation after them; the first round is a validation
-before the first step. Each round is written at once, so that an interrupted run keeps its history.
+before the first step. Each round is written as soon as it ends, so that an interrupted run keeps
+its history.
 """
 
 from __future__ import annotations
@@ -27,15 +28,19 @@ class ValidationRound:
         step: Number of training steps so far; 0 for the validation of the initial weights.
         epoch: Number of epochs that have been started.
         minibatch_loss: Mean loss of the round's training batches, in nats, with label smoothing and
-            class weights, but without the penalties of a regularized network.
-        minibatch_accuracy: Accuracy on the round's training batches, in [0, 1].
+            class weights, but without the penalties of a regularized network; None before the
+            first step.
+        minibatch_accuracy: Accuracy on the round's training batches, in [0, 1]; None before the
+            first step.
         validation_loss: Mean cross-entropy on the validation split, in nats, without label
             smoothing and class weights; None if there is no validation split.
-        validation_accuracy: Accuracy on the validation split, in [0, 1].
+        validation_accuracy: Accuracy on the validation split, in [0, 1]; None if there is no
+            validation split.
         validation_mean_class_accuracy: Mean of the per-class accuracies on the validation split,
-            in [0, 1].
-        learning_rate: Learning rate of the round's last step.
-        restart: Index of the restart, from 0.
+            in [0, 1]; None if there is no validation split.
+        learning_rate: Learning rate of the round's last step; None before the first step.
+        restart: Index of the restart, from 0. A run consists of one or more restarts, each of which
+            trains the network from the start.
         rows: Number of images trained on in the round, by all workers together; None before the
             first step.
     """
@@ -101,6 +106,7 @@ def read_history(path: Path) -> list[ValidationRound]:
     Raises:
         StorageError: The file does not exist or cannot be read.
         RunError: The file was written by an older version of the package.
+        TypeError, ValueError: A line is incomplete, because a process is still writing it.
     """
     rounds = []
     reader = csv.DictReader(io.StringIO(storage.read_text(path)))
@@ -133,7 +139,10 @@ _TABLE_COLUMNS = {
 
 
 def format_history(rounds: Sequence[ValidationRound]) -> str:
-    """Return the rounds as a text table, with a column `restart` if there are several restarts."""
+    """Return the rounds as a text table, with "-" for None.
+
+    The table has a column `restart` only if there are several restarts.
+    """
     columns = dict(_TABLE_COLUMNS)
     if not any(validation_round.restart for validation_round in rounds):
         del columns["restart"]

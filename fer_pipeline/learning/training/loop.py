@@ -37,8 +37,8 @@ class StepSchedule:
         steps: Number of steps of the run; a step trains on one batch.
         steps_per_epoch: Number of steps in one epoch.
         validate_every: Number of steps between two validations.
-        checkpoint_every: Number of steps between two checkpoints. None for no other checkpoints
-            than those at the end of each epoch and after each validation.
+        checkpoint_every: Number of steps between two checkpoints, in addition to the checkpoints
+            at the end of each epoch and after each validation; None for no additional checkpoints.
     """
 
     steps: int
@@ -47,7 +47,14 @@ class StepSchedule:
     checkpoint_every: int | None = None
 
     def count_steps_to_checkpoint(self, step: int) -> int:
-        """Return the number of steps from a step to the next scheduled checkpoint."""
+        """Return the number of steps from a step to the next checkpoint; at least 1.
+
+        The checkpoints at the end of each epoch and every `checkpoint_every` steps are considered,
+        but not those after validations.
+
+        Args:
+            step: Number of steps so far.
+        """
         periods = (self.steps_per_epoch, self.checkpoint_every or self.steps_per_epoch)
         return min(period - step % period for period in periods)
 
@@ -64,7 +71,7 @@ class TrainingLoop:
         history: History to which each round is added.
         callbacks: Keras callbacks, which are called as if a round were an epoch.
         checkpointer: Writer of checkpoints; None for no checkpoints.
-        restart: Index of the restart of the run, from 0.
+        restart: Index of the current restart of the run, from 0.
     """
 
     trainer: Trainer
@@ -127,7 +134,14 @@ class TrainingLoop:
     def _train_round(
         self, batches: _BatchSequence, callbacks: keras.callbacks.CallbackList, progress: tqdm
     ) -> dict[str, float]:
-        """Train to the end of the current round and return its mean loss and its accuracy."""
+        """Train to the end of the current round and return its mean loss and its accuracy.
+
+        The round ends early if a callback stops the training.
+
+        Raises:
+            RunError: The loss or a weight is not finite.
+            DatasetError: An epoch did not have exactly the rows of the manifest.
+        """
         trainer, schedule = self.trainer, self.schedule
         # A round begins at a multiple of the interval, even if the run is resumed in its middle.
         start = trainer.step - trainer.step % schedule.validate_every
@@ -158,6 +172,8 @@ class TrainingLoop:
         self, start: int, end: int, row_count: int, batches: _BatchSequence
     ) -> None:
         """Check the number of rows of all workers, if the round consists of complete epochs.
+
+        Does nothing if a callback has stopped the training before the end of the round.
 
         Args:
             start: Number of completed steps at the beginning of the round.
@@ -199,13 +215,16 @@ class TrainingLoop:
         self.trainer.require_finite(loss, self.schedule.steps_per_epoch)
 
     def _validate_and_record(self, logs: dict[str, float]) -> dict[str, float]:
-        """Validate the network and add the round to the history.
+        """Validate the network, if there is a validation split, and add the round to the history.
 
         Args:
             logs: Mean training loss and accuracy of the round; empty before the first step.
 
         Returns:
             The metrics of the round under Keras's names, such as `loss` and `val_loss`.
+
+        Raises:
+            RunError: The validation loss or a weight is not finite.
         """
         trainer, step = self.trainer, self.trainer.step
         metrics = trainer.evaluate(self.validation_loader) if self.validation_loader else {}
@@ -251,7 +270,7 @@ class _BatchSequence:
             self._iterator.drain_and_verify()
 
     def train_on_next_batches(self, trainer: Trainer, max_step_count: int) -> int:
-        """Train on the next batches and return the number of batches.
+        """Train on the next batches, add their number to `trainer.step`, and return it.
 
         Args:
             trainer: Trainer of the network.

@@ -19,7 +19,8 @@ class ClassificationLoss:
     teachers, the target is (1 - w) * smoothed target + w * teacher probabilities (Hinton et al.
     2015). Class weights work like Keras's `class_weight`: the loss of an image is multiplied by the
     weight of its class, and the loss of a batch is the sum of these losses divided by the number of
-    images.
+    images. If the label is a distribution, the weight is the mean of the class weights under this
+    distribution.
 
     Attributes:
         class_count: Number of classes.

@@ -13,13 +13,13 @@ import tensorflow as tf
 class MovingAverage:
     """An exponential moving average of variables (Polyak and Juditsky 1992).
 
-    The moving average of Keras's optimizers contains only trainable variables, and the random
-    initial values keep a large weight for many steps. This class also averages the statistics of
-    BatchNormalization. Its decay after n steps is min(decay, (1 + n) / (10 + n)), as in
-    TensorFlow's ExponentialMovingAverage.
+    Keras's optimizers also have a moving average. But it contains only trainable variables, and the
+    random initial values keep a large weight in it for many steps. This class also averages the
+    statistics of BatchNormalization. After n steps, the previous average has the weight
+    min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage.
 
     Attributes:
-        averages: Average of each floating-point variable.
+        averages: Average of each floating-point variable; empty if averaging is off.
     """
 
     def __init__(self, variables: Sequence[keras.Variable], decay: float) -> None:
@@ -27,7 +27,8 @@ class MovingAverage:
 
         Args:
             variables: Variables to average. Only floating-point variables are averaged.
-            decay: Weight of the previous average in each step, in [0, 1]; 0 turns averaging off.
+            decay: Largest weight of the previous average in a step, in [0, 1]; 0 turns averaging
+                off.
         """
         self._decay = decay
         float_variables = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
@@ -40,7 +41,7 @@ class MovingAverage:
         ]
 
     def update(self, step: tf.Tensor) -> None:
-        """Update the averages with the current values of the variables.
+        """Update the averages with the current values of the variables, unless averaging is off.
 
         Args:
             step: Number of training steps so far.
@@ -54,7 +55,10 @@ class MovingAverage:
 
     @contextlib.contextmanager
     def use_averages(self) -> Iterator[None]:
-        """Set the variables to their averages within the block, and restore the values after it."""
+        """Set the variables to their averages within the block, and restore the values after it.
+
+        Does nothing if averaging is off.
+        """
         self._swap_values()
         try:
             yield

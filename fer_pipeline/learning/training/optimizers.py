@@ -43,10 +43,10 @@ def make_optimizer(
 def _make_learning_rate(
     peak: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate, or a schedule if it has a warm-up or a cosine decay.
+    """Return a constant learning rate, or a schedule for a warm-up or a cosine decay.
 
     Args:
-        peak: Largest learning rate, which follows the warm-up.
+        peak: Largest learning rate, which is reached at the end of the warm-up.
         schedule: The section `training.schedule` of the configuration.
         steps: Number of steps of the run.
         steps_per_epoch: Number of steps in one epoch.
@@ -89,7 +89,8 @@ def build_optimizer(
         optimizer: Optimizer that has no variables yet.
         network: Network to train.
         gradients_already_reduced: Whether the caller sums the gradients over all workers before it
-            applies them, so that the optimizer must not sum them again, which is Keras's default.
+            applies them. By default Keras's optimizers sum the gradients themselves; this option
+            turns that off.
     """
     optimizer.exclude_from_weight_decay(
         [variable for variable in network.trainable_variables if len(variable.shape) < 2]

@@ -47,9 +47,9 @@ def _has_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Make the layers that are created within the block compute in a precision.
+    """Make the layers that are created within the block compute in the given precision.
 
-    The variables remain float32.
+    The variables of these layers remain float32.
 
     Args:
         name: `float32` or `mixed_bfloat16`.

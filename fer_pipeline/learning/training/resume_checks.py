@@ -27,6 +27,8 @@ def require_unchanged_inputs(
 ) -> None:
     """Check that a run is resumed with the configuration, dataset and teachers of its start.
 
+    The sizes of the dataset's files are not compared if the checkpoint does not contain them.
+
     Args:
         folder: Folder of the run.
         state: State of the run in its checkpoint.
@@ -34,7 +36,7 @@ def require_unchanged_inputs(
         dataset: The current dataset.
 
     Raises:
-        ConfigError: The configuration has changed.
+        ConfigError: A configuration key that affects the weights or the history has changed.
         RunError: The model of a teacher has changed, or its run is no longer complete.
         DatasetError: The content or the layout of the dataset has changed. A different layout
             changes the order of the rows, so that the run would skip some rows of the current
@@ -96,7 +98,7 @@ def require_matching_worker_count(
 def require_unchanged_config(
     folder: Path, stored_config: Mapping[str, Any], config: Config
 ) -> None:
-    """Check that no configuration key that affects the weights has changed since a run's start.
+    """Check that no key that affects the weights or the history has changed since a run's start.
 
     Args:
         folder: Folder of the run.
@@ -134,6 +136,8 @@ def make_dataset_signature(dataset: StoredDataset) -> dict[str, Any]:
 
 def find_changed_keys(first: Any, second: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys that have different values in two configurations, sorted.
+
+    A key that only one configuration contains has the value None in the other one.
 
     Args:
         first: A configuration as nested mappings, or a single value of it.

@@ -113,7 +113,7 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
     """Return the mean of the per-class accuracies over the classes that have images.
 
     Args:
-        confusion: Confusion matrix, with the true classes as rows.
+        confusion: Confusion matrix of at least one image, with the true classes as rows.
     """
     accuracies = [accuracy for accuracy in class_accuracies(confusion) if accuracy is not None]
     return sum(accuracies) / len(accuracies)

@@ -1,4 +1,4 @@
-"""Loaders for a worker's share of the training and validation splits, as configured."""
+"""Loaders for a worker's shard of the training and validation splits, as configured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fer_pipeline.learning.training.distributed import WorkerContext
 def open_train_loader(
     dataset: StoredDataset, config: Config, worker: WorkerContext, restart: int = 0
 ) -> BatchLoader:
-    """Return a loader of a worker's share of the training split, shuffled and augmented.
+    """Return a loader of a worker's shard of the training split, shuffled and augmented.
 
     Args:
         dataset: Dataset to read.
@@ -25,7 +25,8 @@ def open_train_loader(
         restart: Index of the restart, from 0; each restart has a different order of the rows.
 
     Raises:
-        DatasetError: The dataset is damaged, or the worker's share has too few rows.
+        DatasetError: The dataset is damaged, or the worker's shard has fewer rows than there are
+            batches.
     """
     options = LoaderOptions(
         batch_size=config.loader.batch_size,
@@ -44,7 +45,7 @@ def open_train_loader(
 def open_validation_loader(
     dataset: StoredDataset, config: Config, worker: WorkerContext
 ) -> BatchLoader:
-    """Return a loader of a worker's share of the validation split, in stored order.
+    """Return a loader of a worker's shard of the validation split, in stored order.
 
     Args:
         dataset: Dataset to read.
@@ -64,5 +65,5 @@ def open_validation_loader(
 
 
 def _derive_order_seed(seed: int, restart: int) -> int:
-    """Return the seed of the order of the rows in a restart."""
+    """Return the seed of the order of the rows in a restart; `seed` itself for restart 0."""
     return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]) if restart else seed

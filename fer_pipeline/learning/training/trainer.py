@@ -45,8 +45,8 @@ class Trainer:
     A training round is a number of steps and the validation after them.
 
     Attributes:
-        network: Network that maps normalized pixels to logits.
-        model: Model around the network, which is passed to Keras callbacks.
+        network: Network that maps normalised pixels to logits.
+        model: Serving model, which contains the network. Keras callbacks get this model.
         optimizer: Optimizer that applies the gradients.
         average: Moving average of the weights.
         step: Number of completed training steps.
@@ -67,8 +67,8 @@ class Trainer:
         """Create the optimizer's variables and compile the model.
 
         Args:
-            network: Network that maps normalized pixels to logits.
-            model: Model around the network, which is passed to Keras callbacks.
+            network: Network that maps normalised pixels to logits.
+            model: Serving model, which contains the network. Keras callbacks get this model.
             optimizer: Optimizer that has no variables yet.
             loss: Training loss.
             ema_decay: Decay of the moving average of the weights; 0 for no average.
@@ -102,6 +102,8 @@ class Trainer:
     def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], step_count: Tensor) -> None:
         """Train on a number of batches; all workers must call this method at the same time.
 
+        The caller must add the number of batches to the attribute `step`.
+
         Args:
             batches: Iterator over a `tf.data.Dataset` of images and labels.
             step_count: Number of batches, an integer scalar.
@@ -134,7 +136,7 @@ class Trainer:
         with tf.GradientTape() as tape:
             logits = self.network(images, training=True)
             losses = self._loss(labels, logits, teacher_probabilities)
-            # A user-defined network may have penalties that regularize its weights.
+            # A custom network may have penalties that regularize its weights.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.network.losses]
             row_count = tf.cast(tf.shape(images)[0], tf.float32)
             mean_loss = tf.reduce_sum(losses) / row_count
@@ -151,7 +153,7 @@ class Trainer:
     def _record_loss(self, loss: Tensor) -> None:
         """Store the last finite loss, and the first step with a loss that is not finite.
 
-        After such a step nothing is stored any more.
+        After a step with a loss that is not finite, nothing more is stored.
 
         Args:
             loss: Loss of the current step, a float32 scalar.
@@ -167,7 +169,10 @@ class Trainer:
         )
 
     def _run_validation_step(self, images: Tensor, labels: Tensor) -> None:
-        """Add the losses and predictions of one validation batch to the metrics."""
+        """Add the losses and predictions of one validation batch to the metrics.
+
+        Padding images have a negative label; the metrics ignore them.
+        """
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)
         self._metrics.update(losses, labels, logits)
@@ -223,10 +228,10 @@ class Trainer:
     def evaluate(self, loader: BatchLoader) -> dict[str, float]:
         """Return the loss, the accuracy and the mean class accuracy on a split.
 
-        All workers must call this method at the same time. It also sets `confusion`.
+        All workers must call this method at the same time. It also sets the attribute `confusion`.
 
         Args:
-            loader: Loader of this worker's share of the split.
+            loader: Loader of this worker's shard of the split.
 
         Returns:
             Metrics under the keys `loss`, `accuracy` and `mean_class_accuracy`.
@@ -279,8 +284,8 @@ class Trainer:
             steps_per_epoch: Number of steps in one epoch, for the message.
 
         Raises:
-            RunError: The loss or a weight is not finite. The message contains the first step with
-                such a loss.
+            RunError: The loss or a weight is not finite. If the loss is not finite, the message
+                contains the first step with such a loss.
         """
         weights = self.network.weights
         bad_count = sum(not np.isfinite(np.asarray(weight)).all() for weight in weights)

@@ -1,4 +1,9 @@
-"""Building of a training run from the configuration, and training of its restarts."""
+"""Building of a training run from the configuration, and training of its restarts.
+
+A run consists of one or more restarts. Each restart trains the network from the same initial
+weights, with a different order of the rows. If there are several restarts, the best weights of all
+of them are kept.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +55,9 @@ class TrainingRun:
         dataset: Dataset on which the network is trained.
         config: The configuration.
         precision: Precision in which the network computes: `float32` or `mixed_bfloat16`.
-        network: Network that maps normalized pixels to logits.
+        network: Network that maps normalised pixels to logits.
         trainer: Trainer of the network.
-        validation_loader: Loader of this worker's share of the validation split; None if there is
+        validation_loader: Loader of this worker's shard of the validation split; None if there is
             no such split.
         initial_state: State before the first step if there are several restarts, otherwise empty.
         teacher_checksums: SHA-256 of each teacher's model, in hexadecimal digits.
@@ -79,7 +84,7 @@ class TrainingRun:
         checkpoint: Checkpoint | None,
         worker: WorkerContext = SINGLE_WORKER,
     ) -> TrainingRun:
-        """Build the network, its trainer and the loader of the validation split.
+        """Build the network and its trainer, and open the loader of the validation split.
 
         Args:
             dataset: Dataset on which the network is trained.
@@ -90,10 +95,11 @@ class TrainingRun:
 
         Raises:
             DatasetError: The dataset is damaged.
-            ConfigError: A network or option is unknown, or a setting needs a validation split that
-                does not exist.
-            RunError: The saved model could not be loaded again, a teacher cannot be loaded, or the
-                number of workers has changed in the middle of an epoch.
+            ConfigError: The configuration does not fit the dataset, for example its class weights,
+                its teachers or a setting that needs a validation split; or the network or one of
+                its options is unknown; or the warm-up is not shorter than the run.
+            RunError: The model of a custom network cannot be saved or loaded again, a teacher
+                cannot be loaded, or the number of workers has changed in the middle of an epoch.
         """
         training = config.training
         steps_per_epoch = open_train_loader(dataset, config, worker).steps_per_epoch
@@ -183,8 +189,9 @@ class TrainingRun:
         """Return the softmax temperature, by which the logits are divided.
 
         Returns:
-            The configured temperature. If none is configured, one that is fitted on the validation
-            split, or 1 if there is no such split.
+            The configured temperature. If none is configured: the temperature that fits the
+            current weights of the network best on the validation split, or 1 if there is no such
+            split.
         """
         temperature = self.config.model.temperature
         if temperature or self.validation_loader is None:
@@ -199,7 +206,11 @@ class TrainingRun:
         return calibration.fit_temperature(logits.astype(np.float64), labels, TEMPERATURE_RANGE)
 
     def reset_weights(self) -> None:
-        """Set the network and its optimizer to their state before the first step."""
+        """Set the network and the trainer to their state before the first step.
+
+        Call this method only if there are several restarts. For a single restart, that state is not
+        kept.
+        """
         self.trainer.restore(self.initial_state, 0)
 
     def run_restart(
@@ -218,6 +229,7 @@ class TrainingRun:
         Raises:
             RunError: The loss or a weight is not finite.
             DatasetError: An epoch did not have exactly the rows of the manifest.
+            KeyboardInterrupt: Ctrl-C was pressed.
         """
         train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
         monitor_callbacks = optimizers.make_monitor_callbacks(self.config.training)
@@ -265,7 +277,18 @@ def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
 
 
 def _build_network(config: Config, dataset: StoredDataset, precision_name: str) -> keras.Model:
-    """Build the configured network for the dataset's image size and classes, and log its size."""
+    """Build the configured network for the dataset's image size and classes.
+
+    The precision and the number of parameters are logged.
+
+    Args:
+        config: The configuration.
+        dataset: Dataset on which the network is trained.
+        precision_name: Precision in which the network computes: `float32` or `mixed_bfloat16`.
+
+    Raises:
+        ConfigError: The network or an option is unknown, or the network cannot be built.
+    """
     with precision.use_precision(precision_name), tf.distribute.get_strategy().scope():
         network = registry.build_network(
             config.model.name, dataset.image_size, len(dataset.classes), config.model.options
@@ -287,11 +310,11 @@ def _build_trainer(
     teachers: TeacherEnsemble | None,
     schedule: StepSchedule,
 ) -> Trainer:
-    """Build the model around the network and the optimizer, and return their trainer.
+    """Build the serving model and the optimizer of a network, and return its trainer.
 
     Raises:
         ConfigError: The warm-up is not shorter than the run.
-        RunError: A saved user-defined network could not be loaded again.
+        RunError: The model of a custom network cannot be saved or loaded again.
     """
     normalization = dataset.manifest.image.normalization
     model = serving_model.build_serving_model(network, dataset.image_size, normalization)

@@ -8,7 +8,10 @@ from keras import layers
 from fer_pipeline.learning.types import Tensor
 
 MIN_IMAGE_SIZE = 5
-"""Minimum height and width of the images, in pixels: the first two convolutions remove 2 each."""
+"""Minimum height and width of the images, in pixels.
+
+Each of the first two convolutions removes 2 pixels.
+"""
 
 
 def build(size: int, classes: int) -> keras.Model:

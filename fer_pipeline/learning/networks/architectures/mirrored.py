@@ -28,12 +28,13 @@ def build(
     """Build the network: a convolution, three stages, global average pooling and a dense layer.
 
     The network is like `compact`, but it uses the layers of `mirrored_layers` and is deeper. It
-    has about half the parameters and nearly the same number of multiply-adds. By default each
-    stage has three convolutions. All convolutions of a stage except the first have a shortcut
-    around them.
+    has about half as many parameters as `compact` and about as many multiply-adds. By default
+    each stage has three convolutions. Each convolution of a stage except the first has a shortcut
+    around it.
 
     If `size` is a multiple of 8, a face and its mirror image get the same logits, up to rounding.
-    At other sizes the logits are nearly the same, because a pooling drops an odd last column.
+    At other sizes the logits are only nearly the same, because max-pooling drops the last column
+    of features with an odd width.
     Mirroring the training images is therefore of no use for this network.
 
     With seven classes the network has 548,951 parameters at any image size (1,040 non-trainable)

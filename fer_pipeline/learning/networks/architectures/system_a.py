@@ -26,10 +26,11 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
     """
 
     def make_initializer() -> initializers.Initializer:
-        # Each layer needs its own initializer, which returns the same values at each call.
+        """Return a new initializer, because an initializer returns equal values at each call."""
         return initializers.TruncatedNormal(stddev=0.1)
 
     def make_convolution(name: str, bias: float) -> layers.Layer:
+        """Create a convolution with ReLU; `bias` is the initial value of its biases."""
         return layers.Conv2D(
             16,
             5,
@@ -41,6 +42,7 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
         )
 
     def make_dense_layer(name: str, units: int, activation: str | None) -> layers.Layer:
+        """Create a dense layer with initial biases of 1."""
         return layers.Dense(
             units,
             activation=activation,

@@ -48,7 +48,10 @@ def build(size: int, classes: int) -> keras.Model:
 
 
 def _build_block(number: int, filters: int) -> list[layers.Layer]:
-    """Build two convolutions with BatchNorm, followed by max-pooling 2x2 and dropout."""
+    """Build a block: two convolutions with ReLU and BatchNorm, max-pooling 2x2, and dropout.
+
+    The first convolution of block 1 has no padding and no BatchNorm.
+    """
     block: list[layers.Layer] = []
     for letter in "ab":
         is_first = (number, letter) == (1, "a")

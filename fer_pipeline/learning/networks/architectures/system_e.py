@@ -14,10 +14,11 @@ MIN_IMAGE_SIZE = 31
 def build(size: int, classes: int) -> keras.Model:
     """Build the network: a 7x7 convolution, two stages of bottleneck blocks, and a dense layer.
 
-    A stage consists of one projection block, with a pooling after its first convolution, and two
-    identity blocks. All convolutions have a bias. The initial weights come from the normal
-    distribution of He et al. (2015). The network has 1,174,021 parameters (8,576 non-trainable)
-    for 48x48 pixels and five classes.
+    A stage consists of three bottleneck blocks. The first one halves height and width by
+    max-pooling, and its shortcut is a 1x1 convolution. The other two have an identity shortcut.
+    All convolutions have a bias. The initial weights come from the normal distribution of He et
+    al. (2015). The network has 1,174,021 parameters (8,576 non-trainable) for 48x48 pixels and
+    five classes.
 
     Args:
         size: Height and width of the images, in pixels; at least 31; the original uses 48.

@@ -64,7 +64,10 @@ class _HistoryTail:
     success_event: threading.Event = field(default_factory=threading.Event)
 
     def poll_until_end(self) -> None:
-        """Log new rounds once a second, and a last time after the other processes have ended."""
+        """Log new rounds once a second, and a last time after the other processes have ended.
+
+        The validation before the first step is not logged.
+        """
         is_last_poll = False
         while not is_last_poll:
             is_last_poll = self.end_event.wait(_POLL_SECONDS)

@@ -80,6 +80,8 @@ class MLflow(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open a new MLflow run, or the one that is resumed, and send the history so far.
 
+        Keras calls this method for each restart of a run. It does nothing after the first one.
+
         Raises:
             ConfigError: The store cannot be reached or refuses the run.
             StorageError: The record file cannot be written.
@@ -119,7 +121,10 @@ class MLflow(keras.callbacks.Callback):
                 self._client.set_terminated(self.run_id, "FAILED")
 
     def _open_run(self) -> None:
-        """Create or reopen the MLflow run, and find out which rounds and parameters it contains."""
+        """Create or reopen the MLflow run, and send the parameters that it does not contain yet.
+
+        The rounds that the MLflow run already contains are marked as sent.
+        """
         run = self._read_recorded_run() if self._is_resumed else None
         if run is None:
             run = self._client.create_run(self._get_experiment_id(), run_name=self._name)
@@ -135,7 +140,11 @@ class MLflow(keras.callbacks.Callback):
         self._send_parameters(already_sent=run.data.params)
 
     def _read_recorded_run(self) -> Any:
-        """Return the MLflow run of the record file; None if there is no file or no such run."""
+        """Return the MLflow run of the record file; None if there is no file or no such run.
+
+        Raises:
+            StorageError: The record file is damaged or cannot be read.
+        """
         from mlflow.exceptions import MlflowException
 
         if not storage.exists(self._record_path):
@@ -224,9 +233,9 @@ def _make_client(uri: str | None) -> Any:
 
 
 def _list_store_errors() -> tuple[type[Exception], ...]:
-    """Return the exception classes of a store that fails.
+    """Return the classes of the exceptions that MLflow raises if its store fails.
 
-    ImportError is one of these, because the driver of a database may be missing.
+    ImportError is one of these classes, because the driver of a database may be missing.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -241,7 +250,7 @@ def _make_store_error(uri: str | None, error: Exception) -> ConfigError:
 
 
 def _format_message(text: str) -> str:
-    """Return a message on one line, without the user names and passwords in URIs."""
+    """Return a message as one line of limited length, without user names and passwords in URIs."""
     return re.sub(r"//[^/@ ]*@", "//", one_line(text))[:_MAX_MESSAGE_CHARACTERS]
 
 
@@ -250,7 +259,7 @@ def _log_store_errors(content: str) -> Iterator[None]:
     """Log errors of the store as warnings within the block, so that they do not end the training.
 
     Args:
-        content: Noun phrase for the message that says which content was sent.
+        content: Noun phrase for the message, which says what was being sent.
     """
     try:
         yield
@@ -259,7 +268,12 @@ def _log_store_errors(content: str) -> Iterator[None]:
 
 
 def _make_metrics(metrics: Mapping[str, float | None], step: int) -> list[Any]:
-    """Return MLflow's metric objects for the metrics that are not None."""
+    """Return MLflow's metric objects for the metrics that are not None.
+
+    Args:
+        metrics: Value of each metric, by name.
+        step: Training step to which the metrics belong.
+    """
     from mlflow.entities import Metric
 
     timestamp = int(time.time() * 1000)
@@ -271,9 +285,9 @@ def _make_metrics(metrics: Mapping[str, float | None], step: int) -> list[Any]:
 
 
 def _iterate_parameters(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the configuration's keys and values, except for the section `tracking`.
+    """Yield the configuration's dotted keys and their values as text.
 
-    That section may contain a password.
+    The section `tracking` is left out, because it may contain a password.
 
     Args:
         section: Section of the configuration.

@@ -108,7 +108,7 @@ class TensorBoard(keras.callbacks.Callback):
         return self._writers[folder]
 
     def _close_writers(self) -> None:
-        """Close all event files; new files are created if more rounds are written."""
+        """Close all event files; rounds that are written later go to new files."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
