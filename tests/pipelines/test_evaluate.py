@@ -673,6 +673,6 @@ class TestJob:
         done = python("-c", code)
         assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
         assert "--split {train,validation,test}" in done.stdout
-        assert f"a model of the package; default: its {DEFAULT_MODEL}" in " ".join(
+        assert f"name of a bundled model; default: {DEFAULT_MODEL}" in " ".join(
             done.stdout.split()
         )

@@ -93,9 +93,8 @@ def test_a_folder_is_no_place_for_the_picture(dataset, tmp_path):
 def test_a_picture_of_another_kind_is_refused(dataset, tmp_path):
     with pytest.raises(StorageError) as error:
         preview(str(dataset), augmentation_config("flip=true"), tmp_path / "it.xyz")
-    assert str(error.value) == (
-        f"{tmp_path / 'it.xyz'}: a preview is drawn as .png; name a file that ends so"
-    )
+    assert str(error.value).startswith(f"{tmp_path / 'it.xyz'}: ")
+    assert "ends in .png" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

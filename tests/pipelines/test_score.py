@@ -14,7 +14,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def scored(spark, tmp_path_factory) -> Callable[..., Found]:
                 overwrite=overwrite,
             )
         found = Found.read(folder)
-        assert found.about == asdict(made)
+        assert found.about == made.model_dump(mode="json")
         return found
 
     return run
@@ -316,7 +316,7 @@ class TestFolder:
 
         assert about["format"] == "fer_pipeline scores"
         assert about["model"] == {"run": str(run.folder), "sha256": sha256}
-        assert (about["flip"], about["min_confidence"]) == (False, 0.0)
+        assert (about["flip_tta"], about["min_confidence"]) == (False, 0.0)
         assert {"fer_pipeline", "python", "keras", "pyspark"} <= set(about["versions"])
         assert set(on_disk(of_crops.folder)) == named(of_crops)
         assert load_config(of_crops.folder / "config.yaml") == Config()
@@ -795,7 +795,7 @@ class TestInference:
         found = scored(exported_run, faces[0], settings=settings)
 
         expect_books(found)
-        assert found.about["flip"] is True
+        assert found.about["flip_tta"] is True
         means = [[row[f"p_{name}"] for name in CLASSES] for row in found.rows]
         assert np.array(means) == pytest.approx((given + mirrored) / 2, abs=TOLERANCE)
         assert np.abs(given - mirrored).max() > 0.03

@@ -154,10 +154,11 @@ def test_a_package_that_is_missing_is_named():
     script = (
         "import sys\n"
         "sys.modules['s3fs'] = None\n"
-        "from fer_pipeline import storage\n"
+        "from fer_pipeline.errors import StorageError\n"
+        "from fer_pipeline.io.paths import parse_path\n"
         "try:\n"
         "    parse_path('s3://bucket/key')\n"
-        "except storage.StorageError as error:\n"
+        "except StorageError as error:\n"
         "    print(error)\n"
     )
     done = subprocess.run(
