@@ -849,7 +849,7 @@ class TestInference:
             min_confidence="0.4",
             flip_tta=True,
         )
-        chosen = jobs_score._configuration(given)
+        chosen = jobs_score._load_config(given)
         found = chosen.inference
         assert (chosen.seed, found.backend, found.min_confidence, found.flip_tta) == (
             *(3, "litert"),
@@ -858,7 +858,7 @@ class TestInference:
         none = argparse.Namespace(
             config=None, set=[], backend=None, min_confidence=None, flip_tta=False
         )
-        assert jobs_score._configuration(none) == Config()
+        assert jobs_score._load_config(none) == Config()
 
     @pytest.mark.parametrize(
         ("given", "named"),
@@ -871,7 +871,7 @@ class TestInference:
         nothing = {"config": None, "set": [], "backend": None, "min_confidence": None}
         arguments = argparse.Namespace(**(nothing | given), flip_tta=False)
         with pytest.raises(ConfigError) as why:
-            jobs_score._configuration(arguments)
+            jobs_score._load_config(arguments)
         assert str(why.value) == f"{named}: Input should be less than 1, got 2"
 
 
