@@ -566,7 +566,7 @@ class TestDamage:
                 READS[read](make_loader(folder))
             assert one_line(error) == (
                 f"{folder}: an image of the train split differs from the manifest:"
-                " values that this normalisation cannot have produced; run preprocess again"
+                " the values were not produced by this normalisation; run preprocess again"
             )
 
     def test_images_of_another_size_than_the_manifest_says(self, rows, write_dataset, tmp_path):

@@ -351,8 +351,8 @@ class TestLayersOfOnesOwn:
         message = str(error.value)
         assert message.startswith(f"the model of {name} cannot be loaded: ")
         assert message.endswith(
-            "; its own layers need keras.saving.register_keras_serializable and get_config, and no"
-            " Lambda"
+            "; its custom layers need keras.saving.register_keras_serializable and get_config, and"
+            " must not be Lambda layers"
         )
         assert "\n" not in message
         assert not (tmp_path / "run").exists()

@@ -420,7 +420,7 @@ class TestMirrored:
         script = (
             "import sys, keras, numpy as np\n"
             "from fer_pipeline.learning.networks import registry\n"
-            "registry.import_layers('mirrored')\n"
+            "registry.import_network_module('mirrored')\n"
             "network = keras.models.load_model(sys.argv[1] + '/network.keras')\n"
             "logits = network(np.load(sys.argv[1] + '/images.npy'), training=False)\n"
             "np.save(sys.argv[1] + '/logits.npy', np.asarray(logits))\n"
