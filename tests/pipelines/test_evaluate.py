@@ -673,6 +673,4 @@ class TestJob:
         done = python("-c", code)
         assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
         assert "--split {train,validation,test}" in done.stdout
-        assert f"name of a bundled model; default: {DEFAULT_MODEL}" in " ".join(
-            done.stdout.split()
-        )
+        assert f"name of a bundled model; default: {DEFAULT_MODEL}" in " ".join(done.stdout.split())
