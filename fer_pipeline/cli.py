@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import FerError
 from fer_pipeline.io import interrupts
 from fer_pipeline.text import one_line
@@ -58,6 +59,32 @@ def create_parser(
         "--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
     )
     return parser
+
+
+def add_report_options(parser: argparse.ArgumentParser, *, report: str) -> None:
+    """Add the options of the jobs that measure models on a split of a dataset.
+
+    Args:
+        parser: Parser of the job.
+        report: Kind of report that the job writes, such as "evaluation", for the help.
+    """
+    parser.add_argument(
+        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
+    )
+    parser.add_argument(
+        "--split",
+        default=str(Split.TEST),
+        choices=[str(split) for split in Split],
+        help="default: %(default)s",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--overwrite", action="store_true", help=f"replace an existing {report}")
+    parser.add_argument(
+        "--flip-tta",
+        action="store_true",
+        help="average the probabilities of each image and its mirror image; short for --set"
+        " inference.flip_tta=true",
+    )
 
 
 class _MovedOption(argparse.Action):

@@ -26,23 +26,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         metavar="RUN",
         help="two or more models: output folders of train jobs, or names of bundled models",
     )
-    parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
-    )
-    parser.add_argument(
-        "--split",
-        default=str(Split.TEST),
-        choices=[str(split) for split in Split],
-        help="default: %(default)s",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing comparison")
-    parser.add_argument(
-        "--flip-tta",
-        action="store_true",
-        help="average the probabilities of each image and its mirror image; short for --set"
-        " inference.flip_tta=true",
-    )
+    cli.add_report_options(parser, report="comparison")
     arguments = parser.parse_args(argv)
     if len(arguments.models) < 2:
         parser.error("argument RUN: expected two or more models")

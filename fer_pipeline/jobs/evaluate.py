@@ -28,23 +28,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         metavar="RUN",
         help=f"output folder of a train job, or name of a bundled model; default: {DEFAULT_MODEL}",
     )
-    parser.add_argument(
-        "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
-    )
-    parser.add_argument(
-        "--split",
-        default=str(Split.TEST),
-        choices=[str(split) for split in Split],
-        help="default: %(default)s",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing evaluation")
-    parser.add_argument(
-        "--flip-tta",
-        action="store_true",
-        help="average the probabilities of each image and its mirror image; short for --set"
-        " inference.flip_tta=true",
-    )
+    cli.add_report_options(parser, report="evaluation")
     parser.add_argument(
         "--backend",
         choices=["keras", "litert"],
