@@ -20,12 +20,12 @@ from fer_pipeline.spark.read_records import Batches
 from fer_pipeline.spark.record_columns import RECORD_SCHEMA, RecordOptions, build_record_tables
 from fer_pipeline.spark.session import set_arrow_batch_size
 from fer_pipeline.spark.shuffle import (
-    PACK_DDL,
+    COLUMNS_DDL,
     PARTITION_KEY,
     SHUFFLE_DDL,
     find_partition_keys,
+    pack_columns,
     pack_for_shuffle,
-    pack_in_order,
     sort_records,
     unpack,
 )
@@ -47,7 +47,7 @@ class DeduplicatedPartition:
     Attributes:
         columns: The columns of DEDUPLICATED_SCHEMA, one row for each record.
         images: Images of the m records that have an image, in the order of the records, uint8 of
-            shape (m, size, size); empty if the pixels were not requested.
+            shape (m, size, size); empty if only the columns were read.
     """
 
     columns: pa.Table
@@ -63,13 +63,20 @@ class DeduplicatedPartition:
 class RecordStore:
     """All deduplicated records, stored on disk because they are read several times.
 
+    Pixels pass between Spark's JVM and its Python workers only where they are needed: after they
+    were read, and before they are written. All other passes read the columns alone.
+
     Attributes:
-        packs: The records in packs: rows that contain many records each, with the columns of
-            `shuffle.PACK_DDL`.
+        packs: The records before deduplication, in packs: rows that contain many records each, with
+            the columns `records` and `images` of `shuffle.SHUFFLE_DDL`.
+        columns: The columns of the records after deduplication, in packs without pixels.
+        deduplicate: Whether copies are marked as dropped, see `deduplication.mark_duplicates`.
         size: Height and width of the images, in pixels.
     """
 
     packs: DataFrame
+    columns: DataFrame
+    deduplicate: bool
     size: int
     _spark: SparkSession = field(repr=False)
 
@@ -104,56 +111,94 @@ class RecordStore:
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
-        def mark_duplicates_in_partition(batches: Batches) -> Batches:
-            """Sort the records of one partition and mark the duplicates among them."""
-            return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
+        def deduplicate_columns(batches: Batches) -> Batches:
+            """Deduplicate the records of one partition, and pack their columns."""
+            return pack_columns(
+                _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate).columns
+            )
 
         packs = (
             reader.batches.mapInArrow(read_and_pack, SHUFFLE_DDL)
             .repartition(partition_count, PARTITION_KEY)
-            .mapInArrow(mark_duplicates_in_partition, PACK_DDL)
+            .drop(PARTITION_KEY)
             .persist(StorageLevel.DISK_ONLY)
         )
-        return cls(packs, size, spark)
+        set_arrow_batch_size(spark, _PACKS_PER_BATCH)
+        columns = packs.select("records").mapInArrow(deduplicate_columns, COLUMNS_DDL)
+        return cls(packs, columns.persist(StorageLevel.DISK_ONLY), deduplicate, size, spark)
 
     def close(self) -> None:
         """Delete the stored records from the disk."""
         # After an interrupt the JVM may already have ended; it deletes its files on exit.
         with contextlib.suppress(Py4JError, OSError):
+            self.columns.unpersist()
             self.packs.unpersist()
 
     def map_partitions(
-        self,
-        function: Callable[[DeduplicatedPartition], pa.Table],
-        ddl: str,
-        *,
-        with_pixels: bool = False,
+        self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function to each partition that contains records.
+        """Apply a function to the columns of each partition that contains records.
 
         Args:
-            function: Function that maps a partition to a table.
+            function: Function that maps a partition, without its pixels, to a table.
             ddl: Schema of the table, in Spark's DDL format.
-            with_pixels: Whether the function needs the pixels.
 
         Returns:
             The rows of all tables.
         """
         size = self.size
 
+        def read_partition(batches: Batches) -> DeduplicatedPartition:
+            """Unpack the columns of one partition."""
+            return DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
+
+        return self._map(self.columns, read_partition, function, ddl)
+
+    def map_partitions_with_images(
+        self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
+    ) -> DataFrame:
+        """Apply a function to the columns and images of each partition that contains records.
+
+        Args:
+            function: Function that maps a partition to a table.
+            ddl: Schema of the table, in Spark's DDL format.
+
+        Returns:
+            The rows of all tables.
+        """
+        size, deduplicate = self.size, self.deduplicate
+
+        def read_partition(batches: Batches) -> DeduplicatedPartition:
+            """Unpack and deduplicate one partition."""
+            # Marking the duplicates again is cheaper than storing the marks with the pixels, which
+            # would send all pixels to a worker and back once more.
+            return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
+
+        return self._map(self.packs, read_partition, function, ddl)
+
+    def _map(
+        self,
+        packs: DataFrame,
+        read_partition: Callable[[Batches], DeduplicatedPartition],
+        function: Callable[[DeduplicatedPartition], pa.Table],
+        ddl: str,
+    ) -> DataFrame:
+        """Apply a function to each partition that contains records, after reading it."""
+
         def apply_to_partition(batches: Batches) -> Batches:
-            """Unpack one partition and apply the function to it, unless it is empty."""
-            partition = DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
+            """Read one partition and apply the function to it, unless it is empty."""
+            partition = read_partition(batches)
             if len(partition.columns):
                 yield from function(partition).combine_chunks().to_batches()
 
         set_arrow_batch_size(self._spark, _PACKS_PER_BATCH)
-        packs = self.packs if with_pixels else self.packs.select("records")
         return packs.mapInArrow(apply_to_partition, ddl)
 
 
-def _mark_duplicates_in_partition(batches: Batches, size: int, *, deduplicate: bool) -> Batches:
-    """Unpack the records of a partition, sort them, mark duplicates, and pack them again.
+def _mark_duplicates_in_partition(
+    batches: Batches, size: int, *, deduplicate: bool
+) -> DeduplicatedPartition:
+    """Unpack and sort the records of a partition, and mark the duplicates among them.
 
     If `deduplicate` is false, no record is marked as dropped. The column `can_be_sampled` is added
     in either case.
@@ -173,4 +218,4 @@ def _mark_duplicates_in_partition(batches: Batches, size: int, *, deduplicate: b
         position = records.schema.get_field_index("outcome")
         records = records.set_column(position, "outcome", pa.array(outcome))
         records = records.append_column("can_be_sampled", pa.array(can_be_sampled))
-        yield from pack_in_order(records, images)
+        return DeduplicatedPartition(records, images)

@@ -26,18 +26,18 @@ PARTITION_KEY = "partition_key"
 SHUFFLE_DDL = f"{PARTITION_KEY} int, records binary, images binary"
 """The columns of a pack in the shuffle: partition, Arrow stream of the records, and pixels."""
 
-PACK_DDL = "records binary, images binary"
-"""The columns of a pack after the shuffle: Arrow stream of the records, and pixels."""
+COLUMNS_DDL = "records binary"
+"""The columns of a pack without pixels: Arrow stream of the records."""
 
 _SHUFFLE_SCHEMA = pa.schema(
     [(PARTITION_KEY, pa.int32()), ("records", pa.binary()), ("images", pa.binary())]
 )
-_PACK_SCHEMA = pa.schema([("records", pa.binary()), ("images", pa.binary())])
+_COLUMNS_SCHEMA = pa.schema([("records", pa.binary())])
 
 _RECORDS_PER_PACK = 64
 _MIN_RECORDS_TO_PACK = 2048
 _MAX_BYTES_TO_PACK = 32 << 20
-_MAX_BYTES_PER_PACK = 1 << 20
+_RECORDS_PER_COLUMNS_PACK = 8192
 
 
 def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
@@ -126,28 +126,18 @@ def _pack_by_partition(
     return pa.RecordBatch.from_arrays(arrays, schema=_SHUFFLE_SCHEMA)
 
 
-def pack_in_order(records: pa.Table, images: Pixels) -> Batches:
-    """Pack the sorted records of a partition.
+def pack_columns(records: pa.Table) -> Batches:
+    """Pack the columns of a partition's records, in their order.
 
     Args:
         records: Columns of the records.
-        images: Images of the m records that have an image, uint8 of shape (m, size, size).
 
     Yields:
-        Batches of one pack each, with the columns of PACK_DDL.
+        Batches of one pack each, with the columns of COLUMNS_DDL.
     """
-    records = records.combine_chunks()
-    records_per_pack = max(1, _MAX_BYTES_PER_PACK // max(1, images.shape[1] ** 2))
-    ends = np.arange(records_per_pack, len(records) + records_per_pack, records_per_pack)
-    ends = ends.clip(max=len(records))
-    start = image_start = 0
-    for end, image_end in zip(ends.tolist(), _count_images_before(records, ends), strict=True):
-        columns = [
-            pa.array([_serialize_records(records.slice(start, end - start))], pa.binary()),
-            pa.array([images[image_start:image_end].tobytes()], pa.binary()),
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=_PACK_SCHEMA)
-        start, image_start = end, image_end
+    for start in range(0, len(records), _RECORDS_PER_COLUMNS_PACK):
+        pack = _serialize_records(records.slice(start, _RECORDS_PER_COLUMNS_PACK))
+        yield pa.RecordBatch.from_arrays([pa.array([pack], pa.binary())], schema=_COLUMNS_SCHEMA)
 
 
 def unpack(
@@ -156,7 +146,8 @@ def unpack(
     """Unpack the records of a partition, in the order of the packs.
 
     Args:
-        batches: Packs with the columns of PACK_DDL; the column of images may be missing.
+        batches: Packs with the columns `records` and, unless only the columns are needed,
+            `images` of SHUFFLE_DDL.
         size: Height and width of the images, in pixels.
         schema: Columns of the records.
 
@@ -181,14 +172,17 @@ def sort_records(records: pa.Table, images: Pixels) -> tuple[pa.Table, Pixels]:
 
     Args:
         records: Columns of the records.
-        images: Images of the m records that have an image, uint8 of shape (m, size, size).
+        images: Images of the m records that have an image, uint8 of shape (m, size, size); empty
+            if only the columns are needed.
 
     Returns:
         The sorted records, and the images in the order of the sorted records.
     """
     columns = ("key", "source", "block", "position")
     order = np.asarray(pc.sort_indices(records, [(name, "ascending") for name in columns]))
-    return records.take(pa.array(order)), _reorder_images(images, records, order)
+    if len(images):
+        images = _reorder_images(images, records, order)
+    return records.take(pa.array(order)), images
 
 
 def _reorder_images(images: Pixels, records: pa.Table, order: npt.NDArray[np.int64]) -> Pixels:

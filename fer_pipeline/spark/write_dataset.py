@@ -95,7 +95,7 @@ def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, Writt
         return pa.Table.from_pylist(list(_write_partition(partition, options)), _WRITTEN_SCHEMA)
 
     # The driver receives one row for each file, at most a few thousand rows.
-    rows = store.map_partitions(write, _WRITTEN_DDL, with_pixels=True).collect()
+    rows = store.map_partitions_with_images(write, _WRITTEN_DDL).collect()
     return {split: _summarize_split(split, rows, len(options.classes)) for split in Split}
 
 

@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
@@ -18,9 +18,20 @@ from fer_pipeline.metrics.calibration import (
 
 BOUNDS = (0.05, 20.0)
 
+# At the temperature with the least loss, 8.6, the loss in float32 is wrong by 1e-7.
+ROUNDING_SENSITIVE = (
+    np.array(
+        [[0.25, -0.5], [-1, -0.5], [0.25, -1], [0.25, 0], [0.25, 0], [-1, -0.5], [0.25, -1]],
+        np.float32,
+    ),
+    np.array([1, 0, 0, 1, 1, 0, 0]),
+)
+
 
 def loss(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+    # In float32 the rounding errors of the loss are larger than the tolerance of the tests.
+    log_probabilities = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 
 @st.composite
@@ -87,6 +98,7 @@ class TestTemperature:
     def test_without_a_least_loss_it_is_still_within_bounds(self, logits, labels, temperature):
         assert fit_temperature(logits, np.array(labels), BOUNDS) == pytest.approx(temperature)
 
+    @example(ROUNDING_SENSITIVE)
     @settings(max_examples=150, deadline=None)
     @given(scored())
     def test_none_is_better(self, case):
