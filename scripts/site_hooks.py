@@ -1,0 +1,27 @@
+"""MkDocs hooks: add the cards of the bundled models to the site."""
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+PRETRAINED = Path("fer_pipeline", "pretrained")
+SUFFIXES = {".csv", ".json", ".md", ".png", ".yaml"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the card, pictures and tables of each bundled model as models/NAME."""
+    root = Path(config.config_file_path).parent
+    for path in sorted((root / PRETRAINED).glob("*/*")):
+        if path.suffix in SUFFIXES:
+            uri = f"models/{path.parent.name}/{path.name}"
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point the links of a card to the pages of the site, which has no folder docs."""
+    if page.file.src_uri.startswith("models/"):
+        return markdown.replace("](../../../docs/", "](../../")
+    return markdown
