@@ -1,5 +1,10 @@
-"""MkDocs hooks: add the cards of the bundled models to the site."""
+"""MkDocs hooks: add the cards of the bundled models to the site.
 
+Links between the pages and the cards are written as paths of the repository, so that they also work
+where the files are read without the site.
+"""
+
+import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -21,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point the links of a card to the pages of the site, which has no folder docs."""
+    """Convert the links between pages and cards from paths of the repository to those of the site."""
     if page.file.src_uri.startswith("models/"):
         return markdown.replace("](../../../docs/", "](../../")
-    return markdown
+    return re.sub(r"\]\(\.\./((?:\.\./)*)fer_pipeline/pretrained/", r"](\1models/", markdown)
