@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Convert the links between pages and cards from paths of the repository to those of the site."""
+    """Convert links between pages and cards from paths of the repository to those of the site."""
     if page.file.src_uri.startswith("models/"):
         return markdown.replace("](../../../docs/", "](../../")
     return re.sub(r"\]\(\.\./((?:\.\./)*)fer_pipeline/pretrained/", r"](\1models/", markdown)
