@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test cluster-test lint docs dist bench bench-cluster bench-fer clean moved
+.PHONY: help venv demo test test-all cluster-test lint docs pictures dist bench bench-cluster bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -29,8 +29,11 @@ venv: $(STAMP) ## build only the environment
 demo: $(STAMP) ## run all jobs on a small synthetic dataset, or on FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
 
-test: $(STAMP) ## run the tests; ARGS="-k java" passes options to pytest
+test: $(STAMP) ## run the tests but the slow ones; ARGS="-k java" passes options to pytest
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests $(ARGS)
+
+test-all: $(STAMP) ## run the slow tests as well: the commands of README.md and of the tutorials
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests --slow $(ARGS)
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, with synthetic faces or FER2013=/path/to/fer2013.csv
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
@@ -46,6 +49,9 @@ lint: $(STAMP) ## check style, vocabulary, types and the imports between the pac
 docs: $(STAMP) ## build the documentation into site/; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 	@echo "site/index.html"
+
+pictures: $(STAMP) ## draw the pictures of README.md into docs/pictures; scores are those of the last demo
+	@$(VENV_PYTHON) scripts/draw_pictures.py
 
 dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
 	@scripts/dist

@@ -42,7 +42,8 @@ def interruptible() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of `make cluster-test`."""
+    """Add the options of `make test-all` and `make cluster-test`."""
+    parser.addoption("--slow", action="store_true", help="run the slow tests as well")
     parser.addoption(
         "--cluster", action="store_true", help="run all tests on a cluster, not only a few"
     )
@@ -61,11 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the long tests on a cluster, and set the markers of costly tests."""
-    if not config.getoption("--cluster"):
-        deselected = [test for test in items if test.get_closest_marker("cluster")]
-        config.hook.pytest_deselected(items=deselected)
-        items[:] = [test for test in items if test not in deselected]
+    """Deselect the tests that take minutes, and set the markers of costly tests."""
+    for marker in ("cluster", "slow"):
+        if not config.getoption(f"--{marker}"):
+            deselected = [test for test in items if test.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=deselected)
+            items[:] = [test for test in items if test not in deselected]
     for test in items:
         folder = test.path.relative_to(Path(__file__).parent).parts[0]
         if folder in _MARKER_OF_FOLDER:

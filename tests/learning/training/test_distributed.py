@@ -68,7 +68,6 @@ def train_workers(count, batches, folder):
     return [dict(np.load(folder / f"{n}.npz")) for n in range(count)]
 
 
-@pytest.mark.slow
 def test_two_workers_make_the_steps_of_one(batches, tmp_path):
     """With BatchNorm, momentum, weight decay, clipping, weighted classes and an averaged model."""
     (alone,) = train_workers(1, batches, tmp_path / "one")
@@ -109,7 +108,6 @@ def start_summing_worker(number, addresses, *, meets=120, waits=600):
     return start_process(command, stdout=subprocess.PIPE)
 
 
-@pytest.mark.slow
 class TestNothingHangs:
     def test_where_a_worker_never_comes(self):
         addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
@@ -139,7 +137,6 @@ class TestNothingHangs:
         assert "Timeout (0:00:05)!" in said
 
 
-@pytest.mark.slow
 def test_waiting_costs_no_threads():
     """A limit of TensorFlow's own to each sum would keep a thread for it until it is over."""
     addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]

@@ -337,7 +337,6 @@ class TestRefusals:
         )
 
 
-@pytest.mark.slow
 def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
     """In a process of its own: MLflow looks for a test that runs, and is silent there anyway."""
     code = (

@@ -286,7 +286,6 @@ def start_job(*arguments, cwd):
     )
 
 
-@pytest.mark.slow
 class TestKilled:
     def test_at_any_time(self, easy_dataset, tmp_path, network):
         """Real processes, real SIGKILL, at moments that nobody chose."""

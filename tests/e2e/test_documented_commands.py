@@ -1,0 +1,102 @@
+"""The commands of README.md and of the tutorials, run in order in a copy of the checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_pipeline.data import synthetic
+from tests.helpers import documents
+from tests.helpers.documents import ROOT, CodeBlock
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout's files, with the environment that runs the tests as its .venv."""
+    folder = tmp_path.resolve() / "fer_pipeline"
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, listing.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    environment = folder / ".venv"
+    environment.mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (environment / name).symlink_to(Path(sys.prefix) / name)
+    # The Makefile builds the environment if this file does not name the checkout.
+    (environment / ".complete").write_text(f"{folder}\n")
+    return folder
+
+
+def run_block(block: CodeBlock, folder: Path, **variables: str) -> str:
+    """Run a code block in a folder, and return what it writes to stdout and stderr."""
+    # `git clone` is left out: the folder is a copy of the checkout.
+    code = re.sub(r"^git clone .*\n", "", block.code, flags=re.M)
+    command = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-c"]}
+    process = subprocess.run(
+        [*command[block.language], code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, f"{code}\n{process.stdout}"
+    return process.stdout
+
+
+def run_document(document: str, folder: Path, **variables: str) -> str:
+    """Run all code blocks of a document in order, and return their output."""
+    blocks = documents.read_code_blocks(document)
+    runnable = [block for block in blocks if block.language in ("bash", "python")]
+    assert runnable
+    return "".join(run_block(block, folder, **variables) for block in runnable)
+
+
+def read_paths(document: str, folders: str) -> set[str]:
+    """Return the paths in inline code that begin with one of some folders.
+
+    Args:
+        document: Path of the document, relative to the checkout.
+        folders: Regular expression of the folders.
+    """
+    return set(re.findall(rf"`((?:{folders})/[\w./]*)`", (ROOT / document).read_text()))
+
+
+def test_the_readme(checkout):
+    synthetic.write_folder(checkout / "faces", 2)
+    # `make test` collects the tests and does not run them: this is one of them.
+    run_document(
+        "README.md",
+        checkout,
+        REPOSITORY=f"file://{ROOT}",
+        PYTEST_ADDOPTS="--collect-only --quiet",
+    )
+    assert (checkout / "artifacts/demo/evaluation/metrics.json").exists()
+
+
+def test_the_tutorial_on_the_demo(checkout):
+    document = "docs/tutorials/demo.md"
+    run_document(document, checkout)
+    paths = read_paths(document, "artifacts/demo")
+    assert len(paths) > 10
+    assert [path for path in sorted(paths) if not (checkout / path).exists()] == []
+
+
+def test_the_tutorial_on_fer2013(checkout):
+    document = "docs/tutorials/fer2013.md"
+    # A file of the same form stands in for FER2013, which must not be distributed.
+    synthetic.write_csv(checkout / "fer2013.csv", 3000, seed=1)
+    run_document(document, checkout)
+    paths = read_paths(document, "data|runs|reports|scores")
+    assert len(paths) > 10
+    assert [path for path in sorted(paths) if not (checkout / path).exists()] == []
