@@ -47,7 +47,12 @@ def create_parser(
         allow_abbrev=False,
     )
     common = parser.add_argument_group("options of every job")
-    common.add_argument("--config", type=Path, metavar="FILE.yaml", help="the configuration")
+    common.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.yaml",
+        help="file with the configuration; keys that it does not contain have their defaults",
+    )
     common.add_argument(
         "--set",
         action="append",
@@ -56,7 +61,10 @@ def create_parser(
         help="override one key of the configuration, such as image.size=28; repeatable",
     )
     common.add_argument(
-        "--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="lowest level of the messages in the log on stderr; default: %(default)s",
     )
     return parser
 
@@ -75,7 +83,7 @@ def add_report_options(parser: argparse.ArgumentParser, *, report: str) -> None:
         "--split",
         default=str(Split.TEST),
         choices=[str(split) for split in Split],
-        help="default: %(default)s",
+        help="split with the images to predict; default: %(default)s",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
     parser.add_argument("--overwrite", action="store_true", help=f"replace an existing {report}")

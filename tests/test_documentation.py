@@ -1,32 +1,169 @@
-"""What the documentation says is compared with what the code has."""
+"""The documents name all jobs, options, configuration keys and errors as they are in the code."""
 
+from __future__ import annotations
+
+import inspect
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
+from pydantic import BaseModel
 
+import fer_pipeline
+from fer_pipeline import console, errors
 from fer_pipeline.config import load_config
 from fer_pipeline.config.reference import format_reference
+from fer_pipeline.config.schema import Config
+from scripts import update_docs
+from scripts.update_docs import GeneratedText
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+JOBS = list(console.describe_jobs())
+DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-def test_the_readme_lists_every_configuration_key_as_it_is():
-    written = README.split("<!-- configuration: begin -->\n")[1].split("\n<!-- configuration: end")[
-        0
+def read_bash_lines(document: Path) -> list[str]:
+    """Return the lines of the bash blocks of a document; continued lines are joined."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    return "\n".join(blocks).replace("\\\n", " ").splitlines()
+
+
+def read_job_calls(document: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the job and its options for each command of a document that runs a job."""
+    for line in read_bash_lines(document):
+        if not line.startswith(("./spark-submit.sh ", "fer-pipeline ")):
+            continue
+        words = shlex.split(line, comments=True)
+        job = next((word for word in words if word in JOBS), None)
+        if job and "--help" not in words:
+            yield job, words[words.index(job) + 1 :]
+
+
+def list_keys(section: type[BaseModel]) -> list[str]:
+    """Return the dotted keys of a section and of its subsections."""
+    keys = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{name}.{key}" for key in list_keys(field.annotation)]
+        else:
+            keys.append(name)
+    return keys
+
+
+def list_job_calls() -> list[tuple[str, str, list[str]]]:
+    """Return the document, the job and the options of all documented calls."""
+    return [
+        (str(document.relative_to(ROOT)), job, options)
+        for document in DOCUMENTS
+        for job, options in read_job_calls(document)
     ]
-    assert written == format_reference(), "run scripts/update-readme"
 
 
-def test_every_configuration_key_has_a_description():
-    assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_reference(), re.MULTILINE)
+@pytest.mark.parametrize(
+    "generated",
+    update_docs.list_generated_texts(),
+    ids=lambda generated: f"{generated.path.stem} {generated.marker}",
+)
+def test_the_generated_tables_are_up_to_date(generated: GeneratedText):
+    document = generated.path.read_text()
+    updated = update_docs.replace_generated_text(document, generated.marker, generated.text)
+    assert document == updated, "run scripts/update-docs"
 
 
-def test_the_readme_and_the_changelog_name_every_job():
-    jobs = sorted(path.stem for path in (ROOT / "jobs").glob("[!_]*.py"))
-    for text in (README, (ROOT / "CHANGELOG.md").read_text()):
-        assert [job for job in jobs if f"`{job}`" not in text and f"### {job}" not in text] == []
+def test_replacing_a_generated_table_keeps_the_text_around_it():
+    document = "before\n<!-- x: begin -->\n\nold\n\n<!-- x: end -->\nafter\n"
+    replaced = update_docs.replace_generated_text(document, "x", "new")
+    assert replaced == document.replace("old", "new")
+
+
+@pytest.mark.parametrize("document", ["no comments", "<!-- x: begin -->\n\n<!-- x: begin -->\n"])
+def test_a_document_without_the_two_comments_is_refused(document):
+    with pytest.raises(ValueError, match="<!-- x: begin -->"):
+        update_docs.replace_generated_text(document, "x", "new")
+
+
+class TestConfigurationReference:
+    def test_has_every_key_once(self):
+        documented = re.findall(r"^\| `([\w.]+)` \|", format_reference(), re.MULTILINE)
+        assert sorted(documented) == sorted(list_keys(Config))
+
+    def test_describes_every_key(self):
+        assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_reference(), re.MULTILINE)
+
+    @pytest.mark.parametrize(
+        ("key", "text"),
+        [
+            ("image.size", "From 8 to 512."),
+            ("image.dtype", "One of `uint8`, `float32`."),
+            ("split.validation", "From 0 to less than 1."),
+            ("training.epochs", "Above 0."),
+            ("training.mixup_alpha", "0 or more."),
+            ("training.schedule.factor", "Above 0 and less than 1."),
+            ("training.early_stopping.monitor", "`val_mean_class_accuracy`."),
+        ],
+    )
+    def test_ends_with_the_allowed_values(self, key, text):
+        (row,) = (line for line in format_reference().splitlines() if f"| `{key}` |" in line)
+        assert row.endswith(f" {text} |")
+
+
+class TestJobPages:
+    @pytest.mark.parametrize("job", JOBS)
+    def test_begin_with_the_name_of_the_job(self, job):
+        assert (DOCS / "jobs" / f"{job}.md").read_text().startswith(f"# {job}\n")
+
+    def test_exist_for_the_jobs_alone(self):
+        pages = {path.stem for path in (DOCS / "jobs").glob("*.md")}
+        assert pages == {*JOBS, "index"}
+
+    @pytest.mark.parametrize("job", JOBS)
+    def test_have_a_command_of_the_job(self, job):
+        calls = [name for name, _ in read_job_calls(DOCS / "jobs" / f"{job}.md")]
+        assert job in calls
+
+    @pytest.mark.parametrize("job", JOBS)
+    def test_list_every_option_of_the_help(self, job):
+        parser = update_docs.make_parser(job)
+        options = set(re.findall(r"(?<![\w-])--[a-z-]+", parser.format_help())) - {"--help"}
+        table = update_docs.format_options(parser)
+        listed = set(re.findall(r"^\| `(--[a-z-]+)", table, re.MULTILINE))
+        assert listed == options
+
+    def test_are_listed_in_the_index(self):
+        index = (DOCS / "jobs" / "index.md").read_text()
+        assert [job for job in JOBS if f"]({job}.md)" not in index] == []
+
+
+def test_the_changelog_names_every_job():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert [job for job in JOBS if f"`{job}`" not in changelog] == []
+
+
+@pytest.mark.parametrize(("document", "job", "options"), list_job_calls())
+def test_every_documented_command_has_valid_options(document, job, options):
+    arguments = update_docs.make_parser(job).parse_args(options)
+    config = arguments.config and ROOT / arguments.config
+    load_config(config, arguments.set)
+
+
+class TestPythonApi:
+    document = (DOCS / "python_api.md").read_text()
+
+    def test_has_a_reference_of_every_public_name(self):
+        names = set(re.findall(r"^::: [\w.]+\.(\w+)$", self.document, re.MULTILINE))
+        assert set(fer_pipeline.__all__) - {"__version__"} <= names
+
+    def test_lists_every_error(self):
+        classes = [
+            name
+            for name, member in inspect.getmembers(errors, inspect.isclass)
+            if issubclass(member, errors.FerError)
+        ]
+        assert [name for name in classes if f"| `{name}` |" not in self.document] == []
 
 
 def test_every_shipped_configuration_is_valid_and_opens_with_its_command_time_and_result():

@@ -19,6 +19,19 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         argv: Command line arguments; `sys.argv[1:]` by default.
         program: Command that the user types to run the job, for the usage message.
     """
+    parser = make_parser(program)
+    arguments = parser.parse_args(argv)
+    if len(arguments.models) < 2:
+        parser.error("argument RUN: expected two or more models")
+    return cli.run_job(_run, arguments)
+
+
+def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
+    """Return the parser of the job's options.
+
+    Args:
+        program: Command that the user types to run the job, for the usage message.
+    """
     parser = cli.create_parser("compare", __doc__, program=program)
     parser.add_argument(
         "models",
@@ -27,10 +40,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         help="two or more models: output folders of train jobs, or names of bundled models",
     )
     cli.add_report_options(parser, report="comparison")
-    arguments = parser.parse_args(argv)
-    if len(arguments.models) < 2:
-        parser.error("argument RUN: expected two or more models")
-    return cli.run_job(_run, arguments)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> str:

@@ -16,12 +16,16 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         argv: Command line arguments; `sys.argv[1:]` by default.
         program: Command that the user types to run the job, for the usage message.
     """
-    arguments = _make_parser(program).parse_args(argv)
+    arguments = make_parser(program).parse_args(argv)
     return cli.run_job(_run, arguments)
 
 
-def _make_parser(program: str) -> argparse.ArgumentParser:
-    """Return the parser of the job's options; `program` is shown in the usage message."""
+def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
+    """Return the parser of the job's options.
+
+    Args:
+        program: Command that the user types to run the job, for the usage message.
+    """
     parser = cli.create_parser("evaluate", __doc__, program=program)
     parser.add_argument(
         "--model",

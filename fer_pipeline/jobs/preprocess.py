@@ -14,6 +14,15 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         argv: Command line arguments; `sys.argv[1:]` by default.
         program: Command that the user types to run the job, for the usage message.
     """
+    return cli.run_job(_run, make_parser(program).parse_args(argv))
+
+
+def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
+    """Return the parser of the job's options.
+
+    Args:
+        program: Command that the user types to run the job, for the usage message.
+    """
     parser = cli.create_parser("preprocess", __doc__, program=program)
     parser.add_argument(
         "--input",
@@ -25,7 +34,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the dataset")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
-    return cli.run_job(_run, parser.parse_args(argv))
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> str:

@@ -17,6 +17,19 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         argv: Command line arguments; `sys.argv[1:]` by default.
         program: Command that the user types to run the job, for the usage message.
     """
+    parser = make_parser(program)
+    arguments = parser.parse_args(argv)
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
+    return cli.run_job(_run, arguments)
+
+
+def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
+    """Return the parser of the job's options.
+
+    Args:
+        program: Command that the user types to run the job, for the usage message.
+    """
     parser = cli.create_parser("train", __doc__, program=program)
     parser.add_argument(
         "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
@@ -38,10 +51,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     )
     cli.refuse_moved_option(parser, "--summary", "summarize --output PNG")
     cli.refuse_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
-    arguments = parser.parse_args(argv)
-    if arguments.workers is not None and arguments.workers < 1:
-        parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
-    return cli.run_job(_run, arguments)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> str:
