@@ -19,8 +19,9 @@ from fer_pipeline.config.reference import format_reference
 from fer_pipeline.config.schema import Config
 from scripts import update_docs
 from scripts.update_docs import GeneratedText
+from tests.helpers import documents
+from tests.helpers.documents import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 JOBS = list(console.describe_jobs())
 DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -28,8 +29,9 @@ DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 def read_bash_lines(document: Path) -> list[str]:
     """Return the lines of the bash blocks of a document; continued lines are joined."""
-    blocks = re.findall(r"^```bash\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
-    return "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = documents.read_code_blocks(str(document.relative_to(ROOT)))
+    text = "\n".join(block.code for block in blocks if block.language == "bash")
+    return text.replace("\\\n", " ").splitlines()
 
 
 def read_job_calls(document: Path) -> Iterator[tuple[str, list[str]]]:
@@ -148,6 +150,14 @@ def test_every_documented_command_has_valid_options(document, job, options):
     arguments = update_docs.make_parser(job).parse_args(options)
     config = arguments.config and ROOT / arguments.config
     load_config(config, arguments.set)
+
+
+@pytest.mark.parametrize("page", [*JOBS, "../configuration", "../networks"])
+def test_yaml_blocks_are_valid_configurations(page):
+    blocks = documents.read_code_blocks(f"docs/jobs/{page}.md")
+    for block in blocks:
+        if block.language == "yaml":
+            Config.model_validate(yaml.safe_load(block.code))
 
 
 class TestPythonApi:

@@ -1,6 +1,5 @@
 """Runs each Python example of the documentation on a tiny dataset, model and scores."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from fer_pipeline.config import Config
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.io.output_kinds import SCORES_FILE
 from fer_pipeline.learning.inference import serving_model
-from tests.helpers import finished_run
+from fer_pipeline.learning.networks import registry
+from tests.helpers import documents, finished_run
+from tests.helpers.documents import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 CLASSES = ("angry", "happy", "sad")
 
 
-def read_examples(document: str) -> list[str]:
-    """Return the Python blocks of a document."""
-    return re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.M | re.S)
+def read_examples(document: str, language: str = "python") -> list[str]:
+    """Return the code blocks of a document in a language."""
+    blocks = documents.read_code_blocks(document)
+    return [block.code for block in blocks if block.language == language]
+
+
+def list_documents_with_examples() -> list[str]:
+    """Return the pages with Python blocks, without the tutorials, which a slow test runs."""
+    pages = (*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "jobs").glob("*.md"))
+    names = sorted(str(page.relative_to(ROOT)) for page in pages)
+    return [name for name in names if read_examples(name)]
 
 
 def write_scores(folder: Path) -> None:
@@ -85,7 +93,7 @@ def run_examples(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return run
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", list_documents_with_examples())
 def test_every_example_runs(document, run_examples):
     run_examples(document)
 
@@ -102,6 +110,21 @@ def test_the_examples_of_the_python_api_read_what_the_jobs_wrote(run_examples):
     assert names["config"].image.size == 28
 
 
-def test_the_python_api_and_the_readme_have_examples():
-    assert read_examples("README.md")
+def test_the_pages_for_python_users_have_examples():
     assert len(read_examples("docs/python_api.md")) >= 6
+    assert {"docs/dataset_format.md", "docs/jobs/score.md", "docs/networks.md"} <= set(
+        list_documents_with_examples()
+    )
+
+
+def test_the_own_network_of_the_documents_can_be_trained(home, monkeypatch):
+    (code,) = read_examples("docs/networks.md")
+    module = home / "my_networks" / "small.py"
+    module.parent.mkdir()
+    module.write_text(code)
+    monkeypatch.chdir(home)
+    selection, _ = read_examples("docs/networks.md", "yaml")
+    model = Config.model_validate(yaml.safe_load(selection)).model
+    network = registry.build_network(model.name, 16, len(CLASSES), model.options)
+    assert network.output_shape == (None, len(CLASSES))
+    assert network.layers[0].filters == 32
