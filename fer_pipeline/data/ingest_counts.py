@@ -124,8 +124,8 @@ class IngestCounts:
         """Warn about sources that may number fewer emotions than FER2013 in a different order.
 
         These are sources with numeric labels of which none exceeds 4. Reference system E (see
-        the README) has such a file. Nothing is logged if the user configured the meaning of the
-        codes.
+        `docs/networks.md`) has such a file. Nothing is logged if the user configured the meaning
+        of the codes.
 
         Args:
             emotion_of_code: Configured emotion of each label code.

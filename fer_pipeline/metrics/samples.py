@@ -16,7 +16,7 @@ from fer_pipeline.metrics import inputs
 MAX_IMAGES = 25
 """Maximum number of images in a plot of examples or of mistakes.
 
-Reference system E, which is described in `README.md`, shows 5 x 5 images.
+Reference system E, which is described in `docs/networks.md`, shows 5 x 5 images.
 """
 
 

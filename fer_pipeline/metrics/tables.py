@@ -17,8 +17,8 @@ def format_class_table(metrics: Metrics) -> str:
     """Return a text table of the counts and scores of each class, and of their averages.
 
     Each accuracy has a confidence interval. The columns of counts are the same as in reference
-    system A, which is described in `README.md`. The accuracy of the macro average is the mean of
-    the per-class accuracies.
+    system A, which is described in `docs/networks.md`. The accuracy of the macro average is the
+    mean of the per-class accuracies.
     """
     intervals = metrics.intervals
     rows = [

@@ -1,6 +1,6 @@
 """Plots of a training run: accuracy and loss against steps.
 
-Reference system A, which is described in `README.md`, has the same plots.
+Reference system A, which is described in `docs/networks.md`, has the same plots.
 """
 
 from __future__ import annotations

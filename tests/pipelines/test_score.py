@@ -981,7 +981,7 @@ def test_a_worker_loads_a_model_once(spark, scored, crops, tmp_path) -> None:
 
 
 def test_scores_can_be_read_back_as_a_table(of_crops) -> None:
-    """By what the README says a score is: csv and pandas users join on source and record."""
+    """The columns are those of docs/dataset_format.md: users join on source and record."""
     table = pa.concat_tables(
         pq.read_table(of_crops.folder / file["path"]) for file in of_crops.about["files"]
     )
