@@ -50,8 +50,9 @@ docs: $(STAMP) ## build the documentation into site/; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 	@echo "site/index.html"
 
-pictures: $(STAMP) ## draw the pictures of README.md into docs/pictures; scores are those of the last demo
+pictures: $(STAMP) ## draw the pictures of README.md and docs; scores are those of the last demo
 	@$(VENV_PYTHON) scripts/draw_pictures.py
+	@$(VENV_PYTHON) scripts/draw_architecture.py
 
 dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
 	@scripts/dist
