@@ -32,14 +32,21 @@ def read_examples(document: str, language: str = "python") -> list[str]:
 def list_documents_with_examples() -> list[str]:
     """Return the pages with Python blocks, without the tutorials, which a slow test runs."""
     pages = (*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "jobs").glob("*.md"))
-    names = sorted(str(page.relative_to(ROOT)) for page in pages)
+    names = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in pages)]
     return [name for name in names if read_examples(name)]
 
 
 def write_scores(folder: Path) -> None:
     """Write the scores of two images, one of them unreadable, and a file of an interrupted job."""
     folder.mkdir(parents=True)
-    table = pa.table({"emotion": ["happy", None], "confidence": [0.9, None], "reason": [None, "x"]})
+    table = pa.table(
+        {
+            "source": ["a.png", "b.png"],
+            "emotion": ["happy", None],
+            "confidence": [0.9, None],
+            "reason": [None, "x"],
+        }
+    )
     for name in ("scores-0.parquet", "scores-interrupted.parquet"):
         pq.write_table(table, folder / name)
     manifest = ScoreManifest(
@@ -112,9 +119,8 @@ def test_the_examples_of_the_python_api_read_what_the_jobs_wrote(run_examples):
 
 def test_the_pages_for_python_users_have_examples():
     assert len(read_examples("docs/python_api.md")) >= 6
-    assert {"docs/dataset_format.md", "docs/jobs/score.md", "docs/networks.md"} <= set(
-        list_documents_with_examples()
-    )
+    pages = {"README.md", "docs/dataset_format.md", "docs/jobs/score.md", "docs/networks.md"}
+    assert pages <= set(list_documents_with_examples())
 
 
 def test_the_own_network_of_the_documents_can_be_trained(home, monkeypatch):
