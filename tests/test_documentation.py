@@ -24,7 +24,7 @@ from tests.helpers.documents import ROOT
 
 DOCS = ROOT / "docs"
 JOBS = list(console.describe_jobs())
-DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def read_bash_lines(document: Path) -> list[str]:
