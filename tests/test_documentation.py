@@ -152,9 +152,9 @@ def test_every_documented_command_has_valid_options(document, job, options):
     load_config(config, arguments.set)
 
 
-@pytest.mark.parametrize("page", [*JOBS, "../configuration", "../networks"])
+@pytest.mark.parametrize("page", [*(f"jobs/{job}" for job in JOBS), "configuration", "networks"])
 def test_yaml_blocks_are_valid_configurations(page):
-    blocks = documents.read_code_blocks(f"docs/jobs/{page}.md")
+    blocks = documents.read_code_blocks(f"docs/{page}.md")
     for block in blocks:
         if block.language == "yaml":
             Config.model_validate(yaml.safe_load(block.code))
