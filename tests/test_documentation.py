@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import shlex
@@ -17,6 +18,13 @@ from fer_pipeline import console, errors
 from fer_pipeline.config import load_config
 from fer_pipeline.config.reference import format_reference
 from fer_pipeline.config.schema import Config
+from fer_pipeline.data import schema
+from fer_pipeline.data.manifest import Manifest
+from fer_pipeline.data.outcomes import DropReason, QuarantineReason
+from fer_pipeline.data.scores import ScoreManifest
+from fer_pipeline.io.output_kinds import ComparisonFile, EvaluationFile, ExportFile, RunFile
+from fer_pipeline.learning.networks.registry import list_network_names
+from fer_pipeline.learning.training.history import ValidationRound
 from scripts import update_docs
 from scripts.update_docs import GeneratedText
 from tests.helpers import documents
@@ -138,6 +146,52 @@ class TestJobPages:
     def test_are_listed_in_the_index(self):
         index = (DOCS / "jobs" / "index.md").read_text()
         assert [job for job in JOBS if f"]({job}.md)" not in index] == []
+
+
+class TestDatasetFormat:
+    document = (DOCS / "dataset_format.md").read_text()
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            pytest.param([*schema.dataset_columns("uint8", votes=True)], id="columns"),
+            pytest.param([*schema.QUARANTINE], id="columns of the quarantine"),
+            pytest.param([*schema.score_columns(["angry", "disgust"])], id="columns of scores"),
+            pytest.param([*Manifest.model_fields], id="fields of the manifest"),
+            pytest.param([*ScoreManifest.model_fields], id="fields of scores.json"),
+            pytest.param([*DropReason], id="reasons to drop a record"),
+            pytest.param([*QuarantineReason], id="reasons to quarantine a record"),
+        ],
+    )
+    def test_names_all(self, names):
+        first_cells = re.findall(r"^\| (`[^|]+`[^|]*) \|", self.document, re.MULTILINE)
+        documented = re.findall("`([^`]+)`", " ".join(first_cells))
+        assert set(names) <= set(documented)
+
+
+@pytest.mark.parametrize(
+    ("page", "files"),
+    [
+        ("train", RunFile),
+        ("evaluate", EvaluationFile),
+        ("compare", ComparisonFile),
+        ("export", ExportFile),
+    ],
+)
+def test_job_pages_name_the_files_of_the_output(page, files):
+    document = (DOCS / "jobs" / f"{page}.md").read_text()
+    assert [name for name in files if f"`{name}`" not in document] == []
+
+
+def test_the_page_of_train_names_the_columns_of_the_history():
+    document = (DOCS / "jobs" / "train.md").read_text()
+    columns = [field.name for field in dataclasses.fields(ValidationRound)]
+    assert [name for name in columns if f"`{name}`" not in document] == []
+
+
+def test_the_page_of_networks_names_every_network():
+    document = (DOCS / "networks.md").read_text()
+    assert [name for name in list_network_names() if f"| `{name}` |" not in document] == []
 
 
 def test_the_changelog_names_every_job():
