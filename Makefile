@@ -29,7 +29,7 @@ venv: $(STAMP) ## build only the environment
 demo: $(STAMP) ## run all jobs on a small synthetic dataset, or on FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
 
-test: $(STAMP) ## run the tests but the slow ones; ARGS="-k java" passes options to pytest
+test: $(STAMP) ## run all tests except the slow ones; ARGS="-k java" passes options to pytest
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests $(ARGS)
 
 test-all: $(STAMP) ## run the slow tests as well: the commands of README.md and of the tutorials
@@ -50,7 +50,7 @@ docs: $(STAMP) ## build the documentation into site/; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 	@echo "site/index.html"
 
-pictures: $(STAMP) ## draw the pictures of README.md and docs; scores are those of the last demo
+pictures: $(STAMP) ## draw the pictures of README.md and of the site, after make demo
 	@$(VENV_PYTHON) scripts/draw_pictures.py
 	@$(VENV_PYTHON) scripts/draw_architecture.py
 

@@ -1,26 +1,27 @@
-"""Draw the pictures of README.md: the data flow, and scores of synthetic faces.
+"""Draw the pictures of README.md: the data flow, and predictions for synthetic faces.
 
     python scripts/draw_pictures.py [FOLDER]    # default: docs/pictures; `make pictures`
 
-The scores are those of the last `make demo`.
+The predictions are those of the last `make demo`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from fer_pipeline import read_scores
 from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, TEXT_GREY, VERMILION
 
 DEMO = Path("artifacts/demo")
@@ -215,60 +216,86 @@ def _draw_arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     )
 
 
-def draw_scores(path: Path) -> None:
-    """Save the scores of the demo for the first crop of each emotion, and for a damaged file.
+def draw_predictions(path: Path) -> None:
+    """Save the demo's predictions for one test image of each emotion, and a quarantined row.
+
+    The images are those with the lowest record number: they are not selected by the prediction.
 
     Args:
         path: Path of the PNG file.
 
     Raises:
-        SystemExit: There are no scores of the demo's own model.
+        SystemExit: The last demo did not run, or did not use synthetic faces.
     """
-    # FER2013's images must not be published: only the demo without FER2013 writes this file.
-    if not (DEMO / "faces.csv").exists() or not (DEMO / "scores" / "scores.json").exists():
-        sys.exit(f"draw_pictures: {DEMO} has no scores of synthetic faces: run `make demo` first")
-    rows = {Path(row["source"]).name: row for row in read_scores(DEMO / "scores").to_pylist()}
-    files = [min((DEMO / "faces" / emotion).iterdir()) for emotion in EMOTIONS]
-    damaged = {name for name, row in rows.items() if row["reason"]}
-    files.append(min(path for path in (DEMO / "faces").rglob("*") if path.name in damaged))
-    figure = Figure(figsize=(WIDTH, 5.0), dpi=DPI, layout="constrained")
-    all_axes = figure.subplots(4, 4, height_ratios=(2.2, 1, 2.2, 1))
-    for index, file in enumerate(files):
+    csv = DEMO / "faces.csv"
+    predictions_file = DEMO / "evaluation" / "predictions.parquet"
+    # FER2013's images must not be published: only the demo without FER2013 writes this CSV file.
+    if not (csv.exists() and predictions_file.exists()):
+        sys.exit(f"draw_pictures: {DEMO} has no predictions of synthetic faces: run `make demo`")
+    predictions = pd.read_parquet(predictions_file).sort_values("record")
+    quarantine = pd.read_parquet(DEMO / "dataset" / "quarantine").sort_values("record")
+    lines = csv.read_text().splitlines()[1:]
+    figure = Figure(figsize=(WIDTH, 5.2), dpi=DPI, layout="constrained")
+    all_axes = figure.subplots(4, 4, height_ratios=(2, 1, 2, 1))
+    for index, emotion in enumerate(EMOTIONS):
         row, column = divmod(index, 4)
-        _draw_crop(all_axes[2 * row, column], all_axes[2 * row + 1, column], file, rows[file.name])
-    figure.savefig(path, format="png", dpi=DPI)
+        prediction = predictions[predictions["emotion"] == emotion].iloc[0]
+        _draw_image(all_axes[2 * row, column], lines[prediction["record"]], prediction)
+        _draw_probabilities(all_axes[2 * row + 1, column], prediction, has_labels=column == 0)
+    _draw_quarantined_row(all_axes[2, 3], quarantine.iloc[0])
+    all_axes[3, 3].set_axis_off()
+    # Without the name of the program, which contains its version.
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def _draw_crop(image_axes: Axes, bar_axes: Axes, file: Path, score: dict[str, Any]) -> None:
-    """Draw a crop with its predicted emotion and the probability of each emotion.
+def _draw_image(axes: Axes, line: str, prediction: pd.Series) -> None:
+    """Draw the image of a CSV row with the predicted and the true emotion as title.
 
     Args:
-        image_axes: Axes of the crop and its title.
-        bar_axes: Axes of the probabilities.
-        file: File of the crop; its folder is named after the true emotion.
-        score: Row of the scores; a reason takes the place of the emotion if the file is damaged.
+        axes: Axes of the image.
+        line: Row of the CSV file: emotion, pixels, usage.
+        prediction: Row of the predictions.
     """
-    bar_axes.set_axis_off()
-    image_axes.set(xticks=[], yticks=[])
-    truth = file.parent.name
-    if score["reason"]:
-        image_axes.set_title(f"{file.name}\nno score", fontsize=8, color=VERMILION)
-        image_axes.text(
-            0.5, 0.5, score["reason"], ha="center", va="center", transform=image_axes.transAxes
-        )
-        return
-    image_axes.imshow(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), cmap="gray", vmin=0, vmax=255)
-    is_right = score["emotion"] == truth
-    image_axes.set_title(
-        f"{score['emotion']} {score['confidence']:.0%}\ntrue: {truth}",
+    pixels = np.array(line.split(",")[1].split(), np.uint8)
+    size = math.isqrt(pixels.size)
+    axes.imshow(pixels.reshape(size, size), cmap="gray", vmin=0, vmax=255)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(
+        f"{prediction['predicted']} {prediction['confidence']:.0%}\ntrue: {prediction['emotion']}",
         fontsize=8,
-        color="black" if is_right else VERMILION,
+        color="black" if prediction["correct"] else VERMILION,
     )
-    probabilities = [score[f"p_{emotion}"] for emotion in EMOTIONS]
-    colors = [GREEN if emotion == truth else "#b0b7bf" for emotion in EMOTIONS]
-    bar_axes.barh(EMOTIONS, probabilities, color=colors)
-    bar_axes.set(xlim=(0, 1.0))
-    bar_axes.invert_yaxis()
+
+
+def _draw_probabilities(axes: Axes, prediction: pd.Series, *, has_labels: bool) -> None:
+    """Draw the probability of each emotion as a bar; the bar of the true emotion is green.
+
+    Args:
+        axes: Axes of the bars.
+        prediction: Row of the predictions.
+        has_labels: Whether the bars are labelled with the emotions.
+    """
+    probabilities = [prediction[f"p_{emotion}"] for emotion in EMOTIONS]
+    is_true = [emotion == prediction["emotion"] for emotion in EMOTIONS]
+    axes.barh(EMOTIONS, probabilities, color=[GREEN if true else "#b0b7bf" for true in is_true])
+    axes.set(xlim=(0, 1), xticks=[])
+    axes.invert_yaxis()
+    axes.tick_params(length=0, labelsize=6.5, labelleft=has_labels)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def _draw_quarantined_row(axes: Axes, row: pd.Series) -> None:
+    """Write the reason why a row is in the quarantine.
+
+    Args:
+        axes: Axes of the text.
+        row: Row of the quarantine.
+    """
+    axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"record {row['record']}\nin the quarantine", fontsize=8, color=VERMILION)
+    text = "\n".join(textwrap.wrap(f"{row['reason']}: {row['detail']}", 18))
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8)
+    axes.set_box_aspect(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -285,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
     draw_data_flow(folder / "data_flow.svg")
-    draw_scores(folder / "scores.png")
+    draw_predictions(folder / "predictions.png")
     return 0
 
 
