@@ -47,8 +47,8 @@ lint: $(STAMP) ## check style, vocabulary, types and the imports between the pac
 
 # The theme would print an advertisement of its successor.
 docs: $(STAMP) ## build the documentation into site/; a warning is an error
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
-	@echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --quiet --strict
+	@echo "site/index.html (to search in it: $(VENV_PYTHON) -m http.server --directory site)"
 
 pictures: $(STAMP) ## draw the pictures of README.md and of the site, after make demo
 	@$(VENV_PYTHON) scripts/draw_pictures.py

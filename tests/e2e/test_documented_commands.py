@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,30 @@ from tests.helpers.documents import ROOT, CodeBlock
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
+def create_environment(folder: Path) -> None:
+    """Create .venv in a checkout, with the packages of the environment that runs the tests.
+
+    The checkout's own code comes before theirs.
+    """
+    environment = folder / ".venv"
+    venv.create(environment, symlinks=True)
+    paths = (folder, sysconfig.get_path("purelib"))
+    own_packages = sysconfig.get_path("purelib", "venv", vars={"base": str(environment)})
+    Path(own_packages, "checkout.pth").write_text("".join(f"{path}\n" for path in paths))
+    # The Makefile builds the environment if this file does not name the checkout.
+    (environment / ".complete").write_text(f"{folder}\n")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout's files, with the environment that runs the tests as its .venv."""
+    """A copy of the checkout's files, with an environment."""
     folder = tmp_path.resolve() / "fer_pipeline"
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listing.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    environment = folder / ".venv"
-    environment.mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (environment / name).symlink_to(Path(sys.prefix) / name)
-    # The Makefile builds the environment if this file does not name the checkout.
-    (environment / ".complete").write_text(f"{folder}\n")
+    create_environment(folder)
     return folder
 
 
@@ -44,7 +54,7 @@ def run_block(block: CodeBlock, folder: Path, **variables: str) -> str:
     process = subprocess.run(
         [*command[block.language], code],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), **variables},
+        env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
