@@ -79,7 +79,7 @@ def read_paths(document: str, folders: str) -> set[str]:
         document: Path of the document, relative to the checkout.
         folders: Regular expression of the folders.
     """
-    return set(re.findall(rf"`((?:{folders})/[\w./]*)`", (ROOT / document).read_text()))
+    return set(re.findall(rf"`((?:{folders})/[\w./=]*)`", (ROOT / document).read_text()))
 
 
 def test_the_readme(checkout):
