@@ -1,0 +1,21 @@
+"""The picture of the packages is compared with the import contracts."""
+
+from scripts import draw_architecture
+
+
+def test_every_package_has_a_description():
+    layers = [
+        *draw_architecture.read_layers("fer_pipeline"),
+        *draw_architecture.read_layers("fer_pipeline.learning"),
+    ]
+    assert sorted(name for layer in layers for name in layer) == sorted(
+        draw_architecture.DESCRIPTIONS
+    )
+
+
+def test_the_picture_is_an_svg_that_does_not_depend_on_the_time(tmp_path):
+    for name in ("first", "second"):
+        assert draw_architecture.main([str(tmp_path / name)]) == 0
+    first, second = (tmp_path / name / "packages.svg" for name in ("first", "second"))
+    assert "<svg" in first.read_text()
+    assert first.read_bytes() == second.read_bytes()
