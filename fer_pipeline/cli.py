@@ -101,7 +101,7 @@ class _MovedOption(argparse.Action):
         parser.exit(2, f"{parser.prog}: error: {option_string} is now a job: {self.const}\n")
 
 
-def refuse_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
+def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
     """Add a former option to a parser; using it ends the program with a hint at the new job.
 
     Args:

@@ -39,7 +39,7 @@ def load_config(
         StorageError: The file cannot be read.
     """
     tree = read_yaml_mapping(parse_path(path)) if path is not None else {}
-    file_problems = _pop_renamed_keys(tree)
+    file_problems = _remove_renamed_keys(tree)
     set_problems: list[str] = []
     for override in overrides:
         set_problems += _apply_override(tree, override)
@@ -98,7 +98,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _pop_renamed_keys(tree: dict[str, Any]) -> list[str]:
+def _remove_renamed_keys(tree: dict[str, Any]) -> list[str]:
     """Remove renamed keys from the tree, and return an error message for each."""
     return [describe_renamed_key(old_key) for old_key, _ in pop_renamed_keys(tree)]
 
@@ -161,7 +161,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
         scalar = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
         return [f"--set {override}: {text!r} is not a YAML value"]
-    messages = _pop_renamed_keys(_nest_keys(keys, scalar))
+    messages = _remove_renamed_keys(_nest_keys(keys, scalar))
     if messages:
         return [f"--set {message}" for message in messages]
     for key in keys[:-1]:

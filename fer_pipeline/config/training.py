@@ -259,7 +259,7 @@ class TrainingConfig(Section):
 
     @field_validator("class_weights", mode="before")
     @classmethod
-    def _check_class_weights(cls, raw: Any) -> Any:
+    def _validate_class_weights(cls, raw: Any) -> Any:
         """Return the class weights with canonical names of emotions, and check the numbers.
 
         None and "balanced" are returned unchanged.

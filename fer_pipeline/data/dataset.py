@@ -94,7 +94,7 @@ class StoredDataset:
             )
         files = self.manifest.files_in(split)
         for file in files:
-            self._require_file(file)
+            self._require_complete_file(file)
         return files
 
     def require_all_files(self) -> None:
@@ -104,7 +104,7 @@ class StoredDataset:
             DatasetError: A file is missing, or its size differs from the manifest.
         """
         for file in self.manifest.files:
-            self._require_file(file)
+            self._require_complete_file(file)
 
     def require_enhancement(self, enhancement: Enhancement) -> None:
         """Check that the images were enhanced in the same way as a model's training images.
@@ -122,7 +122,7 @@ class StoredDataset:
                 f" with {enhancement}; prepare the dataset with the model's image.enhancement"
             )
 
-    def _require_file(self, file: DataFile) -> None:
+    def _require_complete_file(self, file: DataFile) -> None:
         """Check that a file exists and has the size given in the manifest."""
         path = self.folder / file.path
         byte_count = path.stat().st_size if storage.is_file(path) else None

@@ -14,7 +14,7 @@ from fer_pipeline.io.output_kinds import OutputKind
 QUARANTINE_FOLDER = "quarantine"
 
 
-def split_folder(split: Split | str) -> str:
+def get_split_folder(split: Split | str) -> str:
     """Return the folder of a split's files, relative to the dataset's folder.
 
     The name has the form `split=NAME`, which Spark and pyarrow read as a partition column.
@@ -38,7 +38,7 @@ DATASET = OutputKind(
     name="a dataset",
     format="fer_pipeline dataset",
     commit_file=MANIFEST_FILE,
-    data_folders=(*map(split_folder, Split), QUARANTINE_FOLDER),
+    data_folders=(*map(get_split_folder, Split), QUARANTINE_FOLDER),
     data_prefix="part",
     list_data_files=_list_data_files,
 )

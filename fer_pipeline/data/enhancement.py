@@ -95,14 +95,14 @@ def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
     """
     # Double precision makes the rounding to grey levels the same on every machine.
     pixels = image.astype(np.float64)
-    centred = pixels - _local_mean(pixels)
-    deviation = np.sqrt(_local_mean(np.square(centred)))
+    centred = pixels - _compute_local_mean(pixels)
+    deviation = np.sqrt(_compute_local_mean(np.square(centred)))
     divisor = np.maximum(deviation, max(deviation.mean(), _MIN_DEVIATION))
     normalized = _MEAN_GREY + _GREYS_PER_DEVIATION * centred / divisor
     return np.rint(normalized).clip(0, 255).astype(np.uint8)
 
 
-def _local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _compute_local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the mean of each pixel's neighbourhood, weighted by a Gaussian window.
 
     `normalize_local_contrast` gives the width of the window.

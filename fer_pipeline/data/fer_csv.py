@@ -60,7 +60,7 @@ class RequiredColumns:
     usage: bool
 
 
-def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayout:
+def parse_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayout:
     """Read the layout of a CSV file from its header.
 
     The columns may be in any order. Case and white space around their names are ignored.
@@ -165,7 +165,7 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
     images, errors = _parse_pixel_texts(pixel_texts, layout.pixel_count)
     for row, detail in broken_lines.items():
         emotions[row] = usages[row] = None
-        errors.add(row, Outcome.BROKEN_LINE, detail)
+        errors.set_error(row, Outcome.BROKEN_LINE, detail)
     return ParsedRecords(emotions, usages, lines, images, errors)
 
 
@@ -187,9 +187,11 @@ def _parse_pixel_texts(
         try:
             text_pixel_count = len(parse_pixels(text))
         except PixelError as error:
-            errors.add(row, error.outcome, str(error))
+            errors.set_error(row, error.outcome, str(error))
         else:
-            errors.add(row, Outcome.PIXEL_COUNT, f"{text_pixel_count} pixels, not a square image")
+            errors.set_error(
+                row, Outcome.PIXEL_COUNT, f"{text_pixel_count} pixels, not a square image"
+            )
     return np.zeros((len(texts), 0, 0), np.uint8), errors
 
 

@@ -82,11 +82,11 @@ def _build_image_records(
     for row, (image, byte_count) in enumerate(zip(images, byte_counts, strict=True)):
         if image is None:
             detail = f"{byte_count} bytes, not a complete image" if byte_count else "no bytes"
-            errors.add(row, Outcome.UNDECODABLE_IMAGE, detail)
+            errors.set_error(row, Outcome.UNDECODABLE_IMAGE, detail)
         elif min(image.shape) < MIN_SIZE:
             height, width = image.shape
             detail = f"{width}x{height} pixels; the minimum is {MIN_SIZE}x{MIN_SIZE}"
-            errors.add(row, Outcome.IMAGE_TOO_SMALL, detail)
+            errors.set_error(row, Outcome.IMAGE_TOO_SMALL, detail)
     parent_names = [path.split("/")[:-1] for path in paths]
     return ParsedRecords(
         emotions=[names[-1] if names else None for names in parent_names],

@@ -93,7 +93,7 @@ class IngestCounts:
             case None:
                 self.heldout_by_split[list(Split)[tally["split"]]] += tally["n"]
 
-    def require_usable(self, max_quarantined_fraction: float) -> None:
+    def require_usable_records(self, max_quarantined_fraction: float) -> None:
         """Check that the records are sufficient for a dataset, before any file is written.
 
         Args:

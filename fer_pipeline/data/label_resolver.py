@@ -135,7 +135,7 @@ class LabelResolver:
         errors = RecordErrors(len(rows))
         for row in np.flatnonzero(quarantined[rows]).tolist():
             pair = resolved_pairs[rows[row]]
-            errors.add(row, pair.outcome, pair.detail or "")
+            errors.set_error(row, pair.outcome, pair.detail or "")
         labels = [NO_LABEL if pair.label is None else pair.label for pair in resolved_pairs]
         splits = [NO_SPLIT if pair.split is None else pair.split.code for pair in resolved_pairs]
         codes = [NO_LABEL if pair.code is None else pair.code for pair in resolved_pairs]

@@ -109,19 +109,19 @@ def parse_pixel_rows(
     errors = RecordErrors(len(texts))
     for start in range(0, len(texts), _ROWS_PER_CHUNK):
         chunk = texts[start : start + _ROWS_PER_CHUNK]
-        well_formed = _parse_well_formed(chunk, pixel_count)
-        if well_formed is not None:
-            pixels[start : start + len(chunk)] = well_formed
+        chunk_pixels = _try_parse_fast(chunk, pixel_count)
+        if chunk_pixels is not None:
+            pixels[start : start + len(chunk)] = chunk_pixels
             continue
         for row, text in enumerate(chunk, start):
             try:
                 pixels[row] = parse_pixels(text, pixel_count)
             except PixelError as error:
-                errors.add(row, error.outcome, str(error))
+                errors.set_error(row, error.outcome, str(error))
     return pixels, errors
 
 
-def _parse_well_formed(texts: Sequence[bytes], pixel_count: int) -> npt.NDArray[np.uint8] | None:
+def _try_parse_fast(texts: Sequence[bytes], pixel_count: int) -> npt.NDArray[np.uint8] | None:
     """Parse pixel strings with numbers of 1 to 3 digits, separated by single spaces.
 
     Returns:

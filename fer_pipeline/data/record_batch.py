@@ -35,7 +35,7 @@ class RecordErrors:
         self.outcomes = np.full(record_count, Outcome.KEPT, np.int8)
         self.details: dict[int, str] = {}
 
-    def add(self, row: int, outcome: Outcome, detail: str) -> None:
+    def set_error(self, row: int, outcome: Outcome, detail: str) -> None:
         """Set the error of one record; it replaces an earlier error.
 
         Args:
@@ -54,7 +54,7 @@ class RecordErrors:
         """
         for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:
-                self.add(row, Outcome(int(errors.outcomes[row])), detail)
+                self.set_error(row, Outcome(int(errors.outcomes[row])), detail)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class ScoreManifest(BaseModel):
     created: str
 
 
-def read_manifest(folder: Path) -> ScoreManifest:
+def read_scores_manifest(folder: Path) -> ScoreManifest:
     """Read `scores.json`.
 
     Args:
@@ -110,7 +110,7 @@ def read_scores(path: str | Path) -> pa.Table:
     """
     folder = parse_path(path)
     return pa.concat_tables(
-        [_read_score_file(folder, file) for file in read_manifest(folder).files]
+        [_read_score_file(folder, file) for file in read_scores_manifest(folder).files]
     )
 
 

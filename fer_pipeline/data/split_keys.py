@@ -75,7 +75,7 @@ def round_share(fraction: float, count: int) -> int:
     return int(np.floor(fraction * count + 0.5))
 
 
-def find_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None:
+def find_bucket_of_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None:
     """Find the bucket of a histogram that contains the key with a given rank.
 
     Args:
@@ -109,7 +109,7 @@ def find_key_at_rank(
     Returns:
         The key; LAST_KEY if there are at most `rank` keys.
     """
-    position = find_rank(histogram, rank)
+    position = find_bucket_of_rank(histogram, rank)
     if position is None:
         return LAST_KEY
     bucket, rank_in_bucket = position

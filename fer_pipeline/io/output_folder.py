@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 class OutputFolder:
     """The folder of one output, which readers see either complete or not at all.
 
-    A job calls these methods in this order. It calls `delete_commit_file` only if it writes files
+    A job calls these methods in this order. It calls `invalidate_old_output` only if it writes files
     with fixed names, because these overwrite the files of the old output::
 
         output = OutputFolder(path, EVALUATION, overwrite=overwrite)
         output.ensure_writable()
         ...  # compute the results
         with output.lock_for_writing():
-            output.delete_commit_file()
+            output.invalidate_old_output()
             ...  # write the files
             output.commit(commit_content, config.write)
 
@@ -64,7 +64,7 @@ class OutputFolder:
             StorageError: The folder holds an output and `overwrite` is not set, or it holds files
                 that were not written by a job of this kind, or the path is a file.
         """
-        if self._has_replaceable_output():
+        if self._require_replaceable_output():
             return
         if storage.is_folder(self.path):
             # The files of an interrupted job may be replaced, but no other files.
@@ -79,7 +79,7 @@ class OutputFolder:
         elif storage.exists(self.path):
             raise StorageError(f"{self.path}: is a file; choose a folder")
 
-    def _has_replaceable_output(self) -> bool:
+    def _require_replaceable_output(self) -> bool:
         """Return True if the folder holds an output that may be replaced, False if it holds none.
 
         Raises:
@@ -142,17 +142,17 @@ class OutputFolder:
                     )
                 try:
                     # Another job may have written its output since `ensure_writable`.
-                    self._has_replaceable_output()
+                    self._require_replaceable_output()
                 except StorageError:
                     if not was_in_progress:
                         storage.remove(self.path / IN_PROGRESS_FILE)
                     raise
-                yield from self._discard_on_failure()
+                yield from self._delete_data_files_on_failure()
         finally:
             # The folder is empty if the block wrote no file.
             storage.remove_empty_folder(self.path)
 
-    def _discard_on_failure(self) -> Iterator[None]:
+    def _delete_data_files_on_failure(self) -> Iterator[None]:
         """Yield once; if the caller's block raises before its commit, delete its data files.
 
         The in-progress file is deleted with them. Nothing is deleted if this kind of output has no
@@ -168,7 +168,7 @@ class OutputFolder:
                 self.delete_unlisted_files(self.kind.list_data_files(self.path))
             raise
 
-    def delete_commit_file(self) -> None:
+    def invalidate_old_output(self) -> None:
         """Delete the commit file, and the configuration, of the output that is being replaced.
 
         After this, readers no longer accept the old output. The configuration is deleted too,

@@ -71,7 +71,7 @@ class OutputKind:
     data_prefix: str = ""
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
-    def make_unique_name(self, number: int) -> str:
+    def make_data_file_name(self, number: int) -> str:
         """Return a new, unique name for a data file; sorted names are in the order of the tasks.
 
         Args:

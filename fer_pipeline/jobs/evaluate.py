@@ -49,7 +49,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         help="plot the feature maps of the image in this row of the split, from 0; default: the"
         " correctly classified image with the highest probability",
     )
-    cli.refuse_moved_option(parser, "--compare", "compare RUN RUN ... --dataset DIR --output DIR")
+    cli.add_moved_option(parser, "--compare", "compare RUN RUN ... --dataset DIR --output DIR")
     return parser
 
 

@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         help="train in N parallel Spark tasks, each with its part of the rows; the dataset and the"
         " run must be on a filesystem that all machines share",
     )
-    cli.refuse_moved_option(parser, "--summary", "summarize --output PNG")
-    cli.refuse_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
+    cli.add_moved_option(parser, "--summary", "summarize --output PNG")
+    cli.add_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
     arguments = parser.parse_args(argv)
     if arguments.workers is not None and arguments.workers < 1:
         parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")

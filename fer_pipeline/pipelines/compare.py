@@ -136,7 +136,7 @@ def compare(
     is_in_training = predict_split.find_copies_in_training(stored, split, evaluated_models[0].rows)
     comparison = _build_comparison(evaluated_models, is_in_training, stored.classes, config)
     with output_folder.lock_for_writing():
-        output_folder.delete_commit_file()
+        output_folder.invalidate_old_output()
         title = f"accuracy against cost on the {split} split of {stored.name}"
         plot_file = output_folder.path / ComparisonFile.ACCURACY_COST
         comparison_plots.draw_accuracy_cost(comparison, title, plot_file)

@@ -273,7 +273,7 @@ def _write_predictions(
     )
     with storage.atomic_write(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        output_folder.delete_commit_file()
+        output_folder.invalidate_old_output()
 
 
 def _write_plots(

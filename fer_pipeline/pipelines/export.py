@@ -190,7 +190,7 @@ def _publish_export(
 ) -> None:
     """Replace the models in the output folder by the models in the scratch folder, and commit."""
     with output_folder.lock_for_writing():
-        output_folder.delete_commit_file()
+        output_folder.invalidate_old_output()
         for name in EXPORT_FILES.values():
             _delete_path(output_folder.path / name)
         for exported in manifest.exports:

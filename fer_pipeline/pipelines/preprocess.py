@@ -172,7 +172,7 @@ def _count_records(store: RecordStore, files: InputFiles, config: Config) -> Ing
         raise InputError(
             f"{', '.join(files.paths)}: contains no records; a CSV needs lines below its header"
         )
-    counts.require_usable(config.input.max_quarantined_fraction)
+    counts.require_usable_records(config.input.max_quarantined_fraction)
     counts.warn_about_low_codes(config.input.emotions)
     return counts
 

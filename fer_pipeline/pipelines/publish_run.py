@@ -105,7 +105,7 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     folder = run.folder
     _remove_unused_logs(run)
     output_folder = OutputFolder(folder, RUN)
-    output_folder.delete_commit_file()
+    output_folder.invalidate_old_output()
     OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated_output()
     _plot_curves(run, checkpointer)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)

@@ -168,7 +168,7 @@ class _CsvBlock:
         if self._is_header_expected and rows:
             header = rows.pop(0)
             self._is_header_expected = False
-            self._layout = self._layout or fer_csv.read_header(header, self.name, self._required)
+            self._layout = self._layout or fer_csv.parse_header(header, self.name, self._required)
         if not rows:
             return None
         if self._layout is None:

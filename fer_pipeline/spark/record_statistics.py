@@ -110,7 +110,7 @@ def find_keys_at_ranks(
         histograms[row.label][row.bucket] = row["count"]
     is_in_bucket = F.lit(False)
     for label, rank in positive_ranks:
-        position = split_keys.find_rank(histograms[label], rank)
+        position = split_keys.find_bucket_of_rank(histograms[label], rank)
         if position:
             is_in_bucket |= (F.col("label") == label) & (F.col("bucket") == position[0])
     candidates = _collect_keys(records.where(is_in_bucket))

@@ -261,7 +261,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
             output_folder: Folder to write the file to.
             options: The model and the options of scoring.
         """
-        self._path = output_folder / SCORES.make_unique_name(get_task_index())
+        self._path = output_folder / SCORES.make_data_file_name(get_task_index())
         self._options = options
         self._columns = build_arrow_schema(schema.score_columns(options.classes))
         self._open_files = contextlib.ExitStack()

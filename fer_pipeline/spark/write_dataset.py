@@ -20,7 +20,7 @@ from pyspark.sql import Row
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import build_binary_column, build_list_column
-from fer_pipeline.data.dataset_files import DATASET, split_folder
+from fer_pipeline.data.dataset_files import DATASET, get_split_folder
 from fer_pipeline.data.manifest import DataFile
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.record_batch import Pixels
@@ -137,7 +137,7 @@ def _write_partition(
         writer.shuffle(np.random.default_rng([options.seed, task_index]))
         # Readers sort the files by name, and the names contain the task index. The order of the
         # rows therefore depends only on the seed.
-        path = f"{split_folder(split)}/{DATASET.make_unique_name(task_index)}"
+        path = f"{get_split_folder(split)}/{DATASET.make_data_file_name(task_index)}"
         with error_context(f"writing {path}"):
             byte_count = writer.write(options.folder / path)
         yield {

@@ -85,7 +85,7 @@ def _write_quarantine_file(batches: Batches, folder: Path) -> pa.RecordBatch:
     """
     rows = pa.Table.from_batches(list(batches), _COLUMNS)
     rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-    path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(get_task_index())}"
+    path = f"{QUARANTINE_FOLDER}/{DATASET.make_data_file_name(get_task_index())}"
     with error_context(f"writing {path}"), create_data_file(folder / path) as sink:
         pq.write_table(rows, sink)
     return pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

@@ -13,8 +13,8 @@ from fer_pipeline.data.fer_csv import (
     RequiredColumns,
     infer_pixel_count,
     is_blank,
+    parse_header,
     parse_rows,
-    read_header,
     split_fields,
 )
 from fer_pipeline.data.outcomes import Outcome
@@ -26,7 +26,7 @@ ORDINARY_64 = CsvLayout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
 
 
 def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> CsvLayout:
-    return read_header(line, "faces.csv", RequiredColumns(emotion=labelled, usage=usage))
+    return parse_header(line, "faces.csv", RequiredColumns(emotion=labelled, usage=usage))
 
 
 def image(seed: int, side: int = 8) -> np.ndarray:
