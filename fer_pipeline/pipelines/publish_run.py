@@ -1,7 +1,4 @@
-"""Publication of a training run: building the model from the best weights, and writing the files.
-
-A training round is one validation, and the training steps since the previous validation.
-"""
+"""Publication of a training run: building the model from the best weights, and writing files."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ class FinalModel:
     Attributes:
         model: Keras model that takes raw pixels and returns probabilities.
         temperature: Softmax temperature of the model, which divides the logits.
-        snapshot: Best weights, and the training round after which the network had these weights.
+        snapshot: Best weights, with the validation in which the network had these weights.
     """
 
     model: Any
@@ -62,10 +59,12 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
         snapshot: Best weights of the run; None if no validation has taken place yet.
 
     Raises:
-        RunError: No training round has ended, or a weight is not finite.
+        RunError: Training ended before its first validation, or a weight is not finite.
     """
     if snapshot is None:
-        raise RunError("no round of training has ended, so there are no weights to keep")
+        raise RunError(
+            "training ended before its first validation, so there are no weights to keep"
+        )
     if not all(np.isfinite(weights).all() for weights in snapshot.weights):
         raise RunError(
             "the weights are not finite after the last step; try a lower"
@@ -98,7 +97,7 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
         Description of the model, which is the content of `model.json`.
 
     Raises:
-        RunError: No training round has ended, or a weight is not finite.
+        RunError: Training ended before its first validation, or a weight is not finite.
         StorageError: A file cannot be written.
     """
     final = finalize_model(run, checkpointer.best.snapshot)
@@ -135,12 +134,12 @@ def _plot_curves(run: TrainingRun, checkpointer: RunCheckpointer) -> None:
     """Save the plots of the run's loss and accuracy."""
     image_size, classes = run.dataset.image_size, run.dataset.classes
     title = f"{run.config.model.name} on {len(classes)} classes, {image_size}x{image_size}"
-    plot_training(checkpointer.history.rounds, title, run.folder)
+    plot_training(checkpointer.history.entries, title, run.folder)
 
 
 def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
     """Return the content of `model.json`; the model file must already be written."""
-    dataset, config, best_round = run.dataset, run.config, final.snapshot.round
+    dataset, config, best_entry = run.dataset, run.config, final.snapshot.entry
     return ModelInfo(
         classes=dataset.classes,
         size=dataset.image_size,
@@ -151,9 +150,9 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
         options=config.model.options,
         parameters=run.network.count_params(),
         precision=run.precision,
-        best_step=best_round.step,
-        best_restart=best_round.restart,
-        best_accuracy=best_round.validation_accuracy,
+        best_step=best_entry.step,
+        best_restart=best_entry.restart,
+        best_accuracy=best_entry.validation_accuracy,
         best_class_accuracies=_compute_class_accuracies(final.snapshot, dataset.classes),
         teachers=[*run.teacher_checksums],
         temperature=final.temperature,

@@ -1,7 +1,6 @@
 """Training of a network on a dataset, in one process.
 
-A training round is one validation, and the training steps since the previous validation. A run
-trains the network `training.restarts` times, each time from the same initial weights, with a
+A run trains the network `training.restarts` times, each time from the same initial weights, with a
 different sample order. Each of these trainings is a restart.
 """
 
@@ -264,7 +263,7 @@ def _train_restarts(
         loggers: Callbacks in addition to the logs on the console and for TensorBoard.
     """
     if run.worker.world_size == 1:
-        # If there are several workers, the Spark driver logs the training rounds.
+        # If there are several workers, the Spark driver logs the validations.
         loggers = [ConsoleLogger(checkpointer.history), *loggers]
     if run.config.tracking.tensorboard and run.worker.is_chief:
         loggers = [*loggers, TensorBoard(run.folder / TENSORBOARD_FOLDER, checkpointer.history)]
@@ -306,25 +305,25 @@ def _open_mlflow(
 
 
 def format_report(model_info: ModelInfo, output: str) -> str:
-    """Return the report of the job: the history, the best training round, and the model's path.
+    """Return the report of the job: the history, the best validation, and the model's path.
 
     Args:
         model_info: Description of the trained model.
         output: Folder of the run.
     """
     folder = parse_path(output)
-    rounds = history.read_history(folder / RunFile.HISTORY)
+    entries = history.read_history(folder / RunFile.HISTORY)
     accuracy = (
         "not validated" if model_info.best_accuracy is None else f"{model_info.best_accuracy:.2%}"
     )
-    best_round = f"step {model_info.best_step:,}"
-    if any(row.restart for row in rounds):
-        best_round = f"restart {model_info.best_restart}, {best_round}"
+    best_step = f"step {model_info.best_step:,}"
+    if any(row.restart for row in entries):
+        best_step = f"restart {model_info.best_restart}, {best_entry}"
     return "\n".join(
         [
-            history.format_history(rounds),
+            history.format_history(entries),
             "",
-            f"{model_info.network}, {model_info.parameters:,} parameters; kept: {best_round},"
+            f"{model_info.network}, {model_info.parameters:,} parameters; kept: {best_step},"
             f" validation accuracy {accuracy}; temperature {model_info.temperature:.3f}",
             f"model {folder / RunFile.MODEL}",
         ]

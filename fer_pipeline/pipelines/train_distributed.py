@@ -1,8 +1,7 @@
 """Training of a network on a dataset, with several workers on the machines of a Spark cluster.
 
 The workers are the tasks of one barrier stage of Spark. Worker 0, the chief, also writes the files
-of the run. A training round is one validation, and the training steps since the previous
-validation.
+of the run.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def train_distributed(
     overwrite: bool = False,
     resume: bool = False,
 ) -> ModelInfo:
-    """Train a network with several workers, and log each training round.
+    """Train a network with several workers, and log the metrics at each validation.
 
     Args:
         dataset: Folder of the dataset, which all machines share.
@@ -135,7 +134,7 @@ def _check_distributed_config(config: Config, worker_count: int) -> None:
 def _run_workers(
     session: SparkSession, worker_count: int, prepared: PreparedRun, *, is_resumed: bool
 ) -> None:
-    """Train a prepared run in a barrier stage, and log each training round on the driver.
+    """Train a prepared run in a barrier stage, and log each validation on the driver.
 
     A barrier stage is a Spark stage whose tasks all run at the same time; each task is a worker.
 
@@ -153,12 +152,12 @@ def _run_workers(
         prepared.config,
         is_resumed,
     )
-    known_round_count = len(prepared.checkpoint.state.rounds) if prepared.checkpoint else 0
+    known_entry_count = len(prepared.checkpoint.state.entries) if prepared.checkpoint else 0
     with history_tail.tail_history(
-        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_round_count
+        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_entry_count
     ):
         barrier.run_barrier_stage(
-            session, worker_count, train_worker, lambda: _count_logged_rounds(folder)
+            session, worker_count, train_worker, lambda: _count_history_lines(folder)
         )
 
 
@@ -205,10 +204,10 @@ def _train_worker(
     task.all_gather("")
 
 
-def _count_logged_rounds(folder: Path) -> int:
+def _count_history_lines(folder: Path) -> int:
     """Return the number of lines in the history of an unfinished run, or 0 without a history.
 
-    Each training round adds one line.
+    Each validation adds one line; the first line is the header.
     """
     path = folder / RunFile.UNFINISHED_HISTORY
     return storage.read_text(path).count("\n") if storage.is_file(path) else 0

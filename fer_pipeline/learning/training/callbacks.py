@@ -1,6 +1,6 @@
 """A Keras callback that keeps the best weights of a run.
 
-A Keras epoch is a training round of this project: a number of steps and the validation after them.
+The training loop calls `on_epoch_end` after each validation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.optimizers import get_monitor_mode
 
 log = logging.getLogger(__name__)
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BestSnapshot:
-    """The best weights of a run so far, and the round in which the network had these weights.
+    """The best weights of a run so far, and the validation in which the network had these weights.
 
     Attributes:
         metric: Value of the metric that selects the weights; None if no metric selects them and the
             last weights are kept.
-        round: History entry of the round after which the network had these weights.
+        entry: History entry of the validation in which the network had these weights.
         confusion: Confusion matrix on the validation split; None if there is no validation split.
         weights: Arrays in the order of the model's weights.
     """
 
     metric: float | None
-    round: ValidationRound
+    entry: HistoryEntry
     confusion: list[list[int]] | None
     weights: list[npt.NDArray[Any]]
 
@@ -106,7 +106,7 @@ class BestWeights(keras.callbacks.Callback):
         return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
-        """Keep the current weights, with the last round and its confusion matrix.
+        """Keep the current weights, with the last history entry and its confusion matrix.
 
         Args:
             metric: Value of the metric that selects the weights; None if no metric selects them.
@@ -114,7 +114,7 @@ class BestWeights(keras.callbacks.Callback):
         confusion = self._get_confusion()
         self.snapshot = BestSnapshot(
             metric=metric,
-            round=self._history.rounds[-1],
+            entry=self._history.entries[-1],
             confusion=None if confusion is None else confusion.tolist(),
             weights=self.model.get_weights(),
         )

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat
-from fer_pipeline.learning.training.history import ValidationRound
+from fer_pipeline.learning.training.history import HistoryEntry
 from fer_pipeline.text import one_line
 
 StateArrays = Mapping[str, list[npt.NDArray[Any]]]
@@ -34,22 +34,25 @@ _STATE_ENTRY = "notes.json"
 
 
 class _StateModel(BaseModel):
-    """Base class of the parts of a checkpoint that are stored as JSON."""
+    """Base class of the parts of a checkpoint that are stored as JSON.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The name of a JSON key is the alias of the field, if the field has one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class BestRound(_StateModel):
+class BestEntry(_StateModel):
     """The attributes of a `BestSnapshot` without its weights, which are stored as arrays.
 
     Attributes:
         metric: Value of the metric that selects the weights; None if no metric selects them.
-        round: History entry of the round after which the network had these weights.
+        entry: History entry of the validation in which the network had these weights.
         confusion: Confusion matrix on the validation split; None if there is no validation split.
     """
 
     metric: float | None
-    round: ValidationRound
+    entry: HistoryEntry = Field(alias="round")
     confusion: list[list[int]] | None
 
 
@@ -79,17 +82,17 @@ class RunState(RunSetup):
             follows from this number.
         restart: Index of the restart, from 0.
         stopped: Whether a callback has stopped the restart.
-        rounds: Rounds of the history so far.
+        entries: Entries of the training history so far.
         callbacks: Attributes of each Keras callback that monitors a metric, by attribute name.
-        best: Round with the best weights so far; None if no weights have been kept yet.
+        best: Validation of the best weights so far; None if no weights have been kept yet.
     """
 
     step: int
     restart: int
     stopped: bool
-    rounds: list[ValidationRound]
+    entries: list[HistoryEntry] = Field(alias="rounds")
     callbacks: list[dict[str, Any]]
-    best: BestRound | None
+    best: BestEntry | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
     """
-    state = json.dumps({"format_version": FORMAT_VERSION, **checkpoint.state.model_dump()})
+    state = json.dumps(
+        {"format_version": FORMAT_VERSION, **checkpoint.state.model_dump(by_alias=True)}
+    )
     arrays = {
         f"{group}/{number}": array
         for group, group_arrays in checkpoint.arrays.items()

@@ -10,7 +10,7 @@ import keras
 
 from fer_pipeline.learning.training import checkpoint as checkpoint_file
 from fer_pipeline.learning.training.callbacks import BestSnapshot, BestWeights
-from fer_pipeline.learning.training.checkpoint import BestRound, Checkpoint, RunSetup, RunState
+from fer_pipeline.learning.training.checkpoint import BestEntry, Checkpoint, RunSetup, RunState
 from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.trainer import Trainer
 
@@ -48,7 +48,7 @@ class RunCheckpointer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the trainer, the best weights and the index of the restart from a checkpoint.
 
-        The history is not changed, because it was created with the rounds of the checkpoint. The
+        The history is not changed, because it was created with the entries of the checkpoint. The
         callbacks are restored later, by `restore_callbacks`.
 
         Raises:
@@ -60,7 +60,7 @@ class RunCheckpointer:
         if state.best:
             self.best.snapshot = BestSnapshot(
                 metric=state.best.metric,
-                round=state.best.round,
+                entry=state.best.entry,
                 confusion=state.best.confusion,
                 weights=checkpoint.arrays["best"],
             )
@@ -97,14 +97,14 @@ class RunCheckpointer:
             step=self.trainer.step,
             restart=self.restart,
             stopped=self.trainer.model.stop_training,
-            rounds=self.history.rounds,
+            entries=self.history.entries,
             callbacks=[
                 {name: getattr(callback, name) for name in _CALLBACK_ATTRIBUTES[type(callback)]}
                 for callback in self.monitor_callbacks
             ],
             best=snapshot
-            and BestRound(
-                metric=snapshot.metric, round=snapshot.round, confusion=snapshot.confusion
+            and BestEntry(
+                metric=snapshot.metric, entry=snapshot.entry, confusion=snapshot.confusion
             ),
         )
         best_weights = snapshot.weights if snapshot else []

@@ -1,7 +1,6 @@
-"""The training loop: a sequence of training rounds.
+"""The training loop: training steps with a validation at regular intervals.
 
-A training round is a number of steps and the validation after them. Keras callbacks are called as
-if a round were an epoch.
+Keras callbacks are called as if each interval between two validations were an epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fer_pipeline.io import interrupts
 from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.input.epoch_iterator import EpochIterator
 from fer_pipeline.learning.training.checkpointer import RunCheckpointer
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
@@ -68,8 +67,9 @@ class TrainingLoop:
         train_loader: Loader of the training split.
         validation_loader: Loader of the validation split; None if there is no such split.
         schedule: Length of the run and intervals between validations and checkpoints.
-        history: History to which each round is added.
-        callbacks: Keras callbacks, which are called as if a round were an epoch.
+        history: History, to which each validation adds an entry.
+        callbacks: Keras callbacks, which are called as if each interval between two validations
+            were an epoch.
         checkpointer: Writer of checkpoints; None for no checkpoints.
         restart: Index of the current restart of the run, from 0.
     """
@@ -82,7 +82,7 @@ class TrainingLoop:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     checkpointer: RunCheckpointer | None = None
     restart: int = 0
-    _round_image_count: int | None = field(default=None, init=False)
+    _image_count: int | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Train to the end of the schedule, or until a callback stops the training.
@@ -115,12 +115,12 @@ class TrainingLoop:
             disable=None,
         ) as progress:
             while trainer.step < schedule.steps and not model.stop_training:
-                round_index = trainer.step // schedule.validate_every
-                callbacks.on_epoch_begin(round_index)
-                logs = self._train_round(batches, callbacks, progress)
+                keras_epoch = trainer.step // schedule.validate_every
+                callbacks.on_epoch_begin(keras_epoch)
+                logs = self._train_until_validation(batches, callbacks, progress)
                 with trainer.average.use_averages():
                     logs = self._validate_and_record(logs)
-                    callbacks.on_epoch_end(round_index, logs)
+                    callbacks.on_epoch_end(keras_epoch, logs)
                 self._save_checkpoint()
         batches.verify_complete_epoch()
         with trainer.average.use_averages():
@@ -131,19 +131,20 @@ class TrainingLoop:
         if self.checkpointer:
             self.checkpointer.save()
 
-    def _train_round(
+    def _train_until_validation(
         self, batches: _BatchSequence, callbacks: keras.callbacks.CallbackList, progress: tqdm
     ) -> dict[str, float]:
-        """Train to the end of the current round and return its mean loss and its accuracy.
+        """Train until the next validation, or until a callback stops the training.
 
-        The round ends early if a callback stops the training.
+        Returns:
+            Mean `loss` and `accuracy` of all steps since the previous validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
             DatasetError: An epoch did not have exactly the rows of the manifest.
         """
         trainer, schedule = self.trainer, self.schedule
-        # A round begins at a multiple of the interval, even if the run is resumed in its middle.
+        # Validations are at multiples of the interval, even if a run is resumed between two.
         start = trainer.step - trainer.step % schedule.validate_every
         end = min(start + schedule.validate_every, schedule.steps)
         while trainer.step < end and not trainer.model.stop_training:
@@ -165,20 +166,20 @@ class TrainingLoop:
         totals = trainer.pop_metric_totals()
         self._require_finite(totals.means["loss"])
         self._require_complete_epochs(start, end, totals.image_count, batches)
-        self._round_image_count = totals.image_count
+        self._image_count = totals.image_count
         return totals.means
 
     def _require_complete_epochs(
         self, start: int, end: int, row_count: int, batches: _BatchSequence
     ) -> None:
-        """Check the number of rows of all workers, if the round consists of complete epochs.
+        """Check the number of rows between two validations, if these steps are complete epochs.
 
-        Does nothing if a callback has stopped the training before the end of the round.
+        Does nothing if a callback has stopped the training before the second validation.
 
         Args:
-            start: Number of completed steps at the beginning of the round.
-            end: Number of completed steps at the end of the round.
-            row_count: Number of rows on which all workers together trained in the round.
+            start: Number of completed steps at the first of the two validations.
+            end: Number of completed steps at the second of the two validations.
+            row_count: Number of rows on which all workers together trained in between.
             batches: Batches of this worker.
 
         Raises:
@@ -197,7 +198,7 @@ class TrainingLoop:
             )
 
     def _show_metrics(self, progress: tqdm) -> None:
-        """Show the loss and the accuracy of the round so far in the progress bar.
+        """Show the loss and the accuracy since the last validation in the progress bar.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -215,13 +216,14 @@ class TrainingLoop:
         self.trainer.require_finite(loss, self.schedule.steps_per_epoch)
 
     def _validate_and_record(self, logs: dict[str, float]) -> dict[str, float]:
-        """Validate the network, if there is a validation split, and add the round to the history.
+        """Validate the network, if there is a validation split, and add an entry to the history.
 
         Args:
-            logs: Mean training loss and accuracy of the round; empty before the first step.
+            logs: Mean training loss and accuracy since the previous validation; empty before the
+                first step.
 
         Returns:
-            The metrics of the round under Keras's names, such as `loss` and `val_loss`.
+            The metrics of both splits under Keras's names, such as `loss` and `val_loss`.
 
         Raises:
             RunError: The validation loss or a weight is not finite.
@@ -230,12 +232,12 @@ class TrainingLoop:
         metrics = trainer.evaluate(self.validation_loader) if self.validation_loader else {}
         self._require_finite(metrics.get("loss", 0.0))
         self.history.add(
-            ValidationRound(
+            HistoryEntry(
                 step=step,
                 epoch=math.ceil(step / self.schedule.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
                 minibatch_accuracy=logs.get("accuracy"),
-                rows=self._round_image_count,
+                rows=self._image_count,
                 validation_loss=metrics.get("loss"),
                 validation_accuracy=metrics.get("accuracy"),
                 validation_mean_class_accuracy=metrics.get("mean_class_accuracy"),

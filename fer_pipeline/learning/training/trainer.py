@@ -42,8 +42,6 @@ def enable_determinism(seed: int) -> None:
 class Trainer:
     """A trainer that runs the training and validation steps of a network.
 
-    A training round is a number of steps and the validation after them.
-
     Attributes:
         network: Network that maps normalised pixels to logits.
         model: Serving model, which contains the network. Keras callbacks get this model.
@@ -245,7 +243,7 @@ class Trainer:
                 self._validation_steps(epoch.batches, tf.constant(loader.steps_per_epoch))
             epoch.drain_and_verify()
         except BaseException:
-            # The metrics of this incomplete validation must not be added to the next round.
+            # The metrics of this incomplete validation must not be added to the next metrics.
             self._metrics.reset()
             raise
         totals = self.pop_metric_totals()
@@ -262,7 +260,7 @@ class Trainer:
         return totals
 
     def compute_current_metrics(self) -> dict[str, float]:
-        """Return the mean loss and the accuracy of the round so far.
+        """Return the mean loss and the accuracy since the metrics were last reset.
 
         All workers must call this method at the same time.
         """

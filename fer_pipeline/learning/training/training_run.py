@@ -152,11 +152,11 @@ class TrainingRun:
             StorageError: The history cannot be written.
         """
         is_chief = self.worker.is_chief
-        rounds = checkpoint.state.rounds if checkpoint else []
+        entries = checkpoint.state.entries if checkpoint else []
         history = (
-            History.create(self.folder / RunFile.UNFINISHED_HISTORY, rounds)
+            History.create(self.folder / RunFile.UNFINISHED_HISTORY, entries)
             if is_chief
-            else History(rounds)
+            else History(entries)
         )
         checkpointer = RunCheckpointer(
             path=self.folder / RunFile.CHECKPOINT if is_chief else None,
@@ -224,7 +224,7 @@ class TrainingRun:
         Args:
             checkpointer: Checkpointer of the run.
             restart: Index of the restart, from 0.
-            loggers: Callbacks that log each training round.
+            loggers: Callbacks that log each validation.
 
         Raises:
             RunError: The loss or a weight is not finite.

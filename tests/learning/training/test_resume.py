@@ -162,7 +162,7 @@ class TestResumed:
             with kill_after(after=1):
                 train(str(easy_dataset), str(run), make_config(), resume=processes > 0)
             processes += 1
-        # Steps 3, 5, 9, 10, ...: every 3 steps, at the end of each epoch of 5 and of each round.
+        # Steps 3, 5, 9, 10, ...: every 3 steps, at the end of each epoch of 5, each validation.
         due = {step for step in range(1, 31) if step % 3 == 0 or step % 5 == 0 or step % 4 == 0}
         assert processes == len(due) + 1
         assert read_outputs(run) == read_outputs(folder)
@@ -181,7 +181,7 @@ class TestResumed:
         assert [row.split(",")[-2] for row in rows] == [t for t in "012" for _ in range(4)]
 
     def test_that_was_stopped_early(self, easy_dataset, tmp_path):
-        # It stops in its third round; a process that takes it up there makes no further step.
+        # It stops at its third validation; a process that takes it up there makes no further step.
         early = make_config(
             "training.early_stopping.patience=1", "training.early_stopping.min_delta=99"
         )

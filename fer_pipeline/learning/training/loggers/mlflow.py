@@ -1,7 +1,6 @@
 """MLflow log of a training run: parameters, history, per-class accuracies and files.
 
-MLflow is an optional dependency. It is imported only if the configuration enables it. A training
-round is a number of steps and the validation after them; Keras calls it an epoch.
+MLflow is an optional dependency. It is imported only if the configuration enables it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pydantic import BaseModel
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.text import one_line
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,8 @@ class MLflow(keras.callbacks.Callback):
     """A callback that logs a run to MLflow: parameters, metrics, per-class accuracies and files.
 
     The names of the metrics are the columns of `history.csv`, and the names of the parameters are
-    the configuration keys. If metrics cannot be sent, they are sent again with the next round, so
-    that an unreachable server does not end the training.
+    the configuration keys. If metrics cannot be sent, they are sent again after the next
+    validation, so that an unreachable server does not end the training.
 
     Attributes:
         run_id: ID of the run in MLflow; empty before training begins.
@@ -74,7 +73,7 @@ class MLflow(keras.callbacks.Callback):
         self.run_id = ""
         self._record_path, self._history, self._config = record_path, history, config
         self._name, self._checksum, self._is_resumed = name, dataset_checksum, is_resumed
-        self._sent_rounds: set[tuple[str, int]] = set()
+        self._sent_entries: set[tuple[str, int]] = set()
         self._client = _make_client(config.tracking.mlflow.uri)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -95,7 +94,7 @@ class MLflow(keras.callbacks.Callback):
         self._send_history()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Send the last round, and earlier rounds that could not be sent."""
+        """Send the metrics of the last validation, and earlier ones that could not be sent."""
         self._send_history()
 
     def finish_run(self, accuracies: Mapping[str, float | None], files: Sequence[Path]) -> None:
@@ -123,7 +122,7 @@ class MLflow(keras.callbacks.Callback):
     def _open_run(self) -> None:
         """Create or reopen the MLflow run, and send the parameters that it does not contain yet.
 
-        The rounds that the MLflow run already contains are marked as sent.
+        The history entries that the MLflow run already contains are marked as sent.
         """
         run = self._read_recorded_run() if self._is_resumed else None
         if run is None:
@@ -136,7 +135,7 @@ class MLflow(keras.callbacks.Callback):
             prefix, _, metric_name = f"/{name}".rpartition("/")
             if metric_name == "epoch":
                 sent = self._client.get_metric_history(self.run_id, name)
-                self._sent_rounds |= {(prefix.strip("/"), metric.step) for metric in sent}
+                self._sent_entries |= {(prefix.strip("/"), metric.step) for metric in sent}
         self._send_parameters(already_sent=run.data.params)
 
     def _read_recorded_run(self) -> Any:
@@ -184,24 +183,24 @@ class MLflow(keras.callbacks.Callback):
             self._client.log_batch(self.run_id, params=part)
 
     def _send_history(self) -> None:
-        """Send all rounds that have not been sent; log a warning if the store fails."""
-        with _log_store_errors("a round, which is sent again after the next"):
-            for validation_round in self._history.rounds:
-                self._send_round(validation_round)
+        """Send all history entries that have not been sent; log a warning if the store fails."""
+        with _log_store_errors("metrics, which are sent again after the next validation"):
+            for entry in self._history.entries:
+                self._send_entry(entry)
 
-    def _send_round(self, validation_round: ValidationRound) -> None:
-        """Send the metrics of a round, unless they have been sent."""
-        step, restart = validation_round.step, validation_round.restart
+    def _send_entry(self, entry: HistoryEntry) -> None:
+        """Send the metrics of a history entry, unless they have been sent."""
+        step, restart = entry.step, entry.restart
         prefix = f"restart_{restart}" if restart else ""
-        if (prefix, step) in self._sent_rounds:
+        if (prefix, step) in self._sent_entries:
             return
-        columns = asdict(validation_round)
+        columns = asdict(entry)
         for name in ("step", "restart", "rows"):
             del columns[name]
         metrics = {f"{prefix}/{name}".lstrip("/"): cell for name, cell in columns.items()}
-        # This call is one transaction: MLflow gets either all metrics of a round or no metric.
+        # This call is one transaction: MLflow gets either all metrics of an entry or no metric.
         self._client.log_batch(self.run_id, metrics=_make_metrics(metrics, step))
-        self._sent_rounds.add((prefix, step))
+        self._sent_entries.add((prefix, step))
 
 
 def _make_client(uri: str | None) -> Any:
@@ -214,7 +213,7 @@ def _make_client(uri: str | None) -> Any:
         ConfigError: MLflow is not installed, or does not support the store.
     """
     # MLflow reads both variables at its import. It would send usage statistics, and its default
-    # number of retries would delay the training for minutes after each round.
+    # number of retries would delay the training for minutes after each validation.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
