@@ -318,7 +318,7 @@ def format_report(model_info: ModelInfo, output: str) -> str:
     )
     best_step = f"step {model_info.best_step:,}"
     if any(row.restart for row in entries):
-        best_step = f"restart {model_info.best_restart}, {best_entry}"
+        best_step = f"restart {model_info.best_restart}, {best_step}"
     return "\n".join(
         [
             history.format_history(entries),

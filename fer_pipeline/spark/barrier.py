@@ -102,8 +102,8 @@ def run_barrier_stage(
                 raise WorkerLostError(
                     f"workers were lost {attempt} times, and no validation was completed in"
                     f" between; the last failure: {failure}. See what the executors wrote to"
-                    " stderr, and check that the workers reach each other's ports; --resume continues from"
-                    " the last checkpoint"
+                    " stderr, and check that the workers reach each other's ports; --resume"
+                    " continues from the last checkpoint"
                 ) from error
             log.warning("a worker was lost (%s); all continue from the last checkpoint", failure)
 
