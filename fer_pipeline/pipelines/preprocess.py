@@ -26,13 +26,13 @@ from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.spark.class_thresholds import find_class_thresholds
 from fer_pipeline.spark.input_files import InputFiles
-from fer_pipeline.spark.load_votes import load_votes
+from fer_pipeline.spark.load_votes import load_votes_and_block_offsets
 from fer_pipeline.spark.record_columns import RecordOptions
 from fer_pipeline.spark.record_statistics import compute_pixel_moments, count_records
 from fer_pipeline.spark.record_store import RecordStore
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.write_dataset import WrittenSplit, write_splits
-from fer_pipeline.spark.write_options import WriteOptions, choose_group_rows
+from fer_pipeline.spark.write_options import WriteOptions, choose_row_group_size
 from fer_pipeline.spark.write_quarantine import write_quarantine
 from fer_pipeline.text import format_table
 
@@ -97,7 +97,9 @@ def preprocess(
         files, config.image.size
     )
     deduplicate = config.split.deduplicate
-    store = RecordStore.read(spark, reader, options, partition_count, deduplicate=deduplicate)
+    store = RecordStore.from_reader(
+        spark, reader, options, partition_count, deduplicate=deduplicate
+    )
     try:
         counts = _count_records(store, files, config)
         thresholds = find_class_thresholds(store, config, counts.train_by_class)
@@ -144,7 +146,9 @@ def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
     """Collect the options for the processing of the records, and load the votes if configured."""
     votes, offsets = None, BlockOffsets()
     if config.labels.votes:
-        votes, offsets = load_votes(files, config.labels.votes, config.class_names)
+        votes, offsets = load_votes_and_block_offsets(
+            files, config.labels.votes, config.class_names
+        )
     usage_to_split = config.split.usage_to_split if config.split.method == "usage" else None
     encoder = LabelEncoder(config.input.emotions, config.class_names)
     return RecordOptions(
@@ -233,7 +237,7 @@ def _build_write_options(
         classes=config.class_names,
         normalization=normalization if config.image.dtype == "float32" else None,
         group_rows={
-            split: config.output.row_group_rows or choose_group_rows(rows, config.image.size)
+            split: config.output.row_group_rows or choose_row_group_size(rows, config.image.size)
             for split, rows in expected_rows.items()
         },
         compression=config.output.compression,

@@ -18,7 +18,7 @@ from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, list
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.plots.augmentation_preview import (
     AugmentationExamples,
-    count_free_columns,
+    count_sample_band_columns,
     draw_augmentation_preview,
 )
 
@@ -62,7 +62,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
         stored.classes,
         config.training,
         config.seed,
-        count_free_columns(single),
+        count_sample_band_columns(single),
     )
     examples = AugmentationExamples(names, images, single, combined)
     title = f"Augmentation in training, on {stored.name}"

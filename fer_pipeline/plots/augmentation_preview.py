@@ -88,7 +88,7 @@ Band = Sequence[ExampleGroup]
 """Horizontal strip of the plot, with groups side by side."""
 
 
-def count_free_columns(per_operation: Sequence[ExampleGroup]) -> int:
+def count_sample_band_columns(per_operation: Sequence[ExampleGroup]) -> int:
     """Return the number of columns for sampled examples, if these have a band of their own.
 
     A band is a horizontal strip of the plot. The number is 0 if the sampled examples share a band
@@ -116,7 +116,7 @@ def draw_augmentation_preview(
         StorageError: The file cannot be written.
     """
     originals = ExampleGroup("original", "", (ExampleColumn("", examples.originals),))
-    if count_free_columns(examples.per_operation):
+    if count_sample_band_columns(examples.per_operation):
         bands = [[originals, *examples.per_operation], [originals, *examples.sampled]]
     else:
         bands = [[originals, *examples.per_operation, *examples.sampled]]

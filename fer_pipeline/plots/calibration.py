@@ -16,8 +16,8 @@ from fer_pipeline.plots.style import (
     BLUE,
     ORANGE,
     add_title,
-    format_counts,
-    format_percentages,
+    format_count_axis,
+    format_percentage_axes,
     save_figure,
     style_axes,
 )
@@ -61,8 +61,8 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
     lower.margins(y=0.15)
     lower.set(xlabel="confidence: the probability of the predicted class", ylabel="images")
     style_axes(upper, lower)
-    format_counts(lower.yaxis, max_ticks=4)
-    format_percentages(upper.yaxis, lower.xaxis)
+    format_count_axis(lower.yaxis, max_intervals=4)
+    format_percentage_axes(upper.yaxis, lower.xaxis)
     calibration = metrics.calibration
     add_title(
         figure,
@@ -125,7 +125,7 @@ def draw_accuracy_coverage(
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     coverages = curve.image_counts / metrics.image_count
     upper.plot(coverages, curve.accuracy, color=BLUE, linewidth=1.8)
-    _mark_accuracies(upper, metrics)
+    _mark_coverage_points(upper, metrics)
     scaled_accuracies = curve.accuracy[coverages >= _MIN_SCALED_COVERAGE]
     bottom = max(-0.03, min([metrics.accuracy, *scaled_accuracies]) - 0.06)
     upper.set(ylim=(bottom, 1 + (1 - bottom) / 20), ylabel="accuracy of the accepted images")
@@ -144,13 +144,13 @@ def draw_accuracy_coverage(
         xlabel="coverage: fraction of the images that are accepted",
     )
     style_axes(upper, lower)
-    format_percentages(upper.yaxis, lower.yaxis, lower.xaxis)
+    format_percentage_axes(upper.yaxis, lower.yaxis, lower.xaxis)
     lower.set_xticks(np.arange(0, 1.01, 0.1))
     add_title(figure, title, "predictions below a confidence threshold are rejected")
     save_figure(figure, path)
 
 
-def _mark_accuracies(axes: Axes, metrics: Metrics) -> None:
+def _mark_coverage_points(axes: Axes, metrics: Metrics) -> None:
     """Mark the reported coverages on the curve, with their accuracies."""
     coverages = [point.coverage for point in metrics.coverage]
     accuracies = [point.accuracy for point in metrics.coverage]

@@ -14,7 +14,7 @@ from fer_pipeline.plots.style import (
     GREEN,
     ORANGE,
     add_title,
-    format_counts,
+    format_count_axis,
     save_figure,
     style_axes,
 )
@@ -60,7 +60,7 @@ def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
     axes.margins(x=0.02, y=0.1)
     style_axes(axes, grid="y")
     axes.tick_params(axis="x", length=0)
-    format_counts(axes.yaxis)
+    format_count_axis(axes.yaxis)
     figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
     add_title(figure, title, format_accuracy(metrics))
     save_figure(figure, path)

@@ -64,7 +64,7 @@ def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     has_offsets = False
     for axes, (label, get_cost) in zip(panels, _PANELS, strict=True):
         costs = [get_cost(model.cost) for model in comparison.models]
-        _set_cost_axis(axes, label, [cost for cost in costs if cost])
+        _format_cost_axis(axes, label, [cost for cost in costs if cost])
         offsets = _compute_offsets(costs)
         has_offsets = has_offsets or any(offsets)
         for index, (model, cost) in enumerate(zip(comparison.models, costs, strict=True)):
@@ -73,7 +73,7 @@ def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     panels[0].set_ylabel("accuracy (%), with its 95 % interval")
     panels[0].set_ylim(_compute_accuracy_limits(comparison))
     _add_legend(figure, panels[1], comparison)
-    subtitle = _format_settings(comparison)
+    subtitle = _format_subtitle(comparison)
     if has_offsets:
         subtitle += ", points whose costs differ by 10 % or less are side by side"
     add_title(figure, title, subtitle)
@@ -100,7 +100,7 @@ def _add_legend(figure: Figure, axes: Axes, comparison: Comparison) -> None:
         text.set_parse_math(False)
 
 
-def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
+def _format_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
     """Set the scale, the limits, the ticks and the label of the horizontal axis of a panel.
 
     Args:
@@ -195,7 +195,7 @@ def _format_legend_label(model: ModelResult) -> str:
     return f"{model.name} ({model.network}): {format_percent(model.metrics.accuracy)}{note}"
 
 
-def _format_settings(comparison: Comparison) -> str:
+def _format_subtitle(comparison: Comparison) -> str:
     """Return the number of images and the inference settings, for the subtitle."""
     settings = comparison.settings
     parts = [

@@ -106,7 +106,7 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
         note = f"{output.size} units"
         _add_units(canvas, output, image_top, color_options)
     else:
-        feature_maps, note = select_varied_maps(output)
+        feature_maps, note = select_most_varied_maps(output)
         _add_maps(canvas, feature_maps, image_top, color_options)
     heading = f"{name}: {note}"
     canvas.add_text(_MARGIN, image_top - 0.08, heading, fontsize=9.5, fontweight="bold")
@@ -175,7 +175,7 @@ def _add_color_scale(
     canvas.add_text(x + 0.15, top + height, f"{low:.3g}", va="bottom", fontsize=7)
 
 
-def select_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
+def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
     """Select the feature maps to draw: at most `MAX_MAPS`, those that vary most.
 
     These are the maps with the highest standard deviation; without more maps, all are selected.

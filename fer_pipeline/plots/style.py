@@ -81,18 +81,18 @@ def style_axes(*all_axes: Axes, grid: Literal["both", "y"] = "both") -> None:
         axes.set_axisbelow(True)
 
 
-def format_counts(axis: Axis, max_ticks: int = 10) -> None:
+def format_count_axis(axis: Axis, max_intervals: int = 10) -> None:
     """Label the ticks of an axis with integers and thousands separators.
 
     Args:
         axis: Axis to change.
-        max_ticks: Maximum number of intervals between ticks.
+        max_intervals: Maximum number of intervals between ticks.
     """
-    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=max_ticks))
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=max_intervals))
     axis.set_major_formatter("{x:,.0f}")
 
 
-def format_percentages(*axis_list: Axis) -> None:
+def format_percentage_axes(*axis_list: Axis) -> None:
     """Label the ticks of axes as percentages; 1 is 100 %."""
     for axis in axis_list:
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))

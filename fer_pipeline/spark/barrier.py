@@ -78,7 +78,7 @@ def run_barrier_stage(
 
     def run_task(_: Iterable[int]) -> Iterator[int]:
         """Call the function in one task of the stage."""
-        _run_in_task(function)
+        _prepare_and_run_task(function)
         return iter(())
 
     # Spark itself never retries a barrier stage that returns its results to the driver.
@@ -138,7 +138,7 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
     return match[0].strip()[:160] if match else None
 
 
-def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
+def _prepare_and_run_task(function: Callable[[BarrierTask], None]) -> None:
     """Check that all processes can connect to each other, then call the function in this process.
 
     Raises:

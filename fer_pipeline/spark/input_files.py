@@ -21,10 +21,10 @@ from fer_pipeline.io.paths import parse_local_path
 from fer_pipeline.spark.read_records import (
     COUNTS_DDL,
     RecordReader,
-    count_csv_records,
+    count_csv_lines,
+    get_source_name,
     read_csv_records,
     read_image_records,
-    source_name,
 )
 from fer_pipeline.spark.session import SMALLEST_SPLIT, get_max_partition_bytes, set_arrow_batch_size
 
@@ -94,7 +94,7 @@ class InputFiles:
         totals = _compute_totals_by_kind(self._files)
         self._empty_files = self._list_empty_files(sum(row.n for row in totals.values()))
         counts = Counter({name: row.n for name, row in totals.items()})
-        counts.update(_classify_file_name(source_name(url)) for url in self._empty_files)
+        counts.update(_classify_file_name(get_source_name(url)) for url in self._empty_files)
         self.kind = kind if kind != "auto" else _choose_kind(", ".join(paths), counts)
         # In a folder with CSV files, other files are ignored. In a folder of images, every file
         # counts as an image. Otherwise an image with an unusual name would be lost without a
@@ -147,7 +147,7 @@ class InputFiles:
             return BlockOffsets(), self.file_count
         if not always and self._files.where(self._build_splittable_condition()).isEmpty():
             return BlockOffsets(), None
-        counted = self._read_lines().mapInArrow(count_csv_records, COUNTS_DDL)
+        counted = self._read_lines().mapInArrow(count_csv_lines, COUNTS_DDL)
         totals = counted.groupBy("source", "block").sum("n").collect()
         # The first block of a file includes the header, which is not a record.
         counts = [(source, block, n - (block == 0)) for source, block, n in totals]
@@ -170,8 +170,8 @@ class InputFiles:
         urls = self._listed.inputFiles()
         if len(urls) == listed_count:
             return []
-        listed = {source_name(row.url) for row in self._files.select("url").collect()}
-        return sorted(url for url in urls if source_name(url) not in listed)
+        listed = {get_source_name(row.url) for row in self._files.select("url").collect()}
+        return sorted(url for url in urls if get_source_name(url) not in listed)
 
     def _read_files(self, spark_format: str) -> DataFrame:
         """Read the files with one of Spark's data sources, such as `text` or `binaryFile`."""
@@ -199,7 +199,7 @@ class InputFiles:
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:
     """Read the layout of one CSV file from its first lines."""
-    name = source_name(url)
+    name = get_source_name(url)
     lines = spark.read.text(escape_glob(name)).select(F.col("value").cast("binary"))
     head = [bytes(row.value) for row in lines.head(_HEADER_LINES)]
     header, *rows = [line for line in head if not fer_csv.is_blank(line)] or [b""]

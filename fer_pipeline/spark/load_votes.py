@@ -11,7 +11,9 @@ from fer_pipeline.errors import InputError
 from fer_pipeline.spark.input_files import InputFiles
 
 
-def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Votes, BlockOffsets]:
+def load_votes_and_block_offsets(
+    files: InputFiles, path: str, classes: Sequence[str]
+) -> tuple[Votes, BlockOffsets]:
     """Read the votes on the records of a CSV file, and compute the offsets of the file's blocks.
 
     Votes are assigned to records by the record's number in the file. The offsets are needed to

@@ -62,7 +62,7 @@ def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
     defaults = {
         "SPARK_DRIVER_MEMORY": f"{choose_driver_heap_mib()}m",
         "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_SUBMIT_ARGS": _join_submit_arguments(settings, configured),
+        "PYSPARK_SUBMIT_ARGS": _build_submit_arguments(settings, configured),
     }
     if is_local:
         # An IP address does not depend on the resolution of host names.
@@ -102,7 +102,7 @@ def read_spark_defaults(conf_dir: Path) -> dict[str, str]:
     return {setting[1]: setting[2] for setting in settings if setting}
 
 
-def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
+def _build_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
     """Build PYSPARK_SUBMIT_ARGS from the local master and settings.
 
     The master and settings that `configured` contains are omitted.

@@ -25,7 +25,7 @@ from fer_pipeline.spark.steps import error_context
 Batches = Iterable[pa.RecordBatch]
 
 COUNTS_DDL = "source string, block bigint, n bigint"
-"""The columns of `count_csv_records`."""
+"""The columns of `count_csv_lines`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ RecordReader = Callable[[Batches], RecordGroups]
 """A function that converts Arrow batches from Spark to records."""
 
 
-def source_name(url: str) -> str:
+def get_source_name(url: str) -> str:
     """Convert the URL of a file to the name shown to users; a local file gets its plain path."""
     path = unquote(url)
     return "/" + path.removeprefix("file:").lstrip("/") if path.startswith("file:") else path
@@ -78,18 +78,18 @@ def read_csv_records(
     Yields:
         One group for each block in each batch; the group contains a single batch of records.
     """
-    block: _CsvBlock | None = None
+    block: _CsvBlockParser | None = None
     for batch in batches:
         for (url, start), lines in _group_lines_by_block(batch):
             if block is None or (block.url, block.start) != (url, start):
-                block = _CsvBlock(url, start, layouts.get(url), required)
+                block = _CsvBlockParser(url, start, layouts.get(url), required)
             with error_context(f"parsing {block.name}, block at {start}"):
-                records = block.parse(lines)
+                records = block.parse_next_lines(lines)
             if records is not None:
                 yield [records]
 
 
-def count_csv_records(batches: Batches) -> Batches:
+def count_csv_lines(batches: Batches) -> Batches:
     """Count the lines of CSV files that are not blank, for `mapInArrow`.
 
     Args:
@@ -102,7 +102,7 @@ def count_csv_records(batches: Batches) -> Batches:
     for batch in batches:
         for (url, start), lines in _group_lines_by_block(batch):
             line_count = sum(not fer_csv.is_blank(line) for line in lines)
-            columns = {"source": [source_name(url)], "block": [start], "n": [line_count]}
+            columns = {"source": [get_source_name(url)], "block": [start], "n": [line_count]}
             yield pa.RecordBatch.from_pydict(columns)
 
 
@@ -122,7 +122,7 @@ def read_image_records(batches: Batches) -> RecordGroups:
 def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
     """Decode the image files of a batch, a few files at a time."""
     contents, urls = batch.columns
-    paths = [source_name(url) for url in urls.to_pylist()]
+    paths = [get_source_name(url) for url in urls.to_pylist()]
     files = ((content.as_py(), path) for content, path in zip(contents, paths, strict=True))
     start = 0
     with error_context(f"decoding image files from {paths[0]} on"):
@@ -137,7 +137,7 @@ def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
             )
 
 
-class _CsvBlock:
+class _CsvBlockParser:
     """Parser of one block of a CSV file, which arrives in several batches of lines."""
 
     def __init__(
@@ -153,13 +153,13 @@ class _CsvBlock:
         """
         self.url = url
         self.start = start
-        self.name = source_name(url)
+        self.name = get_source_name(url)
         self._layout = layout
         self._required = required
         self._record_count = 0
         self._is_header_expected = start == 0
 
-    def parse(self, lines: Iterable[bytes]) -> SourceRecords | None:
+    def parse_next_lines(self, lines: Iterable[bytes]) -> SourceRecords | None:
         """Parse the next lines of the block; return None if they contain no records.
 
         Blank lines and the header of the file are not records.

@@ -27,7 +27,7 @@ from fer_pipeline.spark.shuffle import (
     pack_columns,
     pack_for_shuffle,
     sort_records,
-    unpack,
+    unpack_records,
 )
 from fer_pipeline.spark.steps import error_context
 
@@ -81,7 +81,7 @@ class RecordStore:
     _spark: SparkSession = field(repr=False)
 
     @classmethod
-    def read(
+    def from_reader(
         cls,
         spark: SparkSession,
         reader: SourceReader,
@@ -150,9 +150,9 @@ class RecordStore:
 
         def read_partition(batches: Batches) -> DeduplicatedPartition:
             """Unpack the columns of one partition."""
-            return DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
+            return DeduplicatedPartition(*unpack_records(batches, size, DEDUPLICATED_SCHEMA))
 
-        return self._map(self.columns, read_partition, function, ddl)
+        return self._map_packed_partitions(self.columns, read_partition, function, ddl)
 
     def map_partitions_with_images(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
@@ -174,9 +174,9 @@ class RecordStore:
             # would send all pixels to a worker and back once more.
             return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
 
-        return self._map(self.packs, read_partition, function, ddl)
+        return self._map_packed_partitions(self.packs, read_partition, function, ddl)
 
-    def _map(
+    def _map_packed_partitions(
         self,
         packs: DataFrame,
         read_partition: Callable[[Batches], DeduplicatedPartition],
@@ -204,7 +204,7 @@ def _mark_duplicates_in_partition(
     in either case.
     """
     with error_context("marking the duplicates of a partition"):
-        records, images = sort_records(*unpack(batches, size, RECORD_SCHEMA))
+        records, images = sort_records(*unpack_records(batches, size, RECORD_SCHEMA))
         hashes: Sequence[bytes] = records.column("image_hash").fill_null(bytes(16)).to_pylist()
         columns = RecordColumns(
             content=np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2),

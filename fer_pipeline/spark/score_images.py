@@ -240,7 +240,7 @@ def score_source(
         """Score the images of one task, and return a description of the written file."""
         with _ScoreWriter(output_folder, options) as writer:
             for images in read(batches):
-                writer.write(images)
+                writer.score_and_write(images)
         yield from writer.describe()
 
     written = sorted(source.batches.mapInArrow(write_scores, _WRITTEN_DDL).collect())
@@ -274,7 +274,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         """Close the file, if it was created."""
         self._open_files.__exit__(*error)  # type: ignore[arg-type]
 
-    def write(self, images: ImageBatch) -> None:
+    def score_and_write(self, images: ImageBatch) -> None:
         """Score a batch of images and write the scores; the first call creates the file."""
         if self._writer is None:
             sink = self._open_files.enter_context(create_data_file(self._path))

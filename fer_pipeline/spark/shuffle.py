@@ -140,7 +140,7 @@ def pack_columns(records: pa.Table) -> Batches:
         yield pa.RecordBatch.from_arrays([pa.array([pack], pa.binary())], schema=_COLUMNS_SCHEMA)
 
 
-def unpack(
+def unpack_records(
     batches: Iterable[pa.RecordBatch], size: int, schema: pa.Schema
 ) -> tuple[pa.Table, Pixels]:
     """Unpack the records of a partition, in the order of the packs.

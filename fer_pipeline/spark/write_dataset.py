@@ -212,10 +212,10 @@ class _SplitFileWriter:
             ) as writer,
         ):
             for start in range(0, len(self.rows), group_rows):
-                writer.write_table(self._build_group(slice(start, start + group_rows)))
+                writer.write_table(self._build_and_hash_row_group(slice(start, start + group_rows)))
         return path.stat().st_size
 
-    def _build_group(self, group: slice) -> pa.Table:
+    def _build_and_hash_row_group(self, group: slice) -> pa.Table:
         """Build the table of one row group, and add its rows to the checksum.
 
         Args:

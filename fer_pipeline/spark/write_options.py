@@ -60,7 +60,7 @@ class WriteOptions:
         return build_arrow_schema(schema.dataset_columns(dtype, votes=self.votes is not None))
 
 
-def choose_group_rows(expected_rows: int, size: int) -> int:
+def choose_row_group_size(expected_rows: int, size: int) -> int:
     """Choose the number of rows in a row group so that `READERS` readers can share a split.
 
     The number is at least 32 and at most 4096. It is reduced for large images, so that a row group
