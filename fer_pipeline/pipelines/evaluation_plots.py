@@ -136,7 +136,7 @@ def compute_class_activations(
                 images.append(image)
                 labels.append(label)
     # All images are in one batch, because each call of the inspector builds a model.
-    activation_maps = inspector.compute_class_activation(
+    activation_maps = inspector.compute_class_activation_maps(
         np.concatenate([image.pixels for image in images]), np.array(labels, np.int32)
     )
     remaining_maps = iter(activation_maps)

@@ -104,7 +104,7 @@ class LayerInspector:
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         return [_to_float32(output).numpy() for output in outputs]
 
-    def compute_class_activation(
+    def compute_class_activation_maps(
         self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]]
     ) -> npt.NDArray[np.float32]:
         """Compute for each image a Grad-CAM map, which shows the regions that support a class.
