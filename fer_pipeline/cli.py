@@ -62,11 +62,13 @@ def create_parser(
 
 
 def add_report_options(parser: argparse.ArgumentParser, *, report: str) -> None:
-    """Add the options of the jobs that measure models on a split of a dataset.
+    """Add the options of the jobs that measure models on a split of a dataset and write a report.
+
+    The options are `--dataset`, `--split`, `--output`, `--overwrite` and `--flip-tta`.
 
     Args:
         parser: Parser of the job.
-        report: Kind of report that the job writes, such as "evaluation", for the help.
+        report: Kind of report that the job writes, such as "evaluation", for the help text.
     """
     parser.add_argument(
         "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
@@ -97,12 +99,15 @@ class _MovedOption(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Print the error line to stderr and exit with status 2."""
+        """Print one error line, which names the new job, to stderr and exit with status 2."""
         parser.exit(2, f"{parser.prog}: error: {option_string} is now a job: {self.const}\n")
 
 
 def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
-    """Add a former option to a parser; using it ends the program with a hint at the new job.
+    """Add an option that has become a job of its own, so that its users learn about the new job.
+
+    The option is hidden in the help text. If it is used, the program prints one error line with the
+    command of the new job and exits with status 2.
 
     Args:
         parser: Parser of the job that had the option.
@@ -142,7 +147,11 @@ def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namesp
 
 
 def _configure_logging(level: str) -> None:
-    """Log to stderr from a level such as "INFO"; of noisy libraries, log only warnings."""
+    """Log messages of a level such as "INFO" and above to stderr.
+
+    Libraries that log a lot, such as TensorFlow, log only warnings and errors. The tracebacks that
+    py4j logs are dropped, because py4j also raises these exceptions.
+    """
     logging.basicConfig(
         level=level,
         format="%(asctime)s %(levelname)s %(message)s",

@@ -26,7 +26,10 @@ PYSPARK_SUBMIT_ARGS replaces them. On a cluster, use Spark's own command:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command: run a job, or print the help or the folder of the job files.
+    """Run the command `fer-pipeline`: run a job, or print the help or the folder of the job files.
+
+    Before a job runs, the environment variables for Spark on this machine are set.
+
 
     Args:
         argv: Command line arguments; `sys.argv[1:]` by default.
@@ -57,7 +60,7 @@ def describe_jobs() -> dict[str, str]:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, which leaves the options of a job unparsed."""
+    """Return the parser of `fer-pipeline`; it does not parse the options after the name of a job."""
     descriptions = describe_jobs()
     descriptions[JOBS_PATH] = "Print the folder of the job files, for spark-submit."
     parser = argparse.ArgumentParser(

@@ -13,7 +13,7 @@ from fer_pipeline.config.schema import Config
 
 
 def format_reference() -> str:
-    """Return all keys with their defaults and help texts, as a Markdown table."""
+    """Return a Markdown table of all configuration keys, with their defaults and help texts."""
     rows = [f"| `{key}` | {default} | {text} |" for key, default, text in _iterate_keys(Config())]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
 
@@ -36,7 +36,10 @@ def _iterate_keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _format_choices(annotation: Any) -> str:
-    """Return the sentence "One of ..." for a `Literal` or an optional `Literal`, else ""."""
+    """Return "One of A, B." with the values of a `Literal` type, which may be optional.
+
+    Return "" for other types.
+    """
     if get_origin(annotation) is Literal:
         return "One of " + ", ".join(f"`{choice}`" for choice in get_args(annotation)) + "."
     types = [argument for argument in get_args(annotation) if argument is not type(None)]
@@ -45,7 +48,7 @@ def _format_choices(annotation: Any) -> str:
 
 
 def _format_default(section: BaseModel, name: str) -> str:
-    """Return the default of a key as Markdown, or "" if it is empty or not a constant."""
+    """Return the default of a key as Markdown; "" if it is empty, null or depends on other keys."""
     # If the default depends on other keys, its field is None and the help text explains it.
     field = type(section).model_fields[name]
     default = section.model_dump(mode="json")[name] if field.default is not None else None

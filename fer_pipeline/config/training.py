@@ -63,7 +63,7 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> OptimizerConfig:
-        """Raise ValueError for keys the optimizer does not use, or adamw without weight decay."""
+        """Check that the optimizer uses all configured keys, and that adamw has a weight decay."""
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise ValueError("nesterov needs name: sgd and a momentum above 0")
         if self.momentum and self.name not in ("sgd", "rmsprop"):
@@ -105,7 +105,7 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> ScheduleConfig:
-        """Raise ValueError if warm-up is set for the plateau schedule, which has none."""
+        """Check that no warm-up is configured for the plateau schedule, which has none."""
         if self.kind == "plateau" and self.warmup_epochs:
             raise ValueError("plateau has no warm-up; use constant or cosine")
         return self
@@ -260,9 +260,10 @@ class TrainingConfig(Section):
     @field_validator("class_weights", mode="before")
     @classmethod
     def _validate_class_weights(cls, raw: Any) -> Any:
-        """Return the class weights with canonical names of emotions, and check the numbers.
+        """Check the class weights, and replace their keys by the canonical names of the emotions.
 
-        None and "balanced" are returned unchanged.
+        Each weight must be finite and not negative, and one must be above 0. None and "balanced"
+        are returned unchanged.
         """
         if not isinstance(raw, dict):
             if raw not in (None, "balanced"):

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class OutputFolder:
     """The folder of one output, which readers see either complete or not at all.
 
-    A job calls these methods in this order. It calls `invalidate_old_output` only if it writes files
-    with fixed names, because these overwrite the files of the old output::
+    A job calls these methods in this order. It calls `invalidate_old_output` only if it writes
+    files with fixed names, because these overwrite the files of the old output::
 
         output = OutputFolder(path, EVALUATION, overwrite=overwrite)
         output.ensure_writable()
