@@ -109,7 +109,7 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     _plot_curves(run, checkpointer)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save_model(final.model, folder / RunFile.MODEL)
-    formats.write_weights(final.model, folder)
+    formats.write_weights_and_architecture(final.model, folder)
     model_info = _describe_model(run, final)
     output_folder.commit(
         model_info.model_dump_json(indent=2) + "\n",

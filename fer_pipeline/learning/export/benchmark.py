@@ -71,7 +71,7 @@ def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[s
     return speeds
 
 
-def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> dict[str, float]:
+def measure_predict_fn_speeds(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> dict[str, float]:
     """Measure the images per second of CPU time of several predict functions.
 
     The CPU time of this process excludes other processes, but these still affect the caches and
@@ -113,7 +113,7 @@ def _load_predict_fns(files: Mapping[str, Path], network: str, size: int) -> dic
     return predict_fns
 
 
-def _print_speeds(files: str, network: str, size: str) -> None:
+def _measure_and_print_speeds(files: str, network: str, size: str) -> None:
     """Measure the formats in this process and print their speeds as JSON.
 
     Args:
@@ -124,8 +124,8 @@ def _print_speeds(files: str, network: str, size: str) -> None:
     paths = {name: Path(path) for name, path in json.loads(files).items()}
     images = formats.make_reference_images(int(size))
     pixels = images[np.arange(_BATCH_SIZE) % len(images)]
-    print(json.dumps(time_predict_fns(_load_predict_fns(paths, network, int(size)), pixels)))
+    print(json.dumps(measure_predict_fn_speeds(_load_predict_fns(paths, network, int(size)), pixels)))
 
 
 if __name__ == "__main__":
-    _print_speeds(*sys.argv[1:])
+    _measure_and_print_speeds(*sys.argv[1:])

@@ -42,7 +42,7 @@ class LabelledImages:
     labels: npt.NDArray[np.int32]
 
 
-def sample_calibration_images(
+def sample_calibration_and_trial_images(
     dataset: StoredDataset, size: int, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
     """Sample the calibration images and the trial images of a quantization.

@@ -62,7 +62,7 @@ def describe_signature(size: int, classes: int) -> dict[str, Any]:
     }
 
 
-def write_weights(model: keras.Model, folder: Path) -> None:
+def write_weights_and_architecture(model: keras.Model, folder: Path) -> None:
     """Write a model as `model.weights.h5` and `architecture.json`, as reference system D does.
 
     `keras.models.model_from_json` and `load_weights` restore exactly the same model.

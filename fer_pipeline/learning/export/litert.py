@@ -85,7 +85,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     Raises:
         RunError: LiteRT does not support an operation of the model, or cannot quantize the model.
     """
-    float32_tensors = _find_float32_tensors(
+    float32_tensors = _find_float32_tensor_names(
         _convert_without_quantization(model, LITERT_INT8), model.output_shape[-1]
     )
 
@@ -107,7 +107,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
         return quantizer.get_nondebug_quantized_model()
 
 
-def _find_float32_tensors(content: bytes, classes: int) -> list[str]:
+def _find_float32_tensor_names(content: bytes, classes: int) -> list[str]:
     """Find the tensors that remain in float32 in a quantized model.
 
     These are the tensors at both ends of the network, see `convert_to_litert_int8`. In a network

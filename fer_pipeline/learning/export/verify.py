@@ -83,7 +83,7 @@ class ReferenceModel:
             dataset = StoredDataset.open(dataset_path)
             predict_split.require_compatible_dataset(model, dataset)
             _warn_about_different_dataset(model, dataset)
-            samples = calibration_images.sample_calibration_images(dataset, model.info.size, seed)
+            samples = calibration_images.sample_calibration_and_trial_images(dataset, model.info.size, seed)
             description = {"path": str(dataset.folder.resolve()), "checksum": dataset.checksum}
         return cls(
             model=model,
