@@ -13,14 +13,18 @@ Shape = tuple[int | None, ...]
 
 
 def count_multiply_adds(layer: keras.Layer) -> int | None:
-    """Count the multiply-adds of one layer for one image; see `summarize_network` for the rules.
+    """Count the multiply-adds of one layer for one image.
+
+    A multiply-add is one multiplication and the addition of the product to a sum. Each element of
+    the kernel counts once at each position of the output, or of the input for `Conv2DTranspose`.
+    Additions of biases do not count.
 
     Args:
         layer: A built layer, but not a model.
 
     Returns:
-        The number of multiply-adds; 0 for all layers except convolutions and dense layers; None if
-        the input or output shape is unknown.
+        The number of multiply-adds; 0 for all layers except two-dimensional convolutions and dense
+        layers; None if the input or output shape is unknown.
     """
     layers = keras.layers
     if isinstance(layer, layers.Conv2DTranspose):
@@ -44,9 +48,10 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
 
 
 def has_uncounted_kernel(layer: keras.Layer) -> bool:
-    """Return whether a layer has a kernel, but its multiply-adds are not counted.
+    """Return whether `count_multiply_adds` returns 0 for a layer although it has a kernel.
 
-    This is true for layers such as `Conv1D` or `LSTM`.
+    A kernel is a weight with at least two dimensions. This is true for layers such as `Conv1D` or
+    `LSTM`.
     """
     return count_multiply_adds(layer) == 0 and any(
         len(weight.shape) > 1 for weight in layer.weights
@@ -73,15 +78,16 @@ def get_shape_per_image(layer: keras.Layer, tensor: Literal["input", "output"]) 
 def _count_kernel_products(
     shape: Shape | None, channels: int, kernels: Sequence[keras.Variable]
 ) -> int | None:
-    """Count the products if each kernel element is used once at each position.
+    """Count the multiplications of a layer that uses each kernel element once at each position.
 
     Args:
-        shape: Shape of the tensor with these positions, without the batch dimension.
-        channels: Number of channels of this tensor.
+        shape: Shape of the output of the layer (of the input for a transposed convolution), without
+            the batch dimension. A position is one place in its height and width.
+        channels: Number of channels in this shape.
         kernels: Kernels of the layer.
 
     Returns:
-        The number of products; None if the shape is unknown.
+        Number of positions * number of elements of all kernels; None if the shape is unknown.
     """
     if shape is None or None in shape:
         return None

@@ -45,11 +45,13 @@ class LabelledImages:
 def sample_calibration_and_trial_images(
     dataset: StoredDataset, size: int, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Sample the calibration images and the trial images of a quantization.
+    """Sample images for quantizing a model, and other images for testing the quantized model.
 
-    The calibration images come from the train split, the trial images from the validation split. If
-    one of these splits is empty, all images come from the other one, and no image is used twice.
-    The trial affects the choice of the model format for scoring, so the test split is never used.
+    The calibration images determine the scales of the quantized activations; they come from the
+    train split. The trial images compare the quantized model with the float32 model; they come from
+    the validation split. If one of these splits is empty, all images come from the other one, and
+    no row is used twice. The comparison affects the choice of the model format for scoring, so the
+    test split is never used.
 
     Args:
         dataset: Dataset to sample from.
@@ -57,8 +59,8 @@ def sample_calibration_and_trial_images(
         seed: Random seed of the sampling.
 
     Returns:
-        The calibration images (at most 512) and the trial images (at most 20,000), each in the
-        order in which they are stored.
+        The calibration images (at most 512) and the trial images (at most 20,000), with their
+        labels, in the order in which they are stored.
 
     Raises:
         DatasetError: The train and validation splits have fewer than two rows together, or a file
@@ -95,7 +97,7 @@ def sample_calibration_and_trial_images(
 def _read_rows(
     dataset: StoredDataset, split: Split, rows: npt.NDArray[np.int64], size: int
 ) -> LabelledImages:
-    """Read the given rows of a split and resize their images.
+    """Read some rows of a split and resize their images.
 
     Args:
         dataset: Dataset to read.

@@ -53,7 +53,9 @@ class TestSpeeds:
         assert clock.calls == "a" * 6
 
     def test_a_turn_goes_on_for_a_quarter_of_a_second(self, clock) -> None:
-        assert benchmark.measure_predict_fn_speeds({"a": clock.form("a", 1 / 64)}, PIXELS) == {"a": 64.0}
+        assert benchmark.measure_predict_fn_speeds({"a": clock.form("a", 1 / 64)}, PIXELS) == {
+            "a": 64.0
+        }
         assert clock.calls == "a" * (1 + 5 * 4)
 
     def test_they_take_turns_and_keep_their_names(self, clock) -> None:

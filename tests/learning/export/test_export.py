@@ -18,7 +18,12 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import FerError, RunError, StorageError
 from fer_pipeline.io.output_kinds import EXPORT_FILES, IN_PROGRESS_FILE
 from fer_pipeline.learning.export import formats, litert
-from fer_pipeline.learning.export.formats import (EXPORT_FORMATS, compute_largest_difference, convert_to_float32, write_weights_and_architecture)
+from fer_pipeline.learning.export.formats import (
+    EXPORT_FORMATS,
+    compute_largest_difference,
+    convert_to_float32,
+    write_weights_and_architecture,
+)
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.learning.networks import registry

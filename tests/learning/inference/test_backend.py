@@ -95,9 +95,9 @@ def whole(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def faces(easy_dataset: Path) -> calibration_images.LabelledImages:
     """The validation split of the dataset."""
-    return calibration_images.sample_calibration_and_trial_images(StoredDataset.open(easy_dataset), SIZE, 0)[
-        1
-    ]
+    return calibration_images.sample_calibration_and_trial_images(
+        StoredDataset.open(easy_dataset), SIZE, 0
+    )[1]
 
 
 class TestSampling:
@@ -146,12 +146,16 @@ class TestSampling:
     def test_one_row_is_too_few(self, write_dataset, bright_and_dark, tmp_path) -> None:
         write_dataset(tmp_path, {"train": bright_and_dark(1, 0), "test": bright_and_dark(9, 1)})
         with pytest.raises(DatasetError, match="has one image outside its test split; int8"):
-            calibration_images.sample_calibration_and_trial_images(StoredDataset.open(tmp_path), SIZE, 0)
+            calibration_images.sample_calibration_and_trial_images(
+                StoredDataset.open(tmp_path), SIZE, 0
+            )
 
     def test_the_test_split_alone_is_refused(self, write_dataset, rows, tmp_path) -> None:
         write_dataset(tmp_path, {"test": rows})
         with pytest.raises(DatasetError) as raised:
-            calibration_images.sample_calibration_and_trial_images(StoredDataset.open(tmp_path), SIZE, 0)
+            calibration_images.sample_calibration_and_trial_images(
+                StoredDataset.open(tmp_path), SIZE, 0
+            )
         message = str(raised.value)
         assert message.startswith(f"{tmp_path}: has no image outside its test split; ")
         assert "prepare a dataset that has some" in message
