@@ -71,8 +71,8 @@ def compute_bootstrap_intervals(
         seed: Seed of the bootstrap samples.
 
     Raises:
-        ValueError: There are no images, or a class has more correctly classified images than
-            images.
+        ValueError: There are no images, or the number of correctly classified images of a class is
+            negative or exceeds the number of images of the class.
     """
     actual_counts, correct_counts = np.asarray(actual), np.asarray(correct)
     image_count = int(actual_counts.sum())
@@ -102,7 +102,9 @@ def compute_bootstrap_intervals(
 def _compute_percentile_interval(accuracies: npt.NDArray[Any]) -> Interval:
     """Return the central interval that contains a fraction `CONFIDENCE_LEVEL` of the accuracies.
 
-    NaN, the accuracy of a class that is missing from a bootstrap sample, is ignored.
+    Args:
+        accuracies: Accuracies of the bootstrap samples, of shape (samples,). NaN is ignored; it is
+            the accuracy of a class that is missing from a sample.
     """
     percentiles = [50 * (1 - CONFIDENCE_LEVEL), 50 * (1 + CONFIDENCE_LEVEL)]
     low, high = np.nanpercentile(accuracies, percentiles)

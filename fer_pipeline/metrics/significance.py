@@ -38,12 +38,14 @@ class PairwiseTest:
 
     @property
     def is_significant(self) -> bool:
-        """Return whether the corrected p-value is below `ALPHA`."""
+        """Return whether the p-value after Holm's correction is below the level `ALPHA`."""
         return self.adjusted_p_value < ALPHA
 
 
 def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
     """Test each pair of classifiers for a significant difference in accuracy.
+
+    The test is McNemar's exact test, with Holm's correction for the number of pairs.
 
     Args:
         is_correct: Whether a classifier (row) classifies an image (column) correctly, bool of shape
