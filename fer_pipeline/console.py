@@ -60,7 +60,7 @@ def describe_jobs() -> dict[str, str]:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    """Return the parser of `fer-pipeline`; it does not parse the options after the name of a job."""
+    """Return the parser of `fer-pipeline`, which leaves the options of a job unparsed."""
     descriptions = describe_jobs()
     descriptions[JOBS_PATH] = "Print the folder of the job files, for spark-submit."
     parser = argparse.ArgumentParser(

@@ -177,7 +177,10 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _check_fractions(self) -> SplitConfig:
-        """Check that the fractions leave training rows, and are not both 0 for a stratified split."""
+        """Check that validation and test together leave rows for training.
+
+        For a stratified split, they must not both be 0.
+        """
         heldout_fraction = (self.validation or 0) + (self.test or 0)
         if heldout_fraction >= 1:
             raise ValueError(f"validation + test = {heldout_fraction:g} leaves nothing to train on")

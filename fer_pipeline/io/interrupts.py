@@ -18,9 +18,10 @@ _interrupted = threading.Event()
 
 @contextlib.contextmanager
 def record_interrupts() -> Iterator[None]:
-    """Record each Ctrl-C (SIGINT) within the block, for `raise_if_interrupted`.
+    """Record each Ctrl-C (SIGINT) within the block, so that `raise_if_interrupted` can repeat it.
 
-    KeyboardInterrupt is raised as usual. The function does nothing if SIGINT is ignored (as in a
+    KeyboardInterrupt is raised as usual, but it is lost if Python raises it in a finalizer or in C
+    code that ignores errors. The function does nothing if SIGINT is ignored (as in a
     background job of a shell), if another handler is installed, or outside the main thread, because
     only the main thread receives signals.
     """
@@ -40,10 +41,10 @@ def record_interrupts() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if `record_interrupts` has recorded a Ctrl-C.
+    """Raise KeyboardInterrupt if Ctrl-C was pressed within the block of `record_interrupts`.
 
     Raises:
-        KeyboardInterrupt: The user pressed Ctrl-C, and the first exception was swallowed.
+        KeyboardInterrupt: The user pressed Ctrl-C, but the exception of that moment was lost.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt

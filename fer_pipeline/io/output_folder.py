@@ -43,14 +43,23 @@ class OutputFolder:
     """
 
     def __init__(self, path: Path, kind: OutputKind, *, overwrite: bool = False) -> None:
-        """Create the object; nothing is read or written."""
+        """Create the object; nothing is read or written.
+
+        Args:
+            path: Path of the folder, which need not exist yet.
+            kind: Kind of the output, such as an evaluation, with the names of its files.
+            overwrite: Whether an existing output may be replaced.
+        """
         self.path = path
         self.kind = kind
         self.overwrite = overwrite
         self._is_committing = False
 
     def is_committed(self) -> bool:
-        """Return whether the folder has a commit file; its content is not checked."""
+        """Return whether the folder has a commit file, the JSON file that makes an output complete.
+
+        The content of the file is not checked.
+        """
         return storage.is_file(self.path / self.kind.commit_file)
 
     def is_in_progress(self) -> bool:
@@ -60,9 +69,12 @@ class OutputFolder:
     def ensure_writable(self) -> None:
         """Check that a job may write its output to the folder; call this before the work begins.
 
+        A folder that does not exist, is empty, or has only files left behind by an interrupted job
+        is accepted.
+
         Raises:
-            StorageError: The folder holds an output and `overwrite` is not set, or it holds files
-                that were not written by a job of this kind, or the path is a file.
+            StorageError: The folder holds an output and `overwrite` is not set, or it holds other
+                files than this kind of output has, or the path is a file.
         """
         if self._require_replaceable_output():
             return
@@ -80,7 +92,10 @@ class OutputFolder:
             raise StorageError(f"{self.path}: is a file; choose a folder")
 
     def _require_replaceable_output(self) -> bool:
-        """Return True if the folder holds an output that may be replaced, False if it holds none.
+        """Check that an output in the folder, if there is one, may be replaced.
+
+        Returns:
+            Whether the folder holds an output.
 
         Raises:
             StorageError: The folder holds an output of a different kind, or `overwrite` is not set.
@@ -99,7 +114,10 @@ class OutputFolder:
         return True
 
     def _has_matching_format(self) -> bool:
-        """Return whether the existing commit file states the format of this kind of output."""
+        """Return whether the commit file, the JSON file of an output, states the expected format.
+
+        False if the file is damaged, or is that of a different kind of output.
+        """
         try:
             commit_content = json.loads(storage.read_text(self.path / self.kind.commit_file))
             return bool(commit_content.get("format") == self.kind.format)
@@ -107,7 +125,9 @@ class OutputFolder:
             return False
 
     def mark_in_progress(self) -> None:
-        """Create the in-progress file, so that a later job may replace files left by this one.
+        """Create the in-progress file `.unfinished`, which marks the files as those of a job.
+
+        If the job is interrupted, a later job may therefore replace them.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -118,14 +138,17 @@ class OutputFolder:
     def lock_for_writing(self) -> Iterator[None]:
         """Lock the folder within the block, so that no other job writes to it.
 
-        The operating system releases the lock if the process is killed. On a filesystem without
-        locks two jobs may write at the same time. The commit file that is written last then decides
-        which output is valid.
+        The folder is created if necessary, with the in-progress file `.unfinished`, which holds the
+        lock and marks all files in the folder as those of a job.
 
-        If the block raises before its commit and the output consists of data files with unique
-        names, the data files that the block wrote and the in-progress file are deleted. If the
-        output consists of files with fixed names, these stay. The in-progress file then stays too,
-        so that a later job may replace them.
+        The operating system releases the lock if the process is killed. On a filesystem without
+        locks two jobs may write at the same time. The output is then that of the job which calls
+        `commit` last.
+
+        If the block raises before it calls `commit`, the folder is cleaned up: data files (files
+        with unique names) that the block wrote are deleted, and so is the in-progress file. An
+        output that has only files with fixed names is not cleaned up. Its in-progress file stays,
+        so that a later job may replace these files.
 
         Raises:
             StorageError: Another job is writing to the folder, or has written an output since the
@@ -153,10 +176,11 @@ class OutputFolder:
             storage.remove_empty_folder(self.path)
 
     def _delete_data_files_on_failure(self) -> Iterator[None]:
-        """Yield once; if the caller's block raises before its commit, delete its data files.
+        """Yield once for the caller's block; if it raises before `commit`, delete its data files.
 
-        The in-progress file is deleted with them. Nothing is deleted if this kind of output has no
-        data files.
+        Data files are files with unique names, such as the Parquet files of a dataset. The
+        in-progress file `.unfinished` is deleted with them. Nothing is deleted if this kind of
+        output has no data files.
         """
         self._is_committing = False
         try:
@@ -169,10 +193,11 @@ class OutputFolder:
             raise
 
     def invalidate_old_output(self) -> None:
-        """Delete the commit file, and the configuration, of the output that is being replaced.
+        """Delete the commit file and the configuration of the output that is being replaced.
 
-        After this, readers no longer accept the old output. The configuration is deleted too,
-        because without a commit file it could be mistaken for a user's own file.
+        The commit file is the JSON file that readers require, so they no longer accept the old
+        output. The configuration is deleted too, because without a commit file it could be mistaken
+        for a user's own file.
 
         Raises:
             StorageError: A file cannot be deleted.
@@ -188,15 +213,17 @@ class OutputFolder:
         data_files: Iterable[str] = (),
         obsolete_files: Iterable[str] = (),
     ) -> None:
-        """Write the commit file and the configuration, then delete files that are not needed.
+        """Make the output valid: write its commit file, the JSON file that readers require.
 
-        The in-progress file is deleted last.
+        Then write the configuration, and delete the files that are no longer needed. The
+        in-progress file `.unfinished` is deleted last.
 
         Args:
             commit_content: Content of the commit file, a JSON object with the key `format`.
             write_config: Function that writes the configuration to a path.
-            data_files: Data files to keep, relative to the folder. The commit file lists these; all
-                other data files are deleted.
+            data_files: Data files (files with unique names, such as Parquet files) to keep,
+                relative to the folder. The commit file lists these; all other data files are
+                deleted.
             obsolete_files: Further files to delete, relative to the folder. These are needed only
                 until the commit file is written.
 
@@ -213,7 +240,7 @@ class OutputFolder:
     def require_files_visible(self, data_files: Iterable[str]) -> None:
         """Check that the Spark driver sees the data files that the tasks wrote.
 
-        Call this before `commit`, so that the commit file lists only existing files.
+        Call this before `commit`, which makes the output valid.
 
         Args:
             data_files: Data files, relative to the folder.
@@ -229,14 +256,15 @@ class OutputFolder:
             )
 
     def delete_unlisted_files(self, listed_files: Iterable[str]) -> None:
-        """Delete the data files that the commit file does not list, and the in-progress file.
+        """Delete the data files that the output does not list, and the in-progress file.
 
-        The temporary files of interrupted writes are deleted too. On a remote filesystem, data
-        files that may belong to a running job stay (see `storage.is_abandoned`).
+        Data files are files with unique names, such as the Parquet files of a dataset. The
+        temporary files of interrupted writes are deleted too. On a remote filesystem, data files
+        younger than 24 hours stay, because a running job may have written them.
 
         Args:
-            listed_files: Data files to keep, relative to the folder: those that the commit file
-                lists.
+            listed_files: Data files to keep, relative to the folder: those that are listed in the
+                output's JSON file, such as `manifest.json` of a dataset.
 
         Raises:
             StorageError: A file cannot be deleted.
@@ -259,11 +287,12 @@ class OutputFolder:
         storage.remove(self.path / IN_PROGRESS_FILE)
 
     def delete_outdated_output(self) -> None:
-        """Delete an output that was derived from a model that is being replaced.
+        """Delete this output, such as an export, because the model it was made from is replaced.
 
         Files that do not belong to the output stay. Nothing is deleted in these cases:
 
-        * The folder has neither a commit file of this kind of output nor an in-progress file.
+        * The folder has neither the JSON file of this kind of output nor the in-progress file
+          `.unfinished`, so its files may be the user's.
         * The folder, or a file or folder of the output, is a symbolic link.
         * A file of the output is a folder, or a folder of the output is a file.
 

@@ -39,7 +39,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def _list_no_files(_folder: Path) -> Iterable[str]:
-    """Return no data files, for the kinds of output that have none."""
+    """Return an empty list of data files, for the kinds of output that have none."""
     return ()
 
 
@@ -72,23 +72,28 @@ class OutputKind:
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
     def make_data_file_name(self, number: int) -> str:
-        """Return a new, unique name for a data file; sorted names are in the order of the tasks.
+        """Return a new, unique name for a Parquet file.
 
         Args:
-            number: Number of the task that writes the file, from 0.
+            number: Number of the Spark task that writes the file, from 0. The name begins with it,
+                so that sorted names are in the order of the tasks.
         """
         return f"{self.data_prefix}-{number:05d}-{uuid.uuid4()}.parquet"
 
     def is_data_file(self, path: Path) -> bool:
-        """Return whether a path has the name of a data file of this kind."""
+        """Return whether a path has the name of a data file, PREFIX-NUMBER-UUID.parquet.
+
+        Only the name is checked; the file need not exist.
+        """
         pattern = rf"{self.data_prefix}-\d{{5}}-{_UUID}\.parquet"
         return bool(self.data_prefix) and re.fullmatch(pattern, path.name) is not None
 
     def is_leftover(self, path: Path) -> bool:
         """Return whether a path in an output folder was left behind by an interrupted job.
 
-        Data files, temporary files and the in-progress file are recognised by their names. Files
-        and folders with fixed names count only while the in-progress file exists.
+        Parquet files of the job, its temporary files, and the in-progress file `.unfinished` are
+        recognised by their names. Files and folders with fixed names, such as `metrics.json`, count
+        only while the in-progress file exists; otherwise they may be the user's.
 
         Args:
             path: Path of a file or a folder that lies directly in the output folder.
@@ -106,7 +111,7 @@ class OutputKind:
         )
 
     def is_temporary(self, path: Path) -> bool:
-        """Return whether a path is the temporary file of an interrupted `storage.atomic_write`."""
+        """Return whether a path is a temporary file left behind by an interrupted write."""
         names = (self.commit_file, CONFIG_FILE, IN_PROGRESS_FILE, *self.files)
         has_temporary_name = any(storage.is_temporary_file(path, name) for name in names)
         return has_temporary_name and storage.is_file(path)
@@ -185,7 +190,10 @@ SCORES_FILE = "scores.json"
 
 
 def _list_score_files(folder: Path) -> list[str]:
-    """Return the paths of the score files that `scores.json` lists, relative to the folder."""
+    """Return the paths of the Parquet files that `scores.json` lists, relative to the folder.
+
+    The list is empty if the folder has no `scores.json`.
+    """
     commit_path = folder / SCORES_FILE
     if not storage.exists(commit_path):
         return []

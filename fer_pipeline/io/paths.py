@@ -17,10 +17,10 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def parse_path(location: str | Path) -> Path:
-    """Return the path object for a path or URL given by the user.
+    """Convert a path or URL given by the user to a path object.
 
     Args:
-        location: A local path or a URL. A `UPath` is returned unchanged.
+        location: A local path, in which `~` is expanded, or a URL. A `UPath` is returned unchanged.
 
     Returns:
         A `pathlib.Path` if the location is local; otherwise a `UPath`, which has the same methods.
@@ -51,7 +51,7 @@ def parse_path(location: str | Path) -> Path:
 
 
 def parse_local_path(location: str | Path) -> Path:
-    """Return the local path for a path or a `file:` URL.
+    """Convert a local path or a `file:` URL to a `pathlib.Path`.
 
     Args:
         location: A local path, in which `~` is expanded, or a `file:` URL.
@@ -72,7 +72,7 @@ def parse_local_path(location: str | Path) -> Path:
 
 
 def is_local(path: Path) -> bool:
-    """Return whether a path from `parse_path` is a local path, and not a `UPath`."""
+    """Return whether a path is a local path, and not a `UPath` (a URL of another filesystem)."""
     return isinstance(path, Path)
 
 

@@ -91,7 +91,7 @@ def read_text(path: Path) -> str:
 
 @contextlib.contextmanager
 def _translate_read_errors(path: Path) -> Iterator[None]:
-    """Raise StorageError if the block fails to read a path."""
+    """Convert errors of the block, which reads a path, to StorageError."""
     with _translate_errors(path, "read"):
         try:
             yield
@@ -100,13 +100,20 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 
 def _translate_write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Raise StorageError if the block fails to write a path."""
+    """Convert errors of the block, which writes a path, to StorageError."""
     return _translate_errors(path, "written")
 
 
 @contextlib.contextmanager
 def _translate_errors(path: Path, participle: str) -> Iterator[None]:
-    """Raise StorageError with the message "PATH: cannot be PARTICIPLE" if the block fails."""
+    """Convert errors of the block to StorageError with the message "PATH: cannot be PARTICIPLE".
+
+    For a local path, only OSError and UnicodeDecodeError are converted.
+
+    Args:
+        path: Path that the block reads or writes.
+        participle: "read" or "written".
+    """
     try:
         yield
     except StorageError:
@@ -120,7 +127,7 @@ def _translate_errors(path: Path, participle: str) -> Iterator[None]:
 
 
 def _format_reason(error: Exception) -> str:
-    """Return the reason of an error on one line, without the error number and the path."""
+    """Return the message of an error on one line; an OSError without its errno and its path."""
     reason = error.strerror if isinstance(error, OSError) else None
     return one_line(reason or error or type(error).__name__)
 
@@ -142,7 +149,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _upload_remote_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary local path; upload its file to `path` if the block succeeds."""
+    """Yield the path of a temporary local file; upload it to `path` if the block succeeds."""
     with tempfile.TemporaryDirectory() as scratch_folder:
         # Some writers choose their format by the suffix, so it is kept.
         temporary = Path(scratch_folder) / f"file{path.suffix}"
@@ -158,7 +165,11 @@ def _upload_remote_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _replace_local_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds."""
+    """Yield the path of a temporary file in the same folder; rename it if the block succeeds.
+
+    The new name is `path`, and an existing file is replaced. Missing folders are created. If the
+    block raises, the temporary file is deleted.
+    """
     with _translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # `is_temporary_file` recognises these names.
@@ -198,8 +209,8 @@ def is_temporary_file(path: Path, name: str) -> bool:
 def create_data_file(path: Path) -> Iterator[str]:
     """Yield the local path for writing a new data file; the file is deleted if the block raises.
 
-    Use this only for files with unique names that readers ignore until the commit file lists them.
-    Unlike `atomic_write`, it creates no temporary file on a local disk.
+    Use this only for files with unique names that readers ignore until another file lists them, as
+    `manifest.json` lists the files of a dataset: on a local disk, an unfinished file is visible.
 
     Args:
         path: Path of the file; a file on a remote filesystem is uploaded after the block.
@@ -223,7 +234,7 @@ def create_data_file(path: Path) -> Iterator[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8; readers see the old file or the complete new file.
+    """Write or replace a text file in UTF-8; readers see the old or the complete new file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -294,7 +305,9 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a local file to any filesystem; readers see the old target or the complete new file.
+    """Copy a local file to a target on any filesystem, and replace an existing target.
+
+    Readers see the old or the complete new target.
 
     Raises:
         StorageError: The target cannot be written.
@@ -317,11 +330,11 @@ def move(source: Path, target: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether a data file that is not listed in a commit file may be deleted.
+    """Return whether no running job can be the writer of a file, so that it may be deleted.
 
-    The caller holds the lock of the output, so an unlisted file on a local disk is always
-    abandoned. A remote filesystem has no locks: there a job that is still running may have written
-    the file, unless the file is older than 24 hours.
+    The file belongs to no complete output, and the caller has locked the output folder. On a local
+    disk the result is therefore true. A remote filesystem has no locks: the result is true if the
+    file was last modified more than 24 hours ago.
 
     Raises:
         StorageError: The filesystem does not answer.
