@@ -40,7 +40,9 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 
 def require_compatible_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
-    """Check that a dataset has the classes and the enhancement that a model was trained on.
+    """Check that a dataset has the classes and the image enhancement that a model was trained with.
+
+    The enhancement is the denoising and contrast correction of the stored images.
 
     Raises:
         DatasetError: The dataset has different classes, a different order of the classes, or a
@@ -56,10 +58,15 @@ def require_compatible_dataset(model: TrainedModel, dataset: StoredDataset) -> N
 
 
 def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split) -> None:
-    """Warn if the model may have been trained on the evaluated images.
+    """Log a warning if the model may have been trained on the evaluated images.
 
     This is possible if the split is the train split, or if the model was trained on a different
     dataset.
+
+    Args:
+        model: Model to evaluate.
+        dataset: Dataset that contains the evaluated images.
+        split: Split that contains the evaluated images.
     """
     if split is Split.TRAIN:
         log.warning(
@@ -77,7 +84,7 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
 
 
 def make_single_batch_predict_fn(network: keras.Model) -> PredictFn:
-    """Return a function that runs a Keras model on all given images in one forward pass.
+    """Return a function that predicts the probabilities of all its images in one forward pass.
 
     Args:
         network: Model that maps raw pixels to probabilities, from `TrainedModel.load_network`.
@@ -95,12 +102,12 @@ def predict_rows(
     flip_tta: bool = False,
     on_batch: Callable[[EvaluatedImages], None] | None = None,
 ) -> tuple[npt.NDArray[np.float32], Columns]:
-    """Predict the class probabilities of all rows of a split.
+    """Predict the class probabilities of all rows of a split, and read their labels and origins.
 
-    The images are resized if the model needs a different size.
+    The images are resized if the model needs a different size; this logs a warning.
 
     Args:
-        predict_fn: Function that runs the model.
+        predict_fn: Function that maps the pixels of a batch to probabilities.
         model: Model that `predict_fn` runs.
         dataset: Dataset with the split.
         split: Split to predict.
@@ -109,8 +116,9 @@ def predict_rows(
         on_batch: Function to call with each batch of images, resized, and their predictions.
 
     Returns:
-        The probabilities, float32 of shape (rows, classes), and the label and origin of each row,
-        both in the order in which the rows are stored.
+        The probabilities, float32 of shape (rows, classes), and the columns of the rows: their
+        labels, and their origins, the columns in `schema.ORIGIN` such as `source` (the file that
+        the image was read from). Both are in the order in which the rows are stored.
 
     Raises:
         DatasetError: The split is empty, a file is missing or damaged, or the rows differ from the
@@ -141,12 +149,12 @@ def predict_rows(
 def find_copies_in_training(
     dataset: StoredDataset, split: Split, rows: Columns
 ) -> npt.NDArray[np.bool_] | None:
-    """Find the rows with an exact copy, equal in all pixels, in the train split of the dataset.
+    """Find the rows of a split whose image is equal in all pixels to an image of the train split.
 
     Args:
         dataset: The dataset.
         split: Split of the rows.
-        rows: Labels and origins of the rows, from `predict_rows`.
+        rows: Columns of the rows, from `predict_rows`. The column `image_hash` is compared.
 
     Returns:
         Whether each row has a copy, bool of shape (rows,); None for the train split itself, or if
@@ -182,9 +190,11 @@ def make_predictions_table(
     """Return the predictions as a table with one row per image, in the order of the dataset.
 
     Args:
-        probabilities: Probabilities, from `predict_rows`.
-        rows: Labels and origins of the rows, from `predict_rows`.
-        is_copy: Return value of `find_copies_in_training`; for None, `COPY_COLUMN` is null.
+        probabilities: Predicted probabilities, float32 of shape (rows, classes).
+        rows: Columns of the rows, from `predict_rows`: the label of each image and its origin, such
+            as the file that it was read from.
+        is_copy: Whether the train split contains an exact copy of each image, bool of shape
+            (rows,), for the column `COPY_COLUMN`; if it is None, this column is null.
         classes: Names of the classes.
     """
     labels = rows[schema.LABEL]
@@ -214,11 +224,11 @@ def make_predictions_table(
 
 
 def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
-    """Warn if the images of a dataset have a different size than the images of the model.
+    """Log a warning if the images of a dataset must be resized for a model.
 
     Args:
         dataset: The dataset.
-        size: Height and width of the images of the model, in pixels.
+        size: Height and width of the model's input images, in pixels.
     """
     stored_size = dataset.image_size
     if stored_size != size:
@@ -242,9 +252,14 @@ def _resize_images(pixels: Pixels, size: int) -> Pixels:
 def _require_class_counts(
     dataset: StoredDataset, split: Split, labels: npt.NDArray[np.integer[Any]]
 ) -> None:
-    """Check that a split has as many rows of each class as the manifest states.
+    """Check that a split has as many rows of each class as the dataset's manifest states.
 
-    The loader checks only the total number of rows.
+    The loader that read the rows checks only their total number.
+
+    Args:
+        dataset: Dataset that was read.
+        split: Split that was read.
+        labels: Labels of all rows that were read, integers of shape (rows,).
 
     Raises:
         DatasetError: The number of rows of a class differs from the manifest.

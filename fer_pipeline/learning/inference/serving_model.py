@@ -33,8 +33,8 @@ def build_serving_model(
         size: Height and width of the images, in pixels.
         normalization: Normalisation of the pixels. The normalisation layer and
             `Normalization.lookup_table` both compute in float32, so their values are bit-identical.
-        temperature: Positive number that divides the logits. It changes the probabilities, but not
-            the predicted classes.
+        temperature: Positive number that divides the logits (temperature scaling). It changes the
+            probabilities, but not the predicted classes.
 
     Returns:
         A model that maps raw pixels in [0, 255], of shape (n, size, size, 1), to probabilities,
@@ -54,7 +54,9 @@ def build_serving_model(
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a model atomically: the path holds either the old file or the complete new file.
+    """Save a Keras model to a file and replace an existing file.
+
+    The write is atomic: at any time the path holds either the old file or the complete new file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -86,8 +88,10 @@ def load_model_from_bytes(content: bytes, network: str) -> keras.Model:
 def require_loadable_model(model: keras.Model, network: str) -> None:
     """Check before the training that Keras can save the model and load it again.
 
+    The model is saved to a temporary file.
+
     Args:
-        model: Serving model of the training run.
+        model: Model that the training will save: a normalisation layer, the network and a softmax.
         network: Name of the network, as in the setting `model.name`.
 
     Raises:
@@ -102,7 +106,9 @@ def require_loadable_model(model: keras.Model, network: str) -> None:
 
 @contextlib.contextmanager
 def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
-    """Turn the exceptions of Keras about saving and loading into a one-line RunError.
+    """Turn an exception that Keras raises in the block into a RunError with a one-line message.
+
+    The block saves or loads a model.
 
     Args:
         network: Name of the network, for the error message.
@@ -125,8 +131,10 @@ def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
 def _provide_temporary_model_path() -> Iterator[Path]:
     """Provide a path for a temporary model file, because Keras saves to and loads from paths only.
 
+    The path is in a temporary folder, which is deleted after the block.
+
     Raises:
-        StorageError: The temporary folder cannot be written.
+        StorageError: The temporary folder cannot be written, or the block raises an OSError.
     """
     try:
         with tempfile.TemporaryDirectory() as temporary:
