@@ -26,9 +26,9 @@ from fer_pipeline.plots.augmentation_preview import (
 def preview(dataset: str, config: Config, output: Path) -> str:
     """Save a plot of one training image of each class before and after augmentation.
 
-    The images are sampled with the seed of the configuration. Each row shows the original, then
-    each enabled operation by itself at the ends of its range, then random samples of all operations
-    together.
+    The images are sampled with the seed of the configuration. Each row of the plot shows one image:
+    the original, then each enabled operation by itself at both ends of its parameter range, then
+    random samples of all operations together.
 
     Args:
         dataset: Folder of the dataset.
@@ -45,7 +45,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
             training rows.
         StorageError: The file name does not end in .png, or the file cannot be written.
     """
-    operations = _require_operations(config)
+    operations = _list_previewed_operations(config)
     path = parse_local_path(output)
     if path.suffix != ".png":
         raise StorageError(f"{path}: a preview is a PNG file; choose a name that ends in .png")
@@ -70,8 +70,8 @@ def preview(dataset: str, config: Config, output: Path) -> str:
     return f"{', '.join(operations)} on {len(images)} images: {path}"
 
 
-def _require_operations(config: Config) -> list[str]:
-    """Return the names of the enabled augmentation operations, including mixup.
+def _list_previewed_operations(config: Config) -> list[str]:
+    """Return the names of the operations to preview: the enabled augmentation and mixup.
 
     Raises:
         ConfigError: No augmentation operation is enabled.
@@ -88,9 +88,10 @@ def _require_operations(config: Config) -> list[str]:
 
 
 def _format_subtitle(config: Config) -> str:
-    """Return the subtitle of the plot: the seed and, if they apply, two notes on the operations.
+    """Return the subtitle of the plot, which consists of the seed and up to two notes.
 
-    The notes are the fill of empty borders, and how single operations are shown.
+    If a geometric operation other than the flip is enabled, a note states how empty borders are
+    filled. If any augmentation operation is enabled, a note explains how it is shown by itself.
     """
     augmentation = config.training.augmentation
     operations = list_enabled_operations(augmentation)

@@ -52,7 +52,9 @@ class FinalModel:
 
 
 def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalModel:
-    """Build the final model of a run from the best weights; no file is written.
+    """Build the model to save from the best weights of a run; no file is written.
+
+    The model includes the normalisation and the softmax with the temperature. It is not compiled.
 
     Args:
         run: The run; this function sets the weights of its network to the best weights.
@@ -85,9 +87,11 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
 def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     """Write the files of a run that has ended, `model.json` last.
 
-    A finished run in the same folder stays complete until its commit file, `model.json`, is
-    deleted. A process that is killed after that leaves its checkpoint behind: `--resume` then
-    continues from it and publishes the run again.
+    A finished run in the same folder stays complete until its `model.json` is deleted. A process
+    that is killed after that leaves its checkpoint behind: `--resume` then continues from it and
+    publishes the run again.
+
+    The logs and the export of a replaced run are deleted. At the end, the checkpoint is deleted.
 
     Args:
         run: Run that has ended.
@@ -102,7 +106,7 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     """
     final = finalize_model(run, checkpointer.best.snapshot)
     folder = run.folder
-    _remove_unused_logs(run)
+    _delete_logs_of_replaced_run(run)
     output_folder = OutputFolder(folder, RUN)
     output_folder.invalidate_old_output()
     OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated_output()
@@ -110,7 +114,7 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save_model(final.model, folder / RunFile.MODEL)
     formats.write_weights_and_architecture(final.model, folder)
-    model_info = _describe_model(run, final)
+    model_info = _make_model_info(run, final)
     output_folder.commit(
         model_info.model_dump_json(indent=2) + "\n",
         run.config.write,
@@ -122,8 +126,11 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     return model_info
 
 
-def _remove_unused_logs(run: TrainingRun) -> None:
-    """Delete the MLflow and TensorBoard files of a replaced run if this run does not write any."""
+def _delete_logs_of_replaced_run(run: TrainingRun) -> None:
+    """Delete the logs that an earlier run in the same folder wrote and that this run does not.
+
+    These are the file with the MLflow run and the folder of TensorBoard.
+    """
     if not run.config.tracking.mlflow.enabled:
         storage.remove(run.folder / RunFile.MLFLOW_RUN)
     if not run.config.tracking.tensorboard:
@@ -131,14 +138,17 @@ def _remove_unused_logs(run: TrainingRun) -> None:
 
 
 def _plot_curves(run: TrainingRun, checkpointer: RunCheckpointer) -> None:
-    """Save the plots of the run's loss and accuracy."""
+    """Save the plots of the run's loss and accuracy against the training steps."""
     image_size, classes = run.dataset.image_size, run.dataset.classes
     title = f"{run.config.model.name} on {len(classes)} classes, {image_size}x{image_size}"
     plot_training(checkpointer.history.entries, title, run.folder)
 
 
-def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
-    """Return the content of `model.json`; the model file must already be written."""
+def _make_model_info(run: TrainingRun, final: FinalModel) -> ModelInfo:
+    """Return the content of `model.json`.
+
+    The model file must already be written, because the content includes its SHA-256.
+    """
     dataset, config, best_entry = run.dataset, run.config, final.snapshot.entry
     return ModelInfo(
         classes=dataset.classes,
@@ -166,7 +176,7 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
 def _compute_class_accuracies(
     snapshot: BestSnapshot, classes: Sequence[str]
 ) -> dict[str, float | None]:
-    """Return the validation accuracy by class, with None for a class without images.
+    """Return the validation accuracy of the best weights by class; None for a class without images.
 
     The mapping is empty if the run was not validated.
     """

@@ -54,7 +54,7 @@ _MLFLOW_ARTIFACTS = (
 def train(
     dataset: str, output: str, config: Config, *, overwrite: bool = False, resume: bool = False
 ) -> ModelInfo:
-    """Train a network and write the run.
+    """Train a network on a dataset, and write the files of the run.
 
     `model.json` is written last. A folder without it holds no finished run.
 
@@ -67,7 +67,7 @@ def train(
             unfinished run without a checkpoint is started again.
 
     Returns:
-        Description of the trained model.
+        Description of the trained model, which is the content of `model.json`.
 
     Raises:
         DatasetError: The dataset's folder is not a dataset, is damaged or has no training rows, or
@@ -118,8 +118,11 @@ class PreparedRun:
     def lock_for_writing(self) -> Iterator[None]:
         """Lock the folder within the block, and write the configuration of the unfinished run.
 
-        See `OutputFolder.lock_for_writing`. A new run deletes the checkpoint and the history of an
-        unfinished run that it replaces.
+        A new run deletes the checkpoint and the history of an unfinished run that it replaces.
+
+        Raises:
+            StorageError: Another job is writing to the folder or has just written a run to it, or
+                the folder cannot be written.
         """
         with OutputFolder(self.folder, RUN, overwrite=self.overwrite).lock_for_writing():
             if not self.checkpoint:
@@ -135,6 +138,9 @@ def prepare_run(
 ) -> PreparedRun | None:
     """Check that a run can be started or resumed, and read its checkpoint.
 
+    If `resume` is set and the run has ended already, a checkpoint that it left behind is deleted.
+    Otherwise no file is changed.
+
     Args:
         dataset: Folder of the dataset.
         output: Folder of the run.
@@ -146,10 +152,12 @@ def prepare_run(
         The prepared run, or None if `resume` is set and the run has ended already.
 
     Raises:
-        DatasetError: See `train`.
-        ConfigError: See `train`.
+        DatasetError: The dataset's folder is not a dataset or is damaged, or the resumed run was
+            started with a different dataset.
+        ConfigError: The resumed run was started with a different configuration.
         RunError: The checkpoint is damaged.
-        StorageError: See `train`.
+        StorageError: The folder holds a run that may not be replaced, or files that do not belong
+            to a run.
     """
     stored_dataset, folder = StoredDataset.open(dataset), parse_path(output)
     config = complete_run_config(config, stored_dataset)
@@ -162,7 +170,9 @@ def prepare_run(
     output_folder = OutputFolder(folder, RUN)
     # If the interrupted run was replacing a finished run, it was started with --overwrite.
     was_started = resume and output_folder.is_in_progress()
-    checkpoint = _read_checkpoint(folder, resume=resume, overwrite=overwrite or was_started)
+    checkpoint = read_run_checkpoint(folder) if resume else None
+    if checkpoint is None:
+        _require_writable_folder(folder, overwrite=overwrite or was_started)
     if checkpoint:
         resume_checks.require_unchanged_inputs(folder, checkpoint.state, config, stored_dataset)
         log.info("resuming after step %s", f"{checkpoint.state.step:,}")
@@ -175,7 +185,7 @@ def prepare_run(
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a folder holds a finished run, and no other run has begun to replace it."""
+    """Return whether a folder holds a finished run that no other run has begun to replace."""
     output_folder = OutputFolder(folder, RUN)
     return output_folder.is_committed() and not output_folder.is_in_progress()
 
@@ -183,8 +193,14 @@ def is_finished(folder: Path) -> bool:
 def _require_matching_finished_run(folder: Path, config: Config, dataset: StoredDataset) -> None:
     """Check that a finished run was trained with the given configuration and dataset.
 
+    Args:
+        folder: Folder of the finished run.
+        config: Configuration, completed with the settings of the dataset.
+        dataset: Dataset to compare with.
+
     Raises:
-        ConfigError: The run was trained with a different configuration.
+        ConfigError: The run was trained with a different configuration, or its model has a
+            different softmax temperature than is configured.
         DatasetError: The run was trained on a different dataset.
     """
     stored_config = load_stored_config(folder / CONFIG_FILE).to_dict()
@@ -202,30 +218,34 @@ def _require_matching_finished_run(folder: Path, config: Config, dataset: Stored
         )
 
 
-def _read_checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Return the checkpoint to resume from; for a new run, check the folder and return None.
-
-    Args:
-        folder: Folder of the run.
-        resume: Whether to continue an unfinished run, if it has a checkpoint.
-        overwrite: Whether an existing run may be replaced.
+def read_run_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint in the folder of a run, or None if there is no checkpoint.
 
     Raises:
         RunError: The checkpoint is damaged.
-        StorageError: The folder holds a finished or unfinished run and neither `resume` nor
-            `overwrite` is set, or it holds files that do not belong to a run.
     """
     path = folder / RunFile.CHECKPOINT
+    return checkpoint_file.read_checkpoint(path) if storage.is_file(path) else None
+
+
+def _require_writable_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check that a new run may be written to a folder.
+
+    Args:
+        folder: Folder of the run.
+        overwrite: Whether an existing run, finished or unfinished, may be replaced.
+
+    Raises:
+        StorageError: The folder holds a finished or unfinished run and `overwrite` is not set, or
+            it holds files that do not belong to a run.
+    """
     output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
-    has_checkpoint = storage.is_file(path)
-    if resume and has_checkpoint:
-        return checkpoint_file.read_checkpoint(path)
+    has_checkpoint = storage.is_file(folder / RunFile.CHECKPOINT)
     if has_checkpoint and not overwrite and not output_folder.is_committed():
         raise StorageError(
             f"{folder}: holds an unfinished run; --resume continues it, --overwrite starts anew"
         )
     output_folder.ensure_writable()
-    return None
 
 
 def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed: bool) -> None:
@@ -257,10 +277,14 @@ def _train_restarts(
 ) -> None:
     """Train the restarts of a run that have not ended yet.
 
+    A restart is one training of the network from the initial weights; a run consists of
+    `training.restarts` of them.
+
     Args:
         run: Run to train.
         checkpointer: Checkpointer of the run, which knows the restart to continue with.
-        loggers: Callbacks in addition to the logs on the console and for TensorBoard.
+        loggers: Callbacks in addition to the loggers for the console and TensorBoard, which this
+            function adds.
     """
     if run.worker.world_size == 1:
         # If there are several workers, the Spark driver logs the validations.
@@ -277,7 +301,7 @@ def _train_restarts(
 def _open_mlflow(
     run: TrainingRun, run_history: History, *, is_resumed: bool
 ) -> Iterator[MLflow | None]:
-    """Yield the MLflow logger of a run, or None if MLflow is not enabled.
+    """Yield a callback that logs a run to MLflow, or None if MLflow is not enabled.
 
     If the block raises, the run is marked as failed in MLflow.
 

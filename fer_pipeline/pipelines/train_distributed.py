@@ -24,7 +24,6 @@ from fer_pipeline.io.output_kinds import RUN, RunFile
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
-from fer_pipeline.learning.training import checkpoint as checkpoint_file
 from fer_pipeline.learning.training import distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
@@ -36,6 +35,7 @@ from fer_pipeline.pipelines.train import (
     add_resume_hint,
     is_finished,
     prepare_run,
+    read_run_checkpoint,
     run_training,
 )
 from fer_pipeline.spark import barrier
@@ -92,10 +92,15 @@ def train_distributed(
 
     Raises:
         ConfigError: The MLflow store would be a local file of one worker's machine, a batch has
-            fewer rows than there are workers, or see `train`.
+            fewer rows than there are workers, the network or an option of it does not exist, or the
+            resumed run was started with a different configuration.
         ClusterError: Spark does not start the workers, or the workers do not reach each other.
         WorkerLostError: Workers disappeared too often.
-        FerError: See `train` for further errors.
+        DatasetError: The dataset's folder is not a dataset, is damaged or has no training rows, or
+            the resumed run was started with a different dataset.
+        RunError: The loss is not finite, or the checkpoint is damaged.
+        StorageError: The folder holds a run that may not be replaced, or files that do not belong
+            to a run, or not all machines share the folder.
     """
     _check_distributed_config(config, workers.count)
     prepared = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
@@ -178,8 +183,10 @@ def _train_worker(
 
     Raises:
         StorageError: This machine does not see the run that the driver started.
-        WorkerLostError: The workers have read different checkpoints.
-        FerError: See `train` for further errors.
+        WorkerLostError: A different worker no longer answers, or the workers have read different
+            checkpoints.
+        FerError: The dataset, the configuration or the checkpoint of the run cannot be used, or the
+            loss is not finite.
     """
     statuses = task.all_gather(_read_run_status(folder))
     if _RunStatus.FINISHED in statuses:
@@ -192,7 +199,7 @@ def _train_worker(
     worker = WorkerContext(task.number, len(task.addresses))
     with distributed.translate_worker_failures(task.number):
         distributed.connect_workers(task.addresses, task.number, task.cores)
-        checkpoint = _load_in_all_workers(task, lambda: _read_checkpoint(folder))
+        checkpoint = _load_in_all_workers(task, lambda: read_run_checkpoint(folder))
         _require_same_checkpoint(task, checkpoint, folder)
         dataset = StoredDataset.open(dataset_folder)
         # If one worker cannot read its part of the rows, all workers have to stop before they wait
@@ -214,7 +221,10 @@ def _count_history_lines(folder: Path) -> int:
 
 
 def _read_run_status(folder: Path) -> _RunStatus:
-    """Return the status of the run in a folder."""
+    """Return whether a folder holds a finished run, a run that was started, or no run.
+
+    A run that was started may also be replacing a finished run.
+    """
     if is_finished(folder):
         return _RunStatus.FINISHED
     if OutputFolder(folder, RUN).is_in_progress():
@@ -222,19 +232,18 @@ def _read_run_status(folder: Path) -> _RunStatus:
     return _RunStatus.ABSENT
 
 
-def _read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the checkpoint in the folder of a run, or None if there is no checkpoint."""
-    path = folder / RunFile.CHECKPOINT
-    return checkpoint_file.read_checkpoint(path) if storage.is_file(path) else None
-
-
 def _require_same_checkpoint(
     task: BarrierTask, checkpoint: Checkpoint | None, folder: Path
 ) -> None:
-    """Check that all workers have read the same checkpoint.
+    """Check that all workers have read the same checkpoint; all must call this function.
 
     The checkpoints can differ, because a worker that Spark considers lost may still be running and
     writing a checkpoint.
+
+    Args:
+        task: Spark task of the worker.
+        checkpoint: Checkpoint that the worker has read; None if there was none.
+        folder: Folder of the run, for the error message.
 
     Raises:
         WorkerLostError: The checkpoints have different training steps.
@@ -247,6 +256,12 @@ def _require_same_checkpoint(
 
 def _load_in_all_workers(task: BarrierTask, load: Callable[[], T]) -> T:
     """Call a function in each worker and return its result; raise in all workers if one fails.
+
+    All workers must call this function, and each waits for the others.
+
+    Args:
+        task: Spark task of the worker.
+        load: Function to call.
 
     Raises:
         FerError: The function raised an error in this worker or in another worker.
