@@ -63,11 +63,11 @@ def run_barrier_stage(
     is run again, until it has failed four times without progress in between.
 
     Args:
-        session: Session that was opened with `barrier=True`.
+        session: Session that was opened by `spark_session` with `barrier=True`.
         process_count: Number of processes.
         function: Function that each process calls with its task; it must be picklable.
-        progress: Function that returns the amount of finished work. If the amount has grown since
-            the last failure, failures are counted from 1 again.
+        progress: Function that returns the amount of finished work, in any unit. If the amount has
+            grown since the last failure, failures are counted from 1 again.
 
     Raises:
         ClusterError: Spark has too few slots, a process cannot connect to another process, or a
@@ -77,7 +77,7 @@ def run_barrier_stage(
     stage = session.sparkContext.parallelize(range(process_count), process_count).barrier()
 
     def run_task(_: Iterable[int]) -> Iterator[int]:
-        """Call the function in one task of the stage."""
+        """Call the function in one task of the stage; return an empty iterator to Spark."""
         _prepare_and_run_task(function)
         return iter(())
 
@@ -113,13 +113,14 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
 
     Args:
         message: Spark's error message.
-        process_count: Number of processes, for the error message.
+        process_count: Number of processes in the stage, for the text of the ClusterError.
 
     Returns:
-        The relevant part of the message; None if no process was lost.
+        The relevant part of the message; None if the message has another cause.
 
     Raises:
-        ClusterError: The stage cannot run on this cluster.
+        ClusterError: Spark has too few slots for the stage, or dynamic allocation of executors is
+            enabled. The stage cannot run on such a cluster.
     """
     if _TOO_FEW_SLOTS in message:
         raise ClusterError(
@@ -139,7 +140,13 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
 
 
 def _prepare_and_run_task(function: Callable[[BarrierTask], None]) -> None:
-    """Check that all processes can connect to each other, then call the function in this process.
+    """Prepare this process of a barrier stage, then call the function in it.
+
+    The preparation limits the process to the GPU of its task (CUDA_VISIBLE_DEVICES), reserves a
+    port, and checks that all processes can connect to each other.
+
+    Args:
+        function: Function to call with the `BarrierTask` of this process.
 
     Raises:
         ClusterError: A process cannot connect to another one, or this process has several GPUs.
@@ -192,7 +199,7 @@ def _reserve_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _listen(port: int) -> Iterator[None]:
-    """Accept connections to a port while the context is active."""
+    """Listen on a port of this machine while the context is active."""
     with _open_socket() as listener:
         listener.bind(("", port))
         listener.listen()
@@ -208,6 +215,10 @@ def _open_socket() -> socket.socket:
 
 def _check_connections(number: int, addresses: Sequence[str]) -> str:
     """Try to connect to all processes, and describe the first failure.
+
+    Args:
+        number: Index of this process.
+        addresses: `host:port` of each process, by index.
 
     Returns:
         A message for the user; empty if all processes can be reached.

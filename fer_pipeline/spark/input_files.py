@@ -55,8 +55,8 @@ class SourceReader:
     """The content of input files, and the function that parses it to records.
 
     Attributes:
-        batches: Content of the files.
-        read: Function that converts batches of the content to records, in a Spark worker.
+        batches: Content of the files, one row for each CSV line or image file.
+        read: Function that converts Arrow batches of these rows to records, in a Spark worker.
     """
 
     batches: DataFrame
@@ -112,7 +112,9 @@ class InputFiles:
         self.compressed_byte_count = sum(row.compressed_bytes for row in totals.values())
 
     def create_reader(self, required: RequiredColumns) -> SourceReader:
-        """Create the reader of the files' records.
+        """Create a reader of the records in the files, and check the headers of large CSV files.
+
+        The method also sets the Arrow batch size of the session to suit the kind of files.
 
         Args:
             required: Columns that a CSV file must have.
@@ -134,14 +136,17 @@ class InputFiles:
         return SourceReader(contents, read_image_records)
 
     def compute_block_offsets(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
-        """Compute the offsets of the blocks in which Spark's tasks read the files.
+        """Compute the offset of each block: the number of its first record within the file.
+
+        Spark divides a large file into blocks, and each task reads one block. To compute the
+        offsets, the CSV files are read once, and their records are counted.
 
         Args:
             always: Whether to count the records even if every file is a single block.
 
         Returns:
-            The offsets, and the number of records. If every file is a single block and `always` is
-            false, CSV records are not counted and the number is None.
+            The offsets, and the number of records in all files. If every file is a single block and
+            `always` is false, CSV records are not counted and the number is None.
         """
         if self.kind == "images":
             return BlockOffsets(), self.file_count
@@ -154,7 +159,11 @@ class InputFiles:
         return BlockOffsets.from_counts(counts), sum(n for _, _, n in counts)
 
     def _read_lines(self) -> DataFrame:
-        """Return the lines of the CSV files, with the URL of the file and start of the block."""
+        """Return the lines of the CSV files, and set the Arrow batch size of the session for them.
+
+        The columns are the line as bytes, the URL of its file, and the start of the block (the part
+        of the file that one Spark task reads) in bytes.
+        """
         set_arrow_batch_size(self._spark, _LINES_PER_BATCH)
         # The lines are read as bytes, because a line may contain invalid UTF-8.
         return self._read_files("text").selectExpr(
@@ -165,7 +174,7 @@ class InputFiles:
         """Return the URLs of the empty files, which Spark omits when it reads files.
 
         Args:
-            listed_count: Number of files that Spark did not omit.
+            listed_count: Number of files that are not empty.
         """
         urls = self._listed.inputFiles()
         if len(urls) == listed_count:
@@ -181,14 +190,24 @@ class InputFiles:
         return reader.load([_escape_existing_path(path) for path in self.paths])
 
     def _build_splittable_condition(self) -> str:
-        """Return a SQL condition for the files that Spark may divide into several blocks."""
+        """Return a SQL condition for the files that Spark may divide among several tasks."""
         block = min(SMALLEST_SPLIT, get_max_partition_bytes(self._spark))
         return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
 
     def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:
-        """Read the layouts of the files that several tasks may read, by URL.
+        """Read the layout of each file that several tasks may read: columns and number of pixels.
 
-        They are read in advance because only the task with the first block sees the header.
+        These layouts are read in advance, because only the task that reads the start of a file sees
+        the header.
+
+        Args:
+            required: Columns that a CSV file must have.
+
+        Returns:
+            The layouts by URL of the file.
+
+        Raises:
+            InputError: A file lacks a required column.
         """
         files = self._files.where(self._build_splittable_condition()).select("url").collect()
         urls = [row.url for row in files]
@@ -198,7 +217,11 @@ class InputFiles:
 
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:
-    """Read the layout of one CSV file from its first lines."""
+    """Read the layout of one CSV file from its first lines: columns and number of pixels.
+
+    Raises:
+        InputError: The file lacks a required column.
+    """
     name = get_source_name(url)
     lines = spark.read.text(escape_glob(name)).select(F.col("value").cast("binary"))
     head = [bytes(row.value) for row in lines.head(_HEADER_LINES)]
@@ -214,9 +237,14 @@ def _add_kind_column(files: DataFrame) -> DataFrame:
 
 
 def _compute_totals_by_kind(files: DataFrame) -> dict[str, Row]:
-    """Return totals by kind of file: rows with the columns `n`, `bytes` and `compressed_bytes`.
+    """Return the number and the total size of the files of each kind.
 
-    The last is the total size of the compressed files, in bytes.
+    Args:
+        files: Files with the columns `path`, `length` and `kind`.
+
+    Returns:
+        A row for each kind, with the columns `n` (number of files), `bytes` (total size) and
+        `compressed_bytes` (total size of the compressed files).
     """
     compressed = F.when(F.col("path").rlike(_COMPRESSED_NAME), F.col("length")).otherwise(0)
     totals = files.groupBy("kind").agg(
@@ -228,7 +256,7 @@ def _compute_totals_by_kind(files: DataFrame) -> dict[str, Row]:
 
 
 def _classify_file_name(name: str) -> str:
-    """Return the kind of a file, `csv`, `images` or `other`, by its name."""
+    """Return the kind of a file with the given name: `csv`, `images` or `other`."""
     if re.search(_CSV_NAME, name):
         return "csv"
     return "images" if re.search(_IMAGE_NAME, name) else "other"
@@ -240,11 +268,11 @@ def escape_glob(path: str) -> str:
 
 
 def _choose_kind(path_list: str, counts: Mapping[str, int]) -> str:
-    """Choose `csv` or `images` by the kinds of the files.
+    """Choose how to read the files, as `csv` or as `images`, by the numbers of files of each kind.
 
     Args:
         path_list: Paths given by the user, for error messages.
-        counts: Number of files by kind.
+        counts: Number of files by kind: `csv`, `images` and `other`.
 
     Raises:
         InputError: There are no files, both kinds of files, or only files of other kinds.

@@ -49,7 +49,7 @@ def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
         environment: Environment variables of this process.
 
     Returns:
-        The variables to set in addition.
+        The variables to set in addition to these.
     """
     spark_home = _find_spark_home(environment)
     conf_dir = Path(environment.get("SPARK_CONF_DIR") or spark_home / "conf")
@@ -103,9 +103,12 @@ def read_spark_defaults(conf_dir: Path) -> dict[str, str]:
 
 
 def _build_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
-    """Build PYSPARK_SUBMIT_ARGS from the local master and settings.
+    """Build the text of PYSPARK_SUBMIT_ARGS: options for a local master and for the settings.
 
-    The master and settings that `configured` contains are omitted.
+    Args:
+        settings: Settings to pass, by key.
+        configured: Settings of the user, by key. The master and the settings whose keys occur here
+            are omitted.
     """
     options = [] if "spark.master" in configured else ["--master", LOCAL_MASTER]
     for key, text in settings.items():
