@@ -25,18 +25,20 @@ from fer_pipeline.spark.steps import error_context
 Batches = Iterable[pa.RecordBatch]
 
 COUNTS_DDL = "source string, block bigint, n bigint"
-"""The columns of `count_csv_lines`."""
+"""The columns of the counts that `count_csv_lines` yields."""
 
 
 @dataclass(frozen=True)
 class SourceRecords:
     """n records with their locations in the input files, in columns.
 
+    A block is the part of a file that one Spark task reads. An image file is a single block.
+
     Attributes:
         sources: Name of each record's file, an Arrow column of strings.
         blocks: Start of each record's block in the file, in bytes, an Arrow column of int64.
         positions: 0-based position of each record within its block, int32 of shape (n,).
-        parsed: Content of the records.
+        parsed: Content of the records: texts of labels, images and errors.
     """
 
     sources: pa.Array
@@ -58,7 +60,7 @@ RecordReader = Callable[[Batches], RecordGroups]
 
 
 def get_source_name(url: str) -> str:
-    """Convert the URL of a file to the name shown to users; a local file gets its plain path."""
+    """Return the name of a file that is shown to users: the path of a local file, else its URL."""
     path = unquote(url)
     return "/" + path.removeprefix("file:").lstrip("/") if path.startswith("file:") else path
 
@@ -66,17 +68,21 @@ def get_source_name(url: str) -> str:
 def read_csv_records(
     batches: Batches, layouts: Mapping[str, CsvLayout], required: RequiredColumns
 ) -> RecordGroups:
-    """Parse the lines of CSV files.
+    """Parse lines that Spark has read from CSV files to records.
 
     Args:
         batches: Arrow batches with the columns line (binary), URL of the file, and start of the
-            block in bytes.
-        layouts: Layout of each file that several tasks may read, by URL. Only one of these tasks
-            sees the header. The layouts of other files are read from their headers.
+            block in bytes. A block is the part of a file that one Spark task reads.
+        layouts: Layout (columns and number of pixels) of each file that several tasks may read, by
+            URL. Only one of these tasks sees the header. The layouts of other files are read from
+            their headers.
         required: Columns that a file must have.
 
     Yields:
-        One group for each block in each batch; the group contains a single batch of records.
+        A list with a single `SourceRecords` for each block in each batch.
+
+    Raises:
+        InputError: The header of a file lacks a required column.
     """
     block: _CsvBlockParser | None = None
     for batch in batches:
@@ -93,11 +99,13 @@ def count_csv_lines(batches: Batches) -> Batches:
     """Count the lines of CSV files that are not blank, for `mapInArrow`.
 
     Args:
-        batches: Arrow batches with the same columns as for `read_csv_records`.
+        batches: Arrow batches with the columns line (binary), URL of the file, and start of the
+            block in bytes. A block is the part of a file that one Spark task reads.
 
     Yields:
-        Batches with the columns `source`, `block` and `n`, the number of lines. A file and block
-        may occur several times. The first block of a file includes the header.
+        Batches of one row with the columns `source` (name of the file), `block` (start of the
+        block) and `n` (number of lines, including the header of the file). If the lines of a block
+        arrive in several batches, the block occurs several times.
     """
     for batch in batches:
         for (url, start), lines in _group_lines_by_block(batch):
@@ -113,14 +121,22 @@ def read_image_records(batches: Batches) -> RecordGroups:
         batches: Arrow batches with the columns content (binary) and URL of the file.
 
     Yields:
-        The records of each batch, which are decoded during the iteration.
+        An iterator of `SourceRecords` for each batch. It decodes a few files at a time while it is
+        iterated over, so that only a few photos are in memory.
     """
     for batch in batches:
         yield _decode_images(batch)
 
 
 def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
-    """Decode the image files of a batch, a few files at a time."""
+    """Decode the image files of a batch, a few files at a time.
+
+    Args:
+        batch: Arrow batch with the columns content (binary) and URL of the file.
+
+    Yields:
+        The records of these few files, one record for each file.
+    """
     contents, urls = batch.columns
     paths = [get_source_name(url) for url in urls.to_pylist()]
     files = ((content.as_py(), path) for content, path in zip(contents, paths, strict=True))
@@ -143,12 +159,13 @@ class _CsvBlockParser:
     def __init__(
         self, url: str, start: int, layout: CsvLayout | None, required: RequiredColumns
     ) -> None:
-        """Prepare the parsing of a block.
+        """Create a parser for the lines of a block.
 
         Args:
             url: URL of the file.
-            start: Start of the block in the file, in bytes.
-            layout: Layout of the file; None to read it from the header.
+            start: Start of the block in the file, in bytes; a block at 0 begins with the header.
+            layout: Layout of the file (columns and number of pixels); None to read it from the
+                header and the first rows.
             required: Columns that the file must have.
         """
         self.url = url
@@ -160,9 +177,16 @@ class _CsvBlockParser:
         self._is_header_expected = start == 0
 
     def parse_next_lines(self, lines: Iterable[bytes]) -> SourceRecords | None:
-        """Parse the next lines of the block; return None if they contain no records.
+        """Parse the next lines of the block to records, numbered from the start of the block.
 
-        Blank lines and the header of the file are not records.
+        Args:
+            lines: Next lines. Blank lines and the header of the file are not records.
+
+        Returns:
+            The records; None if there are none among the lines.
+
+        Raises:
+            InputError: The header lacks a required column.
         """
         rows = [line for line in lines if not fer_csv.is_blank(line)]
         if self._is_header_expected and rows:
@@ -187,7 +211,15 @@ class _CsvBlockParser:
 
 
 def _group_lines_by_block(batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, int], list[bytes]]]:
-    """Yield the URL and block start of consecutive lines from the same block, and the lines."""
+    """Group the consecutive lines of a batch that come from the same block of a file.
+
+    Args:
+        batch: Arrow batch with the columns line (binary), URL of the file, and start of the block
+            in bytes.
+
+    Yields:
+        For each group, the pair of URL and start of the block, and the lines.
+    """
     lines, urls, starts = (column.to_pylist() for column in batch.columns)
     for block, rows in groupby(range(len(lines)), lambda row: (urls[row], starts[row])):
         yield block, [lines[row] for row in rows]

@@ -28,15 +28,18 @@ _TALLY_DDL = (
 def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, int | str]]:
     """Count all records by source, block, outcome, split and label.
 
+    A source is an input file. A block is the part of a file that one Spark task reads. The outcome
+    says whether a record is kept, dropped or quarantined, and why.
+
     Args:
-        store: The records.
+        store: All records, with marked duplicates.
         by_folder: Whether to count all images of a folder as one source. Otherwise each image file
             would be a source of its own.
 
     Returns:
         One dictionary for each combination that occurs, with these additional keys: `n`, the number
-        of records; `code`, their largest label code; `low` and `high`, the sums of the lower and
-        upper 32 bits of their fingerprints.
+        of records; `code`, their largest numeric label in the source; `low` and `high`, the sums of
+        the lower and upper 32 bits of the 64-bit hashes of image, label and usage.
     """
 
     def count_partition(partition: DeduplicatedPartition) -> pa.Table:
@@ -57,7 +60,17 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
 
 
 def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
-    """Count the records of one partition; see `count_records`."""
+    """Count the records of one partition by source, block, outcome, split and label.
+
+    Args:
+        partition: The records.
+        by_folder: Whether to replace the source of each record, an image file, by its folder.
+
+    Returns:
+        A table with one row for each combination that occurs, and with the columns of _TALLY_DDL:
+        number of records, largest numeric label, and sums of the lower and upper 32 bits of the
+        64-bit hashes of image, label and usage.
+    """
     columns = partition.columns
     sources = columns.column("source")
     if by_folder:
@@ -84,15 +97,18 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
 def find_keys_at_ranks(
     store: RecordStore, ranks: Mapping[int, Sequence[int]]
 ) -> dict[tuple[int, int], int]:
-    """Find the sampling keys with given ranks among the records of each class.
+    """Find the sampling keys that have the given ranks among the records of each class.
 
-    Only records that can be sampled for validation and test are ranked. The keys are found in two
-    passes: the first counts the keys in buckets, and the second collects only the keys of the
-    buckets that contain a rank.
+    The sampling key of a record is a pseudo-random number that is computed from the content of its
+    image and the seed. Its rank is its position, from 0, in the ascending order of the keys. Only
+    records that may be moved from training to validation or test are ranked.
+
+    The keys are found in two passes. The first pass counts the keys in buckets, which are equal
+    ranges of keys. The second pass collects only the keys of the buckets that contain a rank.
 
     Args:
-        store: The records.
-        ranks: Ranks to find, from 0, by class index.
+        store: All records, with marked duplicates.
+        ranks: Ranks to find, by class index.
 
     Returns:
         The key of each rank, by class index and rank. For rank 0 this is the smallest possible key.
@@ -120,7 +136,12 @@ def find_keys_at_ranks(
 
 
 def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
-    """Return label, bucket and key of the records of a partition that can be sampled."""
+    """Return the sampling keys of the records that may be moved to validation or test.
+
+    Returns:
+        A table with the columns `label` (class index), `bucket` (upper bits of the key, the number
+        of a range of keys) and `key` (sampling key, a pseudo-random number).
+    """
     records = partition.to_records()
     key = records.key[records.can_be_sampled]
     bucket = (key >> (64 - split_keys.BUCKET_BITS)).astype(np.int32)
@@ -129,7 +150,14 @@ def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
 
 
 def _collect_keys(records: DataFrame) -> dict[int, dict[int, list[int]]]:
-    """Return the keys of records by class index and bucket."""
+    """Collect the sampling keys of records in the driver.
+
+    Args:
+        records: Records with the columns `label`, `bucket` (number of a range of keys) and `key`.
+
+    Returns:
+        Lists of keys by class index and bucket.
+    """
     keys: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in records.collect():
         keys[row.label][row.bucket].append(row.key)
@@ -142,8 +170,8 @@ def compute_pixel_moments(
     """Compute the number, the sum and the sum of squares of the pixels of all training images.
 
     Args:
-        store: The records; they must have been read with `compute_moments`.
-        thresholds: Thresholds of each class, by class index.
+        store: All records; they must have been read with `RecordOptions.compute_moments`.
+        thresholds: Thresholds that divide the records of each class into splits, by class index.
 
     Returns:
         The number of pixels, the sum of the pixels, and the sum of the squared pixels.

@@ -54,7 +54,7 @@ class DeduplicatedPartition:
     images: Pixels
 
     def to_records(self) -> DeduplicatedRecords:
-        """Convert the columns that the assignment to splits needs to arrays."""
+        """Return the columns that are needed to assign the records to splits, as NumPy arrays."""
         names = ("key", "label", "split", "outcome", "can_be_sampled")
         return DeduplicatedRecords(**{name: self.columns.column(name).to_numpy() for name in names})
 
@@ -70,7 +70,8 @@ class RecordStore:
         packs: The records before deduplication, in packs: rows that contain many records each, with
             the columns `records` and `images` of `shuffle.SHUFFLE_DDL`.
         columns: The columns of the records after deduplication, in packs without pixels.
-        deduplicate: Whether copies are marked as dropped, see `deduplication.mark_duplicates`.
+        deduplicate: Whether superfluous copies of an image are marked as dropped, see
+            `deduplication.mark_duplicates`.
         size: Height and width of the images, in pixels.
     """
 
@@ -90,16 +91,16 @@ class RecordStore:
         *,
         deduplicate: bool,
     ) -> RecordStore:
-        """Create a store for the records of input files.
+        """Create a store for the records of input files, without reading the files yet.
 
         The files are read lazily, when a function is first applied to the records.
 
         Args:
             spark: The session.
             reader: Reader of the input files.
-            options: Options for the processing of the records.
+            options: Rules for labels, image size, seed and further settings.
             partition_count: Number of partitions, each of which is processed by one task.
-            deduplicate: Whether to mark copies as dropped, see `deduplication.mark_duplicates`.
+            deduplicate: Whether to mark superfluous copies of an image as dropped.
         """
         # The functions below are sent to the workers with all variables that they use. The reader
         # cannot be sent because it contains a DataFrame.
@@ -107,12 +108,12 @@ class RecordStore:
         keys = find_partition_keys(spark, partition_count)
 
         def read_and_pack(batches: Batches) -> Batches:
-            """Process the records of batches and pack them for the shuffle."""
+            """Label, hash and resize records, and pack many of them into each row to shuffle."""
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
-        def deduplicate_columns(batches: Batches) -> Batches:
-            """Deduplicate the records of one partition, and pack their columns."""
+        def mark_and_pack_columns(batches: Batches) -> Batches:
+            """Mark the duplicates of one partition; pack records, without pixels, into rows."""
             return pack_columns(
                 _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate).columns
             )
@@ -124,7 +125,7 @@ class RecordStore:
             .persist(StorageLevel.DISK_ONLY)
         )
         set_arrow_batch_size(spark, _PACKS_PER_BATCH)
-        columns = packs.select("records").mapInArrow(deduplicate_columns, COLUMNS_DDL)
+        columns = packs.select("records").mapInArrow(mark_and_pack_columns, COLUMNS_DDL)
         return cls(packs, columns.persist(StorageLevel.DISK_ONLY), deduplicate, size, spark)
 
     def close(self) -> None:
@@ -137,10 +138,10 @@ class RecordStore:
     def map_partitions(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function to the columns of each partition that contains records.
+        """Apply a function, lazily, to each partition that contains records, without the images.
 
         Args:
-            function: Function that maps a partition, without its pixels, to a table.
+            function: Function that maps a partition, whose `images` are empty, to a table.
             ddl: Schema of the table, in Spark's DDL format.
 
         Returns:
@@ -149,7 +150,7 @@ class RecordStore:
         size = self.size
 
         def read_partition(batches: Batches) -> DeduplicatedPartition:
-            """Unpack the columns of one partition."""
+            """Unpack the records of one partition, whose duplicates are already marked."""
             return DeduplicatedPartition(*unpack_records(batches, size, DEDUPLICATED_SCHEMA))
 
         return self._map_packed_partitions(self.columns, read_partition, function, ddl)
@@ -157,7 +158,7 @@ class RecordStore:
     def map_partitions_with_images(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function to the columns and images of each partition that contains records.
+        """Apply a function, lazily, to each partition that contains records, with the images.
 
         Args:
             function: Function that maps a partition to a table.
@@ -169,9 +170,9 @@ class RecordStore:
         size, deduplicate = self.size, self.deduplicate
 
         def read_partition(batches: Batches) -> DeduplicatedPartition:
-            """Unpack and deduplicate one partition."""
-            # Marking the duplicates again is cheaper than storing the marks with the pixels, which
-            # would send all pixels to a worker and back once more.
+            """Unpack the records and images of one partition, and mark the duplicates."""
+            # The marks are not stored together with the pixels: for this, Spark would have to send
+            # all pixels to a worker and back. Marking the duplicates twice is cheaper.
             return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
 
         return self._map_packed_partitions(self.packs, read_partition, function, ddl)
@@ -183,10 +184,20 @@ class RecordStore:
         function: Callable[[DeduplicatedPartition], pa.Table],
         ddl: str,
     ) -> DataFrame:
-        """Apply a function to each partition that contains records, after reading it."""
+        """Apply a function, lazily, to each partition that contains records.
+
+        Args:
+            packs: Rows that contain many records each.
+            read_partition: Function that unpacks the rows of a partition.
+            function: Function that maps the unpacked partition to a table.
+            ddl: Schema of the table, in Spark's DDL format.
+
+        Returns:
+            The rows of all tables.
+        """
 
         def apply_to_partition(batches: Batches) -> Batches:
-            """Read one partition and apply the function to it, unless it is empty."""
+            """Unpack one partition and apply the function to it, unless it has no records."""
             partition = read_partition(batches)
             if len(partition.columns):
                 yield from function(partition).combine_chunks().to_batches()
@@ -200,8 +211,14 @@ def _mark_duplicates_in_partition(
 ) -> DeduplicatedPartition:
     """Unpack and sort the records of a partition, and mark the duplicates among them.
 
-    If `deduplicate` is false, no record is marked as dropped. The column `can_be_sampled` is added
-    in either case.
+    The column `can_be_sampled` is added: whether a record may be moved from training to validation
+    or test, which depends on its copies.
+
+    Args:
+        batches: Rows that contain many records each.
+        size: Height and width of the images, in pixels.
+        deduplicate: Whether to mark superfluous copies of an image as dropped, in the column
+            `outcome`. If false, this column is not changed.
     """
     with error_context("marking the duplicates of a partition"):
         records, images = sort_records(*unpack_records(batches, size, RECORD_SCHEMA))

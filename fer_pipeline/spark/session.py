@@ -63,7 +63,8 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
 
     Args:
         job: Name of the job, displayed by Spark.
-        barrier: Whether the session runs barrier stages, see `fer_pipeline.spark.barrier`.
+        barrier: Whether the session runs barrier stages, whose tasks all run at the same time. If
+            true, Spark's settings for them get suitable defaults.
 
     Raises:
         FerError: Spark failed with an error that the user can correct.
@@ -91,6 +92,9 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
 
 def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
     """Start the JVM if necessary, and open a session.
+
+    The environment variables PYSPARK_PYTHON and JAVA_HOME of this process are set first, unless the
+    program was started by `spark-submit`.
 
     Args:
         job: Name of the job, displayed by Spark.
@@ -148,7 +152,7 @@ def _has_jvm_ended() -> bool:
 
 
 def set_arrow_batch_size(session: SparkSession, row_count: int) -> None:
-    """Set the number of rows in a batch for a Python worker.
+    """Set the number of rows in the Arrow batches that Spark sends to its Python workers.
 
     The setting applies to all plans that are executed afterwards, except persisted plans, which
     keep their batch size.
@@ -167,9 +171,10 @@ def get_task_index() -> int:
 
 
 def get_max_partition_bytes(session: SparkSession) -> int:
-    """Return the maximum number of bytes of a file that one task reads, a setting of Spark.
+    """Return the maximum number of bytes of a file that one task reads.
 
-    The result is 0 if the text of the setting has an unknown form.
+    This is Spark's setting `spark.sql.files.maxPartitionBytes`. The result is 0 if the text of the
+    setting has an unknown form.
     """
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())

@@ -25,12 +25,13 @@ _ROWS_PER_FILE = 1_000_000
 def write_quarantine(
     store: RecordStore, folder: Path, offsets: BlockOffsets, quarantined_count: int
 ) -> list[str]:
-    """Write the quarantined records and their errors to Parquet files.
+    """Write the records that cannot be read, and their errors, to Parquet files.
 
     Args:
-        store: All records.
+        store: All records; the quarantined records are selected from them.
         folder: Folder of the dataset.
-        offsets: Offsets of the blocks in which the records were read.
+        offsets: Number of the first record of each block, the part of an input file that one Spark
+            task reads. It is needed to compute the record numbers.
         quarantined_count: Number of quarantined records; no file is written if it is 0.
 
     Returns:
@@ -56,9 +57,14 @@ def write_quarantine(
 
 
 def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets) -> pa.Table:
-    """Return the quarantined records of a partition, with the columns of the quarantine.
+    """Return the records of a partition that cannot be read, with the columns of the quarantine.
 
-    Exactly the quarantined records have no image hash.
+    These are exactly the records without an image hash.
+
+    Args:
+        partition: Records of one partition.
+        offsets: Number of the first record of each block, the part of an input file that one Spark
+            task reads.
     """
     records = partition.columns.filter(partition.columns.column("image_hash").is_null())
     sources = records.column("source")
@@ -78,7 +84,11 @@ def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets)
 
 
 def _write_quarantine_file(batches: Batches, folder: Path) -> pa.RecordBatch:
-    """Write one file of quarantined records, sorted by source and record number.
+    """Write one Parquet file of quarantined records, sorted by source and record number.
+
+    Args:
+        batches: Quarantined records, with the columns of the file.
+        folder: Folder of the dataset, which contains the folder of the quarantine.
 
     Returns:
         A batch of one row with the columns `path`, relative to `folder`, and `rows`.
