@@ -293,7 +293,7 @@ def _train_restarts(
         loggers = [*loggers, TensorBoard(run.folder / TENSORBOARD_FOLDER, checkpointer.history)]
     for restart in range(checkpointer.restart, run.config.training.restarts):
         if restart > checkpointer.restart:
-            run.reset_weights()
+            run.reset_to_initial_state()
         run.run_restart(checkpointer, restart, loggers)
 
 

@@ -67,7 +67,8 @@ class BestWeights(keras.callbacks.Callback):
             metric: Name of the metric that selects the weights, a key of the logs that Keras passes
                 to callbacks; or `last` to keep the last weights.
             history: History of the run.
-            get_confusion: Function that returns the confusion matrix of the last validation.
+            get_confusion: Function that returns the confusion matrix of the last validation; None
+                before the first one.
             has_validation: Whether there is a validation split.
         """
         super().__init__()
@@ -79,7 +80,11 @@ class BestWeights(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights if they are the best so far; do nothing if no metric selects them."""
+        """Keep the weights if their metric is the best so far.
+
+        The training loop calls this method after each validation. It does nothing if the weights
+        are not selected by a metric.
+        """
         if not self._selects_by_metric:
             return
         metric = (logs or {})[self._metric]
@@ -88,7 +93,7 @@ class BestWeights(keras.callbacks.Callback):
             self._take_snapshot(metric)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the last weights if no metric selects the weights."""
+        """Keep the last weights, if the weights are not selected by a metric."""
         if not self._selects_by_metric:
             if not self._has_validation:
                 log.info("there is no validation split: keeping the weights of the last step")
@@ -106,7 +111,9 @@ class BestWeights(keras.callbacks.Callback):
         return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
-        """Keep the current weights, with the last history entry and its confusion matrix.
+        """Keep the current weights, in place of the weights that were kept before.
+
+        The history entry and the confusion matrix of the last validation are kept with them.
 
         Args:
             metric: Value of the metric that selects the weights; None if no metric selects them.

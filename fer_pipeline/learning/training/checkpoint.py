@@ -21,7 +21,7 @@ from fer_pipeline.learning.training.history import HistoryEntry
 from fer_pipeline.text import one_line
 
 StateArrays = Mapping[str, list[npt.NDArray[Any]]]
-"""Arrays of a trainer's variables; the keys are the names of groups of variables."""
+"""Arrays of a trainer's variables, under keys such as `network` and `optimizer`."""
 
 FORMAT_VERSION = 2
 _FORMAT = DocumentFormat(
@@ -43,7 +43,7 @@ class _StateModel(BaseModel):
 
 
 class BestEntry(_StateModel):
-    """The attributes of a `BestSnapshot` without its weights, which are stored as arrays.
+    """The validation with the best weights so far; the weights themselves are stored as arrays.
 
     Attributes:
         metric: Value of the metric that selects the weights; None if no metric selects them.
@@ -61,7 +61,8 @@ class RunSetup(_StateModel):
 
     Attributes:
         config: The configuration, as nested mappings.
-        dataset: Signature of the dataset, from `make_dataset_signature`.
+        dataset: The parts of the dataset's manifest that affect the training, such as its checksum
+            and its classes.
         precision: Precision in which the network computes: `float32` or `mixed_bfloat16`.
         teachers: SHA-256 of each teacher's model, in hexadecimal digits.
         workers: Number of workers.
@@ -80,10 +81,12 @@ class RunState(RunSetup):
     Attributes:
         step: Number of completed training steps of the current restart. The position in the epoch
             follows from this number.
-        restart: Index of the restart, from 0.
-        stopped: Whether a callback has stopped the restart.
+        restart: Index of the current restart, from 0. A run trains its network one or more times
+            from the start; each time is a restart.
+        stopped: Whether a callback has stopped the current restart.
         entries: Entries of the training history so far.
-        callbacks: Attributes of each Keras callback that monitors a metric, by attribute name.
+        callbacks: Changing attributes of each Keras callback that monitors a metric, such as
+            `wait` of early stopping, by attribute name.
         best: Validation of the best weights so far; None if no weights have been kept yet.
     """
 
@@ -100,8 +103,9 @@ class Checkpoint:
     """The complete state of a run after a step.
 
     Attributes:
-        arrays: Arrays of all variables by group, and the best weights as the group `best`. The
-            order within a group is that of a network built from the same configuration.
+        arrays: Arrays of all variables under the keys `network`, `optimizer`, `average`,
+            `monitor` and `metrics`, and the best weights under `best`. The arrays of each key are
+            in the order of a network that is built from the same configuration.
         state: The part of the state that is stored as JSON.
     """
 

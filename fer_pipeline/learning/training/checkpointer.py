@@ -27,13 +27,15 @@ class RunCheckpointer:
     """A writer of the checkpoints of a run, which also restores the run from a checkpoint.
 
     Attributes:
-        path: Checkpoint file; None for a worker that is not the chief and writes no file.
+        path: Checkpoint file; None for a worker that writes no file. Only worker 0, the chief,
+            writes it.
         trainer: Trainer of the network.
         history: History of the run.
         best: Callback that keeps the best weights of all restarts.
         setup: Configuration and inputs of the run, which must not change when it is resumed.
         monitor_callbacks: Keras callbacks of the current restart that monitor a metric.
-        restart: Index of the current restart, from 0.
+        restart: Index of the current restart, from 0. A run trains its network one or more times
+            from the start; each time is a restart.
     """
 
     path: Path | None
@@ -69,8 +71,9 @@ class RunCheckpointer:
     def restore_callbacks(self) -> None:
         """Restore the callbacks that monitor a metric, and whether they stopped the training.
 
-        Call this method after `on_train_begin`, in which these callbacks reset themselves. It does
-        nothing if no checkpoint was restored, or if the callbacks have been restored already.
+        Call `restore` first. Call this method after `on_train_begin`, in which these callbacks
+        reset themselves. It does nothing if no checkpoint was restored, or if the callbacks have
+        been restored already.
         """
         if self._restored_state is None:
             return
@@ -82,7 +85,7 @@ class RunCheckpointer:
         self._restored_state = None
 
     def save(self) -> None:
-        """Write a checkpoint, if this worker is the chief.
+        """Write a checkpoint in place of the previous one, if this worker is the chief (worker 0).
 
         All workers must call this method at the same time.
 

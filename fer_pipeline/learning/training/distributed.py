@@ -71,7 +71,7 @@ SINGLE_WORKER = WorkerContext()
 
 
 def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
-    """Connect to the other workers and set TensorFlow's default distribution strategy.
+    """Connect to the other workers, and make MultiWorkerMirroredStrategy the default strategy.
 
     If not all workers connect within two minutes, the process exits, and Spark restarts all
     workers.
@@ -79,7 +79,8 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     Args:
         addresses: `host:port` of each worker, on which TensorFlow listens.
         rank: Rank of this process, an index of `addresses`.
-        cores: Number of processor cores that this process may use.
+        cores: Number of processor cores that this process may use; it sets the number of
+            TensorFlow's threads.
     """
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": rank}}
@@ -124,7 +125,10 @@ def _exit_process_after(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_worker_failures(rank: int) -> Iterator[None]:
-    """Translate TensorFlow's errors about lost workers that the block raises.
+    """Translate TensorFlow's errors about lost workers that the block raises to WorkerLostError.
+
+    The error is raised after a delay of three seconds, so that the worker that caused it can report
+    its own error first.
 
     Args:
         rank: Rank of this process, for the message.
@@ -152,11 +156,12 @@ def enable_sync_batch_norm(network: keras.Model) -> None:
 
 
 def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
-    """Scale a worker's mean loss so that `all_reduce_mean` gives the gradient of the whole batch.
+    """Multiply a worker's mean loss by its number of rows, if there are several workers.
 
-    Synchronized BatchNormalization sums the gradients of all workers in its backward pass. The loss
-    must therefore be multiplied by the number of rows before the backward pass. Call this function
-    only inside `Strategy.run`.
+    `all_reduce_mean` later divides the gradients by the number of rows of all workers, which gives
+    the gradient of the whole batch. The loss must be multiplied before the backward pass, because
+    synchronized BatchNormalization sums the gradients of all workers in this pass. Call this
+    function only inside `Strategy.run`.
 
     Args:
         loss: Mean loss over the worker's rows, a float32 scalar.
@@ -169,10 +174,11 @@ def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
 
 
 def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[Tensor | None]:
-    """Return the mean of each tensor over the rows of all workers.
+    """Sum each tensor over all workers (all-reduce), and divide it by their number of rows.
 
-    All tensors are exchanged in one message. Call this function only inside `Strategy.run`. If this
-    process trains alone, it returns the tensors unchanged.
+    This gives the mean over the rows of all workers. All tensors are exchanged in one message. Call
+    this function only inside `Strategy.run`. If this process trains alone, it returns the tensors
+    unchanged.
 
     Args:
         scaled: float32 tensors that were multiplied by the worker's row count, such as the loss
@@ -182,7 +188,7 @@ def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[
     if is_single_worker():
         return [*scaled]
     tensors = [tensor for tensor in scaled if tensor is not None]
-    *sums, total_row_count = _sum_in_replica([*tensors, row_count])
+    *sums, total_row_count = _all_reduce_in_replica([*tensors, row_count])
     means = iter([tensor_sum / total_row_count for tensor_sum in sums])
     return [None if tensor is None else next(means) for tensor in scaled]
 
@@ -192,14 +198,14 @@ def is_single_worker() -> bool:
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
-def _sum_in_replica(tensors: Any) -> Any:
-    """Return tensors summed over all workers; works only inside `Strategy.run`."""
+def _all_reduce_in_replica(tensors: Any) -> Any:
+    """Sum each tensor over all workers (all-reduce); works only inside `Strategy.run`."""
     replica = tf.distribute.get_replica_context()
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Return NumPy arrays summed element by element over all workers.
+    """Sum NumPy arrays element by element over all workers (all-reduce).
 
     Every worker must call this function at the same time, because it waits for the other workers.
     Sums of integers are exact up to 2^53.
@@ -212,7 +218,7 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
     # All arrays travel in one message.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
     with exit_if_stalled():
-        sums = _sum_in_step(tf.constant(flat)).numpy()
+        sums = _run_all_reduce(tf.constant(flat)).numpy()
     parts = np.split(sums, np.cumsum([np.size(array) for array in arrays])[:-1])
     return [
         part.reshape(np.shape(array)).astype(np.asarray(array).dtype)
@@ -221,8 +227,8 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
 
 
 @tf.function(reduce_retracing=True)
-def _sum_in_step(flat: Tensor) -> Tensor:
-    """Return a tensor summed over all workers, in a step that the strategy runs."""
-    # TensorFlow refuses a tensor from outside the step, which is on no device. tf.identity puts it
-    # on one.
-    return tf.distribute.get_strategy().run(lambda: _sum_in_replica(tf.identity(flat)))
+def _run_all_reduce(flat: Tensor) -> Tensor:
+    """Sum a tensor over all workers (all-reduce); calls `Strategy.run` itself."""
+    # TensorFlow refuses a tensor from outside `Strategy.run`, which is on no device. tf.identity
+    # puts it on one.
+    return tf.distribute.get_strategy().run(lambda: _all_reduce_in_replica(tf.identity(flat)))

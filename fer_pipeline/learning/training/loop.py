@@ -87,10 +87,14 @@ class TrainingLoop:
     def run(self) -> None:
         """Train to the end of the schedule, or until a callback stops the training.
 
+        The network is validated and checkpoints are written as scheduled. A run with no completed
+        steps begins with a validation.
+
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the manifest.
-            KeyboardInterrupt: Ctrl-C was pressed, even if a library has caught the exception.
+            DatasetError: An epoch did not have exactly the rows of the dataset's manifest.
+            KeyboardInterrupt: Ctrl-C was pressed. It is raised even if a library has caught
+                Python's own KeyboardInterrupt.
         """
         trainer, model, schedule = self.trainer, self.trainer.model, self.schedule
         callbacks = keras.callbacks.CallbackList(
@@ -122,7 +126,7 @@ class TrainingLoop:
                     logs = self._validate_and_record(logs)
                     callbacks.on_epoch_end(keras_epoch, logs)
                 self._save_checkpoint()
-        batches.verify_complete_epoch()
+        batches.verify_completed_epoch()
         with trainer.average.use_averages():
             callbacks.on_train_end(logs)
 
@@ -136,12 +140,14 @@ class TrainingLoop:
     ) -> dict[str, float]:
         """Train until the next validation, or until a callback stops the training.
 
+        Checkpoints that are due before the validation are written.
+
         Returns:
             Mean `loss` and `accuracy` of all steps since the previous validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the manifest.
+            DatasetError: An epoch did not have exactly the rows of the dataset's manifest.
         """
         trainer, schedule = self.trainer, self.schedule
         # Validations are at multiples of the interval, even if a run is resumed between two.
@@ -158,23 +164,24 @@ class TrainingLoop:
             # Reading a metric waits for the end of the step, so the progress bar shows the metrics
             # only every 50 steps.
             if trainer.step % _STEPS_BETWEEN_REPORTS < step_count:
-                self._show_metrics(progress)
+                self._check_and_show_metrics(progress)
             if step_count == steps_to_checkpoint and trainer.step < end:
                 # A run that is resumed from a checkpoint with NaN could not recover.
                 self._require_finite(trainer.compute_current_metrics()["loss"])
                 self._save_checkpoint()
         totals = trainer.pop_metric_totals()
         self._require_finite(totals.means["loss"])
-        self._require_complete_epochs(start, end, totals.image_count, batches)
+        self._require_epoch_row_count(start, end, totals.image_count, batches)
         self._image_count = totals.image_count
         return totals.means
 
-    def _require_complete_epochs(
+    def _require_epoch_row_count(
         self, start: int, end: int, row_count: int, batches: _BatchSequence
     ) -> None:
-        """Check the number of rows between two validations, if these steps are complete epochs.
+        """Check that the workers together trained on all rows between two validations.
 
-        Does nothing if a callback has stopped the training before the second validation.
+        The check is skipped if the steps between these validations are not complete epochs, or if a
+        callback has stopped the training before the second one.
 
         Args:
             start: Number of completed steps at the first of the two validations.
@@ -191,14 +198,17 @@ class TrainingLoop:
             return
         if row_count != epoch_count * self.train_loader.split_row_count:
             # If rows are missing in this worker's shard, its loader raises a more precise error.
-            batches.verify_complete_epoch()
+            batches.verify_completed_epoch()
             raise DatasetError(
                 f"training had {row_count:,} rows in {epoch_count} epochs, the manifest says"
                 f" {self.train_loader.split_row_count:,} in each; run preprocess again"
             )
 
-    def _show_metrics(self, progress: tqdm) -> None:
-        """Show the loss and the accuracy since the last validation in the progress bar.
+    def _check_and_show_metrics(self, progress: tqdm) -> None:
+        """Show the loss and accuracy since the last validation; first check that they are finite.
+
+        Args:
+            progress: Progress bar in which they are shown.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -208,7 +218,7 @@ class TrainingLoop:
         progress.set_postfix({name: f"{metric:.4f}" for name, metric in metrics.items()})
 
     def _require_finite(self, loss: float) -> None:
-        """Check that a loss and all weights are finite.
+        """Check that a loss and all weights of the network are finite.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -262,8 +272,10 @@ class _BatchSequence:
         self._epoch, self._next_batch = divmod(step, loader.steps_per_epoch)
         self._iterator: EpochIterator | None = None
 
-    def verify_complete_epoch(self) -> None:
-        """Check that the last epoch had all rows of the manifest, if its last batch was used.
+    def verify_completed_epoch(self) -> None:
+        """Check that an epoch whose last batch was used had all rows of the dataset's manifest.
+
+        Does nothing in the middle of an epoch.
 
         Raises:
             DatasetError: The number of rows differs from the manifest.
@@ -286,7 +298,7 @@ class _BatchSequence:
             self._iterator = self._loader.open_epoch(self._epoch, skip_batches=self._next_batch)
         step_count = min(max_step_count, steps_per_epoch - self._next_batch)
         with self._iterator.translate_reader_errors():
-            trainer.train_steps(self._iterator.batches, tf.constant(step_count))
+            trainer.train_on_batches(self._iterator.batches, tf.constant(step_count))
         self._next_batch += step_count
         trainer.step += step_count
         return step_count

@@ -31,16 +31,16 @@ def require_unchanged_inputs(
 
     Args:
         folder: Folder of the run.
-        state: State of the run in its checkpoint.
+        state: State of the run, read from its checkpoint.
         config: The current configuration.
         dataset: The current dataset.
 
     Raises:
         ConfigError: A configuration key that affects the weights or the history has changed.
         RunError: The model of a teacher has changed, or its run is no longer complete.
-        DatasetError: The content or the layout of the dataset has changed. A different layout
-            changes the order of the rows, so that the run would skip some rows of the current
-            epoch.
+        DatasetError: The content of the dataset or its division into files has changed. Different
+            files change the order of the rows, so that the run would skip some rows of the
+            current epoch.
     """
     require_unchanged_config(folder, state.config, config)
     stored_signature, current_signature = state.dataset, make_dataset_signature(dataset)
@@ -79,7 +79,7 @@ def require_matching_worker_count(
 
     Args:
         folder: Folder of the run.
-        state: State of the run in its checkpoint.
+        state: State of the run, read from its checkpoint.
         world_size: Current number of workers.
         steps_per_epoch: Number of batches in an epoch.
 

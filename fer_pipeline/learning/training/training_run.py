@@ -59,7 +59,8 @@ class TrainingRun:
         trainer: Trainer of the network.
         validation_loader: Loader of this worker's shard of the validation split; None if there is
             no such split.
-        initial_state: State before the first step if there are several restarts, otherwise empty.
+        initial_state: Arrays of all variables before the first step, with which each restart
+            begins; empty if there is only one restart.
         teacher_checksums: SHA-256 of each teacher's model, in hexadecimal digits.
         worker: Rank of this process and number of workers.
     """
@@ -86,6 +87,8 @@ class TrainingRun:
     ) -> TrainingRun:
         """Build the network and its trainer, and open the loader of the validation split.
 
+        All random generators of this process are seeded, and TensorFlow is made deterministic.
+
         Args:
             dataset: Dataset on which the network is trained.
             folder: Output folder of the run.
@@ -109,7 +112,7 @@ class TrainingRun:
             )
         has_validation = dataset.row_count(Split.VALIDATION) > 0
         if not has_validation:
-            optimizers.reject_validation_settings(training)
+            optimizers.reject_settings_needing_validation(training)
         loss = _make_loss(config, dataset)
         teachers = distillation.load_teachers(training.distillation, dataset)
         teacher_names = training.distillation.teachers
@@ -142,7 +145,8 @@ class TrainingRun:
     def make_checkpointer(self, checkpoint: Checkpoint | None) -> RunCheckpointer:
         """Create the history and the checkpointer, and restore the checkpoint if there is one.
 
-        If there are several workers, only the chief writes files.
+        The history file is written, in place of an existing one. If there are several workers, only
+        worker 0 writes this file and later the checkpoints.
 
         Args:
             checkpoint: Checkpoint from which the run is resumed; None for a new run.
@@ -205,11 +209,11 @@ class TrainingRun:
         logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return calibration.fit_temperature(logits.astype(np.float64), labels, TEMPERATURE_RANGE)
 
-    def reset_weights(self) -> None:
-        """Set the network and the trainer to their state before the first step.
+    def reset_to_initial_state(self) -> None:
+        """Set the weights, the optimizer and the metrics to their state before the first step.
 
         Call this method only if there are several restarts. For a single restart, that state is not
-        kept.
+        stored.
         """
         self.trainer.restore(self.initial_state, 0)
 
@@ -221,14 +225,18 @@ class TrainingRun:
     ) -> None:
         """Train one restart from the trainer's current step to the end of the schedule.
 
+        A restart is one of the trainings of a run, all of which begin with the same weights. The
+        history, the best weights and the checkpoints are updated meanwhile.
+
         Args:
-            checkpointer: Checkpointer of the run.
+            checkpointer: Checkpointer of the run, which also holds the history and the best
+                weights.
             restart: Index of the restart, from 0.
             loggers: Callbacks that log each validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the manifest.
+            DatasetError: An epoch did not have exactly the rows of the dataset's manifest.
             KeyboardInterrupt: Ctrl-C was pressed.
         """
         train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
@@ -260,7 +268,7 @@ def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
 
 
 def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
-    """Return the configured training loss.
+    """Return the training loss: cross-entropy with the configured smoothing and weights.
 
     Raises:
         ConfigError: The configured class weights contain an unknown class.
@@ -311,6 +319,8 @@ def _build_trainer(
     schedule: StepSchedule,
 ) -> Trainer:
     """Build the serving model and the optimizer of a network, and return its trainer.
+
+    The serving model consists of the normalization of raw pixels, the network and a softmax.
 
     Raises:
         ConfigError: The warm-up is not shorter than the run.

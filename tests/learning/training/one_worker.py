@@ -66,7 +66,7 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
     iterator = iter(dataset)
     losses = []
     for _ in range(len(images)):
-        trainer.train_steps(iterator, tf.constant(1))
+        trainer.train_on_batches(iterator, tf.constant(1))
         losses.append(trainer.pop_metric_totals().means["loss"])
     state = trainer.get_state()
     arrays = {

@@ -198,14 +198,14 @@ class TestResumed:
         self, easy_dataset, tmp_path, monkeypatch
     ):
         mixed = make_config("training.precision=auto", "training.epochs=2")
-        monkeypatch.setattr(precision, "_has_bfloat16", lambda: True)
+        monkeypatch.setattr(precision, "_supports_bfloat16", lambda: True)
         whole = train(str(easy_dataset), str(tmp_path / "whole"), mixed)
         assert whole.precision == "mixed_bfloat16"
         run = tmp_path / "run"
         with kill_after(after=2):
             train(str(easy_dataset), str(run), mixed)
         # As on another machine.
-        monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
+        monkeypatch.setattr(precision, "_supports_bfloat16", lambda: False)
         train(str(easy_dataset), str(run), load_own_config(run), resume=True)
         assert read_outputs(run) == read_outputs(tmp_path / "whole")
         assert keras.config.dtype_policy().name == "float32"

@@ -25,17 +25,17 @@ class ConsoleLogger(keras.callbacks.Callback):
         self._history = history
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Log the last entry of the history; the loop calls this method after each validation."""
+        """Log the last validation; the training loop calls this method after each one."""
         log_entry(self._history.entries[-1])
 
 
 def log_entry(entry: HistoryEntry) -> None:
-    """Log the step, losses and accuracies of a history entry on one line."""
+    """Log the step, losses and accuracies of one validation, a history entry, on one line."""
     log.info("%s", _format_entry(entry))
 
 
 def _format_entry(entry: HistoryEntry) -> str:
-    """Return the step, losses and accuracies of a history entry as one line of text."""
+    """Return the step, losses and accuracies of one validation as one line of text."""
     parts = [f"step {entry.step:,}, epoch {entry.epoch}"]
     if entry.restart:
         parts[0] = f"restart {entry.restart}, {parts[0]}"

@@ -64,7 +64,7 @@ class _HistoryTail:
     success_event: threading.Event = field(default_factory=threading.Event)
 
     def poll_until_end(self) -> None:
-        """Log new entries once a second, and a last time after the other processes have ended.
+        """Log new validations once a second, and a last time after the other processes have ended.
 
         The validation before the first step is not logged.
         """
@@ -83,7 +83,7 @@ class _HistoryTail:
 
 
 def _read_entries(path: Path) -> list[HistoryEntry]:
-    """Return the entries of a history file; an empty list if it is missing or incomplete."""
+    """Return the entries of a history file; an empty list if it is missing or still incomplete."""
     try:
         return read_history(path)
     except (StorageError, ValueError, TypeError):

@@ -46,7 +46,7 @@ class MLflow(keras.callbacks.Callback):
 
     def __init__(
         self,
-        record_path: Path,
+        run_id_path: Path,
         history: History,
         config: Config,
         *,
@@ -57,13 +57,14 @@ class MLflow(keras.callbacks.Callback):
         """Create the callback and MLflow's client; nothing is sent yet.
 
         Args:
-            record_path: JSON file that stores the ID of the run in MLflow. A resumed run
+            run_id_path: JSON file that stores the ID of the run in MLflow. A resumed run
                 continues the MLflow run with this ID.
             history: History of the run.
             config: The configuration; its section `tracking` contains the address of the store.
             name: Name of the run in MLflow.
             dataset_checksum: Checksum of the dataset, logged as a parameter.
-            is_resumed: Whether to continue the MLflow run of the record file, if there is one.
+            is_resumed: Whether to continue the MLflow run whose ID is in `run_id_path`, if there is
+                one.
 
         Raises:
             ConfigError: MLflow is not installed, or does not support the store in
@@ -71,7 +72,7 @@ class MLflow(keras.callbacks.Callback):
         """
         super().__init__()
         self.run_id = ""
-        self._record_path, self._history, self._config = record_path, history, config
+        self._run_id_path, self._history, self._config = run_id_path, history, config
         self._name, self._checksum, self._is_resumed = name, dataset_checksum, is_resumed
         self._sent_entries: set[tuple[str, int]] = set()
         self._client = _make_client(config.tracking.mlflow.uri)
@@ -83,7 +84,7 @@ class MLflow(keras.callbacks.Callback):
 
         Raises:
             ConfigError: The store cannot be reached or refuses the run.
-            StorageError: The record file cannot be written.
+            StorageError: The file with the ID of the MLflow run cannot be written.
         """
         if self.run_id:
             return  # This is a further restart of the same run.
@@ -94,11 +95,16 @@ class MLflow(keras.callbacks.Callback):
         self._send_history()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Send the metrics of the last validation, and earlier ones that could not be sent."""
+        """Send the metrics of the last validation, and earlier metrics that could not be sent.
+
+        The training loop calls this method after each validation.
+        """
         self._send_history()
 
     def finish_run(self, accuracies: Mapping[str, float | None], files: Sequence[Path]) -> None:
         """Send the per-class accuracies and the files, and mark the MLflow run as finished.
+
+        Metrics of the history that could not be sent before are sent first.
 
         Args:
             accuracies: Accuracy of each class on the validation split, in [0, 1]; None for a class
@@ -122,12 +128,13 @@ class MLflow(keras.callbacks.Callback):
     def _open_run(self) -> None:
         """Create or reopen the MLflow run, and send the parameters that it does not contain yet.
 
-        The history entries that the MLflow run already contains are marked as sent.
+        The ID of a new run is written to a file. The history entries that a reopened run contains
+        are marked as sent.
         """
-        run = self._read_recorded_run() if self._is_resumed else None
+        run = self._get_stored_run() if self._is_resumed else None
         if run is None:
-            run = self._client.create_run(self._get_experiment_id(), run_name=self._name)
-            storage.write_text(self._record_path, json.dumps({"run_id": run.info.run_id}) + "\n")
+            run = self._client.create_run(self._get_or_create_experiment_id(), run_name=self._name)
+            storage.write_text(self._run_id_path, json.dumps({"run_id": run.info.run_id}) + "\n")
         else:
             self._client.update_run(run.info.run_id, status="RUNNING")
         self.run_id = run.info.run_id
@@ -138,29 +145,32 @@ class MLflow(keras.callbacks.Callback):
                 self._sent_entries |= {(prefix.strip("/"), metric.step) for metric in sent}
         self._send_parameters(already_sent=run.data.params)
 
-    def _read_recorded_run(self) -> Any:
-        """Return the MLflow run of the record file; None if there is no file or no such run.
+    def _get_stored_run(self) -> Any:
+        """Return the MLflow run whose ID is stored in `self._run_id_path`.
+
+        Returns:
+            The run; None if there is no such file, or if MLflow has no run with this ID.
 
         Raises:
-            StorageError: The record file is damaged or cannot be read.
+            StorageError: The file is damaged or cannot be read.
         """
         from mlflow.exceptions import MlflowException
 
-        if not storage.exists(self._record_path):
+        if not storage.exists(self._run_id_path):
             return None
         try:
-            return self._client.get_run(json.loads(storage.read_text(self._record_path))["run_id"])
+            return self._client.get_run(json.loads(storage.read_text(self._run_id_path))["run_id"])
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             log.warning(
-                "MLflow has no run with the ID in %s; creating a new one", self._record_path
+                "MLflow has no run with the ID in %s; creating a new one", self._run_id_path
             )
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self._record_path}: is damaged; delete it: {error!r}") from error
+            raise StorageError(f"{self._run_id_path}: is damaged; delete it: {error!r}") from error
 
-    def _get_experiment_id(self) -> str:
+    def _get_or_create_experiment_id(self) -> str:
         """Return the ID of the configured experiment, which is created if it does not exist."""
         name = self._config.tracking.mlflow.experiment
         experiment = self._client.get_experiment_by_name(name)
@@ -169,7 +179,7 @@ class MLflow(keras.callbacks.Callback):
         return experiment.experiment_id
 
     def _send_parameters(self, already_sent: Mapping[str, str]) -> None:
-        """Send the parameters that MLflow does not have yet; it refuses to change parameters.
+        """Send the parameters that the MLflow run does not contain yet; MLflow refuses changes.
 
         Args:
             already_sent: Parameters that the MLflow run contains.
@@ -183,13 +193,13 @@ class MLflow(keras.callbacks.Callback):
             self._client.log_batch(self.run_id, params=part)
 
     def _send_history(self) -> None:
-        """Send all history entries that have not been sent; log a warning if the store fails."""
+        """Send the metrics of all validations that have not been sent; warn if the store fails."""
         with _log_store_errors("metrics, which are sent again after the next validation"):
             for entry in self._history.entries:
                 self._send_entry(entry)
 
     def _send_entry(self, entry: HistoryEntry) -> None:
-        """Send the metrics of a history entry, unless they have been sent."""
+        """Send the metrics of one validation, a history entry, unless they have been sent."""
         step, restart = entry.step, entry.restart
         prefix = f"restart_{restart}" if restart else ""
         if (prefix, step) in self._sent_entries:
@@ -204,7 +214,10 @@ class MLflow(keras.callbacks.Callback):
 
 
 def _make_client(uri: str | None) -> Any:
-    """Return an MLflow client.
+    """Import MLflow and return a client.
+
+    The import is configured by environment variables: no usage statistics, and few retries.
+    Variables that the user has set are not changed.
 
     Args:
         uri: Address of the store; None for MLflow's default store.

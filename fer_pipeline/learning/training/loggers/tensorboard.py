@@ -66,7 +66,9 @@ class TensorBoard(keras.callbacks.Callback):
         self._write_new_entries()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write the entries that are new in the history; called after each validation.
+        """Write the metrics of all validations since the last call.
+
+        The training loop calls this method after each validation but the one before the first step.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -78,7 +80,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._close_writers()
 
     def _write_new_entries(self) -> None:
-        """Write the new entries of the history, and copy the files if the folder is remote."""
+        """Write the history entries that are not yet written; copy the files to a remote folder."""
         try:
             for entry in self._history.entries[self._written_entry_count :]:
                 for folder, tag, number in _iterate_scalars(entry):
@@ -103,14 +105,14 @@ class TensorBoard(keras.callbacks.Callback):
         return self._writers[folder]
 
     def _close_writers(self) -> None:
-        """Close all event files; entries that are written later go to new files."""
+        """Close all event files; metrics that are written later go to new files."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
 
 def _iterate_scalars(entry: HistoryEntry) -> Iterator[tuple[str, str, float]]:
-    """Yield the relative folder, the tag and the value of each scalar of a history entry."""
+    """Yield the relative folder, the tag and the value of each metric of one validation."""
     restart = entry.restart
     prefix = f"restart_{restart}/" if restart else ""
     for name, number in asdict(entry).items():
