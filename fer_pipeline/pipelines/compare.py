@@ -92,9 +92,9 @@ def compare(
 ) -> Comparison:
     """Compare trained models on the same rows of one split of a dataset, and write the report.
 
-    The report consists of `comparison.json`, a plot and the configuration. The plot is written
-    first. If an existing comparison is replaced, its `comparison.json` is deleted before the plot
-    is overwritten.
+    The accuracy, the calibration and the speed are compared. The report consists of
+    `comparison.json`, a plot and the configuration. The plot is written first. If an existing
+    comparison is replaced, its `comparison.json` is deleted before the plot is overwritten.
 
     Args:
         models: Output folders of finished training runs, or names of bundled models, without
@@ -112,8 +112,8 @@ def compare(
     Raises:
         ConfigError: The configured backend is LiteRT.
         RunError: A folder does not contain a finished run or is given twice, or a model has
-            different classes or a different enhancement than the dataset, or it does not predict
-            probabilities.
+            different classes or a different image enhancement than the dataset, or it does not
+            predict probabilities.
         DatasetError: The folder does not contain a dataset, or the split is empty or damaged.
         StorageError: The output folder already contains a comparison and `overwrite` is False, or
             it contains files that are not part of a comparison.
@@ -134,7 +134,7 @@ def compare(
         for name, model in _open_models(models, stored).items()
     ]
     is_in_training = predict_split.find_copies_in_training(stored, split, evaluated_models[0].rows)
-    comparison = _build_comparison(evaluated_models, is_in_training, stored.classes, config)
+    comparison = _time_and_compare_models(evaluated_models, is_in_training, stored.classes, config)
     with output_folder.lock_for_writing():
         output_folder.invalidate_old_output()
         title = f"accuracy against cost on the {split} split of {stored.name}"
@@ -153,7 +153,7 @@ def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[s
         dataset: Dataset to evaluate the models on.
 
     Returns:
-        The models by short unique names.
+        The models by short unique names, which are the last components of their folders' paths.
 
     Raises:
         RunError: A folder does not contain a finished run or is given twice, or a model does not
@@ -184,7 +184,8 @@ def _evaluate_model(
         model: Trained model.
         dataset: Dataset to evaluate the model on.
         split: Split to evaluate the model on.
-        config: Configuration of the inference, and seed of the bootstrap intervals.
+        config: Configuration. The section `inference` and the key `seed`, for the bootstrap
+            samples of the confidence intervals, are used.
 
     Raises:
         RunError: The model does not predict probabilities.
@@ -194,8 +195,12 @@ def _evaluate_model(
     network = model.load_network()
     batches: list[npt.NDArray[np.uint8]] = []
 
-    def keep_first_batches(images: EvaluatedImages) -> None:
-        """Keep the pixels of the first batches for the measurement of the speed."""
+    def store_first_batches(images: EvaluatedImages) -> None:
+        """Store the pixels of a batch for the measurement of the speed, if it is among the first.
+
+        Args:
+            images: Next batch of evaluated images.
+        """
         if len(batches) < _TIMED_BATCH_COUNT:
             batches.append(images.pixels)
 
@@ -206,7 +211,7 @@ def _evaluate_model(
         split,
         batch_size=config.inference.batch_size,
         flip_tta=config.inference.flip_tta,
-        on_batch=keep_first_batches,
+        on_batch=store_first_batches,
     )
     try:
         metrics = classification.compute_metrics(
@@ -218,7 +223,7 @@ def _evaluate_model(
     return _EvaluatedModel(name, model, network, probabilities, rows, metrics, timing_pixels)
 
 
-def _build_comparison(
+def _time_and_compare_models(
     evaluated_models: Sequence[_EvaluatedModel],
     is_in_training: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
@@ -228,10 +233,10 @@ def _build_comparison(
 
     Args:
         evaluated_models: Models with their predictions.
-        is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
-            None if the train split is evaluated or is empty.
+        is_in_training: Whether each row has an exact copy in the train split, bool of shape
+            (rows,); None if the train split is evaluated or is empty.
         classes: Names of the classes.
-        config: Configuration of the inference.
+        config: Configuration; only the section `inference` is used.
     """
     batch_size = config.inference.batch_size
     log.info("timing forward passes")
@@ -266,11 +271,13 @@ def _build_model_result(
 ) -> ModelResult:
     """Combine the metrics and the cost of a model.
 
+    The metrics without the images that have an exact copy in the train split are computed here.
+
     Args:
         evaluated_model: Model with its predictions.
         images_per_second: Measured speed of the model.
-        is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
-            None if the train split is evaluated or is empty.
+        is_in_training: Whether each row has an exact copy in the train split, bool of shape
+            (rows,); None if the train split is evaluated or is empty.
         classes: Names of the classes.
     """
     without_overlap = None
@@ -302,7 +309,10 @@ def _build_model_result(
 
 
 def _describe_evaluation(dataset: StoredDataset, split: Split) -> dict[str, Any]:
-    """Return the format, the dataset, the split and the package versions for the report."""
+    """Return the entries of `comparison.json` that do not depend on the models.
+
+    These are the file format, the dataset, the split and the package versions.
+    """
     return {
         "format": COMPARISON.format,
         "dataset": {
@@ -316,7 +326,10 @@ def _describe_evaluation(dataset: StoredDataset, split: Split) -> dict[str, Any]
 
 
 def format_report(comparison: Comparison, output: str | Path) -> str:
-    """Return the tables of costs, accuracies and significance tests for the terminal.
+    """Return the report for the terminal.
+
+    It consists of the tables of costs, accuracies and significance tests, and of the paths of the
+    written files.
 
     Args:
         comparison: Result of `compare`.

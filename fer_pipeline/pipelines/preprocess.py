@@ -69,6 +69,9 @@ def preprocess(
 ) -> Manifest:
     """Create a dataset from CSV files or folders of images.
 
+    A record is a row of a CSV file or an image file. Invalid records are quarantined: they are
+    written to separate files with the reason.
+
     Args:
         spark: Spark session.
         inputs: Input files, globs or folders, in any form that Spark reads.
@@ -80,8 +83,8 @@ def preprocess(
         The manifest of the dataset.
 
     Raises:
-        InputError: An input is missing or invalid, too many records are quarantined, or the votes
-            file does not match the input.
+        InputError: An input is missing or invalid, too many records are quarantined, or the file
+            with the annotators' votes for each label does not match the input.
         StorageError: A dataset already exists and `overwrite` is false, or the folder contains
             other files.
         DatasetError: No training records are left.
@@ -122,7 +125,7 @@ def preprocess(
 
 
 def _choose_partition_count(files: InputFiles, size: int) -> int:
-    """Choose the number of partitions by the estimated number and the size of the images.
+    """Choose the number of Spark partitions by the estimated number and the size of the images.
 
     The number does not depend on the machine, so that the dataset's files are the same everywhere.
 
@@ -143,7 +146,18 @@ def _choose_partition_count(files: InputFiles, size: int) -> int:
 
 
 def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
-    """Collect the options for the processing of the records, and load the votes if configured."""
+    """Collect the options for reading labels and images from the input records.
+
+    If a file with the annotators' votes for each label is configured, it is loaded.
+
+    Args:
+        config: Configuration.
+        files: Input files, whose order the votes must match.
+
+    Raises:
+        InputError: The file with the votes is invalid or does not match the input.
+        StorageError: The file with the votes cannot be read.
+    """
     votes, offsets = None, BlockOffsets()
     if config.labels.votes:
         votes, offsets = load_votes_and_block_offsets(
@@ -164,6 +178,14 @@ def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
 
 def _count_records(store: RecordStore, files: InputFiles, config: Config) -> IngestCounts:
     """Count the records by outcome (the split, or the reason to drop or quarantine a record).
+
+    Also check that records for training are left and that not too many records are quarantined. A
+    warning is logged if numeric labels may number the emotions in an unexpected order.
+
+    Args:
+        store: All records.
+        files: Input files.
+        config: Configuration.
 
     Raises:
         InputError: There are no records, or too many of them are quarantined.
@@ -188,7 +210,9 @@ def _choose_normalization(
 
     Args:
         store: All records.
-        thresholds: Thresholds between the splits of each class, by class index.
+        thresholds: Values that separate the splits of a class, by class index. They apply to the
+            sampling key of an image, a pseudo-random number that depends on its content and on the
+            seed.
         config: Configuration.
 
     Raises:
@@ -214,15 +238,18 @@ def _build_write_options(
     votes: Votes | None,
     config: Config,
 ) -> WriteOptions:
-    """Collect the options for writing the dataset's files.
+    """Collect the options for writing the Parquet files of a dataset.
 
     Args:
         folder: Folder of the dataset.
-        thresholds: Thresholds between the splits of each class, by class index.
+        thresholds: Values that separate the splits of a class, by class index. They apply to the
+            sampling key of an image, a pseudo-random number that depends on its content and on the
+            seed.
         counts: Numbers of records, from which the size of the row groups is chosen.
         normalization: Normalisation of the dataset; applied to the stored images if they are
             float32.
-        votes: Votes of the labels; stored only if the training targets are soft.
+        votes: Votes of the annotators for each label, None without votes; stored only if the
+            training targets are soft.
         config: Configuration.
     """
     variants = create_variants(
@@ -251,12 +278,13 @@ def _estimate_row_counts(
 ) -> dict[Split, int]:
     """Estimate the number of rows in each split, from which the size of row groups is chosen.
 
-    Oversampling is not taken into account.
+    Oversampling of rare classes is not taken into account.
 
     Args:
         counts: Numbers of records.
-        config: Configuration.
-        variant_count: Number of variants in which each training image is stored, with the original.
+        config: Configuration; the fractions for validation and test are used.
+        variant_count: Number of variants in which each training image is stored: the original, the
+            mirror image and rotated images.
     """
     pool = counts.train_by_class.total()
     validation, test = config.split.validation or 0, config.split.test or 0
@@ -275,7 +303,7 @@ def _build_manifest(
     written: Mapping[Split, WrittenSplit],
     quarantine: list[str],
 ) -> Manifest:
-    """Build the manifest of the written files, after checking that no record is missing.
+    """Check that no record is missing, and build the manifest of the written files.
 
     Args:
         config: Configuration.
@@ -321,7 +349,13 @@ def _check_written_records(
 ) -> None:
     """Check that no record is missing and that the train split is not empty.
 
-    A warning is logged for each other split that is empty, and for classes that a split lacks.
+    Each record that was read must have been written to a split, dropped or quarantined. A warning
+    is logged for each other split that is empty, and for classes that a split lacks.
+
+    Args:
+        counts: Numbers of records by outcome.
+        written: Summary of the written files of each split.
+        classes: Names of the classes.
 
     Raises:
         DatasetError: The train split is empty.
@@ -345,14 +379,17 @@ def _check_written_records(
 
 
 def _describe_labels(config: Config) -> manifest.LabelInfo:
-    """Return the file name of the votes, if any, and the training target for the manifest."""
+    """Return the entry of the manifest on the labels.
+
+    It states the name of the file with the annotators' votes, if any, and the training target.
+    """
     path = config.labels.votes
     file_name = None if path is None else parse_path(path).name
     return manifest.LabelInfo(votes=file_name, target=config.labels.target)
 
 
 def format_report(published: Manifest, output: str) -> str:
-    """Format the outcome of the job for a terminal: numbers of records and rows.
+    """Return the report of the job for the terminal: numbers of rows and records, and the checksum.
 
     Args:
         published: Manifest of the dataset.
@@ -377,7 +414,7 @@ def format_report(published: Manifest, output: str) -> str:
 
 
 def _format_row_counts(published: Manifest) -> str:
-    """Format the number of rows of each class and split as a table."""
+    """Return a table of the number of rows of each class (rows) and split (columns)."""
     rows = [
         [name, *(f"{published.counts[split][name]:,}" for split in Split)]
         for name in published.classes
