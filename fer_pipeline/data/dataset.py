@@ -36,14 +36,14 @@ class StoredDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a dataset by reading its manifest; the Parquet files are not read.
+        """Open a dataset by reading its `manifest.json`; the Parquet files are not read.
 
         Args:
             path: Folder of the dataset, a local path or a URL.
 
         Raises:
             DatasetError: The folder is not a dataset, the dataset has a different format version,
-                or its manifest is invalid.
+                or its `manifest.json` is invalid.
             StorageError: The folder cannot be reached.
         """
         folder = parse_path(path)
@@ -84,8 +84,8 @@ class StoredDataset:
         """Check that a split has rows and complete files, and return the files.
 
         Raises:
-            DatasetError: The split is empty, a file is missing, or the size of a file differs from
-                the manifest.
+            DatasetError: The split is empty, or a file is missing or does not have the size that
+                `manifest.json` states.
         """
         if not self.row_count(split):
             counts = ", ".join(f"{name} ({self.row_count(name)})" for name in Split)
@@ -98,10 +98,10 @@ class StoredDataset:
         return files
 
     def require_all_files(self) -> None:
-        """Check that the files of all splits exist and have the sizes given in the manifest.
+        """Check that the files of all splits exist and have the sizes that `manifest.json` states.
 
         Raises:
-            DatasetError: A file is missing, or its size differs from the manifest.
+            DatasetError: A file is missing or has a different size.
         """
         for file in self.manifest.files:
             self._require_complete_file(file)
@@ -110,7 +110,8 @@ class StoredDataset:
         """Check that the images were enhanced in the same way as a model's training images.
 
         Args:
-            enhancement: Enhancement of the images that the model was trained on.
+            enhancement: Operations (such as histogram equalisation) that were applied to the images
+                on which the model was trained.
 
         Raises:
             DatasetError: The images of this dataset were enhanced differently.
@@ -123,7 +124,11 @@ class StoredDataset:
             )
 
     def _require_complete_file(self, file: DataFile) -> None:
-        """Check that a file exists and has the size given in the manifest."""
+        """Check that a file exists and has the size that `manifest.json` states.
+
+        Raises:
+            DatasetError: The file is missing or has a different size.
+        """
         path = self.folder / file.path
         byte_count = path.stat().st_size if storage.is_file(path) else None
         if byte_count != file.bytes:
@@ -134,11 +139,11 @@ class StoredDataset:
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Return whether a folder contains a dataset's manifest.
+    """Return whether a folder contains `manifest.json`; its content is not checked.
 
     Args:
-        path: Folder, a local path or a URL. For a folder that cannot be reached, the result is
-            false.
+        path: Folder, a local path or a URL. The result is false for a folder that cannot be
+            reached.
     """
     try:
         return storage.is_file(parse_path(path) / MANIFEST_FILE)

@@ -15,7 +15,7 @@ QUARANTINE_FOLDER = "quarantine"
 
 
 def get_split_folder(split: Split | str) -> str:
-    """Return the folder of a split's files, relative to the dataset's folder.
+    """Return the name of the folder with the files of a split, relative to the dataset's folder.
 
     The name has the form `split=NAME`, which Spark and pyarrow read as a partition column.
 
@@ -26,7 +26,11 @@ def get_split_folder(split: Split | str) -> str:
 
 
 def _list_data_files(folder: Path) -> list[str]:
-    """Return the files that the manifest in a folder lists, or no files if it has no manifest."""
+    """Return the paths of the files that `manifest.json` in a folder lists, relative to the folder.
+
+    These are the files of the splits and of the quarantine (records that could not be read). The
+    list is empty if there is no `manifest.json`.
+    """
     if not is_dataset(folder):
         return []
     # The class Manifest is not used because it cannot read datasets of an older format version.

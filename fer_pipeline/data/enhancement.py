@@ -50,15 +50,15 @@ class Enhancement(BaseModel):
 
 
 def enhance(image: npt.NDArray[np.uint8], enhancement: Enhancement) -> npt.NDArray[np.uint8]:
-    """Apply the enabled operations to an image.
+    """Apply the enabled operations to a grey image.
 
-    The order is denoising, equalisation, normalisation of the local contrast. Denoising uses
-    OpenCV's `fastNlMeansDenoising` (Buades, Coll, Morel 2011) with windows of 7 and 21 pixels.
+    The order is denoising, histogram equalisation, normalisation of the local contrast. Denoising
+    uses OpenCV's `fastNlMeansDenoising` (Buades, Coll, Morel 2011) with windows of 7 and 21 pixels.
     Equalisation uses OpenCV's `equalizeHist`.
 
     Args:
         image: Grey image, uint8 of shape (height, width).
-        enhancement: Enabled operations.
+        enhancement: The enabled operations.
 
     Returns:
         The enhanced image, uint8 of the same shape; the image itself if all operations are off.
@@ -105,7 +105,7 @@ def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
 def _compute_local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the mean of each pixel's neighbourhood, weighted by a Gaussian window.
 
-    `normalize_local_contrast` gives the width of the window.
+    The window is about min(height, width) / 6 + 1 pixels wide: 9 for a 48x48 image.
     """
     radius = max(1, round(min(pixels.shape) / _IMAGE_SIZE_PER_RADIUS))
     width = 2 * radius + 1

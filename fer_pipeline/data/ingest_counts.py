@@ -33,7 +33,8 @@ class IngestCounts:
         train_by_class: Numbers of training records by class index, before validation and test are
             sampled.
         heldout_by_split: Numbers of records that the source itself assigns to validation or test.
-        offsets: Offsets of the blocks in which Spark's tasks read the files.
+        offsets: For each block (part of a file that one Spark task reads), the number of records
+            in the earlier blocks of the file.
         sources: Counts of each CSV file, or of each folder of images.
         max_label_code: Largest numeric label code of each source; -1 if it has no numeric labels.
     """
@@ -54,10 +55,12 @@ class IngestCounts:
         """Add up the counts of groups of records.
 
         Args:
-            tallies: Counts of groups of records, as `spark.record_statistics.count_records` returns
-                them.
-            by_folder: Whether the sources are folders of images. The folders are then one source of
-                labels together, because each contains images of a single label.
+            tallies: One mapping for each group of records with equal `source` (file or folder),
+                `block` (start in bytes of the part of the file that a Spark task reads), `outcome`,
+                `split` and `label`. Further keys: `n`, number of records; `code`, largest numeric
+                label; `low` and `high`, sums of the lower and upper 32 bits of the records' hashes.
+            by_folder: Whether the sources are folders of images. For `max_label_code` they are then
+                counted as one source, because each contains images of a single label.
         """
         counts = cls()
         tallies_by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -81,6 +84,9 @@ class IngestCounts:
         """Add the number of records of a group to `read` and to the counter of their outcome.
 
         Kept records are counted by class if they are training records, otherwise by split.
+
+        Args:
+            tally: Number `n` of the group's records, with their `outcome`, `split` and `label`.
         """
         self.read += tally["n"]
         match Outcome(tally["outcome"]).reason:
@@ -94,10 +100,11 @@ class IngestCounts:
                 self.heldout_by_split[list(Split)[tally["split"]]] += tally["n"]
 
     def require_usable_records(self, max_quarantined_fraction: float) -> None:
-        """Check that the records are sufficient for a dataset, before any file is written.
+        """Check that not too many records are quarantined and that training records are left.
 
         Args:
-            max_quarantined_fraction: Largest acceptable fraction of quarantined records, in [0, 1].
+            max_quarantined_fraction: Largest acceptable fraction of quarantined records (those that
+                cannot be read), in [0, 1].
 
         Raises:
             TooManyBadRowsError: The fraction of quarantined records is larger than acceptable.
@@ -121,11 +128,11 @@ class IngestCounts:
             )
 
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
-        """Warn about sources that may number fewer emotions than FER2013 in a different order.
+        """Warn about each source with numeric labels of which none exceeds 4.
 
-        These are sources with numeric labels of which none exceeds 4. Reference system E (see
-        the README) has such a file. Nothing is logged if the user configured the meaning of the
-        codes.
+        Its labels may be codes of five emotions in another order than that of FER2013, whose codes
+        go up to 6. Reference system E (see the README) has such a file. Nothing is logged if the
+        user configured the meaning of the codes.
 
         Args:
             emotion_of_code: Configured emotion of each label code.
@@ -144,7 +151,13 @@ class IngestCounts:
 
 
 def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
-    """Describe one source for the manifest by adding up the counts of its groups of records."""
+    """Describe one source for `manifest.json` by adding up the counts of its groups of records.
+
+    Args:
+        name: Path or URL of the source, a CSV file or a folder of images.
+        tallies: For each group: `n`, number of records; their `outcome`; `low` and `high`, sums of
+            the lower and upper 32 bits of the records' hashes.
+    """
     return SourceFile(
         path=name,
         records=sum(tally["n"] for tally in tallies),

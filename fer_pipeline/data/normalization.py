@@ -33,12 +33,12 @@ class Normalization:
 
     @classmethod
     def zero_to_one(cls) -> Normalization:
-        """Return the normalisation that scales pixels to [0, 1]: x / 255 to within 1 ulp."""
+        """Return the normalisation x / 255, which scales pixels to [0, 1]; it is exact to 1 ulp."""
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
     @classmethod
     def standard(cls, count: int, total: int, squares: int) -> Normalization:
-        """Return the normalisation (x - mean) / std for the pixels of a split.
+        """Return the normalisation (x - mean) / std; mean and std are those of the given pixels.
 
         If all pixels are equal, std is 0 and is replaced by 1.
 

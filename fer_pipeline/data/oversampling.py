@@ -13,7 +13,7 @@ def compute_oversampling_factors(
     Args:
         train_counts: Number of training images by class name.
         balance: Whether to enlarge every class to the size of the largest class.
-        oversample: Factor by class name, used if `balance` is false; missing classes get 1.
+        oversample: Factor by class name; 1 for a class without entry. Ignored if `balance` is true.
 
     Returns:
         The factor by class name.

@@ -39,18 +39,22 @@ class RecordErrors:
         """Set the error of one record; it replaces an earlier error.
 
         Args:
-            row: Position of the record.
-            outcome: Kind of error; one of the outcomes that are quarantined.
+            row: Position of the record among the n records, from 0.
+            outcome: Kind of error, such as `Outcome.BROKEN_LINE`; one for which records are
+                quarantined.
             detail: Description of the error.
         """
         self.outcomes[row] = outcome
         self.details[row] = detail
 
     def update(self, errors: RecordErrors) -> None:
-        """Add other errors of the same records; they replace earlier errors.
+        """Set further errors of the same records; they replace earlier errors.
 
-        The only exception is a broken line. It keeps its error, because its fields do not match the
-        columns of the header.
+        Only a record whose line is broken keeps its earlier error, because its fields do not match
+        the columns of the header.
+
+        Args:
+            errors: The further errors. Records without an entry there keep their errors.
         """
         for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:
@@ -82,7 +86,7 @@ class ParsedRecords:
 
 
 def make_excerpt(text: bytes) -> str:
-    """Return a record as printable text of at most EXCERPT_LENGTH characters.
+    """Return a record as printable text of at most 80 characters (EXCERPT_LENGTH).
 
     A longer record is shortened in the middle. Characters that cannot be printed become `?`.
     """

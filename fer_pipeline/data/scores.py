@@ -68,7 +68,7 @@ class ScoreManifest(BaseModel):
 
 
 def read_scores_manifest(folder: Path) -> ScoreManifest:
-    """Read `scores.json`.
+    """Read and validate `scores.json`, which describes the scores in a folder and lists the files.
 
     Args:
         folder: Output folder of a score job.
@@ -115,7 +115,7 @@ def read_scores(path: str | Path) -> pa.Table:
 
 
 def _read_score_file(folder: Path, file: ScoreFile) -> pa.Table:
-    """Read one Parquet file, and check its number of rows.
+    """Read one Parquet file of scores, and check its number of rows.
 
     Raises:
         DatasetError: The file is missing or damaged, or its number of rows differs from

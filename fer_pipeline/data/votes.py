@@ -57,7 +57,7 @@ class Votes:
     def choose_labels(
         self, records: npt.NDArray[np.int64], source_labels: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-        """Choose the class with the most votes for each record.
+        """Choose the class with the most votes of the annotators for each record.
 
         If several classes have the most votes, the source's own label is chosen if it is one of
         these classes; otherwise the record is dropped. A record is also dropped if "not a face" has
@@ -104,6 +104,8 @@ class Votes:
     def require_matching_usage(self, record: int, usage: str | None, source: str) -> None:
         """Check that a record's usage agrees with the votes file; a missing usage is accepted.
 
+        The usage is FER2013's name of the part that an image belongs to, such as PublicTest.
+
         Args:
             record: 0-based number of the record in the file.
             usage: Usage text of the record; None if it has none.
@@ -124,7 +126,7 @@ class Votes:
 
 
 def read_votes(path: str, classes: Sequence[str]) -> Votes:
-    """Read a CSV file of votes.
+    """Read and check a CSV file with the votes of annotators on each image, in the FER+ format.
 
     The first line contains the names of the columns, in any order and case: the emotions (or their
     synonyms), `unknown`, `NF`, and optionally `Usage` and `Image name`. The image names are
@@ -186,7 +188,12 @@ def _iterate_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[s
 
 
 def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> list[str]:
-    """Convert the header to canonical column names, and check that they are complete.
+    """Convert the header of a votes file to canonical column names, and check that none is missing.
+
+    Args:
+        header: Fields of the first line.
+        classes: Emotions of the dataset; each needs a column.
+        path: Path of the votes file, for error messages.
 
     Raises:
         InputError: A column is unknown or appears twice, or the column of a class, `unknown` or
@@ -207,7 +214,9 @@ def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> l
 
 
 def _canonicalize_column(field: str, path: str) -> str:
-    """Return the canonical name of a column: an emotion, or one of the other four columns.
+    """Return the canonical name of a column of a votes file.
+
+    This is an emotion, or one of `usage`, `image name`, `unknown` and `nf` (not a face).
 
     Raises:
         InputError: The column is unknown; the message suggests the most similar name.
@@ -226,7 +235,7 @@ def _canonicalize_column(field: str, path: str) -> str:
 
 
 def _parse_vote_count(text: str, column: str, line_number: int, path: str) -> int:
-    """Return the number of votes in a field.
+    """Parse the number of votes in a field.
 
     Args:
         text: Content of the field.
