@@ -81,14 +81,15 @@ class BatchLoader:
         shard: Shard = _WHOLE_SPLIT,
         transform: Transform | None = None,
     ) -> None:
-        """Open a split for loading.
+        """Open a split: count its rows and check its files; no image is read yet.
 
         Args:
             dataset: Dataset to read.
             split: Split to read.
-            options: Order and form of the batches.
-            shard: Part of the rows that this loader reads.
-            transform: Function that is applied to each batch before its normalization.
+            options: Batch size, shuffling, caching and form of the labels.
+            shard: Part of the rows that this loader reads, if several workers share the split.
+            transform: Function `(images, labels, seed) -> (images, labels)` that is applied to each
+                batch before its images are normalised, such as an augmentation.
 
         Raises:
             DatasetError: The split is empty, a file is missing or has a different size than the
@@ -140,16 +141,17 @@ class BatchLoader:
 
         Args:
             epoch: Index of the epoch, from 0; each epoch has a different order.
-            skip_batches: Number of batches to skip because an earlier process trained on them.
+            skip_batches: Number of batches to leave out at the beginning, because the network was
+                trained on them before the training was interrupted.
         """
         errors: list[Exception] = []
         return EpochIterator(self._build_tf_dataset(epoch, errors, skip_batches), errors)
 
     def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
-        """Return one epoch as a `tf.data.Dataset`.
+        """Return the batches of one epoch as a `tf.data.Dataset`.
 
-        If reading fails, iterating over the dataset raises a TensorFlow error that contains the
-        original message.
+        Its elements are pairs of normalised images and labels. If reading fails, iterating over the
+        dataset raises a TensorFlow error that contains the original message.
 
         Args:
             epoch: Index of the epoch, from 0; each epoch has a different order.
@@ -163,12 +165,16 @@ class BatchLoader:
 
         Args:
             epoch: Index of the epoch, from 0.
-            errors: List to which the reader's exceptions are appended.
+            errors: List to which the reader's exceptions are appended, because TensorFlow replaces
+                them with its own exceptions.
             skip_batches: Number of batches to leave out at the beginning.
         """
 
         def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
-            """Yield the rows of the epoch and then any padding; record exceptions in `errors`."""
+            """Yield the rows of the epoch in chunks, and then padding images, if any are needed.
+
+            An exception is also appended to `errors`.
+            """
             try:
                 yield from self._iterate_epoch_chunks(epoch)
                 yield from self._make_padding_chunks()
@@ -191,9 +197,11 @@ class BatchLoader:
         return finished_batches.prefetch(_PREFETCHED_BATCHES)
 
     def _compute_batch_sizes(self) -> int | list[int]:
-        """Return the number of rows in every batch, or a list with the number for each batch.
+        """Return the number of rows in the batches that this loader delivers.
 
-        If there are several shards, the batches of one shard differ by up to one row in size.
+        If one loader reads the whole split, this is the batch size. If there are several shards,
+        each loader delivers a part of every batch; these parts differ by up to one row in size, and
+        a list with the size of each part is returned.
         """
         if self._shard.count == 1:
             return self._options.batch_size
@@ -203,9 +211,14 @@ class BatchLoader:
         return [end - start for start, end in itertools.pairwise(boundaries)]
 
     def _make_padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield padding images if a small shard has fewer rows than batches.
+        """Yield padding images, as one chunk, if a small shard has fewer rows than batches.
 
-        TensorFlow's convolutions do not accept empty batches on every processor.
+        A padding image is black, and metrics ignore it because of its label -1. It fills a batch
+        that would be empty: TensorFlow's convolutions do not accept empty batches on every
+        processor.
+
+        Yields:
+            Flattened pixels, uint8 of shape (n, size * size), and labels, int32 of shape (n,).
         """
         padding_count = self.steps_per_epoch - self.row_count
         if padding_count > 0:
@@ -215,7 +228,10 @@ class BatchLoader:
             )
 
     def _make_chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-        """Return the shapes and types of the generated pixels and targets."""
+        """Return the shapes and types of a chunk of rows: of the flattened pixels and the targets.
+
+        The targets are labels, or distributions over the classes.
+        """
         targets = tf.TensorSpec((None,), tf.int32)
         if self._target_column == schema.VOTES:
             targets = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
@@ -224,12 +240,18 @@ class BatchLoader:
     def _transform_and_normalize(
         self, pixels: Tensor, targets: Tensor, seed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Reshape the pixels of a batch to images, and transform and normalise them.
+        """Reshape the pixels of a batch to images, transform the images, and normalise them.
+
+        The transform, such as an augmentation, may change the targets, too.
 
         Args:
             pixels: Flattened pixels, uint8 of shape (n, size * size).
-            targets: Labels or distributions.
+            targets: Labels, int32 of shape (n,), or distributions over the classes, float32 of
+                shape (n, classes).
             seed: Seed of the transform, int64 of shape (2,).
+
+        Returns:
+            Normalised images, float32 of shape (n, size, size, 1), and targets.
         """
         size = self._manifest.image.size
         images = tf.cast(tf.reshape(pixels, (-1, size, size, 1)), tf.float32)
@@ -263,9 +285,16 @@ class BatchLoader:
                 )
 
     def _iterate_epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield the pixels and targets of all rows in the order of an epoch, in chunks.
+        """Yield the pixels and targets of all rows of an epoch, in chunks of many rows.
 
-        Without shuffling, this is the stored order.
+        The rows are shuffled if this is configured; otherwise they are in stored order.
+
+        Args:
+            epoch: Index of the epoch, from 0; each epoch has a different order.
+
+        Yields:
+            Flattened pixels, uint8 of shape (n, size * size), and targets: labels, int32 of shape
+            (n,), or distributions over the classes, float32 of shape (n, classes).
         """
         options = self._options
         chunk_rows = max(_MIN_CHUNK_ROWS, options.batch_size)
@@ -285,7 +314,12 @@ class BatchLoader:
         yield from chunks
 
     def _load_cache(self) -> tuple[Pixels, Targets]:
-        """Return the pixels and targets of all rows in stored order; the first call reads them."""
+        """Return the pixels and targets of all rows in stored order.
+
+        The first call reads them from disk and keeps them in memory.
+        The pixels are uint8 of shape (rows, size * size). The targets are labels, int32 of shape
+        (rows,), or distributions over the classes, float32 of shape (rows, classes).
+        """
         if self._cache is None:
             chunks = list(self._read_chunks(shuffle_seed=None))
             self._cache = (
@@ -295,10 +329,14 @@ class BatchLoader:
         return self._cache
 
     def _read_chunks(self, shuffle_seed: int | None) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield the pixels and targets of all rows, one row group after the other.
+        """Yield the pixels and targets of all rows, one Parquet row group after the other.
 
         Args:
             shuffle_seed: Seed of the order of the row groups; None for the stored order.
+
+        Yields:
+            Flattened pixels, uint8 of shape (n, size * size), and targets: labels, int32 of shape
+            (n,), or distributions over the classes, float32 of shape (n, classes).
         """
         name = self._target_column
         for pixels, columns in self._reader.read_row_groups([name], shuffle_seed=shuffle_seed):
@@ -306,30 +344,31 @@ class BatchLoader:
             yield pixels, column if name == schema.LABEL else np.stack(column.tolist())
 
     def _derive_epoch_seed(self, epoch: int) -> int:
-        """Return the seed for the row groups and the transform of an epoch."""
+        """Return the seed for the order of the row groups and for the transform in an epoch."""
         return int(np.random.SeedSequence(self._derive_epoch_entropy(epoch)).generate_state(1)[0])
 
     def _derive_epoch_entropy(self, epoch: int) -> list[int]:
         """Return the numbers from which the seeds of an epoch are derived.
 
-        The first shard has the same numbers as an undivided split.
+        These are the configured seed, the epoch, and the index of the shard. The index is left out
+        for the first shard, which therefore has the same numbers as a split without shards.
         """
         return [self._options.seed, epoch, *([self._shard.index] if self._shard.index else [])]
 
 
 def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Return normalised pixels, float32.
+    """Return normalised pixels, pixel * scale + offset, in float32.
 
-    The multiplication is five times as fast as a lookup in the normalization's table.
+    This is five times as fast as `Normalization.lookup_table`, and the values are equal.
     """
     return pixels * np.float32(normalization.scale) + np.float32(normalization.offset)
 
 
 def _require_exact_arithmetic(normalization: Normalization) -> None:
-    """Check that TensorFlow computes exactly the values of the normalization's table.
+    """Check that TensorFlow normalises each pixel value 0..255 to exactly the same number as NumPy.
 
     Raises:
-        RuntimeError: The values differ on this machine.
+        RuntimeError: A value of TensorFlow differs from `Normalization.lookup_table`.
     """
     normalized = _normalize(tf.range(256.0), normalization).numpy()
     if not np.array_equal(normalized, normalization.lookup_table()):

@@ -14,12 +14,13 @@ _RANDOM_STREAM = 2
 
 
 def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that blends each image of a batch, and its target, with a partner.
+    """Return a function that blends each image of a batch with another, random image of the batch.
 
-    Zhang et al. 2017, "mixup": x' = l * x + (1 - l) * partner, and likewise for the targets, with l
-    sampled from Beta(alpha, alpha). Each image has its own l, as in the paper's formula. The
-    authors' code samples one l per batch, which can make a whole step easy or hard. The partners
-    are the images of the batch in random order. An image that is its own partner does not change.
+    The other image is called the partner. Zhang et al. 2017, "mixup":
+    x' = l * x + (1 - l) * partner, and likewise for the targets, with l sampled from
+    Beta(alpha, alpha). Each image has its own l, as in the paper's formula. The authors' code
+    samples one l per batch, which can make a whole step easy or hard. The partners are the images
+    of the batch in random order. An image that is its own partner does not change.
 
     Args:
         alpha: Parameter of the Beta distribution, above 0. Near 0, one image of each pair has
@@ -32,7 +33,7 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
     """
 
     def mix(images: Tensor, targets: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Blend the images and targets of a batch with those of their partners."""
+        """Blend each image and target of a batch with those of another, random image."""
         stream_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
         seeds = tf.random.experimental.stateless_split(stream_seed, 2)
         image_count = tf.shape(images)[0]
@@ -51,11 +52,12 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
 
 
 def _sample_beta(alpha: float, count: Tensor, seed: Tensor) -> Tensor:
-    """Return samples of the distribution Beta(alpha, alpha), float32 of shape (count,).
+    """Return random samples of the distribution Beta(alpha, alpha), float32 of shape (count,).
 
-    A sample is g / (g + h) for two samples g and h of Gamma(alpha). If alpha is small, g and h
-    would both underflow to 0. For this reason their logarithms are computed, with
-    gamma(a) = gamma(a + 1) * u ** (1 / a) and u uniform in (0, 1] (Marsaglia and Tsang 2000).
+    A sample is g / (g + h) for two samples g and h of the distribution Gamma(alpha). If alpha is
+    small, g and h would both underflow to 0. For this reason their logarithms are computed: a
+    sample of Gamma(alpha) is a sample of Gamma(alpha + 1) times u ** (1 / alpha), with u uniform in
+    (0, 1] (Marsaglia and Tsang 2000).
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     gammas = tf.random.stateless_gamma((2, count), seeds[0], alpha=alpha + 1.0)
