@@ -77,8 +77,8 @@ def plot_layers(
 ) -> None:
     """Save the plots of feature maps and of class activation maps.
 
-    There is no plot of feature maps if `layers` is empty, and no plot of class activation maps if
-    the network has no convolutions. Plots of an earlier evaluation are then deleted.
+    Plots of an earlier evaluation in the folder are deleted first. Feature maps are not plotted if
+    `layers` is empty, and class activation maps are not plotted if the network has no convolutions.
 
     Args:
         inspector: Inspector of the model's layers.
@@ -141,22 +141,29 @@ def compute_class_activations(
     )
     remaining_maps = iter(activation_maps)
 
-    def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
-        """Combine an image with its maps, the next ones; return None if there is no image."""
+    def combine_with_next_maps(image: EvaluatedImages) -> ActivatedImage | None:
+        """Combine an image with the next of the remaining maps, which are the maps of this image.
+
+        Args:
+            image: A single image, or no image.
+
+        Returns:
+            The image with its maps by class label; None if there is no image.
+        """
         image_maps = {label: next(remaining_maps) for label in _list_activation_map_labels(image)}
         return ActivatedImage(image, image_maps) if len(image) else None
 
     return [
         ClassActivations(
-            best_correct=add_maps(samples.get_best_correct_image(label)),
-            worst_mistake=add_maps(samples.get_worst_mistake(label)),
+            best_correct=combine_with_next_maps(samples.get_best_correct_image(label)),
+            worst_mistake=combine_with_next_maps(samples.get_worst_mistake(label)),
         )
         for label in range(len(samples.classes))
     ]
 
 
 def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
-    """Return the labels to compute class activation maps for.
+    """Return the labels of the classes to compute class activation maps for.
 
     Args:
         image: A single image, or no image.
@@ -170,7 +177,7 @@ def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
 
 
 def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
-    """Return wrongly classified images as CSV text, with one line per image.
+    """Return wrongly classified images as CSV text: a header, then one line for each image.
 
     The column `row` is the row number to pass as `--image`, `source` and `record` are the file and
     the record that the image was read from, and `p_true` is the predicted probability of the true
@@ -178,7 +185,7 @@ def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
 
     Args:
         images: Wrongly classified images.
-        classes: Names of the classes.
+        classes: Names of the classes, in the order of their labels.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

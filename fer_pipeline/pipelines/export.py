@@ -38,6 +38,8 @@ _PACKAGES = (
 def list_default_formats(dataset: str | Path | None) -> list[str]:
     """Return the formats to export by default: all formats, but `litert_int8` only with a dataset.
 
+    The quantization of `litert_int8` is calibrated on images of the dataset.
+
     Args:
         dataset: Folder of a dataset, or None.
     """
@@ -49,7 +51,7 @@ def resolve_export_path(model: str | Path, output: str | Path | None) -> Path:
 
     Args:
         model: Folder of a finished run, or name of a bundled model.
-        output: Folder given by the user, or None.
+        output: Folder that the user specified, or None.
 
     Raises:
         StorageError: No folder is given, and the model is a bundled model, which must not change.
@@ -73,7 +75,7 @@ def export(
     dataset: str | Path | None = None,
     overwrite: bool = False,
 ) -> ExportManifest:
-    """Export the model of a finished run, verify each exported model, and write the export.
+    """Export the model of a finished run to one or more formats, and verify each exported model.
 
     Each exported model is written to a temporary folder, loaded from there and compared with the
     original model. Only then the output folder is changed. `export.json` is written last. If an
@@ -82,7 +84,7 @@ def export(
 
     Args:
         model: Folder of a finished run, or name of a bundled model.
-        output: Folder for the export; see `resolve_export_path`.
+        output: Folder for the export; None is the subfolder `export` of the run's folder.
         format_names: Names of the formats, which are keys of `output_kinds.EXPORT_FILES`.
         config: Configuration; only `seed` is used.
         dataset: Folder of a dataset, needed for `litert_int8`. Its images are used to calibrate the
@@ -101,7 +103,7 @@ def export(
             belong to an export.
     """
     output_folder = OutputFolder(resolve_export_path(model, output), EXPORT, overwrite=overwrite)
-    _check_dataset_is_needed(model, format_names, dataset)
+    _check_dataset_argument(model, format_names, dataset)
     output_folder.ensure_writable()
     trained = TrainedModel.open(model)
     network = trained.load_network()
@@ -127,10 +129,15 @@ def export(
     return manifest
 
 
-def _check_dataset_is_needed(
+def _check_dataset_argument(
     model: str | Path, format_names: Sequence[str], dataset: str | Path | None
 ) -> None:
-    """Check that a dataset is given if and only if a format needs it.
+    """Check that a dataset is given if a format needs one, and only then.
+
+    Args:
+        model: Folder of a finished run, or name of a bundled model; for the error message.
+        format_names: Names of the formats to export.
+        dataset: Folder of the dataset, or None.
 
     Raises:
         RunError: A dataset is missing or unnecessary.
@@ -188,7 +195,16 @@ def _make_export_manifest(
 def _publish_export(
     manifest: ExportManifest, scratch_folder: Path, output_folder: OutputFolder, config: Config
 ) -> None:
-    """Replace the models in the output folder by the models in the scratch folder, and commit."""
+    """Replace the models in the output folder by those in the scratch folder.
+
+    The old `export.json` is deleted first, and the new one is written last.
+
+    Args:
+        manifest: Description of the export, which is the content of `export.json`.
+        scratch_folder: Folder with the verified models.
+        output_folder: Folder of the export.
+        config: Configuration, which is written to the output folder too.
+    """
     with output_folder.lock_for_writing():
         output_folder.invalidate_old_output()
         for name in EXPORT_FILES.values():
@@ -228,6 +244,8 @@ def _copy_path(source: Path, target: Path) -> None:
 
 def format_report(manifest: ExportManifest, folder: Path) -> str:
     """Return the report of the job: paths, sizes, differences and speeds of the exported models.
+
+    The differences are those between the probabilities of an exported model and of the original.
 
     Args:
         manifest: Description of the export.
@@ -277,7 +295,10 @@ def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
 
 
 def _format_difference_cells(exported: ExportedModel) -> list[str]:
-    """Return the largest and the allowed difference; empty cells for a quantized model."""
+    """Return two table cells: the largest and the allowed difference of a probability.
+
+    Both are empty for a quantized model, whose predicted classes are compared instead.
+    """
     if exported.largest_difference is None:
         return ["", ""]
     return [f"{exported.largest_difference:.1e}", f"{exported.tolerance:g}"]
