@@ -75,11 +75,13 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
 
 
 def _add_accuracy_bars(axes: Axes, bins: list[Bin], bar_options: dict[str, Any]) -> None:
-    """Draw the accuracy of each bin, the difference to its mean confidence, and the diagonal.
+    """Draw bars of the accuracy in each confidence bin, and the diagonal of perfect calibration.
+
+    The difference between the accuracy and the mean confidence of a bin is hatched.
 
     Args:
         axes: Axes to draw on.
-        bins: Bins with one or more images.
+        bins: Confidence bins with one or more images.
         bar_options: Options of `Axes.bar` for all bars.
     """
     left = [confidence_bin.low for confidence_bin in bins]
@@ -112,8 +114,11 @@ def draw_accuracy_coverage(
 ) -> None:
     """Save a plot of accuracy and confidence threshold against coverage.
 
+    If predictions below a confidence threshold are rejected, the coverage is the fraction of the
+    images that are accepted, and the accuracy is that of the accepted images.
+
     Args:
-        metrics: Metrics of the evaluation. Its coverages are marked on the curve.
+        metrics: Metrics of the evaluation. The coverages that it reports are marked on the curves.
         curve: Accuracy and coverage at each confidence threshold.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -151,7 +156,14 @@ def draw_accuracy_coverage(
 
 
 def _mark_coverage_points(axes: Axes, metrics: Metrics) -> None:
-    """Mark the reported coverages on the curve, with their accuracies."""
+    """Mark the coverages (fractions of accepted images) that the metrics report on the curve.
+
+    Each point is labelled with the accuracy of the accepted images.
+
+    Args:
+        axes: Axes with the curve of accuracy against coverage.
+        metrics: Metrics of the evaluation.
+    """
     coverages = [point.coverage for point in metrics.coverage]
     accuracies = [point.accuracy for point in metrics.coverage]
     axes.plot(coverages, accuracies, "o", color=BLUE, markersize=5)

@@ -23,7 +23,7 @@ _BAR_WIDTH = 0.28  # fraction of the distance between classes
 
 
 def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
-    """Save a bar chart of actual images, predicted images and true positives of each class.
+    """Save a bar chart of the number of images of each class: actual, predicted, true positives.
 
     Args:
         metrics: Metrics of the evaluation.

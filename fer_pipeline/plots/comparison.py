@@ -44,11 +44,11 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 
 
 def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
-    """Save a plot of accuracy, with its 95 % interval, against three costs on log axes.
+    """Save a plot of accuracy, with its 95 % confidence interval, against three costs on log axes.
 
-    The plot has one panel for each cost. The panel of multiply-adds omits models for which that
-    number is unknown or 0. Models of similar costs are drawn side by side; the subtitle then says
-    so.
+    The plot has one panel for each cost: multiply-adds, parameters, and images per second. The
+    panel of multiply-adds omits models for which that number is unknown or 0. Models of similar
+    costs are drawn side by side; the subtitle then says so.
 
     Args:
         comparison: Results of the models.
@@ -101,12 +101,12 @@ def _add_legend(figure: Figure, axes: Axes, comparison: Comparison) -> None:
 
 
 def _format_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
-    """Set the scale, the limits, the ticks and the label of the horizontal axis of a panel.
+    """Set the log scale, the limits, the ticks and the label of a panel's horizontal axis.
 
     Args:
         axes: Axes of the panel.
         label: Label of the axis.
-        costs: Known costs of the models, above 0. If there are none, the limits are not set.
+        costs: Costs of the models that are drawn, above 0. If empty, the limits are not set.
     """
     axes.set_xscale("log")
     axes.set_xlabel(label)
@@ -125,7 +125,7 @@ def _format_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
 
 
 def _compute_accuracy_limits(comparison: Comparison) -> tuple[float, float]:
-    """Return the lower and upper end of the accuracy axis, in per cent."""
+    """Return the limits of the accuracy axis in per cent: all confidence intervals, and margins."""
     # Points with an offset do not contribute to the automatic limits.
     intervals = [model.metrics.intervals.accuracy for model in comparison.models]
     low = min(interval.low for interval in intervals)
@@ -159,7 +159,7 @@ def _compute_offsets(costs: Sequence[float | None]) -> list[float]:
 
 
 def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: float) -> None:
-    """Draw the accuracy of a model with its interval.
+    """Draw the accuracy of a model as a point with its confidence interval.
 
     Args:
         axes: Axes of the panel.
@@ -187,16 +187,16 @@ def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: 
 
 
 def _format_legend_label(model: ModelResult) -> str:
-    """Return the name, the network and the accuracy of a model.
+    """Return the name, the network and the accuracy of a model, as one text.
 
-    A note is added if its number of multiply-adds is unknown or 0.
+    A note is added if the model's number of multiply-adds is unknown or 0.
     """
     note = "" if model.cost.multiply_adds else ", multiply-adds unknown"
     return f"{model.name} ({model.network}): {format_percent(model.metrics.accuracy)}{note}"
 
 
 def _format_subtitle(comparison: Comparison) -> str:
-    """Return the number of images and the inference settings, for the subtitle."""
+    """Return the subtitle of the plot: the number of images and the inference settings."""
     settings = comparison.settings
     parts = [
         f"{comparison.image_count:,} images",

@@ -60,7 +60,7 @@ def draw_feature_maps(
 
     Args:
         image: A single image.
-        outputs: Outputs by name of the layer.
+        outputs: Output of each layer, by name of the layer: feature maps or units.
         classes: Names of the classes.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -97,7 +97,8 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
     Args:
         canvas: Canvas to draw on.
         name: Name of the layer.
-        output: Output of the layer.
+        output: Output of the layer: feature maps of shape (height, width, maps), or units of shape
+            (units,).
         top: Upper edge of the section, in inches.
     """
     image_top = top + _HEADING_HEIGHT
@@ -114,7 +115,10 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
 
 
 def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
-    """Return options of `Axes.imshow`: a colour map, with limits that cover the whole output."""
+    """Return options of `Axes.imshow`: a colour map, and limits that cover a layer's whole output.
+
+    If the output has negative values, the colour map and the limits are symmetric around 0.
+    """
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
         return {"cmap": _SIGNED_COLORS, "vmin": -bound, "vmax": bound}
@@ -124,11 +128,11 @@ def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
 def _add_units(
     canvas: Canvas, units: LayerOutput, top: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw the units of a dense layer as a grid of coloured cells.
+    """Draw the outputs of the units of a dense layer as a grid of coloured cells.
 
     Args:
         canvas: Canvas to draw on.
-        units: Units of shape (units,).
+        units: Output of each unit, of shape (units,).
         top: Upper edge of the grid, in inches.
         color_options: Colour map and its limits, as for `Axes.imshow`.
     """
@@ -142,7 +146,7 @@ def _add_units(
 def _add_maps(
     canvas: Canvas, feature_maps: LayerOutput, top: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw feature maps in rows of `_MAPS_PER_ROW`.
+    """Draw feature maps in rows of 16 maps.
 
     Args:
         canvas: Canvas to draw on.
@@ -159,7 +163,7 @@ def _add_maps(
 def _add_color_scale(
     canvas: Canvas, top: float, height: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw the colour scale of a section, with the lowest and the highest value.
+    """Draw the colour scale of a layer's output, with the lowest and the highest value.
 
     Args:
         canvas: Canvas to draw on.
@@ -176,15 +180,14 @@ def _add_color_scale(
 
 
 def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
-    """Select the feature maps to draw: at most `MAX_MAPS`, those that vary most.
-
-    These are the maps with the highest standard deviation; without more maps, all are selected.
+    """Select the at most 32 feature maps of a layer that have the highest standard deviation.
 
     Args:
         feature_maps: Feature maps of shape (height, width, maps).
 
     Returns:
-        The selected maps in their original order, and a note on the number of maps.
+        The selected maps in their original order, and a note for the plot: the number and the size
+        of all maps, the number of maps that are all 0, and whether maps were left out.
     """
     height, width, map_count = feature_maps.shape
     note = f"{map_count} maps of {height}x{width}"
@@ -199,7 +202,7 @@ def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str
 
 
 def _compute_output_height(output: LayerOutput) -> float:
-    """Return the height of the drawn feature maps or units of a layer, in inches."""
+    """Return the height in inches that a layer's output, feature maps or units, has in the plot."""
     if output.ndim == 1:
         per_row = _count_units_per_row(len(output))
         return math.ceil(len(output) / per_row) * _ROW_WIDTH / per_row
@@ -207,12 +210,18 @@ def _compute_output_height(output: LayerOutput) -> float:
 
 
 def _compute_section_height(output: LayerOutput) -> float:
-    """Return the height of a layer's section without the heading, in inches."""
+    """Return the height of a layer's section of the plot without the heading, in inches."""
     return max(_compute_output_height(output), _MIN_SCALE_HEIGHT)
 
 
 def _count_units_per_row(unit_count: int) -> int:
-    """Return the number of units per row: 64, or more if the grid would be too high."""
+    """Return the number of cells in a row of the grid of units.
+
+    It is 64, or more if the grid would be higher than 1.5 inches.
+
+    Args:
+        unit_count: Number of units of the layer.
+    """
     return max(
         _MIN_UNITS_PER_ROW, math.ceil(math.sqrt(unit_count * _ROW_WIDTH / _MAX_UNITS_HEIGHT))
     )

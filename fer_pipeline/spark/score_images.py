@@ -262,9 +262,6 @@ def score_source(
         source: The images.
         options: The model, the emotions, and the threshold for uncertain predictions.
         output_folder: Folder to write the files to.
-
-    Raises:
-        RunError: The model returned a probability that is not a finite number.
     """
     # The function below is sent to the workers with all variables that it uses. The source cannot
     # be sent because it contains a DataFrame.

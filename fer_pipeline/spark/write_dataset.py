@@ -69,8 +69,8 @@ class WrittenSplit:
     Attributes:
         files: Descriptions of the files.
         counts: Number of rows of each class, in the order of the class indices.
-        originals: Number of source images of each class. Each of them gives several rows if mirrored
-            or rotated variants are written or if the class is oversampled.
+        originals: Number of records of each class. A record gives several rows if mirrored or
+            rotated variants are written or if the class is oversampled.
         checksum: Sum of the hashes of all rows.
     """
 
