@@ -30,7 +30,6 @@ def main(argv: list[str] | None = None) -> int:
 
     Before a job runs, the environment variables for Spark on this machine are set.
 
-
     Args:
         argv: Command line arguments; `sys.argv[1:]` by default.
 

@@ -155,7 +155,7 @@ def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
-    """Set the dotted key of one override `key=value` in nested mappings, which change in place.
+    """Set the dotted key of one override `key=value` in nested mappings, in place.
 
     Returns:
         Error messages, if the syntax is wrong or the key has been renamed; the mappings are then

@@ -58,8 +58,8 @@ def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Remove the keys of earlier versions from nested mappings, and yield each with its value.
 
     Each key is removed only when the iterator reaches it. A section that has been renamed is
-    removed after the old keys within it. It is yielded as well, unless the removal of
-    these keys has emptied it.
+    removed after the old keys within it. It is yielded as well, unless the removal of these keys
+    has emptied it.
 
     Args:
         tree: Nested mappings, as read from a YAML file. They are changed in place.

@@ -324,7 +324,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Config:
-        """Check that classes, emotions and oversampling fit together; raise one error for all."""
+        """Check that classes, emotions and oversampling fit together; report all problems."""
         problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}
         if repeated:

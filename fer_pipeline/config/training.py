@@ -104,7 +104,7 @@ class ScheduleConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _reject_unused_keys(self) -> ScheduleConfig:
+    def _reject_plateau_warmup(self) -> ScheduleConfig:
         """Check that no warm-up is configured for the plateau schedule, which has none."""
         if self.kind == "plateau" and self.warmup_epochs:
             raise ValueError("plateau has no warm-up; use constant or cosine")

@@ -58,6 +58,7 @@ def build_arrow_schema(columns: Mapping[str, str]) -> pa.Schema:
     """Convert a schema from Spark's types to Arrow's types.
 
     Args:
-        columns: Spark type of each column, by column name; each type is a key of ARROW_TYPES.
+        columns: Spark type of each column, such as "bigint", by column name. Only the types that
+            the package stores (the keys of ARROW_TYPES) are accepted.
     """
     return pa.schema([(name, ARROW_TYPES[spark_type]) for name, spark_type in columns.items()])

@@ -47,7 +47,7 @@ def mark_duplicates(
     Args:
         records: The records. If an image has several copies, all of them must be included.
         deduplicate: Whether to drop records from training. The reasons are, in this order: the
-            record is a copy of a test, validation or excluded image; its copies have different
+            record is a copy of a test, validation or excluded image; copies of it have different
             labels; it is not the first of several copies with the same label. If false, the
             outcomes are returned unchanged.
 

@@ -28,7 +28,7 @@ _SYNONYMS = {
 
 
 def canonical_emotion(name: str) -> str:
-    """Return the canonical name of an emotion, one of KNOWN.
+    """Return the canonical name of an emotion: the name of a class of FER2013, or "contempt".
 
     Args:
         name: Name of an emotion or one of its synonyms (anger, happiness, sadness, ...). Case and

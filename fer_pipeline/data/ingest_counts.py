@@ -55,12 +55,13 @@ class IngestCounts:
         """Add up the counts of groups of records.
 
         Args:
-            tallies: One mapping for each group of records with equal `source` (file or folder),
-                `block` (start in bytes of the part of the file that a Spark task reads), `outcome`,
-                `split` and `label`. Further keys: `n`, number of records; `code`, largest numeric
-                label; `low` and `high`, sums of the lower and upper 32 bits of the records' hashes.
-            by_folder: Whether the sources are folders of images. For `max_label_code` they are then
-                counted as one source, because each contains images of a single label.
+            tallies: One mapping for each group: records with equal `source` (file or folder),
+                `block` (start in bytes of the part of the file that a Spark task reads), `outcome`
+                (kept, or the reason to drop or quarantine them), `split` and `label`. Further keys:
+                `n`, number of records; `code`, largest numeric label; `low` and `high`, sums of the
+                lower and upper 32 bits of the records' hashes.
+            by_folder: Whether the sources are folders of images. The largest label code is then
+                determined for all folders together, because each has images of a single label.
         """
         counts = cls()
         tallies_by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -81,7 +82,7 @@ class IngestCounts:
         return counts
 
     def _add_tally(self, tally: Mapping[str, Any]) -> None:
-        """Add the number of records of a group to `read` and to the counter of their outcome.
+        """Add the records of a group to the number of read records and to that of their outcome.
 
         Kept records are counted by class if they are training records, otherwise by split.
 

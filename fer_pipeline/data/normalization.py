@@ -33,7 +33,7 @@ class Normalization:
 
     @classmethod
     def zero_to_one(cls) -> Normalization:
-        """Return the normalisation x / 255, which scales pixels to [0, 1]; it is exact to 1 ulp."""
+        """Return the normalisation x / 255, which scales pixels to [0, 1], to within 1 ulp."""
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
     @classmethod

@@ -101,7 +101,9 @@ def read_scores(path: str | Path) -> pa.Table:
         path: Output folder of a score job, a local path or a URL.
 
     Returns:
-        A table with the columns of `fer_pipeline.data.schema.score_columns`.
+        A table with the origin of each image (`source`, `record`, `image_hash`, ...), `emotion`,
+        `confidence`, the probability of each class (`p_angry`, ...), and `reason` and `detail` for
+        images that could not be scored.
 
     Raises:
         DatasetError: The folder contains no scores, a file is missing or damaged, or its number of

@@ -62,7 +62,7 @@ def create_variants(
 
 
 def create_horizontal_flip() -> Operation:
-    """Create a function that swaps the left and right sides of images, (n, size, size)."""
+    """Create a function that swaps left and right of images, uint8 of shape (n, size, size)."""
     return lambda images: images[:, :, ::-1]
 
 

@@ -21,9 +21,9 @@ def record_interrupts() -> Iterator[None]:
     """Record each Ctrl-C (SIGINT) within the block, so that `raise_if_interrupted` can repeat it.
 
     KeyboardInterrupt is raised as usual, but it is lost if Python raises it in a finalizer or in C
-    code that ignores errors. The function does nothing if SIGINT is ignored (as in a
-    background job of a shell), if another handler is installed, or outside the main thread, because
-    only the main thread receives signals.
+    code that ignores errors. The function does nothing if SIGINT is ignored (as in a background job
+    of a shell), if another handler is installed, or outside the main thread, because only the main
+    thread receives signals.
     """
     if (
         threading.current_thread() is not threading.main_thread()

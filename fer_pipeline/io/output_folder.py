@@ -178,9 +178,9 @@ class OutputFolder:
     def _delete_data_files_on_failure(self) -> Iterator[None]:
         """Yield once for the caller's block; if it raises before `commit`, delete its data files.
 
-        Data files are files with unique names, such as the Parquet files of a dataset. The
-        in-progress file `.unfinished` is deleted with them. Nothing is deleted if this kind of
-        output has no data files.
+        Data files are files with unique names, such as the Parquet files of a dataset. Those of an
+        existing, complete output stay. The in-progress file `.unfinished` is deleted too. Nothing
+        is deleted if this kind of output has no data files.
         """
         self._is_committing = False
         try:
