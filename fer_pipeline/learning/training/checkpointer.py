@@ -87,7 +87,8 @@ class RunCheckpointer:
     def save(self) -> None:
         """Write a checkpoint in place of the previous one, if this worker is the chief (worker 0).
 
-        All workers must call this method at the same time.
+        All workers must call this method at the same time, because the training metrics are summed
+        over all workers.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.

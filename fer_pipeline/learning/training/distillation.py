@@ -40,7 +40,8 @@ class TeacherEnsemble:
 
         Args:
             images: Normalised and augmented images, float32 of shape (n, size, size, 1).
-            step: Number of completed training steps, an integer scalar.
+            step: Number of completed training steps, an integer scalar. Modulo the number of
+                teachers, it is the index of the teacher.
         """
 
         def make_predict_fn(model: keras.Model) -> Callable[[], Tensor]:
@@ -52,7 +53,7 @@ class TeacherEnsemble:
 
 
 def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> TeacherEnsemble | None:
-    """Load the configured teachers, each in the precision with which it was trained.
+    """Load the configured teachers, each in the precision in which it was trained.
 
     The loaded models take normalised pixels: the normalization in each teacher is skipped.
 

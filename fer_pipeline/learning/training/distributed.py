@@ -102,9 +102,9 @@ def exit_if_stalled() -> Iterator[None]:
     """Exit the process if the block, which waits for other workers, takes more than 30 minutes.
 
     `translate_worker_failures` detects within seconds that a worker has died. This function detects
-    a worker that is alive but makes no progress. TensorFlow's own timeout would keep a thread for
-    each collective operation, two in each step, until the machine has no threads left. Does nothing
-    if this process trains alone.
+    a worker that is alive but makes no progress. TensorFlow's own timeout is not used, because it
+    keeps a thread for each collective operation: with two such operations in each step, the machine
+    would run out of threads. This function does nothing if this process trains alone.
     """
     if is_single_worker():
         yield
@@ -125,7 +125,7 @@ def _exit_process_after(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_worker_failures(rank: int) -> Iterator[None]:
-    """Translate TensorFlow's errors about lost workers that the block raises to WorkerLostError.
+    """Translate TensorFlow's errors about lost workers into WorkerLostError within the block.
 
     The error is raised after a delay of three seconds, so that the worker that caused it can report
     its own error first.

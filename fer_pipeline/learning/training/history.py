@@ -79,7 +79,7 @@ class History:
 
         Args:
             path: CSV file to write.
-            entries: Entries so far, if a run is resumed.
+            entries: Entries so far, if a run is resumed; they are written to the file.
 
         Raises:
             StorageError: The file cannot be written.

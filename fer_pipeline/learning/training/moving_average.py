@@ -44,7 +44,8 @@ class MovingAverage:
         """Update the averages with the current values of the variables, unless averaging is off.
 
         Args:
-            step: Number of training steps so far.
+            step: Number of training steps so far. In the first steps, the previous average has a
+                smaller weight than the decay.
         """
         if not self._decay:
             return

@@ -101,7 +101,10 @@ def prepare_optimizer(
 
 
 def make_monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
-    """Return the configured ones of the Keras callbacks ReduceLROnPlateau and EarlyStopping."""
+    """Return the Keras callbacks that the configuration enables.
+
+    These are ReduceLROnPlateau, EarlyStopping, both or none.
+    """
     callbacks: list[keras.callbacks.Callback] = []
     schedule, early_stopping = config.schedule, config.early_stopping
     if schedule.kind == "plateau":

@@ -31,7 +31,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def _supports_bfloat16() -> bool:
-    """Return whether all GPUs, or the processor if there is no GPU, compute in bfloat16."""
+    """Return whether all GPUs, or the processor without a GPU, support bfloat16 in hardware."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]

@@ -98,7 +98,9 @@ def require_matching_worker_count(
 def require_unchanged_config(
     folder: Path, stored_config: Mapping[str, Any], config: Config
 ) -> None:
-    """Check that no key that affects the weights or the history has changed since a run's start.
+    """Check that no configuration key has changed since a run was started.
+
+    Keys that affect neither the weights nor the history may change, for example `tracking`.
 
     Args:
         folder: Folder of the run.

@@ -43,7 +43,7 @@ class MetricTotals:
 
 
 class RunningMetrics:
-    """Metrics that are accumulated over batches and then summed over all workers.
+    """The loss and confusion matrix, accumulated over batches and then summed over all workers.
 
     Attributes:
         variables: Keras variables with this worker's sum of losses and its confusion matrix.

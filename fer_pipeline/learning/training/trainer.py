@@ -140,6 +140,8 @@ class Trainer:
     def _run_train_step(self, images: Tensor, labels: Tensor) -> None:
         """Train on this worker's part of a batch, and update the moving average and the metrics.
 
+        The gradient is that of the whole batch over all workers.
+
         Args:
             images: Normalised images, float32 of shape (n, size, size, 1).
             labels: Class indices of shape (n,), or distributions of shape (n, classes).
@@ -185,7 +187,7 @@ class Trainer:
     def _run_validation_step(self, images: Tensor, labels: Tensor) -> None:
         """Add the losses and predictions of one validation batch to the metrics.
 
-        Padding images have a negative label; the metrics ignore them.
+        The metrics ignore images with a negative label, which are padding for an empty batch.
         """
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)

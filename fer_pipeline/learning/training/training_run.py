@@ -193,8 +193,8 @@ class TrainingRun:
         """Return the softmax temperature, by which the logits are divided.
 
         Returns:
-            The configured temperature. If none is configured: the temperature that fits the
-            current weights of the network best on the validation split, or 1 if there is no such
+            The configured temperature. If none is configured: the temperature that calibrates the
+            network with its current weights best on the validation split, or 1 if there is no such
             split.
         """
         temperature = self.config.model.temperature
@@ -256,7 +256,7 @@ class TrainingRun:
 
 
 def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
-    """Return the configured schedule, with all lengths and intervals in steps."""
+    """Return the configured number of steps of the run, and between validations and checkpoints."""
     training = config.training
     steps = training.steps or (training.epochs or 1) * steps_per_epoch
     return StepSchedule(

@@ -28,6 +28,8 @@ def tail_history(
 ) -> Iterator[None]:
     """Log each validation that other processes add to the history file while the block runs.
 
+    A thread reads the file once a second. The validation before the first step is not logged.
+
     Args:
         temporary_path: History file while the run trains. No file of an earlier run may exist
             there, unless that run is resumed.
@@ -54,7 +56,7 @@ class _HistoryTail:
         final_path: History file of the finished run.
         known_entry_count: Number of entries that have been logged or need not be logged.
         end_event: Event that is set when the other processes have ended.
-        success_event: Event that is set when they have ended without an error.
+        success_event: Event that is set when the other processes have ended without an error.
     """
 
     temporary_path: Path

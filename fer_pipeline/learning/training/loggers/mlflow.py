@@ -80,7 +80,8 @@ class MLflow(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open a new MLflow run, or the one that is resumed, and send the history so far.
 
-        Keras calls this method for each restart of a run. It does nothing after the first one.
+        A run trains its network one or more times from the start, and the training loop calls this
+        method each time. Only the first call has an effect.
 
         Raises:
             ConfigError: The store cannot be reached or refuses the run.
@@ -268,7 +269,7 @@ def _format_message(text: str) -> str:
 
 @contextlib.contextmanager
 def _log_store_errors(content: str) -> Iterator[None]:
-    """Log errors of the store as warnings within the block, so that they do not end the training.
+    """Log errors of MLflow's store as warnings if the block raises any; the training continues.
 
     Args:
         content: Noun phrase for the message, which says what was being sent.
