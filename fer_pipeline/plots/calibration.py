@@ -156,13 +156,13 @@ def draw_accuracy_coverage(
 
 
 def _mark_coverage_points(axes: Axes, metrics: Metrics) -> None:
-    """Mark the coverages (fractions of accepted images) that the metrics report on the curve.
+    """Mark the reported coverages, which are fractions of accepted images, on the curve.
 
     Each point is labelled with the accuracy of the accepted images.
 
     Args:
         axes: Axes with the curve of accuracy against coverage.
-        metrics: Metrics of the evaluation.
+        metrics: Metrics of the evaluation, with the coverages to mark.
     """
     coverages = [point.coverage for point in metrics.coverage]
     accuracies = [point.accuracy for point in metrics.coverage]

@@ -125,7 +125,7 @@ def _format_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
 
 
 def _compute_accuracy_limits(comparison: Comparison) -> tuple[float, float]:
-    """Return the limits of the accuracy axis in per cent: all confidence intervals, and margins."""
+    """Return the limits of the accuracy axis in per cent; they include all confidence intervals."""
     # Points with an offset do not contribute to the automatic limits.
     intervals = [model.metrics.intervals.accuracy for model in comparison.models]
     low = min(interval.low for interval in intervals)

@@ -17,7 +17,7 @@ from fer_pipeline.plots.style import BLUE, ORANGE, save_figure
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """Values of one metric at each validation of a training run or of one of its restarts.
+    """Values of one metric at each validation of a training run, or of one restart of the run.
 
     Attributes:
         steps: Training steps before each validation; 0 is before training.
@@ -81,7 +81,7 @@ def draw_loss_curves(restarts: Sequence[TrainingCurves], title: str, path: Path)
 
 
 def _create_axes(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """Create a figure with a single pair of axes; the horizontal axis is the steps."""
+    """Create a figure with a single pair of axes, whose horizontal axis shows training steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="steps", ylabel=y_label)

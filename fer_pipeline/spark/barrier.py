@@ -70,8 +70,8 @@ def run_barrier_stage(
             grown since the last failure, failures are counted from 1 again.
 
     Raises:
-        ClusterError: Spark has too few slots, a process cannot connect to another process, or a
-            process has more than one GPU.
+        ClusterError: Spark has too few slots or allocates executors dynamically, a process cannot
+            connect to another process, or a process has more than one GPU.
         WorkerLostError: Processes were lost four times without progress in between.
     """
     stage = session.sparkContext.parallelize(range(process_count), process_count).barrier()

@@ -63,7 +63,7 @@ def translate_spark_errors(master: str = "") -> Iterator[None]:
     """Replace Spark errors in the context by this package's errors if the cause is known.
 
     Args:
-        master: URL of Spark's master, for the message about a lost master.
+        master: URL of Spark's master, for the error text about an unreachable master.
 
     Raises:
         FerError: Spark raised an error with a cause that the user can correct. All other errors
@@ -83,7 +83,7 @@ def translate_message(text: str, master: str = "") -> FerError | None:
 
     Args:
         text: Complete message, including the traceback of the Python worker if there is one.
-        master: URL of Spark's master, for the message about a lost master.
+        master: URL of Spark's master, for the error text about an unreachable master.
 
     Returns:
         An error with a message for the user; None if the cause is unknown.

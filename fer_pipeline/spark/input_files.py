@@ -75,7 +75,9 @@ class InputFiles:
     """
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
-        """List the files.
+        """List the files, and determine their kind, number and size.
+
+        If there are CSV files, files with other names are ignored with a warning.
 
         Args:
             spark: The session.
@@ -183,7 +185,10 @@ class InputFiles:
         return sorted(url for url in urls if get_source_name(url) not in listed)
 
     def _read_files(self, spark_format: str) -> DataFrame:
-        """Read the files with one of Spark's data sources, such as `text` or `binaryFile`."""
+        """Read the files, lazily, with one of Spark's data sources: `text` or `binaryFile`.
+
+        The data source `text` reads only the files that are named like CSV files, if there are any.
+        """
         reader = self._spark.read.format(spark_format).option("recursiveFileLookup", "true")
         if spark_format == "text" and self._is_csv_only:
             reader = reader.option("pathGlobFilter", _CSV_GLOB)

@@ -68,7 +68,7 @@ def get_source_name(url: str) -> str:
 def read_csv_records(
     batches: Batches, layouts: Mapping[str, CsvLayout], required: RequiredColumns
 ) -> RecordGroups:
-    """Parse lines that Spark has read from CSV files to records.
+    """Parse CSV lines to records; Spark has already read the lines from the files.
 
     Args:
         batches: Arrow batches with the columns line (binary), URL of the file, and start of the

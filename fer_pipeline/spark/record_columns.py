@@ -87,8 +87,8 @@ def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterato
     """Build one table for each batch of records: labels, hashes and resized images.
 
     Args:
-        groups: Iterator of groups; each group is an iterable of batches of records. The groups do
-            not affect the tables.
+        groups: Iterator of groups, such as the image files of one Arrow batch; each group is an
+            iterable of batches of records.
         options: Rules for labels, image size, seed and further settings.
 
     Yields:

@@ -113,7 +113,7 @@ class RecordStore:
             return pack_for_shuffle(tables, keys, size)
 
         def mark_and_pack_columns(batches: Batches) -> Batches:
-            """Mark the duplicates of one partition; pack records, without pixels, into rows."""
+            """Mark the duplicates of one partition, and pack its records, without images."""
             return pack_columns(
                 _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate).columns
             )

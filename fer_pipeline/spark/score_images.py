@@ -147,14 +147,15 @@ def _decode_images(
 
     Args:
         batches: Arrow batches of CSV lines or image files.
-        read: Function that converts these batches to groups of records.
+        read: Function that converts these batches to groups of records, such as the image files
+            of one Arrow batch.
         offsets: Number of the first record of each block, the part of a file that one Spark task
             reads.
         size: Height and width of the prepared images, in pixels.
         enhancement: Enhancement of the images before resizing.
 
     Yields:
-        The images of each group of records.
+        One batch of prepared images for each group of records.
     """
     for group in read(batches):
         parts = [_build_image_batch(records, offsets, size, enhancement) for records in group]
@@ -256,7 +257,7 @@ def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:
 def score_source(
     source: ImageSource, options: ScoringOptions, output_folder: Path
 ) -> ScoringTotals:
-    """Score all images of a source, and write one file of scores for each Spark task.
+    """Score all images of a source; each Spark task writes its scores to one Parquet file.
 
     Args:
         source: The images.
@@ -272,7 +273,7 @@ def score_source(
         with _ScoreWriter(output_folder, options) as writer:
             for images in read(batches):
                 writer.score_and_write(images)
-        yield from writer.describe()
+        yield from writer.describe_file()
 
     written = sorted(source.batches.mapInArrow(write_scores, _WRITTEN_DDL).collect())
     return ScoringTotals(
@@ -319,8 +320,8 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._emotions.update(scores.column("emotion").drop_null().to_pylist())
         self._reasons.update(scores.column("reason").drop_null().to_pylist())
 
-    def describe(self) -> Batches:
-        """Yield one row with the name, size and totals of the written file, if it was written."""
+    def describe_file(self) -> Batches:
+        """Yield one row with the name, size and totals of the file, if it was written."""
         if self._row_count:
             row = {
                 "path": self._path.name,

@@ -41,7 +41,7 @@ _RECORDS_PER_COLUMNS_PACK = 8192
 
 
 def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
-    """Find one number for each partition that Spark's hash partitioning puts into this partition.
+    """Find, for each partition, a number that Spark's hash partitioning assigns to this partition.
 
     Spark SQL does not support custom partitioners: `repartition(n, column)` puts a row into the
     partition `pmod(hash(column), n)`. To choose the partition of a row, write the number that is
@@ -77,8 +77,8 @@ def pack_for_shuffle(
         size: Height and width of the images, in pixels.
 
     Yields:
-        Batches of rows with the columns of SHUFFLE_DDL: number of the partition, and bytes of the
-        records and of their images.
+        Batches of rows with the columns of SHUFFLE_DDL: the number that determines the partition,
+        and the bytes of the records and of their images.
     """
     keys = np.array(partition_keys, np.int32)
     min_record_count = max(_MIN_RECORDS_TO_PACK, _RECORDS_PER_PACK * len(keys))
@@ -109,8 +109,8 @@ def _pack_by_partition(
             (partitions,).
 
     Returns:
-        One row for each partition that has records, with the columns of SHUFFLE_DDL: number of the
-        partition, and bytes of the records and of their images.
+        One row for each partition that has records, with the columns of SHUFFLE_DDL: the number
+        from `keys`, and the bytes of the records and of their images.
     """
     records = pa.Table.from_batches([table.columns for table in tables]).combine_chunks()
     images = np.concatenate([table.images for table in tables])
@@ -212,14 +212,16 @@ def _reorder_images(images: Pixels, records: pa.Table, order: npt.NDArray[np.int
 
 
 def _count_images_before(records: pa.Table, ends: npt.NDArray[np.int64]) -> list[int]:
-    """Count the images that precede positions in a table; not all records have an image.
+    """Count the images of the first n records, for several values of n.
+
+    Not all records have an image.
 
     Args:
         records: Columns of the records.
-        ends: Positions of records, of shape (k,).
+        ends: The values of n, of shape (k,).
 
     Returns:
-        For each of the k positions, the number of images of the records before the position.
+        The number of images for each of the k values.
     """
     has_image = records.column("image_hash").is_valid().to_numpy()
     cumulative_counts = np.concatenate([[0], np.cumsum(has_image)])

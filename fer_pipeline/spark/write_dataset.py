@@ -91,12 +91,12 @@ def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, Writt
         Summary of the written files, by split.
     """
 
-    def write(partition: DeduplicatedPartition) -> pa.Table:
+    def write_partition(partition: DeduplicatedPartition) -> pa.Table:
         """Write the files of one partition, and return a table that describes the files."""
         return pa.Table.from_pylist(list(_write_partition(partition, options)), _WRITTEN_SCHEMA)
 
     # The driver receives one row for each file, at most a few thousand rows.
-    rows = store.map_partitions_with_images(write, _WRITTEN_DDL).collect()
+    rows = store.map_partitions_with_images(write_partition, _WRITTEN_DDL).collect()
     return {split: _summarize_split(split, rows, len(options.classes)) for split in Split}
 
 
@@ -123,7 +123,7 @@ def _write_partition(
 ) -> Iterator[Mapping[str, object]]:
     """Write the records of a partition to one Parquet file for each split that has records.
 
-    Dropped and quarantined records are not written.
+    The rows of a file are shuffled. Dropped and quarantined records are not written.
 
     Args:
         partition: Records with their images.
@@ -204,7 +204,7 @@ class _SplitFileWriter:
         self.checksum = 0
 
     def shuffle(self, rng: np.random.Generator) -> None:
-        """Shuffle all rows of the file, so that the variants of an image are not adjacent."""
+        """Shuffle all planned rows, so that the variants of an image are not adjacent."""
         order = rng.permutation(len(self.rows))
         self.rows = self.rows[order]
         self._variant = self._variant[order]

@@ -40,7 +40,7 @@ def write_quarantine(
     if not quarantined_count:
         return []
 
-    def select_records(partition: DeduplicatedPartition) -> pa.Table:
+    def select_quarantined(partition: DeduplicatedPartition) -> pa.Table:
         """Return the quarantined records of one partition."""
         return _select_quarantined(partition, offsets)
 
@@ -48,7 +48,7 @@ def write_quarantine(
         """Write the quarantined records of one task to a file, and yield its description."""
         yield _write_quarantine_file(batches, folder)
 
-    quarantined = store.map_partitions(select_records, schema.format_ddl(schema.QUARANTINE))
+    quarantined = store.map_partitions(select_quarantined, schema.format_ddl(schema.QUARANTINE))
     files = quarantined.coalesce(1 + quarantined_count // _ROWS_PER_FILE)
     written = files.mapInArrow(write_file, "path string, rows bigint").collect()
     if sum(row.rows for row in written) != quarantined_count:
