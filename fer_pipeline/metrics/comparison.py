@@ -158,7 +158,7 @@ class Comparison:
 
 
 def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
-    """Return a short unique name for each folder: as many of its last path components as needed.
+    """Return a short unique name for each folder, which consists of its last path components.
 
     Args:
         folders: Absolute paths without repetitions.
@@ -174,7 +174,7 @@ def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _shorten_to_unique_name(path: Path, other_paths: Sequence[Path]) -> str:
-    """Return as few of the last components of a path as distinguish it, for example `a/run`.
+    """Return the fewest last components of a path that distinguish it, for example `a/run`.
 
     The whole path is returned if other paths share each shorter end.
 

@@ -32,7 +32,7 @@ class OverlapReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers of the report as a dictionary for JSON.
 
-        "copies" are images with an exact copy in the train split.
+        The key `copies` is the number of images with an exact copy in the train split.
         """
         without_copies = None
         if self.without_overlap:

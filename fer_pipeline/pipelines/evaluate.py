@@ -81,7 +81,7 @@ class Evaluation:
 
     Attributes:
         metrics: Metrics of the evaluated split.
-        overlap: Accuracy with and without the images that have an exact duplicate in the train
+        overlap: Accuracy with and without the images that have an exact copy in the train
             split; None if the train split is evaluated or is empty.
     """
 
@@ -124,7 +124,7 @@ class _Predictions:
     Attributes:
         probabilities: Probability of each class, float32 of shape (rows, classes).
         rows: Other columns of the rows, such as the label, by name.
-        is_in_training: Whether each row has an exact duplicate in the train split, bool of shape
+        is_in_training: Whether each row has an exact copy in the train split, bool of shape
             (rows,); None if the train split is evaluated or is empty.
         samples: Images selected for the plots of single images.
     """
@@ -193,7 +193,7 @@ def _load_inputs(request: EvaluationRequest) -> _Inputs:
     dataset = StoredDataset.open(request.dataset)
     dataset.require_split(request.split)
     if dataset.row_count(Split.TRAIN):
-        # The train split is read last, to find duplicates. Missing files are reported before the
+        # The train split is read last, to find exact copies. Missing files are reported before the
         # predictions, which take long.
         dataset.require_split(Split.TRAIN)
     model = TrainedModel.open(request.model)

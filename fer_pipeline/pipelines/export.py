@@ -223,7 +223,7 @@ def _delete_path(path: Path) -> None:
 
 
 def _copy_path(source: Path, target: Path) -> None:
-    """Copy a local file or folder to any filesystem.
+    """Copy a local file or folder to a path on any filesystem.
 
     Raises:
         StorageError: The target cannot be written.

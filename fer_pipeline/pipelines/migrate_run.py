@@ -266,7 +266,12 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the notes on the best validation with the current fields."""
+    """Return the checkpoint's notes on the best validation with the current fields.
+
+    Args:
+        best: Metric, history entry and confusion matrix of the best validation, with the fields of
+            the older version.
+    """
     return {
         "metric": best["value"],
         "round": _rename_fields(best["made"], _NEW_HISTORY_FIELDS),

@@ -70,7 +70,8 @@ def preprocess(
     """Create a dataset from CSV files or folders of images.
 
     A record is a row of a CSV file or an image file. Invalid records are quarantined: they are
-    written to separate files with the reason.
+    written to separate files with the reason. `manifest.json` is written last; a folder without it
+    holds no dataset.
 
     Args:
         spark: Spark session.
@@ -84,7 +85,7 @@ def preprocess(
 
     Raises:
         InputError: An input is missing or invalid, too many records are quarantined, or the file
-            with the annotators' votes for each label does not match the input.
+            with the annotators' votes on each image does not match the input.
         StorageError: A dataset already exists and `overwrite` is false, or the folder contains
             other files.
         DatasetError: No training records are left.
@@ -148,7 +149,7 @@ def _choose_partition_count(files: InputFiles, size: int) -> int:
 def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
     """Collect the options for reading labels and images from the input records.
 
-    If a file with the annotators' votes for each label is configured, it is loaded.
+    If a file with the annotators' votes on the emotion of each image is configured, it is loaded.
 
     Args:
         config: Configuration.
@@ -248,8 +249,8 @@ def _build_write_options(
         counts: Numbers of records, from which the size of the row groups is chosen.
         normalization: Normalisation of the dataset; applied to the stored images if they are
             float32.
-        votes: Votes of the annotators for each label, None without votes; stored only if the
-            training targets are soft.
+        votes: Annotators' votes on the emotion of each image, None without votes; stored only if
+            the training targets are soft.
         config: Configuration.
     """
     variants = create_variants(
@@ -310,7 +311,8 @@ def _build_manifest(
         counts: Numbers of records by outcome.
         normalization: Normalisation of the dataset.
         written: Summary of the written files of each split.
-        quarantine: Paths of the files of quarantined records, relative to the dataset's folder.
+        quarantine: Paths of the files of quarantined (invalid) records, relative to the dataset's
+            folder.
 
     Raises:
         DatasetError: No training records are left.

@@ -71,7 +71,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
 
 
 def _list_previewed_operations(config: Config) -> list[str]:
-    """Return the names of the operations to preview: the enabled augmentation and mixup.
+    """Return the names of the enabled augmentation operations, and "mixup" if that is enabled.
 
     Raises:
         ConfigError: No augmentation operation is enabled.

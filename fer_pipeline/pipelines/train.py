@@ -89,7 +89,7 @@ def train(
 
 @contextlib.contextmanager
 def add_resume_hint() -> Iterator[None]:
-    """Add the hint "--resume continues the run" to a KeyboardInterrupt that the block raises."""
+    """Give a KeyboardInterrupt that the block raises the text "--resume continues the run"."""
     try:
         yield
     except KeyboardInterrupt:
@@ -249,7 +249,10 @@ def _require_writable_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed: bool) -> None:
-    """Train a run to its end and publish it; of several workers, only the chief publishes it.
+    """Train a run to its end, and write its final model and report.
+
+    If there are several workers, each calls this function, and only the chief writes. The chief
+    also logs the run to MLflow if that is enabled.
 
     Args:
         run: Run to train.
