@@ -30,15 +30,15 @@ def build_custom_network(
 ) -> keras.Model:
     """Import a user's module and build its network.
 
-    Python also searches the current folder, but last, so that no file in it can shadow an installed
-    module. A warning is logged if training the network may crash, see
-    `_warn_about_strided_shortcuts`.
+    Python also searches the current folder for the module, but last, so that no file in it can
+    shadow an installed module. A warning is logged if the network contains 1x1 convolutions with
+    strides, because training them may crash in TensorFlow.
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
         size: Height and width of the images, in pixels.
         classes: Number of emotions.
-        options: Further keyword arguments of the function.
+        options: Further keyword arguments of the user's function (the setting `model.options`).
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
@@ -68,7 +68,10 @@ def build_custom_network(
 
 @contextlib.contextmanager
 def _import_also_from_current_folder() -> Iterator[None]:
-    """Append the current folder to `sys.path` within the block, unless it is there already."""
+    """Append the current folder to `sys.path` within the block, unless it is there already.
+
+    In the block Python imports modules from the current folder, too.
+    """
     folder = str(Path.cwd())
     if folder in sys.path:
         yield
@@ -82,10 +85,11 @@ def _import_also_from_current_folder() -> Iterator[None]:
 
 
 def import_build_function(name: str) -> Callable[..., Any]:
-    """Import the function that builds a custom network.
+    """Import the user's function that builds a custom network.
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
+            If both readings are possible, the first one counts.
 
     Raises:
         ConfigError: The module or the function does not exist, or the import fails.
@@ -110,11 +114,12 @@ def import_build_function(name: str) -> Callable[..., Any]:
 
 
 def _import_module(module_name: str, network_name: str) -> ModuleType | None:
-    """Import a module.
+    """Import a module, if it exists; Python also searches the current folder, but last.
 
     Args:
         module_name: Dotted name of the module.
-        network_name: Dotted name of the custom network, for the error message.
+        network_name: Dotted name of the custom network. Its first part is the user's package, whose
+            file and line number the error message contains.
 
     Returns:
         The module; None if the module, or a package that contains it, does not exist.
@@ -138,8 +143,8 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
 def _describe_failure(error: Exception, name: str) -> str:
     """Return an error as one line, with its file and line number in the user's own package.
 
-    These are left out if the traceback contains no code of that package. The whole traceback is
-    logged at level DEBUG.
+    The file and line number are left out if the traceback contains no code of this package. The
+    whole traceback is logged at level DEBUG.
 
     Args:
         error: The error, with its traceback.
@@ -156,10 +161,15 @@ def _describe_failure(error: Exception, name: str) -> str:
 
 
 def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
-    """Warn if a network has 1x1 convolutions with strides, a common shortcut in residual networks.
+    """Log a warning if a network has 1x1 convolutions with strides, whose training may crash.
 
-    With TensorFlow 2.21 and oneDNN, computing the gradient of the kernels of such convolutions
-    writes outside the allocated memory. Does nothing if TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off.
+    Residual networks often use such convolutions as shortcuts. With TensorFlow 2.21 and oneDNN,
+    computing the gradient of their kernels writes outside the allocated memory. If
+    TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, nothing is logged.
+
+    Args:
+        name: Dotted name of the custom network, for the warning.
+        network: The network.
     """
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return
@@ -184,7 +194,7 @@ def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
 
 
 def _iterate_layers(model: Any) -> Iterator[Any]:
-    """Yield the layers of a model and of its nested models."""
+    """Yield the layers of a model and, recursively, of its nested models."""
     for layer in getattr(model, "layers", ()):
         yield layer
         yield from _iterate_layers(layer)

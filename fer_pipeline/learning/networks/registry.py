@@ -28,17 +28,21 @@ def list_network_names() -> list[str]:
 
 
 def is_custom_network(name: str) -> bool:
-    """Return whether a name refers to a custom network, a module or function of the user."""
+    """Return whether a name refers to a custom network, a module or function of the user.
+
+    The name of a custom network contains a dot.
+    """
     return "." in name
 
 
 def import_network_module(name: str) -> None:
     """Import the module of a network, so that Keras can load saved models with its custom layers.
 
-    Does nothing for an unknown name without a dot.
+    An unknown name without a dot is ignored.
 
     Args:
-        name: Name of the network, as for `build_network`.
+        name: Name of a network of the package, such as `compact`, or the dotted name of a custom
+            network: of a module with a function `build`, or of a function.
 
     Raises:
         ConfigError: The module of a custom network cannot be imported.
@@ -53,11 +57,12 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
     """Build a network of the package or a custom network.
 
     Args:
-        name: Name of a network of the package (see `list_network_names`). For a custom network:
-            the dotted name of a module with a function `build`, or of a function.
+        name: Name of a network of the package, such as `compact`, or the dotted name of a custom
+            network: of a module with a function `build`, or of a function.
         size: Height and width of the images, in pixels.
         classes: Number of emotions.
-        options: Further keyword arguments of the network's `build` function.
+        options: Further keyword arguments of the function that builds the network (the setting
+            `model.options`).
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of

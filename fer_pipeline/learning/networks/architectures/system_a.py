@@ -26,11 +26,19 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
     """
 
     def make_initializer() -> initializers.Initializer:
-        """Return a new initializer, because an initializer returns equal values at each call."""
+        """Return a new initializer for the weights of one layer.
+
+        Each layer needs its own, because an initializer returns equal values at each call.
+        """
         return initializers.TruncatedNormal(stddev=0.1)
 
     def make_convolution(name: str, bias: float) -> layers.Layer:
-        """Create a convolution with ReLU; `bias` is the initial value of its biases."""
+        """Create a convolution with 16 filters of 5x5 pixels and ReLU.
+
+        Args:
+            name: Name of the layer.
+            bias: Initial value of the biases.
+        """
         return layers.Conv2D(
             16,
             5,

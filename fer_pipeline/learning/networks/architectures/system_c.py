@@ -13,6 +13,7 @@ MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
     """Build the network: the four convolution blocks of system B and three dense layers.
 
+    Each block has one convolution, with 64, 128, 512 and 512 filters, and halves height and width.
     The hidden dense layers have 256 and 512 units. With seven classes and 48x48 pixels the network
     has 4,478,727 parameters (3,968 non-trainable).
 

@@ -14,11 +14,12 @@ MIN_IMAGE_SIZE = 31
 def build(size: int, classes: int) -> keras.Model:
     """Build the network: a 7x7 convolution, two stages of bottleneck blocks, and a dense layer.
 
-    A stage consists of three bottleneck blocks. The first one halves height and width by
-    max-pooling, and its shortcut is a 1x1 convolution. The other two have an identity shortcut.
-    All convolutions have a bias. The initial weights come from the normal distribution of He et
-    al. (2015). The network has 1,174,021 parameters (8,576 non-trainable) for 48x48 pixels and
-    five classes.
+    The 7x7 convolution has a stride of 2, and max-pooling 2x2 follows it. A stage consists of three
+    bottleneck blocks. The first block of a stage halves height and width by max-pooling, and its
+    shortcut is a 1x1 convolution. The other two blocks have an identity shortcut. After the stages
+    come average pooling 2x2 and the dense layer. All convolutions have a bias. The initial weights
+    come from the normal distribution of He et al. (2015). The network has 1,174,021 parameters
+    (8,576 non-trainable) for 48x48 pixels and five classes.
 
     Args:
         size: Height and width of the images, in pixels; at least 31; the original uses 48.
@@ -58,8 +59,13 @@ def _apply_bottleneck(
 ) -> Tensor:
     """Apply a ResNet bottleneck block: 1x1, 3x3 and 1x1 convolutions plus a shortcut.
 
-    If `downsample` is set, the block halves height and width, and its shortcut is a 1x1
-    convolution.
+    Args:
+        features: Input of the block.
+        name: Prefix of the names of the layers.
+        bottleneck_filters: Number of filters of the first two convolutions.
+        output_filters: Number of filters of the last convolution, and of the shortcut.
+        downsample: Whether the block halves height and width; its shortcut is then a 1x1
+            convolution. Otherwise the shortcut is the input itself.
     """
     residual = _apply_convolution(
         features, f"{name}_a", bottleneck_filters, kernel_size=1, downsample=downsample
@@ -80,7 +86,10 @@ def _apply_bottleneck(
 def _apply_convolution(
     features: Tensor, name: str, filters: int, *, kernel_size: int, downsample: bool = False
 ) -> Tensor:
-    """Apply a convolution, max-pooling 2x2 if `downsample` is set, and batch normalisation."""
+    """Apply a convolution, max-pooling 2x2 if `downsample` is set, and batch normalisation.
+
+    The kernel of the convolution is `kernel_size` x `kernel_size`. There is no activation.
+    """
     features = layers.Conv2D(
         filters, kernel_size, padding="same", kernel_initializer="he_normal", name=name
     )(features)
