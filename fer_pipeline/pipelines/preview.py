@@ -56,7 +56,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
     single = augmentation_examples.make_single_operation_examples(
         images, config.training.augmentation, config.seed
     )
-    combined = augmentation_examples.make_sampled_examples(
+    combined = augmentation_examples.make_random_examples(
         images,
         labels,
         stored.classes,

@@ -139,7 +139,7 @@ class LayerInspector:
         """
         if self.cam_layer is None:
             raise ValueError("no layer of the network returns feature maps")
-        probe, tape_watch = self._build_cam_probe(self.cam_layer)
+        probe, tape_watch = self._build_grad_cam_model(self.cam_layer)
         # By default a tape records the whole network and all weights. With TensorFlow 2.21 this can
         # crash: in oneDNN, the gradient of the kernel of a 1x1 convolution with stride 2 corrupts
         # the heap. The tape therefore starts at the layer `cam_layer` and ignores the weights.
@@ -152,7 +152,7 @@ class LayerInspector:
         weights = tf.reduce_mean(_to_float32(gradients), axis=(1, 2), keepdims=True)
         return tf.nn.relu(tf.reduce_sum(weights * _to_float32(features), axis=-1)).numpy()
 
-    def _build_cam_probe(self, name: str) -> tuple[keras.Model, _TapeWatch]:
+    def _build_grad_cam_model(self, name: str) -> tuple[keras.Model, _TapeWatch]:
         """Build a model that returns the feature maps and the logits that Grad-CAM needs.
 
         Args:

@@ -107,9 +107,11 @@ def apply_augmentation(
     if config.contrast:
         mean = _compute_image_means(images)
         factors = 1 + _scale_symmetric(sample.contrast, config.contrast)
-        images = mean + (images - mean) * _broadcast_per_image(factors)
+        images = mean + (images - mean) * _reshape_for_broadcasting(factors)
     if config.brightness:
-        images += _broadcast_per_image(_scale_symmetric(sample.brightness, 255 * config.brightness))
+        images += _reshape_for_broadcasting(
+            _scale_symmetric(sample.brightness, 255 * config.brightness)
+        )
     images = tf.clip_by_value(images, 0.0, 255.0)
     if config.random_erasing:
         is_erased = _make_erased_mask(sample, config.random_erasing, size)
@@ -132,7 +134,7 @@ def _scale_symmetric(uniform: Tensor, limit: float) -> Tensor:
     return (2 * uniform - 1) * limit
 
 
-def _broadcast_per_image(numbers: Tensor) -> Tensor:
+def _reshape_for_broadcasting(numbers: Tensor) -> Tensor:
     """Reshape a tensor with one number per image from (n,) to (n, 1, 1, 1) for broadcasting."""
     return tf.reshape(numbers, (-1, 1, 1, 1))
 

@@ -65,7 +65,10 @@ def make_single_operation_examples(
         )
         range_text, range_ends = _describe_range(name, single_config, size)
         columns = [
-            ExampleColumn(end.label, _augment_at(images, single_config, end.fixed_numbers, rng))
+            ExampleColumn(
+                end.label,
+                _augment_with_fixed_numbers(images, single_config, end.fixed_numbers, rng),
+            )
             for end in range_ends
         ]
         groups.append(ExampleGroup(name, range_text, tuple(columns)))
@@ -111,7 +114,7 @@ def _describe_range(
     return f"±{limit_text}{range_unit}", [_RangeEnd(low, {name: 0}), _RangeEnd(high, {name: 1})]
 
 
-def _augment_at(
+def _augment_with_fixed_numbers(
     images: Images,
     config: AugmentationConfig,
     fixed_numbers: dict[str, float],
@@ -135,7 +138,7 @@ def _augment_at(
     return augmented.numpy()[..., 0]
 
 
-def make_sampled_examples(
+def make_random_examples(
     images: Images,
     labels: npt.NDArray[np.int32],
     class_names: Sequence[str],

@@ -89,13 +89,13 @@ class ParquetReader:
         self._shard, self._shard_count = shard, shard.count
         self.split_row_count = self.row_count = sum(file.rows for file in files)
         if shard.count > 1:
-            group_row_counts = self._read_group_row_counts(paths)
+            group_row_counts = self._read_and_check_group_row_counts(paths)
             self.row_count = sum(group_row_counts[shard.index :: shard.count])
             # petastorm refuses more shards than row groups. With as many shards as row groups, each
             # shard that has a row group keeps the same one.
             self._shard_count = min(shard.count, len(group_row_counts))
 
-    def _read_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
+    def _read_and_check_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
         """Read the number of rows of each row group, and check their total.
 
         Args:

@@ -53,7 +53,7 @@ def build_custom_network(
             f"model.name: {name!r} is not a valid dotted name; expected package.module or"
             " package.module.function"
         )
-    with _import_also_from_current_folder():
+    with _add_current_folder_to_sys_path():
         build = import_build_function(name)
         build_arguments.require_known_options(name, build, options)
         try:
@@ -67,7 +67,7 @@ def build_custom_network(
 
 
 @contextlib.contextmanager
-def _import_also_from_current_folder() -> Iterator[None]:
+def _add_current_folder_to_sys_path() -> Iterator[None]:
     """Append the current folder to `sys.path` within the block, unless it is there already.
 
     In the block Python imports modules from the current folder, too.
@@ -128,7 +128,7 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
         ConfigError: The import fails for another reason.
     """
     try:
-        with _import_also_from_current_folder():
+        with _add_current_folder_to_sys_path():
             return importlib.import_module(module_name)
     except Exception as error:
         # An existing module may itself import a module that does not exist.
