@@ -32,7 +32,7 @@ def measure_best_throughput(
     Each model first runs one batch to warm up. Then the models are measured in turn, five times.
 
     Args:
-        models: For each name of a model, a function that runs the model on one batch and returns
+        models: Functions by name of the model. Each one runs its model on one batch and returns
             the number of images in the batch.
         clock: Function that returns the current time, in seconds.
         min_seconds: Minimum duration of a measurement; a measurement has at least one batch.

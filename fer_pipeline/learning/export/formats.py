@@ -33,7 +33,8 @@ class ExportFormat:
 
     Attributes:
         write: Function that writes a float32 Keras model to a path.
-        load: Function that loads the exported file or folder and returns its predict function.
+        load: Function that loads the exported file or folder and returns a function that
+            predicts class probabilities.
         tolerance: Maximum absolute difference between a probability of the exported model and of
             the Keras model.
     """

@@ -43,10 +43,11 @@ class ReferenceModel:
     Attributes:
         model: Trained model on disk.
         network: Keras model with the weights of `model`, which computes in float32.
-        images: Reference images, from `formats.make_reference_images`.
+        images: Reference images: synthetic faces and noise, on which the model and its float32
+            exports are compared; uint8 of shape (n, size, size).
         expected_probabilities: Probabilities of `network` for the reference images.
-        samples: Calibration images and trial images of a quantization; None if nothing is
-            quantized.
+        samples: Images of a dataset for a quantization: calibration images, and trial images for
+            testing the quantized model; None if nothing is quantized.
         dataset: Folder (`path`) and checksum (`checksum`) of the dataset that the samples come
             from; empty if nothing is quantized.
         seed: Random seed with which the samples were selected.
@@ -172,7 +173,8 @@ class ReferenceModel:
             path: Path of the LiteRT file to write.
 
         Returns:
-            Numbers of images that the two models classify correctly and equally.
+            Number of images that each model classifies correctly, number of images that both
+            classify equally, and the origin of the images.
 
         Raises:
             RunError: The model cannot be converted, a probability is not finite, or the accuracy

@@ -96,7 +96,7 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
     if preference == "keras":
         return _make_keras_backend(model, content, "as configured")
     try:
-        exports = _read_litert_exports(model)
+        exports = _require_litert_exports(model)
         if preference == "litert":
             export = exports.get(LITERT_INT8) or exports[LITERT]
             if not export.is_equivalent:
@@ -142,11 +142,12 @@ def _get_relative_speed(export: ExportedModel) -> float:
     return export.relative_speed or 0.0
 
 
-def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
-    """Read `export.json` and return the LiteRT exports of a model, at least one.
+def _require_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
+    """Read `export.json`, check that it belongs to a model, and return the LiteRT exports.
 
     Returns:
-        Descriptions of the exports, by name of the format: `litert`, `litert_int8` or both.
+        Descriptions of the exports, by name of the format: `litert`, `litert_int8` or both. There
+        is at least one.
 
     Raises:
         RunError: The model has no LiteRT export, its `export.json` is damaged, or the export

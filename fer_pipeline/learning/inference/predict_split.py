@@ -84,7 +84,7 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
 
 
 def make_single_batch_predict_fn(network: keras.Model) -> PredictFn:
-    """Return a function that predicts the probabilities of all its images in one forward pass.
+    """Return a function that predicts probabilities in one forward pass, without batches.
 
     Args:
         network: Model that maps raw pixels to probabilities, from `TrainedModel.load_network`.
@@ -194,7 +194,7 @@ def make_predictions_table(
         rows: Columns of the rows, from `predict_rows`: the label of each image and its origin, such
             as the file that it was read from.
         is_copy: Whether the train split contains an exact copy of each image, bool of shape
-            (rows,), for the column `COPY_COLUMN`; if it is None, this column is null.
+            (rows,), for the column `copy_in_training`; if it is None, this column is null.
         classes: Names of the classes.
     """
     labels = rows[schema.LABEL]

@@ -63,7 +63,8 @@ class ModelInfo(BaseModel):
         parameters: Number of parameters, trainable and non-trainable.
         precision: Precision of the training, `float32` or `mixed_bfloat16`.
         best_step: Number of training steps after which the network had the saved weights.
-        best_restart: Index of the restart in which the network had the saved weights, from 0.
+        best_restart: Index, from 0, of the restart in which the network had the saved weights. A
+            run trains its network one or more times from the start; each time is a restart.
         best_accuracy: Validation accuracy of the saved weights, in [0, 1]; None without a
             validation split.
         best_class_accuracies: Validation accuracy of the saved weights for each class, in [0, 1];

@@ -32,7 +32,8 @@ class _RangeEnd:
 
     Attributes:
         label: Text above the column of examples.
-        fixed_numbers: Fields of `AugmentationSample` to set, and their values in [0, 1].
+        fixed_numbers: Random numbers that select this end, by field of `AugmentationSample`; 0 and
+            1 are the ends of a range.
     """
 
     label: str
@@ -148,8 +149,7 @@ def make_random_examples(
 ) -> list[ExampleGroup]:
     """Augment example images randomly with all enabled operations and mixup, as in training.
 
-    Each column of the examples contains all images, with other random numbers than the other
-    columns.
+    Each column of the examples contains all images, augmented with random numbers of its own.
 
     Args:
         images: Original images, float32 of shape (n, size, size), pixel values in [0, 255]. Mixup

@@ -316,9 +316,9 @@ class BatchLoader:
     def _load_cache(self) -> tuple[Pixels, Targets]:
         """Return the pixels and targets of all rows in stored order.
 
-        The first call reads them from disk and keeps them in memory.
-        The pixels are uint8 of shape (rows, size * size). The targets are labels, int32 of shape
-        (rows,), or distributions over the classes, float32 of shape (rows, classes).
+        The first call reads them from disk and keeps them in memory. The pixels are uint8 of shape
+        (rows, size * size). The targets are labels, int32 of shape (rows,), or distributions over
+        the classes, float32 of shape (rows, classes).
         """
         if self._cache is None:
             chunks = list(self._read_chunks(shuffle_seed=None))

@@ -14,9 +14,9 @@ _RANDOM_STREAM = 2
 
 
 def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that blends each image of a batch with another, random image of the batch.
+    """Return a function that blends each image of a batch with a random image of the same batch.
 
-    The other image is called the partner. Zhang et al. 2017, "mixup":
+    The random image is called the partner. Zhang et al. 2017, "mixup":
     x' = l * x + (1 - l) * partner, and likewise for the targets, with l sampled from
     Beta(alpha, alpha). Each image has its own l, as in the paper's formula. The authors' code
     samples one l per batch, which can make a whole step easy or hard. The partners are the images
@@ -33,7 +33,7 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
     """
 
     def mix(images: Tensor, targets: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Blend each image and target of a batch with those of another, random image."""
+        """Blend each image of a batch, and its target, with a random image of the same batch."""
         stream_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
         seeds = tf.random.experimental.stateless_split(stream_seed, 2)
         image_count = tf.shape(images)[0]

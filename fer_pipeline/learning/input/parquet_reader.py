@@ -128,7 +128,7 @@ class ParquetReader:
     def read_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """Yield all rows once, one row group after the other, and check their number.
+        """Yield all rows of the split or shard, row group by row group, and check their number.
 
         Args:
             columns: Names of the columns to read in addition to the image.

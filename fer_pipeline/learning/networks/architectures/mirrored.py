@@ -76,8 +76,8 @@ def build(
 def _apply_stage(features: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
     """Apply a mirrored convolution, then `shortcuts` more, each with a shortcut around it.
 
-    Each convolution has 3x3 filters, half of them mirror images of the other half. Batch
-    normalisation, the addition of the shortcut, and ReLU follow it.
+    Each convolution has 3x3 filters, half of them mirror images of the other half. It is followed
+    by batch normalisation, by the addition of its shortcut, if there is one, and by ReLU.
     """
     features = _apply_convolution(features, f"{name}_a", filters)
     features = layers.ReLU(name=f"{name}_a_relu")(features)
