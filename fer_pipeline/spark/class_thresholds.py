@@ -19,7 +19,8 @@ def find_class_thresholds(
 
     The thresholds are sampling keys. The sampling key of a record is a pseudo-random number that is
     computed from the content of its image and the seed. The records of a class with the lowest keys
-    become validation, the next become test, and the remaining records stay in training.
+    become validation, the next become test, and the remaining records stay in training. Copies of
+    a test image, for example, are not moved: they stay in training or are dropped.
 
     Args:
         store: All records, with marked duplicates.

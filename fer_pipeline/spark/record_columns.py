@@ -151,7 +151,7 @@ def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedL
 def _compute_sampling_keys(
     hashes: Sequence[bytes | None], positions: npt.NDArray[np.int32], seed: int
 ) -> list[int]:
-    """Return the sampling key of each record, a pseudo-random number that determines its split.
+    """Return the sampling key of each record, a pseudo-random number by which splits are sampled.
 
     The key is computed from the hash of the image and the seed, so copies of an image have the same
     key. The key of a record without an image is its position.

@@ -93,8 +93,8 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
 def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
     """Start the JVM if necessary, and open a session.
 
-    The environment variables PYSPARK_PYTHON and JAVA_HOME of this process are set first, unless the
-    program was started by `spark-submit`.
+    If the program was not started by `spark-submit`, the environment variable JAVA_HOME of this
+    process is set to a suitable Java installation first. PYSPARK_PYTHON is set if it is missing.
 
     Args:
         job: Name of the job, displayed by Spark.
