@@ -149,7 +149,7 @@ def make_random_examples(
 ) -> list[ExampleGroup]:
     """Augment example images randomly with all enabled operations and mixup, as in training.
 
-    Each column of the examples contains all images, augmented with random numbers of its own.
+    Each column contains all images. The random numbers differ from column to column.
 
     Args:
         images: Original images, float32 of shape (n, size, size), pixel values in [0, 255]. Mixup
@@ -190,13 +190,13 @@ def make_random_examples(
 
 
 def _format_target(target: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
-    """Return the two classes with the largest weights in a target after mixup, as a caption.
+    """Return the caption of a mixup image: the two classes with the largest weights.
 
     Each line contains the weight in percent and the name of the class. A class with a weight of
     less than 0.5 % is left out.
 
     Args:
-        target: Weights of the classes, of shape (classes,).
+        target: Target of the image: the weight of each class, of shape (classes,).
         class_names: Names of the classes.
     """
     largest = np.argsort(-target)[:2]

@@ -121,15 +121,15 @@ class BatchLoader:
         """Yield the batches of one epoch.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
 
         Yields:
             Normalised images, float32 of shape (n, size, size, 1), and labels, int32 of shape
-            (n,), or distributions, float32 of shape (n, classes). If there is only one shard, n is
-            the batch size, except for the last batch.
+            (n,), or distributions, float32 of shape (n, classes). If this loader reads the whole
+            split, n is the batch size, except for the last batch.
 
         Raises:
-            DatasetError: The number of rows or the images differ from the manifest.
+            DatasetError: The number of rows, or an image, is not as stated in the manifest.
         """
         iterator = self.open_epoch(epoch)
         with iterator.translate_reader_errors():
@@ -140,7 +140,7 @@ class BatchLoader:
         """Return an iterator over the batches of one epoch that works inside a `tf.function`.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
             skip_batches: Number of batches to leave out at the beginning, because the network was
                 trained on them before the training was interrupted.
         """
@@ -154,7 +154,7 @@ class BatchLoader:
         dataset raises a TensorFlow error that contains the original message.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
         """
         return self._build_tf_dataset(epoch, [])
 
@@ -197,11 +197,12 @@ class BatchLoader:
         return finished_batches.prefetch(_PREFETCHED_BATCHES)
 
     def _compute_batch_sizes(self) -> int | list[int]:
-        """Return the number of rows in the batches that this loader delivers.
+        """Return the number of rows in each batch of this loader.
 
-        If one loader reads the whole split, this is the batch size. If there are several shards,
-        each loader delivers a part of every batch; these parts differ by up to one row in size, and
-        a list with the size of each part is returned.
+        If this loader reads the whole split, the number is the configured batch size, and only the
+        last batch may be smaller. If there are several shards, each loader delivers a part of every
+        batch. The sizes of these parts can differ by one row, so a list with one size per batch is
+        returned.
         """
         if self._shard.count == 1:
             return self._options.batch_size
@@ -211,11 +212,11 @@ class BatchLoader:
         return [end - start for start, end in itertools.pairwise(boundaries)]
 
     def _make_padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield padding images, as one chunk, if a small shard has fewer rows than batches.
+        """Yield one chunk of padding images if the shard has fewer rows than the epoch has batches.
 
-        A padding image is black, and metrics ignore it because of its label -1. It fills a batch
-        that would be empty: TensorFlow's convolutions do not accept empty batches on every
-        processor.
+        A padding image fills a batch that would be empty, because on some hardware TensorFlow's
+        convolutions do not accept empty batches. The image is black. Metrics ignore it because of
+        its label -1.
 
         Yields:
             Flattened pixels, uint8 of shape (n, size * size), and labels, int32 of shape (n,).
@@ -228,7 +229,7 @@ class BatchLoader:
             )
 
     def _make_chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-        """Return the shapes and types of a chunk of rows: of the flattened pixels and the targets.
+        """Return the `tf.TensorSpec` of a chunk's flattened pixels, and that of its targets.
 
         The targets are labels, or distributions over the classes.
         """
@@ -262,7 +263,7 @@ class BatchLoader:
     def iterate_stored_rows(
         self, columns: Sequence[str]
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """Yield all rows in stored order, in batches, without transform and normalization.
+        """Yield all rows in stored order, in batches, neither transformed nor normalised.
 
         The rows of a batch belong to one row group, so batches can be smaller than the batch size.
 
@@ -273,7 +274,7 @@ class BatchLoader:
             Pixels, uint8 of shape (n, size, size), and the columns, each of length n.
 
         Raises:
-            DatasetError: The number of rows or the images differ from the manifest.
+            DatasetError: The number of rows, or an image, is not as stated in the manifest.
         """
         size = self._manifest.image.size
         for pixels, column_arrays in self._reader.read_row_groups(columns, shuffle_seed=None):
@@ -290,7 +291,7 @@ class BatchLoader:
         The rows are shuffled if this is configured; otherwise they are in stored order.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
 
         Yields:
             Flattened pixels, uint8 of shape (n, size * size), and targets: labels, int32 of shape
@@ -359,7 +360,8 @@ class BatchLoader:
 def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     """Return normalised pixels, pixel * scale + offset, in float32.
 
-    This is five times as fast as `Normalization.lookup_table`, and the values are equal.
+    The values are equal to those of `Normalization.lookup_table`, but the calculation is five times
+    as fast as a look-up.
     """
     return pixels * np.float32(normalization.scale) + np.float32(normalization.offset)
 
@@ -368,7 +370,7 @@ def _require_exact_arithmetic(normalization: Normalization) -> None:
     """Check that TensorFlow normalises each pixel value 0..255 to exactly the same number as NumPy.
 
     Raises:
-        RuntimeError: A value of TensorFlow differs from `Normalization.lookup_table`.
+        RuntimeError: TensorFlow normalises a pixel value to a different number.
     """
     normalized = _normalize(tf.range(256.0), normalization).numpy()
     if not np.array_equal(normalized, normalization.lookup_table()):

@@ -29,9 +29,9 @@ class EpochIterator:
 
     @contextlib.contextmanager
     def translate_reader_errors(self) -> Iterator[None]:
-        """Replace a TensorFlow error in the block with the original exception of the reader.
+        """Replace a TensorFlow error in the `with` block with its cause, an error of the reader.
 
-        The reader is the Python generator that reads the rows for `tf.data`.
+        The reader is the Python generator from which `tf.data` gets the rows.
 
         Raises:
             DatasetError: The dataset is damaged or cannot be read.

@@ -138,8 +138,8 @@ class ParquetReader:
             Flattened pixels, uint8 of shape (n, size * size), and the columns, each of length n.
 
         Raises:
-            DatasetError: The number of rows or the images differ from the manifest, or a file
-                cannot be read.
+            DatasetError: The number of rows, or an image, is not as stated in the manifest, or a
+                file cannot be read.
         """
         delivered_row_count = 0
         try:

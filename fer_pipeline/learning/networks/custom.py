@@ -45,8 +45,8 @@ def build_custom_network(
         shape (n, classes).
 
     Raises:
-        ConfigError: The module or the function does not exist, the function fails or does not
-            accept an option, or its return value is not such a model or ends in a softmax.
+        ConfigError: The module or the function does not exist; the function fails or does not
+            accept an option; or it does not return a Keras model that maps these images to logits.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -68,9 +68,9 @@ def build_custom_network(
 
 @contextlib.contextmanager
 def _add_current_folder_to_sys_path() -> Iterator[None]:
-    """Append the current folder to `sys.path` within the block, unless it is there already.
+    """Let Python import modules from the current folder, too, in the `with` block.
 
-    In the block Python imports modules from the current folder, too.
+    The folder is appended to `sys.path`, unless `sys.path` contains it already.
     """
     folder = str(Path.cwd())
     if folder in sys.path:
@@ -118,8 +118,8 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
 
     Args:
         module_name: Dotted name of the module.
-        network_name: Dotted name of the custom network. Its first part is the user's package, whose
-            file and line number the error message contains.
+        network_name: Dotted name of the custom network. Its first part is the user's package; the
+            error message says which line of this package failed.
 
     Returns:
         The module; None if the module, or a package that contains it, does not exist.
@@ -141,9 +141,9 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
 
 
 def _describe_failure(error: Exception, name: str) -> str:
-    """Return an error as one line, with its file and line number in the user's own package.
+    """Describe an error on one line, with the file and line of the user's code that failed.
 
-    The file and line number are left out if the traceback contains no code of this package. The
+    The file and line are left out if the traceback contains no code of the user's package. The
     whole traceback is logged at level DEBUG.
 
     Args:

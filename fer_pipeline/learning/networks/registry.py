@@ -36,13 +36,15 @@ def is_custom_network(name: str) -> bool:
 
 
 def import_network_module(name: str) -> None:
-    """Import the module of a network, so that Keras can load saved models with its custom layers.
+    """Import the module that defines a network.
 
-    An unknown name without a dot is ignored.
+    The import registers the network's custom layers, which Keras needs to load a saved model. An
+    unknown name without a dot is ignored.
 
     Args:
-        name: Name of a network of the package, such as `compact`, or the dotted name of a custom
-            network: of a module with a function `build`, or of a function.
+        name: Name of a network of the package, such as `compact`, or dotted name of a custom
+            network: `package.module` for a module with a function `build`, or
+            `package.module.function`.
 
     Raises:
         ConfigError: The module of a custom network cannot be imported.
@@ -57,8 +59,9 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
     """Build a network of the package or a custom network.
 
     Args:
-        name: Name of a network of the package, such as `compact`, or the dotted name of a custom
-            network: of a module with a function `build`, or of a function.
+        name: Name of a network of the package, such as `compact`, or dotted name of a custom
+            network: `package.module` for a module with a function `build`, or
+            `package.module.function`.
         size: Height and width of the images, in pixels.
         classes: Number of emotions.
         options: Further keyword arguments of the function that builds the network (the setting
@@ -69,8 +72,9 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
         shape (n, classes).
 
     Raises:
-        ConfigError: The network or an option is unknown, the network does not accept the size or
-            the value of an option, or a custom function fails or does not return such a model.
+        ConfigError: The network or an option is unknown; the network does not accept the size or
+            the value of an option; or a custom function fails or does not return a Keras model that
+            maps these images to logits.
     """
     if is_custom_network(name):
         return custom.build_custom_network(name, size, classes, options)

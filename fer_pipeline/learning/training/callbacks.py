@@ -80,10 +80,10 @@ class BestWeights(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights if their metric is the best so far.
+        """Keep the current weights if the metric has its best value so far.
 
-        The training loop calls this method after each validation. It does nothing if the weights
-        are not selected by a metric.
+        The training loop calls this method after each validation. It does nothing if no metric
+        selects the weights.
         """
         if not self._selects_by_metric:
             return
@@ -93,7 +93,7 @@ class BestWeights(keras.callbacks.Callback):
             self._take_snapshot(metric)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the last weights, if the weights are not selected by a metric."""
+        """Keep the weights of the last step, if no metric selects the weights."""
         if not self._selects_by_metric:
             if not self._has_validation:
                 log.info("there is no validation split: keeping the weights of the last step")
@@ -111,7 +111,7 @@ class BestWeights(keras.callbacks.Callback):
         return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
-        """Keep the current weights, in place of the weights that were kept before.
+        """Keep the current weights, and drop those that were kept before.
 
         The history entry and the confusion matrix of the last validation are kept with them.
 

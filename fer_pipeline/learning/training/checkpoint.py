@@ -169,7 +169,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _make_damage_error(path: Path, error: Exception) -> RunError:
-    """Return a RunError for a file that is not a complete checkpoint; `error` is the cause."""
+    """Return the error for a checkpoint file that could not be read because of `error`."""
     return RunError(
         f"{path}: is not a complete checkpoint ({one_line(error)}); start again with --overwrite"
     )

@@ -55,7 +55,7 @@ class TeacherEnsemble:
 def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> TeacherEnsemble | None:
     """Load the configured teachers, each in the precision in which it was trained.
 
-    The loaded models take normalised pixels: the normalization in each teacher is skipped.
+    The loaded models take normalised pixels, because their own normalization layer is left out.
 
     Args:
         config: The section `training.distillation` of the configuration.

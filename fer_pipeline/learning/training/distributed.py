@@ -99,12 +99,14 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
 
 @contextlib.contextmanager
 def exit_if_stalled() -> Iterator[None]:
-    """Exit the process if the block, which waits for other workers, takes more than 30 minutes.
+    """Exit the process if the `with` block takes more than 30 minutes.
 
-    `translate_worker_failures` detects within seconds that a worker has died. This function detects
-    a worker that is alive but makes no progress. TensorFlow's own timeout is not used, because it
-    keeps a thread for each collective operation: with two such operations in each step, the machine
-    would run out of threads. This function does nothing if this process trains alone.
+    In the block, this process waits for other workers. `translate_worker_failures` detects within
+    seconds that a worker has died. This function detects a worker that is alive but makes no
+    progress. It does nothing if this process trains alone.
+
+    TensorFlow's own timeout is not used, because it keeps a thread for each collective operation.
+    Each step has two such operations, so the machine would run out of threads.
     """
     if is_single_worker():
         yield
@@ -115,7 +117,7 @@ def exit_if_stalled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _exit_process_after(seconds: float) -> Iterator[None]:
-    """Print all stack traces and exit the process if the block takes longer than a time limit."""
+    """Print all stack traces and exit the process if the `with` block takes more than `seconds`."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
@@ -125,10 +127,10 @@ def _exit_process_after(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_worker_failures(rank: int) -> Iterator[None]:
-    """Translate TensorFlow's errors about lost workers into WorkerLostError within the block.
+    """Convert TensorFlow's errors about lost workers in the `with` block to WorkerLostError.
 
-    The error is raised after a delay of three seconds, so that the worker that caused it can report
-    its own error first.
+    WorkerLostError is raised three seconds later, so that the worker that failed can report its own
+    error first.
 
     Args:
         rank: Rank of this process, for the message.
@@ -174,15 +176,15 @@ def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
 
 
 def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[Tensor | None]:
-    """Sum each tensor over all workers (all-reduce), and divide it by their number of rows.
+    """Return the mean of each tensor over the rows of all workers.
 
-    This gives the mean over the rows of all workers. All tensors are exchanged in one message. Call
-    this function only inside `Strategy.run`. If this process trains alone, it returns the tensors
-    unchanged.
+    The tensors are summed over all workers (all-reduce, in one message), and the sums are divided
+    by the total number of rows. Call this function only inside `Strategy.run`. If this process
+    trains alone, the tensors are returned unchanged.
 
     Args:
-        scaled: float32 tensors that were multiplied by the worker's row count, such as the loss
-            from `scale_loss` and its gradients. None is allowed and stays None.
+        scaled: float32 tensors, already multiplied by the worker's row count, such as the loss from
+            `scale_loss` and its gradients. None is allowed and stays None.
         row_count: Number of the worker's rows, a float32 scalar.
     """
     if is_single_worker():

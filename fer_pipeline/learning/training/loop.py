@@ -48,8 +48,8 @@ class StepSchedule:
     def count_steps_to_checkpoint(self, step: int) -> int:
         """Return the number of steps from a step to the next checkpoint; at least 1.
 
-        The checkpoints at the end of each epoch and every `checkpoint_every` steps are considered,
-        but not those after validations.
+        Checkpoints are due at the end of each epoch and every `checkpoint_every` steps. Those after
+        validations do not count.
 
         Args:
             step: Number of steps so far.
@@ -92,7 +92,7 @@ class TrainingLoop:
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the dataset's manifest.
+            DatasetError: The number of rows of an epoch differs from the dataset's manifest.
             KeyboardInterrupt: Ctrl-C was pressed. It is raised even if a library has caught
                 Python's own KeyboardInterrupt.
         """
@@ -147,7 +147,7 @@ class TrainingLoop:
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the dataset's manifest.
+            DatasetError: The number of rows of an epoch differs from the dataset's manifest.
         """
         trainer, schedule = self.trainer, self.schedule
         # Validations are at multiples of the interval, even if a run is resumed between two.
@@ -178,16 +178,16 @@ class TrainingLoop:
     def _require_epoch_row_count(
         self, start: int, end: int, row_count: int, batches: _BatchSequence
     ) -> None:
-        """Check that the workers together trained on all rows between two validations.
+        """Check the number of rows on which all workers trained between two validations.
 
-        The check is skipped if the steps between these validations are not complete epochs, or if a
-        callback has stopped the training before the second one.
+        The check is skipped if the steps between the validations are not complete epochs, or if a
+        callback stopped the training before the second validation.
 
         Args:
-            start: Number of completed steps at the first of the two validations.
-            end: Number of completed steps at the second of the two validations.
+            start: Number of completed steps at the first validation.
+            end: Number of completed steps at the second validation.
             row_count: Number of rows on which all workers together trained in between.
-            batches: Batches of this worker.
+            batches: Training batches of this worker.
 
         Raises:
             DatasetError: The number of rows differs from the manifest.
@@ -205,10 +205,9 @@ class TrainingLoop:
             )
 
     def _check_and_show_metrics(self, progress: tqdm) -> None:
-        """Show the loss and accuracy since the last validation; first check that they are finite.
+        """Show the loss and accuracy since the last validation in the progress bar.
 
-        Args:
-            progress: Progress bar in which they are shown.
+        Before that, check that the loss and all weights are finite.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -273,22 +272,24 @@ class _BatchSequence:
         self._iterator: EpochIterator | None = None
 
     def verify_completed_epoch(self) -> None:
-        """Check that an epoch whose last batch was used had all rows of the dataset's manifest.
+        """Check the number of rows of the current epoch after its last batch.
 
         Does nothing in the middle of an epoch.
 
         Raises:
-            DatasetError: The number of rows differs from the manifest.
+            DatasetError: The number of rows differs from the dataset's manifest.
         """
         if self._iterator and self._next_batch == self._loader.steps_per_epoch:
             self._iterator.drain_and_verify()
 
     def train_on_next_batches(self, trainer: Trainer, max_step_count: int) -> int:
-        """Train on the next batches, add their number to `trainer.step`, and return it.
+        """Train on the next batches, up to the end of the epoch, and return their number.
+
+        The number is also added to `trainer.step`.
 
         Args:
             trainer: Trainer of the network.
-            max_step_count: Largest number of batches. At the end of an epoch there may be fewer.
+            max_step_count: Largest number of batches.
         """
         steps_per_epoch = self._loader.steps_per_epoch
         if self._iterator and self._next_batch == steps_per_epoch:

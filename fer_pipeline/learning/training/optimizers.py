@@ -43,7 +43,7 @@ def make_optimizer(
 def _make_learning_rate(
     peak: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return a constant learning rate, or a schedule for a warm-up or a cosine decay.
+    """Return a constant learning rate, or a schedule with a warm-up, a cosine decay or both.
 
     Args:
         peak: Largest learning rate, which is reached at the end of the warm-up.

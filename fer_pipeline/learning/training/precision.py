@@ -31,7 +31,10 @@ def resolve_precision(precision: str) -> str:
 
 
 def _supports_bfloat16() -> bool:
-    """Return whether all GPUs, or the processor without a GPU, support bfloat16 in hardware."""
+    """Return whether all GPUs support bfloat16 in hardware.
+
+    On a machine without a GPU, return whether the processor supports it.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
@@ -47,9 +50,9 @@ def _supports_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Make the layers that are created within the block compute in the given precision.
+    """Set the precision of the Keras layers that are created in the `with` block.
 
-    The variables of these layers remain float32.
+    The layers compute in this precision; their variables remain float32.
 
     Args:
         name: `float32` or `mixed_bfloat16`.

@@ -25,7 +25,7 @@ the weights nor the history."""
 def require_unchanged_inputs(
     folder: Path, state: RunState, config: Config, dataset: StoredDataset
 ) -> None:
-    """Check that a run is resumed with the configuration, dataset and teachers of its start.
+    """Check that a run is resumed with its original configuration, dataset and teachers.
 
     The sizes of the dataset's files are not compared if the checkpoint does not contain them.
 
@@ -36,7 +36,7 @@ def require_unchanged_inputs(
         dataset: The current dataset.
 
     Raises:
-        ConfigError: A configuration key that affects the weights or the history has changed.
+        ConfigError: A setting that affects the weights or the history has changed.
         RunError: The model of a teacher has changed, or its run is no longer complete.
         DatasetError: The content of the dataset or its division into files has changed. Different
             files change the order of the rows, so that the run would skip some rows of the
@@ -98,9 +98,9 @@ def require_matching_worker_count(
 def require_unchanged_config(
     folder: Path, stored_config: Mapping[str, Any], config: Config
 ) -> None:
-    """Check that no configuration key has changed since a run was started.
+    """Check that a run is resumed with its original settings.
 
-    Keys that affect neither the weights nor the history may change, for example `tracking`.
+    Only settings that affect neither the weights nor the history may change, such as `tracking`.
 
     Args:
         folder: Folder of the run.
@@ -108,7 +108,7 @@ def require_unchanged_config(
         config: The current configuration.
 
     Raises:
-        ConfigError: A key that affects the weights or the history has changed.
+        ConfigError: A setting that affects the weights or the history has changed.
     """
     changed = [
         key
@@ -139,7 +139,7 @@ def make_dataset_signature(dataset: StoredDataset) -> dict[str, Any]:
 def find_changed_keys(first: Any, second: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys that have different values in two configurations, sorted.
 
-    A key that only one configuration contains has the value None in the other one.
+    A missing key counts as a key with the value None.
 
     Args:
         first: A configuration as nested mappings, or a single value of it.

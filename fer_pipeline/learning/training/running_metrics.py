@@ -66,9 +66,9 @@ class RunningMetrics:
 
         Args:
             losses: Loss of each image, of shape (n,).
-            labels: Class indices of shape (n,), or distributions of shape (n, classes); the most
-                probable class of a distribution is its true class. Images with a negative label
-                are ignored.
+            labels: Class indices of shape (n,), or distributions of shape (n, classes). The most
+                probable class of a distribution counts as the true class. Images with a negative
+                label are ignored.
             logits: Outputs of the network, of shape (n, classes).
         """
         if not labels.dtype.is_integer:
@@ -81,7 +81,7 @@ class RunningMetrics:
         self._confusion.assign_add(tf.cast(tf.matmul(true, predicted, transpose_a=True), tf.int64))
 
     def compute_totals(self) -> MetricTotals:
-        """Return the sum of losses and the confusion matrix of all workers.
+        """Return the sum of the losses and the confusion matrix, both over all workers.
 
         All workers must call this method at the same time.
         """

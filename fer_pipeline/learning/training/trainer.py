@@ -121,13 +121,14 @@ class Trainer:
     def _make_multi_step_function(self, step: Callable[..., None]) -> Callable[..., None]:
         """Return a function that runs a step on several batches.
 
-        It is meant for a `tf.function`: one call for several batches saves time in Python.
+        The caller compiles it as a `tf.function`. One call for several batches takes less time than
+        one call for each batch.
 
         Args:
             step: Function that processes one batch of images and labels.
 
         Returns:
-            A function of an iterator over batches and a number of steps.
+            A function `(batch_iterator, step_count)`.
         """
 
         def run_steps(batch_iterator: Iterator[Any], step_count: Tensor) -> None:
@@ -200,7 +201,8 @@ class Trainer:
 
         Returns:
             Arrays under the keys `network`, `optimizer`, `average` (moving average), `monitor`
-            (learning rate and checks of the loss) and `metrics`.
+            (learning rate, last finite loss, first step with a loss that is not finite) and
+            `metrics`.
         """
         arrays = {
             group: [np.array(variable) for variable in variables]
@@ -248,8 +250,8 @@ class Trainer:
     def evaluate(self, loader: BatchLoader) -> dict[str, float]:
         """Return the loss, the accuracy and the mean class accuracy on a split.
 
-        All workers must call this method at the same time. It also sets the attribute `confusion`,
-        and resets the metrics.
+        All workers must call this method at the same time. The confusion matrix of the split is
+        stored in the attribute `confusion`. The running metrics are reset at the end.
 
         Args:
             loader: Loader of this worker's shard of the split.
@@ -274,7 +276,7 @@ class Trainer:
         return {**totals.means, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
     def pop_metric_totals(self) -> MetricTotals:
-        """Return the sum of losses and the confusion matrix of all workers, and set them to 0.
+        """Return the sum of the losses and the confusion matrix over all workers; then reset both.
 
         All workers must call this method at the same time.
         """
@@ -283,7 +285,7 @@ class Trainer:
         return totals
 
     def compute_current_metrics(self) -> dict[str, float]:
-        """Return the mean `loss` and the `accuracy` of all images since the last validation.
+        """Return the mean training `loss` and the `accuracy` since the last validation.
 
         All workers must call this method at the same time.
         """

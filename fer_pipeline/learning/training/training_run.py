@@ -98,9 +98,9 @@ class TrainingRun:
 
         Raises:
             DatasetError: The dataset is damaged.
-            ConfigError: The configuration does not fit the dataset, for example its class weights,
-                its teachers or a setting that needs a validation split; or the network or one of
-                its options is unknown; or the warm-up is not shorter than the run.
+            ConfigError: A setting does not fit the dataset, for example class weights, teachers or
+                a setting that needs a validation split; the network or one of its options is
+                unknown; or the warm-up is not shorter than the run.
             RunError: The model of a custom network cannot be saved or loaded again, a teacher
                 cannot be loaded, or the number of workers has changed in the middle of an epoch.
         """

@@ -30,7 +30,7 @@ class ConsoleLogger(keras.callbacks.Callback):
 
 
 def log_entry(entry: HistoryEntry) -> None:
-    """Log the step, losses and accuracies of one validation, a history entry, on one line."""
+    """Log a history entry on one line: the step, losses and accuracies of a validation."""
     log.info("%s", _format_entry(entry))
 
 

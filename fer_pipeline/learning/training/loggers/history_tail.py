@@ -26,7 +26,7 @@ _JOIN_SECONDS = 30.0
 def tail_history(
     temporary_path: Path, final_path: Path, known_entry_count: int = 0
 ) -> Iterator[None]:
-    """Log each validation that other processes add to the history file while the block runs.
+    """Log the validations that other processes add to a history file during the `with` block.
 
     A thread reads the file once a second. The validation before the first step is not logged.
 

@@ -200,7 +200,7 @@ class MLflow(keras.callbacks.Callback):
                 self._send_entry(entry)
 
     def _send_entry(self, entry: HistoryEntry) -> None:
-        """Send the metrics of one validation, a history entry, unless they have been sent."""
+        """Send the metrics in a history entry, unless they have been sent already."""
         step, restart = entry.step, entry.restart
         prefix = f"restart_{restart}" if restart else ""
         if (prefix, step) in self._sent_entries:
@@ -269,10 +269,12 @@ def _format_message(text: str) -> str:
 
 @contextlib.contextmanager
 def _log_store_errors(content: str) -> Iterator[None]:
-    """Log errors of MLflow's store as warnings if the block raises any; the training continues.
+    """Log an error of MLflow's store in the `with` block as a warning, and suppress it.
+
+    The training can then continue.
 
     Args:
-        content: Noun phrase for the message, which says what was being sent.
+        content: What the block sends, as a noun phrase for the warning.
     """
     try:
         yield

@@ -80,7 +80,10 @@ class TensorBoard(keras.callbacks.Callback):
         self._close_writers()
 
     def _write_new_entries(self) -> None:
-        """Write the history entries that are not yet written; copy the files to a remote folder."""
+        """Write the history entries that have not been written yet.
+
+        If the output folder is remote, also copy the event files to it.
+        """
         try:
             for entry in self._history.entries[self._written_entry_count :]:
                 for folder, tag, number in _iterate_scalars(entry):
