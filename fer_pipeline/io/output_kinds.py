@@ -39,7 +39,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def _list_no_files(_folder: Path) -> Iterable[str]:
-    """Return an empty list of data files, for the kinds of output that have none."""
+    """Return no data files. This is the default for kinds of output without data files."""
     return ()
 
 
@@ -72,11 +72,11 @@ class OutputKind:
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
     def make_data_file_name(self, number: int) -> str:
-        """Return a new, unique name for a Parquet file.
+        """Return a new, unique name for a Parquet file: PREFIX-NUMBER-UUID.parquet.
 
         Args:
-            number: Number of the Spark task that writes the file, from 0. The name begins with it,
-                so that sorted names are in the order of the tasks.
+            number: Number of the Spark task that writes the file, from 0. It has five digits in the
+                name, so that sorted names are in the order of the tasks.
         """
         return f"{self.data_prefix}-{number:05d}-{uuid.uuid4()}.parquet"
 
@@ -91,12 +91,13 @@ class OutputKind:
     def is_leftover(self, path: Path) -> bool:
         """Return whether a path in an output folder was left behind by an interrupted job.
 
-        Parquet files of the job, its temporary files, and the in-progress file `.unfinished` are
-        recognised by their names. Files and folders with fixed names, such as `metrics.json`, count
-        only while the in-progress file exists; otherwise they may be the user's.
+        Data files, temporary files and the in-progress file `.unfinished` are recognised by their
+        names, a data folder by its name and because it contains nothing but data files. For a file
+        or folder with a fixed name, such as `metrics.json`, the result is True only if the
+        in-progress file exists. Otherwise the user may have created it.
 
         Args:
-            path: Path of a file or a folder that lies directly in the output folder.
+            path: Path of a file or a folder directly in the output folder.
         """
         is_in_progress = storage.exists(path.parent / IN_PROGRESS_FILE)
         if storage.is_folder(path):

@@ -19,6 +19,8 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 def parse_path(location: str | Path) -> Path:
     """Convert a path or URL given by the user to a path object.
 
+    For a URL, this also opens the filesystem, so that a missing package is reported at once.
+
     Args:
         location: A local path, in which `~` is expanded, or a URL. A `UPath` is returned unchanged.
 
@@ -27,7 +29,7 @@ def parse_path(location: str | Path) -> Path:
 
     Raises:
         StorageError: The URL's scheme is unknown, the package for its filesystem is not installed,
-            the filesystem cannot be reached, or the URL is that of a file on another host.
+            the filesystem cannot be reached, or a `file:` URL names another host.
     """
     if not isinstance(location, str | Path):
         return location
@@ -57,8 +59,8 @@ def parse_local_path(location: str | Path) -> Path:
         location: A local path, in which `~` is expanded, or a `file:` URL.
 
     Raises:
-        StorageError: The location is a URL with a scheme other than `file`, or the URL of a file on
-            another host.
+        StorageError: The location is a URL with a scheme other than `file`, or a `file:` URL that
+            names another host.
     """
     text = str(location)
     if not _URL.match(text):

@@ -91,7 +91,7 @@ def read_text(path: Path) -> str:
 
 @contextlib.contextmanager
 def _translate_read_errors(path: Path) -> Iterator[None]:
-    """Convert errors of the block, which reads a path, to StorageError."""
+    """Return a context manager that converts errors of reading `path` to StorageError."""
     with _translate_errors(path, "read"):
         try:
             yield
@@ -100,18 +100,19 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 
 def _translate_write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Convert errors of the block, which writes a path, to StorageError."""
+    """Return a context manager that converts errors of writing `path` to StorageError."""
     return _translate_errors(path, "written")
 
 
 @contextlib.contextmanager
 def _translate_errors(path: Path, participle: str) -> Iterator[None]:
-    """Convert errors of the block to StorageError with the message "PATH: cannot be PARTICIPLE".
+    """Return a context manager that converts errors of a `with` statement's body to StorageError.
 
-    For a local path, only OSError and UnicodeDecodeError are converted.
+    For a local path, it converts only OSError and UnicodeDecodeError. The new message begins with
+    "PATH: cannot be PARTICIPLE".
 
     Args:
-        path: Path that the block reads or writes.
+        path: Path of the file or folder that the body reads or writes.
         participle: "read" or "written".
     """
     try:
@@ -127,17 +128,17 @@ def _translate_errors(path: Path, participle: str) -> Iterator[None]:
 
 
 def _format_reason(error: Exception) -> str:
-    """Return the message of an error on one line; an OSError without its errno and its path."""
+    """Return an error's message on one line; errno and path of an OSError are left out."""
     reason = error.strerror if isinstance(error, OSError) else None
     return one_line(reason or error or type(error).__name__)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary local file, which replaces `path` if the block succeeds.
+    """Yield the path of a temporary local file, and replace `path` with this file at the end.
 
-    Readers see the old file or the complete new file. If the block raises, `path` is unchanged and
-    the temporary file is deleted.
+    Readers see the old file or the complete new file. If the body of the `with` statement raises,
+    `path` is unchanged and the temporary file is deleted.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
@@ -149,7 +150,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _upload_remote_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary local file; upload it to `path` if the block succeeds."""
+    """Yield the path of a temporary local file, and upload the written file to `path`."""
     with tempfile.TemporaryDirectory() as scratch_folder:
         # Some writers choose their format by the suffix, so it is kept.
         temporary = Path(scratch_folder) / f"file{path.suffix}"
@@ -165,10 +166,10 @@ def _upload_remote_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _replace_local_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file in the same folder; rename it if the block succeeds.
+    """Yield the path of a temporary file in the folder of `path`, and finally rename it to `path`.
 
-    The new name is `path`, and an existing file is replaced. Missing folders are created. If the
-    block raises, the temporary file is deleted.
+    An existing file is replaced. Missing folders are created. If the body of the `with` statement
+    raises, the temporary file is deleted and nothing is replaced.
     """
     with _translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +199,7 @@ def is_temporary_file(path: Path, name: str) -> bool:
 
     Args:
         path: Path of the possible temporary file.
-        name: Name of the file that the temporary file was to replace.
+        name: Name of the file that would have been written.
     """
     final_path = Path(name)
     pattern = rf"\.{re.escape(final_path.stem)}-[a-z0-9_]{{8}}{re.escape(final_path.suffix)}"
@@ -207,13 +208,14 @@ def is_temporary_file(path: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def create_data_file(path: Path) -> Iterator[str]:
-    """Yield the local path for writing a new data file; the file is deleted if the block raises.
+    """Yield the local path to which the caller writes a new data file.
 
-    Use this only for files with unique names that readers ignore until another file lists them, as
-    `manifest.json` lists the files of a dataset: on a local disk, an unfinished file is visible.
+    The file is deleted if the body of the `with` statement raises. On a local disk, readers can see
+    the unfinished file. Therefore use this only for files that readers ignore until another file
+    lists them, such as the Parquet files that `manifest.json` lists.
 
     Args:
-        path: Path of the file; a file on a remote filesystem is uploaded after the block.
+        path: Path of the file. If it is remote, a temporary file is written and then uploaded.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
@@ -272,13 +274,13 @@ def touch(path: Path) -> None:
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Try to lock an existing file for the duration of the block.
+    """Try to lock an existing file while the body of the `with` statement runs.
 
     The operating system releases the lock if the process is killed.
 
     Yields:
-        False if another process holds the lock or has just deleted the file, else True. On a
-        filesystem without locks the value is always True.
+        False if another process holds the lock or has just deleted the file, otherwise True. On a
+        filesystem without locks, always True.
 
     Raises:
         StorageError: The file cannot be opened.
@@ -330,11 +332,13 @@ def move(source: Path, target: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether no running job can be the writer of a file, so that it may be deleted.
+    """Return whether a data file may be deleted because no running job is writing it.
 
-    The file belongs to no complete output, and the caller has locked the output folder. On a local
-    disk the result is therefore true. A remote filesystem has no locks: the result is true if the
-    file was last modified more than 24 hours ago.
+    A local file can always be deleted, because the caller has locked the output folder. A remote
+    filesystem has no locks, so its files must have been unmodified for more than 24 hours.
+
+    Args:
+        path: Path of a data file that no finished output lists.
 
     Raises:
         StorageError: The filesystem does not answer.
@@ -374,9 +378,10 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_empty_folder(path: Path) -> None:
-    """Delete a local folder if it exists and is empty; remote folders are left alone.
+    """Delete a local folder if it exists and is empty.
 
-    Object stores have no empty folders. A folder that cannot be deleted is ignored.
+    No error is raised if it cannot be deleted. Remote folders are left alone, because object stores
+    have no empty folders.
     """
     if is_local(path):
         with contextlib.suppress(OSError):

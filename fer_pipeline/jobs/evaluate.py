@@ -64,7 +64,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report, the text to print."""
+    """Evaluate the model and return the report to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.evaluate import EvaluationRequest, evaluate, format_report
 

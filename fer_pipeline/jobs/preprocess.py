@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report, the text to print."""
+    """Preprocess the images and return the report to print."""
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.pipelines.preprocess import format_report, preprocess
     from fer_pipeline.spark.session import spark_session

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report, the text to print."""
+    """Plot the augmented images and return the text to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.preview import preview
 

@@ -74,7 +74,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report, the text to print."""
+    """Score the images and return the report to print."""
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.pipelines.score import format_report, score
     from fer_pipeline.spark.session import spark_session

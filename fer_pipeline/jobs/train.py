@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report, the text to print."""
+    """Train the network and return the report to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.run_config import load_run_config
     from fer_pipeline.pipelines.train import format_report, train

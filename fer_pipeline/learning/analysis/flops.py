@@ -23,8 +23,8 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
         layer: A built layer, but not a model.
 
     Returns:
-        The number of multiply-adds; 0 for all layers except two-dimensional convolutions and dense
-        layers; None if the input or output shape is unknown.
+        The number of multiply-adds. It is 0 for all layers except two-dimensional convolutions and
+        dense layers, and None if the input or output shape is unknown.
     """
     layers = keras.layers
     if isinstance(layer, layers.Conv2DTranspose):
@@ -67,7 +67,7 @@ def get_shape_per_image(layer: keras.Layer, tensor: Literal["input", "output"]) 
 
     Returns:
         The shape without the batch dimension; None if the layer has several inputs or outputs, or
-        if Keras does not know the shape, as in a model that is not a graph of layers.
+        if Keras does not know the shape, as in a subclassed model.
     """
     try:
         return tuple(getattr(layer, tensor).shape[1:])
@@ -78,16 +78,18 @@ def get_shape_per_image(layer: keras.Layer, tensor: Literal["input", "output"]) 
 def _count_kernel_products(
     shape: Shape | None, channels: int, kernels: Sequence[keras.Variable]
 ) -> int | None:
-    """Count the multiplications of a layer that uses each kernel element once at each position.
+    """Count the multiplications of a layer for one image: positions * kernel elements.
+
+    The layer uses each element of its kernels once at each position in height and width.
 
     Args:
-        shape: Shape of the output of the layer (of the input for a transposed convolution), without
-            the batch dimension. A position is one place in its height and width.
+        shape: Shape of the layer's output, or of its input for a transposed convolution, without
+            the batch dimension.
         channels: Number of channels in this shape.
         kernels: Kernels of the layer.
 
     Returns:
-        Number of positions * number of elements of all kernels; None if the shape is unknown.
+        The number of multiplications; None if the shape is unknown.
     """
     if shape is None or None in shape:
         return None

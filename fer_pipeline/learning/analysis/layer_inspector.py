@@ -159,9 +159,9 @@ class LayerInspector:
             name: Name of the layer that returns the feature maps.
 
         Returns:
-            A model that maps normalised pixels to the pair (feature maps, logits), and an identity
-            layer in this model whose attribute `tape` is the gradient tape that watches the feature
-            maps. The caller sets this attribute.
+            A model that maps normalised pixels to the pair (feature maps, logits), and the identity
+            layer that its feature maps pass through. Before running the model, the caller assigns
+            a gradient tape to the layer's attribute `tape`; the tape then watches the feature maps.
         """
         used_layers = [layer.name for layer, _ in _trace_layers(self._network)[2]]
         # If the layer is used several times, the last use counts, as in `compute_layer_outputs`.
@@ -225,28 +225,30 @@ def _trace_layers(
 ) -> tuple[Any, Any, list[tuple[Any, Any]]]:
     """Call the layers of a network on a symbolic input and record their outputs.
 
-    The attribute `output` of a layer is not sufficient: a loaded Sequential model, or a layer that
-    is used twice, has several outputs. A nested model counts as one layer. The layers and weights
-    are those of `network`; only the calls are new.
+    `layer.output` cannot be used. It is ambiguous for a layer that was called more than once, such
+    as a shared layer or a layer of a Sequential model loaded from a file. A nested model counts as
+    one layer. The layers keep their weights; only the calls are new.
 
     Args:
         network: A built network.
-        position: Index of the layer, in the order of the calls, after which `inserted` is called;
+        position: Index, in the returned list, of the layer after which `inserted` is called;
             ignored if `inserted` is None.
         inserted: Identity layer to insert; None to insert no layer.
 
     Returns:
-        The symbolic input of the network, its symbolic output, and its layers with their symbolic
-        outputs, in the order of the calls. If the network is neither Functional nor Sequential:
-        None, None and an empty list.
+        The symbolic input of the network, its symbolic output, and a list of its layers with their
+        symbolic outputs, in the order of the calls. Layers that do not return a single tensor are
+        not listed. If the network is neither Functional nor Sequential: None, None and an empty
+        list.
     """
     outputs: list[tuple[Any, Any]] = []
 
     def call_and_record(layer: Any, *arguments: Any, **options: Any) -> Any:
         """Call a layer, append the layer and its output to `outputs`, and return the output.
 
-        An output that is not a single tensor is not appended. The output of the layer with the
-        index `position` is first passed through the layer `inserted`.
+        An output that is not a single tensor is not appended. If the index of the layer in
+        `outputs` is `position`, `inserted` is called on the output first, and its result is
+        recorded as the layer's output.
         """
         output = layer(*arguments, **options)
         if isinstance(output, keras.KerasTensor):
@@ -272,7 +274,8 @@ def _trace_layers(
 def _is_feature_map(tensor: Any) -> bool:
     """Return whether a symbolic tensor contains feature maps that are larger than 1x1.
 
-    Its shape is then (n, height, width, channels). If height or width is unknown, return False.
+    Feature maps have the shape (n, height, width, channels). The result is False if the height or
+    width is unknown.
     """
     return len(tensor.shape) == 4 and None not in tensor.shape[1:3] and tensor.shape[1:3] != (1, 1)
 

@@ -76,7 +76,7 @@ class NetworkSummary:
 
     @property
     def uncounted_layers(self) -> list[str]:
-        """Sorted class names of the layers that have a kernel that `multiply_adds` leaves out.
+        """Class names, sorted, of the layers whose kernels `multiply_adds` leaves out.
 
         Examples are `Conv1D` and `LSTM`.
         """
@@ -93,20 +93,19 @@ def summarize_network(network: keras.Model) -> NetworkSummary:
 
     A multiply-add is one multiplication and the addition of the product to a sum. The summary has
     the number of multiply-adds for one image, in two-dimensional convolutions and dense layers.
-    Each kernel element counts at each position, so multiplications by the zeros of the padding are
-    included:
+    Multiplications by the zeros of the padding are included:
 
     - `Conv2D`: output height * output width * kernel height * kernel width * input channels (per
       group) * filters;
     - `DepthwiseConv2D`: the same, with the depth multiplier instead of the filters;
-    - `SeparableConv2D`: the sum of a `DepthwiseConv2D` and of a 1x1 `Conv2D` on its outputs;
+    - `SeparableConv2D`: the sum of a `DepthwiseConv2D` and of the 1x1 `Conv2D` that follows it;
     - `Conv2DTranspose`: input height * input width * kernel height * kernel width * input channels
       * filters;
     - `Dense`: inputs * units, at each position if there are several.
 
-    Biases, BatchNorm, activations, pooling and all other layers count as 0. The property
-    `NetworkSummary.uncounted_layers` lists the classes of those layers that have a kernel. A layer
-    that is used several times is listed and counted once.
+    Biases, BatchNorm, activations, pooling and all other layers count as 0. Some of the other
+    layers have a kernel, such as `Conv1D`; `NetworkSummary.uncounted_layers` lists their classes. A
+    layer that is used several times is listed and counted once.
 
     Args:
         network: A built model.

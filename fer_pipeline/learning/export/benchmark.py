@@ -44,8 +44,8 @@ def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[s
     TensorFlow's threads can only be set before TensorFlow computes anything.
 
     Args:
-        files: Path of the file or folder of each format, by name of the format; the name `keras` is
-            the original `model.keras` and must be present.
+        files: Path of the file or folder of each format, by name of the format. The key `keras` is
+            required; its path is that of the original `model.keras`.
         network: Name of the network, as in the setting `model.name`.
         size: Height and width of the images, in pixels.
 
@@ -101,13 +101,13 @@ def measure_predict_fn_speeds(
 
 
 def _load_predict_fns(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
-    """Load the model of each format with one thread, and return the predict functions.
+    """Load the model of each format, and return predict functions that use one thread.
 
     `model.keras` and LiteRT files are loaded as in a Spark worker. `model.keras` is loaded first,
     because loading it sets the number of TensorFlow's threads.
 
     Args:
-        files: Path of each format, by name of the format; the name `keras` must be present.
+        files: Path of each format, by name of the format. The key `keras` is required.
         network: Name of the network, as in the setting `model.name`.
         size: Height and width of the images, in pixels.
 

@@ -54,8 +54,9 @@ def describe_signature(size: int, classes: int) -> dict[str, Any]:
         classes: Number of emotions.
 
     Returns:
-        Name of the signature; name, dtype and shape of its input and output; as a dictionary for
-        JSON. The batch size in a shape is None, because it is variable.
+        A dictionary for JSON with the name of the signature, and the name, dtype and shape of its
+        input and of its output. The first dimension, the batch size, is None because it is
+        variable.
     """
     return {
         "name": SIGNATURE_NAME,

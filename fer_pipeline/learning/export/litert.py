@@ -80,7 +80,7 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     The layers at both ends of the network also remain in float32:
 
     - All layers before the second convolution. In these layers rounding reduces the accuracy most,
-      and float32 costs the least time. A fully quantized model assigned 1.5 % of 5,000 Training
+      and float32 costs the least time. A fully quantized model assigned 1.5 % of 5,000 training
       images of FER2013 to a different class than the float32 model did. A model with these layers
       in float32 did so for 0.8 % (network `mirrored`) or 0.9 % (`compact`) of the images, and took
       1.05 to 1.07 times as long as the fully quantized model.
@@ -152,15 +152,15 @@ def _find_float32_tensor_names(content: bytes, classes: int) -> list[str]:
 
 @contextlib.contextmanager
 def _open_converter(model: keras.Model, format_name: str) -> Iterator[Any]:
-    """Provide a LiteRT converter for a model, and turn the exceptions in the block into RunError.
+    """Provide a LiteRT converter for a model, and convert errors of the conversion to RunError.
 
     Args:
         model: Model to convert.
         format_name: Name of the requested export format, for the error message.
 
     Raises:
-        RunError: The block raised ConverterError or ValueError: LiteRT does not support an
-            operation of the model, or cannot quantize the model.
+        RunError: The body of the `with` statement raised ConverterError or ValueError: LiteRT does
+            not support an operation of the model, or cannot quantize the model.
     """
     # Converting a SavedModel gives all formats the same signature.
     with TemporaryDirectory() as scratch, warnings.catch_warnings():

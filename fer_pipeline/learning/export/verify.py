@@ -67,14 +67,14 @@ class ReferenceModel:
     ) -> ReferenceModel:
         """Convert the model to float32 and prepare the images for comparing it with its exports.
 
-        All exports are compared on synthetic images, whose probabilities are predicted here. For a
-        quantization, images are also sampled from a dataset. If the model was trained on a
+        For exports in float32, synthetic images are created and their probabilities predicted. For
+        a quantized export, images are sampled from a dataset. If the model was trained on a
         different dataset, a warning is logged.
 
         Args:
             model: Trained model on disk.
             network: Keras model, from `model.load_network`.
-            dataset_path: Folder of the dataset for a quantization; None if nothing is quantized.
+            dataset_path: Folder of the dataset for quantization; None if no export is quantized.
             seed: Random seed for sampling images of the dataset.
 
         Raises:
@@ -110,8 +110,8 @@ class ReferenceModel:
             scratch: Temporary folder to write the export to.
 
         Returns:
-            Description of the exported model, with its size, its checksums and its difference from
-            the model.
+            Description of the exported model, with its size, its checksums and the comparison with
+            the original model.
 
         Raises:
             RunError: The model cannot be converted, or the exported model differs too much from it.
@@ -136,17 +136,15 @@ class ReferenceModel:
         )
 
     def _write_float32_and_compare(self, format_name: str, path: Path) -> float:
-        """Export the model in float32, load the export, and compare the probabilities of both.
-
-        The probabilities are those of the reference images in the attribute `images`.
+        """Export the model in float32 and compare both models' probabilities for `self.images`.
 
         Args:
             format_name: Name of the export format, a key of `formats.EXPORT_FORMATS`.
             path: Path of the file or folder to write.
 
         Returns:
-            The largest absolute difference between a probability of the exported model and of the
-            model.
+            The largest absolute difference between a probability from the exported model and the
+            same probability from the original model.
 
         Raises:
             RunError: The difference exceeds the tolerance of the format, or is NaN.
@@ -166,15 +164,15 @@ class ReferenceModel:
     def _write_int8_and_compare(self, path: Path) -> QuantizationReport:
         """Quantize the model to 8-bit integers, write it, and compare it with the float32 model.
 
-        Both models predict the classes of the trial images: images of the dataset that were not
-        used to calibrate the quantization.
+        Both models classify the trial images: images of the dataset that were not used to calibrate
+        the quantization.
 
         Args:
             path: Path of the LiteRT file to write.
 
         Returns:
-            Number of images that each model classifies correctly, number of images that both
-            classify equally, and the origin of the images.
+            The number of images that each model classifies correctly, the number of images for
+            which both predict the same class, and the dataset and splits of the images.
 
         Raises:
             RunError: The model cannot be converted, a probability is not finite, or the accuracy

@@ -84,9 +84,7 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
     Args:
         model: The model; its exports are in the folder `model.export_folder`.
         content: Content of the file `model.keras` of the model.
-        preference: `keras`; or `litert` for a LiteRT export, in 8-bit integers if there is one; or
-            `auto` for the fastest of all LiteRT exports that are about as accurate as the model
-            and faster than Keras, and for Keras if there is no such export or it is damaged.
+        preference: `keras`, `litert` or `auto`, as in `choose_backend`.
 
     Raises:
         RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
@@ -123,7 +121,7 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
 def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
     """Return the reason why none of the LiteRT exports is used instead of Keras.
 
-    The reason states for each export that is not accurate enough how it differs from the model.
+    For each export that is not accurate enough, the text says in which respect.
 
     Args:
         exports: LiteRT exports of the model, by name of the format.

@@ -151,8 +151,7 @@ class ExportedModel(_Section):
     def mismatch_reason(self) -> str | None:
         """Reason why the exported model is not accurate enough to replace the original model.
 
-        None if it is accurate enough, or if it is not quantized and so its predictions for images
-        of a dataset were not compared.
+        None if it is accurate enough, which a model that is not quantized always is.
         """
         return self.agreement.mismatch_reason if self.agreement else None
 

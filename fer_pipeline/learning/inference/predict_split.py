@@ -84,7 +84,7 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
 
 
 def make_single_batch_predict_fn(network: keras.Model) -> PredictFn:
-    """Return a function that predicts probabilities in one forward pass, without batches.
+    """Return a function that predicts the probabilities of all images in one forward pass.
 
     Args:
         network: Model that maps raw pixels to probabilities, from `TrainedModel.load_network`.
@@ -104,7 +104,7 @@ def predict_rows(
 ) -> tuple[npt.NDArray[np.float32], Columns]:
     """Predict the class probabilities of all rows of a split, and read their labels and origins.
 
-    The images are resized if the model needs a different size; this logs a warning.
+    If the model needs a different image size, the images are resized and a warning is logged.
 
     Args:
         predict_fn: Function that maps the pixels of a batch to probabilities.
@@ -113,12 +113,12 @@ def predict_rows(
         split: Split to predict.
         batch_size: Number of images in a batch.
         flip_tta: Whether to average the probabilities of an image and its mirror image.
-        on_batch: Function to call with each batch of images, resized, and their predictions.
+        on_batch: Function to call with each batch of resized images and their predictions.
 
     Returns:
-        The probabilities, float32 of shape (rows, classes), and the columns of the rows: their
-        labels, and their origins, the columns in `schema.ORIGIN` such as `source` (the file that
-        the image was read from). Both are in the order in which the rows are stored.
+        The probabilities, float32 of shape (rows, classes), and the columns of the dataset that
+        contain the labels and origins: `label` and those in `schema.ORIGIN`. Both are in the order
+        in which the rows are stored.
 
     Raises:
         DatasetError: The split is empty, a file is missing or damaged, or the rows differ from the
@@ -154,7 +154,7 @@ def find_copies_in_training(
     Args:
         dataset: The dataset.
         split: Split of the rows.
-        rows: Columns of the rows, from `predict_rows`. The column `image_hash` is compared.
+        rows: Columns of the split, from `predict_rows`. The column `image_hash` is compared.
 
     Returns:
         Whether each row has a copy, bool of shape (rows,); None for the train split itself, or if
@@ -191,8 +191,8 @@ def make_predictions_table(
 
     Args:
         probabilities: Predicted probabilities, float32 of shape (rows, classes).
-        rows: Columns of the rows, from `predict_rows`: the label of each image and its origin, such
-            as the file that it was read from.
+        rows: Columns of the split, from `predict_rows`: the label of each image and its origin,
+            such as the file that it was read from.
         is_copy: Whether the train split contains an exact copy of each image, bool of shape
             (rows,), for the column `copy_in_training`; if it is None, this column is null.
         classes: Names of the classes.

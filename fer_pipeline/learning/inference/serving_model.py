@@ -106,16 +106,14 @@ def require_loadable_model(model: keras.Model, network: str) -> None:
 
 @contextlib.contextmanager
 def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
-    """Turn an exception that Keras raises in the block into a RunError with a one-line message.
-
-    The block saves or loads a model.
+    """Return a context manager that converts Keras's errors of saving or loading to RunError.
 
     Args:
         network: Name of the network, for the error message.
         action: "saved" or "loaded", for the error message.
 
     Raises:
-        RunError: Keras raised a TypeError, ValueError or NotImplementedError within the block.
+        RunError: Keras raised a TypeError, ValueError or NotImplementedError.
     """
     try:
         yield
@@ -131,10 +129,11 @@ def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
 def _provide_temporary_model_path() -> Iterator[Path]:
     """Provide a path for a temporary model file, because Keras saves to and loads from paths only.
 
-    The path is in a temporary folder, which is deleted after the block.
+    The path is in a temporary folder, which is deleted at the end of the `with` statement.
 
     Raises:
-        StorageError: The temporary folder cannot be written, or the block raises an OSError.
+        StorageError: The temporary folder cannot be written, or the body of the `with` statement
+            raises an OSError.
     """
     try:
         with tempfile.TemporaryDirectory() as temporary:

@@ -103,7 +103,7 @@ class ModelInfo(BaseModel):
 
 
 def resolve_model_path(model: str | Path | None) -> Path:
-    """Return the folder of a trained model, which the user names by its folder or by its name.
+    """Return the folder of a trained model for the folder or model name that the user gives.
 
     Args:
         model: Folder of a finished training run, or the name of a bundled model, which comes with
@@ -111,7 +111,7 @@ def resolve_model_path(model: str | Path | None) -> Path:
             means the default bundled model.
 
     Returns:
-        The folder. If it is not the folder of a bundled model, it may not exist.
+        The folder. It may not exist, except for a bundled model.
 
     Raises:
         RunError: The default model is requested, but the package was installed without it.

@@ -92,8 +92,8 @@ def apply_augmentation(
 
     Args:
         images: Images, float32 of shape (n, size, size, 1), pixel values in [0, 255].
-        sample: Random numbers in [0, 1) for each image and operation. They determine the strength
-            of the operation: 0 and 1 are the ends of its range.
+        sample: Random numbers for each image, in [0, 1). They select values from the operations'
+            ranges, from one end (0) to the other (1).
         config: The section `training.augmentation` of the configuration: the enabled operations
             and their ranges.
         size: Height and width of the images, in pixels.
@@ -153,11 +153,11 @@ def _make_projective_transforms(
     positive) the image about its centre (size - 1) / 2, and then shift it. The resampling needs the
     inverse: source = centre + A * (pixel - centre - shift), with
     A = flip * (1 / scale) * shear^-1 * rotation^-1. If only the flip is enabled, all coefficients
-    are integers, and no pixel value changes.
+    are integers, so that pixels are moved without interpolation.
 
     Args:
-        sample: Random numbers in [0, 1) for each image and operation. They determine the strength
-            of the operation: 0 and 1 are the ends of its range.
+        sample: Random numbers for each image, in [0, 1). They select values from the operations'
+            ranges, from one end (0) to the other (1).
         config: Enabled operations and their ranges.
         size: Height and width of the images, in pixels.
 
@@ -205,11 +205,11 @@ def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Ten
 
 
 def _make_erased_mask(sample: AugmentationSample, max_fraction: float, size: int) -> Tensor:
-    """Select a random square in each image, which the caller erases.
+    """Return a mask of one random square in each image, which the caller fills with the image mean.
 
-    The caller fills the square with the mean of the image (Zhong et al. 2017, "Random Erasing",
-    with the mean in place of noise). The mean gives neither a bright nor a dark spot. A fixed grey
-    value of 128 would be visible in the many darker or brighter images.
+    The original method fills the square with noise (Zhong et al. 2017, "Random Erasing"). The mean
+    adds neither a bright nor a dark spot. A fixed grey value of 128 would stand out in the many
+    darker or brighter images.
 
     Args:
         sample: Random numbers, which determine the size and the position of the squares.

@@ -88,7 +88,7 @@ def _describe_range(
 
     Returns:
         The range, such as "±15°", and for each column of examples its label, such as "+15°", and
-        the random numbers that select this end of the range.
+        the fixed numbers that replace random numbers to select this end of the range.
     """
     limit = float(getattr(config, name))
     if name == "flip":
@@ -121,9 +121,9 @@ def _augment_with_fixed_numbers(
     fixed_numbers: dict[str, float],
     rng: np.random.Generator,
 ) -> Images:
-    """Augment images with random numbers, some of which are replaced with fixed numbers.
+    """Augment images with random numbers, except that the given fields have fixed numbers.
 
-    A number in [0, 1] determines the strength of an operation: 0 and 1 are the ends of its range.
+    A number in [0, 1] selects a value from an operation's range, from one end (0) to the other (1).
 
     Args:
         images: Original images, float32 of shape (n, size, size), pixel values in [0, 255].
