@@ -55,15 +55,14 @@ def compute_bootstrap_intervals(
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
 
-    Each of the `RESAMPLE_COUNT` bootstrap samples contains n of the n images, with replacement. An
-    interval extends from the 2.5th to the 97.5th percentile of the samples' accuracies. An accuracy
-    depends only on the class of each image and on whether it is correctly classified. Therefore
-    each bootstrap sample is one multinomial sample over 2 x classes cells; no loop over the images
-    is needed.
+    Each of the `RESAMPLE_COUNT` bootstrap samples consists of n images, sampled with replacement
+    from the n evaluated images. An interval extends from the 2.5th to the 97.5th percentile of the
+    samples' accuracies. An accuracy depends only on the class of each image and on whether it is
+    correctly classified. Therefore each bootstrap sample is one multinomial sample over 2 x classes
+    cells; no loop over the images is needed.
 
     A class with few images may be missing from a bootstrap sample. Such a sample is ignored for the
-    interval of that class. If all images of a class are correctly classified, or all wrongly, the
-    interval of the class has zero width.
+    interval of that class. If the accuracy of a class is 0 or 1, its interval has zero width.
 
     Args:
         actual: Number of images of each class. The total must be 1 or more.

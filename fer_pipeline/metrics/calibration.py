@@ -186,10 +186,10 @@ def compute_accuracy_coverage_curve(
 
 
 def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
-    """Select the points of a curve that are reported, one for each coverage in `COVERAGES`.
+    """Return, for each coverage in `COVERAGES`, the first point of the curve that reaches it.
 
-    The coverage is the fraction of the images whose confidence reaches the threshold of a point.
-    The thresholds of the curve decrease, so the first point with a sufficient coverage is selected.
+    The coverage of a point is the fraction of the images whose confidence is not below the point's
+    threshold. It increases along the curve, because the thresholds decrease.
 
     Args:
         curve: Accuracy and number of images at each confidence threshold, the highest first.

@@ -151,10 +151,7 @@ class Metrics:
 
     @property
     def mean_class_accuracy(self) -> float:
-        """Mean of the per-class accuracies, over the classes that have images.
-
-        At least one class has images.
-        """
+        """Mean of the per-class accuracies. Classes without images are left out."""
         recalls = [
             class_metrics.true_positives / class_metrics.actual
             for class_metrics in self.classes
@@ -164,10 +161,10 @@ class Metrics:
 
     @property
     def confused_pairs(self) -> list[ConfusedPair]:
-        """Each true class with each wrong class that is predicted for it, most confused first.
+        """Pairs of a true class and a class wrongly predicted for it, most confused first.
 
-        The order is by the fraction of the true class's images that are predicted as the wrong
-        class; pairs with equal fractions are in descending order of the number of these images.
+        The pairs are sorted by the fraction of the true class's images that are predicted as the
+        wrong class, and in a tie by the number of these images. Pairs without images are left out.
         """
         names = [class_metrics.name for class_metrics in self.classes]
         pairs = [
@@ -245,12 +242,12 @@ def _interval_to_list(interval: Interval | None) -> list[float] | None:
 
 
 def _scores_to_dict(scores: ClassScores, support: int) -> dict[str, Any]:
-    """Return the scores of a class, or their average, as a dictionary for JSON.
+    """Return the scores of one class, or the average scores of all classes, for JSON.
 
     The keys `accuracy` and `recall` have the same number: the accuracy of a class is its recall.
 
     Args:
-        scores: Scores of the class or their average.
+        scores: Scores of one class, or average scores.
         support: Number of images that the scores are measured on.
     """
     return {
@@ -344,7 +341,7 @@ def _average_scores(
     averaged_labels: npt.NDArray[np.int64],
     average: str,
 ) -> ClassScores:
-    """Return the average of precision, recall and F1 over some classes.
+    """Return the average precision, the average recall and the average F1 of several classes.
 
     Args:
         labels: True classes, of shape (n,).

@@ -174,13 +174,12 @@ def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _shorten_to_unique_name(path: Path, other_paths: Sequence[Path]) -> str:
-    """Return the fewest last components of a path that distinguish it, for example `a/run`.
-
-    The whole path is returned if other paths share each shorter end.
+    """Return the shortest end of a path that no other path shares, for example `a/run`.
 
     Args:
-        path: Path to shorten.
-        other_paths: Paths to distinguish it from.
+        path: Path to shorten to its last components. If every shorter end is shared, the whole path
+            is returned.
+        other_paths: The other paths.
     """
     for part_count in range(1, len(path.parts)):
         last_parts = path.parts[-part_count:]

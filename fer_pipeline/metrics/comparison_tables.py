@@ -46,7 +46,7 @@ def format_cost_table(comparison: Comparison) -> str:
 def _format_cost_notes(comparison: Comparison) -> list[str]:
     """Return the lines that explain the columns of the cost table.
 
-    They include the layers whose multiply-adds are not counted, for each model that has any.
+    If multiply-adds of some layers of a model are not counted, an additional line lists the layers.
     """
     settings = comparison.settings
     notes = [

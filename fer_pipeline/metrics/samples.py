@@ -52,10 +52,10 @@ class EvaluatedImages:
         probabilities: npt.NDArray[np.float32],
         columns: Mapping[str, npt.NDArray[Any]],
     ) -> EvaluatedImages:
-        """Combine the arrays of a batch of n consecutive rows of a split.
+        """Create the object for a batch of n images, which are consecutive rows of a split.
 
         Args:
-            first_row: Row number in the split of the first image of the batch, from 0.
+            first_row: Row number of the first image in the split, from 0.
             pixels: Grey values, uint8 of shape (n, size, size).
             probabilities: Predicted probabilities, of shape (n, classes).
             columns: Columns of the batch by name. `label`, `source`, `record` and `variant` are
@@ -71,7 +71,7 @@ class EvaluatedImages:
 
     @property
     def predicted_label(self) -> npt.NDArray[np.int64]:
-        """Predicted classes, of shape (n,)."""
+        """Index of the predicted class of each image, of shape (n,)."""
         return inputs.predict_classes(self.probabilities)
 
     @property
@@ -228,25 +228,23 @@ class SampleSelector:
         return self._inspected.images
 
     def get_best_correct_image(self, label: int) -> EvaluatedImages:
-        """Return the image of a class that is correctly classified with the highest confidence.
+        """Return the most confident of the correctly classified images of a class.
 
         Args:
-            label: True class.
+            label: Index of the true class.
 
         Returns:
-            An object with a single image, or without images if no image of the class is correctly
-            classified.
+            The single image, or no image if no image of the class is correctly classified.
         """
         return self._best_correct[label].images
 
     def get_worst_mistake(self, label: int) -> EvaluatedImages:
-        """Return the image of a class that is wrongly classified with the highest confidence.
+        """Return the most confident of the wrongly classified images of a class.
 
         Args:
-            label: True class.
+            label: Index of the true class.
 
         Returns:
-            An object with a single image, or without images if no image of the class is wrongly
-            classified.
+            The single image, or no image if no image of the class is wrongly classified.
         """
         return self._worst_mistakes[label].images

@@ -88,11 +88,13 @@ def compute_mcnemar_p_values(
 ) -> npt.NDArray[np.float64]:
     """Return the p-values of McNemar's exact two-sided test.
 
-    Consider the images that exactly one of two classifiers classifies correctly. If both are
-    equally good, either is correct with probability 1/2, so that `only_first` follows a binomial
-    distribution. Source: McNemar, Note on the sampling error of the difference between correlated
-    proportions or percentages, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996. He uses
-    the chi-squared approximation instead of the exact distribution.
+    The test uses only the images that exactly one of the two classifiers classifies correctly.
+    Under the null hypothesis, the first classifier is the correct one with probability 1/2.
+    Therefore `only_first` follows a binomial distribution.
+
+    Source: McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996. He uses the chi-squared
+    approximation instead of the exact distribution.
 
     Args:
         only_first: Number of images that only the first classifier classifies correctly, an array

@@ -16,9 +16,9 @@ _INTERVAL_HEADER = f"{100 * CONFIDENCE_LEVEL:g} % interval"
 def format_class_table(metrics: Metrics) -> str:
     """Return a text table of the counts and scores of each class, with averages and totals below.
 
-    Each accuracy has a confidence interval. The columns of counts are the same as in reference
-    system A, which is described in `README.md`. The accuracy of the macro average is the mean of
-    the per-class accuracies; that of the weighted average is the overall accuracy.
+    Each accuracy has a confidence interval. In the row "macro average", the accuracy is the mean of
+    the per-class accuracies. In the row "weighted average", it is the overall accuracy. Reference
+    system A, which is described in `README.md`, prints the same columns of counts.
     """
     intervals = metrics.intervals
     rows = [
@@ -99,10 +99,10 @@ def format_confusion_table(metrics: Metrics) -> str:
 
 
 def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
-    """Return a text table of the pairs of a true and a wrong class that are confused most often.
+    """Return a text table of the most confused pairs of a true class and a predicted class.
 
-    The pairs are sorted by the fraction of the true class's images that are predicted as the wrong
-    class. If no image is wrongly classified, the text is a single line that says so.
+    These are the pairs with the largest fraction of the true class's images that are predicted as
+    the other class. If no image is wrongly classified, the text is a single line that says so.
 
     Args:
         metrics: Metrics of the evaluation.
@@ -127,7 +127,7 @@ def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
 def format_overall_metrics(metrics: Metrics) -> str:
     """Return a text table of the metrics over all classes, with one metric per line.
 
-    The two accuracies have confidence intervals.
+    The accuracy and the mean per-class accuracy have confidence intervals.
     """
     intervals, calibration = metrics.intervals, metrics.calibration
     lines = (

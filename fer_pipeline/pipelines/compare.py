@@ -196,7 +196,7 @@ def _evaluate_model(
     batches: list[npt.NDArray[np.uint8]] = []
 
     def store_first_batches(images: EvaluatedImages) -> None:
-        """Store the pixels of a batch for the measurement of the speed, if it is among the first.
+        """Store the pixels of the first `_TIMED_BATCH_COUNT` batches, for measuring the speed.
 
         Args:
             images: Next batch of evaluated images.
@@ -269,9 +269,10 @@ def _build_model_result(
     is_in_training: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
 ) -> ModelResult:
-    """Combine the metrics and the cost of a model.
+    """Return the metrics and the cost of a model.
 
-    The metrics without the images that have an exact copy in the train split are computed here.
+    If some images, but not all, have an exact copy in the train split, the metrics are also
+    computed for the other images alone.
 
     Args:
         evaluated_model: Model with its predictions.

@@ -250,10 +250,7 @@ def _predict_split(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
 
 
 def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
-    """Return the function that predicts a batch of images with the chosen backend.
-
-    The backend is Keras or LiteRT.
-    """
+    """Return the function that predicts a batch of images with the backend, Keras or LiteRT."""
     if inputs.backend.name == "keras":
         return predict_split.make_single_batch_predict_fn(inputs.network)
     return make_litert_predict_fn(
@@ -293,8 +290,8 @@ def _write_predictions(
 ) -> None:
     """Write the predictions, and delete `metrics.json` of the evaluation that is being replaced.
 
-    `metrics.json` is deleted after the predictions were written to a temporary file, and before
-    this file gets its name. So if they cannot be written, the old evaluation stays complete.
+    First the predictions are written to a temporary file, then `metrics.json` is deleted, and then
+    the temporary file is renamed. So the old evaluation stays complete if writing fails.
     """
     table = predict_split.make_predictions_table(
         predictions.probabilities, predictions.rows, predictions.is_in_training, classes
@@ -367,7 +364,7 @@ def _describe_evaluation(inputs: _Inputs, request: EvaluationRequest) -> dict[st
 def format_report(evaluation: Evaluation, output: str | Path) -> str:
     """Return the report of the job: tables of the metrics, and the paths of the written files.
 
-    Plots that were not written, such as feature maps without a layer, are not listed.
+    Files that were not written are left out, such as the feature maps if no layer was requested.
 
     Args:
         evaluation: Metrics of the evaluation.

@@ -116,8 +116,9 @@ def compute_class_activations(
 ) -> list[ClassActivations]:
     """Compute the class activation maps of two images of each class.
 
-    These are the correctly classified image with the highest confidence, and the wrongly classified
-    image with the highest confidence. A class may lack either image.
+    These are the most confident of the correctly classified images, and the most confident of the
+    wrongly classified images. A class may lack either image. Each image has a map for its true
+    class, and another map for the predicted class if that is different.
 
     Args:
         inspector: Inspector of a model with a layer for class activation maps.
@@ -142,10 +143,10 @@ def compute_class_activations(
     remaining_maps = iter(activation_maps)
 
     def combine_with_next_maps(image: EvaluatedImages) -> ActivatedImage | None:
-        """Combine an image with the next of the remaining maps, which are the maps of this image.
+        """Take the maps of an image from `remaining_maps`, and combine them with the image.
 
         Args:
-            image: A single image, or no image.
+            image: A single image, or no image. Images must be passed in the order of their maps.
 
         Returns:
             The image with its maps by class label; None if there is no image.
@@ -179,9 +180,9 @@ def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
 def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
     """Return wrongly classified images as CSV text: a header, then one line for each image.
 
-    The column `row` is the row number to pass as `--image`, `source` and `record` are the file and
-    the record that the image was read from, and `p_true` is the predicted probability of the true
-    class.
+    The column `row` is the row number to pass as `--image`. `source` is the file that the image was
+    read from, and `record` is the number of the record in this file. `p_true` is the predicted
+    probability of the true class.
 
     Args:
         images: Wrongly classified images.

@@ -275,10 +275,11 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
 
 
 def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
-    """Return a table of the exported models.
+    """Return a table that compares the exported models with the original model.
 
-    The columns are the format, the path, the size in bytes, the largest and the allowed difference
-    of a probability, and the speed relative to the model of the run.
+    The columns are the format, the path, the size in bytes, the largest difference between a
+    probability of the exported model and of the original model, the tolerance for this difference,
+    and the speed relative to the original model.
     """
     rows = [
         [
@@ -295,9 +296,10 @@ def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
 
 
 def _format_difference_cells(exported: ExportedModel) -> list[str]:
-    """Return two table cells: the largest and the allowed difference of a probability.
+    """Return two table cells: the largest difference and the tolerance for it.
 
-    Both are empty for a quantized model, whose predicted classes are compared instead.
+    The difference is between a probability of the exported model and of the original model. Both
+    cells are empty for a quantized model, whose predicted classes are compared instead.
     """
     if exported.largest_difference is None:
         return ["", ""]

@@ -52,8 +52,8 @@ def migrate_run(folder: Path) -> list[Path]:
     """Convert the files of a training run or of an export to the current version, in place.
 
     The export in a run's folder is converted too. Each file is replaced atomically. An interrupted
-    conversion can be repeated: converted files do not change again, and the file with the format
-    version of the folder is converted last.
+    conversion can be repeated, because files that are already converted do not change again. The
+    file that states the format version, `model.json` or `export.json`, is converted last.
 
     Args:
         folder: Folder of a finished or unfinished run, or of an export.
@@ -93,7 +93,7 @@ def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
         tree: Configuration as nested mappings, with keys of an older version; not modified.
 
     Raises:
-        ValidationError: The configuration is also invalid with the current keys.
+        ValidationError: The configuration is still invalid after the conversion.
         KeyError: A key whose values were renamed has an unknown value.
     """
     migrated: dict[str, Any] = copy.deepcopy(dict(tree))
@@ -115,7 +115,7 @@ def _migrate_config_file(path: Path) -> bool:
     """Convert a configuration file in place, and return whether it contained old keys.
 
     Raises:
-        RunError: The configuration is also invalid with the current keys.
+        RunError: The configuration cannot be converted, or is still invalid after the conversion.
     """
     tree = read_yaml_mapping(path)
     if not list(pop_renamed_keys(copy.deepcopy(tree))):
@@ -197,8 +197,9 @@ def _migrate_export_info(path: Path) -> bool:
 def _migrate_checkpoint(path: Path) -> bool:
     """Convert a checkpoint in place to the current names and format version.
 
-    A checkpoint is a zip file of arrays. Their content is not changed, but some arrays get new
-    names. One array contains the notes, a JSON document that describes the state of the training.
+    A checkpoint is a zip file of arrays. One array contains the notes, a JSON document that
+    describes the state of the training; its fields are converted. Some of the other arrays get new
+    names, but their content does not change.
 
     Args:
         path: Path of the checkpoint.
@@ -266,11 +267,11 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checkpoint's notes on the best validation with the current fields.
+    """Convert the description of the best validation to the current field names.
 
     Args:
-        best: Metric, history entry and confusion matrix of the best validation, with the fields of
-            the older version.
+        best: Metric, history entry and confusion matrix of the best validation, as an older version
+            stored them in the checkpoint's notes.
     """
     return {
         "metric": best["value"],

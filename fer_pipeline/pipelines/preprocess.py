@@ -126,9 +126,10 @@ def preprocess(
 
 
 def _choose_partition_count(files: InputFiles, size: int) -> int:
-    """Choose the number of Spark partitions by the estimated number and the size of the images.
+    """Choose the number of Spark partitions from the number of images and their size.
 
-    The number does not depend on the machine, so that the dataset's files are the same everywhere.
+    For CSV files, the number of images is estimated from the size of the files. The number of
+    partitions does not depend on the machine, so that the dataset's files are the same everywhere.
 
     Args:
         files: Input files.
@@ -211,9 +212,8 @@ def _choose_normalization(
 
     Args:
         store: All records.
-        thresholds: Values that separate the splits of a class, by class index. They apply to the
-            sampling key of an image, a pseudo-random number that depends on its content and on the
-            seed.
+        thresholds: Bounds between the splits, by class index. An image's sampling key, a
+            pseudo-random number computed from its content and the seed, is compared with them.
         config: Configuration.
 
     Raises:
@@ -243,9 +243,8 @@ def _build_write_options(
 
     Args:
         folder: Folder of the dataset.
-        thresholds: Values that separate the splits of a class, by class index. They apply to the
-            sampling key of an image, a pseudo-random number that depends on its content and on the
-            seed.
+        thresholds: Bounds between the splits, by class index. An image's sampling key, a
+            pseudo-random number computed from its content and the seed, is compared with them.
         counts: Numbers of records, from which the size of the row groups is chosen.
         normalization: Normalisation of the dataset; applied to the stored images if they are
             float32.
@@ -381,9 +380,9 @@ def _check_written_records(
 
 
 def _describe_labels(config: Config) -> manifest.LabelInfo:
-    """Return the entry of the manifest on the labels.
+    """Return the manifest's entry `labels`.
 
-    It states the name of the file with the annotators' votes, if any, and the training target.
+    It contains the training target and the name of the file with the annotators' votes, if any.
     """
     path = config.labels.votes
     file_name = None if path is None else parse_path(path).name

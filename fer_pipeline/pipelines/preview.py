@@ -40,7 +40,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
         A line with the enabled operations and the path of the plot, for the terminal.
 
     Raises:
-        ConfigError: No augmentation operation is enabled.
+        ConfigError: Neither an augmentation operation nor mixup is enabled.
         DatasetError: The folder does not contain a dataset, or the dataset is damaged or has no
             training rows.
         StorageError: The file name does not end in .png, or the file cannot be written.
@@ -74,7 +74,7 @@ def _list_previewed_operations(config: Config) -> list[str]:
     """Return the names of the enabled augmentation operations, and "mixup" if that is enabled.
 
     Raises:
-        ConfigError: No augmentation operation is enabled.
+        ConfigError: Neither an augmentation operation nor mixup is enabled.
     """
     operations = list_enabled_operations(config.training.augmentation)
     if config.training.mixup_alpha:
@@ -91,7 +91,8 @@ def _format_subtitle(config: Config) -> str:
     """Return the subtitle of the plot, which consists of the seed and up to two notes.
 
     If a geometric operation other than the flip is enabled, a note states how empty borders are
-    filled. If any augmentation operation is enabled, a note explains how it is shown by itself.
+    filled. If any operation except mixup is enabled, a note says that each operation is shown by
+    itself at both ends of its parameter range.
     """
     augmentation = config.training.augmentation
     operations = list_enabled_operations(augmentation)

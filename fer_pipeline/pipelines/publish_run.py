@@ -52,7 +52,7 @@ class FinalModel:
 
 
 def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalModel:
-    """Build the model to save from the best weights of a run; no file is written.
+    """Build the final model of a run, with the run's best weights. No file is written.
 
     The model includes the normalisation and the softmax with the temperature. It is not compiled.
 
@@ -127,9 +127,9 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
 
 
 def _delete_logs_of_replaced_run(run: TrainingRun) -> None:
-    """Delete the logs that an earlier run in the same folder wrote and that this run does not.
+    """Delete the logs of an earlier run in the same folder, unless this run writes them as well.
 
-    These are the file with the MLflow run and the folder of TensorBoard.
+    These are the file with the ID of the MLflow run, and the folder of TensorBoard.
     """
     if not run.config.tracking.mlflow.enabled:
         storage.remove(run.folder / RunFile.MLFLOW_RUN)
@@ -178,7 +178,7 @@ def _compute_class_accuracies(
 ) -> dict[str, float | None]:
     """Return the validation accuracy of the best weights by class; None for a class without images.
 
-    The mapping is empty if the run was not validated.
+    The mapping is empty if the dataset has no validation split.
     """
     if snapshot.confusion is None:
         return {}

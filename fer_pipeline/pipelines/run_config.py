@@ -72,7 +72,8 @@ def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
     """Return the configuration of a run with the dataset's settings and absolute teacher paths.
 
     The settings of the dataset, such as its classes and image size, replace those of `config`. A
-    warning is logged if that changes a setting of the user that matters for training.
+    warning lists the replaced settings that the user had set to a different value, if they change
+    the network's inputs or targets.
 
     Args:
         config: Configuration of the run.
@@ -82,11 +83,11 @@ def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
 
 
 def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
-    """Return a configuration with `_DATASET_SECTIONS` taken from the dataset's manifest.
+    """Return a configuration with `_DATASET_SECTIONS` replaced by those of the dataset's manifest.
 
-    A warning is logged if the user set a key to a different value and the key changes the inputs or
-    targets of the network; it lists these keys. If the manifest has invalid keys of an older
-    version, the configuration is returned unchanged.
+    A warning lists the replaced keys that the user had set to a different value, if they change the
+    inputs or targets of the network. If the manifest has invalid keys of an older version, the
+    configuration is returned unchanged.
     """
     stored_config = dataset.manifest.config
     sections = {name: stored_config[name] for name in _DATASET_SECTIONS if name in stored_config}
@@ -110,10 +111,10 @@ def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
 
 
 def _make_teacher_paths_absolute(config: Config) -> Config:
-    """Return a configuration with absolute paths of the folders of the distillation's teachers.
+    """Return a configuration in which the paths of the distillation teachers are absolute.
 
-    Workers have different current folders, so relative paths would not be valid for them. The names
-    of bundled models stay as they are.
+    Relative paths would be wrong in the workers, whose working directories differ. The names of
+    bundled models do not change.
     """
     distillation = config.training.distillation
     if not distillation.teachers:

@@ -75,7 +75,7 @@ def score(
     Args:
         spark: Spark session.
         model: Folder of a finished run, or name of a bundled model; None is the default model.
-        inputs: Paths or URLs of folders of images, CSV files, or one dataset.
+        inputs: Paths or URLs of image folders, of CSV files, or of a single dataset.
         output: Folder for the scores.
         config: Configuration; only `inference` and `input.format` are used.
         overwrite: Whether existing scores may be replaced.
@@ -177,14 +177,14 @@ def _score_inputs(
 
     Args:
         spark: Spark session.
-        inputs: Paths or URLs of folders of images, CSV files, or one dataset.
+        inputs: Paths or URLs of image folders, of CSV files, or of a single dataset.
         output_folder: Folder for the Parquet files.
         config: Configuration.
         scorer: Trained model, and the function that loads it in a Spark task.
 
     Returns:
-        The written files with the numbers of images by emotion and by reason for having none, and
-        the number of images that the inputs hold, or None if that is unknown.
+        The totals of the written scores, and the number of images in the inputs. The latter is None
+        if it is unknown.
     """
     model_info = scorer.model_info
     options = ScoringOptions(scorer.load, model_info.classes, config.inference.min_confidence)
@@ -208,10 +208,10 @@ def _score_inputs(
 def _check_totals(
     totals: ScoringTotals, files: Sequence[ScoreFile], expected_count: int | None
 ) -> None:
-    """Check that each image was counted once, with an emotion or with a reason for having none.
+    """Check that each image has one row and was counted once, as scored or as not scored.
 
     Args:
-        totals: Numbers of images by emotion, and by reason for having none.
+        totals: Number of scored images by emotion, and of images without a score by reason.
         files: Written Parquet files, with their numbers of rows.
         expected_count: Number of images that the inputs hold; None if unknown.
 
@@ -238,10 +238,10 @@ def _make_score_manifest(
     Args:
         scorer: Trained model and its backend.
         inference: Configuration of the inference.
-        totals: Numbers of images by emotion, and by reason for having none.
+        totals: Number of scored images by emotion, and of images without a score by reason.
         files: Written Parquet files.
-        outcomes: Names of the classes, and "uncertain" if `inference.min_confidence` is set. Each
-            has a count in the content, even if the count is 0.
+        outcomes: Names of the classes, and "uncertain" if `inference.min_confidence` is set. The
+            number of images of each is stated, even if it is 0.
     """
     return ScoreManifest(
         images=sum(file.rows for file in files),

@@ -89,7 +89,7 @@ def train(
 
 @contextlib.contextmanager
 def add_resume_hint() -> Iterator[None]:
-    """Give a KeyboardInterrupt that the block raises the text "--resume continues the run"."""
+    """Set the text of a KeyboardInterrupt from the `with` block: "--resume continues the run"."""
     try:
         yield
     except KeyboardInterrupt:
@@ -116,9 +116,10 @@ class PreparedRun:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Lock the folder within the block, and write the configuration of the unfinished run.
+        """Lock the folder during the `with` block, and write the run's configuration.
 
-        A new run deletes the checkpoint and the history of an unfinished run that it replaces.
+        If the run starts at step 0, the checkpoint and the history of an unfinished run that it
+        replaces are deleted.
 
         Raises:
             StorageError: Another job is writing to the folder or has just written a run to it, or
@@ -256,8 +257,9 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
 
     Args:
         run: Run to train.
-        checkpoint: Checkpoint to resume from; None for a new run.
-        is_resumed: Whether the run was started before and is continued.
+        checkpoint: Checkpoint to resume from; None to start at step 0.
+        is_resumed: Whether the run was started before, even if it has no checkpoint yet. Then its
+            MLflow run is continued.
 
     Raises:
         RunError: The loss or a weight is not finite.
@@ -278,14 +280,14 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
 def _train_restarts(
     run: TrainingRun, checkpointer: RunCheckpointer, loggers: Sequence[Any]
 ) -> None:
-    """Train the restarts of a run that have not ended yet.
+    """Train a run's remaining restarts.
 
-    A restart is one training of the network from the initial weights; a run consists of
-    `training.restarts` of them.
+    A run trains the network `training.restarts` times from the same initial weights. Each training
+    is a restart.
 
     Args:
         run: Run to train.
-        checkpointer: Checkpointer of the run, which knows the restart to continue with.
+        checkpointer: Checkpointer of the run, with the index of the restart to continue with.
         loggers: Callbacks in addition to the loggers for the console and TensorBoard, which this
             function adds.
     """
@@ -306,12 +308,12 @@ def _open_mlflow(
 ) -> Iterator[MLflow | None]:
     """Yield a callback that logs a run to MLflow, or None if MLflow is not enabled.
 
-    If the block raises, the run is marked as failed in MLflow.
+    If the `with` block raises an exception, the run is marked as failed in MLflow.
 
     Args:
         run: Run to log.
         run_history: History of the run, from which the metrics are logged.
-        is_resumed: Whether the run was started before and is continued.
+        is_resumed: Whether to continue the MLflow run of an earlier job.
     """
     if not run.config.tracking.mlflow.enabled:
         yield None

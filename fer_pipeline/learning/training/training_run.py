@@ -193,9 +193,9 @@ class TrainingRun:
         """Return the softmax temperature, by which the logits are divided.
 
         Returns:
-            The configured temperature. If none is configured: the temperature that calibrates the
-            network with its current weights best on the validation split, or 1 if there is no such
-            split.
+            The configured temperature. If none is configured, it is fitted to the logits of the
+            validation split, computed with the current weights. Without a validation split, it
+            is 1.
         """
         temperature = self.config.model.temperature
         if temperature or self.validation_loader is None:
@@ -225,8 +225,9 @@ class TrainingRun:
     ) -> None:
         """Train one restart from the trainer's current step to the end of the schedule.
 
-        A restart is one of the trainings of a run, all of which begin with the same weights. The
-        history, the best weights and the checkpoints are updated meanwhile.
+        A run trains the network `training.restarts` times from the same initial weights. Each
+        training is a restart. The history, the best weights and the checkpoints are updated
+        meanwhile.
 
         Args:
             checkpointer: Checkpointer of the run, which also holds the history and the best
@@ -236,7 +237,8 @@ class TrainingRun:
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the dataset's manifest.
+            DatasetError: An epoch did not have the number of rows that the dataset's manifest
+                states.
             KeyboardInterrupt: Ctrl-C was pressed.
         """
         train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
@@ -256,7 +258,7 @@ class TrainingRun:
 
 
 def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
-    """Return the configured number of steps of the run, and between validations and checkpoints."""
+    """Return the run's number of steps, and how often to validate and to write a checkpoint."""
     training = config.training
     steps = training.steps or (training.epochs or 1) * steps_per_epoch
     return StepSchedule(
@@ -268,7 +270,9 @@ def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
 
 
 def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
-    """Return the training loss: cross-entropy with the configured smoothing and weights.
+    """Return the training loss, which is a cross-entropy.
+
+    The configuration determines the label smoothing, the class weights and the distillation weight.
 
     Raises:
         ConfigError: The configured class weights contain an unknown class.
