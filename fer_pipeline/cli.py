@@ -38,7 +38,7 @@ def create_parser(
     Args:
         job: Name of the job.
         description: Description of the job for the help text.
-        program: Command that the user types to run the job, for the usage message.
+        program: Command that precedes the job's name in the usage message, such as `fer-pipeline`.
     """
     parser = argparse.ArgumentParser(
         prog=f"{program} {job}",
@@ -104,10 +104,10 @@ class _MovedOption(argparse.Action):
 
 
 def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
-    """Add an option that has become a job of its own, so that its users learn about the new job.
+    """Add a hidden option whose only effect is to name the job that has replaced it.
 
-    The option is hidden in the help text. If it is used, the program prints one error line with the
-    command of the new job and exits with status 2.
+    If the option is used, the program prints one error line with the command of that job and exits
+    with status 2.
 
     Args:
         parser: Parser of the job that had the option.
@@ -122,8 +122,8 @@ def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str)
 def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
     """Run a job and print its report to stdout.
 
-    Log messages go to stderr. A `FerError`, which the user can cause, is printed to stderr as one
-    line; other exceptions are raised.
+    Log messages go to stderr. A `FerError`, which is an error that the user can correct, is printed
+    to stderr as one line. Other exceptions are raised.
 
     Args:
         run: Function that does the work and returns the report.
@@ -147,10 +147,13 @@ def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namesp
 
 
 def _configure_logging(level: str) -> None:
-    """Log messages of a level such as "INFO" and above to stderr.
+    """Configure the logging: write messages of at least the given level to stderr.
 
     Libraries that log a lot, such as TensorFlow, log only warnings and errors. The tracebacks that
     py4j logs are dropped, because py4j also raises these exceptions.
+
+    Args:
+        level: Lowest level to log, such as "INFO".
     """
     logging.basicConfig(
         level=level,

@@ -52,7 +52,7 @@ def get_jobs_folder() -> Path:
 
 
 def describe_jobs() -> dict[str, str]:
-    """Return the description of each job by its name: the first line of its module's docstring."""
+    """Return the description of each job, by job name: the first line of its module's docstring."""
     names = [module.name for module in pkgutil.iter_modules(jobs.__path__)]
     modules = {name: importlib.import_module(f"{jobs.__name__}.{name}") for name in names}
     return {name: (module.__doc__ or "").partition("\n")[0] for name, module in modules.items()}

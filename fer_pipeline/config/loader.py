@@ -31,8 +31,8 @@ def load_config(
         overrides: Texts `key=value` with a dotted key and a YAML value, which replaces the value of
             the file. If a key is repeated, its last value counts.
         option_names: Command line option by dotted key, such as `--flip-tta` for
-            `inference.flip_tta`, for each override that is not from a `--set`. Error messages about
-            the key show this option.
+            `inference.flip_tta`. Error messages about an override of the key then show this option
+            instead of `--set`.
 
     Raises:
         ConfigError: The configuration is invalid. The message lists all problems, suggests a key
@@ -72,8 +72,8 @@ def load_stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: The configuration is invalid.
-        RunError: The file has keys that were renamed after an older version of this package wrote
-            it.
+        RunError: An older version of this package wrote the file, and some keys in it have been
+            renamed since.
         StorageError: The file cannot be read.
     """
     if any(True for _ in pop_renamed_keys(read_yaml_mapping(path))):
@@ -102,7 +102,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 def _remove_renamed_keys(tree: dict[str, Any]) -> list[str]:
-    """Remove the keys of earlier versions from nested mappings, which are changed in place.
+    """Remove the keys that have been renamed from nested mappings, in place.
 
     Returns:
         One error message for each removed key; it gives the new name of the key.
@@ -114,8 +114,8 @@ def _validate_tree(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
     """Validate the nested mappings of a configuration, and collect as many errors as possible.
 
     Returns:
-        config: Configuration without the invalid keys; None if it has an error that does not refer
-            to a single key.
+        config: Configuration in which invalid keys have their defaults; None if an error does not
+            refer to any key in `tree`.
         errors: All errors, as pydantic's dictionaries; empty if the configuration is valid.
     """
     all_errors: list[Any] = []
@@ -155,11 +155,11 @@ def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
-    """Set the dotted key of one override `key=value` in nested mappings, in place.
+    """Apply an override `key=value`, which has a dotted key, to nested mappings in place.
 
     Returns:
-        Error messages, if the syntax is wrong or the key has been renamed; the mappings are then
-        not changed. Empty if the key was set.
+        Error messages; empty if the key was set. If the syntax is wrong or the key has been
+        renamed, the mappings are not changed.
     """
     keys = _split_key(override)
     _, equals, text = override.partition("=")
@@ -185,7 +185,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
 def _nest_keys(keys: Iterable[str], leaf: Any) -> dict[str, Any]:
     """Return nested mappings with one key each and a copy of `leaf` as the innermost value.
 
-    For the keys "image" and "size" and the leaf 28, they are `{"image": {"size": 28}}`.
+    For example, the keys "image" and "size" and the leaf 28 give `{"image": {"size": 28}}`.
     """
     first_key, *inner_keys = keys
     return {first_key: _nest_keys(inner_keys, leaf) if inner_keys else copy.deepcopy(leaf)}

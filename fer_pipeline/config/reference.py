@@ -36,7 +36,7 @@ def _iterate_keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _format_choices(annotation: Any) -> str:
-    """Return "One of A, B." with the values of a `Literal` type, which may be optional.
+    """Return "One of `A`, `B`." for `Literal["A", "B"]` and `Literal["A", "B"] | None`.
 
     Return "" for other types.
     """

@@ -55,11 +55,10 @@ _MISSING = object()
 
 
 def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Remove the keys of earlier versions from nested mappings, and yield each with its value.
+    """Remove the keys that have been renamed from nested mappings, and yield each with its value.
 
-    Each key is removed only when the iterator reaches it. A section that has been renamed is
-    removed after the old keys within it. It is yielded as well, unless the removal of these keys
-    has emptied it.
+    Each key is removed only when the iterator reaches it. An old section, such as `feed`, is
+    removed after its renamed keys. It is not yielded if it contained nothing else.
 
     Args:
         tree: Nested mappings, as read from a YAML file. They are changed in place.

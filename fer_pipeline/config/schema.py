@@ -149,7 +149,7 @@ class SplitConfig(Section):
     @field_validator("usage_to_split", mode="after")
     @classmethod
     def _merge_with_defaults(cls, mapping: dict[str, Split | None]) -> dict[str, Split | None]:
-        """Add the default usages that are not configured, and refuse a usage that occurs twice.
+        """Add the default split of each usage that is not configured; refuse a repeated usage.
 
         A usage is a value of the column Usage, or the name of a folder. Usages that differ only in
         case are the same usage.
@@ -228,9 +228,9 @@ class SamplingConfig(Section):
     @field_validator("oversample", mode="before")
     @classmethod
     def _canonicalize_emotions(cls, raw: Any) -> Any:
-        """Replace the keys of a mapping by the canonical names of the emotions.
+        """Return the mapping with canonical emotion names as its keys.
 
-        Unknown names, and a value that is not a mapping, are returned unchanged.
+        Unknown names stay as they are. A value that is not a mapping is returned unchanged.
         """
 
         def canonicalize_key(key: Any) -> str:
@@ -324,7 +324,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Config:
-        """Check that classes, emotions and oversampling fit together; report all problems."""
+        """Check the classes and the oversampling; one error lists all problems.
+
+        There must be two or more different classes. Each must occur in `input.emotions` or, with
+        FER+ votes, be a known emotion. Only classes can be oversampled, and not together with
+        `balance`.
+        """
         problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}
         if repeated:

@@ -262,8 +262,8 @@ class TrainingConfig(Section):
     def _validate_class_weights(cls, raw: Any) -> Any:
         """Check the class weights, and replace their keys by the canonical names of the emotions.
 
-        Each weight must be finite and not negative, and one must be above 0. None and "balanced"
-        are returned unchanged.
+        Each weight must be finite and not negative, and at least one must be above 0. None and
+        "balanced" are returned unchanged.
         """
         if not isinstance(raw, dict):
             if raw not in (None, "balanced"):
@@ -279,7 +279,11 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> TrainingConfig:
-        """Check the keys that depend on each other: restarts, epochs and steps, learning rates."""
+        """Check the keys that depend on each other.
+
+        These are `select_best_by` and `restarts`, `epochs` and `steps`, and the learning rates of
+        optimizer and schedule.
+        """
         if self.select_best_by == "last" and self.restarts > 1:
             raise ValueError(
                 "select_best_by: last cannot choose among several restarts; name a metric"

@@ -32,7 +32,7 @@ class BlockOffsets:
         """Compute the offset of each block from the numbers of records in the blocks.
 
         A block is the part of a file that one Spark task reads. Its offset is the number of records
-        in the earlier blocks of the file.
+        in the earlier blocks of the file. Offsets of 0 are not stored.
 
         Args:
             counts: Tuples of file name, start of the block in bytes, and number of records. A block
@@ -60,7 +60,8 @@ class BlockOffsets:
         """Compute the 0-based number of each record within its file.
 
         A block is the part of a file that one Spark task reads. The number of a record is its
-        position in the block plus the number of records in the earlier blocks of the file.
+        position in the block plus the block's offset, the number of records in the earlier blocks
+        of the file. A block without a stored offset has the offset 0.
 
         Args:
             sources: Name of each record's file, an Arrow column of strings.

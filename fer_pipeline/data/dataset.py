@@ -63,7 +63,7 @@ class StoredDataset:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the emotions; the position of a name is its label."""
+        """Names of the emotions, in the order of their labels 0, 1, 2 and so on."""
         return self.manifest.classes
 
     @property
@@ -139,7 +139,7 @@ class StoredDataset:
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Return whether a folder contains `manifest.json`; its content is not checked.
+    """Return whether a folder contains `manifest.json`; the content of this file is not checked.
 
     Args:
         path: Folder, a local path or a URL. The result is false for a folder that cannot be

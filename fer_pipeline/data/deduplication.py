@@ -41,23 +41,26 @@ def mark_duplicates(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
     """Mark the training records to drop, and those that may be moved to validation or test.
 
-    Copies are records with equal images. An excluded image is one whose usage (FER2013's name of
-    its part, such as PublicTest) the configuration leaves out.
+    Records with equal images are copies of each other. An image is excluded if the configuration
+    leaves out its usage (FER2013's name of a part, such as PublicTest).
+
+    A training record is dropped for the first of these reasons that applies:
+
+    * A copy of it is excluded, or belongs to validation or test.
+    * It and its copies in training have different labels.
+    * It is not the first of several copies with the same label.
 
     Args:
         records: The records. If an image has several copies, all of them must be included.
-        deduplicate: Whether to drop records from training. The reasons are, in this order: the
-            record is a copy of a test, validation or excluded image; copies of it have different
-            labels; it is not the first of several copies with the same label. If false, the
-            outcomes are returned unchanged.
+        deduplicate: Whether to drop records. If false, the outcomes are returned unchanged.
 
     Returns:
         outcome: `Outcome` of each record, int8 of shape (n,): kept, or the reason to drop or
             quarantine it.
         can_be_sampled: Whether each record may be moved from training to validation or test, bool
-            of shape (n,). False for dropped records and for records outside training. For copies of
-            test, validation and excluded images and for copies with different labels it is false
-            even if they are not dropped.
+            of shape (n,). False for dropped records and for records outside training. If
+            `deduplicate` is false, also false for the records to which one of the first two reasons
+            applies.
     """
     is_kept = records.outcome == Outcome.KEPT
     in_training = is_kept & (records.split == Split.TRAIN.code)

@@ -54,12 +54,17 @@ class IngestCounts:
     ) -> IngestCounts:
         """Add up the counts of groups of records.
 
+        A group consists of the records with equal source, block, outcome, split and label.
+
         Args:
-            tallies: One mapping for each group: records with equal `source` (file or folder),
-                `block` (start in bytes of the part of the file that a Spark task reads), `outcome`
-                (kept, or the reason to drop or quarantine them), `split` and `label`. Further keys:
-                `n`, number of records; `code`, largest numeric label; `low` and `high`, sums of the
-                lower and upper 32 bits of the records' hashes.
+            tallies: One mapping for each group, with these keys:
+
+                * `source`: CSV file or folder of images.
+                * `block`: Start, in bytes, of the part of the file that one Spark task reads.
+                * `outcome`, `split`, `label`: Numbers of the outcome, split and class.
+                * `n`: Number of records.
+                * `code`: Largest numeric label in the source's own coding; -1 if there is none.
+                * `low`, `high`: Sums of the lower and upper 32 bits of the records' hashes.
             by_folder: Whether the sources are folders of images. The largest label code is then
                 determined for all folders together, because each has images of a single label.
         """
@@ -82,7 +87,7 @@ class IngestCounts:
         return counts
 
     def _add_tally(self, tally: Mapping[str, Any]) -> None:
-        """Add the records of a group to the number of read records and to that of their outcome.
+        """Add a group of records to the number of all records and to the count of its outcome.
 
         Kept records are counted by class if they are training records, otherwise by split.
 
@@ -129,11 +134,11 @@ class IngestCounts:
             )
 
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
-        """Warn about each source with numeric labels of which none exceeds 4.
+        """Warn about each source whose numeric labels are all between 0 and 4.
 
-        Its labels may be codes of five emotions in another order than that of FER2013, whose codes
-        go up to 6. Reference system E (see the README) has such a file. Nothing is logged if the
-        user configured the meaning of the codes.
+        FER2013's codes go up to 6. Such a source may use codes of five emotions in another order,
+        as a file of reference system E does (see the README). Nothing is logged if the user
+        configured the meaning of the codes.
 
         Args:
             emotion_of_code: Configured emotion of each label code.
@@ -156,8 +161,9 @@ def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> Sourc
 
     Args:
         name: Path or URL of the source, a CSV file or a folder of images.
-        tallies: For each group: `n`, number of records; their `outcome`; `low` and `high`, sums of
-            the lower and upper 32 bits of the records' hashes.
+        tallies: One mapping for each group, with these keys: `n`, the number of records;
+            `outcome`, their outcome; `low` and `high`, the sums of the lower and upper 32 bits of
+            their hashes.
     """
     return SourceFile(
         path=name,

@@ -88,7 +88,7 @@ class LabelResolver:
     def resolve_pair(self, emotion: str | None, usage: str | None) -> ResolvedLabel:
         """Convert one label text and one usage text to class and split.
 
-        If both are invalid, the outcome is that of the label.
+        If both texts are invalid, the outcome reports only the label.
 
         Args:
             emotion: Label text of a record; None if it has none.
@@ -162,13 +162,13 @@ def apply_votes(
     usages: Sequence[str | None],
     source: str,
 ) -> ResolvedLabels:
-    """Replace the labels of a source by the classes with the most votes of the annotators.
+    """Replace the labels of a file's records by the classes with the most votes of the annotators.
 
-    The usage of a record is FER2013's name of the part it belongs to, such as PublicTest. Records
-    with an invalid label or usage keep their errors, and records whose usage has no split stay
-    dropped. For all other records, only the votes decide about the class, and whether the record is
-    dropped (most votes for "not a face", no votes, or a tie). Such a record can be kept even if the
-    source's own label is not one of the classes.
+    Records with an invalid label or usage keep their errors, and records whose usage (FER2013's
+    name of a part, such as PublicTest) has no split stay dropped. Any other record is dropped if
+    "not a face" has the most votes, if no class has a vote, or if the votes are tied and its
+    original label does not decide the tie. Otherwise it is kept, even if its original label is not
+    one of the classes.
 
     Args:
         resolved: Labels and splits of n records according to the source.

@@ -40,21 +40,20 @@ class RecordErrors:
 
         Args:
             row: Position of the record among the n records, from 0.
-            outcome: Kind of error, such as `Outcome.BROKEN_LINE`; one for which records are
-                quarantined.
+            outcome: Reason to quarantine the record, such as `Outcome.BROKEN_LINE`.
             detail: Description of the error.
         """
         self.outcomes[row] = outcome
         self.details[row] = detail
 
     def update(self, errors: RecordErrors) -> None:
-        """Set further errors of the same records; they replace earlier errors.
+        """Replace the errors of records that have an error in `errors`.
 
-        Only a record whose line is broken keeps its earlier error, because its fields do not match
-        the columns of the header.
+        A record whose line is broken keeps its error, because its fields do not match the columns
+        of the header.
 
         Args:
-            errors: The further errors. Records without an entry there keep their errors.
+            errors: Further errors of the same n records.
         """
         for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:

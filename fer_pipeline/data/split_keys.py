@@ -100,15 +100,13 @@ def find_bucket_of_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, i
 def find_key_at_rank(
     histogram: Mapping[int, int], keys: Mapping[int, Sequence[int]], rank: int
 ) -> int:
-    """Find the sampling key with a given rank; `rank` keys are below it.
-
-    If several keys are equal to it, fewer than `rank` keys may be below it.
+    """Return the sampling key at a given position among all keys in ascending order.
 
     Args:
         histogram: Number of keys in each bucket, by bucket number; the keys of a bucket are lower
             than those of the next bucket.
         keys: Keys by bucket number, in any order; only the bucket that contains the rank is needed.
-        rank: 0-based rank of the key among all keys in ascending order.
+        rank: 0-based position of the key.
 
     Returns:
         The key; LAST_KEY, the largest possible key, if there are at most `rank` keys.

@@ -18,12 +18,13 @@ _interrupted = threading.Event()
 
 @contextlib.contextmanager
 def record_interrupts() -> Iterator[None]:
-    """Record each Ctrl-C (SIGINT) within the block, so that `raise_if_interrupted` can repeat it.
+    """Record Ctrl-C (SIGINT) during a `with` block, for later calls of `raise_if_interrupted`.
 
-    KeyboardInterrupt is raised as usual, but it is lost if Python raises it in a finalizer or in C
-    code that ignores errors. The function does nothing if SIGINT is ignored (as in a background job
-    of a shell), if another handler is installed, or outside the main thread, because only the main
-    thread receives signals.
+    Ctrl-C still raises KeyboardInterrupt. The record is needed because Python discards this
+    exception in finalizers and in C code that ignores errors.
+
+    Nothing is recorded if SIGINT is ignored (as in a background job of a shell), if another handler
+    is installed, or outside the main thread, because only the main thread receives signals.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -41,10 +42,12 @@ def record_interrupts() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if Ctrl-C was pressed within the block of `record_interrupts`.
+    """Raise KeyboardInterrupt if Ctrl-C was pressed in the `with` block of `record_interrupts`.
+
+    Long loops call this function, because Python may have discarded the original exception.
 
     Raises:
-        KeyboardInterrupt: The user pressed Ctrl-C, but the exception of that moment was lost.
+        KeyboardInterrupt: The user pressed Ctrl-C.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt

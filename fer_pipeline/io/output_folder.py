@@ -73,8 +73,8 @@ class OutputFolder:
         is accepted.
 
         Raises:
-            StorageError: The folder holds an output and `overwrite` is not set, or it holds other
-                files than this kind of output has, or the path is a file.
+            StorageError: The path is a file, the folder has files that do not belong to this kind of
+                output, or it has an output and `overwrite` is not set.
         """
         if self._require_replaceable_output():
             return
@@ -136,19 +136,17 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Lock the folder within the block, so that no other job writes to it.
+        """Lock the folder during a `with` block, so that no other job writes to it.
 
-        The folder is created if necessary, with the in-progress file `.unfinished`, which holds the
-        lock and marks all files in the folder as those of a job.
+        The lock is held on the in-progress file `.unfinished`. The folder and this file are created
+        if necessary. The operating system releases the lock if the process is killed. On a
+        filesystem without locks two jobs may write at the same time. The output is then that of the
+        job which calls `commit` last.
 
-        The operating system releases the lock if the process is killed. On a filesystem without
-        locks two jobs may write at the same time. The output is then that of the job which calls
-        `commit` last.
-
-        If the block raises before it calls `commit`, the folder is cleaned up: data files (files
-        with unique names) that the block wrote are deleted, and so is the in-progress file. An
-        output that has only files with fixed names is not cleaned up. Its in-progress file stays,
-        so that a later job may replace these files.
+        If the block raises before it calls `commit`, the in-progress file and the data files (files
+        with unique names, such as Parquet files) of the block are deleted. If this kind of output
+        has no data files, nothing is deleted. The in-progress file then shows later jobs that they
+        may replace the files.
 
         Raises:
             StorageError: Another job is writing to the folder, or has written an output since the
@@ -176,7 +174,7 @@ class OutputFolder:
             storage.remove_empty_folder(self.path)
 
     def _delete_data_files_on_failure(self) -> Iterator[None]:
-        """Yield once for the caller's block; if it raises before `commit`, delete its data files.
+        """Yield once to run a block; if it raises before `commit`, delete the data files it wrote.
 
         Data files are files with unique names, such as the Parquet files of a dataset. Those of an
         existing, complete output stay. The in-progress file `.unfinished` is deleted too. Nothing
@@ -294,10 +292,11 @@ class OutputFolder:
         * The folder has neither the JSON file of this kind of output nor the in-progress file
           `.unfinished`, so its files may be the user's.
         * The folder, or a file or folder of the output, is a symbolic link.
-        * A file of the output is a folder, or a folder of the output is a file.
+        * There is a folder at the path of one of the output's files, or a file at the path of one
+          of its folders.
 
-        This method never raises, because publishing the new model must not fail. An error is logged
-        as a warning.
+        An OSError or StorageError is only logged, as a warning, because publishing the new model
+        must not fail.
         """
         try:
             if (self.is_committed() and self._has_matching_format()) or storage.is_file(
@@ -316,8 +315,8 @@ class OutputFolder:
         """Delete all files of the output, and its folder if that is empty afterwards.
 
         Raises:
-            StorageError: A part of the output is a symbolic link, is a file instead of a folder or
-                a folder instead of a file, or cannot be deleted.
+            StorageError: A path of the output is a symbolic link, a folder exists at the path of a
+                file or a file at the path of a folder, or a file cannot be deleted.
         """
         names = (self.kind.commit_file, CONFIG_FILE, *self.kind.files)
         files = [self.path / name for name in names]
