@@ -38,7 +38,7 @@ def suggest_name(name: str, known_names: Iterable[str]) -> str:
 def format_table(
     rows: Sequence[Sequence[str]], header: Sequence[str] | None, alignment: Sequence[str]
 ) -> str:
-    """Return a table as text: aligned columns, separated by two spaces, without lines.
+    """Return a table as text: aligned columns that are separated by two spaces.
 
     Args:
         rows: Formatted cells of each row.

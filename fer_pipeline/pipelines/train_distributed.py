@@ -221,9 +221,9 @@ def _count_history_lines(folder: Path) -> int:
 
 
 def _read_run_status(folder: Path) -> _RunStatus:
-    """Return whether a folder holds a finished run, a run that was started, or no run.
+    """Return whether the run in a folder is finished, was only started, or is absent.
 
-    A run that was started may also be replacing a finished run.
+    If a new run has begun to replace a finished one, the status is that of the new run: started.
     """
     if is_finished(folder):
         return _RunStatus.FINISHED
@@ -235,10 +235,10 @@ def _read_run_status(folder: Path) -> _RunStatus:
 def _require_same_checkpoint(
     task: BarrierTask, checkpoint: Checkpoint | None, folder: Path
 ) -> None:
-    """Check that all workers have read the same checkpoint; all must call this function.
+    """Check that all workers have read the same checkpoint.
 
-    The checkpoints can differ, because a worker that Spark considers lost may still be running and
-    writing a checkpoint.
+    All workers must call this function. The checkpoints can differ, because a worker that Spark
+    considers lost may still be running and writing a checkpoint.
 
     Args:
         task: Spark task of the worker.

@@ -89,17 +89,17 @@ Band = Sequence[ExampleGroup]
 
 
 def count_sample_band_columns(per_operation: Sequence[ExampleGroup]) -> int:
-    """Return the number of columns of the strip that contains only randomly sampled examples.
+    """Return the number of columns in the separate band of randomly sampled examples, or 0.
 
-    The plot contains examples of single operations, and examples of random combinations of all
-    operations as in training, which are called sampled. If there are more than 10 columns of single
-    operations, the sampled examples get a separate strip below with the same number of columns.
+    The plot shows single augmentation operations, and sampled examples: random combinations of all
+    operations, as in training. If the single operations need more than 10 columns, the sampled
+    examples get a separate band (horizontal strip of the plot) with the same number of columns.
 
     Args:
         per_operation: Groups of columns that each show a single augmentation operation.
 
     Returns:
-        The number of columns; 0 if both kinds of examples share one strip.
+        The number of columns; 0 if there is no separate band.
     """
     column_count = sum(len(group.columns) for group in per_operation)
     return column_count if column_count > _MAX_COLUMNS_WITH_SAMPLES else 0
@@ -187,11 +187,11 @@ class _Layout:
 
 
 def _add_band(canvas: Canvas, layout: _Layout, band: Band, top: int) -> None:
-    """Draw a horizontal strip of the plot: groups side by side, and the row names to the left.
+    """Draw a band (horizontal strip) of the plot: row names, then the groups side by side.
 
     Args:
         canvas: Canvas to draw on.
-        layout: Row names, and positions in the strip.
+        layout: Row names, and positions in the band.
         band: Groups of columns to draw.
         top: Upper edge of the band, in dots.
     """

@@ -114,11 +114,12 @@ def draw_accuracy_coverage(
 ) -> None:
     """Save a plot of accuracy and confidence threshold against coverage.
 
-    If predictions below a confidence threshold are rejected, the coverage is the fraction of the
+    Predictions below a confidence threshold are rejected. The coverage is the fraction of the
     images that are accepted, and the accuracy is that of the accepted images.
 
     Args:
-        metrics: Metrics of the evaluation. The coverages that it reports are marked on the curves.
+        metrics: Metrics of the evaluation. The points in `metrics.coverage` are marked on the
+            curves.
         curve: Accuracy and coverage at each confidence threshold.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -156,13 +157,11 @@ def draw_accuracy_coverage(
 
 
 def _mark_coverage_points(axes: Axes, metrics: Metrics) -> None:
-    """Mark the reported coverages, which are fractions of accepted images, on the curve.
-
-    Each point is labelled with the accuracy of the accepted images.
+    """Mark the points in `metrics.coverage` on the curve, and label each with its accuracy.
 
     Args:
         axes: Axes with the curve of accuracy against coverage.
-        metrics: Metrics of the evaluation, with the coverages to mark.
+        metrics: Metrics of the evaluation.
     """
     coverages = [point.coverage for point in metrics.coverage]
     accuracies = [point.accuracy for point in metrics.coverage]

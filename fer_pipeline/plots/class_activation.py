@@ -148,12 +148,12 @@ def _add_activated_image(
         canvas.add_image(image.pixels[0], x, y, _IMAGE_SIZE)
         is_nonzero = bool(activation.max())
         if is_nonzero:
-            _add_map(canvas, activation, x, y)
+            _add_activation_map(canvas, activation, x, y)
         caption = classes[label] if is_nonzero else f"{classes[label]}: none"
         canvas.add_text(x, caption_y, caption, color=TEXT_GREY)
 
 
-def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
+def _add_activation_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
     """Draw a translucent class activation map over an image.
 
     The maximum of the map gets the brightest colour.

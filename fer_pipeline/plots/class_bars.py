@@ -23,7 +23,10 @@ _BAR_WIDTH = 0.28  # fraction of the distance between classes
 
 
 def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
-    """Save a bar chart of the number of images of each class: actual, predicted, true positives.
+    """Save a bar chart with three image counts for each class, and write the accuracy below.
+
+    The counts are the images of the class, the images predicted as the class, and the true
+    positives.
 
     Args:
         metrics: Metrics of the evaluation.

@@ -44,11 +44,11 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 
 
 def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
-    """Save a plot of accuracy, with its 95 % confidence interval, against three costs on log axes.
+    """Save a plot of accuracy, with its 95 % confidence interval, against measures of cost.
 
-    The plot has one panel for each cost: multiply-adds, parameters, and images per second. The
-    panel of multiply-adds omits models for which that number is unknown or 0. Models of similar
-    costs are drawn side by side; the subtitle then says so.
+    Three panels show the accuracy against multiply-adds, parameters, and images per second, on log
+    axes. The panel of multiply-adds omits models for which this number is unknown or 0. Points of
+    similar costs are drawn side by side, and the subtitle mentions it.
 
     Args:
         comparison: Results of the models.
@@ -189,7 +189,7 @@ def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: 
 def _format_legend_label(model: ModelResult) -> str:
     """Return the name, the network and the accuracy of a model, as one text.
 
-    A note is added if the model's number of multiply-adds is unknown or 0.
+    If the number of multiply-adds is unknown or 0, the text says that it is unknown.
     """
     note = "" if model.cost.multiply_adds else ", multiply-adds unknown"
     return f"{model.name} ({model.network}): {format_percent(model.metrics.accuracy)}{note}"

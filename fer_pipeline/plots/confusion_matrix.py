@@ -80,7 +80,7 @@ class _Cell:
         return f"{self.image_count:,}\n{format_percent(self.fraction)}" if self.image_count else "0"
 
     @property
-    def color(self) -> str:
+    def text_color(self) -> str:
         """Colour of the text: white on dark cells, grey for 0 images, otherwise black."""
         if self.fraction > _WHITE_TEXT_ABOVE:
             return "white"
@@ -97,6 +97,6 @@ def _add_cell_text(axes: Axes, row: int, column: int, cell: _Cell) -> None:
         ha="center",
         va="center",
         fontsize=9,
-        color=cell.color,
+        color=cell.text_color,
         fontweight="bold" if row == column else "normal",
     )

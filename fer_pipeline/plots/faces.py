@@ -28,7 +28,7 @@ def draw_examples(
     """Save a grid of sampled images with their predicted and true classes.
 
     A wrong prediction is marked with a frame, a cross and bold text. Reference system E, which is
-    described in `README.md`, has the same plot.
+    described in `README.md`, draws the same kind of plot.
 
     Args:
         images: One or more images to draw.

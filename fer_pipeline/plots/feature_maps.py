@@ -55,12 +55,13 @@ def draw_feature_maps(
 ) -> None:
     """Save a plot of the outputs of layers for one image, with one section per layer.
 
-    Each section has its own colour scale. If a layer has more than `MAX_MAPS` feature maps, the
+    Each section has its own colour scale. If a layer has more than 32 feature maps, only the 32
     maps with the highest standard deviation are drawn, in their original order.
 
     Args:
         image: A single image.
-        outputs: Output of each layer, by name of the layer: feature maps or units.
+        outputs: Output of each layer, by name of the layer: feature maps of shape (height, width,
+            maps), or units of shape (units,).
         classes: Names of the classes.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -115,9 +116,10 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
 
 
 def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
-    """Return options of `Axes.imshow`: a colour map, and limits that cover a layer's whole output.
+    """Return options of `Axes.imshow` for a layer's output: a colour map and its limits.
 
-    If the output has negative values, the colour map and the limits are symmetric around 0.
+    The limits include all values. They are symmetric around 0, as is the colour map, if there are
+    negative values. Otherwise they begin at 0.
     """
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
@@ -180,14 +182,16 @@ def _add_color_scale(
 
 
 def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
-    """Select the at most 32 feature maps of a layer that have the highest standard deviation.
+    """Select the 32 feature maps of a layer with the highest standard deviation.
+
+    All maps are selected if there are at most 32.
 
     Args:
         feature_maps: Feature maps of shape (height, width, maps).
 
     Returns:
-        The selected maps in their original order, and a note for the plot: the number and the size
-        of all maps, the number of maps that are all 0, and whether maps were left out.
+        The selected maps in their original order, and a note for the plot. The note states the
+        number and the size of the maps, how many of them are all 0, and whether some were left out.
     """
     height, width, map_count = feature_maps.shape
     note = f"{map_count} maps of {height}x{width}"
@@ -202,7 +206,7 @@ def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str
 
 
 def _compute_output_height(output: LayerOutput) -> float:
-    """Return the height in inches that a layer's output, feature maps or units, has in the plot."""
+    """Return the height, in inches, of a layer's feature maps or units in the plot."""
     if output.ndim == 1:
         per_row = _count_units_per_row(len(output))
         return math.ceil(len(output) / per_row) * _ROW_WIDTH / per_row
@@ -210,14 +214,17 @@ def _compute_output_height(output: LayerOutput) -> float:
 
 
 def _compute_section_height(output: LayerOutput) -> float:
-    """Return the height of a layer's section of the plot without the heading, in inches."""
+    """Return the height of a layer's section without its heading, in inches.
+
+    The section is high enough for the output and for the numbers of the colour scale.
+    """
     return max(_compute_output_height(output), _MIN_SCALE_HEIGHT)
 
 
 def _count_units_per_row(unit_count: int) -> int:
     """Return the number of cells in a row of the grid of units.
 
-    It is 64, or more if the grid would be higher than 1.5 inches.
+    A row has 64 cells. If the grid would then be higher than 1.5 inches, a row has more cells.
 
     Args:
         unit_count: Number of units of the layer.

@@ -116,7 +116,8 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
         process_count: Number of processes in the stage, for the text of the ClusterError.
 
     Returns:
-        The relevant part of the message; None if the message has another cause.
+        The relevant part of the message; None if the stage failed for a reason other than a lost
+        process.
 
     Raises:
         ClusterError: Spark has too few slots for the stage, or dynamic allocation of executors is
@@ -159,7 +160,7 @@ def _prepare_and_run_task(function: Callable[[BarrierTask], None]) -> None:
     with _reserve_port() as port:
         with _listen(port):
             addresses = task.allGather(f"{hosts[number]}:{port}")
-            problems = task.allGather(_check_connections(number, addresses))
+            problems = task.allGather(_describe_connection_failure(number, addresses))
         problem = next(filter(None, problems), None)
         if problem:
             raise ClusterError(problem)
@@ -213,15 +214,15 @@ def _open_socket() -> socket.socket:
     return new_socket
 
 
-def _check_connections(number: int, addresses: Sequence[str]) -> str:
-    """Try to connect to all processes, and describe the first failure.
+def _describe_connection_failure(index: int, addresses: Sequence[str]) -> str:
+    """Try to connect to each process of the stage, and describe the first failure.
 
     Args:
-        number: Index of this process.
+        index: Index of this process.
         addresses: `host:port` of each process, by index.
 
     Returns:
-        A message for the user; empty if all processes can be reached.
+        A message for the user; empty if this process can connect to all processes.
     """
     for peer, address in enumerate(addresses):
         host, _, port = address.rpartition(":")
@@ -229,7 +230,7 @@ def _check_connections(number: int, addresses: Sequence[str]) -> str:
             socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
         except OSError as error:
             return (
-                f"worker {number} ({addresses[number]}) cannot reach worker {peer} ({address}):"
+                f"worker {index} ({addresses[index]}) cannot reach worker {peer} ({address}):"
                 f" {error.strerror or error}; open all ports between the workers' machines"
             )
     return ""

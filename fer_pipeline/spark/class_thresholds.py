@@ -19,8 +19,8 @@ def find_class_thresholds(
 
     The thresholds are sampling keys. The sampling key of a record is a pseudo-random number that is
     computed from the content of its image and the seed. The records of a class with the lowest keys
-    become validation, the next become test, and the remaining records stay in training. Copies of
-    a test image, for example, are not moved: they stay in training or are dropped.
+    become validation, the next become test, and the remaining records stay in training. Some
+    records are never moved, for example copies of an image that is already in the test split.
 
     Args:
         store: All records, with marked duplicates.

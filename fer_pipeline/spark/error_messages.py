@@ -141,10 +141,9 @@ def describe_start_failure(text: str, settings: Mapping[str, str]) -> str:
 
 
 def _explain_lost_master(master: str) -> str:
-    """Return the error text for an unreachable standalone Spark master.
+    """Return the error text for a SparkContext that could not reach its standalone master.
 
-    It explains why a SparkContext stopped itself: a SparkContext does so in the background if it
-    cannot register with the master for a minute.
+    A SparkContext that cannot register with the master for a minute stops itself in the background.
 
     Args:
         master: URL of Spark's master.

@@ -187,7 +187,7 @@ class InputFiles:
     def _read_files(self, spark_format: str) -> DataFrame:
         """Read the files, lazily, with one of Spark's data sources: `text` or `binaryFile`.
 
-        The data source `text` reads only the files that are named like CSV files, if there are any.
+        If CSV files are to be read and some files have CSV names, `text` reads only these files.
         """
         reader = self._spark.read.format(spark_format).option("recursiveFileLookup", "true")
         if spark_format == "text" and self._is_csv_only:
@@ -200,10 +200,9 @@ class InputFiles:
         return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
 
     def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:
-        """Read the layout of each file that several tasks may read: columns and number of pixels.
+        """Read the layout (columns and number of pixels) of each file that several tasks may read.
 
-        These layouts are read in advance, because only the task that reads the start of a file sees
-        the header.
+        The layouts are read in advance, because only one of these tasks sees the header.
 
         Args:
             required: Columns that a CSV file must have.
@@ -222,7 +221,7 @@ class InputFiles:
 
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:
-    """Read the layout of one CSV file from its first lines: columns and number of pixels.
+    """Read the layout (columns and number of pixels) of one CSV file from its first lines.
 
     Raises:
         InputError: The file lacks a required column.

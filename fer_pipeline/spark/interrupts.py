@@ -87,7 +87,7 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
     def stop_session(self) -> None:
-        """Stop the attached session, if any; after an interrupt, wait at most 10 s for the end."""
+        """Stop the attached session, if any; after an interrupt, give up waiting after 10 s."""
         if self._session is None:
             return
         if self.is_interrupted:
@@ -116,9 +116,10 @@ class InterruptHandler:
 
     @staticmethod
     def _call_in_thread(function: Callable[[], None]) -> None:
-        """Call a function in a new thread, and wait at most 10 s for its end.
+        """Call a function in a new thread, and wait at most 10 s for it to return.
 
-        The new thread uses its own connection to the JVM.
+        The new thread has its own connection to the JVM. The function therefore does not disturb an
+        interrupted call of this thread.
         """
         thread = threading.Thread(target=function, daemon=True)
         thread.start()

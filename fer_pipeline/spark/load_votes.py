@@ -14,12 +14,11 @@ from fer_pipeline.spark.input_files import InputFiles
 def load_votes_and_block_offsets(
     files: InputFiles, path: str, classes: Sequence[str]
 ) -> tuple[Votes, BlockOffsets]:
-    """Read the annotators' votes on the images of a CSV file, and check that the files match.
+    """Read the annotators' votes on the images of a CSV file, and the offsets of its blocks.
 
     A row of the votes file belongs to the record with the same number in the CSV file. Spark
-    divides a large CSV file into blocks, and each task reads one block. A task therefore needs the
-    offset of its block, which is the number of the block's first record, to compute the numbers of
-    its records.
+    divides a large CSV file into blocks, and each task reads one block. To compute the numbers of
+    its records, a task needs the offset of its block: the number of the block's first record.
 
     Args:
         files: Input files; there must be exactly one CSV file.

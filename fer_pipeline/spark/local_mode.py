@@ -42,14 +42,14 @@ def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Build the environment variables for starting Spark on all cores of this machine.
 
     Settings of the user take precedence: SPARK_CONF_DIR and the keys in its `spark-defaults.conf`
-    (including the master), SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY, PYSPARK_PYTHON, and
-    PYSPARK_SUBMIT_ARGS as a whole.
+    (including the master), SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY and PYSPARK_PYTHON. If the user has
+    set PYSPARK_SUBMIT_ARGS, nothing is added to it.
 
     Args:
         environment: Environment variables of this process.
 
     Returns:
-        The variables to set in addition to these.
+        The variables to add to `environment` or to replace in it.
     """
     spark_home = _find_spark_home(environment)
     conf_dir = Path(environment.get("SPARK_CONF_DIR") or spark_home / "conf")

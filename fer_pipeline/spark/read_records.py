@@ -53,14 +53,14 @@ class SourceRecords:
 
 RecordGroups = Iterator[Iterable[SourceRecords]]
 """Groups of records that are processed together. Image files are decoded during the iteration over
-their group, so that only a few photos are in memory at the same time."""
+their group, so that only a few images are in memory at the same time."""
 
 RecordReader = Callable[[Batches], RecordGroups]
 """A function that converts Arrow batches from Spark to records."""
 
 
 def get_source_name(url: str) -> str:
-    """Return the name of a file that is shown to users: the path of a local file, else its URL."""
+    """Return the file name to show to users: the path of a local file; otherwise the URL."""
     path = unquote(url)
     return "/" + path.removeprefix("file:").lstrip("/") if path.startswith("file:") else path
 
@@ -96,7 +96,7 @@ def read_csv_records(
 
 
 def count_csv_lines(batches: Batches) -> Batches:
-    """Count the lines of CSV files that are not blank, for `mapInArrow`.
+    """Count the non-blank lines of CSV files, for `mapInArrow`.
 
     Args:
         batches: Arrow batches with the columns line (binary), URL of the file, and start of the
@@ -104,8 +104,8 @@ def count_csv_lines(batches: Batches) -> Batches:
 
     Yields:
         Batches of one row with the columns `source` (name of the file), `block` (start of the
-        block) and `n` (number of lines, including the header of the file). If the lines of a block
-        arrive in several batches, the block occurs several times.
+        block) and `n` (number of non-blank lines, including the header of the file). If the lines
+        of a block arrive in several batches, the block has several rows.
     """
     for batch in batches:
         for (url, start), lines in _group_lines_by_block(batch):
@@ -121,8 +121,8 @@ def read_image_records(batches: Batches) -> RecordGroups:
         batches: Arrow batches with the columns content (binary) and URL of the file.
 
     Yields:
-        An iterator of `SourceRecords` for each batch. It decodes a few files at a time while it is
-        iterated over, so that only a few photos are in memory.
+        An iterator of `SourceRecords` for each batch. Each step of the iteration decodes a few
+        files, so that only a few images are in memory at the same time.
     """
     for batch in batches:
         yield _decode_images(batch)

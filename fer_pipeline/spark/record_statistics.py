@@ -39,7 +39,8 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
     Returns:
         One dictionary for each combination that occurs, with these additional keys: `n`, the number
         of records; `code`, their largest numeric label in the source; `low` and `high`, the sums of
-        the lower and upper 32 bits of the 64-bit hashes of image, label and usage.
+        the lower and upper 32 bits of their fingerprints. The fingerprint of a record is a 64-bit
+        hash of its image, label and usage together.
     """
 
     def count_partition(partition: DeduplicatedPartition) -> pa.Table:
@@ -69,7 +70,7 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
     Returns:
         A table with one row for each combination that occurs, and with the columns of _TALLY_DDL:
         number of records, largest numeric label, and sums of the lower and upper 32 bits of the
-        64-bit hashes of image, label and usage.
+        fingerprints. The fingerprint of a record is a 64-bit hash of its image, label and usage.
     """
     columns = partition.columns
     sources = columns.column("source")
@@ -100,19 +101,21 @@ def find_keys_at_ranks(
     """Find the sampling keys that have the given ranks among the records of each class.
 
     The sampling key of a record is a pseudo-random number that is computed from the content of its
-    image and the seed. Its rank is its position, from 0, in the ascending order of the keys. Only
-    records that may be moved from training to validation or test are ranked.
+    image and the seed. The rank of a key is its position, from 0, in the ascending order of the
+    keys. Only records that may be moved from training to validation or test are ranked.
 
-    The keys are found in two passes. The first pass counts the keys in buckets, which are equal
-    ranges of keys. The second pass collects only the keys of the buckets that contain a rank.
+    The first pass over the records counts the keys in buckets, which are equal ranges of keys. The
+    second pass collects only the keys of the buckets that contain a rank.
 
     Args:
         store: All records, with marked duplicates.
         ranks: Ranks to find, by class index.
 
     Returns:
-        The key of each rank, by class index and rank. For rank 0 this is the smallest possible key.
-        For a rank that no record of the class has, this is the largest possible key.
+        The key of each rank, by class index and rank. The keys serve as thresholds: n records are
+        below the key of rank n (fewer if copies of an image have this key). Rank 0 therefore gives
+        the smallest 64-bit integer, so that no record is below it. A rank beyond the last record of
+        the class gives the largest 64-bit integer.
     """
     keys = {(label, 0): -split_keys.LAST_KEY - 1 for label in ranks}
     positive_ranks = {
@@ -139,8 +142,8 @@ def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
     """Return the sampling keys of the records that may be moved to validation or test.
 
     Returns:
-        A table with the columns `label` (class index), `bucket` (upper bits of the key, the number
-        of a range of keys) and `key` (sampling key, a pseudo-random number).
+        A table with the columns `label` (class index), `key` (sampling key, a pseudo-random
+        number) and `bucket` (number of the range that contains the key: its upper 12 bits).
     """
     records = partition.to_records()
     key = records.key[records.can_be_sampled]

@@ -24,8 +24,8 @@ from fer_pipeline.spark.shuffle import (
     PARTITION_KEY,
     SHUFFLE_DDL,
     find_partition_keys,
-    pack_columns,
     pack_for_shuffle,
+    pack_records_without_images,
     sort_records,
     unpack_records,
 )
@@ -108,13 +108,13 @@ class RecordStore:
         keys = find_partition_keys(spark, partition_count)
 
         def read_and_pack(batches: Batches) -> Batches:
-            """Label, hash and resize records, and pack many of them into each row to shuffle."""
+            """Label, hash and resize records, and pack many records into each row."""
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
-        def mark_and_pack_columns(batches: Batches) -> Batches:
+        def mark_and_pack(batches: Batches) -> Batches:
             """Mark the duplicates of one partition, and pack its records, without images."""
-            return pack_columns(
+            return pack_records_without_images(
                 _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate).columns
             )
 
@@ -125,7 +125,7 @@ class RecordStore:
             .persist(StorageLevel.DISK_ONLY)
         )
         set_arrow_batch_size(spark, _PACKS_PER_BATCH)
-        columns = packs.select("records").mapInArrow(mark_and_pack_columns, COLUMNS_DDL)
+        columns = packs.select("records").mapInArrow(mark_and_pack, COLUMNS_DDL)
         return cls(packs, columns.persist(StorageLevel.DISK_ONLY), deduplicate, size, spark)
 
     def close(self) -> None:
@@ -138,7 +138,9 @@ class RecordStore:
     def map_partitions(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function, lazily, to each partition that contains records, without the images.
+        """Apply a function, lazily, to each partition; the images are not read.
+
+        Partitions without records are skipped.
 
         Args:
             function: Function that maps a partition, whose `images` are empty, to a table.
@@ -158,7 +160,9 @@ class RecordStore:
     def map_partitions_with_images(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function, lazily, to each partition that contains records, with the images.
+        """Apply a function, lazily, to each partition, including the images of its records.
+
+        Partitions without records are skipped.
 
         Args:
             function: Function that maps a partition to a table.
@@ -184,7 +188,7 @@ class RecordStore:
         function: Callable[[DeduplicatedPartition], pa.Table],
         ddl: str,
     ) -> DataFrame:
-        """Apply a function, lazily, to each partition that contains records.
+        """Apply a function, lazily, to each partition; partitions without records are skipped.
 
         Args:
             packs: Rows that contain many records each.
@@ -211,8 +215,8 @@ def _mark_duplicates_in_partition(
 ) -> DeduplicatedPartition:
     """Unpack and sort the records of a partition, and mark the duplicates among them.
 
-    The column `can_be_sampled` is added: whether a record may be moved from training to validation
-    or test, which depends on its copies.
+    A column `can_be_sampled` is added. It tells whether a record may be moved from training to
+    validation or test. Copies of a test image, for example, may not be moved.
 
     Args:
         batches: Rows that contain many records each.

@@ -220,7 +220,7 @@ def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int
 
 
 def _read_stored_images(batches: Batches, stored: ImageInfo, size: int) -> Iterator[ImageBatch]:
-    """Convert rows of a prepared dataset to images, and resize them to the size of the model.
+    """Convert rows of a prepared dataset to images of the size that the model expects.
 
     Args:
         batches: Rows with the columns `image` and those of `schema.ORIGIN`.
@@ -338,8 +338,9 @@ def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
 
     Returns:
         A table with one row for each image: the columns of `images.origin`, and the scores
-        (`emotion`, `confidence`, and the probability `p_...` of each emotion). The scores of
-        unreadable images are null.
+        (`emotion`, `confidence`, and the probability `p_...` of each emotion). The emotion is
+        `UNCERTAIN` if the confidence is below the threshold. The scores of unreadable images are
+        null.
 
     Raises:
         RunError: A probability is not a finite number.

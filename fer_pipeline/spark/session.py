@@ -154,8 +154,8 @@ def _has_jvm_ended() -> bool:
 def set_arrow_batch_size(session: SparkSession, row_count: int) -> None:
     """Set the number of rows in the Arrow batches that Spark sends to its Python workers.
 
-    The setting applies to all plans that are executed afterwards, except persisted plans, which
-    keep their batch size.
+    The setting applies to all plans that are executed afterwards. Only a persisted plan keeps the
+    size that was set when the plan was persisted.
 
     Args:
         session: The session.
@@ -173,10 +173,9 @@ def get_task_index() -> int:
 def get_max_partition_bytes(session: SparkSession) -> int:
     """Return the maximum number of bytes of a file that one task reads.
 
-    This is Spark's setting `spark.sql.files.maxPartitionBytes`. The result is 0 if the text of the
-    setting has an unknown form.
+    This is Spark's setting `spark.sql.files.maxPartitionBytes`. If its text cannot be parsed, the
+    result is 0, so that callers expect any file to be divided among several tasks.
     """
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
-    # If the setting has an undocumented form, 0 means that any file may be split.
     return int(size[1]) << _UNIT_BITS[size[2]] if size else 0

@@ -37,7 +37,7 @@ _COLUMNS_SCHEMA = pa.schema([("records", pa.binary())])
 _RECORDS_PER_PACK = 64
 _MIN_RECORDS_TO_PACK = 2048
 _MAX_BYTES_TO_PACK = 32 << 20
-_RECORDS_PER_COLUMNS_PACK = 8192
+_RECORDS_PER_PACK_WITHOUT_IMAGES = 8192
 
 
 def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
@@ -100,12 +100,13 @@ def _pack_by_partition(
 ) -> pa.RecordBatch:
     """Pack records into rows: all records of the same partition into one row.
 
-    The partition of a record is its sampling key, a pseudo-random number, modulo the number of
-    partitions.
+    The index of a record's partition is its sampling key, a pseudo-random number, modulo the number
+    of partitions.
 
     Args:
         tables: Records in any order.
-        keys: Number that Spark's hash partitioning puts into each partition, int32 of shape
+        keys: For each partition, a number for the column `partition_key`: Spark's hash
+            partitioning puts a row with this number into this partition. int32 of shape
             (partitions,).
 
     Returns:
@@ -136,17 +137,17 @@ def _pack_by_partition(
     return pa.RecordBatch.from_arrays(arrays, schema=_SHUFFLE_SCHEMA)
 
 
-def pack_columns(records: pa.Table) -> Batches:
-    """Pack records without their images into rows, 8192 records into each row, in their order.
+def pack_records_without_images(records: pa.Table) -> Batches:
+    """Pack records that have no image column into rows of up to 8192 records, in the same order.
 
     Args:
-        records: Columns of the records.
+        records: The records, without a column of images.
 
     Yields:
         Batches of one row, which contains the records as an Arrow stream in the column `records`.
     """
-    for start in range(0, len(records), _RECORDS_PER_COLUMNS_PACK):
-        pack = _serialize_records(records.slice(start, _RECORDS_PER_COLUMNS_PACK))
+    for start in range(0, len(records), _RECORDS_PER_PACK_WITHOUT_IMAGES):
+        pack = _serialize_records(records.slice(start, _RECORDS_PER_PACK_WITHOUT_IMAGES))
         yield pa.RecordBatch.from_arrays([pa.array([pack], pa.binary())], schema=_COLUMNS_SCHEMA)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 def error_context(step: str) -> Iterator[None]:
     """Add the description of a step to the traceback of any error in the context.
 
-    Spark passes only the text of a Python worker's traceback on to the driver.
+    Spark passes only the text of a Python worker's traceback on to the driver; the description is
+    part of this text.
 
     Args:
         step: Description of the step and its file, such as "parsing a.csv".

@@ -204,7 +204,7 @@ class _SplitFileWriter:
         self.checksum = 0
 
     def shuffle(self, rng: np.random.Generator) -> None:
-        """Shuffle all planned rows, so that the variants of an image are not adjacent."""
+        """Shuffle the rows before they are written, so that variants of an image are scattered."""
         order = rng.permutation(len(self.rows))
         self.rows = self.rows[order]
         self._variant = self._variant[order]
@@ -266,7 +266,7 @@ class _SplitFileWriter:
     def _apply_variants(
         self, rows: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
     ) -> Pixels:
-        """Create the image of each row: mirror or rotate the original image as its variant says.
+        """Create the image of each row: the original image, mirrored or rotated if required.
 
         Args:
             rows: Record of each row, as a position in the partition, of shape (n,).
