@@ -73,8 +73,8 @@ class OutputFolder:
         is accepted.
 
         Raises:
-            StorageError: The path is a file, the folder has files that do not belong to this kind of
-                output, or it has an output and `overwrite` is not set.
+            StorageError: The path is a file, the folder has files that do not belong to this
+                kind of output, or it has an output and `overwrite` is not set.
         """
         if self._require_replaceable_output():
             return
