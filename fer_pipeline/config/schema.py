@@ -61,7 +61,8 @@ class InputConfig(Section):
     def _normalize_codes(cls, raw: Any) -> Any:
         """Convert a list or mapping of emotions to a mapping whose label codes are of type `str`.
 
-        The codes of a list are 0, 1, 2 and so on. Any other value is returned unchanged.
+        The codes of a list are 0, 1, 2 and so on. Spaces around a code are removed. A value of any
+        other type is returned unchanged.
         """
         if isinstance(raw, list | tuple):
             raw = dict(enumerate(raw))
@@ -151,8 +152,8 @@ class SplitConfig(Section):
     def _merge_with_defaults(cls, mapping: dict[str, Split | None]) -> dict[str, Split | None]:
         """Add the default split of each usage that is not configured; refuse a repeated usage.
 
-        A usage is a value of the column Usage, or the name of a folder. Usages that differ only in
-        case are the same usage.
+        A usage is a value of the column Usage, or the name of a folder. Case and surrounding spaces
+        are ignored when usages are compared.
         """
         configured_usages = rename_keys(mapping, _normalize_usage, "usage")
         defaults = {
@@ -326,9 +327,9 @@ class Config(Section):
     def _check_consistency(self) -> Config:
         """Check the classes and the oversampling; one error lists all problems.
 
-        There must be two or more different classes. Each must occur in `input.emotions` or, with
-        FER+ votes, be a known emotion. Only classes can be oversampled, and not together with
-        `balance`.
+        There must be two or more classes, all different. Each must be one of `input.emotions`; if
+        FER+ votes are configured, any known emotion is possible. `sampling.oversample` may contain
+        only classes, and must be empty if `sampling.balance` is set.
         """
         problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}

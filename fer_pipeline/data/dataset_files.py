@@ -26,10 +26,10 @@ def get_split_folder(split: Split | str) -> str:
 
 
 def _list_data_files(folder: Path) -> list[str]:
-    """Return the paths of the files that `manifest.json` in a folder lists, relative to the folder.
+    """Return the data files that `manifest.json` lists, as paths relative to a dataset's folder.
 
-    These are the files of the splits and of the quarantine (records that could not be read). The
-    list is empty if there is no `manifest.json`.
+    These are the files of the splits and of the quarantine (records that cannot be read). The list
+    is empty if the folder has no `manifest.json`.
     """
     if not is_dataset(folder):
         return []

@@ -148,8 +148,8 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
 
     Returns:
         One record for each line, with an error if the line does not have the columns of the header
-        or its pixels are invalid. The images have shape (n, size, size). If the layout has no
-        number of pixels, every record has an error.
+        or its pixels are invalid. The images have shape (n, size, size). If the layout's
+        `pixel_count` is None, no image size is known, and every record has an error.
     """
     emotions: list[str | None] = []
     usages: list[str | None] = []
@@ -178,8 +178,8 @@ def _parse_pixel_texts(
 
     Args:
         texts: Pixel string of each row.
-        pixel_count: Number of pixels of each image, a square number; None if no row has a square
-            number of pixels. Every row then gets an error, and its image is empty.
+        pixel_count: Number of pixels of each image, a square number. If it is None, no image size
+            is known: every row gets an error, and its image is empty.
 
     Returns:
         images: uint8 of shape (n, size, size).

@@ -61,12 +61,12 @@ class IngestCounts:
 
                 * `source`: CSV file or folder of images.
                 * `block`: Start, in bytes, of the part of the file that one Spark task reads.
-                * `outcome`, `split`, `label`: Numbers of the outcome, split and class.
+                * `outcome`, `split`, `label`: Codes of the outcome, the split and the class.
                 * `n`: Number of records.
                 * `code`: Largest numeric label in the source's own coding; -1 if there is none.
                 * `low`, `high`: Sums of the lower and upper 32 bits of the records' hashes.
-            by_folder: Whether the sources are folders of images. The largest label code is then
-                determined for all folders together, because each has images of a single label.
+            by_folder: Whether the sources are folders of images. All folders then share one largest
+                label code, because each folder has a single label.
         """
         counts = cls()
         tallies_by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -87,9 +87,9 @@ class IngestCounts:
         return counts
 
     def _add_tally(self, tally: Mapping[str, Any]) -> None:
-        """Add a group of records to the number of all records and to the count of its outcome.
+        """Count the records of a group, in total and by outcome.
 
-        Kept records are counted by class if they are training records, otherwise by split.
+        Kept training records are counted by class, other kept records by split.
 
         Args:
             tally: Number `n` of the group's records, with their `outcome`, `split` and `label`.
@@ -134,11 +134,11 @@ class IngestCounts:
             )
 
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
-        """Warn about each source whose numeric labels are all between 0 and 4.
+        """Log a warning about each source whose largest label code is between 0 and 4.
 
-        FER2013's codes go up to 6. Such a source may use codes of five emotions in another order,
-        as a file of reference system E does (see the README). Nothing is logged if the user
-        configured the meaning of the codes.
+        FER2013's codes go up to 6. A source without the codes 5 and 6 may number five emotions in
+        an order of its own, as some published files do. Nothing is logged if the configured codes
+        differ from FER2013's, because the user has then stated their meaning.
 
         Args:
             emotion_of_code: Configured emotion of each label code.

@@ -17,8 +17,7 @@ def format_class_table(metrics: Metrics) -> str:
     """Return a text table of the counts and scores of each class, with averages and totals below.
 
     Each accuracy has a confidence interval. In the row "macro average", the accuracy is the mean of
-    the per-class accuracies. In the row "weighted average", it is the overall accuracy. Reference
-    system A, which is described in `README.md`, prints the same columns of counts.
+    the per-class accuracies. In the row "weighted average", it is the overall accuracy.
     """
     intervals = metrics.intervals
     rows = [
@@ -65,13 +64,13 @@ def format_class_table(metrics: Metrics) -> str:
 def _format_class_row(
     name: str, counts: Sequence[int], scores: ClassScores, interval: Interval | None
 ) -> list[str]:
-    """Return one row of the class table.
+    """Return one row of the class table, for a class or for an average over the classes.
 
     Args:
         name: Name of the class or of the average.
         counts: Number of images of the class, number of images predicted as the class, and number
-            of true positives. If the sequence is empty, the three columns are left blank.
-        scores: Scores of the class, or their average.
+            of true positives; empty for an average, whose three cells are left blank.
+        scores: Scores of the class, or averages of the scores of all classes.
         interval: Confidence interval of the accuracy; None if the class has no images.
     """
     return [
@@ -99,14 +98,15 @@ def format_confusion_table(metrics: Metrics) -> str:
 
 
 def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
-    """Return a text table of the most confused pairs of a true class and a predicted class.
+    """Return a text table of the most confused pairs of classes.
 
-    These are the pairs with the largest fraction of the true class's images that are predicted as
-    the other class. If no image is wrongly classified, the text is a single line that says so.
+    Each row contains a true class, a class wrongly predicted for it, and the number and fraction of
+    the true class's images with this prediction. The largest fraction comes first. If no image is
+    wrongly classified, the text is a single line that says so.
 
     Args:
         metrics: Metrics of the evaluation.
-        max_pairs: Maximum number of pairs in the table.
+        max_pairs: Maximum number of rows.
     """
     pairs = metrics.confused_pairs[:max_pairs]
     if not pairs:
@@ -156,8 +156,8 @@ def format_coverage_table(metrics: Metrics) -> str:
     """Return a text table of the accuracy at several coverages.
 
     The coverage is the fraction of the images that remain if images below a confidence threshold
-    are rejected. The thresholds are rounded down, so that the printed threshold rejects none of the
-    counted images.
+    are rejected. The printed thresholds are rounded down, because a threshold that is rounded up
+    would reject some of these images.
     """
     rows = [
         [

@@ -61,12 +61,12 @@ def compute_overlap_report(
         all_images: Metrics of all images.
         labels: True classes, integers of shape (n,).
         probabilities: Predicted probabilities, of shape (n, classes).
-        deduplicated: Whether the dataset was created with `split.deduplicate`, which removes such
-            copies from the train split. It is only stored in the report.
+        deduplicated: Whether the dataset was created with `split.deduplicate`; only stored in the
+            report.
 
     Returns:
-        The metrics of all images and of the images without such a copy. The latter are the same
-        object as `all_images` if no image has such a copy, and None if every image has one.
+        The report. Its `without_overlap` is `all_images` if no image has a copy, and None if every
+        image has one.
     """
     overlap_count = int(is_in_training.sum())
     without_overlap = None

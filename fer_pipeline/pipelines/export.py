@@ -77,9 +77,7 @@ def export(
 ) -> ExportManifest:
     """Export the model of a finished run to one or more formats, and verify each exported model.
 
-    Each exported model is written to a temporary folder, loaded from there and compared with the
-    original model. Only then the output folder is changed. `export.json` is written last. If an
-    export is replaced, the old `export.json` is deleted first. Therefore a folder with
+    The output folder is changed only after all exported models have been verified. A folder with
     `export.json` always holds one complete export.
 
     Args:
@@ -87,8 +85,8 @@ def export(
         output: Folder for the export; None is the subfolder `export` of the run's folder.
         format_names: Names of the formats, which are keys of `output_kinds.EXPORT_FILES`.
         config: Configuration; only `seed` is used.
-        dataset: Folder of a dataset, needed for `litert_int8`. Its images are used to calibrate the
-            range of each layer's output, and to measure the loss of accuracy.
+        dataset: Folder of a dataset for `litert_int8`; None for other formats. Its images are used
+            to calibrate the quantization, and to measure the loss of accuracy.
         overwrite: Whether an existing export may be replaced.
 
     Returns:
@@ -96,11 +94,10 @@ def export(
 
     Raises:
         RunError: The model's folder is not a finished run, an exported model cannot be written or
-            differs too much from the original, `litert_int8` is exported without a dataset, or a
-            dataset is given that no format needs.
+            differs too much from the original, or a dataset is missing or unnecessary.
         DatasetError: The dataset's folder is not a dataset, is damaged, or does not fit the model.
-        StorageError: The folder holds an export that may not be replaced, or files that do not
-            belong to an export.
+        StorageError: The output folder holds an export that may not be replaced, or other files;
+            it cannot be written; or `output` is None for a bundled model.
     """
     output_folder = OutputFolder(resolve_export_path(model, output), EXPORT, overwrite=overwrite)
     _check_dataset_argument(model, format_names, dataset)
@@ -243,9 +240,10 @@ def _copy_path(source: Path, target: Path) -> None:
 
 
 def format_report(manifest: ExportManifest, folder: Path) -> str:
-    """Return the report of the job: paths, sizes, differences and speeds of the exported models.
+    """Return the report of the job: a table of the exported models, and notes on their accuracy.
 
-    The differences are those between the probabilities of an exported model and of the original.
+    The table compares the probabilities of each exported model with those of the run's model. For a
+    quantized model, a note compares the predicted classes and the accuracies instead.
 
     Args:
         manifest: Description of the export.
@@ -277,9 +275,9 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
 def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
     """Return a table that compares the exported models with the original model.
 
-    The columns are the format, the path, the size in bytes, the largest difference between a
-    probability of the exported model and of the original model, the tolerance for this difference,
-    and the speed relative to the original model.
+    The columns are the format, the path, the size in bytes, the largest difference from the
+    original model's probabilities, the largest allowed difference, and the speed relative to the
+    original model.
     """
     rows = [
         [
@@ -296,10 +294,10 @@ def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
 
 
 def _format_difference_cells(exported: ExportedModel) -> list[str]:
-    """Return two table cells: the largest difference and the tolerance for it.
+    """Return two table cells: the largest difference from the original model, and the allowed one.
 
-    The difference is between a probability of the exported model and of the original model. Both
-    cells are empty for a quantized model, whose predicted classes are compared instead.
+    Both are differences of probabilities. For a quantized model, both cells are empty, because its
+    predicted classes are compared instead.
     """
     if exported.largest_difference is None:
         return ["", ""]

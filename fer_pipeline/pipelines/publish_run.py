@@ -87,11 +87,8 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
 def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     """Write the files of a run that has ended, `model.json` last.
 
-    A finished run in the same folder stays complete until its `model.json` is deleted. A process
-    that is killed after that leaves its checkpoint behind: `--resume` then continues from it and
-    publishes the run again.
-
-    The logs and the export of a replaced run are deleted. At the end, the checkpoint is deleted.
+    The export and the outdated logs of an earlier run in the folder are deleted. The checkpoint is
+    deleted at the end, so that `--resume` can publish the run again if the process is killed.
 
     Args:
         run: Run that has ended.

@@ -89,11 +89,11 @@ Band = Sequence[ExampleGroup]
 
 
 def count_sample_band_columns(per_operation: Sequence[ExampleGroup]) -> int:
-    """Return the number of columns in the separate band of randomly sampled examples, or 0.
+    """Return the number of columns in the separate band of sampled examples.
 
-    The plot shows single augmentation operations, and sampled examples: random combinations of all
-    operations, as in training. If the single operations need more than 10 columns, the sampled
-    examples get a separate band (horizontal strip of the plot) with the same number of columns.
+    Sampled examples show random combinations of all augmentation operations. If the examples of
+    single operations need more than 10 columns, the sampled examples are shown in a separate band
+    (horizontal strip of the plot), which has equally many columns.
 
     Args:
         per_operation: Groups of columns that each show a single augmentation operation.

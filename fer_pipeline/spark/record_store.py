@@ -54,7 +54,7 @@ class DeduplicatedPartition:
     images: Pixels
 
     def to_records(self) -> DeduplicatedRecords:
-        """Return the columns that are needed to assign the records to splits, as NumPy arrays."""
+        """Return the columns that are needed to assign the records to splits."""
         names = ("key", "label", "split", "outcome", "can_be_sampled")
         return DeduplicatedRecords(**{name: self.columns.column(name).to_numpy() for name in names})
 
@@ -189,6 +189,8 @@ class RecordStore:
         ddl: str,
     ) -> DataFrame:
         """Apply a function, lazily, to each partition; partitions without records are skipped.
+
+        The Arrow batch size of the Spark session is also set.
 
         Args:
             packs: Rows that contain many records each.

@@ -67,8 +67,8 @@ class WriteOptions:
 def choose_row_group_size(expected_rows: int, size: int) -> int:
     """Choose the number of rows in a Parquet row group, so that 64 readers can share a split.
 
-    The number is at least 32 and at most 4096. For large images it is reduced further, so that a
-    row group contains at most 2**25 pixels.
+    The number is between 32 and 4096. For large images it may be lower, because a row group
+    contains at most 2**25 pixels.
 
     Args:
         expected_rows: Approximate number of rows in the split.

@@ -28,10 +28,10 @@ def write_quarantine(
     """Write the records that cannot be read, and their errors, to Parquet files.
 
     Args:
-        store: All records; the quarantined records are selected from them.
+        store: Store of all records.
         folder: Folder of the dataset.
-        offsets: Number of the first record of each block, the part of an input file that one Spark
-            task reads. It is needed to compute the record numbers.
+        offsets: Number of the first record of each block within its input file, from which the
+            record numbers are computed. A block is the part of a file that one Spark task reads.
         quarantined_count: Number of quarantined records; no file is written if it is 0.
 
     Returns:
@@ -63,8 +63,8 @@ def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets)
 
     Args:
         partition: Records of one partition.
-        offsets: Number of the first record of each block, the part of an input file that one Spark
-            task reads.
+        offsets: Number of the first record of each block within its input file, from which the
+            record numbers are computed. A block is the part of a file that one Spark task reads.
     """
     records = partition.columns.filter(partition.columns.column("image_hash").is_null())
     sources = records.column("source")

@@ -104,7 +104,8 @@ def predict_rows(
 ) -> tuple[npt.NDArray[np.float32], Columns]:
     """Predict the class probabilities of all rows of a split, and read their labels and origins.
 
-    If the model needs a different image size, the images are resized and a warning is logged.
+    The origin of a row consists of its source file, its record number in this file, and so on. If
+    the model needs a different image size, the images are resized and a warning is logged.
 
     Args:
         predict_fn: Function that maps the pixels of a batch to probabilities.
@@ -116,9 +117,8 @@ def predict_rows(
         on_batch: Function to call with each batch of resized images and their predictions.
 
     Returns:
-        The probabilities, float32 of shape (rows, classes), and the columns of the dataset that
-        contain the labels and origins: `label` and those in `schema.ORIGIN`. Both are in the order
-        in which the rows are stored.
+        probabilities: float32 of shape (rows, classes), in the order of the stored rows.
+        rows: Columns `label` and those of `schema.ORIGIN`, in the same order.
 
     Raises:
         DatasetError: The split is empty, a file is missing or damaged, or the rows differ from the

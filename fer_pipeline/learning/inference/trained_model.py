@@ -103,7 +103,7 @@ class ModelInfo(BaseModel):
 
 
 def resolve_model_path(model: str | Path | None) -> Path:
-    """Return the folder of a trained model for the folder or model name that the user gives.
+    """Return the folder of a trained model, which the user specifies by its folder or its name.
 
     Args:
         model: Folder of a finished training run, or the name of a bundled model, which comes with
@@ -111,7 +111,7 @@ def resolve_model_path(model: str | Path | None) -> Path:
             means the default bundled model.
 
     Returns:
-        The folder. It may not exist, except for a bundled model.
+        The folder. Its existence is checked only for a bundled model.
 
     Raises:
         RunError: The default model is requested, but the package was installed without it.
@@ -227,7 +227,7 @@ class TrainedModel:
 
     @property
     def export_folder(self) -> Path:
-        """Folder for the export of the model; it may not exist."""
+        """Default folder of the model's export; whether it exists is not checked."""
         return self.folder / EXPORT_FOLDER
 
     @property

@@ -29,7 +29,7 @@ class EpochIterator:
 
     @contextlib.contextmanager
     def translate_reader_errors(self) -> Iterator[None]:
-        """Replace a TensorFlow error in the `with` block with its cause, an error of the reader.
+        """Replace a TensorFlow error in the `with` block by the reader's error that caused it.
 
         The reader is the Python generator from which `tf.data` gets the rows.
 
@@ -47,8 +47,8 @@ class EpochIterator:
     def drain_and_verify(self) -> None:
         """Read and drop any remaining batches, and check that the epoch was read without an error.
 
-        At the end of an epoch, the reader compares the number of its rows with the dataset's
-        manifest; this method raises the error if the numbers differ.
+        At the end of an epoch, the reader checks that it has read as many rows as the dataset's
+        manifest states.
 
         Raises:
             DatasetError: The number of rows differs from the manifest, or reading failed.

@@ -141,7 +141,7 @@ class Trainer:
     def _run_train_step(self, images: Tensor, labels: Tensor) -> None:
         """Train on this worker's part of a batch, and update the moving average and the metrics.
 
-        The gradient is that of the whole batch over all workers.
+        The optimizer applies the mean gradient over the parts of all workers.
 
         Args:
             images: Normalised images, float32 of shape (n, size, size, 1).
@@ -188,7 +188,8 @@ class Trainer:
     def _run_validation_step(self, images: Tensor, labels: Tensor) -> None:
         """Add the losses and predictions of one validation batch to the metrics.
 
-        The metrics ignore images with a negative label, which are padding for an empty batch.
+        The metrics ignore padding images. These have a negative label, and fill a batch that would
+        be empty.
         """
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)
@@ -197,12 +198,17 @@ class Trainer:
     def get_state(self) -> dict[str, list[npt.NDArray[Any]]]:
         """Return copies of all variables that training changes, for a checkpoint.
 
-        All workers must call this method at the same time. The metrics are summed over all workers.
+        All workers must call this method at the same time.
 
         Returns:
-            Arrays under the keys `network`, `optimizer`, `average` (moving average), `monitor`
-            (learning rate, last finite loss, first step with a loss that is not finite) and
-            `metrics`.
+            Arrays under these keys:
+
+            * `network`: Weights of the network, and states of its random generators.
+            * `optimizer`: State of the optimizer.
+            * `average`: Moving averages of the weights.
+            * `monitor`: Learning rate, last finite loss, and first step with a loss that is not
+              finite.
+            * `metrics`: Training metrics, summed over all workers.
         """
         arrays = {
             group: [np.array(variable) for variable in variables]
@@ -276,16 +282,17 @@ class Trainer:
         return {**totals.means, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
     def pop_metric_totals(self) -> MetricTotals:
-        """Return the sum of the losses and the confusion matrix over all workers; then reset both.
+        """Return the metrics of all workers since the last reset, and reset them.
 
-        All workers must call this method at the same time.
+        The metrics are the confusion matrix and the sum of the losses. All workers must call this
+        method at the same time.
         """
         totals = self._metrics.compute_totals()
         self._metrics.reset()
         return totals
 
     def compute_current_metrics(self) -> dict[str, float]:
-        """Return the mean training `loss` and the `accuracy` since the last validation.
+        """Return the mean training `loss` and the training `accuracy` since the last validation.
 
         All workers must call this method at the same time.
         """

@@ -87,7 +87,8 @@ class TrainingRun:
     ) -> TrainingRun:
         """Build the network and its trainer, and open the loader of the validation split.
 
-        All random generators of this process are seeded, and TensorFlow is made deterministic.
+        Also seed all random generators of this process, and make TensorFlow's operations
+        reproducible.
 
         Args:
             dataset: Dataset on which the network is trained.
@@ -98,11 +99,10 @@ class TrainingRun:
 
         Raises:
             DatasetError: The dataset is damaged.
-            ConfigError: A setting does not fit the dataset, for example class weights, teachers or
-                a setting that needs a validation split; the network or one of its options is
-                unknown; or the warm-up is not shorter than the run.
-            RunError: The model of a custom network cannot be saved or loaded again, a teacher
-                cannot be loaded, or the number of workers has changed in the middle of an epoch.
+            ConfigError: The network or one of its options is unknown, a setting does not fit the
+                dataset, or the warm-up is not shorter than the run.
+            RunError: A custom network cannot be saved or loaded again, a teacher cannot be loaded,
+                or the number of workers has changed in the middle of an epoch.
         """
         training = config.training
         steps_per_epoch = open_train_loader(dataset, config, worker).steps_per_epoch
@@ -145,8 +145,8 @@ class TrainingRun:
     def make_checkpointer(self, checkpoint: Checkpoint | None) -> RunCheckpointer:
         """Create the history and the checkpointer, and restore the checkpoint if there is one.
 
-        The history file is written, in place of an existing one. If there are several workers, only
-        worker 0 writes this file and later the checkpoints.
+        An existing history file is replaced. If there are several workers, only worker 0 writes the
+        history and the checkpoints.
 
         Args:
             checkpoint: Checkpoint from which the run is resumed; None for a new run.
@@ -322,9 +322,9 @@ def _build_trainer(
     teachers: TeacherEnsemble | None,
     schedule: StepSchedule,
 ) -> Trainer:
-    """Build the serving model and the optimizer of a network, and return its trainer.
+    """Build the trainer of a network, including a serving model and an optimizer.
 
-    The serving model consists of the normalization of raw pixels, the network and a softmax.
+    The serving model consists of the normalisation of raw pixels, the network and a softmax.
 
     Raises:
         ConfigError: The warm-up is not shorter than the run.

@@ -68,7 +68,8 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the metrics of all validations since the last call.
 
-        The training loop calls this method after each validation but the one before the first step.
+        The training loop calls this method after each validation, except after the one before the
+        first step.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -83,6 +84,9 @@ class TensorBoard(keras.callbacks.Callback):
         """Write the history entries that have not been written yet.
 
         If the output folder is remote, also copy the event files to it.
+
+        Raises:
+            StorageError: The folder cannot be written.
         """
         try:
             for entry in self._history.entries[self._written_entry_count :]:
