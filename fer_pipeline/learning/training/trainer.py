@@ -205,7 +205,7 @@ class Trainer:
 
             * `network`: Weights of the network, and states of its random generators.
             * `optimizer`: State of the optimizer.
-            * `average`: Moving averages of the weights.
+            * `average`: Moving averages of the weights; empty if averaging is off.
             * `monitor`: Learning rate, last finite loss, and first step with a loss that is not
               finite.
             * `metrics`: Training metrics, summed over all workers.
