@@ -138,8 +138,8 @@ def read_votes(path: str, classes: Sequence[str]) -> Votes:
 
     Raises:
         StorageError: The file cannot be read.
-        InputError: A column is unknown or missing or appears twice, or a number of votes is not a
-            whole number.
+        InputError: A line is not valid CSV or has a wrong number of fields, a column is unknown or
+            missing or appears twice, or a number of votes is not a whole number.
     """
     lines = storage.read_text(parse_path(path)).removeprefix("\ufeff").splitlines()
     rows = _iterate_rows(lines, path)

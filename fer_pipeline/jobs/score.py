@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
 
 
 def _add_inference_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that override a key in the section `inference` of the configuration."""
+    """Add the options that override keys in the section `inference` of the configuration."""
     group = parser.add_argument_group("short for a key of the configuration")
     group.add_argument(
         "--backend",

@@ -233,9 +233,9 @@ def fit_temperature(
 
     Returns:
         The temperature T within the bounds that minimises the mean cross-entropy of
-        softmax(logits / T). The minimum is unique because the loss is convex in 1 / T. If the true
-        class of every image has the highest logit, T is the lower bound. If the logits of each
-        image are all equal, the loss does not depend on T, and T is 1.
+        softmax(logits / T), which is a convex function of 1 / T. If the true class of every image
+        has the highest logit, T is the lower bound. If the logits of each image are all equal, the
+        cross-entropy does not depend on T, and T is 1.
 
     Raises:
         ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels

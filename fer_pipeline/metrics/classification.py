@@ -151,7 +151,10 @@ class Metrics:
 
     @property
     def mean_class_accuracy(self) -> float:
-        """Mean of the per-class accuracies. Classes without images are left out."""
+        """Mean of the per-class accuracies (recalls), also called balanced accuracy.
+
+        Classes without images are left out.
+        """
         recalls = [
             class_metrics.true_positives / class_metrics.actual
             for class_metrics in self.classes
@@ -209,7 +212,7 @@ class Metrics:
         """Return the number of images and the accuracies as a dictionary for JSON.
 
         The accuracies are the overall accuracy and the mean of the per-class accuracies, each with
-        its confidence interval. The dictionary of all metrics contains the same entries.
+        its confidence interval.
         """
         return {
             "rows": self.image_count,
@@ -237,7 +240,7 @@ def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> di
 
 
 def _interval_to_list(interval: Interval | None) -> list[float] | None:
-    """Return a confidence interval as [low, high] for JSON, or None for None."""
+    """Return a confidence interval as [low, high] for JSON; None if there is no interval."""
     return None if interval is None else [interval.low, interval.high]
 
 
@@ -308,6 +311,8 @@ def _compute_class_metrics(
     classes: Sequence[str],
 ) -> tuple[ClassMetrics, ...]:
     """Return the counts and scores of each class, in the order of the labels.
+
+    The scores of a class without images are None.
 
     Args:
         labels: True classes, of shape (n,).

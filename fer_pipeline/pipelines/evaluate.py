@@ -179,7 +179,7 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
 
 
 def _load_inputs(request: EvaluationRequest) -> _Inputs:
-    """Load the dataset and the model, and check that they and the request fit together.
+    """Load the dataset and the model, and check that they match and that the request is valid.
 
     A warning is logged if the model may have been trained on images of the split.
 
@@ -261,7 +261,7 @@ def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
 def _compute_metrics(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Evaluation:
     """Compute the metrics of all images, and of those without an exact copy in the train split.
 
-    The latter are not computed if the train split is evaluated or is empty.
+    If the train split is evaluated or is empty, only the metrics of all images are computed.
 
     Args:
         dataset: Dataset that was evaluated.

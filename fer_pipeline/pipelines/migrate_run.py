@@ -262,16 +262,16 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
         "config": _migrate_run_config(path, notes["config"]),
         "dataset": {**dataset, "labels": labels, "files": files},
         "rounds": [_rename_fields(row, _NEW_HISTORY_FIELDS) for row in notes["rounds"]],
-        "best": best and _migrate_best_round(best),
+        "best": best and _migrate_best_validation(best),
     }
 
 
-def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
+def _migrate_best_validation(best: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the description of the best validation to the current field names.
 
     Args:
-        best: Metric, history entry and confusion matrix of the best validation, as an older version
-            stored them in the checkpoint's notes.
+        best: Metric, history entry and confusion matrix of the best validation, from the notes of
+            an older checkpoint.
     """
     return {
         "metric": best["value"],

@@ -198,7 +198,7 @@ def _train_worker(
         )
     worker = WorkerContext(task.number, len(task.addresses))
     with distributed.translate_worker_failures(task.number):
-        distributed.connect_workers(task.addresses, task.number, task.cores)
+        distributed.connect_to_workers(task.addresses, task.number, task.cores)
         checkpoint = _load_in_all_workers(task, lambda: read_run_checkpoint(folder))
         _require_same_checkpoint(task, checkpoint, folder)
         dataset = StoredDataset.open(dataset_folder)

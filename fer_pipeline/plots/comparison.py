@@ -46,9 +46,9 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     """Save a plot of accuracy, with its 95 % confidence interval, against measures of cost.
 
-    Three panels show the accuracy against multiply-adds, parameters, and images per second, on log
-    axes. The panel of multiply-adds omits models for which this number is unknown or 0. Points of
-    similar costs are drawn side by side, and the subtitle mentions it.
+    Three panels show the accuracy against multiply-adds, parameters, and images per second; these
+    axes are logarithmic. The panel of multiply-adds omits models for which this number is unknown
+    or 0. Points of similar costs are drawn side by side, as a note in the subtitle explains.
 
     Args:
         comparison: Results of the models.

@@ -74,7 +74,7 @@ class _Cell:
 
     @property
     def text(self) -> str:
-        """Number and percentage of images; "0" for no images; "-" if the whole row is empty."""
+        """Number of images and percentage of the row; "0" for no images, "-" in an empty row."""
         if self.is_empty_row:
             return "-"
         return f"{self.image_count:,}\n{format_percent(self.fraction)}" if self.image_count else "0"

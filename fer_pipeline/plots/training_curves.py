@@ -52,8 +52,8 @@ def draw_accuracy_curves(restarts: Sequence[TrainingCurves], title: str, path: P
 def draw_loss_curves(restarts: Sequence[TrainingCurves], title: str, path: Path) -> None:
     """Save a plot of minibatch and validation loss against steps.
 
-    The vertical axis does not cover the loss before the first step if this loss is much higher than
-    all later losses.
+    If the loss before the first step is much higher than all later losses, the vertical axis ends
+    below it.
 
     Args:
         restarts: Losses in nats of each restart. A run has several restarts if it trains the
@@ -81,7 +81,7 @@ def draw_loss_curves(restarts: Sequence[TrainingCurves], title: str, path: Path)
 
 
 def _create_axes(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """Create a figure with a single pair of axes, whose horizontal axis shows training steps."""
+    """Create a figure with one plot; its horizontal axis shows training steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="steps", ylabel=y_label)

@@ -17,10 +17,11 @@ def find_class_thresholds(
 ) -> dict[int, ClassThresholds]:
     """Find the thresholds that divide the training records of each class into the three splits.
 
-    The thresholds are sampling keys. The sampling key of a record is a pseudo-random number that is
-    computed from the content of its image and the seed. The records of a class with the lowest keys
-    become validation, the next become test, and the remaining records stay in training. Some
-    records are never moved, for example copies of an image that is already in the test split.
+    The thresholds are sampling keys: pseudo-random numbers that are computed from the content of an
+    image and the seed. The records of a class with the lowest keys become validation, the next
+    become test, and the remaining records stay in training. If the oversampling factor of a class
+    is not a whole number, a third threshold selects the training records that are written one more
+    time than the others.
 
     Args:
         store: All records, with marked duplicates.

@@ -60,9 +60,8 @@ def _plan_duplicates(
     """Choose three rows that will repeat the images of earlier rows, as `write_csv` describes.
 
     Args:
-        codes: Label code of each row. Those of the three rows are changed in place.
-        usages: Usage of each row. Those of the three rows and of the earlier rows are changed in
-            place.
+        codes: Label code of each row; changed in place.
+        usages: Usage of each row; changed in place.
         valid: Indices of the rows without an error, in ascending order; at least 6.
 
     Returns:

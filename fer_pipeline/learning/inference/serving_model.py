@@ -31,8 +31,7 @@ def build_serving_model(
     Args:
         network: Model that maps normalised pixels to logits.
         size: Height and width of the images, in pixels.
-        normalization: Normalisation of the pixels. The normalisation layer and
-            `Normalization.lookup_table` both compute in float32, so their values are bit-identical.
+        normalization: Scale and offset of the normalisation layer.
         temperature: Positive number that divides the logits (temperature scaling). It changes the
             probabilities, but not the predicted classes.
 
@@ -41,6 +40,8 @@ def build_serving_model(
         float32 of shape (n, classes). It shares its weights with the network.
     """
     pixels = keras.Input((size, size, 1), name="pixels")
+    # The layer and `Normalization.lookup_table` both compute in float32, so their values are
+    # bit-identical.
     rescale = keras.layers.Rescaling(
         normalization.scale, normalization.offset, name=NORMALIZATION_LAYER
     )
@@ -106,14 +107,14 @@ def require_loadable_model(model: keras.Model, network: str) -> None:
 
 @contextlib.contextmanager
 def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
-    """Return a context manager that converts Keras's errors of saving or loading to RunError.
+    """Raise RunError if Keras cannot save or load a model in the `with` block.
 
     Args:
         network: Name of the network, for the error message.
         action: "saved" or "loaded", for the error message.
 
     Raises:
-        RunError: Keras raised a TypeError, ValueError or NotImplementedError.
+        RunError: The block raised a TypeError, ValueError or NotImplementedError.
     """
     try:
         yield

@@ -92,8 +92,7 @@ def apply_augmentation(
 
     Args:
         images: Images, float32 of shape (n, size, size, 1), pixel values in [0, 255].
-        sample: Random numbers for each image, in [0, 1). They select values from the operations'
-            ranges, from one end (0) to the other (1).
+        sample: Random numbers for each image; 0 and 1 are the ends of an operation's range.
         config: The section `training.augmentation` of the configuration: the enabled operations
             and their ranges.
         size: Height and width of the images, in pixels.
@@ -114,7 +113,9 @@ def apply_augmentation(
         )
     images = tf.clip_by_value(images, 0.0, 255.0)
     if config.random_erasing:
-        is_erased = _make_erased_mask(sample, config.random_erasing, size)
+        is_erased = _make_erasing_mask(sample, config.random_erasing, size)
+        # Zhong et al. fill the square with noise. The mean adds neither a bright nor a dark spot. A
+        # fixed grey value of 128 would stand out in the many darker or brighter images.
         images = tf.where(is_erased, _compute_image_means(images), images)
     return images
 
@@ -149,15 +150,12 @@ def _make_projective_transforms(
 ) -> Tensor:
     """Combine flip, zoom, shear, rotation and shift of each image into one projective transform.
 
-    The operations mirror, scale, shear (x + k * y, with y downwards) and rotate (counter-clockwise
-    positive) the image about its centre (size - 1) / 2, and then shift it. The resampling needs the
-    inverse: source = centre + A * (pixel - centre - shift), with
-    A = flip * (1 / scale) * shear^-1 * rotation^-1. If only the flip is enabled, all coefficients
-    are integers, so that pixels are moved without interpolation.
+    The shift is applied last. The other operations leave the centre of the image, (size - 1) / 2,
+    in place. If only the flip is enabled, all coefficients are integers, so that pixels are moved
+    without interpolation.
 
     Args:
-        sample: Random numbers for each image, in [0, 1). They select values from the operations'
-            ranges, from one end (0) to the other (1).
+        sample: Random numbers for each image; 0 and 1 are the ends of an operation's range.
         config: Enabled operations and their ranges.
         size: Height and width of the images, in pixels.
 
@@ -165,6 +163,10 @@ def _make_projective_transforms(
         Coefficients, float32 of shape (n, 8), in the order of the TensorFlow op
         `ImageProjectiveTransformV3`. They map each output pixel to its source position.
     """
+    # The operations mirror, scale, shear (x + k * y, with y downwards), rotate (counter-clockwise
+    # positive) and shift the image. The inverse is
+    # source = centre + A * (pixel - centre - shift), with
+    # A = flip * (1 / scale) * shear^-1 * rotation^-1.
     mirror = tf.where(sample.flip < 0.5, -1.0, 1.0) if config.flip else tf.ones_like(sample.flip)
     angle = _scale_symmetric(sample.rotation, math.radians(config.rotation))
     # The code below divides by the scale instead of multiplying by 1 / scale. In a graph TensorFlow
@@ -190,8 +192,8 @@ def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Ten
         images: Images, float32 of shape (n, size, size, 1).
         transforms: Coefficients of the transforms, of shape (n, 8), in the order of the TensorFlow
             op `ImageProjectiveTransformV3`.
-        border: Fill mode outside the image: `constant` (black), `replicate` or `reflect`. With
-            `reflect`, the op repeats the outermost pixel.
+        border: Fill mode outside the image: `constant` (black), `replicate` or `reflect` (the mode
+            `symmetric` of `numpy.pad`).
         size: Height and width of the images, in pixels.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -204,12 +206,10 @@ def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Ten
     )
 
 
-def _make_erased_mask(sample: AugmentationSample, max_fraction: float, size: int) -> Tensor:
-    """Return a mask of one random square in each image, which the caller fills with the image mean.
+def _make_erasing_mask(sample: AugmentationSample, max_fraction: float, size: int) -> Tensor:
+    """Return a mask of one random square in each image.
 
-    The original method fills the square with noise (Zhong et al. 2017, "Random Erasing"). The mean
-    adds neither a bright nor a dark spot. A fixed grey value of 128 would stand out in the many
-    darker or brighter images.
+    Source: Zhong et al. 2017, "Random Erasing Data Augmentation".
 
     Args:
         sample: Random numbers, which determine the size and the position of the squares.

@@ -66,8 +66,8 @@ class MirroredConv2D(layers.Conv2D):
     def kernel(self) -> Tensor:
         """Whole kernel of the convolution: the learned half of the filters and their mirror images.
 
-        The shape is (3, 3, channels, filters). If the input is features, not images, the two halves
-        of the input channels are also swapped in the mirror images.
+        The shape is (3, 3, channels, filters). If `lifting` is False, the two halves of the
+        input channels are also swapped in the mirror images.
         """
         mirrored_half = ops.flip(self.learned_half, axis=1)
         if not self.lifting:

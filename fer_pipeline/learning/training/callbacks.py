@@ -104,7 +104,8 @@ class BestWeights(keras.callbacks.Callback):
 
         Args:
             metric: The value; NaN is never better than a number.
-            best: The best value so far; None if there is none, so that every value is better.
+            best: The best value so far; None if there is no earlier value. Every value is better
+                than None.
         """
         if best is None:
             return True

@@ -70,7 +70,7 @@ SINGLE_WORKER = WorkerContext()
 """Context of a process that trains alone."""
 
 
-def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
+def connect_to_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     """Connect to the other workers, and make MultiWorkerMirroredStrategy the default strategy.
 
     If not all workers connect within two minutes, the process exits, and Spark restarts all
@@ -92,7 +92,7 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     )
     # TensorFlow waits for an hour, and no setting changes that. All Python threads are blocked
     # meanwhile, so that only faulthandler's thread can end the process.
-    with _exit_process_after(_CONNECT_SECONDS):
+    with _exit_process_on_timeout(_CONNECT_SECONDS):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
     tf.distribute.experimental_set_strategy(strategy)
 
@@ -101,22 +101,21 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
 def exit_if_stalled() -> Iterator[None]:
     """Exit the process if the `with` block takes more than 30 minutes.
 
-    In the block, this process waits for other workers. `translate_worker_failures` detects within
-    seconds that a worker has died. This function detects a worker that is alive but makes no
-    progress. It does nothing if this process trains alone.
-
-    TensorFlow's own timeout is not used, because it keeps a thread for each collective operation.
-    Each step has two such operations, so the machine would run out of threads.
+    In the block, this process waits for other workers. The time limit is for workers that are alive
+    but make no progress; `translate_worker_failures` detects workers that have died. If this
+    process trains alone, the block has no time limit.
     """
     if is_single_worker():
         yield
         return
-    with _exit_process_after(_COLLECTIVE_SECONDS):
+    # TensorFlow's own timeout is not used, because it keeps a thread for each collective operation.
+    # Each step has two such operations, so the machine would run out of threads.
+    with _exit_process_on_timeout(_COLLECTIVE_SECONDS):
         yield
 
 
 @contextlib.contextmanager
-def _exit_process_after(seconds: float) -> Iterator[None]:
+def _exit_process_on_timeout(seconds: float) -> Iterator[None]:
     """Print all stack traces and exit the process if the `with` block takes more than `seconds`."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
@@ -160,10 +159,9 @@ def enable_sync_batch_norm(network: keras.Model) -> None:
 def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
     """Multiply a worker's mean loss by its number of rows, if there are several workers.
 
-    `all_reduce_mean` later divides the gradients by the number of rows of all workers, which gives
-    the gradient of the whole batch. The loss must be multiplied before the backward pass, because
-    synchronized BatchNormalization sums the gradients of all workers in this pass. Call this
-    function only inside `Strategy.run`.
+    `all_reduce_mean` later divides by the number of rows of all workers, which gives the loss and
+    the gradients of the whole batch. Call this function only inside `Strategy.run`, before the
+    backward pass.
 
     Args:
         loss: Mean loss over the worker's rows, a float32 scalar.
@@ -172,27 +170,35 @@ def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
     Returns:
         The product of loss and row count; the unchanged loss if this process trains alone.
     """
+    # To multiply the gradients instead would be wrong: in the backward pass, synchronized
+    # BatchNormalization sums the gradients of all workers.
     return loss if is_single_worker() else loss * row_count
 
 
-def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[Tensor | None]:
+def all_reduce_mean(
+    scaled_tensors: Sequence[Tensor | None], row_count: Tensor
+) -> list[Tensor | None]:
     """Return the mean of each tensor over the rows of all workers.
 
-    The tensors are summed over all workers (all-reduce, in one message), and the sums are divided
-    by the total number of rows. Call this function only inside `Strategy.run`. If this process
-    trains alone, the tensors are returned unchanged.
+    The tensors are summed over all workers (all-reduce), and the sums are divided by the total
+    number of rows. Call this function only inside `Strategy.run`.
 
     Args:
-        scaled: float32 tensors, already multiplied by the worker's row count, such as the loss from
-            `scale_loss` and its gradients. None is allowed and stays None.
+        scaled_tensors: The loss from `scale_loss` and its gradients, float32. None is allowed and
+            stays None.
         row_count: Number of the worker's rows, a float32 scalar.
+
+    Returns:
+        The means. A process that trains alone gets the tensors unchanged, because `scale_loss` did
+        not multiply its loss.
     """
     if is_single_worker():
-        return [*scaled]
-    tensors = [tensor for tensor in scaled if tensor is not None]
+        return [*scaled_tensors]
+    # All tensors travel in one message.
+    tensors = [tensor for tensor in scaled_tensors if tensor is not None]
     *sums, total_row_count = _all_reduce_in_replica([*tensors, row_count])
     means = iter([tensor_sum / total_row_count for tensor_sum in sums])
-    return [None if tensor is None else next(means) for tensor in scaled]
+    return [None if tensor is None else next(means) for tensor in scaled_tensors]
 
 
 def is_single_worker() -> bool:
@@ -230,7 +236,7 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
 
 @tf.function(reduce_retracing=True)
 def _run_all_reduce(flat: Tensor) -> Tensor:
-    """Sum a tensor over all workers (all-reduce); calls `Strategy.run` itself."""
+    """Sum a tensor over all workers (all-reduce); works only outside `Strategy.run`."""
     # TensorFlow refuses a tensor from outside `Strategy.run`, which is on no device. tf.identity
     # puts it on one.
     return tf.distribute.get_strategy().run(lambda: _all_reduce_in_replica(tf.identity(flat)))

@@ -48,8 +48,8 @@ class StepSchedule:
     def count_steps_to_checkpoint(self, step: int) -> int:
         """Return the number of steps from a step to the next checkpoint; at least 1.
 
-        Checkpoints are due at the end of each epoch and every `checkpoint_every` steps. Those after
-        validations do not count.
+        Only the checkpoints at the end of each epoch and every `checkpoint_every` steps count, not
+        the additional checkpoints after validations.
 
         Args:
             step: Number of steps so far.
@@ -205,9 +205,9 @@ class TrainingLoop:
             )
 
     def _check_and_show_metrics(self, progress: tqdm) -> None:
-        """Show the loss and accuracy since the last validation in the progress bar.
+        """Check the loss and the weights, and show the loss and accuracy in the progress bar.
 
-        Before that, check that the loss and all weights are finite.
+        The loss and the accuracy are means over the steps since the last validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -277,7 +277,7 @@ class _BatchSequence:
         Does nothing in the middle of an epoch.
 
         Raises:
-            DatasetError: The number of rows differs from the dataset's manifest.
+            DatasetError: The number of rows differs from the dataset's manifest, or reading failed.
         """
         if self._iterator and self._next_batch == self._loader.steps_per_epoch:
             self._iterator.drain_and_verify()
@@ -285,11 +285,16 @@ class _BatchSequence:
     def train_on_next_batches(self, trainer: Trainer, max_step_count: int) -> int:
         """Train on the next batches, up to the end of the epoch, and return their number.
 
-        The number is also added to `trainer.step`.
+        The number is also added to `trainer.step`. If the previous call completed an epoch, the
+        next epoch begins, after a check of the previous epoch's number of rows.
 
         Args:
             trainer: Trainer of the network.
-            max_step_count: Largest number of batches.
+            max_step_count: Largest number of batches to train on.
+
+        Raises:
+            DatasetError: The dataset cannot be read, or the previous epoch's number of rows differs
+                from the dataset's manifest.
         """
         steps_per_epoch = self._loader.steps_per_epoch
         if self._iterator and self._next_batch == steps_per_epoch:

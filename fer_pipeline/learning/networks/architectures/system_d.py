@@ -15,9 +15,9 @@ The first convolution removes 2 pixels, and each of four poolings halves the res
 def build(size: int, classes: int) -> keras.Model:
     """Build the network: four blocks of two convolutions, and four dense layers.
 
-    The blocks have 64, 128, 256 and 512 filters per convolution and end with max-pooling 2x2. The
-    first convolution has no padding and no BatchNorm. The network has 5,905,863 parameters (3,712
-    non-trainable) for 48x48 pixels and seven classes.
+    The blocks have 64, 128, 256 and 512 filters per convolution. Each block ends with max-pooling
+    2x2 and dropout. The first convolution has no padding and no BatchNorm. The network has
+    5,905,863 parameters (3,712 non-trainable) for 48x48 pixels and seven classes.
 
     Args:
         size: Height and width of the images, in pixels; at least 18; the original uses 48.

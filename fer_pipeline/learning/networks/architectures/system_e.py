@@ -15,11 +15,10 @@ def build(size: int, classes: int) -> keras.Model:
     """Build the network: a 7x7 convolution, two stages of bottleneck blocks, and a dense layer.
 
     The 7x7 convolution has a stride of 2, and max-pooling 2x2 follows it. A stage consists of three
-    bottleneck blocks. The first block of a stage halves height and width by max-pooling, and its
-    shortcut is a 1x1 convolution. The other two blocks have an identity shortcut. After the stages
-    come average pooling 2x2 and the dense layer. All convolutions have a bias. The initial weights
-    come from the normal distribution of He et al. (2015). The network has 1,174,021 parameters
-    (8,576 non-trainable) for 48x48 pixels and five classes.
+    bottleneck blocks, of which the first halves height and width. Average pooling 2x2 follows the
+    stages. All convolutions have a bias. The initial weights come from the normal distribution of
+    He et al. (2015). The network has 1,174,021 parameters (8,576 non-trainable) for 48x48 pixels
+    and five classes.
 
     Args:
         size: Height and width of the images, in pixels; at least 31; the original uses 48.
@@ -63,9 +62,9 @@ def _apply_bottleneck(
         features: Input of the block.
         name: Prefix of the names of the layers.
         bottleneck_filters: Number of filters of the first two convolutions.
-        output_filters: Number of filters of the last convolution, and of the shortcut.
-        downsample: Whether the block halves height and width; its shortcut is then a 1x1
-            convolution. Otherwise the shortcut is the input itself.
+        output_filters: Number of filters of the last convolution, and channels of the shortcut.
+        downsample: Whether the block halves height and width by max-pooling. If so, its shortcut is
+            a 1x1 convolution with max-pooling, otherwise the input itself.
     """
     residual = _apply_convolution(
         features, f"{name}_a", bottleneck_filters, kernel_size=1, downsample=downsample
