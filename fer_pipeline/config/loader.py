@@ -155,11 +155,11 @@ def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
-    """Apply an override `key=value`, which has a dotted key, to nested mappings in place.
+    """Apply an override, such as `image.size=28`, to nested mappings in place.
 
     Returns:
-        Error messages; empty if the key was set. If the syntax is wrong or the key has been
-        renamed, the mappings are not changed.
+        An empty list if the key was set. Error messages if the syntax is wrong or the key has been
+        renamed; the mappings are then unchanged.
     """
     keys = _split_key(override)
     _, equals, text = override.partition("=")

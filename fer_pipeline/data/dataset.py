@@ -42,8 +42,8 @@ class StoredDataset:
             path: Folder of the dataset, a local path or a URL.
 
         Raises:
-            DatasetError: The folder is not a dataset, the dataset has a different format version,
-                or its `manifest.json` is invalid.
+            DatasetError: The folder is not a dataset, the dataset has a format version that this
+                package does not read, or its `manifest.json` is invalid.
             StorageError: The folder cannot be reached.
         """
         folder = parse_path(path)

@@ -88,7 +88,8 @@ class LabelResolver:
     def resolve_pair(self, emotion: str | None, usage: str | None) -> ResolvedLabel:
         """Convert one label text and one usage text to class and split.
 
-        If both texts are invalid, the outcome reports only the label.
+        If both texts are invalid, the outcome reports only the label. If the resolver ignores
+        usages, the split is the training split.
 
         Args:
             emotion: Label text of a record; None if it has none.
@@ -162,16 +163,19 @@ def apply_votes(
     usages: Sequence[str | None],
     source: str,
 ) -> ResolvedLabels:
-    """Replace the labels of a file's records by the classes with the most votes of the annotators.
+    """Replace the label of each record with the class that has the most annotators' votes.
 
-    Records with an invalid label or usage keep their errors, and records whose usage (FER2013's
-    name of a part, such as PublicTest) has no split stay dropped. Any other record is dropped if
-    "not a face" has the most votes, if no class has a vote, or if the votes are tied and its
-    original label does not decide the tie. Otherwise it is kept, even if its original label is not
-    one of the classes.
+    Records with an invalid label or usage keep their errors. Records whose usage (FER2013's name of
+    a part, such as PublicTest) has no split stay dropped. Other records are dropped in three cases:
+
+    * "Not a face" has the most votes.
+    * No class has a vote.
+    * Several classes have the most votes, and the source's label is not one of these.
+
+    Otherwise the record is kept, even if the source's label is not a class of the dataset.
 
     Args:
-        resolved: Labels and splits of n records according to the source.
+        resolved: Labels, splits and errors of n records of one file, according to the file itself.
         votes: Votes on all records of the file.
         record_numbers: 0-based number of each record in the file, of shape (n,).
         usages: Usage text of each record; None if it has none.

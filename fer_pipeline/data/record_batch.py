@@ -47,10 +47,10 @@ class RecordErrors:
         self.details[row] = detail
 
     def update(self, errors: RecordErrors) -> None:
-        """Replace the errors of records that have an error in `errors`.
+        """Add the errors in `errors`; they replace earlier errors of the same records.
 
-        A record whose line is broken keeps its error, because its fields do not match the columns
-        of the header.
+        Only the error of a broken line stays: the fields of such a line do not match the columns of
+        the header, so further errors in them mean nothing.
 
         Args:
             errors: Further errors of the same n records.

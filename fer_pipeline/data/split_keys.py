@@ -23,13 +23,10 @@ LAST_KEY = 2**63 - 1
 
 
 def hash_image(image: npt.NDArray[np.uint8]) -> bytes:
-    """Compute the BLAKE2b-128 hash of an image's shape and pixels.
+    """Compute the BLAKE2b-128 hash (16 bytes) of an image's shape and pixels.
 
     Args:
         image: Grey image before resizing, uint8 of shape (height, width).
-
-    Returns:
-        The hash, 16 bytes; equal for two images exactly if their shapes and pixels are equal.
     """
     digest = hashlib.blake2b(struct.pack("<II", *image.shape), digest_size=16)
     digest.update(image.tobytes())

@@ -55,7 +55,7 @@ def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest
         The tests of the pairs (0, 1), (0, 2), ..., (1, 2), ...
 
     Raises:
-        ValueError: The array has a different dtype or number of dimensions, or no images.
+        ValueError: The array is not boolean, is not two-dimensional, or has no images.
     """
     if is_correct.ndim != 2 or is_correct.dtype != np.bool_ or not is_correct.shape[1]:
         raise ValueError(

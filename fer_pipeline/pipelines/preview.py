@@ -118,7 +118,7 @@ def _sample_one_per_class(
     # is enough, and all rows of a class have the same probability.
     highest: dict[int, float] = {}
     images: dict[int, npt.NDArray[np.uint8]] = {}
-    for pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
+    for pixels, columns in loader.iterate_stored_batches([schema.LABEL]):
         numbers = rng.random(len(pixels))
         for label in range(len(dataset.classes)):
             candidates = np.where(columns[schema.LABEL] == label, numbers, -1)

@@ -44,8 +44,6 @@ def load_run_config(
 ) -> Config:
     """Read and validate the configuration of a run.
 
-    A resumed run uses the configuration that is stored in its folder, unless `path` is given.
-
     Args:
         output: Folder of the run.
         path: Path of a YAML file. None is the stored configuration of a resumed run, or the default
@@ -71,9 +69,9 @@ def load_run_config(
 def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
     """Return the configuration of a run with the dataset's settings and absolute teacher paths.
 
-    The settings of the dataset, such as its classes and image size, replace those of `config`. A
-    warning lists the replaced settings that the user had set to a different value, if they change
-    the network's inputs or targets.
+    The settings of the dataset, such as its classes and image size, replace those of `config`. If
+    this changes a setting that the user set, and the setting affects the network's inputs or
+    targets, a warning names it.
 
     Args:
         config: Configuration of the run.
@@ -85,9 +83,9 @@ def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
 def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
     """Return a configuration with `_DATASET_SECTIONS` replaced by those of the dataset's manifest.
 
-    A warning lists the replaced keys that the user had set to a different value, if they change the
-    inputs or targets of the network. If the manifest has invalid keys of an older version, the
-    configuration is returned unchanged.
+    If this replaces a different value that the user set in `_NETWORK_SECTIONS`, a warning names the
+    key. If the manifest is older and its keys are no longer valid, the configuration is returned
+    unchanged.
     """
     stored_config = dataset.manifest.config
     sections = {name: stored_config[name] for name in _DATASET_SECTIONS if name in stored_config}

@@ -84,8 +84,9 @@ def score(
         Description of the scores, which is the content of `scores.json`.
 
     Raises:
-        RunError: The model's folder is not a finished run, or has no export for the configured
-            backend.
+        RunError: The model's folder is not a finished run, has no export for the configured
+            backend, or has a class with the name "uncertain" although `inference.min_confidence` is
+            set.
         InputError: An input is missing or has a different format than expected, or there is no
             image.
         DatasetError: The dataset is damaged, or its image enhancement differs from the model's.
@@ -259,7 +260,7 @@ def _make_score_manifest(
 
 
 def format_report(scores: ScoreManifest, output: str) -> str:
-    """Return the report of the job: the number of images by emotion, and of images without a score.
+    """Return the report: the number of images by emotion, and of images without a score by reason.
 
     Args:
         scores: Description of the scores.

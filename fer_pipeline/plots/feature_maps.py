@@ -118,8 +118,9 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
 def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
     """Return options of `Axes.imshow` for a layer's output: a colour map and its limits.
 
-    The limits include all values. They are symmetric around 0, as is the colour map, if there are
-    negative values. Otherwise they begin at 0.
+    If there are negative values, the colour map and its limits are symmetric around 0, and the
+    limits include all values. Otherwise the limits are 0 and the largest value, or 0 and 1 if all
+    values are 0.
     """
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
@@ -222,9 +223,9 @@ def _compute_section_height(output: LayerOutput) -> float:
 
 
 def _count_units_per_row(unit_count: int) -> int:
-    """Return the number of cells in a row of the grid of units.
+    """Return the number of units in a row of the plot of a dense layer.
 
-    A row has 64 cells. If the grid would then be higher than 1.5 inches, a row has more cells.
+    The number is 64, or larger if the plot would otherwise be higher than 1.5 inches.
 
     Args:
         unit_count: Number of units of the layer.

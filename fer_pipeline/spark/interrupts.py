@@ -18,11 +18,12 @@ _STOP_TIMEOUT = 10  # seconds
 
 @contextlib.contextmanager
 def handle_interrupts() -> Iterator[InterruptHandler]:
-    """Turn SIGINT (Ctrl-C) into KeyboardInterrupt until the context ends.
+    """Handle SIGINT (Ctrl-C) until the context ends, then restore the previous handler.
 
-    At first SIGINT is only recorded. Once a session has been attached to the handler, SIGINT also
-    cancels the jobs of the session. The previous handler of SIGINT is restored at the end. Outside
-    the main thread, which is the only one that receives signals, SIGINT is not handled.
+    Before a session is attached to the handler, SIGINT is only recorded, and `attach` then raises
+    KeyboardInterrupt. Afterwards, SIGINT cancels the jobs of the session and raises
+    KeyboardInterrupt. Outside the main thread, the only one that receives signals, SIGINT is not
+    handled.
 
     Yields:
         The handler, to which the caller must attach the session.
@@ -61,10 +62,10 @@ class InterruptHandler:
         self._session: SparkSession | None = None
 
     def record_interrupt(self, *_: object) -> None:
-        """Record a SIGINT that arrives while the JVM starts, without raising an error.
+        """Record a SIGINT that arrives while the JVM starts.
 
-        The method `attach` raises KeyboardInterrupt after the start, because a JVM that is
-        abandoned during its start never exits.
+        KeyboardInterrupt is only raised after the start, by `attach`, because a JVM whose start is
+        interrupted never exits.
         """
         self.is_interrupted = True
 
@@ -118,8 +119,8 @@ class InterruptHandler:
     def _call_in_thread(function: Callable[[], None]) -> None:
         """Call a function in a new thread, and wait at most 10 s for it to return.
 
-        The new thread has its own connection to the JVM. The function therefore does not disturb an
-        interrupted call of this thread.
+        The new thread has its own Py4J connection to the JVM, so the function does not disturb the
+        call that the signal interrupted in the calling thread.
         """
         thread = threading.Thread(target=function, daemon=True)
         thread.start()

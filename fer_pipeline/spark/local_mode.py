@@ -39,11 +39,12 @@ _CGROUP_LIMITS = (
 
 
 def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Build the environment variables for starting Spark on all cores of this machine.
+    """Build the environment variables for starting Spark, by default on all cores of this machine.
 
-    Settings of the user take precedence: SPARK_CONF_DIR and the keys in its `spark-defaults.conf`
-    (including the master), SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY and PYSPARK_PYTHON. If the user has
-    set PYSPARK_SUBMIT_ARGS, nothing is added to it.
+    Settings of the user take precedence: the variables SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY,
+    PYSPARK_PYTHON and PYSPARK_SUBMIT_ARGS, and the settings in `spark-defaults.conf`, such as
+    `spark.master`. SPARK_CONF_DIR is the folder of this file; the default is Spark's
+    folder `conf`.
 
     Args:
         environment: Environment variables of this process.
@@ -118,10 +119,10 @@ def _build_submit_arguments(settings: Mapping[str, str], configured: Mapping[str
 
 
 def choose_driver_heap_mib() -> int:
-    """Choose the size of the JVM's heap, in MiB: a quarter of the memory, between 1 and 8 GiB.
+    """Choose the JVM's heap size: a quarter of the memory, at least 1024 and at most 8192 MiB.
 
-    The memory is the memory of this machine, or of the container if that is smaller. TensorFlow and
-    Spark's Python workers run outside the JVM and need the remaining memory.
+    If the container has less memory than the machine, a quarter of the container's memory is used.
+    TensorFlow and Spark's Python workers run outside the JVM and need the remaining memory.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _CGROUP_LIMITS:

@@ -87,8 +87,7 @@ def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterato
     """Build one table for each batch of records: labels, hashes and resized images.
 
     Args:
-        groups: Iterator of groups, such as the image files of one Arrow batch; each group is an
-            iterable of batches of records.
+        groups: Groups of batches of records, as yielded by a `RecordReader`.
         options: Rules for labels, image size, seed and further settings.
 
     Yields:
@@ -151,10 +150,11 @@ def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedL
 def _compute_sampling_keys(
     hashes: Sequence[bytes | None], positions: npt.NDArray[np.int32], seed: int
 ) -> list[int]:
-    """Return the sampling key of each record, a pseudo-random number by which splits are sampled.
+    """Return the sampling key of each record, by which records are assigned to splits.
 
     The key is computed from the hash of the image and the seed, so copies of an image have the same
-    key. The key of a record without an image is its position.
+    key. A record without an image belongs to no split; its key is its position, which only serves
+    to distribute such records over the Spark tasks.
 
     Args:
         hashes: Image hash of each record; None for a record without an image.
@@ -162,7 +162,6 @@ def _compute_sampling_keys(
             reads.
         seed: Seed of the keys.
     """
-    # Records without an image belong to no split: their keys only distribute them over the tasks.
     return [
         position if content is None else compute_sampling_key(content, seed)
         for content, position in zip(hashes, positions.tolist(), strict=True)

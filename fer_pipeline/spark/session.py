@@ -152,10 +152,10 @@ def _has_jvm_ended() -> bool:
 
 
 def set_arrow_batch_size(session: SparkSession, row_count: int) -> None:
-    """Set the number of rows in the Arrow batches that Spark sends to its Python workers.
+    """Set the maximum number of rows in the Arrow batches that Spark sends to Python workers.
 
-    The setting applies to all plans that are executed afterwards. Only a persisted plan keeps the
-    size that was set when the plan was persisted.
+    The setting applies to all plans that are executed afterwards, except persisted plans: they keep
+    the number that was set when `persist` was called.
 
     Args:
         session: The session.

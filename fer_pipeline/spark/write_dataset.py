@@ -101,11 +101,11 @@ def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, Writt
 
 
 def _summarize_split(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit:
-    """Combine the descriptions of the files of one split.
+    """Return the list of the files of one split, with their total counts and checksum.
 
     Args:
-        split: The split.
-        rows: Descriptions of the files of all splits.
+        split: Split to summarize.
+        rows: One row for each file of any split, with the columns of _WRITTEN_SCHEMA.
         class_count: Number of classes.
     """
     files = sorted((row for row in rows if row.split == split.code), key=lambda row: row.path)
@@ -121,9 +121,9 @@ def _summarize_split(split: Split, rows: Sequence[Row], class_count: int) -> Wri
 def _write_partition(
     partition: DeduplicatedPartition, options: WriteOptions
 ) -> Iterator[Mapping[str, object]]:
-    """Write the records of a partition to one Parquet file for each split that has records.
+    """Write the records of a partition, shuffled, to one Parquet file for each split.
 
-    The rows of a file are shuffled. Dropped and quarantined records are not written.
+    Splits without records get no file. Dropped and quarantined records are not written.
 
     Args:
         partition: Records with their images.
@@ -266,11 +266,12 @@ class _SplitFileWriter:
     def _apply_variants(
         self, rows: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
     ) -> Pixels:
-        """Create the image of each row: the original image, mirrored or rotated if required.
+        """Create the image of each row by applying the row's variant to the original image.
 
         Args:
-            rows: Record of each row, as a position in the partition, of shape (n,).
-            variant: Variant of each row, as an index into `self._variants`, of shape (n,).
+            rows: Positions in the partition of the records that the rows belong to, of shape (n,).
+            variant: Variant of each row (original, mirrored or rotated), as an index into
+                `self._variants`, of shape (n,).
 
         Returns:
             The pixels, uint8 of shape (n, size * size).
@@ -308,7 +309,7 @@ class _SplitFileWriter:
         Args:
             content: Pixels of each row, and its distribution of votes if votes are stored, as uint8
                 of shape (n, bytes).
-            hashes: Hash of the original image of each row, which other rows may share.
+            hashes: Hash of the original image of each row.
             labels: Class index of each row.
             variant: Variant of each row (original, mirrored or rotated), as an index into
                 `self._variants`.

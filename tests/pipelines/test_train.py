@@ -276,7 +276,9 @@ class TestLearning:
         pixels, labels = zip(
             *(
                 (p, o["label"])
-                for p, o in make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
+                for p, o in make_loader(easy_dataset, "validation").iterate_stored_batches(
+                    ["label"]
+                )
             ),
             strict=True,
         )
@@ -380,7 +382,7 @@ class TestTemperature:
     def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("training.select_best_by=last"))
         model = TrainedModel.open(tmp_path).load_network()
-        rows = make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
+        rows = make_loader(easy_dataset, "validation").iterate_stored_batches(["label"])
         pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
         logits = self.logits(model, pixels)
 
@@ -688,7 +690,7 @@ class TestTrain:
         # The model that is kept is as good as it says.
         model = TrainedModel.open(folder).load_network()
         pixels, others = zip(
-            *make_loader(easy_dataset, "validation").iterate_stored_rows(["label"]), strict=True
+            *make_loader(easy_dataset, "validation").iterate_stored_batches(["label"]), strict=True
         )
         labels = np.concatenate([part["label"] for part in others])
         right = model(np.concatenate(pixels)[..., None]).numpy().argmax(axis=1) == labels

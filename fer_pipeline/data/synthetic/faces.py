@@ -186,7 +186,7 @@ def _draw_brows(
 ) -> None:
     """Draw the brows and the creases of the forehead.
 
-    `skin` and `hair` are grey values; `thick` is the width of the brows in face coordinates.
+    `skin` and `hair` are grey values; `thick` is the thickness of the brows in face coordinates.
     """
     t = np.linspace(0.0, 1.0, 9)  # from the inner end to the outer end
     x = 0.15 + 0.07 * actions.brow_gap + 0.42 * t

@@ -48,10 +48,9 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
 
 
 def has_uncounted_kernel(layer: keras.Layer) -> bool:
-    """Return whether `count_multiply_adds` returns 0 for a layer although it has a kernel.
+    """Return whether a layer has a kernel for which `count_multiply_adds` returns 0.
 
-    A kernel is a weight with at least two dimensions. This is true for layers such as `Conv1D` or
-    `LSTM`.
+    Examples are `Conv1D` and `LSTM`. A kernel is a weight with at least two dimensions.
     """
     return count_multiply_adds(layer) == 0 and any(
         len(weight.shape) > 1 for weight in layer.weights

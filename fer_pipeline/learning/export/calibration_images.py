@@ -112,7 +112,7 @@ def _read_rows(
     is_selected[rows] = True
     loader = BatchLoader(dataset, split, LoaderOptions(_BATCH_SIZE))
     pixels, labels, first_row = [], [], 0
-    for stored_pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
+    for stored_pixels, columns in loader.iterate_stored_batches([schema.LABEL]):
         is_in_sample = is_selected[first_row : first_row + len(stored_pixels)]
         pixels += [resize(image, size) for image in stored_pixels[is_in_sample]]
         labels.append(columns[schema.LABEL][is_in_sample])

@@ -133,7 +133,7 @@ def predict_rows(
     parts: list[Columns] = []
     first_row = 0
     with tqdm(total=loader.row_count, unit=" images", desc="evaluate", disable=None) as progress:
-        for stored_pixels, columns in loader.iterate_stored_rows(column_names):
+        for stored_pixels, columns in loader.iterate_stored_batches(column_names):
             pixels = _resize_images(stored_pixels, size)
             probabilities.append(forward(pixels))
             parts.append(columns)

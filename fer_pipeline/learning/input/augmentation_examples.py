@@ -79,7 +79,7 @@ def make_single_operation_examples(
 def _describe_range(
     name: str, config: AugmentationConfig, size: int
 ) -> tuple[str, list[_RangeEnd]]:
-    """Return the parameter range of an augmentation operation as text, and the ends of the range.
+    """Return the range of an augmentation operation as text, and the ends of this range.
 
     Args:
         name: Name of the operation, such as `rotation`.
@@ -87,8 +87,8 @@ def _describe_range(
         size: Height and width of the images, in pixels.
 
     Returns:
-        The range, such as "±15°", and for each column of examples its label, such as "+15°", and
-        the fixed numbers that replace random numbers to select this end of the range.
+        The range as text, such as "±15°", and one `_RangeEnd` for each column of examples. `flip`
+        has only one column. Both columns of random erasing show the upper end of its range.
     """
     limit = float(getattr(config, name))
     if name == "flip":
@@ -121,15 +121,14 @@ def _augment_with_fixed_numbers(
     fixed_numbers: dict[str, float],
     rng: np.random.Generator,
 ) -> Images:
-    """Augment images with random numbers, except that the given fields have fixed numbers.
-
-    A number in [0, 1] selects a value from an operation's range, from one end (0) to the other (1).
+    """Augment images with some fixed numbers in place of random numbers.
 
     Args:
         images: Original images, float32 of shape (n, size, size), pixel values in [0, 255].
         config: Enabled operations and their ranges.
-        fixed_numbers: Numbers that are the same for all images, by field of `AugmentationSample`.
-        rng: Generator of the other numbers, which differ from image to image.
+        fixed_numbers: Number for all images, by field of `AugmentationSample`; 0 and 1 are the ends
+            of an operation's range.
+        rng: Generator of random numbers for all other fields.
     """
     numbers = {name: rng.random(len(images), np.float32) for name in AugmentationSample._fields}
     for name, number in fixed_numbers.items():
@@ -149,7 +148,7 @@ def make_random_examples(
 ) -> list[ExampleGroup]:
     """Augment example images randomly with all enabled operations and mixup, as in training.
 
-    Each column contains all images. The random numbers differ from column to column.
+    Each column contains all images. The random numbers differ between the columns of a group.
 
     Args:
         images: Original images, float32 of shape (n, size, size), pixel values in [0, 255]. Mixup

@@ -126,7 +126,8 @@ class BatchLoader:
         Yields:
             Normalised images, float32 of shape (n, size, size, 1), and labels, int32 of shape
             (n,), or distributions, float32 of shape (n, classes). If this loader reads the whole
-            split, n is the batch size, except for the last batch.
+            split, n is the batch size, except in the last batch. A loader of one of several shards
+            yields only its part of each batch.
 
         Raises:
             DatasetError: The number of rows, or an image, is not as stated in the manifest.
@@ -137,7 +138,7 @@ class BatchLoader:
         iterator.drain_and_verify()
 
     def open_epoch(self, epoch: int, skip_batches: int = 0) -> EpochIterator:
-        """Return an iterator over the batches of one epoch that works inside a `tf.function`.
+        """Return an iterator over the batches of one epoch, for use inside a `tf.function`.
 
         Args:
             epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
@@ -150,8 +151,8 @@ class BatchLoader:
     def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
         """Return the batches of one epoch as a `tf.data.Dataset`.
 
-        Its elements are pairs of normalised images and labels. If reading fails, iterating over the
-        dataset raises a TensorFlow error that contains the original message.
+        Its elements are the pairs that `iterate_epoch` yields. If reading fails, the iteration over
+        the dataset raises a TensorFlow error that contains the original message.
 
         Args:
             epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
@@ -173,7 +174,7 @@ class BatchLoader:
         def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
             """Yield the rows of the epoch in chunks, and then padding images, if any are needed.
 
-            An exception is also appended to `errors`.
+            If an exception occurs, append it to `errors` and raise it again.
             """
             try:
                 yield from self._iterate_epoch_chunks(epoch)
@@ -199,10 +200,10 @@ class BatchLoader:
     def _compute_batch_sizes(self) -> int | list[int]:
         """Return the number of rows in each batch of this loader.
 
-        If this loader reads the whole split, the number is the configured batch size, and only the
-        last batch may be smaller. If there are several shards, each loader delivers a part of every
-        batch. The sizes of these parts can differ by one row, so a list with one size per batch is
-        returned.
+        Returns:
+            For a single shard, the configured batch size, although the last batch may be smaller.
+            For one of several shards, a list with the size of every batch: the sizes can differ by
+            one row.
         """
         if self._shard.count == 1:
             return self._options.batch_size
@@ -260,7 +261,7 @@ class BatchLoader:
             images, targets = self._transform(images, targets, seed)
         return _normalize(images, self._manifest.image.normalization), targets
 
-    def iterate_stored_rows(
+    def iterate_stored_batches(
         self, columns: Sequence[str]
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
         """Yield all rows in stored order, in batches, neither transformed nor normalised.
@@ -302,7 +303,7 @@ class BatchLoader:
         shuffle_seed = self._derive_epoch_seed(epoch) if options.shuffle else None
         rng = np.random.default_rng(self._derive_epoch_entropy(epoch))
         if options.cache_in_memory and self.row_count:
-            pixels, targets = self._load_cache()
+            pixels, targets = self._load_cached_rows()
             row_count = self.row_count
             order = rng.permutation(row_count) if options.shuffle else np.arange(row_count)
             for start in range(0, row_count, chunk_rows):
@@ -314,7 +315,7 @@ class BatchLoader:
             chunks = shuffle_with_buffer(chunks, options.shuffle_buffer, chunk_rows, rng)
         yield from chunks
 
-    def _load_cache(self) -> tuple[Pixels, Targets]:
+    def _load_cached_rows(self) -> tuple[Pixels, Targets]:
         """Return the pixels and targets of all rows in stored order.
 
         The first call reads them from disk and keeps them in memory. The pixels are uint8 of shape

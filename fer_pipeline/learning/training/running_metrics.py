@@ -81,7 +81,7 @@ class RunningMetrics:
         self._confusion.assign_add(tf.cast(tf.matmul(true, predicted, transpose_a=True), tf.int64))
 
     def compute_totals(self) -> MetricTotals:
-        """Return the sum of the losses and the confusion matrix, both over all workers.
+        """Return the loss sum and the confusion matrix, both added up over all workers.
 
         All workers must call this method at the same time.
         """

@@ -24,8 +24,8 @@ def open_train_loader(
         dataset: Dataset to read.
         config: The configuration.
         worker: Rank of this process and number of workers.
-        restart: Index of the restart, from 0. A run trains its network one or more times from the
-            start; each of these restarts has a different order of the rows.
+        restart: Index of the restart, from 0. A run can train its network several times from
+            scratch, each time with a different order of the rows.
 
     Raises:
         DatasetError: The dataset is damaged, or the worker's shard has fewer rows than the epoch
