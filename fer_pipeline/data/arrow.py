@@ -29,7 +29,7 @@ def build_binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
         An Arrow column of n binary values of `width` bytes each.
 
     Raises:
-        ValueError: The rows have 2 GiB or more in total, which Arrow's offsets cannot address.
+        ValueError: The rows have 2 GiB or more in total, too many for Arrow's 32-bit offsets.
     """
     row_count, width = rows.shape
     if row_count * width >= 2**31:

@@ -67,12 +67,13 @@ def run_barrier_stage(
         process_count: Number of processes.
         function: Function that each process calls with its task; it must be picklable.
         progress: Function that returns the amount of finished work, in any unit. If the amount has
-            grown since the last failure, failures are counted from 1 again.
+            grown since the last failure, the count of failures starts again.
 
     Raises:
         ClusterError: Spark has too few slots or allocates executors dynamically, a process cannot
             connect to another process, or a process has more than one GPU.
         WorkerLostError: Processes were lost four times without progress in between.
+        Py4JJavaError: The stage failed for a different reason.
     """
     stage = session.sparkContext.parallelize(range(process_count), process_count).barrier()
 

@@ -126,10 +126,9 @@ def _exit_process_on_timeout(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_worker_failures(rank: int) -> Iterator[None]:
-    """Convert TensorFlow's errors about lost workers in the `with` block to WorkerLostError.
+    """Raise WorkerLostError if TensorFlow loses contact to another worker in the `with` block.
 
-    WorkerLostError is raised three seconds later, so that the worker that failed can report its own
-    error first.
+    The error is raised three seconds later, so that the lost worker can report its own error first.
 
     Args:
         rank: Rank of this process, for the message.
