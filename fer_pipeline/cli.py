@@ -149,8 +149,8 @@ def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namesp
 def _configure_logging(level: str) -> None:
     """Configure the logging: write messages of at least the given level to stderr.
 
-    Libraries that log a lot, such as TensorFlow, log only warnings and errors. The tracebacks that
-    py4j logs are dropped, because py4j also raises these exceptions.
+    Libraries that log a lot, such as TensorFlow, log only warnings and errors. Exceptions that py4j
+    logs are dropped, because py4j also raises them.
 
     Args:
         level: Lowest level to log, such as "INFO".

@@ -55,10 +55,10 @@ _MISSING = object()
 
 
 def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Remove the keys that have been renamed from nested mappings, and yield each with its value.
+    """Remove renamed keys from nested mappings, and yield each key with its value.
 
-    Each key is removed only when the iterator reaches it. An old section, such as `feed`, is
-    removed after its renamed keys. It is not yielded if it contained nothing else.
+    Each key is removed only when the iterator reaches it. A renamed section, such as `feed`, is
+    removed after the keys in it; it is not yielded if these were its whole content.
 
     Args:
         tree: Nested mappings, as read from a YAML file. They are changed in place.

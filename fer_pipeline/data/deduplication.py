@@ -46,9 +46,9 @@ def mark_duplicates(
 
     A training record is dropped for the first of these reasons that applies:
 
-    * A copy of it is excluded, or belongs to validation or test.
-    * It and its copies in training have different labels.
-    * It is not the first of several copies with the same label.
+    1. A copy of it is excluded, or belongs to validation or test.
+    2. It and its copies in training have different labels.
+    3. It is not the first of several copies with the same label.
 
     Args:
         records: The records. If an image has several copies, all of them must be included.
@@ -58,9 +58,8 @@ def mark_duplicates(
         outcome: `Outcome` of each record, int8 of shape (n,): kept, or the reason to drop or
             quarantine it.
         can_be_sampled: Whether each record may be moved from training to validation or test, bool
-            of shape (n,). False for dropped records and for records outside training. If
-            `deduplicate` is false, also false for the records to which one of the first two reasons
-            applies.
+            of shape (n,). True for the training records to which no reason applies; reason 3 does
+            not matter if `deduplicate` is false.
     """
     is_kept = records.outcome == Outcome.KEPT
     in_training = is_kept & (records.split == Split.TRAIN.code)

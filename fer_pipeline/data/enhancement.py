@@ -78,12 +78,13 @@ def enhance(image: npt.NDArray[np.uint8], enhancement: Enhancement) -> npt.NDArr
 def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Subtract the local mean from an image, then divide by the local standard deviation.
 
-    v = x - mean(x), sigma = sqrt(mean(v**2)), y = v / max(sigma, mean of sigma over the image). The
-    local means are weighted by a Gaussian window: Jarrett, Kavukcuoglu, Ranzato and LeCun, "What is
-    the best multi-stage architecture for object recognition?", ICCV 2009, section 2.1. The window
-    is about min(height, width) / 6 + 1 pixels wide: 9 for a 48x48 image, as in the paper. The
-    divisor is at least one grey level, because a smaller divisor would only amplify rounding noise;
-    an image with a single grey level becomes 128 everywhere.
+    The local means are weighted by a Gaussian window, about min(height, width) / 6 + 1 pixels wide.
+    For a 48x48 image it is 9 pixels wide, as in the paper: Jarrett, Kavukcuoglu, Ranzato and LeCun,
+    "What is the best multi-stage architecture for object recognition?", ICCV 2009, section 2.1.
+
+    Let x be the pixels and `mean` the local mean: v = x - mean(x), sigma = sqrt(mean(v**2)),
+    y = v / max(sigma, mean of sigma over the image, 1 grey level). A divisor below 1 grey level
+    would only amplify rounding noise. An image with a single grey level becomes 128 everywhere.
 
     Args:
         image: Grey image, uint8 of shape (height, width).

@@ -125,9 +125,10 @@ class OutputFolder:
             return False
 
     def mark_in_progress(self) -> None:
-        """Create the in-progress file `.unfinished`, which marks the files as those of a job.
+        """Create the in-progress file `.unfinished`.
 
-        If the job is interrupted, a later job may therefore replace them.
+        It marks the files in the folder as written by a job, so that a later job may replace them
+        if this job is interrupted.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -138,19 +139,18 @@ class OutputFolder:
     def lock_for_writing(self) -> Iterator[None]:
         """Lock the folder during a `with` block, so that no other job writes to it.
 
-        The lock is held on the in-progress file `.unfinished`. The folder and this file are created
-        if necessary. The operating system releases the lock if the process is killed. On a
-        filesystem without locks two jobs may write at the same time. The output is then that of the
-        job which calls `commit` last.
+        The folder and the in-progress file `.unfinished` are created if necessary. On a filesystem
+        without locks, two jobs may write at the same time; the job that calls `commit` last
+        determines the output.
 
-        If the block raises before it calls `commit`, the in-progress file and the data files (files
-        with unique names, such as Parquet files) of the block are deleted. If this kind of output
-        has no data files, nothing is deleted. The in-progress file then shows later jobs that they
-        may replace the files.
+        If the block raises before it calls `commit`, its data files (files with unique names, such
+        as Parquet files) and the in-progress file are deleted. If this kind of output has no data
+        files, nothing is deleted; the in-progress file then shows later jobs that they may replace
+        the files.
 
         Raises:
-            StorageError: Another job is writing to the folder, or has written an output since the
-                call of `ensure_writable`, or the folder cannot be written.
+            StorageError: Another job is writing to the folder, the folder now has an output that
+                may not be replaced, or the folder cannot be written.
         """
         was_in_progress = self.is_in_progress()
         try:
@@ -174,11 +174,13 @@ class OutputFolder:
             storage.remove_empty_folder(self.path)
 
     def _delete_data_files_on_failure(self) -> Iterator[None]:
-        """Yield once to run a block; if it raises before `commit`, delete the data files it wrote.
+        """Yield once; if the `with` block raises before it calls `commit`, delete its data files.
 
-        Data files are files with unique names, such as the Parquet files of a dataset. Those of an
-        existing, complete output stay. The in-progress file `.unfinished` is deleted too. Nothing
-        is deleted if this kind of output has no data files.
+        Data files are files with unique names, such as the Parquet files of a dataset. The
+        in-progress file `.unfinished` is deleted with them. Data files that the commit file lists
+        stay, because they belong to a complete output.
+
+        If this kind of output has no data files, nothing is deleted.
         """
         self._is_committing = False
         try:
@@ -219,11 +221,10 @@ class OutputFolder:
         Args:
             commit_content: Content of the commit file, a JSON object with the key `format`.
             write_config: Function that writes the configuration to a path.
-            data_files: Data files (files with unique names, such as Parquet files) to keep,
-                relative to the folder. The commit file lists these; all other data files are
-                deleted.
-            obsolete_files: Further files to delete, relative to the folder. These are needed only
-                until the commit file is written.
+            data_files: Paths, relative to the folder, of the data files to keep: the files with
+                unique names, such as Parquet files, that the commit file lists. All other data
+                files are deleted.
+            obsolete_files: Paths, relative to the folder, of further files to delete.
 
         Raises:
             StorageError: A file cannot be written or deleted.
@@ -254,15 +255,15 @@ class OutputFolder:
             )
 
     def delete_unlisted_files(self, listed_files: Iterable[str]) -> None:
-        """Delete the data files that the output does not list, and the in-progress file.
+        """Delete unlisted data files, empty data folders, temporary files and the in-progress file.
 
-        Data files are files with unique names, such as the Parquet files of a dataset. The
-        temporary files of interrupted writes are deleted too. On a remote filesystem, data files
-        younger than 24 hours stay, because a running job may have written them.
+        Data files are files with unique names, such as the Parquet files of a dataset. On a remote
+        filesystem, data files younger than 24 hours stay, because a running job may have written
+        them.
 
         Args:
-            listed_files: Data files to keep, relative to the folder: those that are listed in the
-                output's JSON file, such as `manifest.json` of a dataset.
+            listed_files: Paths, relative to the folder, of the data files to keep: those that the
+                commit file lists.
 
         Raises:
             StorageError: A file cannot be deleted.
@@ -287,13 +288,10 @@ class OutputFolder:
     def delete_outdated_output(self) -> None:
         """Delete this output, such as an export, because the model it was made from is replaced.
 
-        Files that do not belong to the output stay. Nothing is deleted in these cases:
-
-        * The folder has neither the JSON file of this kind of output nor the in-progress file
-          `.unfinished`, so its files may be the user's.
-        * The folder, or a file or folder of the output, is a symbolic link.
-        * There is a folder at the path of one of the output's files, or a file at the path of one
-          of its folders.
+        Files that do not belong to the output stay. The output is deleted only if the folder has
+        the JSON file of this kind of output or the in-progress file `.unfinished`; otherwise its
+        files may be the user's. Nothing is deleted if a path of the output is a symbolic link or
+        has the wrong type (file or folder).
 
         An OSError or StorageError is only logged, as a warning, because publishing the new model
         must not fail.
@@ -315,8 +313,8 @@ class OutputFolder:
         """Delete all files of the output, and its folder if that is empty afterwards.
 
         Raises:
-            StorageError: A path of the output is a symbolic link, a folder exists at the path of a
-                file or a file at the path of a folder, or a file cannot be deleted.
+            StorageError: A path of the output is a symbolic link or has the wrong type (file or
+                folder), or a file cannot be deleted.
         """
         names = (self.kind.commit_file, CONFIG_FILE, *self.kind.files)
         files = [self.path / name for name in names]

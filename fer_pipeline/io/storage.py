@@ -106,13 +106,13 @@ def _translate_write_errors(path: Path) -> contextlib.AbstractContextManager[Non
 
 @contextlib.contextmanager
 def _translate_errors(path: Path, participle: str) -> Iterator[None]:
-    """Return a context manager that converts errors of a `with` statement's body to StorageError.
+    """Return a context manager that converts errors of a `with` block to StorageError.
 
-    For a local path, it converts only OSError and UnicodeDecodeError. The new message begins with
-    "PATH: cannot be PARTICIPLE".
+    For a local path, it converts OSError and UnicodeDecodeError; for a remote path, all exceptions.
+    The new message begins with "PATH: cannot be PARTICIPLE".
 
     Args:
-        path: Path of the file or folder that the body reads or writes.
+        path: Path of the file or folder that the block reads or writes.
         participle: "read" or "written".
     """
     try:
@@ -135,10 +135,10 @@ def _format_reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary local file, and replace `path` with this file at the end.
+    """Yield the path of a temporary local file, which replaces `path` when the `with` block ends.
 
-    Readers see the old file or the complete new file. If the body of the `with` statement raises,
-    `path` is unchanged and the temporary file is deleted.
+    Readers see the old file or the complete new file. If the block raises, `path` is unchanged and
+    the temporary file is deleted.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
@@ -195,11 +195,11 @@ def _replace_local_file(path: Path) -> Iterator[Path]:
 
 
 def is_temporary_file(path: Path, name: str) -> bool:
-    """Return whether a file's name is that of a temporary file that `atomic_write` creates.
+    """Return whether a path has the name of a temporary file of `atomic_write`.
 
     Args:
-        path: Path of the possible temporary file.
-        name: Name of the file that would have been written.
+        path: Path to check.
+        name: Name of the final file, which the temporary file replaces.
     """
     final_path = Path(name)
     pattern = rf"\.{re.escape(final_path.stem)}-[a-z0-9_]{{8}}{re.escape(final_path.suffix)}"
@@ -334,8 +334,9 @@ def move(source: Path, target: Path) -> None:
 def is_abandoned(path: Path) -> bool:
     """Return whether a data file may be deleted because no running job is writing it.
 
-    A local file can always be deleted, because the caller has locked the output folder. A remote
-    filesystem has no locks, so its files must have been unmodified for more than 24 hours.
+    A local file may always be deleted, because the caller has locked the output folder. Remote
+    filesystems have no locks: a remote file may be deleted if its last change was more than 24
+    hours ago.
 
     Args:
         path: Path of a data file that no finished output lists.

@@ -93,16 +93,14 @@ def compare(
     """Compare trained models on the same rows of one split of a dataset, and write the report.
 
     The accuracy, the calibration and the speed are compared. The report consists of
-    `comparison.json`, a plot and the configuration. The plot is written first. If an existing
-    comparison is replaced, its `comparison.json` is deleted before the plot is overwritten.
+    `comparison.json`, a plot and the configuration.
 
     Args:
-        models: Output folders of finished training runs, or names of bundled models, without
-            repetitions.
+        models: Output folders of finished training runs, or names of bundled models.
         dataset: Folder of the dataset. Its images are resized for models with a different image
             size.
-        split: Split to compare on.
-        output: Folder to write the comparison to.
+        split: Split to evaluate the models on.
+        output: Folder to write the report to.
         config: Configuration. Only the section `inference` and the key `seed` are used.
         overwrite: Whether an existing comparison may be replaced.
 
@@ -115,8 +113,8 @@ def compare(
             different classes or a different image enhancement than the dataset, or it does not
             predict probabilities.
         DatasetError: The folder does not contain a dataset, or the split is empty or damaged.
-        StorageError: The output folder already contains a comparison and `overwrite` is False, or
-            it contains files that are not part of a comparison.
+        StorageError: The output folder contains a comparison and `overwrite` is False, it contains
+            files that are not part of a comparison, or it cannot be written.
     """
     if config.inference.backend == "litert":
         raise ConfigError(
@@ -229,7 +227,10 @@ def _time_and_compare_models(
     classes: Sequence[str],
     config: Config,
 ) -> Comparison:
-    """Measure the speed of the models, and test whether their accuracies differ significantly.
+    """Measure the models' speeds, test the differences of their accuracies, return the comparison.
+
+    It also contains the metrics of each model, and the number of evaluated images that have an
+    exact copy in the train split.
 
     Args:
         evaluated_models: Models with their predictions.

@@ -258,8 +258,8 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
     for report in (exported.agreement for exported in manifest.exports if exported.agreement):
         lines.append(
             f"in 8-bit integers, on {report.images:,} images of the {report.split} split:"
-            f" accuracy {float(report.accuracy):.2%}, in float32"
-            f" {float(report.float_accuracy):.2%}, the same emotion for"
+            f" accuracy {float(report.quantized_accuracy):.2%}, in float32"
+            f" {float(report.float32_accuracy):.2%}, the same emotion for"
             f" {float(report.agreement):.2%}"
         )
         if report.mismatch_reason:

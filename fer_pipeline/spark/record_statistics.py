@@ -37,10 +37,13 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
             would be a source of its own.
 
     Returns:
-        One dictionary for each combination that occurs, with these additional keys: `n`, the number
-        of records; `code`, their largest numeric label in the source; `low` and `high`, the sums of
-        the lower and upper 32 bits of their fingerprints. The fingerprint of a record is a 64-bit
-        hash of its image, label and usage together.
+        One dictionary for each combination that occurs, with these additional keys:
+
+        * `n`: number of records;
+        * `code`: largest numeric label of these records in the source;
+        * `low` and `high`: sums of the lower and of the upper 32 bits of their fingerprints,
+          because the sum of all 64 bits could overflow. The fingerprint of a record is a 64-bit
+          hash of its image, label and usage.
     """
 
     def count_partition(partition: DeduplicatedPartition) -> pa.Table:
@@ -68,9 +71,8 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
         by_folder: Whether to replace the source of each record, an image file, by its folder.
 
     Returns:
-        A table with one row for each combination that occurs, and with the columns of _TALLY_DDL:
-        number of records, largest numeric label, and sums of the lower and upper 32 bits of the
-        fingerprints. The fingerprint of a record is a 64-bit hash of its image, label and usage.
+        A table with one row for each combination that occurs, and with the columns of `_TALLY_DDL`,
+        which `count_records` explains.
     """
     columns = partition.columns
     sources = columns.column("source")
@@ -98,24 +100,19 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
 def find_keys_at_ranks(
     store: RecordStore, ranks: Mapping[int, Sequence[int]]
 ) -> dict[tuple[int, int], int]:
-    """Find the sampling keys that have the given ranks among the records of each class.
+    """Find the sampling keys below which given numbers of records of each class lie.
 
     The sampling key of a record is a pseudo-random number that is computed from the content of its
-    image and the seed. The rank of a key is its position, from 0, in the ascending order of the
-    keys. Only records that may be moved from training to validation or test are ranked.
-
-    The first pass over the records counts the keys in buckets, which are equal ranges of keys. The
-    second pass collects only the keys of the buckets that contain a rank.
+    image and the seed. Only records that may be moved from training to validation or test count.
 
     Args:
         store: All records, with marked duplicates.
-        ranks: Ranks to find, by class index.
+        ranks: Numbers of records, which are the 0-based ranks of the keys, by class index.
 
     Returns:
-        The key of each rank, by class index and rank. The keys serve as thresholds: n records are
-        below the key of rank n (fewer if copies of an image have this key). Rank 0 therefore gives
-        the smallest 64-bit integer, so that no record is below it. A rank beyond the last record of
-        the class gives the largest 64-bit integer.
+        A threshold for each class index and number n: n records of the class have lower keys, or
+        fewer if copies of an image share the key. For n = 0 it is the smallest 64-bit integer. If
+        the class has at most n records, it is the largest 64-bit integer.
     """
     keys = {(label, 0): -split_keys.LAST_KEY - 1 for label in ranks}
     positive_ranks = {
@@ -123,6 +120,8 @@ def find_keys_at_ranks(
     }
     if not positive_ranks:
         return keys
+    # The first pass over the records counts the keys in each bucket, a range of keys. The second
+    # pass collects only the keys of the buckets that contain a rank.
     records = store.map_partitions(_select_keys, "label int, bucket int, key bigint")
     histograms: dict[int, dict[int, int]] = defaultdict(dict)
     for row in records.groupBy("label", "bucket").count().collect():
@@ -143,7 +142,7 @@ def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
 
     Returns:
         A table with the columns `label` (class index), `key` (sampling key, a pseudo-random
-        number) and `bucket` (number of the range that contains the key: its upper 12 bits).
+        number) and `bucket` (the upper 12 bits of the key).
     """
     records = partition.to_records()
     key = records.key[records.can_be_sampled]

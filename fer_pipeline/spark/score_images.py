@@ -147,8 +147,7 @@ def _decode_images(
 
     Args:
         batches: Arrow batches of CSV lines or image files.
-        read: Function that converts these batches to groups of records, such as the image files
-            of one Arrow batch.
+        read: Function that converts the Arrow batches to groups of records.
         offsets: Number of the first record of each block, the part of a file that one Spark task
             reads.
         size: Height and width of the prepared images, in pixels.
@@ -263,6 +262,10 @@ def score_source(
         source: The images.
         options: The model, the emotions, and the threshold for uncertain predictions.
         output_folder: Folder to write the files to.
+
+    Returns:
+        Descriptions of the written files, the number of images by predicted emotion, and the number
+        of unreadable images by reason.
     """
     # The function below is sent to the workers with all variables that it uses. The source cannot
     # be sent because it contains a DataFrame.

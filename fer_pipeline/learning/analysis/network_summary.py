@@ -91,9 +91,8 @@ class NetworkSummary:
 def summarize_network(network: keras.Model) -> NetworkSummary:
     """Summarize a network layer by layer, including the layers of nested models.
 
-    A multiply-add is one multiplication and the addition of the product to a sum. The summary has
-    the number of multiply-adds for one image, in two-dimensional convolutions and dense layers.
-    Multiplications by the zeros of the padding are included:
+    The summary contains the number of multiply-adds for one image. A multiply-add is one
+    multiplication and the addition of the product to a sum. These layers are counted:
 
     - `Conv2D`: output height * output width * kernel height * kernel width * input channels (per
       group) * filters;
@@ -103,9 +102,9 @@ def summarize_network(network: keras.Model) -> NetworkSummary:
       * filters;
     - `Dense`: inputs * units, at each position if there are several.
 
-    Biases, BatchNorm, activations, pooling and all other layers count as 0. Some of the other
-    layers have a kernel, such as `Conv1D`; `NetworkSummary.uncounted_layers` lists their classes. A
-    layer that is used several times is listed and counted once.
+    Multiplications by the zeros of the padding are included. All other layers, such as BatchNorm
+    and pooling, count as 0, even if they have a kernel (`NetworkSummary.uncounted_layers`). A layer
+    that is used several times is listed and counted once.
 
     Args:
         network: A built model.

@@ -76,17 +76,14 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
 
     The model is quantized after the training (Jacob et al. 2018, arXiv:1712.05877). Weights have
     one scale per channel, activations one scale per tensor. The scales of the activations are
-    determined by running the model on the calibration images. The input and the output are float32.
-    The layers at both ends of the network also remain in float32:
+    determined by running the model on the calibration images.
 
-    - All layers before the second convolution. In these layers rounding reduces the accuracy most,
-      and float32 costs the least time. A fully quantized model assigned 1.5 % of 5,000 training
-      images of FER2013 to a different class than the float32 model did. A model with these layers
-      in float32 did so for 0.8 % (network `mirrored`) or 0.9 % (`compact`) of the images, and took
-      1.05 to 1.07 times as long as the fully quantized model.
-    - The layer that returns the logits, and all layers after it. Quantized probabilities have only
-      256 possible values. For 3 % of the images (networks `system_a` and `system_b`), the two
-      highest probabilities were equal, so that the predicted class was arbitrary.
+    The input and the output are float32. These layers also remain in float32:
+
+    - All layers before the second convolution, because in these layers rounding reduces the
+      accuracy most, and float32 costs the least time.
+    - The layer that returns the logits, and all layers after it, because quantized probabilities
+      have only 256 possible values.
 
     Args:
         model: Model that computes in float32.
@@ -95,6 +92,11 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     Raises:
         RunError: LiteRT does not support an operation of the model, or cannot quantize the model.
     """
+    # A fully quantized model assigned 1.5 % of 5,000 training images of FER2013 to a different
+    # class than the float32 model did. With the first layers in float32 it was 0.8 % (network
+    # `mirrored`) or 0.9 % (`compact`) of the images, in 1.05 to 1.07 times the time. With quantized
+    # probabilities, the two highest were equal for 3 % of the images (networks `system_a` and
+    # `system_b`), so that the predicted class was arbitrary.
     float32_tensors = _find_float32_tensor_names(
         _convert_without_quantization(model, LITERT_INT8), model.output_shape[-1]
     )
@@ -120,10 +122,9 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
 def _find_float32_tensor_names(content: bytes, classes: int) -> list[str]:
     """Find the tensors that should remain in float32 when a model is quantized.
 
-    These are the outputs of all layers before the second convolution, where rounding reduces the
-    accuracy most, and the logits and all later tensors. If the network has fewer than two
-    convolutions, only the logits and all later tensors remain in float32; otherwise nothing would
-    be quantized.
+    These are the outputs of all layers before the second convolution, the logits, and all tensors
+    after the logits. If the network has fewer than two convolutions, they are only the logits and
+    the tensors after them, because otherwise the whole network would remain in float32.
 
     Args:
         content: Content of the LiteRT file of the model in float32.

@@ -53,8 +53,8 @@ def choose_backend(
 ) -> InferenceBackend:
     """Choose the backend that runs a model, and read the model file of this backend.
 
-    The choice depends only on the preference and on the accuracy and speed in `export.json`, the
-    description of the model's exports. The choice and its reason are logged.
+    The choice and its reason are logged. No speed is measured: `auto` uses the accuracy and the
+    speed in `export.json`, the description of the model's exports.
 
     Args:
         model: The model; its exports are in the folder `model.export_folder`.
@@ -62,8 +62,8 @@ def choose_backend(
         preference: `keras` selects Keras. `litert` selects the LiteRT export in 8-bit integers,
             even if it is less accurate, or the LiteRT export in float32 if there is none in 8-bit
             integers. `auto` selects the fastest LiteRT export that is about as accurate as the
-            model (`ExportedModel.is_equivalent`) and faster than Keras. If there is no such export,
-            or if it is damaged, `auto` selects Keras.
+            model (`ExportedModel.is_equivalent`) and faster than Keras. If there is none, or if it
+            cannot be used, for example because it is damaged, `auto` selects Keras.
 
     Returns:
         The backend, with the content of the model file that it runs.
@@ -141,7 +141,7 @@ def _get_relative_speed(export: ExportedModel) -> float:
 
 
 def _require_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
-    """Read `export.json`, check that it belongs to a model, and return the LiteRT exports.
+    """Read `export.json`, check that it belongs to the model, and return the LiteRT exports.
 
     Returns:
         Descriptions of the exports, by name of the format: `litert`, `litert_int8` or both. There
@@ -176,12 +176,13 @@ def _require_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
 def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
     """Return advice for the user about a missing or damaged export.
 
-    For a bundled model, which users cannot export, the advice is to reinstall the package.
+    The advice is the command that exports the model. For a bundled model, which users cannot
+    export, the advice is to reinstall the package or to choose Keras.
 
     Args:
         model: The model.
-        action: Purpose of a new export, such as "replace it"; the advice begins with it.
-        *options: Further command-line options of the export command in the advice.
+        action: First words of the advice, such as "replace it"; not used for a bundled model.
+        *options: Further options of the export command; not used for a bundled model.
     """
     if model.is_bundled:
         return "the installation is incomplete: reinstall the package, or choose --backend keras"

@@ -72,19 +72,19 @@ class QuantizationReport(_Section):
         return Fraction(self.agreeing_images, self.images)
 
     @property
-    def accuracy(self) -> Fraction:
-        """Accuracy of the quantized model."""
+    def quantized_accuracy(self) -> Fraction:
+        """Accuracy of the quantized model, as a fraction of the images."""
         return Fraction(self.correct_images, self.images)
 
     @property
-    def float_accuracy(self) -> Fraction:
-        """Accuracy of the float32 model."""
+    def float32_accuracy(self) -> Fraction:
+        """Accuracy of the float32 model, as a fraction of the images."""
         return Fraction(self.float_correct_images, self.images)
 
     @property
     def accuracy_loss(self) -> Fraction:
-        """Exact loss of accuracy caused by the quantization; negative if the accuracy increased."""
-        return self.float_accuracy - self.accuracy
+        """Accuracy lost by the quantization, as a fraction; negative if the accuracy increased."""
+        return self.float32_accuracy - self.quantized_accuracy
 
     @property
     def mismatch_reason(self) -> str | None:
@@ -142,8 +142,7 @@ class ExportedModel(_Section):
     def is_equivalent(self) -> bool:
         """Return whether the exported model is accurate enough to replace the original model.
 
-        This is always true for a model that is not quantized, because an export whose probabilities
-        differ too much from the original is never written.
+        A model that is not quantized always is, because the export job otherwise refuses it.
         """
         return self.mismatch_reason is None
 
@@ -151,7 +150,7 @@ class ExportedModel(_Section):
     def mismatch_reason(self) -> str | None:
         """Reason why the exported model is not accurate enough to replace the original model.
 
-        None if it is accurate enough, which a model that is not quantized always is.
+        None if it is accurate enough. A model that is not quantized always is.
         """
         return self.agreement.mismatch_reason if self.agreement else None
 

@@ -48,10 +48,10 @@ class RunCheckpointer:
     _restored_state: RunState | None = field(default=None, init=False)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore the trainer, the best weights and the index of the restart from a checkpoint.
+        """Restore the trainer, the best weights and the attribute `restart` from a checkpoint.
 
-        The history is not changed, because it was created with the entries of the checkpoint. The
-        callbacks are restored later, by `restore_callbacks`.
+        The callbacks are restored later, by `restore_callbacks`. The history is not changed,
+        because the caller created it with the entries of the checkpoint.
 
         Raises:
             RunError: The checkpoint belongs to a different network or optimizer.
@@ -85,10 +85,10 @@ class RunCheckpointer:
         self._restored_state = None
 
     def save(self) -> None:
-        """Write a checkpoint in place of the previous one, if this worker is the chief (worker 0).
+        """Write a checkpoint in place of the previous one.
 
-        All workers must call this method at the same time, because the training metrics are summed
-        over all workers.
+        Only the chief (worker 0) writes the file. But all workers must call this method at the same
+        time, because the training metrics are summed over all workers.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.

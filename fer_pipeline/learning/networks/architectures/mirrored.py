@@ -25,18 +25,16 @@ def build(
     shortcuts: int = 2,
     dropout: float = 0.3,
 ) -> keras.Model:
-    """Build the network: a convolution, three stages, global average pooling and a dense layer.
+    """Build the network: a convolution, stages of convolutions, global pooling and a dense layer.
 
     The network is like the network `compact` of this package, but it is deeper, and half of the
     filters of each convolution are mirror images of the other half (`mirrored_layers`). It has
-    about half as many parameters as `compact` and about as many multiply-adds. By default each
-    stage has three convolutions. Each convolution of a stage except the first has a shortcut around
-    it.
+    about half as many parameters as `compact` and about as many multiply-adds.
 
-    If `size` is a multiple of 8, a face and its mirror image get the same logits, up to rounding.
-    Mirroring the training images is therefore of no use for this network. At other sizes the logits
-    are only nearly the same, because max-pooling drops the last column of a feature map of odd
-    width.
+    A face and its mirror image get the same logits, up to rounding, if `size` is a multiple of
+    2 ** len(stages): by default, of 8. Mirroring the training images is then of no use. At
+    other sizes the logits are only nearly the same, because max-pooling drops the last column of a
+    feature map of odd width.
 
     With seven classes the network has 548,951 parameters at any image size (1,040 non-trainable)
     and 92 million multiply-adds for 48x48 pixels.
@@ -45,8 +43,9 @@ def build(
         size: Height and width of the images, in pixels; at least 8; the bundled model uses 48.
         classes: Number of emotions.
         stem: Number of filters of the first convolution, an even number.
-        stages: Number of filters of the convolutions in each stage, even numbers.
-        shortcuts: Number of convolutions with a shortcut in each stage.
+        stages: Number of filters of each convolution, by stage; even numbers.
+        shortcuts: Number of convolutions with a shortcut in each stage. They follow a convolution
+            without a shortcut.
         dropout: Dropout rate of the pooled features, in [0, 1].
 
     Returns:
