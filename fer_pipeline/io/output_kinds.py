@@ -89,12 +89,12 @@ class OutputKind:
         return bool(self.data_prefix) and re.fullmatch(pattern, path.name) is not None
 
     def is_leftover(self, path: Path) -> bool:
-        """Return whether a path in an output folder was left behind by an interrupted job.
+        """Return whether a path may have been left behind by an interrupted job.
 
-        Data files, temporary files and the in-progress file `.unfinished` are recognised by their
-        names, a data folder by its name and because it contains nothing but data files. For a file
-        or folder with a fixed name, such as `metrics.json`, the result is True only if the
-        in-progress file exists. Otherwise the user may have created it.
+        Call this only for paths in a folder without a finished output, because the data files of a
+        finished output look the same. A file or folder with a fixed name, such as `metrics.json`,
+        counts only if the in-progress file `.unfinished` exists; without that file, the user may
+        have created it.
 
         Args:
             path: Path of a file or a folder directly in the output folder.

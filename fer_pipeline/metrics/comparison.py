@@ -60,7 +60,7 @@ class ModelResult:
     without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary for JSON; an undefined number is None."""
+        """Return the metrics and the cost as a dictionary for JSON."""
         without_overlap = self.without_overlap
         return {
             "name": self.name,
@@ -132,7 +132,7 @@ class Comparison:
         return (pair.only_first - pair.only_second) / self.image_count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as a dictionary for JSON; an unknown number is None."""
+        """Return the comparison as a dictionary for JSON."""
         return {
             **asdict(self.settings),
             "rows": self.image_count,
@@ -176,10 +176,11 @@ def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
 def _shorten_to_unique_name(path: Path, other_paths: Sequence[Path]) -> str:
     """Return the shortest end of a path that no other path shares, for example `a/run`.
 
+    The whole path is returned if every shorter end is also that of another path.
+
     Args:
-        path: Path to shorten to its last components. If every shorter end is shared, the whole path
-            is returned.
-        other_paths: The other paths.
+        path: Path to shorten to its last components.
+        other_paths: Paths that must not have the same end.
     """
     for part_count in range(1, len(path.parts)):
         last_parts = path.parts[-part_count:]

@@ -182,7 +182,7 @@ def _count_records(store: RecordStore, files: InputFiles, config: Config) -> Ing
     """Count the records by outcome (the split, or the reason to drop or quarantine a record).
 
     Also check that records for training are left and that not too many records are quarantined. A
-    warning is logged if numeric labels may number the emotions in an unexpected order.
+    warning is logged if numeric labels may mean other emotions than in FER2013.
 
     Args:
         store: All records.
@@ -212,8 +212,7 @@ def _choose_normalization(
 
     Args:
         store: All records.
-        thresholds: Bounds between the splits, by class index. An image's sampling key, a
-            pseudo-random number computed from its content and the seed, is compared with them.
+        thresholds: Thresholds that assign the images of a class to the splits, by class index.
         config: Configuration.
 
     Raises:
@@ -243,13 +242,12 @@ def _build_write_options(
 
     Args:
         folder: Folder of the dataset.
-        thresholds: Bounds between the splits, by class index. An image's sampling key, a
-            pseudo-random number computed from its content and the seed, is compared with them.
+        thresholds: Thresholds that assign the images of a class to the splits, by class index.
         counts: Numbers of records, from which the size of the row groups is chosen.
-        normalization: Normalisation of the dataset; applied to the stored images if they are
+        normalization: Normalisation of the dataset. It is applied only if the images are stored as
             float32.
-        votes: Annotators' votes on the emotion of each image, None without votes; stored only if
-            the training targets are soft.
+        votes: Annotators' votes on the emotion of each image, or None if there are no votes. They
+            are stored only if the training targets are soft.
         config: Configuration.
     """
     variants = create_variants(
@@ -276,15 +274,12 @@ def _build_write_options(
 def _estimate_row_counts(
     counts: IngestCounts, config: Config, variant_count: int
 ) -> dict[Split, int]:
-    """Estimate the number of rows in each split, from which the size of row groups is chosen.
-
-    Oversampling of rare classes is not taken into account.
+    """Estimate the number of rows in each split, without the oversampling of rare classes.
 
     Args:
         counts: Numbers of records.
-        config: Configuration; the fractions for validation and test are used.
-        variant_count: Number of variants in which each training image is stored: the original, the
-            mirror image and rotated images.
+        config: Configuration with the fractions for validation and test.
+        variant_count: Number of stored variants of each training image, including the original.
     """
     pool = counts.train_by_class.total()
     validation, test = config.split.validation or 0, config.split.test or 0
@@ -303,7 +298,7 @@ def _build_manifest(
     written: Mapping[Split, WrittenSplit],
     quarantine: list[str],
 ) -> Manifest:
-    """Check that no record is missing, and build the manifest of the written files.
+    """Check that no record is missing, and build the manifest of the dataset.
 
     Args:
         config: Configuration.
@@ -314,7 +309,8 @@ def _build_manifest(
             folder.
 
     Raises:
-        DatasetError: No training records are left.
+        DatasetError: The train split is empty.
+        RuntimeError: The numbers of records do not add up, which is a bug in this package.
     """
     classes = config.class_names
     _check_written_records(counts, written, classes)
@@ -350,8 +346,8 @@ def _check_written_records(
 ) -> None:
     """Check that no record is missing and that the train split is not empty.
 
-    Each record that was read must have been written to a split, dropped or quarantined. A warning
-    is logged for each other split that is empty, and for classes that a split lacks.
+    Each record that was read must have been written to a split, dropped or quarantined. Warnings
+    are logged for an empty validation or test split, and for classes that a split lacks.
 
     Args:
         counts: Numbers of records by outcome.
@@ -360,7 +356,7 @@ def _check_written_records(
 
     Raises:
         DatasetError: The train split is empty.
-        RuntimeError: The numbers of records differ, which is a bug in this package.
+        RuntimeError: The numbers of records do not add up, which is a bug in this package.
     """
     kept_count = sum(sum(written_split.originals) for written_split in written.values())
     accounted_count = kept_count + counts.dropped.total() + counts.quarantined.total()
@@ -415,7 +411,7 @@ def format_report(published: Manifest, output: str) -> str:
 
 
 def _format_row_counts(published: Manifest) -> str:
-    """Return a table of the number of rows of each class (rows) and split (columns)."""
+    """Return a table of the number of rows in each split, for each class and for all classes."""
     rows = [
         [name, *(f"{published.counts[split][name]:,}" for split in Split)]
         for name in published.classes

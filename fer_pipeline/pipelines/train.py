@@ -63,8 +63,8 @@ def train(
         output: Folder of the run.
         config: Configuration.
         overwrite: Whether an existing run, finished or unfinished, may be replaced.
-        resume: Whether to continue an unfinished run. A finished run is left unchanged. An
-            unfinished run without a checkpoint is started again.
+        resume: Whether to continue an unfinished run. A finished run is not trained again. An
+            unfinished run without a checkpoint starts at step 0.
 
     Returns:
         Description of the trained model, which is the content of `model.json`.
@@ -74,7 +74,7 @@ def train(
             the resumed run was started with a different dataset.
         ConfigError: The network or an option of it does not exist, or the resumed run was started
             with a different configuration.
-        RunError: The loss is not finite, or the checkpoint is damaged.
+        RunError: The loss or a weight is not finite, or the checkpoint is damaged.
         StorageError: The folder holds a run that may not be replaced, or files that do not belong
             to a run.
     """
@@ -116,10 +116,10 @@ class PreparedRun:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Lock the folder during the `with` block, and write the run's configuration.
+        """Lock the folder, and write the run's configuration; unlock it after the `with` block.
 
-        If the run starts at step 0, the checkpoint and the history of an unfinished run that it
-        replaces are deleted.
+        If the run starts at step 0, the checkpoint and the history of an earlier, unfinished run
+        are deleted.
 
         Raises:
             StorageError: Another job is writing to the folder or has just written a run to it, or
@@ -139,8 +139,8 @@ def prepare_run(
 ) -> PreparedRun | None:
     """Check that a run can be started or resumed, and read its checkpoint.
 
-    If `resume` is set and the run has ended already, a checkpoint that it left behind is deleted.
-    Otherwise no file is changed.
+    If `resume` is set and the run is finished, a checkpoint that it left behind is deleted. No
+    other file is changed.
 
     Args:
         dataset: Folder of the dataset.
@@ -150,7 +150,7 @@ def prepare_run(
         resume: Whether to continue an unfinished run.
 
     Returns:
-        The prepared run, or None if `resume` is set and the run has ended already.
+        The prepared run, or None if `resume` is set and the run is finished.
 
     Raises:
         DatasetError: The dataset's folder is not a dataset or is damaged, or the resumed run was
@@ -250,16 +250,14 @@ def _require_writable_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed: bool) -> None:
-    """Train a run to its end, and write its final model and report.
+    """Train a run to its end, write its files, and log it to MLflow if that is enabled.
 
-    If there are several workers, each calls this function, and only the chief writes. The chief
-    also logs the run to MLflow if that is enabled.
+    If there are several workers, each calls this function, but only the chief writes and logs.
 
     Args:
         run: Run to train.
         checkpoint: Checkpoint to resume from; None to start at step 0.
-        is_resumed: Whether the run was started before, even if it has no checkpoint yet. Then its
-            MLflow run is continued.
+        is_resumed: Whether to continue the MLflow run of an earlier job.
 
     Raises:
         RunError: The loss or a weight is not finite.
@@ -288,8 +286,8 @@ def _train_restarts(
     Args:
         run: Run to train.
         checkpointer: Checkpointer of the run, with the index of the restart to continue with.
-        loggers: Callbacks in addition to the loggers for the console and TensorBoard, which this
-            function adds.
+        loggers: Callbacks other than the loggers for the console and TensorBoard. This function
+            adds these two if the worker needs them.
     """
     if run.worker.world_size == 1:
         # If there are several workers, the Spark driver logs the validations.

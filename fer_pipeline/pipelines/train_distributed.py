@@ -98,7 +98,7 @@ def train_distributed(
         WorkerLostError: Workers disappeared too often.
         DatasetError: The dataset's folder is not a dataset, is damaged or has no training rows, or
             the resumed run was started with a different dataset.
-        RunError: The loss is not finite, or the checkpoint is damaged.
+        RunError: The loss or a weight is not finite, or the checkpoint is damaged.
         StorageError: The folder holds a run that may not be replaced, or files that do not belong
             to a run, or not all machines share the folder.
     """
@@ -183,10 +183,10 @@ def _train_worker(
 
     Raises:
         StorageError: This machine does not see the run that the driver started.
-        WorkerLostError: A different worker no longer answers, or the workers have read different
+        WorkerLostError: Another worker no longer answers, or the workers have read different
             checkpoints.
         FerError: The dataset, the configuration or the checkpoint of the run cannot be used, or the
-            loss is not finite.
+            loss or a weight is not finite.
     """
     statuses = task.all_gather(_read_run_status(folder))
     if _RunStatus.FINISHED in statuses:
@@ -255,16 +255,16 @@ def _require_same_checkpoint(
 
 
 def _load_in_all_workers(task: BarrierTask, load: Callable[[], T]) -> T:
-    """Call a function in each worker and return its result; raise in all workers if one fails.
+    """Call `load` and return its result; if it raises a FerError in one worker, raise it in all.
 
-    All workers must call this function, and each waits for the others.
+    Each worker must call `_load_in_all_workers`, and waits there for the others.
 
     Args:
-        task: Spark task of the worker.
+        task: Spark task of this worker.
         load: Function to call.
 
     Raises:
-        FerError: The function raised an error in this worker or in another worker.
+        FerError: `load` raised this error in this worker or in another one.
     """
     try:
         loaded = load()

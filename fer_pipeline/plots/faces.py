@@ -27,8 +27,7 @@ def draw_examples(
 ) -> None:
     """Save a grid of sampled images with their predicted and true classes.
 
-    A wrong prediction is marked with a frame, a cross and bold text. Reference system E, which is
-    described in `README.md`, draws the same kind of plot.
+    A wrong prediction is marked with a frame, a cross and bold text.
 
     Args:
         images: One or more images to draw.

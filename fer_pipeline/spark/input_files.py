@@ -114,16 +114,14 @@ class InputFiles:
         self.compressed_byte_count = sum(row.compressed_bytes for row in totals.values())
 
     def create_reader(self, required: RequiredColumns) -> SourceReader:
-        """Create a reader of the records in the files, and check the headers of large CSV files.
-
-        The method also sets the Arrow batch size of the session to suit the kind of files.
+        """Create a reader of the records, and set the session's Arrow batch size for it.
 
         Args:
             required: Columns that a CSV file must have.
 
         Raises:
-            InputError: A large CSV file lacks a required column. Small files are checked later, by
-                the tasks that read them.
+            InputError: A CSV file that Spark may divide among several tasks lacks a required
+                column. Other CSV files are checked later, by the tasks that read them.
         """
         if self.kind == "csv":
             layouts = self._read_layouts(required)
@@ -138,17 +136,17 @@ class InputFiles:
         return SourceReader(contents, read_image_records)
 
     def compute_block_offsets(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
-        """Compute the offset of each block: the number of its first record within the file.
+        """Return the offset of each block, and the number of records in all files.
 
-        Spark divides a large file into blocks, and each task reads one block. To compute the
-        offsets, the CSV files are read once, and their records are counted.
+        A block is the part of a file that one Spark task reads. Its offset is the number of records
+        before it in the file. Counting the records of CSV files takes a pass over the files.
 
         Args:
-            always: Whether to count the records even if every file is a single block.
+            always: Whether to count the records even if no file can have several blocks.
 
         Returns:
-            The offsets, and the number of records in all files. If every file is a single block and
-            `always` is false, CSV records are not counted and the number is None.
+            The offsets, and the number of records. If the records are not counted, all offsets are
+            0, and the number is None.
         """
         if self.kind == "images":
             return BlockOffsets(), self.file_count
@@ -187,7 +185,7 @@ class InputFiles:
     def _read_files(self, spark_format: str) -> DataFrame:
         """Read the files, lazily, with one of Spark's data sources: `text` or `binaryFile`.
 
-        If CSV files are to be read and some files have CSV names, `text` reads only these files.
+        If some files have CSV names, `text` reads only these files.
         """
         reader = self._spark.read.format(spark_format).option("recursiveFileLookup", "true")
         if spark_format == "text" and self._is_csv_only:
@@ -200,9 +198,10 @@ class InputFiles:
         return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
 
     def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:
-        """Read the layout (columns and number of pixels) of each file that several tasks may read.
+        """Read the layout of each CSV file that Spark may divide among several tasks.
 
-        The layouts are read in advance, because only one of these tasks sees the header.
+        The layout consists of the columns and the number of pixels per image. It is read in
+        advance, because only the first of these tasks sees the header.
 
         Args:
             required: Columns that a CSV file must have.
@@ -221,7 +220,7 @@ class InputFiles:
 
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:
-    """Read the layout (columns and number of pixels) of one CSV file from its first lines.
+    """Read the layout (columns and number of pixels per image) of a CSV file from its first lines.
 
     Raises:
         InputError: The file lacks a required column.
@@ -272,14 +271,14 @@ def escape_glob(path: str) -> str:
 
 
 def _choose_kind(path_list: str, counts: Mapping[str, int]) -> str:
-    """Choose how to read the files, as `csv` or as `images`, by the numbers of files of each kind.
+    """Choose how to read the files, as `csv` or as `images`, from the number of files of each kind.
 
     Args:
-        path_list: Paths given by the user, for error messages.
+        path_list: Paths given by the user, as text for error messages.
         counts: Number of files by kind: `csv`, `images` and `other`.
 
     Raises:
-        InputError: There are no files, both kinds of files, or only files of other kinds.
+        InputError: There are no files, both CSV files and images, or only other files.
     """
     if not counts:
         raise InputError(f"{path_list}: contains no files; give a CSV file or a folder of images")

@@ -44,11 +44,11 @@ def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
     """Find, for each partition, a number that Spark's hash partitioning assigns to this partition.
 
     Spark SQL does not support custom partitioners: `repartition(n, column)` puts a row into the
-    partition `pmod(hash(column), n)`. To choose the partition of a row, write the number that is
-    returned here for this partition into the column.
+    partition `pmod(hash(column), n)`. To put a row into partition i, write element i of the
+    returned list into the column.
 
     Args:
-        spark: The session.
+        spark: Spark session.
         partition_count: Number of partitions.
 
     Returns:
@@ -65,20 +65,18 @@ def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
 def pack_for_shuffle(
     tables: Iterable[RecordTable], partition_keys: Sequence[int], size: int
 ) -> Batches:
-    """Pack records into rows for Spark's shuffle, many records of the same partition into each row.
+    """Pack records into rows for Spark's shuffle; each row contains many records of one partition.
 
-    The partition of a record depends on its sampling key, a pseudo-random number that is computed
-    from the content of its image and the seed. Copies of an image get into the same partition.
+    Copies of an image get into the same partition.
 
     Args:
         tables: Records in any order.
-        partition_keys: For each partition, a number for the column `partition_key`: Spark's hash
-            partitioning puts a row with this number into this partition.
+        partition_keys: Partition key of each partition, from `find_partition_keys`.
         size: Height and width of the images, in pixels.
 
     Yields:
-        Batches of rows with the columns of SHUFFLE_DDL: the number that determines the partition,
-        and the bytes of the records and of their images.
+        Batches of rows with the columns of SHUFFLE_DDL: the partition key, the bytes of the
+        records, and the bytes of their images.
     """
     keys = np.array(partition_keys, np.int32)
     min_record_count = max(_MIN_RECORDS_TO_PACK, _RECORDS_PER_PACK * len(keys))
@@ -98,20 +96,18 @@ def pack_for_shuffle(
 def _pack_by_partition(
     tables: Sequence[RecordTable], keys: npt.NDArray[np.int32]
 ) -> pa.RecordBatch:
-    """Pack records into rows: all records of the same partition into one row.
+    """Pack records into rows, one for each partition that has records.
 
-    The index of a record's partition is its sampling key, a pseudo-random number, modulo the number
-    of partitions.
+    The index of a record's partition is its column `key` modulo the number of partitions.
 
     Args:
         tables: Records in any order.
-        keys: For each partition, a number for the column `partition_key`: Spark's hash
-            partitioning puts a row with this number into this partition. int32 of shape
+        keys: Partition key of each partition, from `find_partition_keys`; int32 of shape
             (partitions,).
 
     Returns:
-        One row for each partition that has records, with the columns of SHUFFLE_DDL: the number
-        from `keys`, and the bytes of the records and of their images.
+        Rows with the columns of SHUFFLE_DDL: the partition key, the bytes of the records, and the
+        bytes of their images.
     """
     records = pa.Table.from_batches([table.columns for table in tables]).combine_chunks()
     images = np.concatenate([table.images for table in tables])
@@ -140,9 +136,6 @@ def _pack_by_partition(
 def pack_records_without_images(records: pa.Table) -> Batches:
     """Pack records that have no image column into rows of up to 8192 records, in the same order.
 
-    Args:
-        records: The records, without a column of images.
-
     Yields:
         Batches of one row, which contains the records as an Arrow stream in the column `records`.
     """
@@ -157,13 +150,13 @@ def unpack_records(
     """Unpack the records of a partition from rows that contain many records each.
 
     Args:
-        batches: Rows with the column `records` (Arrow stream of many records) and, if the images
-            are needed, the column `images` (pixels of these records).
+        batches: Rows with the column `records` (Arrow stream of many records) and, optionally, the
+            column `images` (pixels of these records).
         size: Height and width of the images, in pixels.
-        schema: Columns of the records.
+        schema: Arrow schema of the records.
 
     Returns:
-        records: Columns of the records, in the order of the rows.
+        records: All records, in the order of `batches`.
         images: Images of the m records that have an image, uint8 of shape (m, size, size); empty if
             `batches` has no column `images`.
     """

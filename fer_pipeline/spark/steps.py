@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def error_context(step: str) -> Iterator[None]:
-    """Add the description of a step to the traceback of any error in the context.
+    """Add the description of a step to the traceback of any error in the `with` block.
 
-    Spark passes only the text of a Python worker's traceback on to the driver; the description is
-    part of this text.
+    Spark passes errors of a Python worker to the driver only as the text of their traceback.
 
     Args:
         step: Description of the step and its file, such as "parsing a.csv".

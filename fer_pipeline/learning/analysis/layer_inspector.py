@@ -34,7 +34,7 @@ class LayerInspector:
     Attributes:
         layer_names: Names of the layers that can be plotted, in the order of the forward pass.
         cam_layer: Name of the layer for Grad-CAM, a method for class activation maps (CAM); None if
-            no layer returns feature maps.
+            no convolution returns feature maps larger than 1x1.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -120,22 +120,19 @@ class LayerInspector:
         The map is ReLU(sum over k of w_k A_k). A_k are the feature maps of the layer `cam_layer`.
         The weight w_k is the derivative of the class's logit with respect to A_k, averaged over the
         positions of A_k (equations 1 and 2 of Selvaraju et al., Grad-CAM, ICCV 2017,
-        https://arxiv.org/abs/1610.02391). If global average pooling and one dense layer follow the
-        feature maps, the result equals, up to a factor, the positive part of the class activation
-        map of Zhou et al., 2016, https://arxiv.org/abs/1512.04150.
+        https://arxiv.org/abs/1610.02391).
 
         Args:
             pixels: Raw images, uint8 of shape (n, size, size).
-            labels: Class index for each image, integers of shape (n,); the map shows the regions
-                that support this class.
+            labels: Index of the class for each image, integers of shape (n,).
 
         Returns:
-            Non-negative maps, float32 of shape (n, height, width), with the height and width of the
-            feature maps and the unit of the logits. A map is 0 everywhere if no region supports the
+            Non-negative maps in the unit of the logits, float32 of shape (n, height, width). Height
+            and width are those of the feature maps. A map is 0 everywhere if no region supports the
             class.
 
         Raises:
-            ValueError: No layer of the network returns feature maps.
+            ValueError: `cam_layer` is None.
         """
         if self.cam_layer is None:
             raise ValueError("no layer of the network returns feature maps")
@@ -149,6 +146,9 @@ class LayerInspector:
             # images contains the gradient for each image.
             class_logits = tf.gather(logits, labels, axis=1, batch_dims=1)
         gradients = tape_watch.tape.gradient(class_logits, features, unconnected_gradients="zero")
+        # If global average pooling and one dense layer follow the feature maps, the map equals, up
+        # to a factor, the positive part of the class activation map of Zhou et al., 2016,
+        # https://arxiv.org/abs/1512.04150.
         weights = tf.reduce_mean(_to_float32(gradients), axis=(1, 2), keepdims=True)
         return tf.nn.relu(tf.reduce_sum(weights * _to_float32(features), axis=-1)).numpy()
 
@@ -159,9 +159,9 @@ class LayerInspector:
             name: Name of the layer that returns the feature maps.
 
         Returns:
-            A model that maps normalised pixels to the pair (feature maps, logits), and the identity
-            layer that its feature maps pass through. Before running the model, the caller assigns
-            a gradient tape to the layer's attribute `tape`; the tape then watches the feature maps.
+            A model that maps normalised pixels to the pair (feature maps, logits), and the layer of
+            this model that makes a gradient tape watch the feature maps. The caller assigns the
+            tape to the layer's attribute `tape` before running the model.
         """
         used_layers = [layer.name for layer, _ in _trace_layers(self._network)[2]]
         # If the layer is used several times, the last use counts, as in `compute_layer_outputs`.

@@ -38,7 +38,7 @@ _MIN_MEASUREMENT_SECONDS = 0.25
 
 
 def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[str, float]:
-    """Measure the images per second of each export format on one CPU core, as in a Spark worker.
+    """Measure the images per second of each export format with one CPU thread.
 
     The measurement runs in a new process with one thread and without GPU, because the number of
     TensorFlow's threads can only be set before TensorFlow computes anything.
@@ -50,7 +50,7 @@ def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[s
         size: Height and width of the images, in pixels.
 
     Returns:
-        Images per second, by name of the format.
+        Images per second of CPU time, by name of the format.
 
     Raises:
         RunError: The process failed.

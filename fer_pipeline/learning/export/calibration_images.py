@@ -48,10 +48,10 @@ def sample_calibration_and_trial_images(
     """Sample images for quantizing a model, and other images for testing the quantized model.
 
     The calibration images determine the scales of the quantized activations; they come from the
-    train split. The trial images compare the quantized model with the float32 model; they come from
-    the validation split. If one of these splits is empty, all images come from the other one, and
-    no row is used twice. The comparison affects the choice of the model format for scoring, so the
-    test split is never used.
+    train split. The trial images are for comparing the quantized model with the float32 model; they
+    come from the validation split. If one of these splits is empty, all images come from the other
+    one, and no row is used twice. The test split is not used, because the comparison may decide
+    which model is used for scoring.
 
     Args:
         dataset: Dataset to sample from.

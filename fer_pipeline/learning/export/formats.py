@@ -66,9 +66,8 @@ def describe_signature(size: int, classes: int) -> dict[str, Any]:
 
 
 def write_weights_and_architecture(model: keras.Model, folder: Path) -> None:
-    """Write a model as `model.weights.h5` and `architecture.json`, as reference system D does.
+    """Write a model as `model.weights.h5` and `architecture.json`.
 
-    Reference system D is one of the five earlier systems that `README.md` describes.
     `keras.models.model_from_json` and `load_weights` restore exactly the same model.
 
     Args:
@@ -78,6 +77,7 @@ def write_weights_and_architecture(model: keras.Model, folder: Path) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
+    # Reference system D in `README.md` stores its model in the same two files.
     storage.write_text(folder / RunFile.ARCHITECTURE, model.to_json(indent=1) + "\n")
     # Keras requires a file name that ends in .weights.h5, unlike the temporary files of `storage`.
     with TemporaryDirectory() as temporary:

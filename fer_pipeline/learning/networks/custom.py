@@ -30,9 +30,8 @@ def build_custom_network(
 ) -> keras.Model:
     """Import a user's module and build its network.
 
-    Python also searches the current folder for the module, but last, so that no file in it can
-    shadow an installed module. A warning is logged if the network contains 1x1 convolutions with
-    strides, because training them may crash in TensorFlow.
+    The module may also be in the current folder. A warning is logged if the network contains 1x1
+    convolutions with strides, because training them may crash in TensorFlow.
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
@@ -45,8 +44,9 @@ def build_custom_network(
         shape (n, classes).
 
     Raises:
-        ConfigError: The module or the function does not exist; the function fails or does not
-            accept an option; or it does not return a Keras model that maps these images to logits.
+        ConfigError: `name` is not a dotted name, the module or the function does not exist or
+            fails, an option is unknown, or the function does not return a Keras model that maps
+            these images to logits.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -89,7 +89,7 @@ def import_build_function(name: str) -> Callable[..., Any]:
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
-            If both readings are possible, the first one counts.
+            If there is a module with the whole name, its function `build` is imported.
 
     Raises:
         ConfigError: The module or the function does not exist, or the import fails.
@@ -114,12 +114,11 @@ def import_build_function(name: str) -> Callable[..., Any]:
 
 
 def _import_module(module_name: str, network_name: str) -> ModuleType | None:
-    """Import a module, if it exists; Python also searches the current folder, but last.
+    """Import a module from `sys.path` or the current folder, if it exists.
 
     Args:
         module_name: Dotted name of the module.
-        network_name: Dotted name of the custom network. Its first part is the user's package; the
-            error message says which line of this package failed.
+        network_name: Dotted name of the custom network, for the error message.
 
     Returns:
         The module; None if the module, or a package that contains it, does not exist.

@@ -22,11 +22,8 @@ def build(
 ) -> keras.Model:
     """Build the network: a convolution, three stages, global average pooling and a dense layer.
 
-    Each stage has two convolutions, and the second one has a shortcut around it (He et al. 2016).
-    Max-pooling 2x2 after the first convolution, called the stem, and between the stages halves
-    height and width. All convolutions are plain 3x3 convolutions, because these give the best
-    accuracy for their computing time on CPUs. The first pooling comes before the stem's BatchNorm
-    and ReLU, because reading and writing the features at full size takes most of the time.
+    Each stage has two 3x3 convolutions and a shortcut around the second one (He et al. 2016).
+    Max-pooling halves height and width before each stage.
 
     With seven classes the network has 991,431 parameters at any image size (1,728 non-trainable)
     and 90 million multiply-adds for 48x48 pixels.
@@ -43,7 +40,9 @@ def build(
         shape (n, classes).
     """
     pixels = layers.Input((size, size, 1), name="pixels")
+    # Plain 3x3 convolutions give the best accuracy for their computing time on CPUs.
     features = _apply_convolution(pixels, "stem", stem)
+    # Reading and writing features at full size is slow, so pooling precedes BatchNorm and ReLU.
     features = layers.MaxPooling2D(2, name="stem_pool")(features)
     features = layers.BatchNormalization(name="stem_batch_norm")(features)
     features = layers.ReLU(name="stem_relu")(features)

@@ -18,10 +18,9 @@ def build(size: int, classes: int) -> keras.Model:
     """Build the network: two convolutions, four residual modules, and global average pooling.
 
     The residual modules consist of separable convolutions. After them, a last convolution returns
-    one feature map per class; the average of each map is a logit. This is the variant that the
-    authors trained on FER2013: 58,423 parameters (1,472 non-trainable) for seven classes at any
-    image size. Only the last convolution has a bias. The authors' L2 penalty of 0.01 on the kernels
-    belongs to the training, not to the network.
+    one feature map per class; the average of each map is a logit. Only this convolution has a bias.
+    This is the variant that the authors trained on FER2013: 58,423 parameters (1,472 non-trainable)
+    for seven classes at any image size. The authors' L2 penalty of 0.01 on the kernels is left out.
 
     Args:
         size: Height and width of the images, in pixels; at least 5; the original uses 64.

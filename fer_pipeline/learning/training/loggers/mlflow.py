@@ -78,14 +78,15 @@ class MLflow(keras.callbacks.Callback):
         self._client = _make_client(config.tracking.mlflow.uri)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Open a new MLflow run, or the one that is resumed, and send the history so far.
+        """Create or reopen the MLflow run, and send the history so far.
 
-        A run trains its network one or more times from the start, and the training loop calls this
-        method each time. Only the first call has an effect.
+        The training loop calls this method at the start of each restart. Only the first call has an
+        effect.
 
         Raises:
             ConfigError: The store cannot be reached or refuses the run.
-            StorageError: The file with the ID of the MLflow run cannot be written.
+            StorageError: The file with the ID of the MLflow run is damaged, or cannot be read or
+                written.
         """
         if self.run_id:
             return  # This is a further restart of the same run.
@@ -154,6 +155,7 @@ class MLflow(keras.callbacks.Callback):
 
         Raises:
             StorageError: The file is damaged or cannot be read.
+            MlflowException: The store fails.
         """
         from mlflow.exceptions import MlflowException
 
@@ -180,7 +182,9 @@ class MLflow(keras.callbacks.Callback):
         return experiment.experiment_id
 
     def _send_parameters(self, already_sent: Mapping[str, str]) -> None:
-        """Send the parameters that the MLflow run does not contain yet; MLflow refuses changes.
+        """Send the parameters that the MLflow run does not contain yet.
+
+        The others are not sent again, because MLflow refuses to change a parameter.
 
         Args:
             already_sent: Parameters that the MLflow run contains.
@@ -194,7 +198,7 @@ class MLflow(keras.callbacks.Callback):
             self._client.log_batch(self.run_id, params=part)
 
     def _send_history(self) -> None:
-        """Send the metrics of all validations that have not been sent; warn if the store fails."""
+        """Send all metrics that have not been sent yet; if the store fails, only log a warning."""
         with _log_store_errors("metrics, which are sent again after the next validation"):
             for entry in self._history.entries:
                 self._send_entry(entry)
@@ -215,10 +219,9 @@ class MLflow(keras.callbacks.Callback):
 
 
 def _make_client(uri: str | None) -> Any:
-    """Import MLflow and return a client.
+    """Import MLflow without usage statistics and with few retries, and return a client.
 
-    The import is configured by environment variables: no usage statistics, and few retries.
-    Variables that the user has set are not changed.
+    Both are set by environment variables, unless the user has set these variables already.
 
     Args:
         uri: Address of the store; None for MLflow's default store.
@@ -257,7 +260,7 @@ def _list_store_errors() -> tuple[type[Exception], ...]:
 
 
 def _make_store_error(uri: str | None, error: Exception) -> ConfigError:
-    """Return the error for a store that cannot be used."""
+    """Return the error for an MLflow tracking store that cannot be used."""
     store = uri or "the default store"
     return ConfigError(_format_message(f"tracking.mlflow.uri: {store} cannot be used: {error}"))
 
