@@ -227,10 +227,10 @@ def _time_and_compare_models(
     classes: Sequence[str],
     config: Config,
 ) -> Comparison:
-    """Measure the models' speeds, test the differences of their accuracies, return the comparison.
+    """Measure the models' speeds, test their accuracies for differences, and return a comparison.
 
-    It also contains the metrics of each model, and the number of evaluated images that have an
-    exact copy in the train split.
+    The comparison also contains the metrics of each model, and the number of evaluated images that
+    have an exact copy in the train split.
 
     Args:
         evaluated_models: Models with their predictions.

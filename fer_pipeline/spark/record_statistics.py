@@ -103,7 +103,8 @@ def find_keys_at_ranks(
     """Find the sampling keys below which given numbers of records of each class lie.
 
     The sampling key of a record is a pseudo-random number that is computed from the content of its
-    image and the seed. Only records that may be moved from training to validation or test count.
+    image and the seed. Only records that may be moved from training to validation or test are
+    counted.
 
     Args:
         store: All records, with marked duplicates.
