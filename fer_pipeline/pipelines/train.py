@@ -257,7 +257,7 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
     Args:
         run: Run to train.
         checkpoint: Checkpoint to resume from; None to start at step 0.
-        is_resumed: Whether to continue the MLflow run of an earlier job.
+        is_resumed: Whether to continue the MLflow run that was opened for this run before, if any.
 
     Raises:
         RunError: The loss or a weight is not finite.
@@ -311,7 +311,7 @@ def _open_mlflow(
     Args:
         run: Run to log.
         run_history: History of the run, from which the metrics are logged.
-        is_resumed: Whether to continue the MLflow run of an earlier job.
+        is_resumed: Whether to continue the MLflow run that was opened for this run before, if any.
     """
     if not run.config.tracking.mlflow.enabled:
         yield None
