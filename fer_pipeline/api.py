@@ -33,7 +33,7 @@ class Dataset(StoredDataset):
     """
 
     @property
-    def rows(self) -> dict[str, int]:
+    def row_counts(self) -> dict[str, int]:
         """Number of rows of each split, by the name of the split; 0 for an empty split."""
         return {str(split): self.row_count(split) for split in Split}
 
