@@ -12,7 +12,7 @@ import pkgutil
 from pathlib import Path
 
 from fer_pipeline import __version__, jobs
-from fer_pipeline.spark.local_mode import build_local_environment
+from fer_pipeline.spark.local_mode import build_spark_environment
 
 PROGRAM = "fer-pipeline"
 JOBS_PATH = "jobs-path"
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.job == JOBS_PATH:
         print(get_jobs_folder())
         return 0
-    os.environ.update(build_local_environment(os.environ))
+    os.environ.update(build_spark_environment(os.environ))
     job = importlib.import_module(f"{jobs.__name__}.{arguments.job}")
     return job.main(arguments.options, program=PROGRAM)
 

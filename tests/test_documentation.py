@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from fer_pipeline.config import load_config
-from fer_pipeline.config.reference import format_reference
+from fer_pipeline.config.reference import format_key_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -16,11 +16,11 @@ def test_the_readme_lists_every_configuration_key_as_it_is():
     written = README.split("<!-- configuration: begin -->\n")[1].split("\n<!-- configuration: end")[
         0
     ]
-    assert written == format_reference(), "run scripts/update-readme"
+    assert written == format_key_table(), "run scripts/update-readme"
 
 
 def test_every_configuration_key_has_a_description():
-    assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_reference(), re.MULTILINE)
+    assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_key_table(), re.MULTILINE)
 
 
 def test_the_readme_and_the_changelog_name_every_job():

@@ -24,15 +24,15 @@ def load_config(
     overrides: Sequence[str] = (),
     option_names: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read and validate a configuration.
+    """Read and validate a configuration; keys that are not set have their defaults.
 
     Args:
         path: Path or URL of a YAML file; None for the default configuration.
         overrides: Texts `key=value` with a dotted key and a YAML value, which replaces the value of
             the file. If a key is repeated, its last value counts.
         option_names: Command line option by dotted key, such as `--flip-tta` for
-            `inference.flip_tta`. Error messages about an override of the key then show this option
-            instead of `--set`.
+            `inference.flip_tta`. If an override gives the key an invalid value, the error message
+            shows this option instead of `--set` and the key.
 
     Raises:
         ConfigError: The configuration is invalid. The message lists all problems, suggests a key
@@ -166,10 +166,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
     if not equals or not all(keys):
         return [f"--set {override}: expected key=value, such as image.size=28"]
     try:
-        scalar = yaml.safe_load(text)
+        setting = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
         return [f"--set {override}: {text!r} is not a YAML value"]
-    messages = _remove_renamed_keys(_nest_keys(keys, scalar))
+    messages = _remove_renamed_keys(_nest_keys(keys, setting))
     if messages:
         return [f"--set {message}" for message in messages]
     for key in keys[:-1]:
@@ -178,7 +178,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
             # The file has null, a list or a scalar at this key. The override replaces it.
             branch = tree[key] = {}
         tree = branch
-    tree[keys[-1]] = scalar
+    tree[keys[-1]] = setting
     return []
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from fer_pipeline.config.schema import Config
 
 
-def format_reference() -> str:
+def format_key_table() -> str:
     """Return a Markdown table of all configuration keys, with their defaults and help texts."""
     rows = [f"| `{key}` | {default} | {text} |" for key, default, text in _iterate_keys(Config())]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
@@ -56,4 +56,4 @@ def _format_default(section: BaseModel, name: str) -> str:
 
 
 if __name__ == "__main__":
-    print(format_reference())
+    print(format_key_table())

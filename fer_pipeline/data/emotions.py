@@ -75,5 +75,9 @@ class LabelEncoder:
             return None
 
     def find_class_index(self, emotion: str) -> int | None:
-        """Return the class index of a canonical emotion; None if the dataset has no such class."""
+        """Return the class index of an emotion; None if the dataset has no such class.
+
+        Args:
+            emotion: Canonical name of the emotion: one of `KNOWN`.
+        """
         return self._class_indices.get(emotion)

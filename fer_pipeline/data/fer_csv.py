@@ -116,11 +116,11 @@ def is_blank(line: bytes) -> bool:
     return not line.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
-def infer_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
-    """Infer the number of pixels per image from the first rows, and return a layout with it.
+def add_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
+    """Return a copy of a layout with the number of pixels per image, inferred from the first rows.
 
-    It is the most frequent number of pixels in the rows. Only numbers that give a square image of
-    at least 8x8 pixels are considered.
+    The inferred number is the most frequent number of pixels in these rows. Only numbers that give
+    a square image of at least 8x8 pixels are considered.
 
     Args:
         layout: Positions of the columns in the file.

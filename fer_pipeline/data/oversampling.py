@@ -8,7 +8,9 @@ from collections.abc import Mapping
 def compute_oversampling_factors(
     train_counts: Mapping[str, int], *, balance: bool, oversample: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return the mean number of times that the training images of each class are written.
+    """Return how many times, on average, each training image of a class is written.
+
+    With a factor of 2.5, for example, all images are written twice, and half of them a third time.
 
     Args:
         train_counts: Number of training images by class name.

@@ -57,20 +57,20 @@ class Votes:
     def choose_labels(
         self, records: npt.NDArray[np.int64], source_labels: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-        """Choose the class with the most votes of the annotators for each record.
+        """Choose the class with the most votes of the annotators for each image.
 
         If several classes have the most votes, the source's own label is chosen if it is one of
-        these classes; otherwise the record is dropped. A record is also dropped if "not a face" has
+        these classes; otherwise the image is dropped. An image is also dropped if "not a face" has
         more votes than any other column, or if no class has a vote.
 
         Args:
-            records: 0-based numbers of m records in the file, of shape (m,).
-            source_labels: Class index of each record according to the source, of shape (m,); -1 if
+            records: Indices, from 0, of m images in the file, of shape (m,).
+            source_labels: Class index of each image according to the source, of shape (m,); -1 if
                 it has no class.
 
         Returns:
-            labels: Class index of each record, int32 of shape (m,); -1 if the record is dropped.
-            outcomes: `Outcome` of each record, int8 of shape (m,): KEPT, or the reason to drop it.
+            labels: Class index of each image, int32 of shape (m,); -1 if the image is dropped.
+            outcomes: `Outcome` of each image, int8 of shape (m,): KEPT, or the reason to drop it.
         """
         counts = self.counts[records]
         has_most = counts == counts.max(axis=1, keepdims=True)
@@ -89,10 +89,10 @@ class Votes:
         return np.where(outcomes == Outcome.KEPT, labels, -1).astype(np.int32), outcomes
 
     def compute_distributions(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Compute the distribution of the votes over the classes for each record.
+        """Compute the distribution of the votes over the classes for each image.
 
         Args:
-            records: 0-based numbers of m records in the file, each with at least one vote for a
+            records: Indices, from 0, of m images in the file, each with at least one vote for a
                 class.
 
         Returns:

@@ -310,7 +310,7 @@ class OutputFolder:
             )
 
     def _delete_output(self) -> None:
-        """Delete all files of the output, and its folder if that is empty afterwards.
+        """Delete the files and subfolders of the output, and then its folder if that is empty.
 
         Raises:
             StorageError: A path of the output is a symbolic link or has the wrong type (file or

@@ -119,7 +119,7 @@ class Comparison:
 
     @property
     def speed_ratios(self) -> list[float]:
-        """Images per second of each model, divided by those of the first model."""
+        """Images per second of each model, divided by the first model's."""
         first = self.models[0].cost.images_per_second
         return [model.cost.images_per_second / first for model in self.models]
 

@@ -224,7 +224,13 @@ class SampleSelector:
 
     @property
     def inspected_image(self) -> EvaluatedImages:
-        """Single image whose layer outputs are plotted."""
+        """Image whose layer outputs are plotted, as `EvaluatedImages` of length 1.
+
+        The length is 0 if the image with the given row number has not been added yet.
+
+        Raises:
+            ValueError: `update` was never called.
+        """
         return self._inspected.images
 
     def get_best_correct_image(self, label: int) -> EvaluatedImages:

@@ -118,11 +118,11 @@ def apply_holm_correction(
 ) -> npt.NDArray[np.float64]:
     """Correct the p-values of several tests with Holm's method.
 
-    The correction limits the probability that any of the tests gives a false positive. The smallest
-    of n p-values is multiplied by n, the next by n - 1, and so on. If a product is smaller than the
-    previous corrected p-value, the previous corrected p-value is used instead. Source: Holm, A
-    simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6,
-    1979, https://www.jstor.org/stable/4615733.
+    The correction limits the family-wise error rate: the probability that any of the tests gives a
+    false positive. The smallest of n p-values is multiplied by n, the next by n - 1, and so on. If
+    a product is smaller than the previous corrected p-value, that p-value is used instead. Products
+    above 1 become 1. Source: Holm, A simple sequentially rejective multiple test procedure,
+    Scandinavian Journal of Statistics 6, 1979, https://www.jstor.org/stable/4615733.
 
     Args:
         p_values: p-values in [0, 1], of shape (n,), n >= 0.

@@ -176,7 +176,8 @@ def format_overlap_table(overlap: OverlapReport) -> str:
     """Return a text table of the accuracies with and without exact copies of training images.
 
     If no evaluated image has an exact copy in the train split, the text is a single line that says
-    so. If all images have one, the second row has no accuracies.
+    so; the line names `split.deduplicate` if the dataset was created with this setting. If all
+    images have a copy, the row without copies has no accuracies.
 
     Args:
         overlap: Metrics of all images, and of the images without an exact copy in the train split.

@@ -151,7 +151,8 @@ def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[s
         dataset: Dataset to evaluate the models on.
 
     Returns:
-        The models by short unique names, which are the last components of their folders' paths.
+        The models by name. The name is the shortest end of the folder's path that no other
+        folder's path shares, usually the name of the folder.
 
     Raises:
         RunError: A folder does not contain a finished run or is given twice, or a model does not

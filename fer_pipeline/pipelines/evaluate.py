@@ -329,7 +329,11 @@ def _write_plots(
 
 
 def _format_title(request: EvaluationRequest, inputs: _Inputs) -> str:
-    """Return the title of the plots: the model, the backend, the split and the dataset."""
+    """Return the title of the plots.
+
+    It names the model, its format if that is not Keras's, the split, the dataset, and flip TTA if
+    it is used.
+    """
     model_format = "" if inputs.backend.name == "keras" else f" as {inputs.backend.format}"
     flip_tta = ", with flip TTA" if request.config.inference.flip_tta else ""
     return (

@@ -82,14 +82,14 @@ def train(
     if prepared is None:
         return trained_model.read_model_info(parse_path(output))
     run = TrainingRun.build(prepared.dataset, prepared.folder, prepared.config, prepared.checkpoint)
-    with add_resume_hint(), prepared.lock_for_writing():
+    with add_resume_hint_to_interrupt(), prepared.lock_for_writing():
         run_training(run, prepared.checkpoint, is_resumed=resume)
     return trained_model.read_model_info(prepared.folder)
 
 
 @contextlib.contextmanager
-def add_resume_hint() -> Iterator[None]:
-    """Set the text of a KeyboardInterrupt from the `with` block: "--resume continues the run"."""
+def add_resume_hint_to_interrupt() -> Iterator[None]:
+    """Give a KeyboardInterrupt in the `with` block the message "--resume continues the run"."""
     try:
         yield
     except KeyboardInterrupt:

@@ -32,7 +32,7 @@ from fer_pipeline.learning.training.split_loaders import open_train_loader
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import (
     PreparedRun,
-    add_resume_hint,
+    add_resume_hint_to_interrupt,
     is_finished,
     prepare_run,
     read_run_checkpoint,
@@ -107,7 +107,7 @@ def train_distributed(
     folder = parse_path(output)
     if prepared is None:
         return trained_model.read_model_info(folder)
-    with add_resume_hint(), workers.session as session, prepared.lock_for_writing():
+    with add_resume_hint_to_interrupt(), workers.session as session, prepared.lock_for_writing():
         _run_workers(session, workers.count, prepared, is_resumed=resume)
     if not is_finished(folder):
         raise StorageError(

@@ -26,8 +26,8 @@ def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
     """Save a bar chart with three image counts for each class.
 
     The counts are the images of the class, the images predicted as the class, and the true
-    positives. The accuracy of each class is written below its bars, and the overall accuracy below
-    the title.
+    positives. The accuracy (recall) of each class is written below its bars, and the overall
+    accuracy below the title.
 
     Args:
         metrics: Metrics of the evaluation.

@@ -70,7 +70,7 @@ def draw_feature_maps(
         StorageError: The file cannot be written.
     """
     heights = [
-        _HEADING_HEIGHT + _compute_section_height(output) + _SECTION_GAP
+        _HEADING_HEIGHT + _compute_section_body_height(output) + _SECTION_GAP
         for output in outputs.values()
     ]
     top = _TITLE_HEIGHT + _IMAGE_SIZE + _SECTION_GAP
@@ -112,7 +112,7 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
         _add_maps(canvas, feature_maps, image_top, color_options)
     heading = f"{name}: {note}"
     canvas.add_text(_MARGIN, image_top - 0.08, heading, fontsize=9.5, fontweight="bold")
-    _add_color_scale(canvas, image_top, _compute_section_height(output), color_options)
+    _add_color_scale(canvas, image_top, _compute_section_body_height(output), color_options)
 
 
 def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _add_units(
     padded = np.full(math.ceil(len(units) / per_row) * per_row, np.nan, np.float32)
     padded[: len(units)] = units
     grid = padded.reshape(-1, per_row)
-    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _compute_output_height(units), **color_options)
+    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _compute_plot_height(units), **color_options)
 
 
 def _add_maps(
@@ -206,7 +206,7 @@ def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str
     return feature_maps, note
 
 
-def _compute_output_height(output: LayerOutput) -> float:
+def _compute_plot_height(output: LayerOutput) -> float:
     """Return the height, in inches, of a layer's feature maps or units in the plot."""
     if output.ndim == 1:
         per_row = _count_units_per_row(len(output))
@@ -214,12 +214,12 @@ def _compute_output_height(output: LayerOutput) -> float:
     return math.ceil(min(output.shape[2], MAX_MAPS) / _MAPS_PER_ROW) * _MAP_STEP - _MAP_GAP
 
 
-def _compute_section_height(output: LayerOutput) -> float:
+def _compute_section_body_height(output: LayerOutput) -> float:
     """Return the height of a layer's section without its heading, in inches.
 
     The section is high enough for the output and for the numbers of the colour scale.
     """
-    return max(_compute_output_height(output), _MIN_SCALE_HEIGHT)
+    return max(_compute_plot_height(output), _MIN_SCALE_HEIGHT)
 
 
 def _count_units_per_row(unit_count: int) -> int:

@@ -161,7 +161,7 @@ def _prepare_and_run_task(function: Callable[[BarrierTask], None]) -> None:
     with _reserve_port() as port:
         with _listen(port):
             addresses = task.allGather(f"{hosts[number]}:{port}")
-            problems = task.allGather(_describe_connection_failure(number, addresses))
+            problems = task.allGather(_find_connection_failure(number, addresses))
         problem = next(filter(None, problems), None)
         if problem:
             raise ClusterError(problem)
@@ -215,7 +215,7 @@ def _open_socket() -> socket.socket:
     return new_socket
 
 
-def _describe_connection_failure(index: int, addresses: Sequence[str]) -> str:
+def _find_connection_failure(index: int, addresses: Sequence[str]) -> str:
     """Try to connect to each process of the stage, and describe the first failure.
 
     Args:

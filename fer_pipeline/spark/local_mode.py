@@ -38,13 +38,14 @@ _CGROUP_LIMITS = (
 )
 
 
-def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def build_spark_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Build the environment variables for starting Spark, by default on all cores of this machine.
 
     Settings of the user take precedence: the variables SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY,
     PYSPARK_PYTHON and PYSPARK_SUBMIT_ARGS, and the settings in `spark-defaults.conf`, such as
-    `spark.master`. SPARK_CONF_DIR is the folder of this file; the default is Spark's
-    folder `conf`.
+    `spark.master`. `spark-defaults.conf` is read from the folder SPARK_CONF_DIR of `environment`,
+    by default Spark's folder `conf`, or from `CONF_DIR` if that folder does not exist. SPARK_HOME,
+    SPARK_CONF_DIR and PYTHONHASHSEED are always set.
 
     Args:
         environment: Environment variables of this process.

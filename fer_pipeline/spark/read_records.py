@@ -198,7 +198,7 @@ class _CsvBlockParser:
         if self._layout is None:
             raise RuntimeError(f"{self.name}: no header for the block at {self.start}")
         if self._layout.pixel_count is None:
-            self._layout = fer_csv.infer_pixel_count(self._layout, rows)
+            self._layout = fer_csv.add_pixel_count(self._layout, rows)
         first_position = self._record_count
         self._record_count += len(rows)
         names = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [self.name])

@@ -66,7 +66,11 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
         barrier: Whether the session runs barrier stages, whose tasks all run at the same time. If
             true, Spark's settings for them get suitable defaults.
 
+    Yields:
+        The session.
+
     Raises:
+        ClusterError: Spark's JVM ended before the job.
         FerError: Spark failed with an error that the user can correct.
         KeyboardInterrupt: SIGINT arrived; the jobs of the session have been cancelled.
     """
@@ -174,7 +178,7 @@ def get_max_partition_bytes(session: SparkSession) -> int:
     """Return the maximum number of bytes of a file that one task reads.
 
     This is Spark's setting `spark.sql.files.maxPartitionBytes`. If its text cannot be parsed, the
-    result is 0, so that callers expect any file to be divided among several tasks.
+    result is 0, so that callers treat every file as if several tasks read it.
     """
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())

@@ -203,7 +203,10 @@ def _format_count(count: int | None) -> str:
 
 
 def _format_shape(shape: Shape | None) -> str:
-    """Return a shape as text, such as "28 x 28 x 16", with "?" for unknown dimensions."""
+    """Return a shape as text, such as "28 x 28 x 16".
+
+    An unknown length is "?", and so is an unknown shape.
+    """
     if shape is None:
         return "?"
     return " x ".join("?" if length is None else str(length) for length in shape)

@@ -51,7 +51,7 @@ def describe_signature(size: int, classes: int) -> dict[str, Any]:
 
     Args:
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Returns:
         A dictionary for JSON with the name of the signature, and the name, dtype and shape of its

@@ -128,7 +128,7 @@ def _find_float32_tensor_names(content: bytes, classes: int) -> list[str]:
 
     Args:
         content: Content of the LiteRT file of the model in float32.
-        classes: Number of emotions. A tensor of shape (n, classes) is the logits or a later tensor.
+        classes: Number of classes. A tensor of shape (n, classes) is the logits or a later tensor.
 
     Returns:
         Names of the tensors.

@@ -178,7 +178,9 @@ class BatchLoader:
             """
             try:
                 yield from self._iterate_epoch_chunks(epoch)
-                yield from self._make_padding_chunks()
+                padding = self._make_padding_chunk()
+                if padding is not None:
+                    yield padding
             except Exception as error:
                 errors.append(error)
                 raise
@@ -212,22 +214,26 @@ class BatchLoader:
         boundaries = [row_count * step // step_count for step in range(step_count + 1)]
         return [end - start for start, end in itertools.pairwise(boundaries)]
 
-    def _make_padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield one chunk of padding images if the shard has fewer rows than the epoch has batches.
+    def _make_padding_chunk(self) -> tuple[Pixels, Targets] | None:
+        """Return padding images if some batches of this shard would be empty.
 
-        A padding image fills a batch that would be empty, because on some hardware TensorFlow's
+        All shards have the same number of batches, so a small shard can have fewer rows than
+        batches. Each padding image fills one batch, because on some hardware TensorFlow's
         convolutions do not accept empty batches. The image is black. Metrics ignore it because of
-        its label -1.
+        its label -1. Distributions need no padding: only training uses them, with shuffled rows,
+        and a shuffled shard has enough rows.
 
-        Yields:
-            Flattened pixels, uint8 of shape (n, size * size), and labels, int32 of shape (n,).
+        Returns:
+            Flattened pixels, uint8 of shape (n, size * size), and labels, int32 of shape (n,); None
+            if every batch has a row.
         """
         padding_count = self.steps_per_epoch - self.row_count
-        if padding_count > 0:
-            yield (
-                np.zeros((padding_count, self._manifest.image.size**2), np.uint8),
-                np.full(padding_count, PADDING_LABEL, np.int32),
-            )
+        if padding_count <= 0:
+            return None
+        return (
+            np.zeros((padding_count, self._manifest.image.size**2), np.uint8),
+            np.full(padding_count, PADDING_LABEL, np.int32),
+        )
 
     def _make_chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
         """Return the `tf.TensorSpec` of a chunk's flattened pixels, and that of its targets.
@@ -337,8 +343,9 @@ class BatchLoader:
             shuffle_seed: Seed of the order of the row groups; None for the stored order.
 
         Yields:
-            Flattened pixels, uint8 of shape (n, size * size), and targets: labels, int32 of shape
-            (n,), or distributions over the classes, float32 of shape (n, classes).
+            Flattened pixels, uint8 of shape (n, size * size), and targets, which depend on the
+            target column: labels, int32 of shape (n,), or distributions over the classes, float32
+            of shape (n, classes).
         """
         name = self._target_column
         for pixels, columns in self._reader.read_row_groups([name], shuffle_seed=shuffle_seed):

@@ -36,7 +36,7 @@ def build_custom_network(
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
+        classes: Number of classes.
         options: Further keyword arguments of the user's function (the setting `model.options`).
 
     Returns:
@@ -206,7 +206,7 @@ def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
         name: Dotted name of the custom network, for the error message.
         network: Return value of the user's function.
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Raises:
         ConfigError: `network` is not a Keras model, does not accept the images, does not

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def list_network_names() -> list[str]:
-    """Return the sorted names of the networks that the package contains."""
+    """Return the sorted names of the networks in the package `architectures`."""
     names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
@@ -63,7 +63,7 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
             network: `package.module` for a module with a function `build`, or
             `package.module.function`.
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
+        classes: Number of classes.
         options: Further keyword arguments of the function that builds the network (the setting
             `model.options`).
 
@@ -72,9 +72,9 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
         shape (n, classes).
 
     Raises:
-        ConfigError: The network or an option is unknown; the network does not accept the size or
-            the value of an option; or a custom function fails or does not return a Keras model that
-            maps these images to logits.
+        ConfigError: The network or an option of it is unknown; the network does not accept the size
+            or the value of an option; or a custom function fails or does not return a Keras model
+            that maps these images to logits.
     """
     if is_custom_network(name):
         return custom.build_custom_network(name, size, classes, options)

@@ -195,7 +195,7 @@ def all_reduce_mean(
         return [*scaled_tensors]
     # All tensors travel in one message.
     tensors = [tensor for tensor in scaled_tensors if tensor is not None]
-    *sums, total_row_count = _all_reduce_in_replica([*tensors, row_count])
+    *sums, total_row_count = _all_reduce_sum_in_replica([*tensors, row_count])
     means = iter([tensor_sum / total_row_count for tensor_sum in sums])
     return [None if tensor is None else next(means) for tensor in scaled_tensors]
 
@@ -205,8 +205,11 @@ def is_single_worker() -> bool:
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
-def _all_reduce_in_replica(tensors: Any) -> Any:
-    """Sum each tensor over all workers (all-reduce); works only inside `Strategy.run`."""
+def _all_reduce_sum_in_replica(tensors: Any) -> Any:
+    """Sum each tensor over all workers (all-reduce); works only inside `Strategy.run`.
+
+    Each worker is one replica of TensorFlow's strategy.
+    """
     replica = tf.distribute.get_replica_context()
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
@@ -238,4 +241,4 @@ def _run_all_reduce(flat: Tensor) -> Tensor:
     """Sum a tensor over all workers (all-reduce); works only outside `Strategy.run`."""
     # TensorFlow refuses a tensor from outside `Strategy.run`, which is on no device. tf.identity
     # puts it on one.
-    return tf.distribute.get_strategy().run(lambda: _all_reduce_in_replica(tf.identity(flat)))
+    return tf.distribute.get_strategy().run(lambda: _all_reduce_sum_in_replica(tf.identity(flat)))

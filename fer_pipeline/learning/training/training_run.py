@@ -299,7 +299,7 @@ def _build_network(config: Config, dataset: StoredDataset, precision_name: str) 
         precision_name: Precision in which the network computes: `float32` or `mixed_bfloat16`.
 
     Raises:
-        ConfigError: The network or an option is unknown, or the network cannot be built.
+        ConfigError: The network or an option of it is unknown, or the network cannot be built.
     """
     with precision.use_precision(precision_name), tf.distribute.get_strategy().scope():
         network = registry.build_network(

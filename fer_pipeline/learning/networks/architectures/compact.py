@@ -30,7 +30,7 @@ def build(
 
     Args:
         size: Height and width of the images, in pixels; at least 8; the bundled model uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
         stem: Number of filters of the first convolution.
         stages: Number of filters of the convolutions in each stage.
         dropout: Dropout rate of the pooled features, in [0, 1].

@@ -41,7 +41,7 @@ def build(
 
     Args:
         size: Height and width of the images, in pixels; at least 8; the bundled model uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
         stem: Number of filters of the first convolution, an even number.
         stages: Number of filters of each convolution, by stage; even numbers.
         shortcuts: Number of convolutions with a shortcut in each stage. They follow a convolution

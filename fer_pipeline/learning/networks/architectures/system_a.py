@@ -15,7 +15,7 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
 
     Args:
         size: Height and width of the images, in pixels; the original uses 28.
-        classes: Number of emotions.
+        classes: Number of classes.
         hidden: Number of units of the first dense layer. The published code listing has 64 (57,527
             parameters for 28x28 pixels and seven classes), the published text 3136 (2,490,551
             parameters).

@@ -19,7 +19,7 @@ def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
 
     Args:
         size: Height and width of the images, in pixels; at least 16; the original uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
         dropout: Dropout rate after each block and each hidden dense layer, in [0, 1].
 
     Returns:

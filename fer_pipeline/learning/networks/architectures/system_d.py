@@ -21,7 +21,7 @@ def build(size: int, classes: int) -> keras.Model:
 
     Args:
         size: Height and width of the images, in pixels; at least 18; the original uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of

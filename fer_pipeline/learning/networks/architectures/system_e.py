@@ -22,7 +22,7 @@ def build(size: int, classes: int) -> keras.Model:
 
     Args:
         size: Height and width of the images, in pixels; at least 31; the original uses 48.
-        classes: Number of emotions; the original has five.
+        classes: Number of classes; the original has five.
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
