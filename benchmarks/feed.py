@@ -89,7 +89,7 @@ def _read_images(folder: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Read the first images of a dataset, each with its label."""
     loader = BatchLoader(StoredDataset.open(folder), Split.TRAIN, LoaderOptions(_BATCH_SIZE))
     remaining_count = _PETASTORM_ROW_COUNT
-    for pixels, columns in loader.iterate_stored_rows(["label"]):
+    for pixels, columns in loader.iterate_stored_batches(["label"]):
         for image, label in zip(pixels[:remaining_count], columns["label"], strict=False):
             yield image, int(label)
         remaining_count -= len(pixels)

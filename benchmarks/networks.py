@@ -67,7 +67,7 @@ def _make_train_step(network: Any, model: Any, size: int, class_count: int) -> C
     images = tf.random.normal((_BATCH_SIZE, size, size, 1))
     labels = tf.random.uniform((_BATCH_SIZE,), 0, class_count, tf.int32)
     batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
-    return lambda: trainer.train_steps(batches, tf.constant(1))
+    return lambda: trainer.train_on_batches(batches, tf.constant(1))
 
 
 def _make_inference_step(model: keras.Model, size: int) -> Callable[[], None]:

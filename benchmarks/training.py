@@ -76,7 +76,7 @@ def _measure_loader(
     options = LoaderOptions(_BATCH_SIZE, shuffle=True, seed=seed, cache_in_memory=cache_in_memory)
     loader = BatchLoader(dataset, Split.TRAIN, options)
     epoch = loader.open_epoch(0)
-    return _measure_rate(lambda count: trainer.train_steps(epoch.batches, tf.constant(count)))
+    return _measure_rate(lambda count: trainer.train_on_batches(epoch.batches, tf.constant(count)))
 
 
 def _measure_arrays(trainer: Trainer, dataset: StoredDataset) -> float:
@@ -90,7 +90,7 @@ def _measure_arrays(trainer: Trainer, dataset: StoredDataset) -> float:
     arrays = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     array_batches = tf.data.Dataset.from_tensor_slices(arrays).batch(_BATCH_SIZE)
     batches = iter(array_batches.repeat().prefetch(8))
-    return _measure_rate(lambda count: trainer.train_steps(batches, tf.constant(count)))
+    return _measure_rate(lambda count: trainer.train_on_batches(batches, tf.constant(count)))
 
 
 def _measure_rate(run_steps: Callable[[int], None]) -> float:

@@ -33,8 +33,8 @@ class Dataset(StoredDataset):
     """
 
     @property
-    def rows(self) -> dict[str, int]:
-        """Number of rows by name of the split; 0 for an empty split."""
+    def row_counts(self) -> dict[str, int]:
+        """Number of rows of each split, by the name of the split; 0 for an empty split."""
         return {str(split): self.row_count(split) for split in Split}
 
     def arrow_dataset(self, split: str) -> pa_dataset.Dataset:
@@ -45,8 +45,8 @@ class Dataset(StoredDataset):
 
         Raises:
             ValueError: The split does not exist.
-            DatasetError: The split is empty, or a file is missing or has a different size than the
-                manifest states.
+            DatasetError: The split is empty, or a file is missing or does not have the size that
+                `manifest.json` states.
         """
         paths = [self.folder / file.path for file in self.require_split(Split(split))]
         if is_local(self.folder):
@@ -64,8 +64,8 @@ class Dataset(StoredDataset):
 
         Raises:
             ValueError: The split does not exist.
-            DatasetError: The split is empty, or a file is missing or has a different size than the
-                manifest states.
+            DatasetError: The split is empty, or a file is missing or does not have the size that
+                `manifest.json` states.
         """
         return self.arrow_dataset(split).to_table(columns=columns and list(columns))
 
@@ -78,8 +78,8 @@ class Dataset(StoredDataset):
 
         Raises:
             ValueError: The split does not exist.
-            DatasetError: The split is empty, or a file is missing or has a different size than the
-                manifest states.
+            DatasetError: The split is empty, or a file is missing or does not have the size that
+                `manifest.json` states.
         """
         return self.to_arrow(split, columns).to_pandas()
 
@@ -92,17 +92,17 @@ class Dataset(StoredDataset):
             split: Name of the split.
             batch_size: Number of images in a batch; the last batch may have fewer images.
             shuffle: Whether to shuffle the rows, in a different order for each seed and epoch.
-            seed: Seed of the order.
-            epoch: Number of the epoch, from 0.
+            seed: Seed of the shuffle.
+            epoch: Number of the epoch, from 0; it changes only the order of shuffled rows.
 
         Returns:
-            A dataset of pairs (images, labels). Images: float32, (n, size, size, 1), normalised as
-            the manifest states. Labels: int32, (n,).
+            A dataset of pairs (images, labels). Images: float32 of shape (n, size, size, 1), with
+            the normalisation that `manifest.json` states. Labels: int32 of shape (n,).
 
         Raises:
             ValueError: The split does not exist.
-            DatasetError: The split is empty, or a file is missing or has a different size than the
-                manifest states.
+            DatasetError: The split is empty, or a file is missing or does not have the size that
+                `manifest.json` states.
         """
         # Importing TensorFlow takes several seconds.
         from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions

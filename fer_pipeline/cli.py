@@ -38,7 +38,7 @@ def create_parser(
     Args:
         job: Name of the job.
         description: Description of the job for the help text.
-        program: Command that the user types to run the job, for the usage message.
+        program: Command that precedes the job's name in the usage message, such as `fer-pipeline`.
     """
     parser = argparse.ArgumentParser(
         prog=f"{program} {job}",
@@ -70,11 +70,13 @@ def create_parser(
 
 
 def add_report_options(parser: argparse.ArgumentParser, *, report: str) -> None:
-    """Add the options of the jobs that measure models on a split of a dataset.
+    """Add the options of the jobs that measure models on a split of a dataset and write a report.
+
+    The options are `--dataset`, `--split`, `--output`, `--overwrite` and `--flip-tta`.
 
     Args:
         parser: Parser of the job.
-        report: Kind of report that the job writes, such as "evaluation", for the help.
+        report: Kind of report that the job writes, such as "evaluation", for the help text.
     """
     parser.add_argument(
         "--dataset", required=True, metavar="DIR", help="output folder of a preprocess job"
@@ -105,12 +107,15 @@ class _MovedOption(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Print the error line to stderr and exit with status 2."""
+        """Print one error line, which names the new job, to stderr and exit with status 2."""
         parser.exit(2, f"{parser.prog}: error: {option_string} is now a job: {self.const}\n")
 
 
-def refuse_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
-    """Add a former option to a parser; using it ends the program with a hint at the new job.
+def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str) -> None:
+    """Add a hidden option whose only effect is to name the job that has replaced it.
+
+    If the option is used, the program prints one error line with the command of that job and exits
+    with status 2.
 
     Args:
         parser: Parser of the job that had the option.
@@ -125,8 +130,8 @@ def refuse_moved_option(parser: argparse.ArgumentParser, option: str, command: s
 def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
     """Run a job and print its report to stdout.
 
-    Log messages go to stderr. A `FerError`, which the user can cause, is printed to stderr as one
-    line; other exceptions are raised.
+    Log messages go to stderr. A `FerError`, which is an error that the user can correct, is printed
+    to stderr as one line. Other exceptions are raised.
 
     Args:
         run: Function that does the work and returns the report.
@@ -150,7 +155,14 @@ def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namesp
 
 
 def _configure_logging(level: str) -> None:
-    """Log to stderr from a level such as "INFO"; of noisy libraries, log only warnings."""
+    """Configure the logging: write messages of at least the given level to stderr.
+
+    Libraries that log a lot, such as TensorFlow, log only warnings and errors. Exceptions that py4j
+    logs are dropped, because py4j also raises them.
+
+    Args:
+        level: Lowest level to log, such as "INFO".
+    """
     logging.basicConfig(
         level=level,
         format="%(asctime)s %(levelname)s %(message)s",

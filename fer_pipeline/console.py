@@ -12,7 +12,7 @@ import pkgutil
 from pathlib import Path
 
 from fer_pipeline import __version__, jobs
-from fer_pipeline.spark.local_mode import build_local_environment
+from fer_pipeline.spark.local_mode import build_spark_environment
 
 PROGRAM = "fer-pipeline"
 JOBS_PATH = "jobs-path"
@@ -26,7 +26,9 @@ PYSPARK_SUBMIT_ARGS replaces them. On a cluster, use Spark's own command:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command: run a job, or print the help or the folder of the job files.
+    """Run the command `fer-pipeline`: run a job, or print the help or the folder of the job files.
+
+    Before a job runs, the environment variables for Spark on this machine are set.
 
     Args:
         argv: Command line arguments; `sys.argv[1:]` by default.
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.job == JOBS_PATH:
         print(get_jobs_folder())
         return 0
-    os.environ.update(build_local_environment(os.environ))
+    os.environ.update(build_spark_environment(os.environ))
     job = importlib.import_module(f"{jobs.__name__}.{arguments.job}")
     return job.main(arguments.options, program=PROGRAM)
 
@@ -50,14 +52,14 @@ def get_jobs_folder() -> Path:
 
 
 def describe_jobs() -> dict[str, str]:
-    """Return the description of each job by its name: the first line of its module's docstring."""
+    """Return the description of each job, by job name: the first line of its module's docstring."""
     names = [module.name for module in pkgutil.iter_modules(jobs.__path__)]
     modules = {name: importlib.import_module(f"{jobs.__name__}.{name}") for name in names}
     return {name: (module.__doc__ or "").partition("\n")[0] for name, module in modules.items()}
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command, which leaves the options of a job unparsed."""
+    """Return the parser of `fer-pipeline`, which leaves the options of a job unparsed."""
     descriptions = describe_jobs()
     descriptions[JOBS_PATH] = "Print the folder of the job files, for spark-submit."
     parser = argparse.ArgumentParser(

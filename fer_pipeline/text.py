@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 
 def one_line(message: object) -> str:
-    """Return a message on one line: each sequence of spaces and line breaks becomes one space.
+    """Return a message as one line: each sequence of white space becomes one space.
 
     Args:
         message: Text, or an object such as an exception, which is converted by `str`.
@@ -18,15 +18,15 @@ def one_line(message: object) -> str:
 
 
 def suggest_name(name: str, known_names: Iterable[str]) -> str:
-    """Return a suggestion for a misspelt name.
+    """Return a suggestion for a misspelt name, as the last part of an error message.
 
     Args:
         name: The unknown name.
         known_names: All names that are accepted.
 
     Returns:
-        "did you mean NAME?" with the most similar known name, or the list of all known names if
-        none is similar.
+        "did you mean NAME?" with the most similar known name, or "expected one of NAME, NAME, ..."
+        with all known names if none is similar.
     """
     names = list(known_names)
     similar_names = difflib.get_close_matches(name, names, n=1)
@@ -38,7 +38,7 @@ def suggest_name(name: str, known_names: Iterable[str]) -> str:
 def format_table(
     rows: Sequence[Sequence[str]], header: Sequence[str] | None, alignment: Sequence[str]
 ) -> str:
-    """Return a table as text: aligned columns, separated by two spaces, without lines.
+    """Return a table as text: aligned columns that are separated by two spaces.
 
     Args:
         rows: Formatted cells of each row.

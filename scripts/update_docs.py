@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_pipeline import console
-from fer_pipeline.config.reference import format_reference
+from fer_pipeline.config.reference import format_key_tables
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -40,7 +40,7 @@ def list_generated_texts() -> list[GeneratedText]:
         for job in console.describe_jobs()
     ]
     configuration = DOCS / "configuration.md"
-    return [GeneratedText(configuration, "configuration", format_reference()), *option_tables]
+    return [GeneratedText(configuration, "configuration", format_key_tables()), *option_tables]
 
 
 def make_parser(job: str) -> argparse.ArgumentParser:

@@ -58,8 +58,8 @@ class TestImport:
 
 
 class TestDataset:
-    def test_rows(self, dataset):
-        assert dataset.rows == {"train": 115, "validation": 40, "test": 20}
+    def test_row_counts(self, dataset):
+        assert dataset.row_counts == {"train": 115, "validation": 40, "test": 20}
 
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_to_arrow_is_what_the_files_hold(self, dataset, easy_dataset, split):

@@ -105,9 +105,9 @@ def write_spark_defaults(folder: Path, text: str) -> dict[str, str]:
     return {"SPARK_CONF_DIR": str(folder)}
 
 
-class TestLocalEnvironment:
+class TestSparkEnvironment:
     def test_of_an_empty_environment(self):
-        environment = local_mode.build_local_environment({})
+        environment = local_mode.build_spark_environment({})
         heap = environment.pop("SPARK_DRIVER_MEMORY")
         assert 1024 <= int(heap.removesuffix("m")) <= 8192
         assert environment == {
@@ -129,10 +129,10 @@ class TestLocalEnvironment:
         "name", ["SPARK_DRIVER_MEMORY", "SPARK_LOCAL_IP", "PYSPARK_PYTHON", "PYSPARK_SUBMIT_ARGS"]
     )
     def test_a_variable_of_the_user_stays(self, name):
-        assert name not in local_mode.build_local_environment({name: "the user's"})
+        assert name not in local_mode.build_spark_environment({name: "the user's"})
 
     def test_another_spark_home_does_not(self):
-        environment = local_mode.build_local_environment({"SPARK_HOME": "/opt/another-spark"})
+        environment = local_mode.build_spark_environment({"SPARK_HOME": "/opt/another-spark"})
         assert environment["SPARK_HOME"].endswith("pyspark")
 
     def test_settings_of_the_user_stay(self, tmp_path):
@@ -140,7 +140,7 @@ class TestLocalEnvironment:
             "# spark.ui.enabled true\nspark.ui.showConsoleProgress=true\nspark.master  local[2]\n"
         )
         variables = write_spark_defaults(tmp_path, text)
-        environment = local_mode.build_local_environment(variables)
+        environment = local_mode.build_spark_environment(variables)
         assert environment["SPARK_CONF_DIR"] == str(tmp_path)
         assert environment["PYSPARK_SUBMIT_ARGS"] == (
             "--conf spark.ui.enabled=false"
@@ -151,7 +151,7 @@ class TestLocalEnvironment:
 
     def test_a_cluster_in_the_users_settings_gets_no_local_ones(self, tmp_path):
         variables = write_spark_defaults(tmp_path, "spark.master: spark://host:7077\n")
-        environment = local_mode.build_local_environment(variables)
+        environment = local_mode.build_spark_environment(variables)
         assert environment["PYSPARK_SUBMIT_ARGS"] == (
             "--conf spark.ui.showConsoleProgress=false pyspark-shell"
         )

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 import fer_pipeline
 from fer_pipeline import console, errors
 from fer_pipeline.config import load_config
-from fer_pipeline.config.reference import format_reference
+from fer_pipeline.config.reference import format_key_tables
 from fer_pipeline.config.schema import Config
 from fer_pipeline.data import schema
 from fer_pipeline.data.manifest import Manifest
@@ -24,7 +24,7 @@ from fer_pipeline.data.outcomes import DropReason, QuarantineReason
 from fer_pipeline.data.scores import ScoreManifest
 from fer_pipeline.io.output_kinds import ComparisonFile, EvaluationFile, ExportFile, RunFile
 from fer_pipeline.learning.networks.registry import list_network_names
-from fer_pipeline.learning.training.history import ValidationRound
+from fer_pipeline.learning.training.history import HistoryEntry
 from scripts import update_docs
 from scripts.update_docs import GeneratedText
 from tests.helpers import documents
@@ -98,11 +98,11 @@ def test_a_document_without_the_two_comments_is_refused(document):
 
 class TestConfigurationReference:
     def test_has_every_key_once(self):
-        documented = re.findall(r"^\| `([\w.]+)` \|", format_reference(), re.MULTILINE)
+        documented = re.findall(r"^\| `([\w.]+)` \|", format_key_tables(), re.MULTILINE)
         assert sorted(documented) == sorted(list_keys(Config))
 
     def test_describes_every_key(self):
-        assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_reference(), re.MULTILINE)
+        assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_key_tables(), re.MULTILINE)
 
     @pytest.mark.parametrize(
         ("key", "text"),
@@ -117,7 +117,7 @@ class TestConfigurationReference:
         ],
     )
     def test_ends_with_the_allowed_values(self, key, text):
-        (row,) = (line for line in format_reference().splitlines() if f"| `{key}` |" in line)
+        (row,) = (line for line in format_key_tables().splitlines() if f"| `{key}` |" in line)
         assert row.endswith(f" {text} |")
 
 
@@ -185,7 +185,7 @@ def test_job_pages_name_the_files_of_the_output(page, files):
 
 def test_the_page_of_train_names_the_columns_of_the_history():
     document = (DOCS / "jobs" / "train.md").read_text()
-    columns = [field.name for field in dataclasses.fields(ValidationRound)]
+    columns = [field.name for field in dataclasses.fields(HistoryEntry)]
     assert [name for name in columns if f"`{name}`" not in document] == []
 
 

@@ -21,9 +21,10 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _replace_null_by_defaults(cls, raw: Any) -> Any:
-        """Replace null by an empty section; return any other value unchanged.
+        """Replace null by an empty section, whose keys have their defaults.
 
-        YAML reads a section as null if all its keys are commented out.
+        YAML reads a section as null if all its keys are commented out. Any other value is returned
+        unchanged.
         """
         return {} if raw is None else raw
 

@@ -24,14 +24,15 @@ def load_config(
     overrides: Sequence[str] = (),
     option_names: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read and validate a configuration.
+    """Read and validate a configuration; keys that are not set have their defaults.
 
     Args:
         path: Path or URL of a YAML file; None for the default configuration.
         overrides: Texts `key=value` with a dotted key and a YAML value, which replaces the value of
             the file. If a key is repeated, its last value counts.
-        option_names: Command line option by dotted key, for overrides that were not given with
-            `--set`. Error messages then show the option.
+        option_names: Command line option by dotted key, such as `--flip-tta` for
+            `inference.flip_tta`. If an override gives the key an invalid value, the error message
+            shows this option instead of `--set` and the key.
 
     Raises:
         ConfigError: The configuration is invalid. The message lists all problems, suggests a key
@@ -39,7 +40,7 @@ def load_config(
         StorageError: The file cannot be read.
     """
     tree = read_yaml_mapping(parse_path(path)) if path is not None else {}
-    file_problems = _pop_renamed_keys(tree)
+    file_problems = _remove_renamed_keys(tree)
     set_problems: list[str] = []
     for override in overrides:
         set_problems += _apply_override(tree, override)
@@ -66,11 +67,13 @@ def load_stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: Path of the YAML file.
-        overrides: Texts `key=value`, as in `load_config`.
+        overrides: Texts `key=value` with a dotted key and a YAML value, which replaces the value of
+            the file.
 
     Raises:
         ConfigError: The configuration is invalid.
-        RunError: The run was written by an older version, which had different keys.
+        RunError: An older version of this package wrote the file, and some keys in it have been
+            renamed since.
         StorageError: The file cannot be read.
     """
     if any(True for _ in pop_renamed_keys(read_yaml_mapping(path))):
@@ -98,17 +101,22 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _pop_renamed_keys(tree: dict[str, Any]) -> list[str]:
-    """Remove renamed keys from the tree, and return an error message for each."""
+def _remove_renamed_keys(tree: dict[str, Any]) -> list[str]:
+    """Remove the keys that have been renamed from nested mappings, in place.
+
+    Returns:
+        One error message for each removed key; it gives the new name of the key.
+    """
     return [describe_renamed_key(old_key) for old_key, _ in pop_renamed_keys(tree)]
 
 
 def _validate_tree(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
-    """Validate a tree of keys and values.
+    """Validate the nested mappings of a configuration, and collect as many errors as possible.
 
     Returns:
-        The configuration without the invalid keys, or None if these cannot be removed; and all
-        errors of pydantic.
+        config: Configuration in which invalid keys have their defaults; None if an error does not
+            refer to any key in `tree`.
+        errors: All errors, as pydantic's dictionaries; empty if the configuration is valid.
     """
     all_errors: list[Any] = []
     while True:
@@ -126,11 +134,11 @@ def _validate_tree(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
 
 
 def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
-    """Remove the deepest existing key of a path of nested keys.
+    """Remove a nested key, or if it does not exist, the deepest existing key above it.
 
     Args:
         tree: Nested mappings, which are changed in place.
-        location: Keys from the outermost to the innermost, as in an error of pydantic.
+        location: Keys from the outermost to the innermost, such as ("image", "size").
 
     Returns:
         Whether a key was removed; False if the outermost key does not exist.
@@ -147,21 +155,21 @@ def _remove_key(tree: Any, location: Sequence[str | int]) -> bool:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
-    """Set the key of one override `key=value` in the tree.
+    """Apply an override, such as `image.size=28`, to nested mappings in place.
 
     Returns:
-        Error messages about the syntax or about renamed keys. If there are any, the tree is not
-        changed.
+        An empty list if the key was set. Error messages if the syntax is wrong or the key has been
+        renamed; the mappings are then unchanged.
     """
     keys = _split_key(override)
     _, equals, text = override.partition("=")
     if not equals or not all(keys):
         return [f"--set {override}: expected key=value, such as image.size=28"]
     try:
-        scalar = yaml.safe_load(text)
+        setting = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
         return [f"--set {override}: {text!r} is not a YAML value"]
-    messages = _pop_renamed_keys(_nest_keys(keys, scalar))
+    messages = _remove_renamed_keys(_nest_keys(keys, setting))
     if messages:
         return [f"--set {message}" for message in messages]
     for key in keys[:-1]:
@@ -170,30 +178,33 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[str]:
             # The file has null, a list or a scalar at this key. The override replaces it.
             branch = tree[key] = {}
         tree = branch
-    tree[keys[-1]] = scalar
+    tree[keys[-1]] = setting
     return []
 
 
 def _nest_keys(keys: Iterable[str], leaf: Any) -> dict[str, Any]:
-    """Return nested mappings with one key each; the innermost key has the value `leaf`."""
+    """Return nested mappings with one key each and a copy of `leaf` as the innermost value.
+
+    For example, the keys "image" and "size" and the leaf 28 give `{"image": {"size": 28}}`.
+    """
     first_key, *inner_keys = keys
     return {first_key: _nest_keys(inner_keys, leaf) if inner_keys else copy.deepcopy(leaf)}
 
 
 def _split_key(override: str) -> list[str]:
-    """Return the parts of the dotted key of an override `key=value`."""
+    """Return the parts of the dotted key in a text `key=value`: "a" and "b" for `a.b=1`."""
     return [part.strip() for part in override.partition("=")[0].split(".")]
 
 
 def _is_caused_by(error: Any, keys: list[str]) -> bool:
-    """Return whether an error of pydantic is caused by an override.
+    """Return whether an override `key=value` caused an error of pydantic.
 
     This is the case if the error refers to the key of the override or to a key below it, or if it
-    is about an unknown section that contains the key.
+    reports that the section of this key is unknown.
 
     Args:
-        error: Details of the error.
-        keys: Parts of the dotted key of the override.
+        error: Dictionary of the error.
+        keys: Parts of the dotted key of the override, from the outermost.
     """
     location = [*map(str, error["loc"])]
     is_unknown_section = error["type"] == "extra_forbidden" and location == keys[: len(location)]
@@ -201,15 +212,15 @@ def _is_caused_by(error: Any, keys: list[str]) -> bool:
 
 
 def _format_key(error: Any) -> str:
-    """Return the dotted key to which an error of pydantic refers."""
+    """Return the dotted key to which an error of pydantic refers; "" if it refers to no key."""
     return ".".join(map(str, error["loc"]))
 
 
 def _describe_error(error: Any, shown_key: str) -> str:
-    """Return a message about an error of pydantic.
+    """Return a message about an error of pydantic; for an unknown key it suggests a similar key.
 
     Args:
-        error: Details of the error.
+        error: Dictionary of the error.
         shown_key: Dotted key or command line option, as the user wrote it; "" if the error is about
             the whole configuration.
     """
@@ -228,7 +239,7 @@ def _describe_error(error: Any, shown_key: str) -> str:
 
 
 def _list_sibling_keys(location: Sequence[str | int]) -> list[str]:
-    """Return all keys of the section that contains a given key.
+    """Return all valid keys of the section in which a given key lies.
 
     Args:
         location: Keys from the outermost to the innermost; the last key need not exist.

@@ -16,7 +16,7 @@ from fer_pipeline.config.schema import Config
 _TABLE_HEADER = ("| key | default | meaning |", "|---|---|---|")
 
 
-def format_reference() -> str:
+def format_key_tables() -> str:
     """Return all keys as Markdown: for each section a heading, a sentence and a table.
 
     A table has the dotted key, its default, and its help text with the allowed values.
@@ -64,7 +64,10 @@ def _format_table(section: BaseModel, prefix: str = "") -> str:
 
 
 def _format_choices(annotation: Any) -> str:
-    """Return the sentence "One of ..." for a `Literal` or an optional `Literal`, else ""."""
+    """Return "One of `A`, `B`." for `Literal["A", "B"]` and `Literal["A", "B"] | None`.
+
+    Return "" for other types.
+    """
     if get_origin(annotation) is Literal:
         return "One of " + ", ".join(f"`{choice}`" for choice in get_args(annotation)) + "."
     optional_type = _get_optional_type(annotation)
@@ -112,7 +115,7 @@ def _format_range(constraints: Iterable[Any]) -> str:
 
 
 def _format_default(section: BaseModel, name: str) -> str:
-    """Return the default of a key as Markdown, or "" if it is empty or not a constant."""
+    """Return the default of a key as Markdown; "" if it is empty, null or depends on other keys."""
     # If the default depends on other keys, its field is None and the help text explains it.
     field = type(section).model_fields[name]
     default = section.model_dump(mode="json")[name] if field.default is not None else None
@@ -120,4 +123,4 @@ def _format_default(section: BaseModel, name: str) -> str:
 
 
 if __name__ == "__main__":
-    print(format_reference())
+    print(format_key_tables())

@@ -55,11 +55,10 @@ _MISSING = object()
 
 
 def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Remove the keys of earlier versions from nested mappings.
+    """Remove renamed keys from nested mappings, and yield each key with its value.
 
-    The old keys of an old section are removed one by one, then the section itself. The section is
-    yielded too, unless the removal of its old keys has left it empty. Each key is removed only when
-    the iterator reaches it.
+    Each key is removed only when the iterator reaches it. A renamed section, such as `feed`, is
+    removed after the keys in it; it is not yielded if these were its whole content.
 
     Args:
         tree: Nested mappings, as read from a YAML file. They are changed in place.
@@ -87,7 +86,9 @@ def pop_renamed_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def describe_renamed_key(old_key: str) -> str:
-    """Return the message "OLD is now NEW" for a renamed key, with its renamed values.
+    """Return the message "OLD is now NEW" for a renamed key.
+
+    If values of the key were renamed too, the message lists these in the same form.
 
     Args:
         old_key: Dotted key of an earlier version, one of `RENAMED_KEYS`.

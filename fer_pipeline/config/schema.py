@@ -59,9 +59,10 @@ class InputConfig(Section):
     @field_validator("emotions", mode="before")
     @classmethod
     def _normalize_codes(cls, raw: Any) -> Any:
-        """Return a list or mapping of emotions as a mapping with codes of type `str`.
+        """Convert a list or mapping of emotions to a mapping whose label codes are of type `str`.
 
-        Any other value is returned unchanged.
+        The codes of a list are 0, 1, 2 and so on. Spaces around a code are removed. A value of any
+        other type is returned unchanged.
         """
         if isinstance(raw, list | tuple):
             raw = dict(enumerate(raw))
@@ -86,7 +87,7 @@ class LabelsConfig(Section):
 
     @model_validator(mode="after")
     def _require_votes_for_soft(self) -> LabelsConfig:
-        """Check that votes are set if the target is soft."""
+        """Check that a file of votes is configured if `target` is soft."""
         if self.target == "soft" and self.votes is None:
             raise ValueError("target: soft needs votes, the path of a CSV")
         return self
@@ -149,9 +150,10 @@ class SplitConfig(Section):
     @field_validator("usage_to_split", mode="after")
     @classmethod
     def _merge_with_defaults(cls, mapping: dict[str, Split | None]) -> dict[str, Split | None]:
-        """Return the configured usages, and the default usages that are not configured.
+        """Add the default split of each usage that is not configured; refuse a repeated usage.
 
-        Usages that differ only in case are the same usage.
+        A usage is a value of the column Usage, or the name of a folder. Case and surrounding spaces
+        are ignored when usages are compared.
         """
         configured_usages = rename_keys(mapping, _normalize_usage, "usage")
         defaults = {
@@ -164,7 +166,10 @@ class SplitConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_default_fractions(cls, raw: Any) -> Any:
-        """Set `validation` and `test`, if not configured, to the default of the split method."""
+        """Set `validation` and `test`, if not configured, to their defaults.
+
+        The default is 0.1 if the split method is "stratified", otherwise 0.
+        """
         if not isinstance(raw, dict):
             return raw
         default = _DEFAULT_STRATIFIED_FRACTION if raw.get("method") == "stratified" else 0.0
@@ -173,7 +178,10 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _check_fractions(self) -> SplitConfig:
-        """Check that some training rows remain, and that a stratified split moves some rows."""
+        """Check that validation and test together leave rows for training.
+
+        For a stratified split, they must not both be 0.
+        """
         heldout_fraction = (self.validation or 0) + (self.test or 0)
         if heldout_fraction >= 1:
             raise ValueError(f"validation + test = {heldout_fraction:g} leaves nothing to train on")
@@ -221,7 +229,10 @@ class SamplingConfig(Section):
     @field_validator("oversample", mode="before")
     @classmethod
     def _canonicalize_emotions(cls, raw: Any) -> Any:
-        """Return the mapping with canonical names of emotions; unknown names stay as they are."""
+        """Return the mapping with canonical emotion names as its keys.
+
+        Unknown names stay as they are. A value that is not a mapping is returned unchanged.
+        """
 
         def canonicalize_key(key: Any) -> str:
             """Return the canonical name of an emotion, or an unknown name unchanged."""
@@ -314,7 +325,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Config:
-        """Check the keys that depend on each other; the error message lists all problems."""
+        """Check the classes and the oversampling; one error lists all problems.
+
+        There must be two or more classes, all different. Each must be one of `input.emotions`; if
+        FER+ votes are configured, any known emotion is possible. `sampling.oversample` may contain
+        only classes, and must be empty if `sampling.balance` is set.
+        """
         problems = []
         repeated = {name for name in self.classes if self.classes.count(name) > 1}
         if repeated:
@@ -343,7 +359,10 @@ class Config(Section):
 
     @property
     def class_names(self) -> list[str]:
-        """Emotions in the order of their class indices: `classes`, or by default all emotions."""
+        """Emotions in the order of their class indices.
+
+        These are `classes` if it is configured, otherwise all emotions of `input.emotions`.
+        """
         return self.classes or list(dict.fromkeys(self.input.emotions.values()))
 
     def is_set(self, key: str) -> bool:

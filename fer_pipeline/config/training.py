@@ -63,7 +63,7 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _reject_unused_keys(self) -> OptimizerConfig:
-        """Raise ValueError for keys the optimizer does not use, or adamw without weight decay."""
+        """Check that the optimizer uses all configured keys, and that adamw has a weight decay."""
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise ValueError("nesterov needs name: sgd and a momentum above 0")
         if self.momentum and self.name not in ("sgd", "rmsprop"):
@@ -104,8 +104,8 @@ class ScheduleConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _reject_unused_keys(self) -> ScheduleConfig:
-        """Raise ValueError if warm-up is set for the plateau schedule, which has none."""
+    def _reject_plateau_warmup(self) -> ScheduleConfig:
+        """Check that no warm-up is configured for the plateau schedule, which has none."""
         if self.kind == "plateau" and self.warmup_epochs:
             raise ValueError("plateau has no warm-up; use constant or cosine")
         return self
@@ -259,10 +259,11 @@ class TrainingConfig(Section):
 
     @field_validator("class_weights", mode="before")
     @classmethod
-    def _check_class_weights(cls, raw: Any) -> Any:
-        """Return the class weights with canonical names of emotions, and check the numbers.
+    def _validate_class_weights(cls, raw: Any) -> Any:
+        """Check the class weights, and replace their keys by the canonical names of the emotions.
 
-        None and "balanced" are returned unchanged.
+        Each weight must be finite and not negative, and at least one must be above 0. None and
+        "balanced" are returned unchanged.
         """
         if not isinstance(raw, dict):
             if raw not in (None, "balanced"):
@@ -278,7 +279,11 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> TrainingConfig:
-        """Check the keys that depend on each other: restarts, epochs and steps, learning rates."""
+        """Check the keys that depend on each other.
+
+        These are `select_best_by` and `restarts`, `epochs` and `steps`, and the learning rates of
+        optimizer and schedule.
+        """
         if self.select_best_by == "last" and self.restarts > 1:
             raise ValueError(
                 "select_best_by: last cannot choose among several restarts; name a metric"

@@ -29,7 +29,7 @@ def build_binary_column(rows: npt.NDArray[np.uint8]) -> pa.Array:
         An Arrow column of n binary values of `width` bytes each.
 
     Raises:
-        ValueError: The rows have 2 GiB or more in total, which Arrow's offsets cannot address.
+        ValueError: The rows have 2 GiB or more in total, too many for Arrow's 32-bit offsets.
     """
     row_count, width = rows.shape
     if row_count * width >= 2**31:
@@ -58,6 +58,7 @@ def build_arrow_schema(columns: Mapping[str, str]) -> pa.Schema:
     """Convert a schema from Spark's types to Arrow's types.
 
     Args:
-        columns: Spark type of each column, by column name; each type is a key of ARROW_TYPES.
+        columns: Spark type of each column, such as "bigint", by column name. Only the types that
+            the package stores (the keys of ARROW_TYPES) are accepted.
     """
     return pa.schema([(name, ARROW_TYPES[spark_type]) for name, spark_type in columns.items()])

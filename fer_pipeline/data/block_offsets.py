@@ -21,15 +21,18 @@ class BlockOffsets:
     """The offset of each block: the number of its first record within the file.
 
     Attributes:
-        first_records: Offset of each block, by file name and start of the block in bytes. Blocks
-            with offset 0 are omitted.
+        first_records: 0-based number of the first record of each block within its file, by file
+            name and start of the block in bytes. Blocks that begin with record 0 are omitted.
     """
 
     first_records: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @classmethod
     def from_counts(cls, counts: Iterable[tuple[str, int, int]]) -> BlockOffsets:
-        """Compute the offsets from the number of records in each block.
+        """Compute the offset of each block from the numbers of records in the blocks.
+
+        A block is the part of a file that one Spark task reads. Its offset is the number of records
+        in the earlier blocks of the file. Offsets of 0 are not stored.
 
         Args:
             counts: Tuples of file name, start of the block in bytes, and number of records. A block
@@ -55,6 +58,10 @@ class BlockOffsets:
         positions: npt.NDArray[np.integer[Any]],
     ) -> npt.NDArray[np.int64]:
         """Compute the 0-based number of each record within its file.
+
+        A block is the part of a file that one Spark task reads. The number of a record is its
+        position in the block plus the block's offset, the number of records in the earlier blocks
+        of the file. A block without a stored offset has the offset 0.
 
         Args:
             sources: Name of each record's file, an Arrow column of strings.

@@ -36,14 +36,14 @@ class StoredDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a dataset by reading its manifest; the Parquet files are not read.
+        """Open a dataset by reading its `manifest.json`; the Parquet files are not read.
 
         Args:
             path: Folder of the dataset, a local path or a URL.
 
         Raises:
-            DatasetError: The folder is not a dataset, the dataset has a different format version,
-                or its manifest is invalid.
+            DatasetError: The folder is not a dataset, the dataset has a format version that this
+                package does not read, or its `manifest.json` is invalid.
             StorageError: The folder cannot be reached.
         """
         folder = parse_path(path)
@@ -63,7 +63,7 @@ class StoredDataset:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the emotions; the position of a name is its label."""
+        """Names of the emotions, in the order of their labels 0, 1, 2 and so on."""
         return self.manifest.classes
 
     @property
@@ -84,8 +84,8 @@ class StoredDataset:
         """Check that a split has rows and complete files, and return the files.
 
         Raises:
-            DatasetError: The split is empty, a file is missing, or the size of a file differs from
-                the manifest.
+            DatasetError: The split is empty, or a file is missing or does not have the size that
+                `manifest.json` states.
         """
         if not self.row_count(split):
             counts = ", ".join(f"{name} ({self.row_count(name)})" for name in Split)
@@ -94,23 +94,24 @@ class StoredDataset:
             )
         files = self.manifest.files_in(split)
         for file in files:
-            self._require_file(file)
+            self._require_complete_file(file)
         return files
 
     def require_all_files(self) -> None:
-        """Check that the files of all splits exist and have the sizes given in the manifest.
+        """Check that the files of all splits exist and have the sizes that `manifest.json` states.
 
         Raises:
-            DatasetError: A file is missing, or its size differs from the manifest.
+            DatasetError: A file is missing or has a different size.
         """
         for file in self.manifest.files:
-            self._require_file(file)
+            self._require_complete_file(file)
 
     def require_enhancement(self, enhancement: Enhancement) -> None:
         """Check that the images were enhanced in the same way as a model's training images.
 
         Args:
-            enhancement: Enhancement of the images that the model was trained on.
+            enhancement: Operations (such as histogram equalisation) that were applied to the images
+                on which the model was trained.
 
         Raises:
             DatasetError: The images of this dataset were enhanced differently.
@@ -122,8 +123,12 @@ class StoredDataset:
                 f" with {enhancement}; prepare the dataset with the model's image.enhancement"
             )
 
-    def _require_file(self, file: DataFile) -> None:
-        """Check that a file exists and has the size given in the manifest."""
+    def _require_complete_file(self, file: DataFile) -> None:
+        """Check that a file exists and has the size that `manifest.json` states.
+
+        Raises:
+            DatasetError: The file is missing or has a different size.
+        """
         path = self.folder / file.path
         byte_count = path.stat().st_size if storage.is_file(path) else None
         if byte_count != file.bytes:
@@ -134,11 +139,11 @@ class StoredDataset:
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Return whether a folder contains a dataset's manifest.
+    """Return whether a folder contains `manifest.json`; the content of this file is not checked.
 
     Args:
-        path: Folder, a local path or a URL. For a folder that cannot be reached, the result is
-            false.
+        path: Folder, a local path or a URL. The result is false for a folder that cannot be
+            reached.
     """
     try:
         return storage.is_file(parse_path(path) / MANIFEST_FILE)

@@ -14,8 +14,8 @@ from fer_pipeline.io.output_kinds import OutputKind
 QUARANTINE_FOLDER = "quarantine"
 
 
-def split_folder(split: Split | str) -> str:
-    """Return the folder of a split's files, relative to the dataset's folder.
+def get_split_folder(split: Split | str) -> str:
+    """Return the name of the folder with the files of a split, relative to the dataset's folder.
 
     The name has the form `split=NAME`, which Spark and pyarrow read as a partition column.
 
@@ -26,7 +26,11 @@ def split_folder(split: Split | str) -> str:
 
 
 def _list_data_files(folder: Path) -> list[str]:
-    """Return the files that the manifest in a folder lists, or no files if it has no manifest."""
+    """Return the data files that `manifest.json` lists, as paths relative to a dataset's folder.
+
+    These are the files of the splits and of the quarantine (records that cannot be read). The list
+    is empty if the folder has no `manifest.json`.
+    """
     if not is_dataset(folder):
         return []
     # The class Manifest is not used because it cannot read datasets of an older format version.
@@ -38,7 +42,7 @@ DATASET = OutputKind(
     name="a dataset",
     format="fer_pipeline dataset",
     commit_file=MANIFEST_FILE,
-    data_folders=(*map(split_folder, Split), QUARANTINE_FOLDER),
+    data_folders=(*map(get_split_folder, Split), QUARANTINE_FOLDER),
     data_prefix="part",
     list_data_files=_list_data_files,
 )

@@ -23,7 +23,8 @@ class RecordColumns:
             if their images are equal.
         label: Class index of each record, int32 of shape (n,); -1 if the record has no class.
         split: Code of the split given by the source, int8 of shape (n,); `NO_SPLIT` if none.
-        outcome: `Outcome` of each record so far, int8 of shape (n,).
+        outcome: `Outcome` of each record before deduplication (kept, or the reason to drop or
+            quarantine it), int8 of shape (n,).
         order: Distinct numbers, int64 of shape (n,). Of several copies, the record with the lowest
             number counts as the first.
     """
@@ -38,22 +39,27 @@ class RecordColumns:
 def mark_duplicates(
     records: RecordColumns, *, deduplicate: bool
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Mark the copies to drop, and the records that validation and test may be sampled from.
+    """Mark the training records to drop, and those that may be moved to validation or test.
+
+    Records with equal images are copies of each other. An image is excluded if the configuration
+    leaves out its usage (FER2013's name of a part, such as PublicTest).
+
+    A training record is dropped for the first of these reasons that applies:
+
+    1. A copy of it is excluded, or belongs to validation or test.
+    2. It and its copies in training have different labels.
+    3. It is not the first of several copies with the same label.
 
     Args:
         records: The records. If an image has several copies, all of them must be included.
-        deduplicate: Whether to drop records from training. Dropped are, in this order: copies of
-            test and validation images and of images with an excluded usage; images whose copies
-            have different labels; and all but the first of several copies with the same label. If
-            false, the outcomes are returned unchanged.
+        deduplicate: Whether to drop records. If false, the outcomes are returned unchanged.
 
     Returns:
-        outcome: `Outcome` of each record, int8 of shape (n,), including the reasons for dropped
-            copies.
+        outcome: `Outcome` of each record, int8 of shape (n,): kept, or the reason to drop or
+            quarantine it.
         can_be_sampled: Whether each record may be moved from training to validation or test, bool
-            of shape (n,). False for dropped records and for records outside training. For copies of
-            test, validation and excluded images and for copies with different labels it is false
-            even if they are not dropped.
+            of shape (n,). True for the training records to which no reason applies; reason 3 does
+            not matter if `deduplicate` is false.
     """
     is_kept = records.outcome == Outcome.KEPT
     in_training = is_kept & (records.split == Split.TRAIN.code)

@@ -28,7 +28,7 @@ _SYNONYMS = {
 
 
 def canonical_emotion(name: str) -> str:
-    """Return the canonical name of an emotion, one of KNOWN.
+    """Return the canonical name of an emotion: the name of a class of FER2013, or "contempt".
 
     Args:
         name: Name of an emotion or one of its synonyms (anger, happiness, sadness, ...). Case and
@@ -51,18 +51,21 @@ class LabelEncoder:
     """
 
     def __init__(self, emotion_of_code: Mapping[str, str], classes: Sequence[str]) -> None:
-        """Set the label codes and the classes.
+        """Set the meaning of the label codes, and the classes of the dataset.
 
         Args:
-            emotion_of_code: Canonical emotion of each label code, by the code's text. Names of
-                emotions need no entry.
+            emotion_of_code: Canonical emotion of each label code, by the text of the code, such as
+                "3". Names of emotions need no entry.
             classes: Emotions of the dataset, in the order of their class indices.
         """
         self._emotion_of_code = dict(emotion_of_code)
         self._class_indices = {name: index for index, name in enumerate(classes)}
 
     def find_emotion(self, text: str) -> str | None:
-        """Return the canonical emotion of a label text; None if it is neither a code nor a name."""
+        """Return the canonical emotion of a label text, which is a code or the name of an emotion.
+
+        Return None if the text is neither.
+        """
         text = text.strip()
         if text in self._emotion_of_code:
             return self._emotion_of_code[text]
@@ -72,5 +75,9 @@ class LabelEncoder:
             return None
 
     def find_class_index(self, emotion: str) -> int | None:
-        """Return the class index of a canonical emotion; None if the dataset has no such class."""
+        """Return the class index of an emotion; None if the dataset has no such class.
+
+        Args:
+            emotion: Canonical name of the emotion: one of `KNOWN`.
+        """
         return self._class_indices.get(emotion)

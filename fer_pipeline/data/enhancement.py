@@ -50,15 +50,15 @@ class Enhancement(BaseModel):
 
 
 def enhance(image: npt.NDArray[np.uint8], enhancement: Enhancement) -> npt.NDArray[np.uint8]:
-    """Apply the enabled operations to an image.
+    """Apply the enabled operations to a grey image.
 
-    The order is denoising, equalisation, normalisation of the local contrast. Denoising uses
-    OpenCV's `fastNlMeansDenoising` (Buades, Coll, Morel 2011) with windows of 7 and 21 pixels.
+    The order is denoising, histogram equalisation, normalisation of the local contrast. Denoising
+    uses OpenCV's `fastNlMeansDenoising` (Buades, Coll, Morel 2011) with windows of 7 and 21 pixels.
     Equalisation uses OpenCV's `equalizeHist`.
 
     Args:
         image: Grey image, uint8 of shape (height, width).
-        enhancement: Enabled operations.
+        enhancement: The enabled operations.
 
     Returns:
         The enhanced image, uint8 of the same shape; the image itself if all operations are off.
@@ -78,12 +78,13 @@ def enhance(image: npt.NDArray[np.uint8], enhancement: Enhancement) -> npt.NDArr
 def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Subtract the local mean from an image, then divide by the local standard deviation.
 
-    v = x - mean(x), sigma = sqrt(mean(v**2)), y = v / max(sigma, mean of sigma over the image). The
-    local means are weighted by a Gaussian window: Jarrett, Kavukcuoglu, Ranzato and LeCun, "What is
-    the best multi-stage architecture for object recognition?", ICCV 2009, section 2.1. The window
-    is about min(height, width) / 6 + 1 pixels wide: 9 for a 48x48 image, as in the paper. The
-    divisor is at least one grey level, because a smaller divisor would only amplify rounding noise;
-    an image with a single grey level becomes 128 everywhere.
+    The local means are weighted by a Gaussian window, about min(height, width) / 6 + 1 pixels wide.
+    For a 48x48 image it is 9 pixels wide, as in the paper: Jarrett, Kavukcuoglu, Ranzato and LeCun,
+    "What is the best multi-stage architecture for object recognition?", ICCV 2009, section 2.1.
+
+    Let x be the pixels and `mean` the local mean: v = x - mean(x), sigma = sqrt(mean(v**2)),
+    y = v / max(sigma, mean of sigma over the image, 1 grey level). A divisor below 1 grey level
+    would only amplify rounding noise. An image with a single grey level becomes 128 everywhere.
 
     Args:
         image: Grey image, uint8 of shape (height, width).
@@ -95,17 +96,17 @@ def normalize_local_contrast(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
     """
     # Double precision makes the rounding to grey levels the same on every machine.
     pixels = image.astype(np.float64)
-    centred = pixels - _local_mean(pixels)
-    deviation = np.sqrt(_local_mean(np.square(centred)))
+    centred = pixels - _compute_local_mean(pixels)
+    deviation = np.sqrt(_compute_local_mean(np.square(centred)))
     divisor = np.maximum(deviation, max(deviation.mean(), _MIN_DEVIATION))
     normalized = _MEAN_GREY + _GREYS_PER_DEVIATION * centred / divisor
     return np.rint(normalized).clip(0, 255).astype(np.uint8)
 
 
-def _local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _compute_local_mean(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the mean of each pixel's neighbourhood, weighted by a Gaussian window.
 
-    `normalize_local_contrast` gives the width of the window.
+    The window is about min(height, width) / 6 + 1 pixels wide: 9 for a 48x48 image.
     """
     radius = max(1, round(min(pixels.shape) / _IMAGE_SIZE_PER_RADIUS))
     width = 2 * radius + 1

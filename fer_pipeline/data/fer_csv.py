@@ -33,10 +33,10 @@ class CsvLayout:
 
     Attributes:
         fields: Number of fields in a row.
-        pixels: Position of the pixel string, from 0.
+        pixels: Position of the pixel string (the grey values as decimal numbers), from 0.
         emotion: Position of the label, from 0; None if the file has no labels.
-        usage: Position of the usage, from 0; None if the file has no usages. FER2013's column
-            `Usage` assigns each image to a split.
+        usage: Position of FER2013's column `Usage`, which assigns each image to a split, from 0;
+            None if the file has no such column.
         pixel_count: Number of pixels of each image in the file; None if not known yet.
     """
 
@@ -52,16 +52,16 @@ class RequiredColumns:
     """The columns that a CSV file must have in addition to the pixels.
 
     Attributes:
-        emotion: Whether the column of labels is required.
-        usage: Whether the column of usages is required.
+        emotion: Whether the column `emotion`, the labels, is required.
+        usage: Whether the column `Usage`, which assigns images to splits, is required.
     """
 
     emotion: bool
     usage: bool
 
 
-def read_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayout:
-    """Read the layout of a CSV file from its header.
+def parse_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayout:
+    """Find the positions of the columns in the header of a CSV file, and check the columns.
 
     The columns may be in any order. Case and white space around their names are ignored.
 
@@ -116,17 +116,19 @@ def is_blank(line: bytes) -> bool:
     return not line.removeprefix(_BYTE_ORDER_MARK).strip()
 
 
-def infer_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
-    """Set the number of pixels of a layout to the most frequent number in the first rows.
+def add_pixel_count(layout: CsvLayout, lines: Sequence[bytes]) -> CsvLayout:
+    """Return a copy of a layout with the number of pixels per image, inferred from the first rows.
 
-    Only numbers of pixels that give a square image of sufficient size are considered.
+    The inferred number is the most frequent number of pixels in these rows. Only numbers that give
+    a square image of at least 8x8 pixels are considered.
 
     Args:
-        layout: Layout of the file.
+        layout: Positions of the columns in the file.
         lines: First rows of the file, without blank lines and the header.
 
     Returns:
-        The layout with the number of pixels; the layout unchanged if no row has such a number.
+        A copy of the layout with the number of pixels; the layout itself if no row has such a
+        number.
     """
     frequencies = Counter[int]()
     for line in lines[:_ROWS_FOR_PIXEL_COUNT]:
@@ -142,12 +144,12 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
 
     Args:
         lines: Lines of the file, without blank lines and the header.
-        layout: Layout of the file.
+        layout: Positions of the columns in the file, and number of pixels of each image.
 
     Returns:
-        One record for each line, with an error if the line is broken or its pixels are invalid. The
-        images have shape (n, size, size). If the layout has no number of pixels, every record has
-        an error.
+        One record for each line, with an error if the line does not have the columns of the header
+        or its pixels are invalid. The images have shape (n, size, size). If the layout's
+        `pixel_count` is None, no image size is known, and every record has an error.
     """
     emotions: list[str | None] = []
     usages: list[str | None] = []
@@ -165,16 +167,23 @@ def parse_rows(lines: Sequence[bytes], layout: CsvLayout) -> ParsedRecords:
     images, errors = _parse_pixel_texts(pixel_texts, layout.pixel_count)
     for row, detail in broken_lines.items():
         emotions[row] = usages[row] = None
-        errors.add(row, Outcome.BROKEN_LINE, detail)
+        errors.set_error(row, Outcome.BROKEN_LINE, detail)
     return ParsedRecords(emotions, usages, lines, images, errors)
 
 
 def _parse_pixel_texts(
     texts: Sequence[bytes], pixel_count: int | None
 ) -> tuple[Pixels, RecordErrors]:
-    """Parse the pixel strings of rows into square images, and describe the invalid strings.
+    """Parse pixel strings (grey values as decimal numbers) to square images.
 
-    If `pixel_count` is None, every string gets an error, and the images are empty.
+    Args:
+        texts: Pixel string of each row.
+        pixel_count: Number of pixels of each image, a square number. If it is None, no image size
+            is known: every row gets an error, and its image is empty.
+
+    Returns:
+        images: uint8 of shape (n, size, size).
+        errors: Errors of the rows with invalid strings.
     """
     if pixel_count is not None:
         image_size = math.isqrt(pixel_count)
@@ -187,12 +196,14 @@ def _parse_pixel_texts(
         try:
             text_pixel_count = len(parse_pixels(text))
         except PixelError as error:
-            errors.add(row, error.outcome, str(error))
+            errors.set_error(row, error.outcome, str(error))
         else:
-            errors.add(row, Outcome.PIXEL_COUNT, f"{text_pixel_count} pixels, not a square image")
+            errors.set_error(
+                row, Outcome.PIXEL_COUNT, f"{text_pixel_count} pixels, not a square image"
+            )
     return np.zeros((len(texts), 0, 0), np.uint8), errors
 
 
 def _decode_field(fields: Sequence[bytes], position: int | None) -> str | None:
-    """Return the text of the field at a position; None if the position is None."""
+    """Decode the field at a position as UTF-8; return None if the position is None."""
     return None if position is None else fields[position].decode("utf-8", "replace")

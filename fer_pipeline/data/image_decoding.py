@@ -47,8 +47,8 @@ def parse_image_files(files: Iterable[tuple[bytes, str]]) -> Iterator[ParsedReco
     A batch ends when it contains about four million pixels, so that it fits in memory. A file that
     cannot be decoded, or whose image is too small, becomes a record with an error.
 
-    The emotion is the name of the image's folder, and the usage is the name of that folder's
-    parent: for `train/happy/1.png` the emotion is `happy` and the usage `train`. They are None if
+    The label and the split of an image come from the names of its folders: for `train/happy/1.png`
+    the emotion is `happy` and the usage, which determines the split, is `train`. They are None if
     the path has no such folder.
 
     Args:
@@ -77,16 +77,22 @@ def parse_image_files(files: Iterable[tuple[bytes, str]]) -> Iterator[ParsedReco
 def _build_image_records(
     images: Sequence[Pixels | None], paths: Sequence[str], byte_counts: Sequence[int]
 ) -> ParsedRecords:
-    """Create one record for each image file, with an error if the image is None or too small."""
+    """Build one record for each image file, with an error if the image is None or too small.
+
+    Args:
+        images: Decoded images; None for a file that could not be decoded.
+        paths: Path of each file; its folders give the emotion and the split.
+        byte_counts: Size of each file, for the error messages.
+    """
     errors = RecordErrors(len(paths))
     for row, (image, byte_count) in enumerate(zip(images, byte_counts, strict=True)):
         if image is None:
             detail = f"{byte_count} bytes, not a complete image" if byte_count else "no bytes"
-            errors.add(row, Outcome.UNDECODABLE_IMAGE, detail)
+            errors.set_error(row, Outcome.UNDECODABLE_IMAGE, detail)
         elif min(image.shape) < MIN_SIZE:
             height, width = image.shape
             detail = f"{width}x{height} pixels; the minimum is {MIN_SIZE}x{MIN_SIZE}"
-            errors.add(row, Outcome.IMAGE_TOO_SMALL, detail)
+            errors.set_error(row, Outcome.IMAGE_TOO_SMALL, detail)
     parent_names = [path.split("/")[:-1] for path in paths]
     return ParsedRecords(
         emotions=[names[-1] if names else None for names in parent_names],

@@ -26,7 +26,7 @@ def prepare_images(
             (height, width) if the sizes differ.
         selected: Whether each image is selected, bool of shape (n,).
         size: Height and width of the prepared images, in pixels.
-        enhancement: Enhancement to apply before resizing.
+        enhancement: Operations, such as histogram equalisation, to apply before resizing.
 
     Returns:
         The m selected images in their original order, uint8 of shape (m, size, size).
@@ -46,8 +46,8 @@ def resize(image: Pixels, size: int) -> Pixels:
     """Resize an image to size x size pixels.
 
     If neither height nor width grows, area interpolation is used: each new pixel is the mean of the
-    pixels that it covers. Otherwise linear interpolation is used, with a single rounding at the
-    end.
+    pixels that it covers. Otherwise linear interpolation is used, in float32 with a single
+    rounding at the end.
 
     Args:
         image: uint8 of shape (height, width).

@@ -33,7 +33,8 @@ class IngestCounts:
         train_by_class: Numbers of training records by class index, before validation and test are
             sampled.
         heldout_by_split: Numbers of records that the source itself assigns to validation or test.
-        offsets: Offsets of the blocks in which Spark's tasks read the files.
+        offsets: For each block (part of a file that one Spark task reads), the number of records
+            in the earlier blocks of the file.
         sources: Counts of each CSV file, or of each folder of images.
         max_label_code: Largest numeric label code of each source; -1 if it has no numeric labels.
     """
@@ -53,11 +54,19 @@ class IngestCounts:
     ) -> IngestCounts:
         """Add up the counts of groups of records.
 
+        A group consists of the records with equal source, block, outcome, split and label.
+
         Args:
-            tallies: Counts of groups of records, as `spark.record_statistics.count_records` returns
-                them.
-            by_folder: Whether the sources are folders of images. The folders are then one source of
-                labels together, because each contains images of a single label.
+            tallies: One mapping for each group, with these keys:
+
+                * `source`: CSV file or folder of images.
+                * `block`: Start, in bytes, of the part of the file that one Spark task reads.
+                * `outcome`, `split`, `label`: Codes of the outcome, the split and the class.
+                * `n`: Number of records.
+                * `code`: Largest numeric label in the source's own coding; -1 if there is none.
+                * `low`, `high`: Sums of the lower and upper 32 bits of the records' hashes.
+            by_folder: Whether the sources are folders of images. All folders then share one largest
+                label code, because each folder has a single label.
         """
         counts = cls()
         tallies_by_source: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -78,9 +87,12 @@ class IngestCounts:
         return counts
 
     def _add_tally(self, tally: Mapping[str, Any]) -> None:
-        """Add the number of records of a group to `read` and to the counter of their outcome.
+        """Count the records of a group, in total and by outcome.
 
-        Kept records are counted by class if they are training records, otherwise by split.
+        Kept training records are counted by class, other kept records by split.
+
+        Args:
+            tally: Number `n` of the group's records, with their `outcome`, `split` and `label`.
         """
         self.read += tally["n"]
         match Outcome(tally["outcome"]).reason:
@@ -93,11 +105,12 @@ class IngestCounts:
             case None:
                 self.heldout_by_split[list(Split)[tally["split"]]] += tally["n"]
 
-    def require_usable(self, max_quarantined_fraction: float) -> None:
-        """Check that the records are sufficient for a dataset, before any file is written.
+    def require_usable_records(self, max_quarantined_fraction: float) -> None:
+        """Check that not too many records are quarantined and that training records are left.
 
         Args:
-            max_quarantined_fraction: Largest acceptable fraction of quarantined records, in [0, 1].
+            max_quarantined_fraction: Largest acceptable fraction of quarantined records (those that
+                cannot be read), in [0, 1].
 
         Raises:
             TooManyBadRowsError: The fraction of quarantined records is larger than acceptable.
@@ -121,11 +134,11 @@ class IngestCounts:
             )
 
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
-        """Warn about sources that may number fewer emotions than FER2013 in a different order.
+        """Log a warning about each source whose largest label code is between 0 and 4.
 
-        These are sources with numeric labels of which none exceeds 4. Reference system E (see
-        `docs/networks.md`) has such a file. Nothing is logged if the user configured the meaning
-        of the codes.
+        FER2013's codes go up to 6. A source without the codes 5 and 6 may number five emotions in
+        an order of its own, as some published files do. Nothing is logged if the configured codes
+        differ from FER2013's, because the user has then stated their meaning.
 
         Args:
             emotion_of_code: Configured emotion of each label code.
@@ -144,7 +157,14 @@ class IngestCounts:
 
 
 def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
-    """Describe one source for the manifest by adding up the counts of its groups of records."""
+    """Describe one source for `manifest.json` by adding up the counts of its groups of records.
+
+    Args:
+        name: Path or URL of the source, a CSV file or a folder of images.
+        tallies: One mapping for each group, with these keys: `n`, the number of records;
+            `outcome`, their outcome; `low` and `high`, the sums of the lower and upper 32 bits of
+            their hashes.
+    """
     return SourceFile(
         path=name,
         records=sum(tally["n"] for tally in tallies),

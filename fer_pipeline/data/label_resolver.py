@@ -23,6 +23,8 @@ _MAX_CODE_DIGITS = 5
 class ResolvedLabel:
     """Class, split and outcome of the records with one combination of label and usage text.
 
+    The usage is FER2013's name of the part that an image belongs to, such as PublicTest.
+
     Attributes:
         label: Class index; None if the label is not a class of the dataset, or if the records are
             quarantined.
@@ -68,12 +70,13 @@ class LabelResolver:
     def __init__(
         self, encoder: LabelEncoder, usage_to_split: Mapping[str, Split | None] | None
     ) -> None:
-        """Set the rules for labels and usages.
+        """Set the rules that convert labels to classes and usages to splits.
 
         Args:
             encoder: Converter of label texts to class indices.
-            usage_to_split: Split of each usage text, or None for a usage whose records are left
-                out. If None is passed instead of a mapping, usages are ignored.
+            usage_to_split: Split of each usage (value of FER2013's column Usage or name of a
+                folder), or None for a usage whose records are left out. If None is passed instead
+                of a mapping, usages are ignored and all records belong to the training split.
         """
         self._encoder = encoder
         self._usage_to_split = (
@@ -83,11 +86,15 @@ class LabelResolver:
         )
 
     def resolve_pair(self, emotion: str | None, usage: str | None) -> ResolvedLabel:
-        """Convert one label text and one usage text to class and split; check the label first.
+        """Convert one label text and one usage text to class and split.
+
+        If both texts are invalid, the outcome reports only the label. If the resolver ignores
+        usages, the split is the training split.
 
         Args:
             emotion: Label text of a record; None if it has none.
-            usage: Usage text of a record; None if it has none.
+            usage: Usage text of a record (value of FER2013's column Usage or name of a folder);
+                None if it has none.
         """
         text = (emotion or "").strip()
         if not text:
@@ -121,7 +128,8 @@ class LabelResolver:
 
         Args:
             emotions: Label text of each record; None if it has none.
-            usages: Usage text of each record; None if it has none.
+            usages: Usage text of each record (value of FER2013's column Usage or name of a folder);
+                None if it has none.
         """
         # Millions of records have a few dozen distinct pairs: each pair is resolved once per batch.
         pair_indices: dict[tuple[str | None, str | None], int] = {}
@@ -135,7 +143,7 @@ class LabelResolver:
         errors = RecordErrors(len(rows))
         for row in np.flatnonzero(quarantined[rows]).tolist():
             pair = resolved_pairs[rows[row]]
-            errors.add(row, pair.outcome, pair.detail or "")
+            errors.set_error(row, pair.outcome, pair.detail or "")
         labels = [NO_LABEL if pair.label is None else pair.label for pair in resolved_pairs]
         splits = [NO_SPLIT if pair.split is None else pair.split.code for pair in resolved_pairs]
         codes = [NO_LABEL if pair.code is None else pair.code for pair in resolved_pairs]
@@ -155,22 +163,27 @@ def apply_votes(
     usages: Sequence[str | None],
     source: str,
 ) -> ResolvedLabels:
-    """Replace the labels of a source by the classes with the most votes.
+    """Replace the label of each record with the class that has the most annotators' votes.
 
-    Records with an invalid label or usage keep their errors, and records with an excluded usage
-    stay dropped. For all other records, only the votes decide about the class and whether the
-    record is dropped, see `Votes.choose_labels`. Such a record can be kept even if the source's own
-    label is not one of the classes.
+    Records with an invalid label or usage keep their errors. Records whose usage (FER2013's name of
+    a part, such as PublicTest) has no split stay dropped. Other records are dropped in three cases:
+
+    * "Not a face" has the most votes.
+    * No class has a vote.
+    * Several classes have the most votes, and the source's label is not one of these.
+
+    Otherwise the record is kept, even if the source's label is not a class of the dataset.
 
     Args:
-        resolved: Labels and splits of n records according to the source.
+        resolved: Labels, splits and errors of n records of one file, according to the file itself.
         votes: Votes on all records of the file.
         record_numbers: 0-based number of each record in the file, of shape (n,).
         usages: Usage text of each record; None if it has none.
         source: Name of the file, for error messages.
 
     Returns:
-        Labels and splits according to the votes.
+        Labels and dropped records according to the votes; splits, codes and errors as in
+        `resolved`.
 
     Raises:
         InputError: The usage of a record differs from the votes file, so the votes belong to

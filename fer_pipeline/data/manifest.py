@@ -89,7 +89,10 @@ class LabelInfo(_Section):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Return whether each row has a distribution over the classes in addition to its label."""
+        """Return whether each row stores a distribution over the classes in addition to its label.
+
+        The distribution consists of the fractions of the annotators' votes.
+        """
         return self.votes is not None and self.target == "soft"
 
 
@@ -149,7 +152,7 @@ class Manifest(_Section):
     config: dict[str, Any]
 
     def files_in(self, split: Split) -> list[DataFile]:
-        """Return the files of a split."""
+        """Return the Parquet files of a split."""
         return [file for file in self.files if file.split == split]
 
     def row_count(self, split: Split) -> int:
@@ -157,11 +160,14 @@ class Manifest(_Section):
         return sum(file.rows for file in self.files_in(split))
 
     def all_files(self) -> list[str]:
-        """Return the paths of all files of the dataset, relative to its folder."""
+        """Return the paths of all files of the splits and the quarantine, relative to the folder.
+
+        The quarantine holds the records that could not be read.
+        """
         return [*(file.path for file in self.files), *self.quarantine]
 
     def to_json(self) -> str:
-        """Return the content of `manifest.json`."""
+        """Return the manifest as JSON text, the content of `manifest.json`."""
         return self.model_dump_json(indent=2) + "\n"
 
     def write(self, folder: Path) -> None:

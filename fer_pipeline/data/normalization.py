@@ -33,12 +33,16 @@ class Normalization:
 
     @classmethod
     def zero_to_one(cls) -> Normalization:
-        """Return the normalisation that scales pixels to [0, 1]: x / 255 to within 1 ulp."""
+        """Return the normalisation x / 255 to the range [0, 1].
+
+        It multiplies x by the rounded factor 1/255. The product differs from x / 255 by at most
+        1 ulp.
+        """
         return cls("unit", float(np.float32(1 / 255)), 0.0)
 
     @classmethod
     def standard(cls, count: int, total: int, squares: int) -> Normalization:
-        """Return the normalisation (x - mean) / std for the pixels of a split.
+        """Return the normalisation (x - mean) / std, with the mean and std of a set of pixels.
 
         If all pixels are equal, std is 0 and is replaced by 1.
 

@@ -91,10 +91,10 @@ class Outcome(IntEnum):
 
     @property
     def is_quarantined(self) -> bool:
-        """Return whether a record with this outcome is written to the quarantine."""
+        """Return whether the record cannot be read; it is then written to the quarantine."""
         return isinstance(self.reason, QuarantineReason)
 
     @property
     def is_dropped(self) -> bool:
-        """Return whether a record with this outcome is readable but left out of the dataset."""
+        """Return whether the record is readable but left out of the dataset."""
         return isinstance(self.reason, DropReason)

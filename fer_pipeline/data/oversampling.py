@@ -8,12 +8,14 @@ from collections.abc import Mapping
 def compute_oversampling_factors(
     train_counts: Mapping[str, int], *, balance: bool, oversample: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return the mean number of times that the training images of each class are written.
+    """Return how many times, on average, each training image of a class is written.
+
+    With a factor of 2.5, for example, all images are written twice, and half of them a third time.
 
     Args:
         train_counts: Number of training images by class name.
         balance: Whether to enlarge every class to the size of the largest class.
-        oversample: Factor by class name, used if `balance` is false; missing classes get 1.
+        oversample: Factor by class name; 1 for a class without entry. Ignored if `balance` is true.
 
     Returns:
         The factor by class name.

@@ -28,14 +28,14 @@ class PixelError(ValueError):
     """An invalid pixel string.
 
     Attributes:
-        outcome: Kind of error; one of the outcomes that are quarantined.
+        outcome: Kind of error, such as `Outcome.PIXEL_RANGE`.
     """
 
     def __init__(self, outcome: Outcome, message: str) -> None:
         """Create the error.
 
         Args:
-            outcome: Kind of error; one of the outcomes that are quarantined.
+            outcome: Kind of error, such as `Outcome.PIXEL_RANGE`.
             message: Description of the string's content and of the expected content.
         """
         super().__init__(message)
@@ -50,14 +50,14 @@ def square_image_size(pixel_count: int) -> int | None:
 
     Returns:
         The height and width; None if the number is not a square, or the image would be smaller than
-        MIN_SIZE.
+        8x8 pixels (MIN_SIZE).
     """
     size = math.isqrt(pixel_count)
     return size if size * size == pixel_count and size >= MIN_SIZE else None
 
 
 def parse_pixels(text: bytes, pixel_count: int | None = None) -> npt.NDArray[np.uint8]:
-    """Parse one pixel string.
+    """Parse one pixel string, the grey values of an image as decimal numbers.
 
     Args:
         text: Decimal numbers, separated by white space.
@@ -92,7 +92,7 @@ def parse_pixels(text: bytes, pixel_count: int | None = None) -> npt.NDArray[np.
 def parse_pixel_rows(
     texts: Sequence[bytes], pixel_count: int
 ) -> tuple[npt.NDArray[np.uint8], RecordErrors]:
-    """Parse pixel strings that must all have the same number of pixels.
+    """Parse pixel strings (grey values as decimal numbers), all with the same number of pixels.
 
     Strings in the usual form (numbers of 1 to 3 digits, separated by single spaces) are parsed
     together, which is about three times as fast as one by one.
@@ -109,24 +109,26 @@ def parse_pixel_rows(
     errors = RecordErrors(len(texts))
     for start in range(0, len(texts), _ROWS_PER_CHUNK):
         chunk = texts[start : start + _ROWS_PER_CHUNK]
-        well_formed = _parse_well_formed(chunk, pixel_count)
-        if well_formed is not None:
-            pixels[start : start + len(chunk)] = well_formed
+        chunk_pixels = _try_parse_fast(chunk, pixel_count)
+        if chunk_pixels is not None:
+            pixels[start : start + len(chunk)] = chunk_pixels
             continue
         for row, text in enumerate(chunk, start):
             try:
                 pixels[row] = parse_pixels(text, pixel_count)
             except PixelError as error:
-                errors.add(row, error.outcome, str(error))
+                errors.set_error(row, error.outcome, str(error))
     return pixels, errors
 
 
-def _parse_well_formed(texts: Sequence[bytes], pixel_count: int) -> npt.NDArray[np.uint8] | None:
-    """Parse pixel strings with numbers of 1 to 3 digits, separated by single spaces.
+def _try_parse_fast(texts: Sequence[bytes], pixel_count: int) -> npt.NDArray[np.uint8] | None:
+    """Parse pixel strings all at once if they have the usual form, otherwise return None.
+
+    The usual form is `pixel_count` numbers of 1 to 3 digits, separated by single spaces.
 
     Returns:
-        The pixels, uint8 of shape (len(texts), pixel_count); None if any string is invalid or has a
-        different form.
+        The pixels, uint8 of shape (len(texts), pixel_count); None if any string is invalid or does
+        not have the usual form.
     """
     # The three leading spaces keep the indices of the digits before the first number in the array.
     text = np.frombuffer(b"   " + b" ".join(texts) + b" ", np.uint8)

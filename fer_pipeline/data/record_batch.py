@@ -35,26 +35,29 @@ class RecordErrors:
         self.outcomes = np.full(record_count, Outcome.KEPT, np.int8)
         self.details: dict[int, str] = {}
 
-    def add(self, row: int, outcome: Outcome, detail: str) -> None:
+    def set_error(self, row: int, outcome: Outcome, detail: str) -> None:
         """Set the error of one record; it replaces an earlier error.
 
         Args:
-            row: Position of the record.
-            outcome: Kind of error; one of the outcomes that are quarantined.
+            row: Position of the record among the n records, from 0.
+            outcome: Reason to quarantine the record, such as `Outcome.BROKEN_LINE`.
             detail: Description of the error.
         """
         self.outcomes[row] = outcome
         self.details[row] = detail
 
     def update(self, errors: RecordErrors) -> None:
-        """Add other errors of the same records; they replace earlier errors.
+        """Add the errors in `errors`; they replace earlier errors of the same records.
 
-        The only exception is a broken line. It keeps its error, because its fields do not match the
-        columns of the header.
+        Only the error of a broken line stays: the fields of such a line do not match the columns of
+        the header, so further errors in them mean nothing.
+
+        Args:
+            errors: Further errors of the same n records.
         """
         for row, detail in errors.details.items():
             if self.outcomes[row] != Outcome.BROKEN_LINE:
-                self.add(row, Outcome(int(errors.outcomes[row])), detail)
+                self.set_error(row, Outcome(int(errors.outcomes[row])), detail)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class ParsedRecords:
 
 
 def make_excerpt(text: bytes) -> str:
-    """Return a record as printable text of at most EXCERPT_LENGTH characters.
+    """Return a record as printable text of at most 80 characters (EXCERPT_LENGTH).
 
     A longer record is shortened in the middle. Characters that cannot be printed become `?`.
     """

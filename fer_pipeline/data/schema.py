@@ -40,15 +40,16 @@ def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
     """Return the columns of a dataset: Spark type by column name.
 
     Args:
-        dtype: Type of the values of an image, a key of PIXEL_TYPES.
-        votes: Whether each row contains a distribution over the classes in addition to the label.
+        dtype: Type of the values of an image, "uint8" or "float32".
+        votes: Whether each row contains the distribution of the annotators' votes over the classes,
+            in addition to the label.
     """
     distribution = {VOTES: "array<float>"} if votes else {}
     return {IMAGE: PIXEL_TYPES[dtype], LABEL: "int", "emotion": "string", **distribution, **ORIGIN}
 
 
 def score_columns(classes: Sequence[str]) -> dict[str, str]:
-    """Return the columns of scores: Spark type by column name.
+    """Return the columns of the files that the score job writes: Spark type by column name.
 
     For a scored image, `reason` and `detail` are null. For an image that could not be scored, they
     describe the error, and the columns of the scores are null.

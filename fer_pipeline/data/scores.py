@@ -67,8 +67,8 @@ class ScoreManifest(BaseModel):
     created: str
 
 
-def read_manifest(folder: Path) -> ScoreManifest:
-    """Read `scores.json`.
+def read_scores_manifest(folder: Path) -> ScoreManifest:
+    """Read and validate `scores.json`, which describes the scores in a folder and lists the files.
 
     Args:
         folder: Output folder of a score job.
@@ -101,7 +101,9 @@ def read_scores(path: str | Path) -> pa.Table:
         path: Output folder of a score job, a local path or a URL.
 
     Returns:
-        A table with the columns of `fer_pipeline.data.schema.score_columns`.
+        A table with the origin of each image (`source`, `record`, `image_hash`, ...), `emotion`,
+        `confidence`, the probability of each class (`p_angry`, ...), and `reason` and `detail` for
+        images that could not be scored.
 
     Raises:
         DatasetError: The folder contains no scores, a file is missing or damaged, or its number of
@@ -110,12 +112,12 @@ def read_scores(path: str | Path) -> pa.Table:
     """
     folder = parse_path(path)
     return pa.concat_tables(
-        [_read_score_file(folder, file) for file in read_manifest(folder).files]
+        [_read_score_file(folder, file) for file in read_scores_manifest(folder).files]
     )
 
 
 def _read_score_file(folder: Path, file: ScoreFile) -> pa.Table:
-    """Read one Parquet file, and check its number of rows.
+    """Read one Parquet file of scores, and check its number of rows.
 
     Raises:
         DatasetError: The file is missing or damaged, or its number of rows differs from

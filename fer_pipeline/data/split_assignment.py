@@ -20,8 +20,8 @@ class DeduplicatedRecords:
     """The columns of n records that the assignment to splits needs, after deduplication.
 
     Attributes:
-        key: Sampling key of each record, int64 of shape (n,); see
-            `split_keys.compute_sampling_key`.
+        key: Sampling key of each record, int64 of shape (n,): a pseudo-random number that is
+            computed from the image's content and the seed.
         label: Class index of each record, int32 of shape (n,); -1 if the record has no class.
         split: Code of the split given by the source, int8 of shape (n,); `NO_SPLIT` if none.
         outcome: `Outcome` of each record, int8 of shape (n,), including dropped copies.
@@ -40,7 +40,9 @@ class DeduplicatedRecords:
 class ClassThresholds:
     """The sampling keys that separate the splits of one class, and its oversampling.
 
-    The thresholds apply to the records that can be sampled. They are in ascending order.
+    A sampling key is a pseudo-random number that is computed from an image's content and the seed.
+    The thresholds apply only to the records that may be moved from training to validation or test.
+    They are in ascending order.
 
     Attributes:
         validation_below: Records with a lower key belong to validation.
@@ -62,12 +64,15 @@ def assign_splits(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     """Determine the final split of each record and the number of times that it is written.
 
-    Only training records that can be sampled are moved to validation or test. All other records
-    that are kept stay in the split given by the source.
+    Training records for which `can_be_sampled` is true are moved to validation or test if their
+    sampling key, a pseudo-random number computed from the image's content and the seed, is below a
+    threshold. All other kept records stay in the split given by the source. Training records may
+    be written several times (oversampling).
 
     Args:
         records: The records after deduplication.
-        thresholds: Thresholds of each class, by class index.
+        thresholds: For each class index, the keys that separate validation, test and training, and
+            the number of times that training records are written.
 
     Returns:
         split: Code of the final split of each record, int8 of shape (n,); `NO_SPLIT` if the record

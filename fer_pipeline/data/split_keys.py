@@ -23,13 +23,10 @@ LAST_KEY = 2**63 - 1
 
 
 def hash_image(image: npt.NDArray[np.uint8]) -> bytes:
-    """Compute the BLAKE2b-128 hash of an image's shape and pixels.
+    """Compute the BLAKE2b-128 hash (16 bytes) of an image's shape and pixels.
 
     Args:
         image: Grey image before resizing, uint8 of shape (height, width).
-
-    Returns:
-        The hash, 16 bytes; equal for two images exactly if their shapes and pixels are equal.
     """
     digest = hashlib.blake2b(struct.pack("<II", *image.shape), digest_size=16)
     digest.update(image.tobytes())
@@ -40,7 +37,7 @@ def hash_images(
     images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
     selected: npt.NDArray[np.bool_],
 ) -> list[bytes | None]:
-    """Compute the hashes of the selected images, as `hash_image` does.
+    """Compute the BLAKE2b-128 hash of each selected image's shape and pixels.
 
     Args:
         images: uint8 of shape (n, height, width), or a sequence of n arrays of shape
@@ -55,10 +52,13 @@ def hash_images(
 
 
 def compute_sampling_key(content: bytes, seed: int) -> int:
-    """Compute the sampling key of an image, uniformly distributed in [-2**63, 2**63 - 1].
+    """Compute the sampling key of an image: a pseudo-random number for its assignment to a split.
+
+    The key depends only on the image's content and the seed. The keys of different images are
+    uniformly distributed in [-2**63, 2**63 - 1].
 
     Args:
-        content: Hash of the image, as `hash_image` returns it.
+        content: Hash of the image, 16 bytes.
         seed: Seed of the keys; different seeds give independent orders of the images.
     """
     digest = hashlib.blake2b(content, digest_size=8, key=struct.pack("<q", seed)).digest()
@@ -75,13 +75,13 @@ def round_share(fraction: float, count: int) -> int:
     return int(np.floor(fraction * count + 0.5))
 
 
-def find_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None:
-    """Find the bucket of a histogram that contains the key with a given rank.
+def find_bucket_of_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None:
+    """Find the bucket of a histogram that contains the sampling key with a given rank.
 
     Args:
         histogram: Number of keys in each bucket, by bucket number; the keys of a bucket are lower
             than those of the next bucket.
-        rank: 0-based rank of the key among all keys.
+        rank: 0-based rank of the key among all keys in ascending order.
 
     Returns:
         The bucket number, and the 0-based rank of the key among the keys of the bucket; None if
@@ -97,19 +97,18 @@ def find_rank(histogram: Mapping[int, int], rank: int) -> tuple[int, int] | None
 def find_key_at_rank(
     histogram: Mapping[int, int], keys: Mapping[int, Sequence[int]], rank: int
 ) -> int:
-    """Find the key with a given rank, which is the threshold below which `rank` keys lie.
-
-    If several keys are equal to the threshold, fewer than `rank` keys may lie below it.
+    """Return the sampling key at a given position among all keys in ascending order.
 
     Args:
-        histogram: Number of keys in each bucket, by bucket number.
-        keys: Keys of each bucket in any order; only the bucket that contains the rank is needed.
-        rank: 0-based rank of the key.
+        histogram: Number of keys in each bucket, by bucket number; the keys of a bucket are lower
+            than those of the next bucket.
+        keys: Keys by bucket number, in any order; only the bucket that contains the rank is needed.
+        rank: 0-based position of the key.
 
     Returns:
-        The key; LAST_KEY if there are at most `rank` keys.
+        The key; LAST_KEY, the largest possible key, if there are at most `rank` keys.
     """
-    position = find_rank(histogram, rank)
+    position = find_bucket_of_rank(histogram, rank)
     if position is None:
         return LAST_KEY
     bucket, rank_in_bucket = position

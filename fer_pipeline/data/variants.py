@@ -27,7 +27,7 @@ black, the nearest pixel, or a mirror image."""
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant in which training images are written.
+    """A form in which training images are written: the original, mirrored, or rotated by an angle.
 
     Attributes:
         name: Name of the variant in the dataset, such as `original`, `flip`, `rotate+10` or
@@ -42,14 +42,15 @@ class Variant:
 def create_variants(
     flip: bool, rotations: Sequence[float], border: str, size: int
 ) -> list[Variant]:
-    """Create the variants in which training images are written; the first is the original.
+    """Create the variants in which training images are written: original, mirrored, rotated.
 
-    Mirroring and rotation are not combined: the rotated variants are not mirrored.
+    The first is always the original. The rotated variants are not mirrored.
 
     Args:
         flip: Whether to include the mirror image.
         rotations: Angles of the rotated variants in degrees, counter-clockwise positive.
-        border: Filling of the empty corners, a key of `BORDERS`.
+        border: Filling of the empty corners: "constant" (black), "replicate" (nearest pixel) or
+            "reflect" (mirror image).
         size: Height and width of the images, in pixels.
     """
     variants = [Variant("original", lambda images: images)]
@@ -61,18 +62,19 @@ def create_variants(
 
 
 def create_horizontal_flip() -> Operation:
-    """Create an operation that swaps the left and right sides of images."""
+    """Create a function that swaps left and right of images, uint8 of shape (n, size, size)."""
     return lambda images: images[:, :, ::-1]
 
 
 def create_rotation(angle: float, border: str, size: int) -> Operation:
-    """Create an operation that rotates images about their centre, the point (size - 1) / 2.
+    """Create a function that rotates images about their centre, the point (size - 1) / 2.
 
     Pixels are interpolated bilinearly; OpenCV rounds source coordinates to 1/32 pixel.
 
     Args:
         angle: Angle in degrees, counter-clockwise positive.
-        border: Filling of the empty corners, a key of `BORDERS`.
+        border: Filling of the empty corners: "constant" (black), "replicate" (nearest pixel) or
+            "reflect" (mirror image).
         size: Height and width of the images, in pixels.
     """
     centre = (size - 1) / 2
@@ -80,7 +82,7 @@ def create_rotation(angle: float, border: str, size: int) -> Operation:
     mode = BORDERS[border]
 
     def apply_rotation(images: Images) -> Images:
-        """Rotate each image, and return the rotated images as a new array."""
+        """Rotate images, uint8 of shape (n, size, size), and return them as a new array."""
         rotated = np.empty_like(images)
         for image, target in zip(images, rotated, strict=True):
             cv2.warpAffine(

@@ -57,20 +57,20 @@ class Votes:
     def choose_labels(
         self, records: npt.NDArray[np.int64], source_labels: npt.NDArray[np.int32]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-        """Choose the class with the most votes for each record.
+        """Choose the class with the most votes of the annotators for each image.
 
         If several classes have the most votes, the source's own label is chosen if it is one of
-        these classes; otherwise the record is dropped. A record is also dropped if "not a face" has
+        these classes; otherwise the image is dropped. An image is also dropped if "not a face" has
         more votes than any other column, or if no class has a vote.
 
         Args:
-            records: 0-based numbers of m records in the file, of shape (m,).
-            source_labels: Class index of each record according to the source, of shape (m,); -1 if
+            records: Indices, from 0, of m images in the file, of shape (m,).
+            source_labels: Class index of each image according to the source, of shape (m,); -1 if
                 it has no class.
 
         Returns:
-            labels: Class index of each record, int32 of shape (m,); -1 if the record is dropped.
-            outcomes: `Outcome` of each record, int8 of shape (m,): KEPT, or the reason to drop it.
+            labels: Class index of each image, int32 of shape (m,); -1 if the image is dropped.
+            outcomes: `Outcome` of each image, int8 of shape (m,): KEPT, or the reason to drop it.
         """
         counts = self.counts[records]
         has_most = counts == counts.max(axis=1, keepdims=True)
@@ -89,10 +89,10 @@ class Votes:
         return np.where(outcomes == Outcome.KEPT, labels, -1).astype(np.int32), outcomes
 
     def compute_distributions(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Compute the distribution of the votes over the classes for each record.
+        """Compute the distribution of the votes over the classes for each image.
 
         Args:
-            records: 0-based numbers of m records in the file, each with at least one vote for a
+            records: Indices, from 0, of m images in the file, each with at least one vote for a
                 class.
 
         Returns:
@@ -103,6 +103,8 @@ class Votes:
 
     def require_matching_usage(self, record: int, usage: str | None, source: str) -> None:
         """Check that a record's usage agrees with the votes file; a missing usage is accepted.
+
+        The usage is FER2013's name of the part that an image belongs to, such as PublicTest.
 
         Args:
             record: 0-based number of the record in the file.
@@ -124,7 +126,7 @@ class Votes:
 
 
 def read_votes(path: str, classes: Sequence[str]) -> Votes:
-    """Read a CSV file of votes.
+    """Read and check a CSV file with the votes of annotators on each image, in the FER+ format.
 
     The first line contains the names of the columns, in any order and case: the emotions (or their
     synonyms), `unknown`, `NF`, and optionally `Usage` and `Image name`. The image names are
@@ -136,8 +138,8 @@ def read_votes(path: str, classes: Sequence[str]) -> Votes:
 
     Raises:
         StorageError: The file cannot be read.
-        InputError: A column is unknown or missing or appears twice, or a number of votes is not a
-            whole number.
+        InputError: A line is not valid CSV or has a wrong number of fields, a column is unknown or
+            missing or appears twice, or a number of votes is not a whole number.
     """
     lines = storage.read_text(parse_path(path)).removeprefix("\ufeff").splitlines()
     rows = _iterate_rows(lines, path)
@@ -186,7 +188,12 @@ def _iterate_rows(lines: Sequence[str], path: str) -> Iterator[tuple[int, list[s
 
 
 def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> list[str]:
-    """Convert the header to canonical column names, and check that they are complete.
+    """Convert the header of a votes file to canonical column names, and check that none is missing.
+
+    Args:
+        header: Fields of the first line.
+        classes: Emotions of the dataset; each needs a column.
+        path: Path of the votes file, for error messages.
 
     Raises:
         InputError: A column is unknown or appears twice, or the column of a class, `unknown` or
@@ -207,7 +214,9 @@ def _parse_header(header: Sequence[str], classes: Sequence[str], path: str) -> l
 
 
 def _canonicalize_column(field: str, path: str) -> str:
-    """Return the canonical name of a column: an emotion, or one of the other four columns.
+    """Return the canonical name of a column of a votes file.
+
+    This is an emotion, or one of `usage`, `image name`, `unknown` and `nf` (not a face).
 
     Raises:
         InputError: The column is unknown; the message suggests the most similar name.
@@ -226,7 +235,7 @@ def _canonicalize_column(field: str, path: str) -> str:
 
 
 def _parse_vote_count(text: str, column: str, line_number: int, path: str) -> int:
-    """Return the number of votes in a field.
+    """Parse the number of votes in a field.
 
     Args:
         text: Content of the field.

@@ -18,11 +18,13 @@ _interrupted = threading.Event()
 
 @contextlib.contextmanager
 def record_interrupts() -> Iterator[None]:
-    """Record each Ctrl-C (SIGINT) within the block, for `raise_if_interrupted`.
+    """Record Ctrl-C (SIGINT) during a `with` block, for later calls of `raise_if_interrupted`.
 
-    KeyboardInterrupt is raised as usual. The function does nothing if SIGINT is ignored (as in a
-    background job of a shell), if another handler is installed, or outside the main thread, because
-    only the main thread receives signals.
+    Ctrl-C still raises KeyboardInterrupt. The record is needed because Python discards this
+    exception in finalizers and in C code that ignores errors.
+
+    Nothing is recorded if SIGINT is ignored (as in a background job of a shell), if another handler
+    is installed, or outside the main thread, because only the main thread receives signals.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -40,10 +42,12 @@ def record_interrupts() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if `record_interrupts` has recorded a Ctrl-C.
+    """Raise KeyboardInterrupt if Ctrl-C was pressed in the `with` block of `record_interrupts`.
+
+    Long loops call this function, because Python may have discarded the original exception.
 
     Raises:
-        KeyboardInterrupt: The user pressed Ctrl-C, and the first exception was swallowed.
+        KeyboardInterrupt: The user pressed Ctrl-C.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt

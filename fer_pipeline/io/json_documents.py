@@ -26,7 +26,7 @@ class DocumentFormat:
         version: Format version that this version of the package reads and writes.
         error_class: Class of the error that is raised if the file is invalid or has a different
             format version.
-        problem: Predicate of the message about an invalid file, such as `is damaged`.
+        problem: Words after the path in the message about an invalid file, such as `is damaged`.
         upgrade: Advice about a folder in an older format; `{folder}` is replaced by its path.
     """
 
@@ -39,8 +39,8 @@ class DocumentFormat:
         """Check that a folder has the format version that this version of the package reads.
 
         Args:
-            folder: Folder that the file describes.
-            found_version: Format version that the file states.
+            folder: Folder that the JSON file describes.
+            found_version: Format version that the JSON file states.
 
         Raises:
             DatasetError: The dataset was written in an older or a newer format.
@@ -59,12 +59,12 @@ class DocumentFormat:
 
 
 def read_document(path: Path, model: type[Document], document_format: DocumentFormat) -> Document:
-    """Read and validate a JSON file.
+    """Read and validate a JSON file that describes the dataset or run in its folder.
 
     Args:
         path: Path of the file.
         model: Pydantic class that validates the content.
-        document_format: Format of the file.
+        document_format: Format version to accept, and class and texts of the errors.
 
     Returns:
         The content, as an instance of `model`.

@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 class OutputFolder:
     """The folder of one output, which readers see either complete or not at all.
 
-    A job calls these methods in this order. It calls `delete_commit_file` only if it writes files
-    with fixed names, because these overwrite the files of the old output::
+    A job calls these methods in this order. It calls `invalidate_old_output` only if it writes
+    files with fixed names, because these overwrite the files of the old output::
 
         output = OutputFolder(path, EVALUATION, overwrite=overwrite)
         output.ensure_writable()
         ...  # compute the results
         with output.lock_for_writing():
-            output.delete_commit_file()
+            output.invalidate_old_output()
             ...  # write the files
             output.commit(commit_content, config.write)
 
@@ -43,14 +43,23 @@ class OutputFolder:
     """
 
     def __init__(self, path: Path, kind: OutputKind, *, overwrite: bool = False) -> None:
-        """Create the object; nothing is read or written."""
+        """Create the object; nothing is read or written.
+
+        Args:
+            path: Path of the folder, which need not exist yet.
+            kind: Kind of the output, such as an evaluation, with the names of its files.
+            overwrite: Whether an existing output may be replaced.
+        """
         self.path = path
         self.kind = kind
         self.overwrite = overwrite
         self._is_committing = False
 
     def is_committed(self) -> bool:
-        """Return whether the folder has a commit file; its content is not checked."""
+        """Return whether the folder has a commit file, the JSON file that makes an output complete.
+
+        The content of the file is not checked.
+        """
         return storage.is_file(self.path / self.kind.commit_file)
 
     def is_in_progress(self) -> bool:
@@ -60,11 +69,14 @@ class OutputFolder:
     def ensure_writable(self) -> None:
         """Check that a job may write its output to the folder; call this before the work begins.
 
+        A folder that does not exist, is empty, or has only files left behind by an interrupted job
+        is accepted.
+
         Raises:
-            StorageError: The folder holds an output and `overwrite` is not set, or it holds files
-                that were not written by a job of this kind, or the path is a file.
+            StorageError: The path is a file, the folder has files that do not belong to this
+                kind of output, or it has an output and `overwrite` is not set.
         """
-        if self._has_replaceable_output():
+        if self._require_replaceable_output():
             return
         if storage.is_folder(self.path):
             # The files of an interrupted job may be replaced, but no other files.
@@ -79,8 +91,11 @@ class OutputFolder:
         elif storage.exists(self.path):
             raise StorageError(f"{self.path}: is a file; choose a folder")
 
-    def _has_replaceable_output(self) -> bool:
-        """Return True if the folder holds an output that may be replaced, False if it holds none.
+    def _require_replaceable_output(self) -> bool:
+        """Check that an output in the folder, if there is one, may be replaced.
+
+        Returns:
+            Whether the folder holds an output.
 
         Raises:
             StorageError: The folder holds an output of a different kind, or `overwrite` is not set.
@@ -99,7 +114,10 @@ class OutputFolder:
         return True
 
     def _has_matching_format(self) -> bool:
-        """Return whether the existing commit file states the format of this kind of output."""
+        """Return whether the commit file, the JSON file of an output, states the expected format.
+
+        False if the file is damaged, or is that of a different kind of output.
+        """
         try:
             commit_content = json.loads(storage.read_text(self.path / self.kind.commit_file))
             return bool(commit_content.get("format") == self.kind.format)
@@ -107,7 +125,10 @@ class OutputFolder:
             return False
 
     def mark_in_progress(self) -> None:
-        """Create the in-progress file, so that a later job may replace files left by this one.
+        """Create the in-progress file `.unfinished`.
+
+        It marks the files in the folder as written by a job, so that a later job may replace them
+        if this job is interrupted.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -116,20 +137,20 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Lock the folder within the block, so that no other job writes to it.
+        """Lock the folder during a `with` block, so that no other job writes to it.
 
-        The operating system releases the lock if the process is killed. On a filesystem without
-        locks two jobs may write at the same time. The commit file that is written last then decides
-        which output is valid.
+        The folder and the in-progress file `.unfinished` are created if necessary. On a filesystem
+        without locks, two jobs may write at the same time; the job that calls `commit` last
+        determines the output.
 
-        If the block raises before its commit and the output consists of data files with unique
-        names, the data files that the block wrote and the in-progress file are deleted. If the
-        output consists of files with fixed names, these stay. The in-progress file then stays too,
-        so that a later job may replace them.
+        If the block raises before it calls `commit`, its data files (files with unique names, such
+        as Parquet files) and the in-progress file are deleted. If this kind of output has no data
+        files, nothing is deleted; the in-progress file then shows later jobs that they may replace
+        the files.
 
         Raises:
-            StorageError: Another job is writing to the folder, or has written an output since the
-                call of `ensure_writable`, or the folder cannot be written.
+            StorageError: Another job is writing to the folder, the folder now has an output that
+                may not be replaced, or the folder cannot be written.
         """
         was_in_progress = self.is_in_progress()
         try:
@@ -142,21 +163,24 @@ class OutputFolder:
                     )
                 try:
                     # Another job may have written its output since `ensure_writable`.
-                    self._has_replaceable_output()
+                    self._require_replaceable_output()
                 except StorageError:
                     if not was_in_progress:
                         storage.remove(self.path / IN_PROGRESS_FILE)
                     raise
-                yield from self._discard_on_failure()
+                yield from self._delete_data_files_on_failure()
         finally:
             # The folder is empty if the block wrote no file.
             storage.remove_empty_folder(self.path)
 
-    def _discard_on_failure(self) -> Iterator[None]:
-        """Yield once; if the caller's block raises before its commit, delete its data files.
+    def _delete_data_files_on_failure(self) -> Iterator[None]:
+        """Yield once; if the `with` block raises before it calls `commit`, delete its data files.
 
-        The in-progress file is deleted with them. Nothing is deleted if this kind of output has no
-        data files.
+        Data files are files with unique names, such as the Parquet files of a dataset. The
+        in-progress file `.unfinished` is deleted with them. Data files that the commit file lists
+        stay, because they belong to a complete output.
+
+        If this kind of output has no data files, nothing is deleted.
         """
         self._is_committing = False
         try:
@@ -168,11 +192,12 @@ class OutputFolder:
                 self.delete_unlisted_files(self.kind.list_data_files(self.path))
             raise
 
-    def delete_commit_file(self) -> None:
-        """Delete the commit file, and the configuration, of the output that is being replaced.
+    def invalidate_old_output(self) -> None:
+        """Delete the commit file and the configuration of the output that is being replaced.
 
-        After this, readers no longer accept the old output. The configuration is deleted too,
-        because without a commit file it could be mistaken for a user's own file.
+        The commit file is the JSON file that readers require, so they no longer accept the old
+        output. The configuration is deleted too, because without a commit file it could be mistaken
+        for a user's own file.
 
         Raises:
             StorageError: A file cannot be deleted.
@@ -188,17 +213,18 @@ class OutputFolder:
         data_files: Iterable[str] = (),
         obsolete_files: Iterable[str] = (),
     ) -> None:
-        """Write the commit file and the configuration, then delete files that are not needed.
+        """Make the output valid: write its commit file, the JSON file that readers require.
 
-        The in-progress file is deleted last.
+        Then write the configuration, and delete the files that are no longer needed. The
+        in-progress file `.unfinished` is deleted last.
 
         Args:
             commit_content: Content of the commit file, a JSON object with the key `format`.
             write_config: Function that writes the configuration to a path.
-            data_files: Data files to keep, relative to the folder. The commit file lists these; all
-                other data files are deleted.
-            obsolete_files: Further files to delete, relative to the folder. These are needed only
-                until the commit file is written.
+            data_files: Paths, relative to the folder, of the data files to keep: the files with
+                unique names, such as Parquet files, that the commit file lists. All other data
+                files are deleted.
+            obsolete_files: Paths, relative to the folder, of further files to delete.
 
         Raises:
             StorageError: A file cannot be written or deleted.
@@ -213,7 +239,7 @@ class OutputFolder:
     def require_files_visible(self, data_files: Iterable[str]) -> None:
         """Check that the Spark driver sees the data files that the tasks wrote.
 
-        Call this before `commit`, so that the commit file lists only existing files.
+        Call this before `commit`, which makes the output valid.
 
         Args:
             data_files: Data files, relative to the folder.
@@ -229,14 +255,15 @@ class OutputFolder:
             )
 
     def delete_unlisted_files(self, listed_files: Iterable[str]) -> None:
-        """Delete the data files that the commit file does not list, and the in-progress file.
+        """Delete unlisted data files, empty data folders, temporary files and the in-progress file.
 
-        The temporary files of interrupted writes are deleted too. On a remote filesystem, data
-        files that may belong to a running job stay (see `storage.is_abandoned`).
+        Data files are files with unique names, such as the Parquet files of a dataset. On a remote
+        filesystem, data files younger than 24 hours stay, because a running job may have written
+        them.
 
         Args:
-            listed_files: Data files to keep, relative to the folder: those that the commit file
-                lists.
+            listed_files: Paths, relative to the folder, of the data files to keep: those that the
+                commit file lists.
 
         Raises:
             StorageError: A file cannot be deleted.
@@ -259,16 +286,15 @@ class OutputFolder:
         storage.remove(self.path / IN_PROGRESS_FILE)
 
     def delete_outdated_output(self) -> None:
-        """Delete an output that was derived from a model that is being replaced.
+        """Delete this output, such as an export, because the model it was made from is replaced.
 
-        Files that do not belong to the output stay. Nothing is deleted in these cases:
+        Files that do not belong to the output stay. The output is deleted only if the folder has
+        the JSON file of this kind of output or the in-progress file `.unfinished`; otherwise its
+        files may be the user's. Nothing is deleted if a path of the output is a symbolic link or
+        has the wrong type (file or folder).
 
-        * The folder has neither a commit file of this kind of output nor an in-progress file.
-        * The folder, or a file or folder of the output, is a symbolic link.
-        * A file of the output is a folder, or a folder of the output is a file.
-
-        This method never raises, because publishing the new model must not fail. An error is logged
-        as a warning.
+        An OSError or StorageError is only logged, as a warning, because publishing the new model
+        must not fail.
         """
         try:
             if (self.is_committed() and self._has_matching_format()) or storage.is_file(
@@ -284,11 +310,11 @@ class OutputFolder:
             )
 
     def _delete_output(self) -> None:
-        """Delete all files of the output, and its folder if that is empty afterwards.
+        """Delete the files and subfolders of the output, and then its folder if that is empty.
 
         Raises:
-            StorageError: A part of the output is a symbolic link, is a file instead of a folder or
-                a folder instead of a file, or cannot be deleted.
+            StorageError: A path of the output is a symbolic link or has the wrong type (file or
+                folder), or a file cannot be deleted.
         """
         names = (self.kind.commit_file, CONFIG_FILE, *self.kind.files)
         files = [self.path / name for name in names]

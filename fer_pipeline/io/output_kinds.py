@@ -39,7 +39,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def _list_no_files(_folder: Path) -> Iterable[str]:
-    """Return no data files, for the kinds of output that have none."""
+    """Return no data files. This is the default for kinds of output without data files."""
     return ()
 
 
@@ -71,27 +71,33 @@ class OutputKind:
     data_prefix: str = ""
     list_data_files: Callable[[Path], Iterable[str]] = _list_no_files
 
-    def make_unique_name(self, number: int) -> str:
-        """Return a new, unique name for a data file; sorted names are in the order of the tasks.
+    def make_data_file_name(self, number: int) -> str:
+        """Return a new, unique name for a Parquet file: PREFIX-NUMBER-UUID.parquet.
 
         Args:
-            number: Number of the task that writes the file, from 0.
+            number: Number of the Spark task that writes the file, from 0. It has five digits in the
+                name, so that sorted names are in the order of the tasks.
         """
         return f"{self.data_prefix}-{number:05d}-{uuid.uuid4()}.parquet"
 
     def is_data_file(self, path: Path) -> bool:
-        """Return whether a path has the name of a data file of this kind."""
+        """Return whether a path has the name of a data file, PREFIX-NUMBER-UUID.parquet.
+
+        Only the name is checked; the file need not exist.
+        """
         pattern = rf"{self.data_prefix}-\d{{5}}-{_UUID}\.parquet"
         return bool(self.data_prefix) and re.fullmatch(pattern, path.name) is not None
 
     def is_leftover(self, path: Path) -> bool:
-        """Return whether a path in an output folder was left behind by an interrupted job.
+        """Return whether a path may have been left behind by an interrupted job.
 
-        Data files, temporary files and the in-progress file are recognised by their names. Files
-        and folders with fixed names count only while the in-progress file exists.
+        Call this only for paths in a folder without a finished output, because the data files of a
+        finished output look the same. A file or folder with a fixed name, such as `metrics.json`,
+        counts only if the in-progress file `.unfinished` exists; without that file, the user may
+        have created it.
 
         Args:
-            path: Path of a file or a folder that lies directly in the output folder.
+            path: Path of a file or a folder directly in the output folder.
         """
         is_in_progress = storage.exists(path.parent / IN_PROGRESS_FILE)
         if storage.is_folder(path):
@@ -106,7 +112,7 @@ class OutputKind:
         )
 
     def is_temporary(self, path: Path) -> bool:
-        """Return whether a path is the temporary file of an interrupted `storage.atomic_write`."""
+        """Return whether a path is a temporary file left behind by an interrupted write."""
         names = (self.commit_file, CONFIG_FILE, IN_PROGRESS_FILE, *self.files)
         has_temporary_name = any(storage.is_temporary_file(path, name) for name in names)
         return has_temporary_name and storage.is_file(path)
@@ -185,7 +191,10 @@ SCORES_FILE = "scores.json"
 
 
 def _list_score_files(folder: Path) -> list[str]:
-    """Return the paths of the score files that `scores.json` lists, relative to the folder."""
+    """Return the paths of the Parquet files that `scores.json` lists, relative to the folder.
+
+    The list is empty if the folder has no `scores.json`.
+    """
     commit_path = folder / SCORES_FILE
     if not storage.exists(commit_path):
         return []

@@ -17,17 +17,19 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def parse_path(location: str | Path) -> Path:
-    """Return the path object for a path or URL given by the user.
+    """Convert a path or URL given by the user to a path object.
+
+    For a URL, this also opens the filesystem, so that a missing package is reported at once.
 
     Args:
-        location: A local path or a URL. A `UPath` is returned unchanged.
+        location: A local path, in which `~` is expanded, or a URL. A `UPath` is returned unchanged.
 
     Returns:
         A `pathlib.Path` if the location is local; otherwise a `UPath`, which has the same methods.
 
     Raises:
         StorageError: The URL's scheme is unknown, the package for its filesystem is not installed,
-            the filesystem cannot be reached, or the URL is that of a file on another host.
+            the filesystem cannot be reached, or a `file:` URL names another host.
     """
     if not isinstance(location, str | Path):
         return location
@@ -51,14 +53,14 @@ def parse_path(location: str | Path) -> Path:
 
 
 def parse_local_path(location: str | Path) -> Path:
-    """Return the local path for a path or a `file:` URL.
+    """Convert a local path or a `file:` URL to a `pathlib.Path`.
 
     Args:
         location: A local path, in which `~` is expanded, or a `file:` URL.
 
     Raises:
-        StorageError: The location is a URL with a scheme other than `file`, or the URL of a file on
-            another host.
+        StorageError: The location is a URL with a scheme other than `file`, or a `file:` URL that
+            names another host.
     """
     text = str(location)
     if not _URL.match(text):
@@ -72,7 +74,7 @@ def parse_local_path(location: str | Path) -> Path:
 
 
 def is_local(path: Path) -> bool:
-    """Return whether a path from `parse_path` is a local path, and not a `UPath`."""
+    """Return whether a path is a local path, and not a `UPath` (a URL of another filesystem)."""
     return isinstance(path, Path)
 
 

@@ -91,7 +91,7 @@ def read_text(path: Path) -> str:
 
 @contextlib.contextmanager
 def _translate_read_errors(path: Path) -> Iterator[None]:
-    """Raise StorageError if the block fails to read a path."""
+    """Return a context manager that converts errors of reading `path` to StorageError."""
     with _translate_errors(path, "read"):
         try:
             yield
@@ -100,13 +100,21 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 
 def _translate_write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Raise StorageError if the block fails to write a path."""
+    """Return a context manager that converts errors of writing `path` to StorageError."""
     return _translate_errors(path, "written")
 
 
 @contextlib.contextmanager
 def _translate_errors(path: Path, participle: str) -> Iterator[None]:
-    """Raise StorageError with the message "PATH: cannot be PARTICIPLE" if the block fails."""
+    """Return a context manager that converts errors of a `with` block to StorageError.
+
+    For a local path, it converts OSError and UnicodeDecodeError; for a remote path, all exceptions.
+    The new message begins with "PATH: cannot be PARTICIPLE".
+
+    Args:
+        path: Path of the file or folder that the block reads or writes.
+        participle: "read" or "written".
+    """
     try:
         yield
     except StorageError:
@@ -120,14 +128,14 @@ def _translate_errors(path: Path, participle: str) -> Iterator[None]:
 
 
 def _format_reason(error: Exception) -> str:
-    """Return the reason of an error on one line, without the error number and the path."""
+    """Return an error's message on one line; errno and path of an OSError are left out."""
     reason = error.strerror if isinstance(error, OSError) else None
     return one_line(reason or error or type(error).__name__)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary local file, which replaces `path` if the block succeeds.
+    """Yield the path of a temporary local file, which replaces `path` when the `with` block ends.
 
     Readers see the old file or the complete new file. If the block raises, `path` is unchanged and
     the temporary file is deleted.
@@ -142,7 +150,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _upload_remote_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary local path; upload its file to `path` if the block succeeds."""
+    """Yield the path of a temporary local file, and upload the written file to `path`."""
     with tempfile.TemporaryDirectory() as scratch_folder:
         # Some writers choose their format by the suffix, so it is kept.
         temporary = Path(scratch_folder) / f"file{path.suffix}"
@@ -158,7 +166,11 @@ def _upload_remote_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _replace_local_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` if the block succeeds."""
+    """Yield the path of a temporary file in the folder of `path`, and finally rename it to `path`.
+
+    An existing file is replaced. Missing folders are created. If the body of the `with` statement
+    raises, the temporary file is deleted and nothing is replaced.
+    """
     with _translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # `is_temporary_file` recognises these names.
@@ -183,11 +195,11 @@ def _replace_local_file(path: Path) -> Iterator[Path]:
 
 
 def is_temporary_file(path: Path, name: str) -> bool:
-    """Return whether a file's name is that of a temporary file that `atomic_write` creates.
+    """Return whether a path has the name of a temporary file of `atomic_write`.
 
     Args:
-        path: Path of the possible temporary file.
-        name: Name of the file that the temporary file was to replace.
+        path: Path to check.
+        name: Name of the final file, which the temporary file replaces.
     """
     final_path = Path(name)
     pattern = rf"\.{re.escape(final_path.stem)}-[a-z0-9_]{{8}}{re.escape(final_path.suffix)}"
@@ -196,13 +208,14 @@ def is_temporary_file(path: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def create_data_file(path: Path) -> Iterator[str]:
-    """Yield the local path for writing a new data file; the file is deleted if the block raises.
+    """Yield the local path to which the caller writes a new data file.
 
-    Use this only for files with unique names that readers ignore until the commit file lists them.
-    Unlike `atomic_write`, it creates no temporary file on a local disk.
+    The file is deleted if the body of the `with` statement raises. On a local disk, readers can see
+    the unfinished file. Therefore use this only for files that readers ignore until another file
+    lists them, such as the Parquet files that `manifest.json` lists.
 
     Args:
-        path: Path of the file; a file on a remote filesystem is uploaded after the block.
+        path: Path of the file. If it is remote, a temporary file is written and then uploaded.
 
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
@@ -223,7 +236,7 @@ def create_data_file(path: Path) -> Iterator[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8; readers see the old file or the complete new file.
+    """Write or replace a text file in UTF-8; readers see the old or the complete new file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -261,13 +274,13 @@ def touch(path: Path) -> None:
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Try to lock an existing file for the duration of the block.
+    """Try to lock an existing file while the body of the `with` statement runs.
 
     The operating system releases the lock if the process is killed.
 
     Yields:
-        False if another process holds the lock or has just deleted the file, else True. On a
-        filesystem without locks the value is always True.
+        False if another process holds the lock or has just deleted the file, otherwise True. On a
+        filesystem without locks, always True.
 
     Raises:
         StorageError: The file cannot be opened.
@@ -294,7 +307,9 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a local file to any filesystem; readers see the old target or the complete new file.
+    """Copy a local file to a target on any filesystem, and replace an existing target.
+
+    Readers see the old or the complete new target.
 
     Raises:
         StorageError: The target cannot be written.
@@ -317,11 +332,14 @@ def move(source: Path, target: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether a data file that is not listed in a commit file may be deleted.
+    """Return whether a data file may be deleted because no running job is writing it.
 
-    The caller holds the lock of the output, so an unlisted file on a local disk is always
-    abandoned. A remote filesystem has no locks: there a job that is still running may have written
-    the file, unless the file is older than 24 hours.
+    A local file may always be deleted, because the caller has locked the output folder. Remote
+    filesystems have no locks: a remote file may be deleted if its last change was more than 24
+    hours ago.
+
+    Args:
+        path: Path of a data file that no finished output lists.
 
     Raises:
         StorageError: The filesystem does not answer.
@@ -361,9 +379,10 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_empty_folder(path: Path) -> None:
-    """Delete a local folder if it exists and is empty; remote folders are left alone.
+    """Delete a local folder if it exists and is empty.
 
-    Object stores have no empty folders. A folder that cannot be deleted is ignored.
+    No error is raised if it cannot be deleted. Remote folders are left alone, because object stores
+    have no empty folders.
     """
     if is_local(path):
         with contextlib.suppress(OSError):

@@ -13,8 +13,8 @@ def collect_package_versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of this package, of Python and of further packages.
 
     Args:
-        packages: Distribution names of further packages. A package that is not installed is left
-            out, because TensorFlow has several distribution names, such as `tensorflow-cpu`.
+        packages: Distribution names of further packages. Packages that are not installed are left
+            out, so both `tensorflow` and `tensorflow-cpu` can be given.
 
     Returns:
         Version of each package by its name.

@@ -53,7 +53,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         help="plot the feature maps of the image in this row of the split, from 0; default: the"
         " correctly classified image with the highest probability",
     )
-    cli.refuse_moved_option(parser, "--compare", "compare RUN RUN ... --dataset DIR --output DIR")
+    cli.add_moved_option(parser, "--compare", "compare RUN RUN ... --dataset DIR --output DIR")
     return parser
 
 
@@ -68,7 +68,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report."""
+    """Evaluate the model and return the report to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.evaluate import EvaluationRequest, evaluate, format_report
 

@@ -54,7 +54,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report."""
+    """Export the model and return the report to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.export import (
         export,

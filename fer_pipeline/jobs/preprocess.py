@@ -38,7 +38,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report."""
+    """Preprocess the images and return the report to print."""
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.pipelines.preprocess import format_report, preprocess
     from fer_pipeline.spark.session import spark_session

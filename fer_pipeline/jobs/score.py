@@ -45,7 +45,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
 
 
 def _add_inference_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that set a key of the configuration section `inference`."""
+    """Add the options that override keys in the section `inference` of the configuration."""
     group = parser.add_argument_group("short for a key of the configuration")
     group.add_argument(
         "--backend",
@@ -83,7 +83,7 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report."""
+    """Score the images and return the report to print."""
     # Imported here so that --help needs neither Spark nor TensorFlow.
     from fer_pipeline.pipelines.score import format_report, score
     from fer_pipeline.spark.session import spark_session

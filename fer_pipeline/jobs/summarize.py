@@ -45,7 +45,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report."""
+    """Summarize the network and return the text to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.summarize import summarize
 

@@ -49,13 +49,13 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         help="train in N parallel Spark tasks, each with its part of the rows; the dataset and the"
         " run must be on a filesystem that all machines share",
     )
-    cli.refuse_moved_option(parser, "--summary", "summarize --output PNG")
-    cli.refuse_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
+    cli.add_moved_option(parser, "--summary", "summarize --output PNG")
+    cli.add_moved_option(parser, "--preview", "preview --dataset DIR --output PNG")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Run the job with the parsed arguments and return its report."""
+    """Train the network and return the report to print."""
     # Imported here so that --help needs no TensorFlow.
     from fer_pipeline.pipelines.run_config import load_run_config
     from fer_pipeline.pipelines.train import format_report, train

@@ -51,28 +51,27 @@ class Intervals:
 def compute_bootstrap_intervals(
     actual: Sequence[int], correct: Sequence[int], seed: int
 ) -> Intervals:
-    """Compute percentile bootstrap intervals of the overall and per-class accuracies.
+    """Compute percentile bootstrap intervals of the overall, mean class and per-class accuracies.
+
+    Each of the `RESAMPLE_COUNT` bootstrap samples consists of n images, sampled with replacement
+    from the n evaluated images. An interval extends from the 2.5th to the 97.5th percentile of the
+    samples' accuracies. A class with few images may be missing from a sample; this sample is then
+    ignored for the interval of that class. If the accuracy of a class is 0 or 1, its interval has
+    zero width.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
-
-    Each of the `RESAMPLE_COUNT` bootstrap samples contains n of the n images, with replacement. An
-    interval extends from the 2.5th to the 97.5th percentile of the samples' accuracies. An accuracy
-    depends only on the class of each image and on whether it is correctly classified. Therefore
-    each bootstrap sample is one multinomial sample over 2 x classes cells; no loop over the images
-    is needed.
-
-    A class with few images may be missing from a bootstrap sample. Such a sample is ignored for the
-    interval of that class. If all images of a class are correctly classified, or all wrongly, the
-    interval of the class has zero width.
 
     Args:
         actual: Number of images of each class. The total must be 1 or more.
         correct: Number of correctly classified images of each class.
         seed: Seed of the bootstrap samples.
 
+    Returns:
+        The intervals; None for a class without images.
+
     Raises:
-        ValueError: There are no images, or a class has more correctly classified images than
-            images.
+        ValueError: There are no images, or the number of correctly classified images of a class is
+            negative or exceeds the number of images of the class.
     """
     actual_counts, correct_counts = np.asarray(actual), np.asarray(correct)
     image_count = int(actual_counts.sum())
@@ -80,6 +79,8 @@ def compute_bootstrap_intervals(
         raise ValueError(
             f"expected 0 <= correct <= actual, some above 0, got {correct} of {actual}"
         )
+    # An accuracy depends only on the class of each image and on whether it is correctly classified.
+    # Therefore each bootstrap sample is one multinomial sample over 2 * classes cells.
     cells = np.concatenate([correct_counts, actual_counts - correct_counts])
     samples = np.random.default_rng(seed).multinomial(
         image_count, cells / image_count, RESAMPLE_COUNT
@@ -102,7 +103,9 @@ def compute_bootstrap_intervals(
 def _compute_percentile_interval(accuracies: npt.NDArray[Any]) -> Interval:
     """Return the central interval that contains a fraction `CONFIDENCE_LEVEL` of the accuracies.
 
-    NaN, the accuracy of a class that is missing from a bootstrap sample, is ignored.
+    Args:
+        accuracies: Accuracies of the bootstrap samples, of shape (samples,). NaN is ignored; it is
+            the accuracy of a class that is missing from a sample.
     """
     percentiles = [50 * (1 - CONFIDENCE_LEVEL), 50 * (1 + CONFIDENCE_LEVEL)]
     low, high = np.nanpercentile(accuracies, percentiles)

@@ -42,7 +42,7 @@ class Bin:
     accuracy: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the bin as plain values for JSON."""
+        """Return the bin as a dictionary for JSON."""
         return {
             "low": self.low,
             "high": self.high,
@@ -89,7 +89,7 @@ class CoveragePoint:
     accuracy: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the point as plain values for JSON."""
+        """Return the point as a dictionary for JSON."""
         return {
             "requested": self.requested,
             "coverage": self.coverage,
@@ -157,16 +157,21 @@ def compute_accuracy_coverage_curve(
 ) -> AccuracyCoverageCurve:
     """Compute the accuracy and the coverage at each confidence threshold.
 
-    Images of equal confidence are accepted or rejected together. Source: El-Yaniv and Wiener, On
-    the Foundations of Noise-free Selective Classification, JMLR 11, 2010; their risk is
-    1 - accuracy.
+    The confidence is the probability of the predicted class. Each distinct confidence is a
+    threshold: images with a lower confidence are rejected. The coverage is the fraction of the
+    images that remain. Images of equal confidence remain or are rejected together.
+
+    Source: El-Yaniv and Wiener, On the Foundations of Noise-free Selective Classification, JMLR 11,
+    2010; their risk is 1 - accuracy.
 
     Args:
-        labels: As for `measure_calibration`.
-        probabilities: As for `measure_calibration`.
+        labels: True classes, integers in [0, classes - 1], of shape (n,), n >= 1.
+        probabilities: Predicted probabilities of shape (n, classes). The prediction is the most
+            probable class; a tie is resolved in favour of the lowest label.
 
     Raises:
-        ValueError: As for `measure_calibration`.
+        ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
+            or probabilities.
     """
     confidence, is_correct = _compute_confidence_and_correctness(labels, probabilities)
     order = np.argsort(-confidence, kind="stable")
@@ -181,11 +186,22 @@ def compute_accuracy_coverage_curve(
 
 
 def select_coverage_points(curve: AccuracyCoverageCurve) -> tuple[CoveragePoint, ...]:
-    """Return one point for each of `COVERAGES`: the first point of the curve that reaches it."""
+    """Return, for each coverage in `COVERAGES`, the first point of the curve that reaches it.
+
+    The coverage of a point is the fraction of the images whose confidence is not below the point's
+    threshold. It increases along the curve, because the thresholds decrease.
+
+    Args:
+        curve: Accuracy and number of images at each confidence threshold, the highest first.
+    """
     total_count = int(curve.image_counts[-1])
 
     def select_point(requested: float) -> CoveragePoint:
-        """Return the first point of the curve with at least the requested coverage."""
+        """Return the first point of the curve with at least the requested coverage.
+
+        Args:
+            requested: Coverage, a fraction in (0, 1].
+        """
         # In floating point, 0.7 * 10 may be slightly larger than 7, so it is rounded first.
         min_count = max(1, int(np.ceil(round(requested * total_count, 6))))
         index = int(np.searchsorted(curve.image_counts, min_count))
@@ -217,9 +233,9 @@ def fit_temperature(
 
     Returns:
         The temperature T within the bounds that minimises the mean cross-entropy of
-        softmax(logits / T). The minimum is unique because the loss is convex in 1 / T. If the true
-        class of every image has the highest logit, T is the lower bound. If the logits of each
-        image are all equal, the loss does not depend on T, and T is 1.
+        softmax(logits / T), which is a convex function of 1 / T. If the true class of every image
+        has the highest logit, T is the lower bound. If the logits of each image are all equal, the
+        cross-entropy does not depend on T, and T is 1.
 
     Raises:
         ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
@@ -231,7 +247,11 @@ def fit_temperature(
         return 1.0
 
     def compute_loss(log_temperature: float) -> float:
-        """Return the mean cross-entropy at a temperature, given by its natural logarithm."""
+        """Return the mean cross-entropy at a temperature.
+
+        Args:
+            log_temperature: Natural logarithm of the temperature.
+        """
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[true_class].mean())
 
     low, high = np.log(bounds)
@@ -247,6 +267,17 @@ def fit_temperature(
 def _compute_confidence_and_correctness(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return the confidence of each prediction, and a mask of the correct predictions."""
+    """Return the confidence of each prediction, and a mask of the correct predictions.
+
+    The confidence is the probability of the predicted class.
+
+    Args:
+        labels: True classes, of shape (n,).
+        probabilities: Predicted probabilities, of shape (n, classes).
+
+    Raises:
+        ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
+            or probabilities.
+    """
     labels, probabilities = validate_probabilities(labels, probabilities)
     return probabilities.max(axis=1), predict_classes(probabilities) == labels

@@ -81,7 +81,7 @@ class ConfusedPair:
     share: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the pair as plain values for JSON."""
+        """Return the pair as a dictionary for JSON."""
         return {
             "true": self.true,
             "predicted": self.predicted,
@@ -97,8 +97,11 @@ class Metrics:
     A class without images has no scores and is excluded from the averages. An image that is
     predicted as such a class still counts as an error.
 
+    Raises:
+        ValueError: No class has images, so that the accuracies are undefined.
+
     Attributes:
-        classes: Metrics of each class, in the order of the labels.
+        classes: Metrics of each class, in the order of the labels. One or more classes have images.
         macro: Unweighted mean of the class scores. Its accuracy is the mean of the per-class
             accuracies.
         weighted: Mean of the class scores, weighted by the number of images of each class. Its
@@ -122,9 +125,18 @@ class Metrics:
     calibration: Calibration
     coverage: tuple[CoveragePoint, ...]
 
+    def __post_init__(self) -> None:
+        """Check that there are images; without images, the accuracies are undefined.
+
+        Raises:
+            ValueError: No class has images.
+        """
+        if not self.image_count:
+            raise ValueError("expected metrics of one or more images, got no class with images")
+
     @property
     def image_count(self) -> int:
-        """Number of evaluated images."""
+        """Number of evaluated images, 1 or more."""
         return sum(class_metrics.actual for class_metrics in self.classes)
 
     @property
@@ -139,7 +151,10 @@ class Metrics:
 
     @property
     def mean_class_accuracy(self) -> float:
-        """Mean of the per-class accuracies, over the classes that have images."""
+        """Mean of the per-class accuracies (recalls), also called balanced accuracy.
+
+        Classes without images are left out.
+        """
         recalls = [
             class_metrics.true_positives / class_metrics.actual
             for class_metrics in self.classes
@@ -149,7 +164,11 @@ class Metrics:
 
     @property
     def confused_pairs(self) -> list[ConfusedPair]:
-        """Pairs of classes that are confused, in descending order of share, then of images."""
+        """Pairs of a true class and a class wrongly predicted for it, most confused first.
+
+        The pairs are sorted by the fraction of the true class's images that are predicted as the
+        wrong class, and in a tie by the number of these images. Pairs without images are left out.
+        """
         names = [class_metrics.name for class_metrics in self.classes]
         pairs = [
             ConfusedPair(true.name, predicted, image_count, image_count / true.actual)
@@ -160,7 +179,7 @@ class Metrics:
         return sorted(pairs, key=lambda pair: (-pair.share, -pair.image_count))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as plain values for JSON; a missing value is None, never NaN."""
+        """Return the metrics as a dictionary for JSON; undefined numbers are None, never NaN."""
         return {
             **self.accuracies_to_dict(),
             "top2_accuracy": self.top2_accuracy,
@@ -190,10 +209,10 @@ class Metrics:
         }
 
     def accuracies_to_dict(self) -> dict[str, Any]:
-        """Return the number of images and the accuracies with their intervals for JSON.
+        """Return the number of images and the accuracies as a dictionary for JSON.
 
-        The accuracies are the overall accuracy and the mean of the per-class accuracies. `to_dict`
-        contains the same entries.
+        The accuracies are the overall accuracy and the mean of the per-class accuracies, each with
+        its confidence interval.
         """
         return {
             "rows": self.image_count,
@@ -205,7 +224,12 @@ class Metrics:
 
 
 def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> dict[str, Any]:
-    """Return the metrics of a class and the interval of its accuracy for JSON."""
+    """Return the metrics of a class as a dictionary for JSON.
+
+    Args:
+        class_metrics: Metrics of the class.
+        interval: Confidence interval of the class's accuracy; None if the class has no images.
+    """
     return {
         "actual": class_metrics.actual,
         "predicted": class_metrics.predicted,
@@ -216,12 +240,19 @@ def _class_to_dict(class_metrics: ClassMetrics, interval: Interval | None) -> di
 
 
 def _interval_to_list(interval: Interval | None) -> list[float] | None:
-    """Return an interval as [low, high] for JSON, or None for None."""
+    """Return a confidence interval as [low, high] for JSON; None if there is no interval."""
     return None if interval is None else [interval.low, interval.high]
 
 
 def _scores_to_dict(scores: ClassScores, support: int) -> dict[str, Any]:
-    """Return scores for JSON, with `support`, the number of images that they are measured on."""
+    """Return the scores of one class, or the average scores of all classes, for JSON.
+
+    The keys `accuracy` and `recall` have the same number: the accuracy of a class is its recall.
+
+    Args:
+        scores: Scores of one class, or average scores.
+        support: Number of images that the scores are measured on.
+    """
     return {
         "accuracy": scores.accuracy,
         "precision": scores.precision,
@@ -241,7 +272,7 @@ def compute_metrics(
         probabilities: Predicted probabilities of shape (n, classes); each row sums to 1. The
             prediction is the most probable class; a tie is resolved in favour of the lowest label.
         classes: Names of two or more classes, in the order of their labels.
-        seed: Seed of the bootstrap intervals.
+        seed: Seed of the bootstrap samples for the confidence intervals.
 
     Raises:
         ValueError: The arrays are empty, their shapes do not match each other or the classes, or
@@ -281,6 +312,8 @@ def _compute_class_metrics(
 ) -> tuple[ClassMetrics, ...]:
     """Return the counts and scores of each class, in the order of the labels.
 
+    The scores of a class without images are None.
+
     Args:
         labels: True classes, of shape (n,).
         predicted: Predicted classes, of shape (n,).
@@ -313,7 +346,7 @@ def _average_scores(
     averaged_labels: npt.NDArray[np.int64],
     average: str,
 ) -> ClassScores:
-    """Return the average of the class scores.
+    """Return the average precision, the average recall and the average F1 of several classes.
 
     Args:
         labels: True classes, of shape (n,).
@@ -330,9 +363,17 @@ def _average_scores(
 def _rank_true_class(
     labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """Return the rank of each image's true class by probability; 0 if it is the predicted class.
+    """Return the rank of the true class of each image, if the classes are sorted by probability.
 
-    A tie is resolved in favour of the lowest label.
+    Rank 0 is the most probable class, which is the predicted class. Among classes with the same
+    probability, the one with the lowest label ranks first.
+
+    Args:
+        labels: True classes, of shape (n,).
+        probabilities: Predicted probabilities, of shape (n, classes).
+
+    Returns:
+        The ranks, of shape (n,), in [0, classes - 1].
     """
     # scikit-learn's top_k_accuracy_score prefers the highest label in a tie, so that its top-1
     # accuracy differs from the accuracy, and it does not support two classes.

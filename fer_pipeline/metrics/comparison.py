@@ -43,9 +43,9 @@ class ModelResult:
         precision: Precision of the computations, `float32` or `mixed_bfloat16`.
         cost: Cost of the model.
         metrics: Metrics of all images.
-        without_overlap: Metrics of the images without an exact copy in the train split; None if
-            no image or every image has such a copy, or if the evaluated split is the train split
-            or the train split is empty.
+        without_overlap: Metrics of the images without an exact copy in the train split. None if no
+            image has such a copy, if every image has one, if the evaluated split is the train
+            split, or if the train split is empty.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ModelResult:
     without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain values for JSON; a missing value is None."""
+        """Return the metrics and the cost as a dictionary for JSON."""
         without_overlap = self.without_overlap
         return {
             "name": self.name,
@@ -119,16 +119,20 @@ class Comparison:
 
     @property
     def speed_ratios(self) -> list[float]:
-        """Images per second of each model, relative to the first model."""
+        """Images per second of each model, divided by the first model's."""
         first = self.models[0].cost.images_per_second
         return [model.cost.images_per_second / first for model in self.models]
 
     def compute_accuracy_difference(self, pair: PairwiseTest) -> float:
-        """Return the accuracy of the first model of a pair minus that of the second model."""
+        """Return the accuracy of the first model of a pair minus that of the second model.
+
+        Args:
+            pair: Significance test of two of the models.
+        """
         return (pair.only_first - pair.only_second) / self.image_count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain values for JSON; a missing value is None."""
+        """Return the comparison as a dictionary for JSON."""
         return {
             **asdict(self.settings),
             "rows": self.image_count,
@@ -154,25 +158,29 @@ class Comparison:
 
 
 def shorten_to_unique_names(folders: Sequence[Path]) -> list[str]:
-    """Return a short unique name for each folder.
+    """Return a short unique name for each folder, which consists of its last path components.
 
     Args:
         folders: Absolute paths without repetitions.
 
     Returns:
-        For each path, the shortest trailing part that no other path shares, for example `a/run` and
-        `b/run`.
+        For each path, the shortest end that no other path shares, for example `a/run` and `b/run`
+        for `/x/a/run` and `/x/b/run`.
     """
     return [
-        _find_shortest_unique_suffix(folder, [path for path in folders if path != folder])
+        _shorten_to_unique_name(folder, [path for path in folders if path != folder])
         for folder in folders
     ]
 
 
-def _find_shortest_unique_suffix(path: Path, other_paths: Sequence[Path]) -> str:
-    """Return the shortest trailing part of a path that no other path shares.
+def _shorten_to_unique_name(path: Path, other_paths: Sequence[Path]) -> str:
+    """Return the shortest end of a path that no other path shares, for example `a/run`.
 
-    The whole path is returned if each shorter part is shared.
+    The whole path is returned if every shorter end is also that of another path.
+
+    Args:
+        path: Path to shorten to its last components.
+        other_paths: Paths that must not have the same end.
     """
     for part_count in range(1, len(path.parts)):
         last_parts = path.parts[-part_count:]

@@ -12,7 +12,10 @@ _MIN_P_VALUE = 1e-99
 
 
 def format_cost_table(comparison: Comparison) -> str:
-    """Return a text table of the models' costs, with notes on how they were measured."""
+    """Return a text table of the models' parameters, multiply-adds and speeds.
+
+    Notes below the table explain how these were measured.
+    """
     rows = [
         [
             model.name,
@@ -41,7 +44,10 @@ def format_cost_table(comparison: Comparison) -> str:
 
 
 def _format_cost_notes(comparison: Comparison) -> list[str]:
-    """Return the lines that explain the columns of the cost table."""
+    """Return the lines that explain the columns of the cost table.
+
+    If multiply-adds of some layers of a model are not counted, an additional line lists the layers.
+    """
     settings = comparison.settings
     notes = [
         "(multiply-adds: per image, convolution and dense layers only; images/s: forward passes",
@@ -58,10 +64,10 @@ def _format_cost_notes(comparison: Comparison) -> list[str]:
 
 
 def format_quality_table(comparison: Comparison) -> str:
-    """Return a text table of the models' accuracies and calibration errors.
+    """Return a text table of the models' accuracies and calibration errors, with notes below it.
 
     If some images, but not all, have an exact copy in the train split, the table also has the
-    accuracies on the remaining, "new" images.
+    accuracies on the images without such a copy, which it calls "new".
     """
     header = ["model", "accuracy, all", "mean per class, all"]
     if comparison.models[0].without_overlap:
@@ -81,7 +87,10 @@ def format_quality_table(comparison: Comparison) -> str:
 
 
 def _format_quality_notes(comparison: Comparison) -> list[str]:
-    """Return the lines that explain the columns of the quality table."""
+    """Return the lines that explain the columns of the quality table.
+
+    They also state how many images have no exact copy in the train split, if that is known.
+    """
     note = (
         "(in per cent, with 95 % intervals; ECE: expected calibration error, on all; all:"
         f" {comparison.image_count:,} images"
@@ -100,7 +109,7 @@ def _format_quality_notes(comparison: Comparison) -> list[str]:
 
 
 def _format_accuracies(metrics: Metrics) -> list[str]:
-    """Return the accuracy and the mean per-class accuracy, each with its interval."""
+    """Return the accuracy and the mean per-class accuracy, each with its confidence interval."""
     return [
         _format_accuracy_with_interval(metrics.accuracy, metrics.intervals.accuracy),
         _format_accuracy_with_interval(
@@ -110,12 +119,15 @@ def _format_accuracies(metrics: Metrics) -> list[str]:
 
 
 def _format_accuracy_with_interval(accuracy: float, interval: Interval) -> str:
-    """Return an accuracy and its interval in per cent, for example "71.2 [69.9..72.4]"."""
+    """Return an accuracy and its confidence interval in per cent, such as "71.2 [69.9..72.4]"."""
     return f"{100 * accuracy:.1f} [{100 * interval.low:.1f}..{100 * interval.high:.1f}]"
 
 
 def format_pairwise_table(comparison: Comparison) -> str:
-    """Return a text table of the significance tests, with one row per pair of models."""
+    """Return a text table of the significance tests, with one row for each pair of models.
+
+    Notes below the table explain its columns.
+    """
     rows = [
         [
             comparison.models[pair.first].name,

@@ -42,7 +42,7 @@ def validate_probabilities(
         ValueError: The arrays are empty, their shapes do not match each other or `class_count`, or
             they contain invalid labels or probabilities.
     """
-    label_array, probability_array = _validate_arrays(
+    label_array, probability_array = _validate_labels_and_scores(
         labels, probabilities, "probabilities", class_count
     )
     sums = probability_array.sum(axis=1)
@@ -65,13 +65,16 @@ def validate_logits(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Label
         ValueError: The arrays are empty, their shapes do not match, or they contain invalid labels
             or logits.
     """
-    return _validate_arrays(labels, logits, "logits", None)
+    return _validate_labels_and_scores(labels, logits, "logits", None)
 
 
-def _validate_arrays(
+def _validate_labels_and_scores(
     labels: npt.ArrayLike, scores: npt.ArrayLike, scores_name: str, class_count: int | None
 ) -> tuple[Labels, Scores]:
-    """Check the shapes, the type and range of the labels, and that all scores are finite.
+    """Check labels and scores, and convert them to arrays.
+
+    The labels must be integers in the range of the classes, the scores must be finite, and the
+    shapes must match.
 
     Args:
         labels: True classes of shape (n,).

@@ -30,8 +30,10 @@ class EvaluatedImages:
         label: True classes, of shape (n,).
         probabilities: Predicted probabilities, of shape (n, classes).
         source: Files that the images were read from, of shape (n,).
-        record: Record number in the source file, from 0, int64 of shape (n,).
-        variant: Values of `variants.Variant`, of shape (n,).
+        record: Record number in the source file, from 0, int64 of shape (n,). A record is a row of
+            a CSV file, or the only image of an image file.
+        variant: Variant of the source image that each image is, such as `original`, `flip`
+            (mirrored) or `rotate+10` (rotated by 10 degrees), of shape (n,).
     """
 
     row: npt.NDArray[np.int64]
@@ -50,13 +52,14 @@ class EvaluatedImages:
         probabilities: npt.NDArray[np.float32],
         columns: Mapping[str, npt.NDArray[Any]],
     ) -> EvaluatedImages:
-        """Combine the arrays of one batch.
+        """Create the object for a batch of n images, which are consecutive rows of a split.
 
         Args:
-            first_row: Row number of the first image in the split.
+            first_row: Row number of the first image in the split, from 0.
             pixels: Grey values, uint8 of shape (n, size, size).
             probabilities: Predicted probabilities, of shape (n, classes).
-            columns: Columns `label`, `source`, `record` and `variant` of the batch.
+            columns: Columns of the batch by name. `label`, `source`, `record` and `variant` are
+                used.
         """
         row = np.arange(first_row, first_row + len(pixels), dtype=np.int64)
         origin = {name: columns[name] for name in ("source", "record", "variant")}
@@ -68,7 +71,7 @@ class EvaluatedImages:
 
     @property
     def predicted_label(self) -> npt.NDArray[np.int64]:
-        """Predicted classes, of shape (n,)."""
+        """Index of the predicted class of each image, of shape (n,)."""
         return inputs.predict_classes(self.probabilities)
 
     @property
@@ -82,17 +85,24 @@ class EvaluatedImages:
         return self.predicted_label != self.label
 
     def take(self, index: npt.NDArray[Any]) -> EvaluatedImages:
-        """Copy the images at some positions, so that the memory of the batch can be freed.
+        """Return a copy of some of the images.
+
+        The copy shares no memory with this object, so that the memory of a large batch is freed if
+        only a few of its images are kept.
 
         Args:
-            index: Positions, or a mask of shape (n,).
+            index: Positions of the images, an integer array, or a boolean mask of shape (n,).
         """
         return EvaluatedImages(
             *(getattr(self, field.name)[index] for field in dataclasses.fields(self))
         )
 
     def concatenate(self, images: EvaluatedImages) -> EvaluatedImages:
-        """Return a new object with these images, followed by the given images."""
+        """Return a new object with these images, followed by other images.
+
+        Args:
+            images: Images to append.
+        """
         return EvaluatedImages(
             *(
                 np.concatenate([getattr(self, field.name), getattr(images, field.name)])
@@ -115,7 +125,9 @@ class TopK:
         self._images: EvaluatedImages | None = None
 
     def update(self, images: EvaluatedImages, scores: npt.NDArray[Any]) -> None:
-        """Add images, and keep only the images with the highest scores.
+        """Add images, then keep only the `max_count` images with the highest scores.
+
+        Of images with the same score, those that were added earlier are kept.
 
         Args:
             images: Images to add.
@@ -159,9 +171,9 @@ class SampleSelector:
         Args:
             classes: Names of the classes, in the order of their labels.
             seed: Seed of the random examples. The selected rows do not depend on the batch size.
-            inspected_row: Row number of the image for `inspected_image`; None for the correctly
-                classified image with the highest confidence, or for the wrongly classified image
-                with the highest confidence if no image is correctly classified.
+            inspected_row: Row number, in the split, of the image whose layer outputs are plotted.
+                None selects the correctly classified image with the highest confidence, or the
+                wrongly classified one with the highest confidence if none is correctly classified.
         """
         self.classes = tuple(classes)
         self.seed = seed
@@ -198,40 +210,47 @@ class SampleSelector:
 
     @property
     def examples(self) -> EvaluatedImages:
-        """Random sample of the images, in the order of their rows."""
+        """Random sample of up to `MAX_IMAGES` images, in the order of their rows."""
         examples = self._examples.images
         return examples.take(np.argsort(examples.row))
 
     @property
     def mistakes(self) -> EvaluatedImages:
-        """Wrongly classified images with the highest confidence, in descending order."""
+        """Up to `MAX_IMAGES` wrongly classified images, those with the highest confidence.
+
+        They are in descending order of confidence.
+        """
         return self._mistakes.images
 
     @property
     def inspected_image(self) -> EvaluatedImages:
-        """Single image for which the outputs of layers are plotted."""
+        """Image whose layer outputs are plotted, as `EvaluatedImages` of length 1.
+
+        The length is 0 if the image with the given row number has not been added yet.
+
+        Raises:
+            ValueError: `update` was never called.
+        """
         return self._inspected.images
 
     def get_best_correct_image(self, label: int) -> EvaluatedImages:
-        """Return the correctly classified image of a class with the highest confidence.
+        """Return the most confident of the correctly classified images of a class.
 
         Args:
-            label: True class.
+            label: Index of the true class.
 
         Returns:
-            An object with a single image, or without images if no image of the class is correctly
-            classified.
+            The single image, or no image if no image of the class is correctly classified.
         """
         return self._best_correct[label].images
 
     def get_worst_mistake(self, label: int) -> EvaluatedImages:
-        """Return the wrongly classified image of a class with the highest confidence.
+        """Return the most confident of the wrongly classified images of a class.
 
         Args:
-            label: True class.
+            label: Index of the true class.
 
         Returns:
-            An object with a single image, or without images if no image of the class is wrongly
-            classified.
+            The single image, or no image if no image of the class is wrongly classified.
         """
         return self._worst_mistakes[label].images

@@ -38,12 +38,14 @@ class PairwiseTest:
 
     @property
     def is_significant(self) -> bool:
-        """Return whether the corrected p-value is below `ALPHA`."""
+        """Return whether the p-value after Holm's correction is below the level `ALPHA`."""
         return self.adjusted_p_value < ALPHA
 
 
 def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest, ...]:
     """Test each pair of classifiers for a significant difference in accuracy.
+
+    The test is McNemar's exact test, with Holm's correction for the number of pairs.
 
     Args:
         is_correct: Whether a classifier (row) classifies an image (column) correctly, bool of shape
@@ -53,7 +55,7 @@ def compare_classifiers(is_correct: npt.NDArray[np.bool_]) -> tuple[PairwiseTest
         The tests of the pairs (0, 1), (0, 2), ..., (1, 2), ...
 
     Raises:
-        ValueError: The array has a different dtype or number of dimensions, or no images.
+        ValueError: The array is not boolean, is not two-dimensional, or has no images.
     """
     if is_correct.ndim != 2 or is_correct.dtype != np.bool_ or not is_correct.shape[1]:
         raise ValueError(
@@ -86,11 +88,13 @@ def compute_mcnemar_p_values(
 ) -> npt.NDArray[np.float64]:
     """Return the p-values of McNemar's exact two-sided test.
 
-    Consider the images that exactly one of two classifiers classifies correctly. If both are
-    equally good, either is correct with probability 1/2, so that `only_first` follows a binomial
-    distribution. Source: McNemar, Note on the sampling error of the difference between correlated
-    proportions or percentages, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996. He uses
-    the chi-squared approximation instead of the exact distribution.
+    The test uses only the images that exactly one of the two classifiers classifies correctly.
+    Under the null hypothesis, the first classifier is the correct one with probability 1/2.
+    Therefore `only_first` follows a binomial distribution.
+
+    Source: McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996. He uses the chi-squared
+    approximation instead of the exact distribution.
 
     Args:
         only_first: Number of images that only the first classifier classifies correctly, an array
@@ -114,11 +118,11 @@ def apply_holm_correction(
 ) -> npt.NDArray[np.float64]:
     """Correct the p-values of several tests with Holm's method.
 
-    The correction limits the probability that any of the tests gives a false positive. The smallest
-    of n p-values is multiplied by n, the next by n - 1, and so on. If a product is smaller than the
-    previous corrected p-value, the previous corrected p-value is used instead. Source: Holm, A
-    simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6,
-    1979, https://www.jstor.org/stable/4615733.
+    The correction limits the family-wise error rate: the probability that any of the tests gives a
+    false positive. The smallest of n p-values is multiplied by n, the next by n - 1, and so on. If
+    a product is smaller than the previous corrected p-value, that p-value is used instead. Products
+    above 1 become 1. Source: Holm, A simple sequentially rejective multiple test procedure,
+    Scandinavian Journal of Statistics 6, 1979, https://www.jstor.org/stable/4615733.
 
     Args:
         p_values: p-values in [0, 1], of shape (n,), n >= 0.

@@ -10,15 +10,14 @@ from fer_pipeline.metrics.classification import ClassScores, Metrics
 from fer_pipeline.metrics.train_test_overlap import OverlapReport
 from fer_pipeline.text import format_table
 
-_INTERVAL = f"{100 * CONFIDENCE_LEVEL:g} % interval"
+_INTERVAL_HEADER = f"{100 * CONFIDENCE_LEVEL:g} % interval"
 
 
 def format_class_table(metrics: Metrics) -> str:
-    """Return a text table of the counts and scores of each class, and of their averages.
+    """Return a text table of the counts and scores of each class, with averages and totals below.
 
-    Each accuracy has a confidence interval. The columns of counts are the same as in reference
-    system A, which is described in `docs/networks.md`. The accuracy of the macro average is the
-    mean of the per-class accuracies.
+    Each accuracy has a confidence interval. In the row "macro average", the accuracy is the mean of
+    the per-class accuracies. In the row "weighted average", it is the overall accuracy.
     """
     intervals = metrics.intervals
     rows = [
@@ -53,7 +52,7 @@ def format_class_table(metrics: Metrics) -> str:
         "predicted",
         "true positives",
         "accuracy",
-        _INTERVAL,
+        _INTERVAL_HEADER,
         "precision",
         "F1",
     ]
@@ -65,14 +64,14 @@ def format_class_table(metrics: Metrics) -> str:
 def _format_class_row(
     name: str, counts: Sequence[int], scores: ClassScores, interval: Interval | None
 ) -> list[str]:
-    """Return one row of the class table.
+    """Return one row of the class table, for a class or for an average over the classes.
 
     Args:
         name: Name of the class or of the average.
-        counts: Number of actual images, of predicted images and of true positives. If empty, their
-            columns are left blank.
-        scores: Scores of the class or their average.
-        interval: Interval of the accuracy.
+        counts: Number of images of the class, number of images predicted as the class, and number
+            of true positives; empty for an average, whose three cells are left blank.
+        scores: Scores of the class, or averages of the scores of all classes.
+        interval: Confidence interval of the accuracy; None if the class has no images.
     """
     return [
         name,
@@ -85,7 +84,10 @@ def _format_class_row(
 
 
 def format_confusion_table(metrics: Metrics) -> str:
-    """Return the confusion matrix as a text table of image counts."""
+    """Return the confusion matrix as a text table of image counts.
+
+    Rows are true classes and columns are predicted classes. The first line says so.
+    """
     names = [class_metrics.name for class_metrics in metrics.classes]
     rows = [
         [name, *(f"{count:,}" for count in counts)]
@@ -96,14 +98,15 @@ def format_confusion_table(metrics: Metrics) -> str:
 
 
 def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
-    """Return a text table of the pairs of classes that are confused most often.
+    """Return a text table of the most confused pairs of classes.
 
-    The pairs are sorted by their fraction of the images of the true class. If no image is wrongly
-    classified, the text is a single line that says so.
+    Each row contains a true class, a class wrongly predicted for it, and the number and fraction of
+    the true class's images with this prediction. The largest fraction comes first. If no image is
+    wrongly classified, the text is a single line that says so.
 
     Args:
         metrics: Metrics of the evaluation.
-        max_pairs: Maximum number of pairs in the table.
+        max_pairs: Maximum number of rows.
     """
     pairs = metrics.confused_pairs[:max_pairs]
     if not pairs:
@@ -122,18 +125,21 @@ def format_confused_pairs(metrics: Metrics, max_pairs: int = 5) -> str:
 
 
 def format_overall_metrics(metrics: Metrics) -> str:
-    """Return a text table of the metrics over all classes, one per line."""
+    """Return a text table of the metrics over all classes, with one metric per line.
+
+    The accuracy and the mean per-class accuracy have confidence intervals.
+    """
     intervals, calibration = metrics.intervals, metrics.calibration
     lines = (
         (
             "accuracy",
             f"{format_percent(metrics.accuracy)} of {metrics.image_count:,} images"
-            f" ({_INTERVAL} {format_interval(intervals.accuracy)})",
+            f" ({_INTERVAL_HEADER} {format_interval(intervals.accuracy)})",
         ),
         (
             "mean per-class accuracy",
             f"{format_percent(metrics.mean_class_accuracy)}"
-            f" ({_INTERVAL} {format_interval(intervals.mean_class_accuracy)})",
+            f" ({_INTERVAL_HEADER} {format_interval(intervals.mean_class_accuracy)})",
         ),
         ("top-2 accuracy", format_percent(metrics.top2_accuracy)),
         ("loss", f"{metrics.loss:.4f} (mean cross-entropy, in nats)"),
@@ -149,8 +155,9 @@ def format_overall_metrics(metrics: Metrics) -> str:
 def format_coverage_table(metrics: Metrics) -> str:
     """Return a text table of the accuracy at several coverages.
 
-    The confidence thresholds are rounded down, so that the printed threshold rejects none of the
-    counted images.
+    The coverage is the fraction of the images that remain if images below a confidence threshold
+    are rejected. The printed thresholds are rounded down, because a threshold that is rounded up
+    would reject some of these images.
     """
     rows = [
         [
@@ -166,10 +173,14 @@ def format_coverage_table(metrics: Metrics) -> str:
 
 
 def format_overlap_table(overlap: OverlapReport) -> str:
-    """Return a text table of the accuracies with and without the images seen in training.
+    """Return a text table of the accuracies with and without exact copies of training images.
 
-    Images seen in training have an exact copy in the train split. If there are none, the text is a
-    single line that says so.
+    If no evaluated image has an exact copy in the train split, the text is a single line that says
+    so; the line names `split.deduplicate` if the dataset was created with this setting. If all
+    images have a copy, the row without copies has no accuracies.
+
+    Args:
+        overlap: Metrics of all images, and of the images without an exact copy in the train split.
     """
     if not overlap.overlap_count:
         reason = " (split.deduplicate)" if overlap.deduplicated else ""
@@ -182,15 +193,17 @@ def format_overlap_table(overlap: OverlapReport) -> str:
         "exact copies in training",
         "images",
         "accuracy",
-        _INTERVAL,
+        _INTERVAL_HEADER,
         "mean per class",
-        _INTERVAL,
+        _INTERVAL_HEADER,
     ]
     return format_table(rows, header, ["left"] + ["right"] * 5)
 
 
 def _format_accuracy_cells(metrics: Metrics | None) -> list[str]:
-    """Return the number of images and the overall and mean per-class accuracy with intervals.
+    """Return five table cells: the number of images and two accuracies with confidence intervals.
+
+    The accuracies are the overall accuracy and the mean of the per-class accuracies.
 
     Args:
         metrics: Metrics of the images; None if there are no images.
@@ -207,7 +220,7 @@ def _format_accuracy_cells(metrics: Metrics | None) -> list[str]:
 
 
 def format_accuracy(metrics: Metrics) -> str:
-    """Return one line with the accuracy and the mean of the per-class accuracies."""
+    """Return one line of text: overall accuracy, number of images and mean per-class accuracy."""
     return (
         f"accuracy {format_percent(metrics.accuracy)} of {metrics.image_count:,} images,"
         f" mean per class {format_percent(metrics.mean_class_accuracy)}"
@@ -215,10 +228,10 @@ def format_accuracy(metrics: Metrics) -> str:
 
 
 def format_percent(fraction: float | None) -> str:
-    """Return a fraction as a percentage with one decimal, or "-" for None."""
+    """Return a fraction as a percentage with one decimal, such as "71.2 %", or "-" for None."""
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def format_interval(interval: Interval | None) -> str:
-    """Return an interval as percentages with one decimal, or "-" for None."""
+    """Return a confidence interval as percentages, such as "69.9..72.4 %", or "-" for None."""
     return "-" if interval is None else f"{100 * interval.low:.1f}..{100 * interval.high:.1f} %"

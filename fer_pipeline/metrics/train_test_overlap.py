@@ -30,7 +30,10 @@ class OverlapReport:
     without_overlap: Metrics | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values for JSON."""
+        """Return the numbers of the report as a dictionary for JSON.
+
+        The key `copies` is the number of images with an exact copy in the train split.
+        """
         without_copies = None
         if self.without_overlap:
             accuracies = self.without_overlap.accuracies_to_dict()
@@ -56,13 +59,14 @@ def compute_overlap_report(
     Args:
         is_in_training: Whether each image has an exact copy in the train split, bool of shape (n,).
         all_images: Metrics of all images.
-        labels: True classes, as for `compute_metrics`.
-        probabilities: Predicted probabilities, as for `compute_metrics`.
-        deduplicated: Whether the dataset was created with `split.deduplicate`.
+        labels: True classes, integers of shape (n,).
+        probabilities: Predicted probabilities, of shape (n, classes).
+        deduplicated: Whether the dataset was created with `split.deduplicate`; only stored in the
+            report.
 
     Returns:
-        The metrics of all images and of the images without such a copy. The latter are None if
-        every image has such a copy.
+        The report. Its `without_overlap` is `all_images` if no image has a copy, and None if every
+        image has one.
     """
     overlap_count = int(is_in_training.sum())
     without_overlap = None

@@ -92,17 +92,15 @@ def compare(
 ) -> Comparison:
     """Compare trained models on the same rows of one split of a dataset, and write the report.
 
-    The report consists of `comparison.json`, a plot and the configuration. The plot is written
-    first. If an existing comparison is replaced, its `comparison.json` is deleted before the plot
-    is overwritten.
+    The accuracy, the calibration and the speed are compared. The report consists of
+    `comparison.json`, a plot and the configuration.
 
     Args:
-        models: Output folders of finished training runs, or names of bundled models, without
-            repetitions.
+        models: Output folders of finished training runs, or names of bundled models.
         dataset: Folder of the dataset. Its images are resized for models with a different image
             size.
-        split: Split to compare on.
-        output: Folder to write the comparison to.
+        split: Split to evaluate the models on.
+        output: Folder to write the report to.
         config: Configuration. Only the section `inference` and the key `seed` are used.
         overwrite: Whether an existing comparison may be replaced.
 
@@ -112,11 +110,11 @@ def compare(
     Raises:
         ConfigError: The configured backend is LiteRT.
         RunError: A folder does not contain a finished run or is given twice, or a model has
-            different classes or a different enhancement than the dataset, or it does not predict
-            probabilities.
+            different classes or a different image enhancement than the dataset, or it does not
+            predict probabilities.
         DatasetError: The folder does not contain a dataset, or the split is empty or damaged.
-        StorageError: The output folder already contains a comparison and `overwrite` is False, or
-            it contains files that are not part of a comparison.
+        StorageError: The output folder contains a comparison and `overwrite` is False, it contains
+            files that are not part of a comparison, or it cannot be written.
     """
     if config.inference.backend == "litert":
         raise ConfigError(
@@ -134,9 +132,9 @@ def compare(
         for name, model in _open_models(models, stored).items()
     ]
     is_in_training = predict_split.find_copies_in_training(stored, split, evaluated_models[0].rows)
-    comparison = _build_comparison(evaluated_models, is_in_training, stored.classes, config)
+    comparison = _time_and_compare_models(evaluated_models, is_in_training, stored.classes, config)
     with output_folder.lock_for_writing():
-        output_folder.delete_commit_file()
+        output_folder.invalidate_old_output()
         title = f"accuracy against cost on the {split} split of {stored.name}"
         plot_file = output_folder.path / ComparisonFile.ACCURACY_COST
         comparison_plots.draw_accuracy_cost(comparison, title, plot_file)
@@ -153,7 +151,8 @@ def _open_models(models: Sequence[str | Path], dataset: StoredDataset) -> dict[s
         dataset: Dataset to evaluate the models on.
 
     Returns:
-        The models by short unique names.
+        The models by name. The name is the shortest end of the folder's path that no other
+        folder's path shares, usually the name of the folder.
 
     Raises:
         RunError: A folder does not contain a finished run or is given twice, or a model does not
@@ -184,7 +183,8 @@ def _evaluate_model(
         model: Trained model.
         dataset: Dataset to evaluate the model on.
         split: Split to evaluate the model on.
-        config: Configuration of the inference, and seed of the bootstrap intervals.
+        config: Configuration. The section `inference` and the key `seed`, for the bootstrap
+            samples of the confidence intervals, are used.
 
     Raises:
         RunError: The model does not predict probabilities.
@@ -194,8 +194,12 @@ def _evaluate_model(
     network = model.load_network()
     batches: list[npt.NDArray[np.uint8]] = []
 
-    def keep_first_batches(images: EvaluatedImages) -> None:
-        """Keep the pixels of the first batches for the measurement of the speed."""
+    def store_first_batches(images: EvaluatedImages) -> None:
+        """Store the pixels of the first `_TIMED_BATCH_COUNT` batches, for measuring the speed.
+
+        Args:
+            images: Next batch of evaluated images.
+        """
         if len(batches) < _TIMED_BATCH_COUNT:
             batches.append(images.pixels)
 
@@ -206,7 +210,7 @@ def _evaluate_model(
         split,
         batch_size=config.inference.batch_size,
         flip_tta=config.inference.flip_tta,
-        on_batch=keep_first_batches,
+        on_batch=store_first_batches,
     )
     try:
         metrics = classification.compute_metrics(
@@ -218,20 +222,23 @@ def _evaluate_model(
     return _EvaluatedModel(name, model, network, probabilities, rows, metrics, timing_pixels)
 
 
-def _build_comparison(
+def _time_and_compare_models(
     evaluated_models: Sequence[_EvaluatedModel],
     is_in_training: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
     config: Config,
 ) -> Comparison:
-    """Measure the speed of the models, and test whether their accuracies differ significantly.
+    """Measure the models' speeds, test their accuracies for differences, and return a comparison.
+
+    The comparison also contains the metrics of each model, and the number of evaluated images that
+    have an exact copy in the train split.
 
     Args:
         evaluated_models: Models with their predictions.
-        is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
-            None if the train split is evaluated or is empty.
+        is_in_training: Whether each row has an exact copy in the train split, bool of shape
+            (rows,); None if the train split is evaluated or is empty.
         classes: Names of the classes.
-        config: Configuration of the inference.
+        config: Configuration; only the section `inference` is used.
     """
     batch_size = config.inference.batch_size
     log.info("timing forward passes")
@@ -264,13 +271,16 @@ def _build_model_result(
     is_in_training: npt.NDArray[np.bool_] | None,
     classes: Sequence[str],
 ) -> ModelResult:
-    """Combine the metrics and the cost of a model.
+    """Return the metrics and the cost of a model.
+
+    If some images, but not all, have an exact copy in the train split, the metrics are also
+    computed for the other images alone.
 
     Args:
         evaluated_model: Model with its predictions.
         images_per_second: Measured speed of the model.
-        is_in_training: Whether each row has an exact copy in the train split, of shape (rows,);
-            None if the train split is evaluated or is empty.
+        is_in_training: Whether each row has an exact copy in the train split, bool of shape
+            (rows,); None if the train split is evaluated or is empty.
         classes: Names of the classes.
     """
     without_overlap = None
@@ -302,7 +312,10 @@ def _build_model_result(
 
 
 def _describe_evaluation(dataset: StoredDataset, split: Split) -> dict[str, Any]:
-    """Return the format, the dataset, the split and the package versions for the report."""
+    """Return the entries of `comparison.json` that do not depend on the models.
+
+    These are the file format, the dataset, the split and the package versions.
+    """
     return {
         "format": COMPARISON.format,
         "dataset": {
@@ -316,7 +329,10 @@ def _describe_evaluation(dataset: StoredDataset, split: Split) -> dict[str, Any]
 
 
 def format_report(comparison: Comparison, output: str | Path) -> str:
-    """Return the tables of costs, accuracies and significance tests for the terminal.
+    """Return the report for the terminal.
+
+    It consists of the tables of costs, accuracies and significance tests, and of the paths of the
+    written files.
 
     Args:
         comparison: Result of `compare`.

@@ -81,7 +81,7 @@ class Evaluation:
 
     Attributes:
         metrics: Metrics of the evaluated split.
-        overlap: Accuracy with and without the images that have an exact duplicate in the train
+        overlap: Accuracy with and without the images that have an exact copy in the train
             split; None if the train split is evaluated or is empty.
     """
 
@@ -124,7 +124,7 @@ class _Predictions:
     Attributes:
         probabilities: Probability of each class, float32 of shape (rows, classes).
         rows: Other columns of the rows, such as the label, by name.
-        is_in_training: Whether each row has an exact duplicate in the train split, bool of shape
+        is_in_training: Whether each row has an exact copy in the train split, bool of shape
             (rows,); None if the train split is evaluated or is empty.
         samples: Images selected for the plots of single images.
     """
@@ -143,14 +143,18 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     complete evaluation.
 
     Args:
-        request: Arguments of the evaluation.
+        request: Model, dataset, split, output folder and options.
+
+    Returns:
+        The metrics.
 
     Raises:
         RunError: The model's folder is not a finished run, a requested layer does not exist, the
             model does not return probabilities, or LiteRT is configured and the run has no LiteRT
             export.
-        DatasetError: The dataset's folder is not a dataset, its classes or its enhancement differ
-            from the model's, the split is empty or damaged, or a requested row does not exist.
+        DatasetError: The dataset's folder is not a dataset, its classes or its image enhancement
+            differ from the model's, the split is empty or damaged, or a requested row does not
+            exist.
         StorageError: The folder holds an evaluation that may not be replaced, or files that do not
             belong to an evaluation.
     """
@@ -175,11 +179,21 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
 
 
 def _load_inputs(request: EvaluationRequest) -> _Inputs:
-    """Load the dataset and the model, and check that they and the request fit together."""
+    """Load the dataset and the model, and check that they match and that the request is valid.
+
+    A warning is logged if the model may have been trained on images of the split.
+
+    Raises:
+        RunError: The model's folder is not a finished run, a requested layer does not exist, or
+            LiteRT is configured and the run has no LiteRT export.
+        DatasetError: The dataset's folder is not a dataset, its classes or its image enhancement
+            differ from the model's, the split is empty or damaged, or the requested row does not
+            exist.
+    """
     dataset = StoredDataset.open(request.dataset)
     dataset.require_split(request.split)
     if dataset.row_count(Split.TRAIN):
-        # The train split is read last, to find duplicates. Missing files are reported before the
+        # The train split is read last, to find exact copies. Missing files are reported before the
         # predictions, which take long.
         dataset.require_split(Split.TRAIN)
     model = TrainedModel.open(request.model)
@@ -216,7 +230,10 @@ def _require_row(dataset: StoredDataset, split: Split, image: int | None) -> Non
 
 
 def _predict_split(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
-    """Predict all images of the split, and find those with a duplicate in the train split."""
+    """Predict all images of the split, and find those with an exact copy in the train split.
+
+    The images for the plots are selected in the same pass.
+    """
     dataset, model, config = inputs.dataset, inputs.model, request.config
     samples = SampleSelector(dataset.classes, config.seed, request.image)
     probabilities, rows = predict_split.predict_rows(
@@ -233,7 +250,7 @@ def _predict_split(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
 
 
 def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
-    """Return the function that predicts a batch of images with the chosen backend."""
+    """Return the function that predicts a batch of images with the backend, Keras or LiteRT."""
     if inputs.backend.name == "keras":
         return predict_split.make_single_batch_predict_fn(inputs.network)
     return make_litert_predict_fn(
@@ -242,7 +259,14 @@ def _make_predict_fn(inputs: _Inputs, config: Config) -> PredictFn:
 
 
 def _compute_metrics(dataset: StoredDataset, predictions: _Predictions, seed: int) -> Evaluation:
-    """Compute all metrics of the predictions.
+    """Compute the metrics of all images, and of those without an exact copy in the train split.
+
+    If the train split is evaluated or is empty, only the metrics of all images are computed.
+
+    Args:
+        dataset: Dataset that was evaluated.
+        predictions: Predictions for all rows of the split.
+        seed: Seed of the bootstrap samples for the confidence intervals.
 
     Raises:
         ValueError: The model did not return probabilities.
@@ -264,16 +288,17 @@ def _compute_metrics(dataset: StoredDataset, predictions: _Predictions, seed: in
 def _write_predictions(
     output_folder: OutputFolder, predictions: _Predictions, classes: Sequence[str]
 ) -> None:
-    """Write the predictions, and delete the commit file of the evaluation that is being replaced.
+    """Write the predictions, and delete `metrics.json` of the evaluation that is being replaced.
 
-    If the predictions cannot be written, the old evaluation stays complete.
+    First the predictions are written to a temporary file, then `metrics.json` is deleted, and then
+    the temporary file is renamed. So the old evaluation stays complete if writing fails.
     """
     table = predict_split.make_predictions_table(
         predictions.probabilities, predictions.rows, predictions.is_in_training, classes
     )
     with storage.atomic_write(output_folder.path / EvaluationFile.PREDICTIONS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        output_folder.delete_commit_file()
+        output_folder.invalidate_old_output()
 
 
 def _write_plots(
@@ -283,7 +308,10 @@ def _write_plots(
     predictions: _Predictions,
     metrics: Metrics,
 ) -> None:
-    """Save all plots of the evaluation, and the table of the worst mistakes."""
+    """Save all plots of the evaluation, and a CSV file of the worst mistakes.
+
+    The worst mistakes are the wrongly classified images with the highest confidence.
+    """
     title = _format_title(request, inputs)
     labels = predictions.rows[schema.LABEL]
     curve = calibration.compute_accuracy_coverage_curve(labels, predictions.probabilities)
@@ -301,7 +329,11 @@ def _write_plots(
 
 
 def _format_title(request: EvaluationRequest, inputs: _Inputs) -> str:
-    """Return the title of the plots: the model, the backend, the split and the dataset."""
+    """Return the title of the plots.
+
+    It names the model, its format if that is not Keras's, the split, the dataset, and flip TTA if
+    it is used.
+    """
     model_format = "" if inputs.backend.name == "keras" else f" as {inputs.backend.format}"
     flip_tta = ", with flip TTA" if request.config.inference.flip_tta else ""
     return (
@@ -335,6 +367,8 @@ def _describe_evaluation(inputs: _Inputs, request: EvaluationRequest) -> dict[st
 
 def format_report(evaluation: Evaluation, output: str | Path) -> str:
     """Return the report of the job: tables of the metrics, and the paths of the written files.
+
+    Files that were not written are left out, such as the feature maps if no layer was requested.
 
     Args:
         evaluation: Metrics of the evaluation.

@@ -77,8 +77,8 @@ def plot_layers(
 ) -> None:
     """Save the plots of feature maps and of class activation maps.
 
-    There is no plot of feature maps if `layers` is empty, and no plot of class activation maps if
-    the network has no convolutions. Plots of an earlier evaluation are then deleted.
+    Plots of an earlier evaluation in the folder are deleted first. Feature maps are not plotted if
+    `layers` is empty, and class activation maps are not plotted if the network has no convolutions.
 
     Args:
         inspector: Inspector of the model's layers.
@@ -116,8 +116,9 @@ def compute_class_activations(
 ) -> list[ClassActivations]:
     """Compute the class activation maps of two images of each class.
 
-    These are the correctly classified image with the highest confidence, and the wrongly classified
-    image with the highest confidence. A class may lack either image.
+    These are the most confident of the correctly classified images, and the most confident of the
+    wrongly classified images. A class may lack either image. Each image has a map for its true
+    class, and another map for the predicted class if that is different.
 
     Args:
         inspector: Inspector of a model with a layer for class activation maps.
@@ -136,27 +137,34 @@ def compute_class_activations(
                 images.append(image)
                 labels.append(label)
     # All images are in one batch, because each call of the inspector builds a model.
-    activation_maps = inspector.compute_class_activation(
+    activation_maps = inspector.compute_class_activation_maps(
         np.concatenate([image.pixels for image in images]), np.array(labels, np.int32)
     )
     remaining_maps = iter(activation_maps)
 
-    def add_maps(image: EvaluatedImages) -> ActivatedImage | None:
-        """Combine an image with its maps, the next ones; return None if there is no image."""
+    def combine_with_next_maps(image: EvaluatedImages) -> ActivatedImage | None:
+        """Take the maps of an image from `remaining_maps`, and combine them with the image.
+
+        Args:
+            image: A single image, or no image. Images must be passed in the order of their maps.
+
+        Returns:
+            The image with its maps by class label; None if there is no image.
+        """
         image_maps = {label: next(remaining_maps) for label in _list_activation_map_labels(image)}
         return ActivatedImage(image, image_maps) if len(image) else None
 
     return [
         ClassActivations(
-            best_correct=add_maps(samples.get_best_correct_image(label)),
-            worst_mistake=add_maps(samples.get_worst_mistake(label)),
+            best_correct=combine_with_next_maps(samples.get_best_correct_image(label)),
+            worst_mistake=combine_with_next_maps(samples.get_worst_mistake(label)),
         )
         for label in range(len(samples.classes))
     ]
 
 
 def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
-    """Return the labels to compute class activation maps for.
+    """Return the labels of the classes to compute class activation maps for.
 
     Args:
         image: A single image, or no image.
@@ -170,15 +178,15 @@ def _list_activation_map_labels(image: EvaluatedImages) -> list[int]:
 
 
 def format_mistakes(images: EvaluatedImages, classes: Sequence[str]) -> str:
-    """Return wrongly classified images as CSV text, with one line per image.
+    """Return wrongly classified images as CSV text: a header, then one line for each image.
 
-    The column `row` is the row number to pass as `--image`, `source` and `record` are the file and
-    the record that the image was read from, and `p_true` is the predicted probability of the true
-    class.
+    The column `row` is the row number to pass as `--image`. `source` is the file that the image was
+    read from, and `record` is the number of the record in this file. `p_true` is the predicted
+    probability of the true class.
 
     Args:
         images: Wrongly classified images.
-        classes: Names of the classes.
+        classes: Names of the classes, in the order of their labels.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

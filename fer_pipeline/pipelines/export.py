@@ -38,6 +38,8 @@ _PACKAGES = (
 def list_default_formats(dataset: str | Path | None) -> list[str]:
     """Return the formats to export by default: all formats, but `litert_int8` only with a dataset.
 
+    The quantization of `litert_int8` is calibrated on images of the dataset.
+
     Args:
         dataset: Folder of a dataset, or None.
     """
@@ -49,7 +51,7 @@ def resolve_export_path(model: str | Path, output: str | Path | None) -> Path:
 
     Args:
         model: Folder of a finished run, or name of a bundled model.
-        output: Folder given by the user, or None.
+        output: Folder that the user specified, or None.
 
     Raises:
         StorageError: No folder is given, and the model is a bundled model, which must not change.
@@ -73,20 +75,18 @@ def export(
     dataset: str | Path | None = None,
     overwrite: bool = False,
 ) -> ExportManifest:
-    """Export the model of a finished run, verify each exported model, and write the export.
+    """Export the model of a finished run to one or more formats, and verify each exported model.
 
-    Each exported model is written to a temporary folder, loaded from there and compared with the
-    original model. Only then the output folder is changed. `export.json` is written last. If an
-    export is replaced, the old `export.json` is deleted first. Therefore a folder with
+    The output folder is changed only after all exported models have been verified. A folder with
     `export.json` always holds one complete export.
 
     Args:
         model: Folder of a finished run, or name of a bundled model.
-        output: Folder for the export; see `resolve_export_path`.
+        output: Folder for the export; None is the subfolder `export` of the run's folder.
         format_names: Names of the formats, which are keys of `output_kinds.EXPORT_FILES`.
         config: Configuration; only `seed` is used.
-        dataset: Folder of a dataset, needed for `litert_int8`. Its images are used to calibrate the
-            range of each layer's output, and to measure the loss of accuracy.
+        dataset: Folder of a dataset for `litert_int8`; None for other formats. Its images are used
+            to calibrate the quantization, and to measure the loss of accuracy.
         overwrite: Whether an existing export may be replaced.
 
     Returns:
@@ -94,14 +94,13 @@ def export(
 
     Raises:
         RunError: The model's folder is not a finished run, an exported model cannot be written or
-            differs too much from the original, `litert_int8` is exported without a dataset, or a
-            dataset is given that no format needs.
+            differs too much from the original, or a dataset is missing or unnecessary.
         DatasetError: The dataset's folder is not a dataset, is damaged, or does not fit the model.
-        StorageError: The folder holds an export that may not be replaced, or files that do not
-            belong to an export.
+        StorageError: The output folder holds an export that may not be replaced, or other files;
+            it cannot be written; or `output` is None for a bundled model.
     """
     output_folder = OutputFolder(resolve_export_path(model, output), EXPORT, overwrite=overwrite)
-    _check_dataset_is_needed(model, format_names, dataset)
+    _check_dataset_argument(model, format_names, dataset)
     output_folder.ensure_writable()
     trained = TrainedModel.open(model)
     network = trained.load_network()
@@ -127,10 +126,15 @@ def export(
     return manifest
 
 
-def _check_dataset_is_needed(
+def _check_dataset_argument(
     model: str | Path, format_names: Sequence[str], dataset: str | Path | None
 ) -> None:
-    """Check that a dataset is given if and only if a format needs it.
+    """Check that a dataset is given if a format needs one, and only then.
+
+    Args:
+        model: Folder of a finished run, or name of a bundled model; for the error message.
+        format_names: Names of the formats to export.
+        dataset: Folder of the dataset, or None.
 
     Raises:
         RunError: A dataset is missing or unnecessary.
@@ -188,9 +192,18 @@ def _make_export_manifest(
 def _publish_export(
     manifest: ExportManifest, scratch_folder: Path, output_folder: OutputFolder, config: Config
 ) -> None:
-    """Replace the models in the output folder by the models in the scratch folder, and commit."""
+    """Replace the models in the output folder by those in the scratch folder.
+
+    The old `export.json` is deleted first, and the new one is written last.
+
+    Args:
+        manifest: Description of the export, which is the content of `export.json`.
+        scratch_folder: Folder with the verified models.
+        output_folder: Folder of the export.
+        config: Configuration, which is written to the output folder too.
+    """
     with output_folder.lock_for_writing():
-        output_folder.delete_commit_file()
+        output_folder.invalidate_old_output()
         for name in EXPORT_FILES.values():
             _delete_path(output_folder.path / name)
         for exported in manifest.exports:
@@ -207,7 +220,7 @@ def _delete_path(path: Path) -> None:
 
 
 def _copy_path(source: Path, target: Path) -> None:
-    """Copy a local file or folder to any filesystem.
+    """Copy a local file or folder to a path on any filesystem.
 
     Raises:
         StorageError: The target cannot be written.
@@ -227,7 +240,10 @@ def _copy_path(source: Path, target: Path) -> None:
 
 
 def format_report(manifest: ExportManifest, folder: Path) -> str:
-    """Return the report of the job: paths, sizes, differences and speeds of the exported models.
+    """Return the report of the job: a table of the exported models, and notes on their accuracy.
+
+    The table compares the probabilities of each exported model with those of the run's model. For a
+    quantized model, a note compares the predicted classes and the accuracies instead.
 
     Args:
         manifest: Description of the export.
@@ -242,8 +258,8 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
     for report in (exported.agreement for exported in manifest.exports if exported.agreement):
         lines.append(
             f"in 8-bit integers, on {report.images:,} images of the {report.split} split:"
-            f" accuracy {float(report.accuracy):.2%}, in float32"
-            f" {float(report.float_accuracy):.2%}, the same emotion for"
+            f" accuracy {float(report.quantized_accuracy):.2%}, in float32"
+            f" {float(report.float32_accuracy):.2%}, the same emotion for"
             f" {float(report.agreement):.2%}"
         )
         if report.mismatch_reason:
@@ -257,10 +273,11 @@ def format_report(manifest: ExportManifest, folder: Path) -> str:
 
 
 def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
-    """Return a table of the exported models.
+    """Return a table that compares the exported models with the original model.
 
-    The columns are the format, the path, the size in bytes, the largest and the allowed difference
-    of a probability, and the speed relative to the model of the run.
+    The columns are the format, the path, the size in bytes, the largest difference from the
+    original model's probabilities, the largest allowed difference, and the speed relative to the
+    original model.
     """
     rows = [
         [
@@ -277,7 +294,11 @@ def _format_exports(exports: Sequence[ExportedModel], folder: Path) -> str:
 
 
 def _format_difference_cells(exported: ExportedModel) -> list[str]:
-    """Return the largest and the allowed difference; empty cells for a quantized model."""
+    """Return two table cells: the largest difference from the original model, and the allowed one.
+
+    Both are differences of probabilities. For a quantized model, both cells are empty, because its
+    predicted classes are compared instead.
+    """
     if exported.largest_difference is None:
         return ["", ""]
     return [f"{exported.largest_difference:.1e}", f"{exported.tolerance:g}"]

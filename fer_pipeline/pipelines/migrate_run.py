@@ -49,10 +49,11 @@ _NEW_AGREEMENT_FIELDS = {
 
 
 def migrate_run(folder: Path) -> list[Path]:
-    """Convert the files of a training run or of an export in place.
+    """Convert the files of a training run or of an export to the current version, in place.
 
-    Each file is replaced atomically. An interrupted conversion can be repeated: converted files do
-    not change again, and the file with the format version of the folder is converted last.
+    The export in a run's folder is converted too. Each file is replaced atomically. An interrupted
+    conversion can be repeated, because files that are already converted do not change again. The
+    file that states the format version, `model.json` or `export.json`, is converted last.
 
     Args:
         folder: Folder of a finished or unfinished run, or of an export.
@@ -92,7 +93,7 @@ def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
         tree: Configuration as nested mappings, with keys of an older version; not modified.
 
     Raises:
-        ValidationError: The configuration is also invalid with the current keys.
+        ValidationError: The configuration is still invalid after the conversion.
         KeyError: A key whose values were renamed has an unknown value.
     """
     migrated: dict[str, Any] = copy.deepcopy(dict(tree))
@@ -111,23 +112,27 @@ def migrate_config(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _migrate_config_file(path: Path) -> bool:
-    """Convert a configuration file, and return whether it contained old keys."""
+    """Convert a configuration file in place, and return whether it contained old keys.
+
+    Raises:
+        RunError: The configuration cannot be converted, or is still invalid after the conversion.
+    """
     tree = read_yaml_mapping(path)
     if not list(pop_renamed_keys(copy.deepcopy(tree))):
         return False
-    Config.model_validate(_migrate_stored_config(path, tree)).write(path)
+    Config.model_validate(_migrate_run_config(path, tree)).write(path)
     return True
 
 
-def _migrate_stored_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Call `migrate_config`, and raise RunError if the configuration cannot be converted.
+def _migrate_run_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration of a run with the current keys and values.
 
     Args:
         path: Path of the file that contains the configuration, for error messages.
-        tree: Configuration as nested mappings.
+        tree: Configuration as nested mappings, with keys of an older version; not modified.
 
     Raises:
-        RunError: The configuration is invalid.
+        RunError: The configuration cannot be converted.
     """
     try:
         return migrate_config(tree)
@@ -137,7 +142,11 @@ def _migrate_stored_config(path: Path, tree: Mapping[str, Any]) -> dict[str, Any
 
 
 def _migrate_history(path: Path) -> bool:
-    """Rename the columns of a training history, and return whether any column was renamed."""
+    """Rename the columns of a training history, a CSV file, in place.
+
+    Returns:
+        Whether any column was renamed.
+    """
     header, newline, rows = storage.read_text(path).partition("\n")
     columns = header.split(",")
     new_columns = [_NEW_HISTORY_FIELDS.get(column, column) for column in columns]
@@ -148,8 +157,15 @@ def _migrate_history(path: Path) -> bool:
 
 
 def _migrate_model_info(path: Path) -> bool:
-    """Convert a `model.json`, and return whether it had an old format version."""
-    document = _read_json(path)
+    """Convert a `model.json` in place to the current field names and format version.
+
+    Returns:
+        Whether the file had an older format version; otherwise it is not changed.
+
+    Raises:
+        RunError: The file is not valid JSON, or has no format version.
+    """
+    document = _read_versioned_json(path)
     if document["format_version"] >= _FORMAT_VERSION:
         return False
     _write_json(
@@ -159,8 +175,15 @@ def _migrate_model_info(path: Path) -> bool:
 
 
 def _migrate_export_info(path: Path) -> bool:
-    """Convert an `export.json`, and return whether it had an old format version."""
-    document = _read_json(path)
+    """Convert an `export.json` in place to the current field names and format version.
+
+    Returns:
+        Whether the file had an older format version; otherwise it is not changed.
+
+    Raises:
+        RunError: The file is not valid JSON, or has no format version.
+    """
+    document = _read_versioned_json(path)
     if document["format_version"] >= _FORMAT_VERSION:
         return False
     exports = [_rename_fields(export, _NEW_EXPORT_FIELDS) for export in document["exports"]]
@@ -172,15 +195,17 @@ def _migrate_export_info(path: Path) -> bool:
 
 
 def _migrate_checkpoint(path: Path) -> bool:
-    """Convert the notes of a checkpoint, and copy its arrays unchanged.
+    """Convert a checkpoint in place to the current names and format version.
 
-    The notes are a JSON document in the checkpoint that describes the state of the training.
+    A checkpoint is a zip file of arrays. One array contains the notes, a JSON document that
+    describes the state of the training; its fields are converted. Some of the other arrays get new
+    names, but their content does not change.
 
     Args:
         path: Path of the checkpoint.
 
     Returns:
-        Whether the checkpoint had an old format version.
+        Whether the checkpoint had an older format version; otherwise it is not changed.
 
     Raises:
         RunError: The file is not a valid checkpoint.
@@ -196,7 +221,7 @@ def _migrate_checkpoint(path: Path) -> bool:
             with zipfile.ZipFile(content, "w") as new:
                 for entry in old.infolist():
                     if entry.filename == _CHECKPOINT_NOTES:
-                        new.writestr(entry.filename, _encode_array(encoded))
+                        new.writestr(entry.filename, _encode_as_npy(encoded))
                     else:
                         array = old.read(entry)
                         group, separator, number = entry.filename.partition("/")
@@ -215,9 +240,14 @@ def _migrate_checkpoint(path: Path) -> bool:
 def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the notes of a checkpoint with the current fields.
 
+    The notes are a JSON document that describes the state of the training.
+
     Args:
         path: Path of the checkpoint, for error messages.
-        notes: Notes with the fields of the older version.
+        notes: Notes with the fields of the older version; not modified.
+
+    Raises:
+        RunError: The configuration in the notes cannot be converted.
     """
     dataset = dict(notes["dataset"])
     labels = dict(dataset["labels"])
@@ -229,15 +259,20 @@ def _migrate_notes(path: Path, notes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_rename_fields(notes, _NEW_HISTORY_FIELDS),
         "format_version": _FORMAT_VERSION,
-        "config": _migrate_stored_config(path, notes["config"]),
+        "config": _migrate_run_config(path, notes["config"]),
         "dataset": {**dataset, "labels": labels, "files": files},
         "rounds": [_rename_fields(row, _NEW_HISTORY_FIELDS) for row in notes["rounds"]],
-        "best": best and _migrate_best_round(best),
+        "best": best and _migrate_best_validation(best),
     }
 
 
-def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the notes on the best validation with the current fields."""
+def _migrate_best_validation(best: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the description of the best validation to the current field names.
+
+    Args:
+        best: Metric, history entry and confusion matrix of the best validation, from the notes of
+            an older checkpoint.
+    """
     return {
         "metric": best["value"],
         "round": _rename_fields(best["made"], _NEW_HISTORY_FIELDS),
@@ -245,8 +280,8 @@ def _migrate_best_round(best: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _encode_array(encoded_text: bytes) -> bytes:
-    """Return an encoded text as the content of a NumPy `.npy` file with a uint8 array."""
+def _encode_as_npy(encoded_text: bytes) -> bytes:
+    """Return the content of a NumPy `.npy` file that holds the given bytes as a uint8 array."""
     content = io.BytesIO()
     np.lib.format.write_array(content, np.frombuffer(encoded_text, np.uint8))
     return content.getvalue()
@@ -262,8 +297,8 @@ def _rename_fields(fields: Mapping[str, Any], new_names: Mapping[str, str]) -> d
     return {new_names.get(name, name): content for name, content in fields.items()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that has a format version.
+def _read_versioned_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file, and check that it has a format version.
 
     Raises:
         RunError: The file is not valid JSON, or has no integer `format_version`.
@@ -278,7 +313,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document as indented JSON."""
+    """Write a document to a file as indented JSON; an existing file is overwritten."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     storage.write_text(path, text + "\n")
 
@@ -290,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments of the command line; `sys.argv[1:]` by default.
 
     Returns:
-        The exit status.
+        The exit status: 0, or the exit code of the error at which the conversion stopped.
     """
     parser = argparse.ArgumentParser(
         prog="migrate-run",

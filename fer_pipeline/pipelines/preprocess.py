@@ -26,13 +26,13 @@ from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.spark.class_thresholds import find_class_thresholds
 from fer_pipeline.spark.input_files import InputFiles
-from fer_pipeline.spark.load_votes import load_votes
+from fer_pipeline.spark.load_votes import load_votes_and_block_offsets
 from fer_pipeline.spark.record_columns import RecordOptions
 from fer_pipeline.spark.record_statistics import compute_pixel_moments, count_records
 from fer_pipeline.spark.record_store import RecordStore
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.spark.write_dataset import WrittenSplit, write_splits
-from fer_pipeline.spark.write_options import WriteOptions, choose_group_rows
+from fer_pipeline.spark.write_options import WriteOptions, choose_row_group_size
 from fer_pipeline.spark.write_quarantine import write_quarantine
 from fer_pipeline.text import format_table
 
@@ -69,6 +69,10 @@ def preprocess(
 ) -> Manifest:
     """Create a dataset from CSV files or folders of images.
 
+    A record is a row of a CSV file or an image file. Invalid records are quarantined: they are
+    written to separate files with the reason. `manifest.json` is written last; a folder without it
+    holds no dataset.
+
     Args:
         spark: Spark session.
         inputs: Input files, globs or folders, in any form that Spark reads.
@@ -80,8 +84,8 @@ def preprocess(
         The manifest of the dataset.
 
     Raises:
-        InputError: An input is missing or invalid, too many records are quarantined, or the votes
-            file does not match the input.
+        InputError: An input is missing or invalid, too many records are quarantined, or the file
+            with the annotators' votes on each image does not match the input.
         StorageError: A dataset already exists and `overwrite` is false, or the folder contains
             other files.
         DatasetError: No training records are left.
@@ -97,7 +101,9 @@ def preprocess(
         files, config.image.size
     )
     deduplicate = config.split.deduplicate
-    store = RecordStore.read(spark, reader, options, partition_count, deduplicate=deduplicate)
+    store = RecordStore.from_reader(
+        spark, reader, options, partition_count, deduplicate=deduplicate
+    )
     try:
         counts = _count_records(store, files, config)
         thresholds = find_class_thresholds(store, config, counts.train_by_class)
@@ -120,9 +126,10 @@ def preprocess(
 
 
 def _choose_partition_count(files: InputFiles, size: int) -> int:
-    """Choose the number of partitions by the estimated number and the size of the images.
+    """Choose the number of Spark partitions from the number of images and their size.
 
-    The number does not depend on the machine, so that the dataset's files are the same everywhere.
+    For CSV files, the number of images is estimated from the size of the files. The number of
+    partitions does not depend on the machine, so that the dataset's files are the same everywhere.
 
     Args:
         files: Input files.
@@ -141,10 +148,23 @@ def _choose_partition_count(files: InputFiles, size: int) -> int:
 
 
 def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
-    """Collect the options for the processing of the records, and load the votes if configured."""
+    """Collect the options for reading labels and images from the input records.
+
+    If a file with the annotators' votes on the emotion of each image is configured, it is loaded.
+
+    Args:
+        config: Configuration.
+        files: Input files, whose order the votes must match.
+
+    Raises:
+        InputError: The file with the votes is invalid or does not match the input.
+        StorageError: The file with the votes cannot be read.
+    """
     votes, offsets = None, BlockOffsets()
     if config.labels.votes:
-        votes, offsets = load_votes(files, config.labels.votes, config.class_names)
+        votes, offsets = load_votes_and_block_offsets(
+            files, config.labels.votes, config.class_names
+        )
     usage_to_split = config.split.usage_to_split if config.split.method == "usage" else None
     encoder = LabelEncoder(config.input.emotions, config.class_names)
     return RecordOptions(
@@ -161,6 +181,14 @@ def _build_record_options(config: Config, files: InputFiles) -> RecordOptions:
 def _count_records(store: RecordStore, files: InputFiles, config: Config) -> IngestCounts:
     """Count the records by outcome (the split, or the reason to drop or quarantine a record).
 
+    Also check that records for training are left and that not too many records are quarantined. A
+    warning is logged if numeric labels may mean other emotions than in FER2013.
+
+    Args:
+        store: All records.
+        files: Input files.
+        config: Configuration.
+
     Raises:
         InputError: There are no records, or too many of them are quarantined.
         DatasetError: No training records are left.
@@ -172,7 +200,7 @@ def _count_records(store: RecordStore, files: InputFiles, config: Config) -> Ing
         raise InputError(
             f"{', '.join(files.paths)}: contains no records; a CSV needs lines below its header"
         )
-    counts.require_usable(config.input.max_quarantined_fraction)
+    counts.require_usable_records(config.input.max_quarantined_fraction)
     counts.warn_about_low_codes(config.input.emotions)
     return counts
 
@@ -184,7 +212,7 @@ def _choose_normalization(
 
     Args:
         store: All records.
-        thresholds: Thresholds between the splits of each class, by class index.
+        thresholds: Thresholds that assign the images of a class to the splits, by class index.
         config: Configuration.
 
     Raises:
@@ -210,15 +238,16 @@ def _build_write_options(
     votes: Votes | None,
     config: Config,
 ) -> WriteOptions:
-    """Collect the options for writing the dataset's files.
+    """Collect the options for writing the Parquet files of a dataset.
 
     Args:
         folder: Folder of the dataset.
-        thresholds: Thresholds between the splits of each class, by class index.
+        thresholds: Thresholds that assign the images of a class to the splits, by class index.
         counts: Numbers of records, from which the size of the row groups is chosen.
-        normalization: Normalisation of the dataset; applied to the stored images if they are
+        normalization: Normalisation of the dataset. It is applied only if the images are stored as
             float32.
-        votes: Votes of the labels; stored only if the training targets are soft.
+        votes: Annotators' votes on the emotion of each image, or None if there are no votes. They
+            are stored only if the training targets are soft.
         config: Configuration.
     """
     variants = create_variants(
@@ -233,7 +262,7 @@ def _build_write_options(
         classes=config.class_names,
         normalization=normalization if config.image.dtype == "float32" else None,
         group_rows={
-            split: config.output.row_group_rows or choose_group_rows(rows, config.image.size)
+            split: config.output.row_group_rows or choose_row_group_size(rows, config.image.size)
             for split, rows in expected_rows.items()
         },
         compression=config.output.compression,
@@ -245,14 +274,12 @@ def _build_write_options(
 def _estimate_row_counts(
     counts: IngestCounts, config: Config, variant_count: int
 ) -> dict[Split, int]:
-    """Estimate the number of rows in each split, from which the size of row groups is chosen.
-
-    Oversampling is not taken into account.
+    """Estimate the number of rows in each split, without the oversampling of rare classes.
 
     Args:
         counts: Numbers of records.
-        config: Configuration.
-        variant_count: Number of variants in which each training image is stored, with the original.
+        config: Configuration with the fractions for validation and test.
+        variant_count: Number of stored variants of each training image, including the original.
     """
     pool = counts.train_by_class.total()
     validation, test = config.split.validation or 0, config.split.test or 0
@@ -271,17 +298,19 @@ def _build_manifest(
     written: Mapping[Split, WrittenSplit],
     quarantine: list[str],
 ) -> Manifest:
-    """Build the manifest of the written files, after checking that no record is missing.
+    """Check that no record is missing, and build the manifest of the dataset.
 
     Args:
         config: Configuration.
         counts: Numbers of records by outcome.
         normalization: Normalisation of the dataset.
         written: Summary of the written files of each split.
-        quarantine: Paths of the files of quarantined records, relative to the dataset's folder.
+        quarantine: Paths of the files of quarantined (invalid) records, relative to the dataset's
+            folder.
 
     Raises:
-        DatasetError: No training records are left.
+        DatasetError: The train split is empty.
+        RuntimeError: The numbers of records do not add up, which is a bug in this package.
     """
     classes = config.class_names
     _check_written_records(counts, written, classes)
@@ -317,11 +346,17 @@ def _check_written_records(
 ) -> None:
     """Check that no record is missing and that the train split is not empty.
 
-    A warning is logged for each other split that is empty, and for classes that a split lacks.
+    Each record that was read must have been written to a split, dropped or quarantined. Warnings
+    are logged for an empty validation or test split, and for classes that a split lacks.
+
+    Args:
+        counts: Numbers of records by outcome.
+        written: Summary of the written files of each split.
+        classes: Names of the classes.
 
     Raises:
         DatasetError: The train split is empty.
-        RuntimeError: The numbers of records differ, which is a bug in this package.
+        RuntimeError: The numbers of records do not add up, which is a bug in this package.
     """
     kept_count = sum(sum(written_split.originals) for written_split in written.values())
     accounted_count = kept_count + counts.dropped.total() + counts.quarantined.total()
@@ -341,14 +376,17 @@ def _check_written_records(
 
 
 def _describe_labels(config: Config) -> manifest.LabelInfo:
-    """Return the file name of the votes, if any, and the training target for the manifest."""
+    """Return the manifest's entry `labels`.
+
+    It contains the training target and the name of the file with the annotators' votes, if any.
+    """
     path = config.labels.votes
     file_name = None if path is None else parse_path(path).name
     return manifest.LabelInfo(votes=file_name, target=config.labels.target)
 
 
 def format_report(published: Manifest, output: str) -> str:
-    """Format the outcome of the job for a terminal: numbers of records and rows.
+    """Return the report of the job for the terminal: numbers of rows and records, and the checksum.
 
     Args:
         published: Manifest of the dataset.
@@ -373,7 +411,7 @@ def format_report(published: Manifest, output: str) -> str:
 
 
 def _format_row_counts(published: Manifest) -> str:
-    """Format the number of rows of each class and split as a table."""
+    """Return a table of the number of rows in each split, for each class and for all classes."""
     rows = [
         [name, *(f"{published.counts[split][name]:,}" for split in Split)]
         for name in published.classes

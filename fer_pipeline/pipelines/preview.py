@@ -18,7 +18,7 @@ from fer_pipeline.learning.input.augmentation import GEOMETRIC, OPERATIONS, list
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.plots.augmentation_preview import (
     AugmentationExamples,
-    count_free_columns,
+    count_sample_band_columns,
     draw_augmentation_preview,
 )
 
@@ -26,9 +26,9 @@ from fer_pipeline.plots.augmentation_preview import (
 def preview(dataset: str, config: Config, output: Path) -> str:
     """Save a plot of one training image of each class before and after augmentation.
 
-    The images are sampled with the seed of the configuration. Each row shows the original, then
-    each enabled operation by itself at the ends of its range, then random samples of all operations
-    together.
+    The images are sampled with the seed of the configuration. Each row of the plot shows one image:
+    the original, then each enabled operation by itself at both ends of its parameter range, then
+    random samples of all operations together.
 
     Args:
         dataset: Folder of the dataset.
@@ -40,12 +40,12 @@ def preview(dataset: str, config: Config, output: Path) -> str:
         A line with the enabled operations and the path of the plot, for the terminal.
 
     Raises:
-        ConfigError: No augmentation operation is enabled.
+        ConfigError: Neither an augmentation operation nor mixup is enabled.
         DatasetError: The folder does not contain a dataset, or the dataset is damaged or has no
             training rows.
         StorageError: The file name does not end in .png, or the file cannot be written.
     """
-    operations = _require_operations(config)
+    operations = _list_previewed_operations(config)
     path = parse_local_path(output)
     if path.suffix != ".png":
         raise StorageError(f"{path}: a preview is a PNG file; choose a name that ends in .png")
@@ -56,13 +56,13 @@ def preview(dataset: str, config: Config, output: Path) -> str:
     single = augmentation_examples.make_single_operation_examples(
         images, config.training.augmentation, config.seed
     )
-    combined = augmentation_examples.make_sampled_examples(
+    combined = augmentation_examples.make_random_examples(
         images,
         labels,
         stored.classes,
         config.training,
         config.seed,
-        count_free_columns(single),
+        count_sample_band_columns(single),
     )
     examples = AugmentationExamples(names, images, single, combined)
     title = f"Augmentation in training, on {stored.name}"
@@ -70,11 +70,11 @@ def preview(dataset: str, config: Config, output: Path) -> str:
     return f"{', '.join(operations)} on {len(images)} images: {path}"
 
 
-def _require_operations(config: Config) -> list[str]:
-    """Return the names of the enabled augmentation operations, including mixup.
+def _list_previewed_operations(config: Config) -> list[str]:
+    """Return the names of the enabled augmentation operations, and "mixup" if that is enabled.
 
     Raises:
-        ConfigError: No augmentation operation is enabled.
+        ConfigError: Neither an augmentation operation nor mixup is enabled.
     """
     operations = list_enabled_operations(config.training.augmentation)
     if config.training.mixup_alpha:
@@ -88,9 +88,11 @@ def _require_operations(config: Config) -> list[str]:
 
 
 def _format_subtitle(config: Config) -> str:
-    """Return the subtitle of the plot: the seed and, if they apply, two notes on the operations.
+    """Return the subtitle of the plot, which consists of the seed and up to two notes.
 
-    The notes are the fill of empty borders, and how single operations are shown.
+    If a geometric operation other than the flip is enabled, a note states how empty borders are
+    filled. If any operation except mixup is enabled, a note says that each operation is shown by
+    itself at both ends of its parameter range.
     """
     augmentation = config.training.augmentation
     operations = list_enabled_operations(augmentation)
@@ -116,7 +118,7 @@ def _sample_one_per_class(
     # is enough, and all rows of a class have the same probability.
     highest: dict[int, float] = {}
     images: dict[int, npt.NDArray[np.uint8]] = {}
-    for pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
+    for pixels, columns in loader.iterate_stored_batches([schema.LABEL]):
         numbers = rng.random(len(pixels))
         for label in range(len(dataset.classes)):
             candidates = np.where(columns[schema.LABEL] == label, numbers, -1)

@@ -1,7 +1,4 @@
-"""Publication of a training run: building the model from the best weights, and writing the files.
-
-A training round is one validation, and the training steps since the previous validation.
-"""
+"""Publication of a training run: building the model from the best weights, and writing files."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ class FinalModel:
     Attributes:
         model: Keras model that takes raw pixels and returns probabilities.
         temperature: Softmax temperature of the model, which divides the logits.
-        snapshot: Best weights, and the training round after which the network had these weights.
+        snapshot: Best weights, with the validation in which the network had these weights.
     """
 
     model: Any
@@ -55,17 +52,21 @@ class FinalModel:
 
 
 def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalModel:
-    """Build the final model of a run from the best weights; no file is written.
+    """Build the final model of a run, with the run's best weights. No file is written.
+
+    The model includes the normalisation and the softmax with the temperature. It is not compiled.
 
     Args:
         run: The run; this function sets the weights of its network to the best weights.
         snapshot: Best weights of the run; None if no validation has taken place yet.
 
     Raises:
-        RunError: No training round has ended, or a weight is not finite.
+        RunError: Training ended before its first validation, or a weight is not finite.
     """
     if snapshot is None:
-        raise RunError("no round of training has ended, so there are no weights to keep")
+        raise RunError(
+            "training ended before its first validation, so there are no weights to keep"
+        )
     if not all(np.isfinite(weights).all() for weights in snapshot.weights):
         raise RunError(
             "the weights are not finite after the last step; try a lower"
@@ -86,9 +87,8 @@ def finalize_model(run: TrainingRun, snapshot: BestSnapshot | None) -> FinalMode
 def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     """Write the files of a run that has ended, `model.json` last.
 
-    A finished run in the same folder stays complete until its commit file, `model.json`, is
-    deleted. A process that is killed after that leaves its checkpoint behind: `--resume` then
-    continues from it and publishes the run again.
+    The export and the outdated logs of an earlier run in the folder are deleted. The checkpoint is
+    deleted at the end, so that `--resume` can publish the run again if the process is killed.
 
     Args:
         run: Run that has ended.
@@ -98,20 +98,20 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
         Description of the model, which is the content of `model.json`.
 
     Raises:
-        RunError: No training round has ended, or a weight is not finite.
+        RunError: Training ended before its first validation, or a weight is not finite.
         StorageError: A file cannot be written.
     """
     final = finalize_model(run, checkpointer.best.snapshot)
     folder = run.folder
-    _remove_unused_logs(run)
+    _delete_logs_of_replaced_run(run)
     output_folder = OutputFolder(folder, RUN)
-    output_folder.delete_commit_file()
+    output_folder.invalidate_old_output()
     OutputFolder(folder / EXPORT_FOLDER, EXPORT).delete_outdated_output()
     _plot_curves(run, checkpointer)
     storage.move(folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY)
     serving_model.save_model(final.model, folder / RunFile.MODEL)
-    formats.write_weights(final.model, folder)
-    model_info = _describe_model(run, final)
+    formats.write_weights_and_architecture(final.model, folder)
+    model_info = _make_model_info(run, final)
     output_folder.commit(
         model_info.model_dump_json(indent=2) + "\n",
         run.config.write,
@@ -123,8 +123,11 @@ def publish_run(run: TrainingRun, checkpointer: RunCheckpointer) -> ModelInfo:
     return model_info
 
 
-def _remove_unused_logs(run: TrainingRun) -> None:
-    """Delete the MLflow and TensorBoard files of a replaced run if this run does not write any."""
+def _delete_logs_of_replaced_run(run: TrainingRun) -> None:
+    """Delete the logs of an earlier run in the same folder, unless this run writes them as well.
+
+    These are the file with the ID of the MLflow run, and the folder of TensorBoard.
+    """
     if not run.config.tracking.mlflow.enabled:
         storage.remove(run.folder / RunFile.MLFLOW_RUN)
     if not run.config.tracking.tensorboard:
@@ -132,15 +135,18 @@ def _remove_unused_logs(run: TrainingRun) -> None:
 
 
 def _plot_curves(run: TrainingRun, checkpointer: RunCheckpointer) -> None:
-    """Save the plots of the run's loss and accuracy."""
+    """Save the plots of the run's loss and accuracy against the training steps."""
     image_size, classes = run.dataset.image_size, run.dataset.classes
     title = f"{run.config.model.name} on {len(classes)} classes, {image_size}x{image_size}"
-    plot_training(checkpointer.history.rounds, title, run.folder)
+    plot_training(checkpointer.history.entries, title, run.folder)
 
 
-def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
-    """Return the content of `model.json`; the model file must already be written."""
-    dataset, config, best_round = run.dataset, run.config, final.snapshot.round
+def _make_model_info(run: TrainingRun, final: FinalModel) -> ModelInfo:
+    """Return the content of `model.json`.
+
+    The model file must already be written, because the content includes its SHA-256.
+    """
+    dataset, config, best_entry = run.dataset, run.config, final.snapshot.entry
     return ModelInfo(
         classes=dataset.classes,
         size=dataset.image_size,
@@ -151,9 +157,9 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
         options=config.model.options,
         parameters=run.network.count_params(),
         precision=run.precision,
-        best_step=best_round.step,
-        best_restart=best_round.restart,
-        best_accuracy=best_round.validation_accuracy,
+        best_step=best_entry.step,
+        best_restart=best_entry.restart,
+        best_accuracy=best_entry.validation_accuracy,
         best_class_accuracies=_compute_class_accuracies(final.snapshot, dataset.classes),
         teachers=[*run.teacher_checksums],
         temperature=final.temperature,
@@ -167,9 +173,9 @@ def _describe_model(run: TrainingRun, final: FinalModel) -> ModelInfo:
 def _compute_class_accuracies(
     snapshot: BestSnapshot, classes: Sequence[str]
 ) -> dict[str, float | None]:
-    """Return the validation accuracy by class, with None for a class without images.
+    """Return the validation accuracy of the best weights by class; None for a class without images.
 
-    The mapping is empty if the run was not validated.
+    The mapping is empty if the dataset has no validation split.
     """
     if snapshot.confusion is None:
         return {}

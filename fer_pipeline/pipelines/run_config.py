@@ -29,7 +29,7 @@ _DATASET_SECTIONS = (
     "variants",
     "output",
 )
-"""Configuration keys and sections that describe how a dataset was made."""
+"""Configuration keys and sections that describe how a dataset was created."""
 
 _NETWORK_SECTIONS = (
     "classes",
@@ -44,13 +44,12 @@ def load_run_config(
 ) -> Config:
     """Read and validate the configuration of a run.
 
-    A resumed run uses the configuration that is stored in its folder, unless a file is given.
-
     Args:
         output: Folder of the run.
         path: Path of a YAML file. None is the stored configuration of a resumed run, or the default
             configuration of a new run.
-        overrides: Texts `key=value`, as in `load_config`.
+        overrides: Texts `key=value` with a dotted key and a YAML value, which replaces the value of
+            the file.
         resume: Whether the run is resumed.
 
     Raises:
@@ -68,20 +67,25 @@ def load_run_config(
 
 
 def complete_run_config(config: Config, dataset: StoredDataset) -> Config:
-    """Return a configuration with the dataset's settings, and absolute paths of teacher models.
+    """Return the configuration of a run with the dataset's settings and absolute teacher paths.
+
+    The settings of the dataset, such as its classes and image size, replace those of `config`. If
+    this changes a setting that the user set, and the setting affects the network's inputs or
+    targets, a warning names it.
 
     Args:
         config: Configuration of the run.
         dataset: Dataset of the run.
     """
-    return _make_paths_absolute(_apply_dataset_config(config, dataset))
+    return _make_teacher_paths_absolute(_apply_dataset_config(config, dataset))
 
 
 def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
-    """Return a configuration with `_DATASET_SECTIONS` taken from the dataset's manifest.
+    """Return a configuration with `_DATASET_SECTIONS` replaced by those of the dataset's manifest.
 
-    A warning lists the keys that were set to a different value and that change the training. If the
-    manifest has invalid keys of an older version, the configuration is returned unchanged.
+    If this replaces a different value that the user set in `_NETWORK_SECTIONS`, a warning names the
+    key. If the manifest is older and its keys are no longer valid, the configuration is returned
+    unchanged.
     """
     stored_config = dataset.manifest.config
     sections = {name: stored_config[name] for name in _DATASET_SECTIONS if name in stored_config}
@@ -104,11 +108,11 @@ def _apply_dataset_config(config: Config, dataset: StoredDataset) -> Config:
     return completed_config
 
 
-def _make_paths_absolute(config: Config) -> Config:
-    """Return a configuration with absolute paths of the teachers' folders.
+def _make_teacher_paths_absolute(config: Config) -> Config:
+    """Return a configuration in which the paths of the distillation teachers are absolute.
 
-    Workers have different current folders, so relative paths would not be valid for them. The names
-    of bundled models stay as they are.
+    Relative paths would be wrong in the workers, whose working directories differ. The names of
+    bundled models do not change.
     """
     distillation = config.training.distillation
     if not distillation.teachers:

@@ -68,13 +68,14 @@ def score(
 ) -> ScoreManifest:
     """Predict the emotion of each input image, and write the scores.
 
+    The scores of an image are the predicted emotion and the probability of each class.
     `scores.json` is written last. It lists the Parquet files of the scores; other files in the
     folder are not part of the scores.
 
     Args:
         spark: Spark session.
         model: Folder of a finished run, or name of a bundled model; None is the default model.
-        inputs: Paths or URLs of folders of images, CSV files, or one dataset.
+        inputs: Paths or URLs of image folders, of CSV files, or of a single dataset.
         output: Folder for the scores.
         config: Configuration; only `inference` and `input.format` are used.
         overwrite: Whether existing scores may be replaced.
@@ -83,18 +84,19 @@ def score(
         Description of the scores, which is the content of `scores.json`.
 
     Raises:
-        RunError: The model's folder is not a finished run, or has no export for the configured
-            backend.
+        RunError: The model's folder is not a finished run, has no export for the configured
+            backend, or has a class with the name "uncertain" although `inference.min_confidence` is
+            set.
         InputError: An input is missing or has a different format than expected, or there is no
             image.
-        DatasetError: The dataset is damaged, or its enhancement differs from the model's.
+        DatasetError: The dataset is damaged, or its image enhancement differs from the model's.
         StorageError: The folder holds scores that may not be replaced, or files that do not belong
             to scores.
     """
     output_folder = OutputFolder(parse_path(output).absolute(), SCORES, overwrite=overwrite)
     output_folder.ensure_writable()
     scorer = _load_scorer(spark, model, config.inference)
-    outcomes = _list_outcomes(scorer.model, config.inference)
+    outcomes = _list_possible_predictions(scorer.model, config.inference)
     with output_folder.lock_for_writing():
         totals, expected_count = _score_inputs(spark, inputs, output_folder.path, config, scorer)
         files = [ScoreFile.model_validate(file) for file in totals.files]
@@ -118,6 +120,9 @@ def _load_scorer(
         spark: Spark session.
         model_name: Folder of a finished run, or name of a bundled model; None is the default model.
         inference: Configuration of the inference.
+
+    Returns:
+        The model, its backend, and a function that loads the model in a Spark task.
     """
     model = TrainedModel.open(model_name)
     inference_backend = backend.choose_backend(model, model.read_content(), inference.backend)
@@ -133,14 +138,20 @@ def _load_scorer(
     )
 
     def load() -> PredictFn:
-        """Load the broadcast model file in a Spark task."""
+        """Load the broadcast model in a Spark task, and return its prediction function."""
         return load_predict_fn(content.value, settings)
 
     return _Scorer(model, inference_backend, load)
 
 
-def _list_outcomes(model: TrainedModel, inference: InferenceConfig) -> list[str]:
-    """Return all possible outcomes of a score: the classes, and "uncertain" if that is enabled.
+def _list_possible_predictions(model: TrainedModel, inference: InferenceConfig) -> list[str]:
+    """Return the names that the prediction for an image can have.
+
+    These are the classes of the model, and "uncertain" if `inference.min_confidence` is set.
+
+    Args:
+        model: Trained model.
+        inference: Configuration of the inference.
 
     Raises:
         RunError: A class of the model has the name "uncertain".
@@ -167,14 +178,14 @@ def _score_inputs(
 
     Args:
         spark: Spark session.
-        inputs: Paths or URLs of folders of images, CSV files, or one dataset.
+        inputs: Paths or URLs of image folders, of CSV files, or of a single dataset.
         output_folder: Folder for the Parquet files.
         config: Configuration.
         scorer: Trained model, and the function that loads it in a Spark task.
 
     Returns:
-        The totals of the written scores, and the expected number of images, or None if that is
-        unknown.
+        The totals of the written scores, and the number of images in the inputs. The latter is None
+        if it is unknown.
     """
     model_info = scorer.model_info
     options = ScoringOptions(scorer.load, model_info.classes, config.inference.min_confidence)
@@ -198,7 +209,12 @@ def _score_inputs(
 def _check_totals(
     totals: ScoringTotals, files: Sequence[ScoreFile], expected_count: int | None
 ) -> None:
-    """Check that each image was counted once, with an emotion or with a reason for having none.
+    """Check that each image has one row and was counted once, as scored or as not scored.
+
+    Args:
+        totals: Number of scored images by emotion, and of images without a score by reason.
+        files: Written Parquet files, with their numbers of rows.
+        expected_count: Number of images that the inputs hold; None if unknown.
 
     Raises:
         RuntimeError: The numbers of images differ, which is a bug in this package.
@@ -223,10 +239,10 @@ def _make_score_manifest(
     Args:
         scorer: Trained model and its backend.
         inference: Configuration of the inference.
-        totals: Numbers of images by emotion, and by reason for having none.
+        totals: Number of scored images by emotion, and of images without a score by reason.
         files: Written Parquet files.
-        outcomes: Names of all emotions that can be predicted, and "uncertain" if that is enabled.
-            Each has a count in the content, even if the count is 0.
+        outcomes: Names of the classes, and "uncertain" if `inference.min_confidence` is set. The
+            number of images of each is stated, even if it is 0.
     """
     return ScoreManifest(
         images=sum(file.rows for file in files),
@@ -244,7 +260,7 @@ def _make_score_manifest(
 
 
 def format_report(scores: ScoreManifest, output: str) -> str:
-    """Return the report of the job: the number of images by emotion, and of images without a score.
+    """Return the report: the number of images by emotion, and of images without a score by reason.
 
     Args:
         scores: Description of the scores.

@@ -15,7 +15,7 @@ def summarize(config: Config, dataset: str | None, output: Path) -> str:
 
     Args:
         config: Configuration with the name and the options of the network.
-        dataset: Folder of a dataset that sets the image size and the classes. None uses the image
+        dataset: Folder of a dataset whose image size and classes are used. None uses the image
             size and the classes of the configuration.
         output: Path of the graph to write, a PNG, SVG or PDF file.
 

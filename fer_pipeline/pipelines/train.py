@@ -1,7 +1,6 @@
 """Training of a network on a dataset, in one process.
 
-A training round is one validation, and the training steps since the previous validation. A run
-trains the network `training.restarts` times, each time from the same initial weights, with a
+A run trains the network `training.restarts` times, each time from the same initial weights, with a
 different sample order. Each of these trainings is a restart.
 """
 
@@ -55,7 +54,7 @@ _MLFLOW_ARTIFACTS = (
 def train(
     dataset: str, output: str, config: Config, *, overwrite: bool = False, resume: bool = False
 ) -> ModelInfo:
-    """Train a network and write the run.
+    """Train a network on a dataset, and write the files of the run.
 
     `model.json` is written last. A folder without it holds no finished run.
 
@@ -64,18 +63,18 @@ def train(
         output: Folder of the run.
         config: Configuration.
         overwrite: Whether an existing run, finished or unfinished, may be replaced.
-        resume: Whether to continue an unfinished run. A finished run is left unchanged. An
-            unfinished run without a checkpoint is started again.
+        resume: Whether to continue an unfinished run. A finished run is not trained again. An
+            unfinished run without a checkpoint starts at step 0.
 
     Returns:
-        Description of the trained model.
+        Description of the trained model, which is the content of `model.json`.
 
     Raises:
         DatasetError: The dataset's folder is not a dataset, is damaged or has no training rows, or
             the resumed run was started with a different dataset.
         ConfigError: The network or an option of it does not exist, or the resumed run was started
             with a different configuration.
-        RunError: The loss is not finite, or the checkpoint is damaged.
+        RunError: The loss or a weight is not finite, or the checkpoint is damaged.
         StorageError: The folder holds a run that may not be replaced, or files that do not belong
             to a run.
     """
@@ -83,14 +82,14 @@ def train(
     if prepared is None:
         return trained_model.read_model_info(parse_path(output))
     run = TrainingRun.build(prepared.dataset, prepared.folder, prepared.config, prepared.checkpoint)
-    with add_resume_hint(), prepared.lock_for_writing():
+    with add_resume_hint_to_interrupt(), prepared.lock_for_writing():
         run_training(run, prepared.checkpoint, is_resumed=resume)
     return trained_model.read_model_info(prepared.folder)
 
 
 @contextlib.contextmanager
-def add_resume_hint() -> Iterator[None]:
-    """Add the hint "--resume continues the run" to a KeyboardInterrupt that the block raises."""
+def add_resume_hint_to_interrupt() -> Iterator[None]:
+    """Give a KeyboardInterrupt in the `with` block the message "--resume continues the run"."""
     try:
         yield
     except KeyboardInterrupt:
@@ -117,10 +116,14 @@ class PreparedRun:
 
     @contextlib.contextmanager
     def lock_for_writing(self) -> Iterator[None]:
-        """Lock the folder within the block, and write the configuration of the unfinished run.
+        """Lock the folder, and write the run's configuration; unlock it after the `with` block.
 
-        See `OutputFolder.lock_for_writing`. A new run deletes the checkpoint and the history of an
-        unfinished run that it replaces.
+        If the run starts at step 0, the checkpoint and the history of an earlier, unfinished run
+        are deleted.
+
+        Raises:
+            StorageError: Another job is writing to the folder or has just written a run to it, or
+                the folder cannot be written.
         """
         with OutputFolder(self.folder, RUN, overwrite=self.overwrite).lock_for_writing():
             if not self.checkpoint:
@@ -136,6 +139,9 @@ def prepare_run(
 ) -> PreparedRun | None:
     """Check that a run can be started or resumed, and read its checkpoint.
 
+    If `resume` is set and the run is finished, a checkpoint that it left behind is deleted. No
+    other file is changed.
+
     Args:
         dataset: Folder of the dataset.
         output: Folder of the run.
@@ -144,13 +150,15 @@ def prepare_run(
         resume: Whether to continue an unfinished run.
 
     Returns:
-        The prepared run, or None if `resume` is set and the run has ended already.
+        The prepared run, or None if `resume` is set and the run is finished.
 
     Raises:
-        DatasetError: See `train`.
-        ConfigError: See `train`.
+        DatasetError: The dataset's folder is not a dataset or is damaged, or the resumed run was
+            started with a different dataset.
+        ConfigError: The resumed run was started with a different configuration.
         RunError: The checkpoint is damaged.
-        StorageError: See `train`.
+        StorageError: The folder holds a run that may not be replaced, or files that do not belong
+            to a run.
     """
     stored_dataset, folder = StoredDataset.open(dataset), parse_path(output)
     config = complete_run_config(config, stored_dataset)
@@ -163,7 +171,9 @@ def prepare_run(
     output_folder = OutputFolder(folder, RUN)
     # If the interrupted run was replacing a finished run, it was started with --overwrite.
     was_started = resume and output_folder.is_in_progress()
-    checkpoint = _read_checkpoint(folder, resume=resume, overwrite=overwrite or was_started)
+    checkpoint = read_run_checkpoint(folder) if resume else None
+    if checkpoint is None:
+        _require_writable_folder(folder, overwrite=overwrite or was_started)
     if checkpoint:
         resume_checks.require_unchanged_inputs(folder, checkpoint.state, config, stored_dataset)
         log.info("resuming after step %s", f"{checkpoint.state.step:,}")
@@ -176,7 +186,7 @@ def prepare_run(
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a folder holds a finished run, and no other run has begun to replace it."""
+    """Return whether a folder holds a finished run that no other run has begun to replace."""
     output_folder = OutputFolder(folder, RUN)
     return output_folder.is_committed() and not output_folder.is_in_progress()
 
@@ -184,8 +194,14 @@ def is_finished(folder: Path) -> bool:
 def _require_matching_finished_run(folder: Path, config: Config, dataset: StoredDataset) -> None:
     """Check that a finished run was trained with the given configuration and dataset.
 
+    Args:
+        folder: Folder of the finished run.
+        config: Configuration, completed with the settings of the dataset.
+        dataset: Dataset to compare with.
+
     Raises:
-        ConfigError: The run was trained with a different configuration.
+        ConfigError: The run was trained with a different configuration, or its model has a
+            different softmax temperature than is configured.
         DatasetError: The run was trained on a different dataset.
     """
     stored_config = load_stored_config(folder / CONFIG_FILE).to_dict()
@@ -203,39 +219,45 @@ def _require_matching_finished_run(folder: Path, config: Config, dataset: Stored
         )
 
 
-def _read_checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-    """Return the checkpoint to resume from; for a new run, check the folder and return None.
-
-    Args:
-        folder: Folder of the run.
-        resume: Whether to continue an unfinished run, if it has a checkpoint.
-        overwrite: Whether an existing run may be replaced.
+def read_run_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint in the folder of a run, or None if there is no checkpoint.
 
     Raises:
         RunError: The checkpoint is damaged.
-        StorageError: The folder holds a finished or unfinished run and neither `resume` nor
-            `overwrite` is set, or it holds files that do not belong to a run.
     """
     path = folder / RunFile.CHECKPOINT
+    return checkpoint_file.read_checkpoint(path) if storage.is_file(path) else None
+
+
+def _require_writable_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check that a new run may be written to a folder.
+
+    Args:
+        folder: Folder of the run.
+        overwrite: Whether an existing run, finished or unfinished, may be replaced.
+
+    Raises:
+        StorageError: The folder holds a finished or unfinished run and `overwrite` is not set, or
+            it holds files that do not belong to a run.
+    """
     output_folder = OutputFolder(folder, RUN, overwrite=overwrite)
-    has_checkpoint = storage.is_file(path)
-    if resume and has_checkpoint:
-        return checkpoint_file.read_checkpoint(path)
+    has_checkpoint = storage.is_file(folder / RunFile.CHECKPOINT)
     if has_checkpoint and not overwrite and not output_folder.is_committed():
         raise StorageError(
             f"{folder}: holds an unfinished run; --resume continues it, --overwrite starts anew"
         )
     output_folder.ensure_writable()
-    return None
 
 
 def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed: bool) -> None:
-    """Train a run to its end and publish it; of several workers, only the chief publishes it.
+    """Train a run to its end, write its files, and log it to MLflow if that is enabled.
+
+    If there are several workers, each calls this function, but only the chief writes and logs.
 
     Args:
         run: Run to train.
-        checkpoint: Checkpoint to resume from; None for a new run.
-        is_resumed: Whether the run was started before and is continued.
+        checkpoint: Checkpoint to resume from; None to start at step 0.
+        is_resumed: Whether to continue the MLflow run that was opened for this run before, if any.
 
     Raises:
         RunError: The loss or a weight is not finite.
@@ -256,21 +278,25 @@ def run_training(run: TrainingRun, checkpoint: Checkpoint | None, *, is_resumed:
 def _train_restarts(
     run: TrainingRun, checkpointer: RunCheckpointer, loggers: Sequence[Any]
 ) -> None:
-    """Train the restarts of a run that have not ended yet.
+    """Train a run's remaining restarts.
+
+    A run trains the network `training.restarts` times from the same initial weights. Each training
+    is a restart.
 
     Args:
         run: Run to train.
-        checkpointer: Checkpointer of the run, which knows the restart to continue with.
-        loggers: Callbacks in addition to the logs on the console and for TensorBoard.
+        checkpointer: Checkpointer of the run, with the index of the restart to continue with.
+        loggers: Callbacks other than the loggers for the console and TensorBoard. This function
+            adds these two if the worker needs them.
     """
     if run.worker.world_size == 1:
-        # If there are several workers, the Spark driver logs the training rounds.
+        # If there are several workers, the Spark driver logs the validations.
         loggers = [ConsoleLogger(checkpointer.history), *loggers]
     if run.config.tracking.tensorboard and run.worker.is_chief:
         loggers = [*loggers, TensorBoard(run.folder / TENSORBOARD_FOLDER, checkpointer.history)]
     for restart in range(checkpointer.restart, run.config.training.restarts):
         if restart > checkpointer.restart:
-            run.reset_weights()
+            run.reset_to_initial_state()
         run.run_restart(checkpointer, restart, loggers)
 
 
@@ -278,14 +304,14 @@ def _train_restarts(
 def _open_mlflow(
     run: TrainingRun, run_history: History, *, is_resumed: bool
 ) -> Iterator[MLflow | None]:
-    """Yield the MLflow logger of a run, or None if MLflow is not enabled.
+    """Yield a callback that logs a run to MLflow, or None if MLflow is not enabled.
 
-    If the block raises, the run is marked as failed in MLflow.
+    If the `with` block raises an exception, the run is marked as failed in MLflow.
 
     Args:
         run: Run to log.
         run_history: History of the run, from which the metrics are logged.
-        is_resumed: Whether the run was started before and is continued.
+        is_resumed: Whether to continue the MLflow run that was opened for this run before, if any.
     """
     if not run.config.tracking.mlflow.enabled:
         yield None
@@ -306,25 +332,25 @@ def _open_mlflow(
 
 
 def format_report(model_info: ModelInfo, output: str) -> str:
-    """Return the report of the job: the history, the best training round, and the model's path.
+    """Return the report of the job: the history, the best validation, and the model's path.
 
     Args:
         model_info: Description of the trained model.
         output: Folder of the run.
     """
     folder = parse_path(output)
-    rounds = history.read_history(folder / RunFile.HISTORY)
+    entries = history.read_history(folder / RunFile.HISTORY)
     accuracy = (
         "not validated" if model_info.best_accuracy is None else f"{model_info.best_accuracy:.2%}"
     )
-    best_round = f"step {model_info.best_step:,}"
-    if any(row.restart for row in rounds):
-        best_round = f"restart {model_info.best_restart}, {best_round}"
+    best_step = f"step {model_info.best_step:,}"
+    if any(row.restart for row in entries):
+        best_step = f"restart {model_info.best_restart}, {best_step}"
     return "\n".join(
         [
-            history.format_history(rounds),
+            history.format_history(entries),
             "",
-            f"{model_info.network}, {model_info.parameters:,} parameters; kept: {best_round},"
+            f"{model_info.network}, {model_info.parameters:,} parameters; kept: {best_step},"
             f" validation accuracy {accuracy}; temperature {model_info.temperature:.3f}",
             f"model {folder / RunFile.MODEL}",
         ]

@@ -1,8 +1,7 @@
 """Training of a network on a dataset, with several workers on the machines of a Spark cluster.
 
 The workers are the tasks of one barrier stage of Spark. Worker 0, the chief, also writes the files
-of the run. A training round is one validation, and the training steps since the previous
-validation.
+of the run.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from fer_pipeline.io.output_kinds import RUN, RunFile
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo
-from fer_pipeline.learning.training import checkpoint as checkpoint_file
 from fer_pipeline.learning.training import distributed
 from fer_pipeline.learning.training.checkpoint import Checkpoint
 from fer_pipeline.learning.training.distributed import WorkerContext
@@ -34,9 +32,10 @@ from fer_pipeline.learning.training.split_loaders import open_train_loader
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.train import (
     PreparedRun,
-    add_resume_hint,
+    add_resume_hint_to_interrupt,
     is_finished,
     prepare_run,
+    read_run_checkpoint,
     run_training,
 )
 from fer_pipeline.spark import barrier
@@ -77,7 +76,7 @@ def train_distributed(
     overwrite: bool = False,
     resume: bool = False,
 ) -> ModelInfo:
-    """Train a network with several workers, and log each training round.
+    """Train a network with several workers, and log the metrics at each validation.
 
     Args:
         dataset: Folder of the dataset, which all machines share.
@@ -93,17 +92,22 @@ def train_distributed(
 
     Raises:
         ConfigError: The MLflow store would be a local file of one worker's machine, a batch has
-            fewer rows than there are workers, or see `train`.
+            fewer rows than there are workers, the network or an option of it does not exist, or the
+            resumed run was started with a different configuration.
         ClusterError: Spark does not start the workers, or the workers do not reach each other.
         WorkerLostError: Workers disappeared too often.
-        FerError: See `train` for further errors.
+        DatasetError: The dataset's folder is not a dataset, is damaged or has no training rows, or
+            the resumed run was started with a different dataset.
+        RunError: The loss or a weight is not finite, or the checkpoint is damaged.
+        StorageError: The folder holds a run that may not be replaced, or files that do not belong
+            to a run, or not all machines share the folder.
     """
     _check_distributed_config(config, workers.count)
     prepared = prepare_run(dataset, output, config, overwrite=overwrite, resume=resume)
     folder = parse_path(output)
     if prepared is None:
         return trained_model.read_model_info(folder)
-    with add_resume_hint(), workers.session as session, prepared.lock_for_writing():
+    with add_resume_hint_to_interrupt(), workers.session as session, prepared.lock_for_writing():
         _run_workers(session, workers.count, prepared, is_resumed=resume)
     if not is_finished(folder):
         raise StorageError(
@@ -135,7 +139,7 @@ def _check_distributed_config(config: Config, worker_count: int) -> None:
 def _run_workers(
     session: SparkSession, worker_count: int, prepared: PreparedRun, *, is_resumed: bool
 ) -> None:
-    """Train a prepared run in a barrier stage, and log each training round on the driver.
+    """Train a prepared run in a barrier stage, and log each validation on the driver.
 
     A barrier stage is a Spark stage whose tasks all run at the same time; each task is a worker.
 
@@ -153,12 +157,12 @@ def _run_workers(
         prepared.config,
         is_resumed,
     )
-    known_round_count = len(prepared.checkpoint.state.rounds) if prepared.checkpoint else 0
+    known_entry_count = len(prepared.checkpoint.state.entries) if prepared.checkpoint else 0
     with history_tail.tail_history(
-        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_round_count
+        folder / RunFile.UNFINISHED_HISTORY, folder / RunFile.HISTORY, known_entry_count
     ):
         barrier.run_barrier_stage(
-            session, worker_count, train_worker, lambda: _count_logged_rounds(folder)
+            session, worker_count, train_worker, lambda: _count_history_lines(folder)
         )
 
 
@@ -179,8 +183,10 @@ def _train_worker(
 
     Raises:
         StorageError: This machine does not see the run that the driver started.
-        WorkerLostError: The workers have read different checkpoints.
-        FerError: See `train` for further errors.
+        WorkerLostError: Another worker no longer answers, or the workers have read different
+            checkpoints.
+        FerError: The dataset, the configuration or the checkpoint of the run cannot be used, or the
+            loss or a weight is not finite.
     """
     statuses = task.all_gather(_read_run_status(folder))
     if _RunStatus.FINISHED in statuses:
@@ -192,8 +198,8 @@ def _train_worker(
         )
     worker = WorkerContext(task.number, len(task.addresses))
     with distributed.translate_worker_failures(task.number):
-        distributed.connect_workers(task.addresses, task.number, task.cores)
-        checkpoint = _load_in_all_workers(task, lambda: _read_checkpoint(folder))
+        distributed.connect_to_workers(task.addresses, task.number, task.cores)
+        checkpoint = _load_in_all_workers(task, lambda: read_run_checkpoint(folder))
         _require_same_checkpoint(task, checkpoint, folder)
         dataset = StoredDataset.open(dataset_folder)
         # If one worker cannot read its part of the rows, all workers have to stop before they wait
@@ -205,17 +211,20 @@ def _train_worker(
     task.all_gather("")
 
 
-def _count_logged_rounds(folder: Path) -> int:
+def _count_history_lines(folder: Path) -> int:
     """Return the number of lines in the history of an unfinished run, or 0 without a history.
 
-    Each training round adds one line.
+    Each validation adds one line; the first line is the header.
     """
     path = folder / RunFile.UNFINISHED_HISTORY
     return storage.read_text(path).count("\n") if storage.is_file(path) else 0
 
 
 def _read_run_status(folder: Path) -> _RunStatus:
-    """Return the status of the run in a folder."""
+    """Return whether the run in a folder is finished, was only started, or is absent.
+
+    If a new run has begun to replace a finished one, the status is that of the new run: started.
+    """
     if is_finished(folder):
         return _RunStatus.FINISHED
     if OutputFolder(folder, RUN).is_in_progress():
@@ -223,19 +232,18 @@ def _read_run_status(folder: Path) -> _RunStatus:
     return _RunStatus.ABSENT
 
 
-def _read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the checkpoint in the folder of a run, or None if there is no checkpoint."""
-    path = folder / RunFile.CHECKPOINT
-    return checkpoint_file.read_checkpoint(path) if storage.is_file(path) else None
-
-
 def _require_same_checkpoint(
     task: BarrierTask, checkpoint: Checkpoint | None, folder: Path
 ) -> None:
     """Check that all workers have read the same checkpoint.
 
-    The checkpoints can differ, because a worker that Spark considers lost may still be running and
-    writing a checkpoint.
+    All workers must call this function. The checkpoints can differ, because a worker that Spark
+    considers lost may still be running and writing a checkpoint.
+
+    Args:
+        task: Spark task of the worker.
+        checkpoint: Checkpoint that the worker has read; None if there was none.
+        folder: Folder of the run, for the error message.
 
     Raises:
         WorkerLostError: The checkpoints have different training steps.
@@ -247,10 +255,16 @@ def _require_same_checkpoint(
 
 
 def _load_in_all_workers(task: BarrierTask, load: Callable[[], T]) -> T:
-    """Call a function in each worker and return its result; raise in all workers if one fails.
+    """Call `load` and return its result; if it raises a FerError in one worker, raise it in all.
+
+    Each worker must call `_load_in_all_workers`, and waits there for the others.
+
+    Args:
+        task: Spark task of this worker.
+        load: Function to call.
 
     Raises:
-        FerError: The function raised an error in this worker or in another worker.
+        FerError: `load` raised this error in this worker or in another one.
     """
     try:
         loaded = load()

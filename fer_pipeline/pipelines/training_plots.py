@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer_pipeline.io.output_kinds import RunFile
-from fer_pipeline.learning.training.history import ValidationRound
+from fer_pipeline.learning.training.history import HistoryEntry
 from fer_pipeline.plots.training_curves import (
     TrainingCurves,
     draw_accuracy_curves,
@@ -14,36 +14,34 @@ from fer_pipeline.plots.training_curves import (
 )
 
 
-def plot_training(rounds: Sequence[ValidationRound], title: str, folder: Path) -> None:
+def plot_training(entries: Sequence[HistoryEntry], title: str, folder: Path) -> None:
     """Save the plots of accuracy and of loss against steps.
 
     Args:
-        rounds: Training rounds of all restarts. A training round is the steps since the previous
-            validation, followed by a validation.
+        entries: Training history of all restarts, one entry for each validation.
         title: Title with the name of the network.
         folder: Folder to save the plots in.
 
     Raises:
         StorageError: A file cannot be written.
     """
-    restart_numbers = sorted({training_round.restart for training_round in rounds})
+    restart_numbers = sorted({entry.restart for entry in entries})
     restarts = [
-        [training_round for training_round in rounds if training_round.restart == number]
-        for number in restart_numbers
+        [entry for entry in entries if entry.restart == number] for number in restart_numbers
     ]
     accuracies = [
         TrainingCurves(
-            steps=[training_round.step for training_round in restart],
-            minibatch=[training_round.minibatch_accuracy for training_round in restart],
-            validation=[training_round.validation_accuracy for training_round in restart],
+            steps=[entry.step for entry in restart],
+            minibatch=[entry.minibatch_accuracy for entry in restart],
+            validation=[entry.validation_accuracy for entry in restart],
         )
         for restart in restarts
     ]
     losses = [
         TrainingCurves(
-            steps=[training_round.step for training_round in restart],
-            minibatch=[training_round.minibatch_loss for training_round in restart],
-            validation=[training_round.validation_loss for training_round in restart],
+            steps=[entry.step for entry in restart],
+            minibatch=[entry.minibatch_loss for entry in restart],
+            validation=[entry.validation_loss for entry in restart],
         )
         for restart in restarts
     ]

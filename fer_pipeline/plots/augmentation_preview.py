@@ -57,8 +57,8 @@ class ExampleGroup:
     """Columns of the plot under a common heading.
 
     Attributes:
-        title: Name of the augmentation operation.
-        range: Range of the operation, as text.
+        title: Name of the augmentation operation, such as a rotation.
+        range: Parameter range of the operation, as text.
         columns: Examples of the operation.
     """
 
@@ -74,8 +74,8 @@ class AugmentationExamples:
     Attributes:
         row_names: Names of the rows.
         originals: Image of each row before augmentation.
-        per_operation: Groups that each show a single operation.
-        sampled: Groups that show random samples of all operations together, as in training.
+        per_operation: Groups that each show a single augmentation operation.
+        sampled: Groups that show random combinations of all operations, as in training.
     """
 
     row_names: Sequence[str]
@@ -88,14 +88,18 @@ Band = Sequence[ExampleGroup]
 """Horizontal strip of the plot, with groups side by side."""
 
 
-def count_free_columns(per_operation: Sequence[ExampleGroup]) -> int:
-    """Return the number of columns for sampled examples, if these have a band of their own.
+def count_sample_band_columns(per_operation: Sequence[ExampleGroup]) -> int:
+    """Return the number of columns in the separate band of sampled examples.
 
-    A band is a horizontal strip of the plot. The number is 0 if the sampled examples share a band
-    with the single operations.
+    Sampled examples show random combinations of all augmentation operations. If the examples of
+    single operations need more than 10 columns, the sampled examples are shown in a separate band
+    (horizontal strip of the plot), which has equally many columns.
 
     Args:
-        per_operation: Groups that each show a single operation.
+        per_operation: Groups of columns that each show a single augmentation operation.
+
+    Returns:
+        The number of columns; 0 if there is no separate band.
     """
     column_count = sum(len(group.columns) for group in per_operation)
     return column_count if column_count > _MAX_COLUMNS_WITH_SAMPLES else 0
@@ -107,7 +111,7 @@ def draw_augmentation_preview(
     """Save a plot of images before and after augmentation, with one row per image.
 
     Args:
-        examples: Images to draw.
+        examples: Images to draw, before and after augmentation.
         title: First line of the title.
         subtitle: Second line of the title.
         path: Path of the PNG file.
@@ -116,7 +120,7 @@ def draw_augmentation_preview(
         StorageError: The file cannot be written.
     """
     originals = ExampleGroup("original", "", (ExampleColumn("", examples.originals),))
-    if count_free_columns(examples.per_operation):
+    if count_sample_band_columns(examples.per_operation):
         bands = [[originals, *examples.per_operation], [originals, *examples.sampled]]
     else:
         bands = [[originals, *examples.per_operation, *examples.sampled]]
@@ -138,7 +142,7 @@ def draw_augmentation_preview(
 
 
 class _Layout:
-    """Positions and sizes of the parts of a band, in dots.
+    """Positions and sizes of the parts of a band, a horizontal strip of the plot, in dots.
 
     Attributes:
         row_names: Names of the rows.
@@ -148,7 +152,7 @@ class _Layout:
     """
 
     def __init__(self, row_names: Sequence[str], pixel_count: int) -> None:
-        """Choose the scale of the images.
+        """Choose the scale of the images and the width of the row names.
 
         Args:
             row_names: Names of the rows.
@@ -160,35 +164,35 @@ class _Layout:
         self.left = _MARGIN + _NAME_CHARACTER_WIDTH * max(map(len, row_names)) + _GAP
 
     def compute_band_width(self, band: Band) -> int:
-        """Return the width of a band with the row names and the margins."""
+        """Return the width of a band in dots, including the row names and the margins."""
         column_count = sum(len(group.columns) for group in band)
         inner_gap_count = column_count - len(band)
         gaps = _GAP * inner_gap_count + _GROUP_GAP * (len(band) - 1)
         return self.left + column_count * self.image_size + gaps + _MARGIN
 
     def compute_band_height(self, band: Band) -> int:
-        """Return the height of a band with its headings and the lower margin."""
+        """Return the height of a band in dots, including its headings and the lower margin."""
         rows_height = len(self.row_names) * self.compute_row_step(band) - _GAP
         return self.compute_images_top(band) + rows_height + _MARGIN
 
     def compute_images_top(self, band: Band) -> int:
-        """Return the distance from the top of a band to its first image."""
+        """Return the distance from the top of a band to its first row of images, in dots."""
         has_labels = any(column.label for group in band for column in group.columns)
         return _HEADER_HEIGHT + (_LABEL_HEIGHT if has_labels else 0)
 
     def compute_row_step(self, band: Band) -> int:
-        """Return the distance between the tops of two rows."""
+        """Return the distance between the tops of two adjacent rows of a band, in dots."""
         has_captions = any(column.captions for group in band for column in group.columns)
         return self.image_size + (_CAPTION_HEIGHT if has_captions else 0) + _GAP
 
 
 def _add_band(canvas: Canvas, layout: _Layout, band: Band, top: int) -> None:
-    """Draw a band: its groups side by side, and the row names to the left.
+    """Draw a band (horizontal strip) of the plot: row names, then the groups side by side.
 
     Args:
         canvas: Canvas to draw on.
-        layout: Positions in the plot.
-        band: Groups to draw.
+        layout: Row names, and positions in the band.
+        band: Groups of columns to draw.
         top: Upper edge of the band, in dots.
     """
     image_tops = [
@@ -215,7 +219,7 @@ def _add_column(
 
     Args:
         canvas: Canvas to draw on.
-        layout: Positions in the plot.
+        layout: Size and scale of the images.
         column: Column to draw.
         left: Left edge of the column, in dots.
         image_tops: Upper edge of each image, in dots.
@@ -231,9 +235,13 @@ def _add_column(
 
 
 def _add_text(canvas: Canvas, x: float, y: float, text: str, **text_options: Any) -> None:
-    """Draw text at the position (x, y), in dots.
+    """Draw text at the position (x, y), which by default is the left end of its baseline.
 
-    The text options are those of `Canvas.add_text`. By default (x, y) is the left end of the
-    baseline.
+    Args:
+        canvas: Canvas to draw on.
+        x: Horizontal position in dots.
+        y: Vertical position in dots, from the top.
+        text: Text to draw.
+        text_options: Options of matplotlib's `Axes.text`.
     """
     canvas.add_text(x / _DPI, y / _DPI, text, **text_options)

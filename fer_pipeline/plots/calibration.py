@@ -16,8 +16,8 @@ from fer_pipeline.plots.style import (
     BLUE,
     ORANGE,
     add_title,
-    format_counts,
-    format_percentages,
+    format_count_axis,
+    format_percentage_axes,
     save_figure,
     style_axes,
 )
@@ -61,8 +61,8 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
     lower.margins(y=0.15)
     lower.set(xlabel="confidence: the probability of the predicted class", ylabel="images")
     style_axes(upper, lower)
-    format_counts(lower.yaxis, max_ticks=4)
-    format_percentages(upper.yaxis, lower.xaxis)
+    format_count_axis(lower.yaxis, max_intervals=4)
+    format_percentage_axes(upper.yaxis, lower.xaxis)
     calibration = metrics.calibration
     add_title(
         figure,
@@ -75,11 +75,13 @@ def draw_reliability_diagram(metrics: Metrics, title: str, path: Path) -> None:
 
 
 def _add_accuracy_bars(axes: Axes, bins: list[Bin], bar_options: dict[str, Any]) -> None:
-    """Draw the accuracy of each bin, the difference to its mean confidence, and the diagonal.
+    """Draw bars of the accuracy in each confidence bin, and the diagonal of perfect calibration.
+
+    The difference between the accuracy and the mean confidence of a bin is hatched.
 
     Args:
         axes: Axes to draw on.
-        bins: Bins with one or more images.
+        bins: Confidence bins with one or more images.
         bar_options: Options of `Axes.bar` for all bars.
     """
     left = [confidence_bin.low for confidence_bin in bins]
@@ -112,8 +114,12 @@ def draw_accuracy_coverage(
 ) -> None:
     """Save a plot of accuracy and confidence threshold against coverage.
 
+    Predictions below a confidence threshold are rejected. The coverage is the fraction of the
+    images that are accepted, and the accuracy is that of the accepted images.
+
     Args:
-        metrics: Metrics of the evaluation. Its coverages are marked on the curve.
+        metrics: Metrics of the evaluation. The points in `metrics.coverage` are marked on the
+            curves.
         curve: Accuracy and coverage at each confidence threshold.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -125,7 +131,7 @@ def draw_accuracy_coverage(
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     coverages = curve.image_counts / metrics.image_count
     upper.plot(coverages, curve.accuracy, color=BLUE, linewidth=1.8)
-    _mark_accuracies(upper, metrics)
+    _mark_coverage_points(upper, metrics)
     scaled_accuracies = curve.accuracy[coverages >= _MIN_SCALED_COVERAGE]
     bottom = max(-0.03, min([metrics.accuracy, *scaled_accuracies]) - 0.06)
     upper.set(ylim=(bottom, 1 + (1 - bottom) / 20), ylabel="accuracy of the accepted images")
@@ -144,14 +150,19 @@ def draw_accuracy_coverage(
         xlabel="coverage: fraction of the images that are accepted",
     )
     style_axes(upper, lower)
-    format_percentages(upper.yaxis, lower.yaxis, lower.xaxis)
+    format_percentage_axes(upper.yaxis, lower.yaxis, lower.xaxis)
     lower.set_xticks(np.arange(0, 1.01, 0.1))
     add_title(figure, title, "predictions below a confidence threshold are rejected")
     save_figure(figure, path)
 
 
-def _mark_accuracies(axes: Axes, metrics: Metrics) -> None:
-    """Mark the reported coverages on the curve, with their accuracies."""
+def _mark_coverage_points(axes: Axes, metrics: Metrics) -> None:
+    """Mark the points in `metrics.coverage` on the curve, and label each with its accuracy.
+
+    Args:
+        axes: Axes with the curve of accuracy against coverage.
+        metrics: Metrics of the evaluation.
+    """
     coverages = [point.coverage for point in metrics.coverage]
     accuracies = [point.accuracy for point in metrics.coverage]
     axes.plot(coverages, accuracies, "o", color=BLUE, markersize=5)

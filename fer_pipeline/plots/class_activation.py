@@ -18,7 +18,7 @@ from fer_pipeline.metrics.tables import format_percent
 from fer_pipeline.plots.style import TEXT_GREY, VERMILION, Canvas
 
 ActivationMap = npt.NDArray[np.float32]
-"""Evidence for a class at each position of an image, >= 0, of shape (height, width)."""
+"""Class activation map: evidence for a class at each position, >= 0, of shape (height, width)."""
 
 _HEADERS = (
     "best correct",
@@ -46,7 +46,7 @@ class ActivatedImage:
 
     Attributes:
         image: A single image.
-        maps: Class activation maps by label.
+        maps: Class activation maps by class index.
     """
 
     image: EvaluatedImages
@@ -77,14 +77,14 @@ def draw_class_activation(
 ) -> None:
     """Save a plot of class activation maps over images, with one row per class.
 
-    A row shows the correctly classified image with the highest confidence, and the evidence for its
+    A row shows the correctly classified image with the highest confidence, and the map for its
     class. Then the row shows the worst mistake (the wrongly classified image with the highest
-    confidence), and the evidence for the predicted class and for the true class.
+    confidence), and the maps for the predicted class and for the true class.
 
     Args:
-        activations: Images and maps of each class.
+        activations: Images and maps of each class, in the order of the classes.
         classes: Names of the classes.
-        layer: Name of the layer that the maps are computed from.
+        layer: Name of the layer whose output the maps are computed from.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
 
@@ -122,12 +122,12 @@ def _add_activated_image(
     y: float,
     classes: Sequence[str],
 ) -> None:
-    """Draw an image and its maps in adjacent columns.
+    """Draw an image and its class activation maps in adjacent columns, with captions.
 
     Args:
         canvas: Canvas to draw on.
-        activated: Image and maps; None draws the word "none".
-        column: Column of the image.
+        activated: Image and maps; None to write the word "none".
+        column: Index of the image's column; the maps are drawn in the next columns.
         y: Upper edge in inches.
         classes: Names of the classes.
     """
@@ -146,15 +146,17 @@ def _add_activated_image(
     for map_column, (label, activation) in enumerate(activated.maps.items(), start=column + 1):
         x = _compute_column_left(map_column)
         canvas.add_image(image.pixels[0], x, y, _IMAGE_SIZE)
-        has_evidence = bool(activation.max())
-        if has_evidence:
-            _add_map(canvas, activation, x, y)
-        caption = classes[label] if has_evidence else f"{classes[label]}: none"
+        is_nonzero = bool(activation.max())
+        if is_nonzero:
+            _add_activation_map(canvas, activation, x, y)
+        caption = classes[label] if is_nonzero else f"{classes[label]}: none"
         canvas.add_text(x, caption_y, caption, color=TEXT_GREY)
 
 
-def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
-    """Draw a translucent map over an image; the maximum of the map gets the brightest colour.
+def _add_activation_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> None:
+    """Draw a translucent class activation map over an image.
+
+    The maximum of the map gets the brightest colour.
 
     Args:
         canvas: Canvas to draw on.
@@ -176,6 +178,6 @@ def _add_map(canvas: Canvas, activation: ActivationMap, x: float, y: float) -> N
 
 
 def _compute_column_left(column: int) -> float:
-    """Return the left edge of a column, in inches."""
+    """Return the left edge of the column with this index, in inches."""
     mistake_gap = _MISTAKE_GAP if column >= _MISTAKE_COLUMN else 0
     return _MARGIN + _NAME_WIDTH + column * (_IMAGE_SIZE + _GAP) + mistake_gap

@@ -14,7 +14,7 @@ from fer_pipeline.plots.style import (
     GREEN,
     ORANGE,
     add_title,
-    format_counts,
+    format_count_axis,
     save_figure,
     style_axes,
 )
@@ -23,7 +23,11 @@ _BAR_WIDTH = 0.28  # fraction of the distance between classes
 
 
 def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
-    """Save a bar chart of actual images, predicted images and true positives of each class.
+    """Save a bar chart with three image counts for each class.
+
+    The counts are the images of the class, the images predicted as the class, and the true
+    positives. The accuracy (recall) of each class is written below its bars, and the overall
+    accuracy below the title.
 
     Args:
         metrics: Metrics of the evaluation.
@@ -60,7 +64,7 @@ def draw_class_bars(metrics: Metrics, title: str, path: Path) -> None:
     axes.margins(x=0.02, y=0.1)
     style_axes(axes, grid="y")
     axes.tick_params(axis="x", length=0)
-    format_counts(axes.yaxis)
+    format_count_axis(axes.yaxis)
     figure.legend(loc="outside lower center", ncols=len(series), frameon=False)
     add_title(figure, title, format_accuracy(metrics))
     save_figure(figure, path)

@@ -44,11 +44,11 @@ _PANELS: tuple[tuple[str, Callable[[Cost], float | None]], ...] = (
 
 
 def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
-    """Save a plot of accuracy, with its 95 % interval, against three costs on log axes.
+    """Save a plot of accuracy, with its 95 % confidence interval, against measures of cost.
 
-    The plot has one panel for each cost. The panel of multiply-adds omits models for which that
-    number is unknown or 0. Models of similar costs are drawn side by side; the subtitle then says
-    so.
+    Three panels show the accuracy against multiply-adds, parameters, and images per second; these
+    axes are logarithmic. The panel of multiply-adds omits models for which this number is unknown
+    or 0. Points of similar costs are drawn side by side, as a note in the subtitle explains.
 
     Args:
         comparison: Results of the models.
@@ -64,7 +64,7 @@ def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     has_offsets = False
     for axes, (label, get_cost) in zip(panels, _PANELS, strict=True):
         costs = [get_cost(model.cost) for model in comparison.models]
-        _set_cost_axis(axes, label, [cost for cost in costs if cost])
+        _format_cost_axis(axes, label, [cost for cost in costs if cost])
         offsets = _compute_offsets(costs)
         has_offsets = has_offsets or any(offsets)
         for index, (model, cost) in enumerate(zip(comparison.models, costs, strict=True)):
@@ -73,7 +73,7 @@ def draw_accuracy_cost(comparison: Comparison, title: str, path: Path) -> None:
     panels[0].set_ylabel("accuracy (%), with its 95 % interval")
     panels[0].set_ylim(_compute_accuracy_limits(comparison))
     _add_legend(figure, panels[1], comparison)
-    subtitle = _format_settings(comparison)
+    subtitle = _format_subtitle(comparison)
     if has_offsets:
         subtitle += ", points whose costs differ by 10 % or less are side by side"
     add_title(figure, title, subtitle)
@@ -100,13 +100,13 @@ def _add_legend(figure: Figure, axes: Axes, comparison: Comparison) -> None:
         text.set_parse_math(False)
 
 
-def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
-    """Set the scale, the limits, the ticks and the label of the horizontal axis of a panel.
+def _format_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
+    """Set the log scale, the limits, the ticks and the label of a panel's horizontal axis.
 
     Args:
         axes: Axes of the panel.
         label: Label of the axis.
-        costs: Known costs of the models, above 0. If there are none, the limits are not set.
+        costs: Costs of the models that are drawn, above 0. If empty, the limits are not set.
     """
     axes.set_xscale("log")
     axes.set_xlabel(label)
@@ -125,7 +125,7 @@ def _set_cost_axis(axes: Axes, label: str, costs: list[float]) -> None:
 
 
 def _compute_accuracy_limits(comparison: Comparison) -> tuple[float, float]:
-    """Return the lower and upper end of the accuracy axis, in per cent."""
+    """Return the limits of the accuracy axis in per cent; they include all confidence intervals."""
     # Points with an offset do not contribute to the automatic limits.
     intervals = [model.metrics.intervals.accuracy for model in comparison.models]
     low = min(interval.low for interval in intervals)
@@ -159,7 +159,7 @@ def _compute_offsets(costs: Sequence[float | None]) -> list[float]:
 
 
 def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: float) -> None:
-    """Draw the accuracy of a model with its interval.
+    """Draw the accuracy of a model as a point with its confidence interval.
 
     Args:
         axes: Axes of the panel.
@@ -187,16 +187,16 @@ def _add_point(axes: Axes, model: ModelResult, cost: float, index: int, offset: 
 
 
 def _format_legend_label(model: ModelResult) -> str:
-    """Return the name, the network and the accuracy of a model.
+    """Return the name, the network and the accuracy of a model, as one text.
 
-    A note is added if its number of multiply-adds is unknown or 0.
+    If the number of multiply-adds is unknown or 0, the text says that it is unknown.
     """
     note = "" if model.cost.multiply_adds else ", multiply-adds unknown"
     return f"{model.name} ({model.network}): {format_percent(model.metrics.accuracy)}{note}"
 
 
-def _format_settings(comparison: Comparison) -> str:
-    """Return the number of images and the inference settings, for the subtitle."""
+def _format_subtitle(comparison: Comparison) -> str:
+    """Return the subtitle of the plot: the number of images and the inference settings."""
     settings = comparison.settings
     parts = [
         f"{comparison.image_count:,} images",

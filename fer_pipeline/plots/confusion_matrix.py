@@ -20,9 +20,9 @@ _WHITE_TEXT_ABOVE = 0.55
 def draw_confusion_matrix(metrics: Metrics, title: str, path: Path) -> None:
     """Save a plot of the confusion matrix. Rows are true classes, columns are predicted classes.
 
-    Each cell shows the number of images and the fraction of the images of the true class, which
-    also sets the colour. The fractions on the diagonal are the per-class accuracies. The row of a
-    class without images contains only dashes.
+    Each cell shows the number of images, and this number as a fraction of the images of the true
+    class. The fraction also sets the colour of the cell. The fractions on the diagonal are the
+    per-class accuracies. The row of a class without images contains only dashes.
 
     Args:
         metrics: Metrics of the evaluation.
@@ -74,14 +74,14 @@ class _Cell:
 
     @property
     def text(self) -> str:
-        """Text of the cell."""
+        """Number of images and percentage of the row; "0" for no images, "-" in an empty row."""
         if self.is_empty_row:
             return "-"
         return f"{self.image_count:,}\n{format_percent(self.fraction)}" if self.image_count else "0"
 
     @property
-    def color(self) -> str:
-        """Colour of the text, which depends on the colour of the cell."""
+    def text_color(self) -> str:
+        """Colour of the text: white on dark cells, grey for 0 images, otherwise black."""
         if self.fraction > _WHITE_TEXT_ABOVE:
             return "white"
         # Most cells are 0 and must not distract from the others.
@@ -89,7 +89,7 @@ class _Cell:
 
 
 def _add_cell_text(axes: Axes, row: int, column: int, cell: _Cell) -> None:
-    """Draw the text of a cell; the text on the diagonal is bold."""
+    """Draw the text of the cell at (row, column); the text on the diagonal is bold."""
     axes.text(
         column,
         row,
@@ -97,6 +97,6 @@ def _add_cell_text(axes: Axes, row: int, column: int, cell: _Cell) -> None:
         ha="center",
         va="center",
         fontsize=9,
-        color=cell.color,
+        color=cell.text_color,
         fontweight="bold" if row == column else "normal",
     )

@@ -27,8 +27,7 @@ def draw_examples(
 ) -> None:
     """Save a grid of sampled images with their predicted and true classes.
 
-    A wrong prediction is marked with a frame, a cross and bold text. Reference system E, which is
-    described in `docs/networks.md`, has the same plot.
+    A wrong prediction is marked with a frame, a cross and bold text.
 
     Args:
         images: One or more images to draw.
@@ -64,7 +63,7 @@ def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, p
     """Save a grid of wrongly classified images, each with its source file and record number.
 
     Args:
-        images: Wrongly classified images, in the order of the plot; may be empty.
+        images: Wrongly classified images, in the order in which they are drawn; may be empty.
         classes: Names of the classes.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -95,7 +94,7 @@ def draw_mistakes(images: EvaluatedImages, classes: Sequence[str], title: str, p
 
 
 def _create_canvas(image_count: int, line_count: int, *title: str) -> Canvas:
-    """Create a canvas for a grid of images.
+    """Create a canvas for a grid of images, and draw its title.
 
     Args:
         image_count: Number of images.
@@ -110,7 +109,7 @@ def _create_canvas(image_count: int, line_count: int, *title: str) -> Canvas:
 
 
 def _compute_row_height(line_count: int) -> float:
-    """Return the distance between two rows of the grid, in inches.
+    """Return the height of a row of the grid with its text and the gap below, in inches.
 
     Args:
         line_count: Number of text lines below each image.
@@ -132,7 +131,7 @@ def _compute_image_position(index: int, line_count: int) -> tuple[float, float]:
 
 
 def _format_origin(images: EvaluatedImages, index: int) -> str:
-    """Return the source file of an image, shortened if necessary, and its record number."""
+    """Return the name of an image's source file, shortened if necessary, and its record number."""
     record = f" record {images.record[index]}"
     name = PurePath(str(images.source[index])).name
     max_length = max(_MAX_ORIGIN_LENGTH - len(record), 4)

@@ -55,12 +55,13 @@ def draw_feature_maps(
 ) -> None:
     """Save a plot of the outputs of layers for one image, with one section per layer.
 
-    Each section has its own colour scale. If a layer has more than `MAX_MAPS` feature maps, the
+    Each section has its own colour scale. If a layer has more than 32 feature maps, only the 32
     maps with the highest standard deviation are drawn, in their original order.
 
     Args:
         image: A single image.
-        outputs: Outputs by name of the layer.
+        outputs: Output of each layer, by name of the layer: feature maps of shape (height, width,
+            maps), or units of shape (units,).
         classes: Names of the classes.
         title: Title with the names of the model and the dataset.
         path: Path of the PNG file.
@@ -69,7 +70,7 @@ def draw_feature_maps(
         StorageError: The file cannot be written.
     """
     heights = [
-        _HEADING_HEIGHT + _compute_section_height(output) + _SECTION_GAP
+        _HEADING_HEIGHT + _compute_section_body_height(output) + _SECTION_GAP
         for output in outputs.values()
     ]
     top = _TITLE_HEIGHT + _IMAGE_SIZE + _SECTION_GAP
@@ -97,7 +98,8 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
     Args:
         canvas: Canvas to draw on.
         name: Name of the layer.
-        output: Output of the layer.
+        output: Output of the layer: feature maps of shape (height, width, maps), or units of shape
+            (units,).
         top: Upper edge of the section, in inches.
     """
     image_top = top + _HEADING_HEIGHT
@@ -106,15 +108,20 @@ def _add_section(canvas: Canvas, name: str, output: LayerOutput, top: float) -> 
         note = f"{output.size} units"
         _add_units(canvas, output, image_top, color_options)
     else:
-        feature_maps, note = select_varied_maps(output)
+        feature_maps, note = select_most_varied_maps(output)
         _add_maps(canvas, feature_maps, image_top, color_options)
     heading = f"{name}: {note}"
     canvas.add_text(_MARGIN, image_top - 0.08, heading, fontsize=9.5, fontweight="bold")
-    _add_color_scale(canvas, image_top, _compute_section_height(output), color_options)
+    _add_color_scale(canvas, image_top, _compute_section_body_height(output), color_options)
 
 
 def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
-    """Return options of `Axes.imshow`: a colour map, with limits that cover the whole output."""
+    """Return options of `Axes.imshow` for a layer's output: a colour map and its limits.
+
+    If there are negative values, the colour map and its limits are symmetric around 0, and the
+    limits include all values. Otherwise the limits are 0 and the largest value, or 0 and 1 if all
+    values are 0.
+    """
     bound = float(abs(output).max()) or 1.0
     if output.min() < 0:
         return {"cmap": _SIGNED_COLORS, "vmin": -bound, "vmax": bound}
@@ -124,11 +131,11 @@ def _choose_color_options(output: LayerOutput) -> dict[str, Any]:
 def _add_units(
     canvas: Canvas, units: LayerOutput, top: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw the units of a dense layer as a grid of coloured cells.
+    """Draw the outputs of the units of a dense layer as a grid of coloured cells.
 
     Args:
         canvas: Canvas to draw on.
-        units: Units of shape (units,).
+        units: Output of each unit, of shape (units,).
         top: Upper edge of the grid, in inches.
         color_options: Colour map and its limits, as for `Axes.imshow`.
     """
@@ -136,13 +143,13 @@ def _add_units(
     padded = np.full(math.ceil(len(units) / per_row) * per_row, np.nan, np.float32)
     padded[: len(units)] = units
     grid = padded.reshape(-1, per_row)
-    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _compute_output_height(units), **color_options)
+    canvas.add_array(grid, _MARGIN, top, _ROW_WIDTH, _compute_plot_height(units), **color_options)
 
 
 def _add_maps(
     canvas: Canvas, feature_maps: LayerOutput, top: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw feature maps in rows of `_MAPS_PER_ROW`.
+    """Draw feature maps in rows of 16 maps.
 
     Args:
         canvas: Canvas to draw on.
@@ -159,7 +166,7 @@ def _add_maps(
 def _add_color_scale(
     canvas: Canvas, top: float, height: float, color_options: Mapping[str, Any]
 ) -> None:
-    """Draw the colour scale of a section, with the lowest and the highest value.
+    """Draw the colour scale of a layer's output, with the lowest and the highest value.
 
     Args:
         canvas: Canvas to draw on.
@@ -175,16 +182,17 @@ def _add_color_scale(
     canvas.add_text(x + 0.15, top + height, f"{low:.3g}", va="bottom", fontsize=7)
 
 
-def select_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
-    """Select the feature maps to draw: at most `MAX_MAPS`, those that vary most.
+def select_most_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
+    """Select the 32 feature maps of a layer with the highest standard deviation.
 
-    These are the maps with the highest standard deviation; without more maps, all are selected.
+    All maps are selected if there are at most 32.
 
     Args:
         feature_maps: Feature maps of shape (height, width, maps).
 
     Returns:
-        The selected maps in their original order, and a note on the number of maps.
+        The selected maps in their original order, and a note for the plot. The note states the
+        number and the size of the maps, how many of them are all 0, and whether some were left out.
     """
     height, width, map_count = feature_maps.shape
     note = f"{map_count} maps of {height}x{width}"
@@ -198,21 +206,30 @@ def select_varied_maps(feature_maps: LayerOutput) -> tuple[LayerOutput, str]:
     return feature_maps, note
 
 
-def _compute_output_height(output: LayerOutput) -> float:
-    """Return the height of the drawn feature maps or units of a layer, in inches."""
+def _compute_plot_height(output: LayerOutput) -> float:
+    """Return the height, in inches, of a layer's feature maps or units in the plot."""
     if output.ndim == 1:
         per_row = _count_units_per_row(len(output))
         return math.ceil(len(output) / per_row) * _ROW_WIDTH / per_row
     return math.ceil(min(output.shape[2], MAX_MAPS) / _MAPS_PER_ROW) * _MAP_STEP - _MAP_GAP
 
 
-def _compute_section_height(output: LayerOutput) -> float:
-    """Return the height of a layer's section without the heading, in inches."""
-    return max(_compute_output_height(output), _MIN_SCALE_HEIGHT)
+def _compute_section_body_height(output: LayerOutput) -> float:
+    """Return the height of a layer's section without its heading, in inches.
+
+    The section is high enough for the output and for the numbers of the colour scale.
+    """
+    return max(_compute_plot_height(output), _MIN_SCALE_HEIGHT)
 
 
 def _count_units_per_row(unit_count: int) -> int:
-    """Return the number of units per row: 64, or more if the grid would be too high."""
+    """Return the number of units in a row of the plot of a dense layer.
+
+    The number is 64, or larger if the plot would otherwise be higher than 1.5 inches.
+
+    Args:
+        unit_count: Number of units of the layer.
+    """
     return max(
         _MIN_UNITS_PER_ROW, math.ceil(math.sqrt(unit_count * _ROW_WIDTH / _MAX_UNITS_HEIGHT))
     )

@@ -81,18 +81,18 @@ def style_axes(*all_axes: Axes, grid: Literal["both", "y"] = "both") -> None:
         axes.set_axisbelow(True)
 
 
-def format_counts(axis: Axis, max_ticks: int = 10) -> None:
-    """Label the ticks of an axis with integers and thousands separators.
+def format_count_axis(axis: Axis, max_intervals: int = 10) -> None:
+    """Label the ticks of an axis with integers with thousands separators.
 
     Args:
         axis: Axis to change.
-        max_ticks: Maximum number of intervals between ticks.
+        max_intervals: Maximum number of intervals between the ticks.
     """
-    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=max_ticks))
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=max_intervals))
     axis.set_major_formatter("{x:,.0f}")
 
 
-def format_percentages(*axis_list: Axis) -> None:
+def format_percentage_axes(*axis_list: Axis) -> None:
     """Label the ticks of axes as percentages; 1 is 100 %."""
     for axis in axis_list:
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
@@ -121,7 +121,7 @@ class Canvas:
         self._axes.set_axis_off()
 
     def add_title(self, *lines: str) -> None:
-        """Add a title at the top; two lines are about 0.7 inches high."""
+        """Add a title at the top of the canvas; two lines are about 0.7 inches high."""
         add_title(self._figure, *lines, y=1 - 0.15 / self._height, va="top")
 
     def add_array(
@@ -133,7 +133,7 @@ class Canvas:
         height: float | None = None,
         **image_options: Any,
     ) -> None:
-        """Draw an array with its upper left corner at (x, y).
+        """Draw an array as an image, by default grey, with its upper left corner at (x, y).
 
         Args:
             array: Array of shape (rows, columns).

@@ -17,7 +17,7 @@ from fer_pipeline.plots.style import BLUE, ORANGE, save_figure
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """Values of one metric at each validation of a training run or of one of its restarts.
+    """Values of one metric at each validation of a training run, or of one restart of the run.
 
     Attributes:
         steps: Training steps before each validation; 0 is before training.
@@ -35,7 +35,8 @@ def draw_accuracy_curves(restarts: Sequence[TrainingCurves], title: str, path: P
     """Save a plot of minibatch and validation accuracy against steps.
 
     Args:
-        restarts: Accuracies in [0, 1] of each restart of the training.
+        restarts: Accuracies in [0, 1] of each restart. A run has several restarts if it trains the
+            network several times, from the same initial weights but in a different sample order.
         title: Title with the name of the network.
         path: Path of the PNG file.
 
@@ -51,8 +52,12 @@ def draw_accuracy_curves(restarts: Sequence[TrainingCurves], title: str, path: P
 def draw_loss_curves(restarts: Sequence[TrainingCurves], title: str, path: Path) -> None:
     """Save a plot of minibatch and validation loss against steps.
 
+    If the loss before the first step is much higher than all later losses, the vertical axis ends
+    below it.
+
     Args:
-        restarts: Losses in nats of each restart of the training.
+        restarts: Losses in nats of each restart. A run has several restarts if it trains the
+            network several times, from the same initial weights but in a different sample order.
         title: Title with the name of the network.
         path: Path of the PNG file.
 
@@ -76,7 +81,7 @@ def draw_loss_curves(restarts: Sequence[TrainingCurves], title: str, path: Path)
 
 
 def _create_axes(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """Create a figure with a single pair of axes; the horizontal axis is the steps."""
+    """Create a figure with one plot; its horizontal axis shows training steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="steps", ylabel=y_label)
@@ -85,11 +90,11 @@ def _create_axes(title: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _add_curves(axes: Axes, restarts: Sequence[TrainingCurves], scale: float) -> None:
-    """Draw the minibatch and the validation curve of each restart.
+    """Draw the minibatch and the validation curve of each restart of the training.
 
     Args:
         axes: Axes to draw on.
-        restarts: Values of each restart.
+        restarts: Values of one metric for each restart.
         scale: Factor by which the values are multiplied.
     """
     minibatch = [(restart.steps, restart.minibatch) for restart in restarts]
@@ -116,6 +121,6 @@ def _add_curves(axes: Axes, restarts: Sequence[TrainingCurves], scale: float) ->
 
 
 def _add_legend(axes: Axes) -> None:
-    """Add a legend to the right of the axes, unless they are empty."""
+    """Add a legend to the right of the axes, unless they contain no curves."""
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)

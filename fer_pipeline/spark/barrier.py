@@ -63,22 +63,23 @@ def run_barrier_stage(
     is run again, until it has failed four times without progress in between.
 
     Args:
-        session: Session that was opened with `barrier=True`.
+        session: Session that was opened by `spark_session` with `barrier=True`.
         process_count: Number of processes.
         function: Function that each process calls with its task; it must be picklable.
-        progress: Function that returns the amount of finished work. If the amount has grown since
-            the last failure, failures are counted from 1 again.
+        progress: Function that returns the amount of finished work, in any unit. If the amount has
+            grown since the last failure, the count of failures starts again.
 
     Raises:
-        ClusterError: Spark has too few slots, a process cannot connect to another process, or a
-            process has more than one GPU.
+        ClusterError: Spark has too few slots or allocates executors dynamically, a process cannot
+            connect to another process, or a process has more than one GPU.
         WorkerLostError: Processes were lost four times without progress in between.
+        Py4JJavaError: The stage failed for a different reason.
     """
     stage = session.sparkContext.parallelize(range(process_count), process_count).barrier()
 
     def run_task(_: Iterable[int]) -> Iterator[int]:
-        """Call the function in one task of the stage."""
-        _run_in_task(function)
+        """Call the function in one task of the stage; return an empty iterator to Spark."""
+        _prepare_and_run_task(function)
         return iter(())
 
     # Spark itself never retries a barrier stage that returns its results to the driver.
@@ -100,10 +101,10 @@ def run_barrier_stage(
                 last_progress = current_progress
             if attempt == _MAX_ATTEMPTS:
                 raise WorkerLostError(
-                    f"workers were lost {attempt} times without a finished round in between; the"
-                    f" last failure: {failure}. See what the executors wrote to stderr, and check"
-                    " that the workers reach each other's ports; --resume continues from the last"
-                    " checkpoint"
+                    f"workers were lost {attempt} times, and no validation was completed in"
+                    f" between; the last failure: {failure}. See what the executors wrote to"
+                    " stderr, and check that the workers reach each other's ports; --resume"
+                    " continues from the last checkpoint"
                 ) from error
             log.warning("a worker was lost (%s); all continue from the last checkpoint", failure)
 
@@ -113,13 +114,15 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
 
     Args:
         message: Spark's error message.
-        process_count: Number of processes, for the error message.
+        process_count: Number of processes in the stage, for the text of the ClusterError.
 
     Returns:
-        The relevant part of the message; None if no process was lost.
+        The relevant part of the message; None if the stage failed for a reason other than a lost
+        process.
 
     Raises:
-        ClusterError: The stage cannot run on this cluster.
+        ClusterError: Spark has too few slots for the stage, or dynamic allocation of executors is
+            enabled. The stage cannot run on such a cluster.
     """
     if _TOO_FEW_SLOTS in message:
         raise ClusterError(
@@ -138,8 +141,14 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
     return match[0].strip()[:160] if match else None
 
 
-def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
-    """Check that all processes can connect to each other, then call the function in this process.
+def _prepare_and_run_task(function: Callable[[BarrierTask], None]) -> None:
+    """Prepare this process of a barrier stage, then call the function in it.
+
+    The preparation limits the process to the GPU of its task (CUDA_VISIBLE_DEVICES), reserves a
+    port, and checks that all processes can connect to each other.
+
+    Args:
+        function: Function to call with the `BarrierTask` of this process.
 
     Raises:
         ClusterError: A process cannot connect to another one, or this process has several GPUs.
@@ -152,7 +161,7 @@ def _run_in_task(function: Callable[[BarrierTask], None]) -> None:
     with _reserve_port() as port:
         with _listen(port):
             addresses = task.allGather(f"{hosts[number]}:{port}")
-            problems = task.allGather(_check_connections(number, addresses))
+            problems = task.allGather(_find_connection_failure(number, addresses))
         problem = next(filter(None, problems), None)
         if problem:
             raise ClusterError(problem)
@@ -192,7 +201,7 @@ def _reserve_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _listen(port: int) -> Iterator[None]:
-    """Accept connections to a port while the context is active."""
+    """Listen on a port of this machine while the context is active."""
     with _open_socket() as listener:
         listener.bind(("", port))
         listener.listen()
@@ -206,11 +215,15 @@ def _open_socket() -> socket.socket:
     return new_socket
 
 
-def _check_connections(number: int, addresses: Sequence[str]) -> str:
-    """Try to connect to all processes, and describe the first failure.
+def _find_connection_failure(index: int, addresses: Sequence[str]) -> str:
+    """Try to connect to each process of the stage, and describe the first failure.
+
+    Args:
+        index: Index of this process.
+        addresses: `host:port` of each process, by index.
 
     Returns:
-        A message for the user; empty if all processes can be reached.
+        A message for the user; empty if this process can connect to all processes.
     """
     for peer, address in enumerate(addresses):
         host, _, port = address.rpartition(":")
@@ -218,7 +231,7 @@ def _check_connections(number: int, addresses: Sequence[str]) -> str:
             socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
         except OSError as error:
             return (
-                f"worker {number} ({addresses[number]}) cannot reach worker {peer} ({address}):"
+                f"worker {index} ({addresses[index]}) cannot reach worker {peer} ({address}):"
                 f" {error.strerror or error}; open all ports between the workers' machines"
             )
     return ""

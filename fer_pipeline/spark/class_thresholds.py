@@ -15,16 +15,22 @@ from fer_pipeline.spark.record_store import RecordStore
 def find_class_thresholds(
     store: RecordStore, config: Config, train_by_class: Mapping[int, int]
 ) -> dict[int, ClassThresholds]:
-    """Find the sampling keys that separate the splits of each class.
+    """Find the thresholds that divide the training records of each class into the three splits.
+
+    The thresholds are sampling keys: pseudo-random numbers that are computed from the content of an
+    image and the seed. The records of a class with the lowest keys become validation, the next
+    become test, and the remaining records stay in training. If the oversampling factor of a class
+    is not a whole number, a third threshold selects the training records that are written one more
+    time than the others.
 
     Args:
-        store: The records.
+        store: All records, with marked duplicates.
         config: Configuration with the fractions of validation and test, and the oversampling.
         train_by_class: Number of training records by class index, before validation and test are
             sampled.
 
     Returns:
-        The thresholds by class index.
+        The thresholds and the oversampling of each class, by class index.
     """
     validation = {
         label: round_share(config.split.validation or 0, count)

@@ -60,13 +60,14 @@ _SHIPPED_FILES_SETTINGS = (
 
 @contextlib.contextmanager
 def translate_spark_errors(master: str = "") -> Iterator[None]:
-    """Replace Spark errors by this package's errors if the user can correct the cause.
+    """Replace Spark errors in the context by this package's errors if the cause is known.
 
     Args:
-        master: URL of Spark's master, for the message about a lost master.
+        master: URL of Spark's master, for the error text about an unreachable master.
 
     Raises:
-        FerError: A Spark error with a known cause was raised; other errors are passed on unchanged.
+        FerError: Spark raised an error with a cause that the user can correct. All other errors
+            are passed on unchanged.
     """
     try:
         yield
@@ -82,10 +83,10 @@ def translate_message(text: str, master: str = "") -> FerError | None:
 
     Args:
         text: Complete message, including the traceback of the Python worker if there is one.
-        master: URL of Spark's master.
+        master: URL of Spark's master, for the error text about an unreachable master.
 
     Returns:
-        The error; None if the cause is unknown.
+        An error with a message for the user; None if the cause is unknown.
     """
     # An error raised in a worker arrives as text: the last line of the traceback contains the name
     # of the error class.
@@ -140,10 +141,15 @@ def describe_start_failure(text: str, settings: Mapping[str, str]) -> str:
 
 
 def _explain_lost_master(master: str) -> str:
-    """Explain that a standalone Spark master cannot be reached; return "" for other masters.
+    """Return the error text for a SparkContext that could not reach its standalone master.
 
-    A SparkContext stops itself in the background if it cannot register with the master for a
-    minute.
+    A SparkContext that cannot register with the master for a minute stops itself in the background.
+
+    Args:
+        master: URL of Spark's master.
+
+    Returns:
+        The text; empty if `master` is not a standalone master (`spark://...`).
     """
     if not master.startswith("spark:"):
         return ""

@@ -21,10 +21,10 @@ from fer_pipeline.io.paths import parse_local_path
 from fer_pipeline.spark.read_records import (
     COUNTS_DDL,
     RecordReader,
-    count_csv_records,
+    count_csv_lines,
+    get_source_name,
     read_csv_records,
     read_image_records,
-    source_name,
 )
 from fer_pipeline.spark.session import SMALLEST_SPLIT, get_max_partition_bytes, set_arrow_batch_size
 
@@ -55,8 +55,8 @@ class SourceReader:
     """The content of input files, and the function that parses it to records.
 
     Attributes:
-        batches: Content of the files.
-        read: Function that converts batches of the content to records, in a Spark worker.
+        batches: Content of the files, one row for each CSV line or image file.
+        read: Function that converts Arrow batches of these rows to records, in a Spark worker.
     """
 
     batches: DataFrame
@@ -75,7 +75,9 @@ class InputFiles:
     """
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
-        """List the files.
+        """List the files, and determine their kind, number and size.
+
+        If there are CSV files, files with other names are ignored with a warning.
 
         Args:
             spark: The session.
@@ -94,7 +96,7 @@ class InputFiles:
         totals = _compute_totals_by_kind(self._files)
         self._empty_files = self._list_empty_files(sum(row.n for row in totals.values()))
         counts = Counter({name: row.n for name, row in totals.items()})
-        counts.update(_classify_file_name(source_name(url)) for url in self._empty_files)
+        counts.update(_classify_file_name(get_source_name(url)) for url in self._empty_files)
         self.kind = kind if kind != "auto" else _choose_kind(", ".join(paths), counts)
         # In a folder with CSV files, other files are ignored. In a folder of images, every file
         # counts as an image. Otherwise an image with an unusual name would be lost without a
@@ -112,14 +114,14 @@ class InputFiles:
         self.compressed_byte_count = sum(row.compressed_bytes for row in totals.values())
 
     def create_reader(self, required: RequiredColumns) -> SourceReader:
-        """Create the reader of the files' records.
+        """Create a reader of the records, and set the session's Arrow batch size for it.
 
         Args:
             required: Columns that a CSV file must have.
 
         Raises:
-            InputError: A large CSV file lacks a required column. Small files are checked later, by
-                the tasks that read them.
+            InputError: A CSV file that Spark may divide among several tasks lacks a required
+                column. Other CSV files are checked later, by the tasks that read them.
         """
         if self.kind == "csv":
             layouts = self._read_layouts(required)
@@ -134,27 +136,34 @@ class InputFiles:
         return SourceReader(contents, read_image_records)
 
     def compute_block_offsets(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
-        """Compute the offsets of the blocks in which Spark's tasks read the files.
+        """Return the offset of each block, and the number of records in all files.
+
+        A block is the part of a file that one Spark task reads. Its offset is the number of records
+        before it in the file. Counting the records of CSV files takes a pass over the files.
 
         Args:
-            always: Whether to count the records even if every file is a single block.
+            always: Whether to count the records even if no file can have several blocks.
 
         Returns:
-            The offsets, and the number of records. If every file is a single block and `always` is
-            false, CSV records are not counted and the number is None.
+            The offsets, and the number of records. If the records are not counted, all offsets are
+            0, and the number is None.
         """
         if self.kind == "images":
             return BlockOffsets(), self.file_count
         if not always and self._files.where(self._build_splittable_condition()).isEmpty():
             return BlockOffsets(), None
-        counted = self._read_lines().mapInArrow(count_csv_records, COUNTS_DDL)
+        counted = self._read_lines().mapInArrow(count_csv_lines, COUNTS_DDL)
         totals = counted.groupBy("source", "block").sum("n").collect()
         # The first block of a file includes the header, which is not a record.
         counts = [(source, block, n - (block == 0)) for source, block, n in totals]
         return BlockOffsets.from_counts(counts), sum(n for _, _, n in counts)
 
     def _read_lines(self) -> DataFrame:
-        """Return the lines of the CSV files, with the URL of the file and start of the block."""
+        """Return the lines of the CSV files, and set the Arrow batch size of the session for them.
+
+        The columns are the line as bytes, the URL of its file, and the start of the block (the part
+        of the file that one Spark task reads) in bytes.
+        """
         set_arrow_batch_size(self._spark, _LINES_PER_BATCH)
         # The lines are read as bytes, because a line may contain invalid UTF-8.
         return self._read_files("text").selectExpr(
@@ -165,30 +174,43 @@ class InputFiles:
         """Return the URLs of the empty files, which Spark omits when it reads files.
 
         Args:
-            listed_count: Number of files that Spark did not omit.
+            listed_count: Number of files that are not empty.
         """
         urls = self._listed.inputFiles()
         if len(urls) == listed_count:
             return []
-        listed = {source_name(row.url) for row in self._files.select("url").collect()}
-        return sorted(url for url in urls if source_name(url) not in listed)
+        listed = {get_source_name(row.url) for row in self._files.select("url").collect()}
+        return sorted(url for url in urls if get_source_name(url) not in listed)
 
     def _read_files(self, spark_format: str) -> DataFrame:
-        """Read the files with one of Spark's data sources, such as `text` or `binaryFile`."""
+        """Read the files, lazily, with one of Spark's data sources: `text` or `binaryFile`.
+
+        If some files have CSV names, `text` reads only these files.
+        """
         reader = self._spark.read.format(spark_format).option("recursiveFileLookup", "true")
         if spark_format == "text" and self._is_csv_only:
             reader = reader.option("pathGlobFilter", _CSV_GLOB)
         return reader.load([_escape_existing_path(path) for path in self.paths])
 
     def _build_splittable_condition(self) -> str:
-        """Return a SQL condition for the files that Spark may divide into several blocks."""
+        """Return a SQL condition for the files that Spark may divide among several tasks."""
         block = min(SMALLEST_SPLIT, get_max_partition_bytes(self._spark))
         return f"length > {block} AND NOT lower(url) LIKE '%.gz'"
 
     def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:
-        """Read the layouts of the files that several tasks may read, by URL.
+        """Read the layout of each CSV file that Spark may divide among several tasks.
 
-        They are read in advance because only the task with the first block sees the header.
+        The layout consists of the columns and the number of pixels per image. It is read in
+        advance, because only the first of these tasks sees the header.
+
+        Args:
+            required: Columns that a CSV file must have.
+
+        Returns:
+            The layouts by URL of the file.
+
+        Raises:
+            InputError: A file lacks a required column.
         """
         files = self._files.where(self._build_splittable_condition()).select("url").collect()
         urls = [row.url for row in files]
@@ -198,12 +220,16 @@ class InputFiles:
 
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:
-    """Read the layout of one CSV file from its first lines."""
-    name = source_name(url)
+    """Read the layout (columns and number of pixels per image) of a CSV file from its first lines.
+
+    Raises:
+        InputError: The file lacks a required column.
+    """
+    name = get_source_name(url)
     lines = spark.read.text(escape_glob(name)).select(F.col("value").cast("binary"))
     head = [bytes(row.value) for row in lines.head(_HEADER_LINES)]
     header, *rows = [line for line in head if not fer_csv.is_blank(line)] or [b""]
-    return fer_csv.infer_pixel_count(fer_csv.read_header(header, name, required), rows)
+    return fer_csv.add_pixel_count(fer_csv.parse_header(header, name, required), rows)
 
 
 def _add_kind_column(files: DataFrame) -> DataFrame:
@@ -214,9 +240,14 @@ def _add_kind_column(files: DataFrame) -> DataFrame:
 
 
 def _compute_totals_by_kind(files: DataFrame) -> dict[str, Row]:
-    """Return totals by kind of file: rows with the columns `n`, `bytes` and `compressed_bytes`.
+    """Return the number and the total size of the files of each kind.
 
-    The last is the total size of the compressed files, in bytes.
+    Args:
+        files: Files with the columns `path`, `length` and `kind`.
+
+    Returns:
+        A row for each kind, with the columns `n` (number of files), `bytes` (total size) and
+        `compressed_bytes` (total size of the compressed files).
     """
     compressed = F.when(F.col("path").rlike(_COMPRESSED_NAME), F.col("length")).otherwise(0)
     totals = files.groupBy("kind").agg(
@@ -228,7 +259,7 @@ def _compute_totals_by_kind(files: DataFrame) -> dict[str, Row]:
 
 
 def _classify_file_name(name: str) -> str:
-    """Return the kind of a file, `csv`, `images` or `other`, by its name."""
+    """Return the kind of a file with the given name: `csv`, `images` or `other`."""
     if re.search(_CSV_NAME, name):
         return "csv"
     return "images" if re.search(_IMAGE_NAME, name) else "other"
@@ -240,14 +271,14 @@ def escape_glob(path: str) -> str:
 
 
 def _choose_kind(path_list: str, counts: Mapping[str, int]) -> str:
-    """Choose `csv` or `images` by the kinds of the files.
+    """Choose how to read the files, as `csv` or as `images`, from the number of files of each kind.
 
     Args:
-        path_list: Paths given by the user, for error messages.
-        counts: Number of files by kind.
+        path_list: Paths given by the user, as text for error messages.
+        counts: Number of files by kind: `csv`, `images` and `other`.
 
     Raises:
-        InputError: There are no files, both kinds of files, or only files of other kinds.
+        InputError: There are no files, both CSV files and images, or only other files.
     """
     if not counts:
         raise InputError(f"{path_list}: contains no files; give a CSV file or a folder of images")

@@ -18,12 +18,15 @@ _STOP_TIMEOUT = 10  # seconds
 
 @contextlib.contextmanager
 def handle_interrupts() -> Iterator[InterruptHandler]:
-    """Handle SIGINT while the context is active; restore the previous handler afterwards.
+    """Handle SIGINT (Ctrl-C) until the context ends, then restore the previous handler.
 
-    Outside the main thread, which is the only one that receives signals, SIGINT is not handled.
+    Before a session is attached to the handler, SIGINT is only recorded, and `attach` then raises
+    KeyboardInterrupt. Afterwards, SIGINT cancels the jobs of the session and raises
+    KeyboardInterrupt. Outside the main thread, the only one that receives signals, SIGINT is not
+    handled.
 
     Yields:
-        The handler, to which the session must be attached.
+        The handler, to which the caller must attach the session.
 
     Raises:
         KeyboardInterrupt: SIGINT arrived; this error replaces any other error in the context.
@@ -54,26 +57,28 @@ class InterruptHandler:
     """
 
     def __init__(self) -> None:
-        """Create a handler that has no session yet; see `attach`."""
+        """Create a handler without a session; the method `attach` sets the session."""
         self.is_interrupted = False
         self._session: SparkSession | None = None
 
     def record_interrupt(self, *_: object) -> None:
-        """Record a SIGINT while the JVM starts, without raising an error.
+        """Record a SIGINT that arrives while the JVM starts.
 
-        `attach` raises KeyboardInterrupt later: a JVM that is abandoned during its start never
-        exits.
+        KeyboardInterrupt is only raised after the start, by `attach`, because a JVM whose start is
+        interrupted never exits.
         """
         self.is_interrupted = True
 
     def attach(self, session: SparkSession) -> None:
-        """Cancel the jobs of this session and raise KeyboardInterrupt when SIGINT arrives.
+        """Attach a session, so that a SIGINT cancels its jobs and raises KeyboardInterrupt.
+
+        Outside the main thread, the signal handler is not installed.
 
         Args:
-            session: The session.
+            session: Session that has just been opened.
 
         Raises:
-            KeyboardInterrupt: SIGINT has already arrived; the session is stopped.
+            KeyboardInterrupt: SIGINT arrived before the call; the session has been stopped.
         """
         self._session = session
         if threading.current_thread() is threading.main_thread():
@@ -83,7 +88,7 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
     def stop_session(self) -> None:
-        """Stop the session, if one is attached; after an interrupt, wait at most 10 s for it."""
+        """Stop the attached session, if any; after an interrupt, give up waiting after 10 s."""
         if self._session is None:
             return
         if self.is_interrupted:
@@ -92,7 +97,10 @@ class InterruptHandler:
             self._session.stop()
 
     def _handle_sigint(self, *_: object) -> None:
-        """Cancel all jobs and raise KeyboardInterrupt; ignore further signals."""
+        """Cancel all jobs and raise KeyboardInterrupt; do nothing if SIGINT arrives again.
+
+        The logging of Python and of the JVM is turned off.
+        """
         if not self.is_interrupted:
             self.is_interrupted = True
             # py4j logs each interrupted call to the JVM, and now all calls are interrupted.
@@ -101,7 +109,7 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
     def _cancel_jobs(self) -> None:
-        """Turn off the log of the JVM and cancel all jobs of the session, if one is attached."""
+        """Cancel all jobs of the attached session, if any, and turn off the log of the JVM."""
         if self._session is not None:
             # The JVM would log an error for each cancelled task.
             silence_jvm()
@@ -109,9 +117,10 @@ class InterruptHandler:
 
     @staticmethod
     def _call_in_thread(function: Callable[[], None]) -> None:
-        """Call a function in a new thread, and wait at most _STOP_TIMEOUT seconds for its end.
+        """Call a function in a new thread, and wait at most 10 s for it to return.
 
-        The new thread uses its own connection to the JVM.
+        The new thread has its own Py4J connection to the JVM, so the function does not disturb the
+        call that the signal interrupted in the calling thread.
         """
         thread = threading.Thread(target=function, daemon=True)
         thread.start()
@@ -119,7 +128,7 @@ class InterruptHandler:
 
 
 def silence_jvm() -> None:
-    """Turn off the JVM's log messages until the next session, if a JVM is running."""
+    """Turn off the JVM's log messages until the next session starts, if a JVM is running."""
     with contextlib.suppress(Py4JError, OSError):
         if SparkContext._jvm is not None:
             log4j: Any = SparkContext._jvm.org.apache.logging.log4j

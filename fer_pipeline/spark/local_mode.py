@@ -38,18 +38,20 @@ _CGROUP_LIMITS = (
 )
 
 
-def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Build the environment variables for starting Spark on all cores of this machine.
+def build_spark_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Build the environment variables for starting Spark, by default on all cores of this machine.
 
-    Settings of the user take precedence: SPARK_CONF_DIR and the keys in its `spark-defaults.conf`
-    (including the master), SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY, PYSPARK_PYTHON, and
-    PYSPARK_SUBMIT_ARGS as a whole.
+    Settings of the user take precedence: the variables SPARK_LOCAL_IP, SPARK_DRIVER_MEMORY,
+    PYSPARK_PYTHON and PYSPARK_SUBMIT_ARGS, and the settings in `spark-defaults.conf`, such as
+    `spark.master`. `spark-defaults.conf` is read from the folder SPARK_CONF_DIR of `environment`,
+    by default Spark's folder `conf`, or from `CONF_DIR` if that folder does not exist. SPARK_HOME,
+    SPARK_CONF_DIR and PYTHONHASHSEED are always set.
 
     Args:
         environment: Environment variables of this process.
 
     Returns:
-        The variables to set in addition.
+        The variables to add to `environment` or to replace in it.
     """
     spark_home = _find_spark_home(environment)
     conf_dir = Path(environment.get("SPARK_CONF_DIR") or spark_home / "conf")
@@ -62,7 +64,7 @@ def build_local_environment(environment: Mapping[str, str]) -> dict[str, str]:
     defaults = {
         "SPARK_DRIVER_MEMORY": f"{choose_driver_heap_mib()}m",
         "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_SUBMIT_ARGS": _join_submit_arguments(settings, configured),
+        "PYSPARK_SUBMIT_ARGS": _build_submit_arguments(settings, configured),
     }
     if is_local:
         # An IP address does not depend on the resolution of host names.
@@ -102,10 +104,13 @@ def read_spark_defaults(conf_dir: Path) -> dict[str, str]:
     return {setting[1]: setting[2] for setting in settings if setting}
 
 
-def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
-    """Build PYSPARK_SUBMIT_ARGS from the local master and settings.
+def _build_submit_arguments(settings: Mapping[str, str], configured: Mapping[str, str]) -> str:
+    """Build the text of PYSPARK_SUBMIT_ARGS: options for a local master and for the settings.
 
-    The master and settings that `configured` contains are omitted.
+    Args:
+        settings: Settings to pass, by key.
+        configured: Settings of the user, by key. The master and the settings whose keys occur here
+            are omitted.
     """
     options = [] if "spark.master" in configured else ["--master", LOCAL_MASTER]
     for key, text in settings.items():
@@ -115,10 +120,10 @@ def _join_submit_arguments(settings: Mapping[str, str], configured: Mapping[str,
 
 
 def choose_driver_heap_mib() -> int:
-    """Choose the size of the JVM's heap, in MiB: a quarter of the memory, between 1 and 8 GiB.
+    """Choose the JVM's heap size: a quarter of the memory, at least 1024 and at most 8192 MiB.
 
-    The memory is the memory of this machine, or of the container if that is smaller. TensorFlow and
-    Spark's Python workers run outside the JVM and need the remaining memory.
+    If the container has less memory than the machine, a quarter of the container's memory is used.
+    TensorFlow and Spark's Python workers run outside the JVM and need the remaining memory.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _CGROUP_LIMITS:

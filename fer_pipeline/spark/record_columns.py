@@ -51,13 +51,14 @@ class RecordOptions:
     Attributes:
         resolver: Converter of label and usage texts to classes and splits.
         size: Height and width of the resized images, in pixels.
-        seed: Seed of the sampling keys.
+        seed: Seed of the sampling keys, pseudo-random numbers that assign images to splits.
         compute_moments: Whether to compute the sums of pixels and of squared pixels, from which the
             mean and standard deviation of a split are computed.
         enhancement: Enhancement of the images before resizing.
-        votes: Votes that replace the labels of the source; None to use the source's labels.
-        offsets: Offsets of the blocks in which Spark's tasks read the files; only needed to assign
-            votes to records.
+        votes: Annotators' votes that replace the labels of the source; None to use the labels of
+            the source.
+        offsets: Number of the first record of each block, the part of a file that one Spark task
+            reads. It is only needed to assign votes to records.
     """
 
     resolver: LabelResolver
@@ -83,14 +84,14 @@ class RecordTable(NamedTuple):
 
 
 def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterator[RecordTable]:
-    """Resolve the labels of records, and hash and resize their images.
+    """Build one table for each batch of records: labels, hashes and resized images.
 
     Args:
-        groups: Groups of records, as a `RecordReader` yields them.
-        options: Options for the processing.
+        groups: Groups of batches of records, as yielded by a `RecordReader`.
+        options: Rules for labels, image size, seed and further settings.
 
     Yields:
-        One table for each batch of records.
+        The table of each batch, with one row for each record.
     """
     for records in chain.from_iterable(groups):
         with error_context(f"labelling, hashing and resizing records of {records.sources[0]}"):
@@ -98,7 +99,7 @@ def build_record_tables(groups: RecordGroups, options: RecordOptions) -> Iterato
 
 
 def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
-    """Compute all columns of a batch of records."""
+    """Compute the columns of RECORD_SCHEMA and the resized images of a batch of records."""
     parsed = records.parsed
     labels = _resolve_labels(records, options)
     errors = parsed.errors
@@ -131,7 +132,10 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
 
 
 def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedLabels:
-    """Determine classes and splits from the texts of the records, or from votes if given."""
+    """Determine the classes and splits of records from their label and usage texts.
+
+    If the options contain annotators' votes, the votes replace the label texts.
+    """
     parsed = records.parsed
     labels = options.resolver.resolve(parsed.emotions, parsed.usages)
     if options.votes is None:
@@ -146,8 +150,18 @@ def _resolve_labels(records: SourceRecords, options: RecordOptions) -> ResolvedL
 def _compute_sampling_keys(
     hashes: Sequence[bytes | None], positions: npt.NDArray[np.int32], seed: int
 ) -> list[int]:
-    """Return the sampling key of each record; its position for a record without an image."""
-    # The key of a record without an image only distributes such records over the tasks.
+    """Return the sampling key of each record, by which records are assigned to splits.
+
+    The key is computed from the hash of the image and the seed, so copies of an image have the same
+    key. A record without an image belongs to no split; its key is its position, which only serves
+    to distribute such records over the Spark tasks.
+
+    Args:
+        hashes: Image hash of each record; None for a record without an image.
+        positions: Position of each record within its block, the part of a file that one Spark task
+            reads.
+        seed: Seed of the keys.
+    """
     return [
         position if content is None else compute_sampling_key(content, seed)
         for content, position in zip(hashes, positions.tolist(), strict=True)
@@ -155,9 +169,13 @@ def _compute_sampling_keys(
 
 
 def _compute_fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None]) -> list[int]:
-    """Return a signed 64-bit hash of the image, label and usage of each record.
+    """Return the fingerprint of each record: a signed 64-bit hash of its image, label and usage.
 
-    For a record without an image, its text is hashed instead of the image.
+    For a record without an image, the text of the record is hashed instead of the image.
+
+    Args:
+        parsed: Parsed records.
+        hashes: Image hash of each record; None for a record without an image.
     """
     fingerprints = []
     for content, text, emotion, usage in zip(
@@ -172,11 +190,16 @@ def _compute_fingerprints(parsed: ParsedRecords, hashes: Sequence[bytes | None])
 def _compute_pixel_moments(
     images: Pixels, has_image: npt.NDArray[np.bool_], options: RecordOptions
 ) -> dict[str, pa.Array]:
-    """Compute the sum of the pixels and of the squared pixels of each record.
+    """Compute the sum of the pixels and the sum of the squared pixels of each record.
+
+    Args:
+        images: Resized images of the m records that have an image, uint8 of shape (m, size, size).
+        has_image: Whether each record has an image, bool of shape (n,).
+        options: Options of the records; `compute_moments` turns the computation on.
 
     Returns:
         The columns `pixel_sum` and `pixel_squares`: 0 for records without an image; null for all
-        records if `compute_moments` is false.
+        records if `options.compute_moments` is false.
     """
     if not options.compute_moments:
         nulls = pa.nulls(len(has_image), pa.int64())

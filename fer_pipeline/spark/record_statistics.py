@@ -28,15 +28,22 @@ _TALLY_DDL = (
 def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, int | str]]:
     """Count all records by source, block, outcome, split and label.
 
+    A source is an input file. A block is the part of a file that one Spark task reads. The outcome
+    says whether a record is kept, dropped or quarantined, and why.
+
     Args:
-        store: The records.
+        store: All records, with marked duplicates.
         by_folder: Whether to count all images of a folder as one source. Otherwise each image file
             would be a source of its own.
 
     Returns:
-        One dictionary for each combination that occurs, with these additional keys: `n`, the number
-        of records; `code`, their largest label code; `low` and `high`, the sums of the lower and
-        upper 32 bits of their fingerprints.
+        One dictionary for each combination that occurs, with these additional keys:
+
+        * `n`: number of records;
+        * `code`: largest numeric label of these records in the source;
+        * `low` and `high`: sums of the lower and of the upper 32 bits of their fingerprints,
+          because the sum of all 64 bits could overflow. The fingerprint of a record is a 64-bit
+          hash of its image, label and usage.
     """
 
     def count_partition(partition: DeduplicatedPartition) -> pa.Table:
@@ -57,7 +64,16 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
 
 
 def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
-    """Count the records of one partition; see `count_records`."""
+    """Count the records of one partition by source, block, outcome, split and label.
+
+    Args:
+        partition: The records.
+        by_folder: Whether to replace the source of each record, an image file, by its folder.
+
+    Returns:
+        A table with one row for each combination that occurs, and with the columns of `_TALLY_DDL`,
+        which `count_records` explains.
+    """
     columns = partition.columns
     sources = columns.column("source")
     if by_folder:
@@ -84,19 +100,20 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
 def find_keys_at_ranks(
     store: RecordStore, ranks: Mapping[int, Sequence[int]]
 ) -> dict[tuple[int, int], int]:
-    """Find the sampling keys with given ranks among the records of each class.
+    """Find the sampling keys below which given numbers of records of each class lie.
 
-    Only records that can be sampled for validation and test are ranked. The keys are found in two
-    passes: the first counts the keys in buckets, and the second collects only the keys of the
-    buckets that contain a rank.
+    The sampling key of a record is a pseudo-random number that is computed from the content of its
+    image and the seed. Only records that may be moved from training to validation or test are
+    counted.
 
     Args:
-        store: The records.
-        ranks: Ranks to find, from 0, by class index.
+        store: All records, with marked duplicates.
+        ranks: Numbers of records, which are the 0-based ranks of the keys, by class index.
 
     Returns:
-        The key of each rank, by class index and rank. For rank 0 this is the smallest possible key.
-        For a rank that no record of the class has, this is the largest possible key.
+        A threshold for each class index and number n: n records of the class have lower keys, or
+        fewer if copies of an image share the key. For n = 0 it is the smallest 64-bit integer. If
+        the class has at most n records, it is the largest 64-bit integer.
     """
     keys = {(label, 0): -split_keys.LAST_KEY - 1 for label in ranks}
     positive_ranks = {
@@ -104,13 +121,15 @@ def find_keys_at_ranks(
     }
     if not positive_ranks:
         return keys
+    # The first pass over the records counts the keys in each bucket, a range of keys. The second
+    # pass collects only the keys of the buckets that contain a rank.
     records = store.map_partitions(_select_keys, "label int, bucket int, key bigint")
     histograms: dict[int, dict[int, int]] = defaultdict(dict)
     for row in records.groupBy("label", "bucket").count().collect():
         histograms[row.label][row.bucket] = row["count"]
     is_in_bucket = F.lit(False)
     for label, rank in positive_ranks:
-        position = split_keys.find_rank(histograms[label], rank)
+        position = split_keys.find_bucket_of_rank(histograms[label], rank)
         if position:
             is_in_bucket |= (F.col("label") == label) & (F.col("bucket") == position[0])
     candidates = _collect_keys(records.where(is_in_bucket))
@@ -120,7 +139,12 @@ def find_keys_at_ranks(
 
 
 def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
-    """Return label, bucket and key of the records of a partition that can be sampled."""
+    """Return the sampling keys of the records that may be moved to validation or test.
+
+    Returns:
+        A table with the columns `label` (class index), `key` (sampling key, a pseudo-random
+        number) and `bucket` (the upper 12 bits of the key).
+    """
     records = partition.to_records()
     key = records.key[records.can_be_sampled]
     bucket = (key >> (64 - split_keys.BUCKET_BITS)).astype(np.int32)
@@ -129,7 +153,14 @@ def _select_keys(partition: DeduplicatedPartition) -> pa.Table:
 
 
 def _collect_keys(records: DataFrame) -> dict[int, dict[int, list[int]]]:
-    """Return the keys of records by class index and bucket."""
+    """Collect the sampling keys of records in the driver.
+
+    Args:
+        records: Records with the columns `label`, `bucket` (number of a range of keys) and `key`.
+
+    Returns:
+        Lists of keys by class index and bucket.
+    """
     keys: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in records.collect():
         keys[row.label][row.bucket].append(row.key)
@@ -142,8 +173,8 @@ def compute_pixel_moments(
     """Compute the number, the sum and the sum of squares of the pixels of all training images.
 
     Args:
-        store: The records; they must have been read with `compute_moments`.
-        thresholds: Thresholds of each class, by class index.
+        store: All records; they must have been read with `RecordOptions.compute_moments`.
+        thresholds: Thresholds that divide the records of each class into splits, by class index.
 
     Returns:
         The number of pixels, the sum of the pixels, and the sum of the squared pixels.

@@ -24,10 +24,10 @@ from fer_pipeline.spark.shuffle import (
     PARTITION_KEY,
     SHUFFLE_DDL,
     find_partition_keys,
-    pack_columns,
     pack_for_shuffle,
+    pack_records_without_images,
     sort_records,
-    unpack,
+    unpack_records,
 )
 from fer_pipeline.spark.steps import error_context
 
@@ -54,7 +54,7 @@ class DeduplicatedPartition:
     images: Pixels
 
     def to_records(self) -> DeduplicatedRecords:
-        """Convert the columns that the assignment to splits needs to arrays."""
+        """Return the columns that are needed to assign the records to splits."""
         names = ("key", "label", "split", "outcome", "can_be_sampled")
         return DeduplicatedRecords(**{name: self.columns.column(name).to_numpy() for name in names})
 
@@ -70,7 +70,8 @@ class RecordStore:
         packs: The records before deduplication, in packs: rows that contain many records each, with
             the columns `records` and `images` of `shuffle.SHUFFLE_DDL`.
         columns: The columns of the records after deduplication, in packs without pixels.
-        deduplicate: Whether copies are marked as dropped, see `deduplication.mark_duplicates`.
+        deduplicate: Whether superfluous copies of an image are marked as dropped, see
+            `deduplication.mark_duplicates`.
         size: Height and width of the images, in pixels.
     """
 
@@ -81,7 +82,7 @@ class RecordStore:
     _spark: SparkSession = field(repr=False)
 
     @classmethod
-    def read(
+    def from_reader(
         cls,
         spark: SparkSession,
         reader: SourceReader,
@@ -90,16 +91,16 @@ class RecordStore:
         *,
         deduplicate: bool,
     ) -> RecordStore:
-        """Create a store for the records of input files.
+        """Create a store for the records of input files, without reading the files yet.
 
         The files are read lazily, when a function is first applied to the records.
 
         Args:
             spark: The session.
             reader: Reader of the input files.
-            options: Options for the processing of the records.
+            options: Rules for labels, image size, seed and further settings.
             partition_count: Number of partitions, each of which is processed by one task.
-            deduplicate: Whether to mark copies as dropped, see `deduplication.mark_duplicates`.
+            deduplicate: Whether to mark superfluous copies of an image as dropped.
         """
         # The functions below are sent to the workers with all variables that they use. The reader
         # cannot be sent because it contains a DataFrame.
@@ -107,13 +108,13 @@ class RecordStore:
         keys = find_partition_keys(spark, partition_count)
 
         def read_and_pack(batches: Batches) -> Batches:
-            """Process the records of batches and pack them for the shuffle."""
+            """Label, hash and resize records, and pack many records into each row."""
             tables = build_record_tables(read(batches), options)
             return pack_for_shuffle(tables, keys, size)
 
-        def deduplicate_columns(batches: Batches) -> Batches:
-            """Deduplicate the records of one partition, and pack their columns."""
-            return pack_columns(
+        def mark_and_pack(batches: Batches) -> Batches:
+            """Mark the duplicates of one partition, and pack its records, without images."""
+            return pack_records_without_images(
                 _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate).columns
             )
 
@@ -124,7 +125,7 @@ class RecordStore:
             .persist(StorageLevel.DISK_ONLY)
         )
         set_arrow_batch_size(spark, _PACKS_PER_BATCH)
-        columns = packs.select("records").mapInArrow(deduplicate_columns, COLUMNS_DDL)
+        columns = packs.select("records").mapInArrow(mark_and_pack, COLUMNS_DDL)
         return cls(packs, columns.persist(StorageLevel.DISK_ONLY), deduplicate, size, spark)
 
     def close(self) -> None:
@@ -137,10 +138,12 @@ class RecordStore:
     def map_partitions(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function to the columns of each partition that contains records.
+        """Apply a function, lazily, to each partition; the images are not read.
+
+        Partitions without records are skipped.
 
         Args:
-            function: Function that maps a partition, without its pixels, to a table.
+            function: Function that maps a partition, whose `images` are empty, to a table.
             ddl: Schema of the table, in Spark's DDL format.
 
         Returns:
@@ -149,15 +152,17 @@ class RecordStore:
         size = self.size
 
         def read_partition(batches: Batches) -> DeduplicatedPartition:
-            """Unpack the columns of one partition."""
-            return DeduplicatedPartition(*unpack(batches, size, DEDUPLICATED_SCHEMA))
+            """Unpack the records of one partition, whose duplicates are already marked."""
+            return DeduplicatedPartition(*unpack_records(batches, size, DEDUPLICATED_SCHEMA))
 
-        return self._map(self.columns, read_partition, function, ddl)
+        return self._map_packed_partitions(self.columns, read_partition, function, ddl)
 
     def map_partitions_with_images(
         self, function: Callable[[DeduplicatedPartition], pa.Table], ddl: str
     ) -> DataFrame:
-        """Apply a function to the columns and images of each partition that contains records.
+        """Apply a function, lazily, to each partition, including the images of its records.
+
+        Partitions without records are skipped.
 
         Args:
             function: Function that maps a partition to a table.
@@ -169,24 +174,36 @@ class RecordStore:
         size, deduplicate = self.size, self.deduplicate
 
         def read_partition(batches: Batches) -> DeduplicatedPartition:
-            """Unpack and deduplicate one partition."""
-            # Marking the duplicates again is cheaper than storing the marks with the pixels, which
-            # would send all pixels to a worker and back once more.
+            """Unpack the records and images of one partition, and mark the duplicates."""
+            # The marks are not stored together with the pixels: for this, Spark would have to send
+            # all pixels to a worker and back. Marking the duplicates twice is cheaper.
             return _mark_duplicates_in_partition(batches, size, deduplicate=deduplicate)
 
-        return self._map(self.packs, read_partition, function, ddl)
+        return self._map_packed_partitions(self.packs, read_partition, function, ddl)
 
-    def _map(
+    def _map_packed_partitions(
         self,
         packs: DataFrame,
         read_partition: Callable[[Batches], DeduplicatedPartition],
         function: Callable[[DeduplicatedPartition], pa.Table],
         ddl: str,
     ) -> DataFrame:
-        """Apply a function to each partition that contains records, after reading it."""
+        """Apply a function, lazily, to each partition; partitions without records are skipped.
+
+        The Arrow batch size of the Spark session is also set.
+
+        Args:
+            packs: Rows that contain many records each.
+            read_partition: Function that unpacks the rows of a partition.
+            function: Function that maps the unpacked partition to a table.
+            ddl: Schema of the table, in Spark's DDL format.
+
+        Returns:
+            The rows of all tables.
+        """
 
         def apply_to_partition(batches: Batches) -> Batches:
-            """Read one partition and apply the function to it, unless it is empty."""
+            """Unpack one partition and apply the function to it, unless it has no records."""
             partition = read_partition(batches)
             if len(partition.columns):
                 yield from function(partition).combine_chunks().to_batches()
@@ -200,11 +217,17 @@ def _mark_duplicates_in_partition(
 ) -> DeduplicatedPartition:
     """Unpack and sort the records of a partition, and mark the duplicates among them.
 
-    If `deduplicate` is false, no record is marked as dropped. The column `can_be_sampled` is added
-    in either case.
+    A column `can_be_sampled` is added. It tells whether a record may be moved from training to
+    validation or test. Copies of a test image, for example, may not be moved.
+
+    Args:
+        batches: Rows that contain many records each.
+        size: Height and width of the images, in pixels.
+        deduplicate: Whether to mark superfluous copies of an image as dropped, in the column
+            `outcome`. If false, this column is not changed.
     """
     with error_context("marking the duplicates of a partition"):
-        records, images = sort_records(*unpack(batches, size, RECORD_SCHEMA))
+        records, images = sort_records(*unpack_records(batches, size, RECORD_SCHEMA))
         hashes: Sequence[bytes] = records.column("image_hash").fill_null(bytes(16)).to_pylist()
         columns = RecordColumns(
             content=np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2),

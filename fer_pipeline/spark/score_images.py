@@ -64,8 +64,9 @@ class ImageBatch(NamedTuple):
     """A batch of images to score.
 
     Attributes:
-        origin: The columns of `schema.ORIGIN`, `reason` and `detail`, one row for each image. The
-            last two describe the error of an unreadable image; they are null for readable images.
+        origin: One row for each image with the columns of `schema.ORIGIN` (source file, record
+            number, image hash, variant, replica) and the columns `reason` and `detail`. The last
+            two describe the error of an unreadable image; they are null for readable images.
         pixels: Pixels of the m readable images, in order, uint8 of shape (m, size, size).
     """
 
@@ -78,8 +79,8 @@ class ImageSource:
     """A source of images to score.
 
     Attributes:
-        batches: Content of the source: rows of input files or of a dataset.
-        read: Function that converts batches of the content to images, in a Spark worker.
+        batches: Content of the source: CSV lines, image files, or rows of a dataset.
+        read: Function that converts Arrow batches of the content to images, in a Spark worker.
     """
 
     batches: DataFrame
@@ -120,11 +121,12 @@ class ScoringOptions:
 def create_file_source(
     reader: SourceReader, offsets: BlockOffsets, size: int, enhancement: Enhancement
 ) -> ImageSource:
-    """Create a source from CSV files or image files.
+    """Create a source of images to score from CSV files or image files.
 
     Args:
         reader: Reader of the files.
-        offsets: Offsets of the blocks in which Spark's tasks read the files.
+        offsets: Number of the first record of each block, the part of a file that one Spark task
+            reads.
         size: Height and width of the images that the model expects, in pixels.
         enhancement: Enhancement of the images that the model expects.
     """
@@ -141,7 +143,19 @@ def _decode_images(
     size: int,
     enhancement: Enhancement,
 ) -> Iterator[ImageBatch]:
-    """Read and prepare the images of files, one batch for each group of records."""
+    """Read images from CSV files or image files, and prepare them for the model.
+
+    Args:
+        batches: Arrow batches of CSV lines or image files.
+        read: Function that converts the Arrow batches to groups of records.
+        offsets: Number of the first record of each block, the part of a file that one Spark task
+            reads.
+        size: Height and width of the prepared images, in pixels.
+        enhancement: Enhancement of the images before resizing.
+
+    Yields:
+        One batch of prepared images for each group of records.
+    """
     for group in read(batches):
         parts = [_build_image_batch(records, offsets, size, enhancement) for records in group]
         yield ImageBatch(
@@ -153,7 +167,15 @@ def _decode_images(
 def _build_image_batch(
     records: SourceRecords, offsets: BlockOffsets, size: int, enhancement: Enhancement
 ) -> ImageBatch:
-    """Prepare the images of records for the model, and collect their origins and errors."""
+    """Prepare the images of records for the model, and describe their origins and errors.
+
+    Args:
+        records: Records of input files, with images of any size.
+        offsets: Number of the first record of each block, the part of a file that one Spark task
+            reads. It is needed to compute the record numbers.
+        size: Height and width of the prepared images, in pixels.
+        enhancement: Enhancement of the images before resizing.
+    """
     parsed = records.parsed
     outcomes = parsed.errors.outcomes
     has_image = outcomes == Outcome.KEPT
@@ -179,7 +201,10 @@ def _build_image_batch(
 
 
 def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
-    """Create a source from all rows of a prepared dataset, including variants and repetitions.
+    """Create a source of images to score from all rows of a prepared dataset.
+
+    Mirrored and rotated variants and oversampled rows are included. The Arrow batch size of the
+    session is set.
 
     Args:
         spark: The session.
@@ -194,7 +219,13 @@ def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int
 
 
 def _read_stored_images(batches: Batches, stored: ImageInfo, size: int) -> Iterator[ImageBatch]:
-    """Convert rows of a dataset to images, and resize the images if necessary."""
+    """Convert rows of a prepared dataset to images of the size that the model expects.
+
+    Args:
+        batches: Rows with the columns `image` and those of `schema.ORIGIN`.
+        stored: Size, data type and normalisation of the stored images.
+        size: Height and width of the images that the model expects, in pixels.
+    """
     for batch in batches:
         pixels = _restore_pixels(batch.column("image"), stored)
         if stored.size != size:
@@ -225,23 +256,27 @@ def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:
 def score_source(
     source: ImageSource, options: ScoringOptions, output_folder: Path
 ) -> ScoringTotals:
-    """Score all images of a source, and write one file of scores for each Spark task.
+    """Score all images of a source; each Spark task writes its scores to one Parquet file.
 
     Args:
         source: The images.
-        options: The model and the options of scoring.
+        options: The model, the emotions, and the threshold for uncertain predictions.
         output_folder: Folder to write the files to.
+
+    Returns:
+        Descriptions of the written files, the number of images by predicted emotion, and the number
+        of unreadable images by reason.
     """
     # The function below is sent to the workers with all variables that it uses. The source cannot
     # be sent because it contains a DataFrame.
     read = source.read
 
     def write_scores(batches: Batches) -> Batches:
-        """Score the images of one task, and return a description of the written file."""
+        """Score the images of one task, and yield a description of the written file."""
         with _ScoreWriter(output_folder, options) as writer:
             for images in read(batches):
-                writer.write(images)
-        yield from writer.describe()
+                writer.score_and_write(images)
+        yield from writer.describe_file()
 
     written = sorted(source.batches.mapInArrow(write_scores, _WRITTEN_DDL).collect())
     return ScoringTotals(
@@ -255,13 +290,13 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
     """Scores the images of one Spark task and writes a file, unless there are no images."""
 
     def __init__(self, output_folder: Path, options: ScoringOptions) -> None:
-        """Prepare the writing; the file is created when the first batch is written.
+        """Choose a unique file name; the file is created when the first batch is written.
 
         Args:
             output_folder: Folder to write the file to.
-            options: The model and the options of scoring.
+            options: The model, the emotions, and the threshold for uncertain predictions.
         """
-        self._path = output_folder / SCORES.make_unique_name(get_task_index())
+        self._path = output_folder / SCORES.make_data_file_name(get_task_index())
         self._options = options
         self._columns = build_arrow_schema(schema.score_columns(options.classes))
         self._open_files = contextlib.ExitStack()
@@ -274,7 +309,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         """Close the file, if it was created."""
         self._open_files.__exit__(*error)  # type: ignore[arg-type]
 
-    def write(self, images: ImageBatch) -> None:
+    def score_and_write(self, images: ImageBatch) -> None:
         """Score a batch of images and write the scores; the first call creates the file."""
         if self._writer is None:
             sink = self._open_files.enter_context(create_data_file(self._path))
@@ -288,8 +323,8 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._emotions.update(scores.column("emotion").drop_null().to_pylist())
         self._reasons.update(scores.column("reason").drop_null().to_pylist())
 
-    def describe(self) -> Batches:
-        """Yield one row that describes the written file; yield nothing if no file was written."""
+    def describe_file(self) -> Batches:
+        """Yield one row with the name, size and totals of the file, if it was written."""
         if self._row_count:
             row = {
                 "path": self._path.name,
@@ -305,8 +340,10 @@ def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
     """Score a batch of images.
 
     Returns:
-        A table with one row for each image: the columns of `images.origin` and of the scores, see
-        `schema.score_columns`. The scores of unreadable images are null.
+        A table with one row for each image: the columns of `images.origin`, and the scores
+        (`emotion`, `confidence`, and the probability `p_...` of each emotion). The emotion is
+        `UNCERTAIN` if the confidence is below the threshold. The scores of unreadable images are
+        null.
 
     Raises:
         RunError: A probability is not a finite number.

@@ -63,9 +63,14 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
 
     Args:
         job: Name of the job, displayed by Spark.
-        barrier: Whether the session runs barrier stages, see `fer_pipeline.spark.barrier`.
+        barrier: Whether the session runs barrier stages, whose tasks all run at the same time. If
+            true, Spark's settings for them get suitable defaults.
+
+    Yields:
+        The session.
 
     Raises:
+        ClusterError: Spark's JVM ended before the job.
         FerError: Spark failed with an error that the user can correct.
         KeyboardInterrupt: SIGINT arrived; the jobs of the session have been cancelled.
     """
@@ -91,6 +96,9 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
 
 def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
     """Start the JVM if necessary, and open a session.
+
+    If the program was not started by `spark-submit`, the environment variable JAVA_HOME of this
+    process is set to a suitable Java installation first. PYSPARK_PYTHON is set if it is missing.
 
     Args:
         job: Name of the job, displayed by Spark.
@@ -148,10 +156,10 @@ def _has_jvm_ended() -> bool:
 
 
 def set_arrow_batch_size(session: SparkSession, row_count: int) -> None:
-    """Set the number of rows in a batch for a Python worker.
+    """Set the maximum number of rows in the Arrow batches that Spark sends to Python workers.
 
-    The setting applies to all plans that are executed afterwards, except persisted plans, which
-    keep their batch size.
+    The setting applies to all plans that are executed afterwards, except persisted plans: they keep
+    the number that was set when `persist` was called.
 
     Args:
         session: The session.
@@ -167,11 +175,11 @@ def get_task_index() -> int:
 
 
 def get_max_partition_bytes(session: SparkSession) -> int:
-    """Return the maximum number of bytes of a file that one task reads, a setting of Spark.
+    """Return the maximum number of bytes of a file that one task reads.
 
-    The result is 0 if the text of the setting has an unknown form.
+    This is Spark's setting `spark.sql.files.maxPartitionBytes`. If its text cannot be parsed, the
+    result is 0, so that callers treat every file as if several tasks read it.
     """
     text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
-    # If the setting has an undocumented form, 0 means that any file may be split.
     return int(size[1]) << _UNIT_BITS[size[2]] if size else 0

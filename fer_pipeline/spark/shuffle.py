@@ -37,18 +37,18 @@ _COLUMNS_SCHEMA = pa.schema([("records", pa.binary())])
 _RECORDS_PER_PACK = 64
 _MIN_RECORDS_TO_PACK = 2048
 _MAX_BYTES_TO_PACK = 32 << 20
-_RECORDS_PER_COLUMNS_PACK = 8192
+_RECORDS_PER_PACK_WITHOUT_IMAGES = 8192
 
 
 def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
-    """Find, for each partition, a number that Spark's hash partitioning assigns to the partition.
+    """Find, for each partition, a number that Spark's hash partitioning assigns to this partition.
 
-    `repartition(n, column)` puts a row into the partition `pmod(hash(column), n)`, and Spark SQL
-    does not support custom partitioners. A column that contains the numbers returned here therefore
-    controls the partition of each row.
+    Spark SQL does not support custom partitioners: `repartition(n, column)` puts a row into the
+    partition `pmod(hash(column), n)`. To put a row into partition i, write element i of the
+    returned list into the column.
 
     Args:
-        spark: The session.
+        spark: Spark session.
         partition_count: Number of partitions.
 
     Returns:
@@ -65,15 +65,18 @@ def find_partition_keys(spark: SparkSession, partition_count: int) -> list[int]:
 def pack_for_shuffle(
     tables: Iterable[RecordTable], partition_keys: Sequence[int], size: int
 ) -> Batches:
-    """Pack records by their partition, which is determined by the sampling key.
+    """Pack records into rows for Spark's shuffle; each row contains many records of one partition.
+
+    Copies of an image get into the same partition.
 
     Args:
         tables: Records in any order.
-        partition_keys: Number of each partition, as `find_partition_keys` returns it.
+        partition_keys: Partition key of each partition, from `find_partition_keys`.
         size: Height and width of the images, in pixels.
 
     Yields:
-        Batches of packs with the columns of SHUFFLE_DDL.
+        Batches of rows with the columns of SHUFFLE_DDL: the partition key, the bytes of the
+        records, and the bytes of their images.
     """
     keys = np.array(partition_keys, np.int32)
     min_record_count = max(_MIN_RECORDS_TO_PACK, _RECORDS_PER_PACK * len(keys))
@@ -93,14 +96,18 @@ def pack_for_shuffle(
 def _pack_by_partition(
     tables: Sequence[RecordTable], keys: npt.NDArray[np.int32]
 ) -> pa.RecordBatch:
-    """Create one pack for each partition that has records.
+    """Pack records into rows, one for each partition that has records.
+
+    The index of a record's partition is its column `key` modulo the number of partitions.
 
     Args:
         tables: Records in any order.
-        keys: Number of each partition, int32 of shape (partitions,).
+        keys: Partition key of each partition, from `find_partition_keys`; int32 of shape
+            (partitions,).
 
     Returns:
-        The packs, with the columns of SHUFFLE_DDL.
+        Rows with the columns of SHUFFLE_DDL: the partition key, the bytes of the records, and the
+        bytes of their images.
     """
     records = pa.Table.from_batches([table.columns for table in tables]).combine_chunks()
     images = np.concatenate([table.images for table in tables])
@@ -126,35 +133,32 @@ def _pack_by_partition(
     return pa.RecordBatch.from_arrays(arrays, schema=_SHUFFLE_SCHEMA)
 
 
-def pack_columns(records: pa.Table) -> Batches:
-    """Pack the columns of a partition's records, in their order.
-
-    Args:
-        records: Columns of the records.
+def pack_records_without_images(records: pa.Table) -> Batches:
+    """Pack records that have no image column into rows of up to 8192 records, in the same order.
 
     Yields:
-        Batches of one pack each, with the columns of COLUMNS_DDL.
+        Batches of one row, which contains the records as an Arrow stream in the column `records`.
     """
-    for start in range(0, len(records), _RECORDS_PER_COLUMNS_PACK):
-        pack = _serialize_records(records.slice(start, _RECORDS_PER_COLUMNS_PACK))
+    for start in range(0, len(records), _RECORDS_PER_PACK_WITHOUT_IMAGES):
+        pack = _serialize_records(records.slice(start, _RECORDS_PER_PACK_WITHOUT_IMAGES))
         yield pa.RecordBatch.from_arrays([pa.array([pack], pa.binary())], schema=_COLUMNS_SCHEMA)
 
 
-def unpack(
+def unpack_records(
     batches: Iterable[pa.RecordBatch], size: int, schema: pa.Schema
 ) -> tuple[pa.Table, Pixels]:
-    """Unpack the records of a partition, in the order of the packs.
+    """Unpack the records of a partition from rows that contain many records each.
 
     Args:
-        batches: Packs with the columns `records` and, unless only the columns are needed,
-            `images` of SHUFFLE_DDL.
+        batches: Rows with the column `records` (Arrow stream of many records) and, optionally, the
+            column `images` (pixels of these records).
         size: Height and width of the images, in pixels.
-        schema: Columns of the records.
+        schema: Arrow schema of the records.
 
     Returns:
-        records: Columns of the records.
+        records: All records, in the order of `batches`.
         images: Images of the m records that have an image, uint8 of shape (m, size, size); empty if
-            the packs have no images.
+            `batches` has no column `images`.
     """
     records: list[pa.Table] = [schema.empty_table()]
     images: list[Pixels] = [np.empty((0, size, size), np.uint8)]
@@ -169,6 +173,9 @@ def unpack(
 
 def sort_records(records: pa.Table, images: Pixels) -> tuple[pa.Table, Pixels]:
     """Sort records by sampling key, then by their location in the input files.
+
+    The sampling key is a pseudo-random number that is computed from the image and the seed. Copies
+    of an image have the same key and become adjacent.
 
     Args:
         records: Columns of the records.
@@ -191,7 +198,7 @@ def _reorder_images(images: Pixels, records: pa.Table, order: npt.NDArray[np.int
     Args:
         images: Images of the m records that have an image, uint8 of shape (m, size, size).
         records: Columns of the records in their old order.
-        order: Old position of each record, in the new order of the records.
+        order: For each position in the new order, the old position of its record.
     """
     has_image = records.column("image_hash").is_valid().to_numpy()
     image_of_record = np.cumsum(has_image) - 1
@@ -199,14 +206,24 @@ def _reorder_images(images: Pixels, records: pa.Table, order: npt.NDArray[np.int
 
 
 def _count_images_before(records: pa.Table, ends: npt.NDArray[np.int64]) -> list[int]:
-    """Return the number of images among the records before each position in `ends`."""
+    """Count the images of the first n records, for several values of n.
+
+    Not all records have an image.
+
+    Args:
+        records: Columns of the records.
+        ends: The values of n, of shape (k,).
+
+    Returns:
+        The number of images for each of the k values.
+    """
     has_image = records.column("image_hash").is_valid().to_numpy()
     cumulative_counts = np.concatenate([[0], np.cumsum(has_image)])
     return cumulative_counts[ends].tolist()
 
 
 def _serialize_records(records: pa.Table) -> bytes:
-    """Convert records to Arrow's stream format."""
+    """Return records as bytes in Arrow's stream format."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, records.schema) as stream:
         stream.write_table(records)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def error_context(step: str) -> Iterator[None]:
-    """Add the description of a step to the traceback of any error in the context.
+    """Add the description of a step to the traceback of any error in the `with` block.
 
-    Spark passes only the text of the worker's traceback on to the driver.
+    Spark passes errors of a Python worker to the driver only as the text of their traceback.
 
     Args:
         step: Description of the step and its file, such as "parsing a.csv".

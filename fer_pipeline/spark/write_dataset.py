@@ -20,7 +20,7 @@ from pyspark.sql import Row
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import build_binary_column, build_list_column
-from fer_pipeline.data.dataset_files import DATASET, split_folder
+from fer_pipeline.data.dataset_files import DATASET, get_split_folder
 from fer_pipeline.data.manifest import DataFile
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.record_batch import Pixels
@@ -69,7 +69,8 @@ class WrittenSplit:
     Attributes:
         files: Descriptions of the files.
         counts: Number of rows of each class, in the order of the class indices.
-        originals: Number of records of each class, not counting their variants and repetitions.
+        originals: Number of records of each class. A record gives several rows if mirrored or
+            rotated variants are written or if the class is oversampled.
         checksum: Sum of the hashes of all rows.
     """
 
@@ -80,31 +81,31 @@ class WrittenSplit:
 
 
 def write_splits(store: RecordStore, options: WriteOptions) -> dict[Split, WrittenSplit]:
-    """Write the files of all splits.
+    """Write the Parquet files of all splits; each Spark task writes its own files.
 
     Args:
-        store: The records.
-        options: Options of the files.
+        store: All records, with marked duplicates.
+        options: Folder, columns, splits and further settings of the files.
 
     Returns:
         Summary of the written files, by split.
     """
 
-    def write(partition: DeduplicatedPartition) -> pa.Table:
-        """Write the images of one partition, and return a table that describes the files."""
+    def write_partition(partition: DeduplicatedPartition) -> pa.Table:
+        """Write the files of one partition, and return a table that describes the files."""
         return pa.Table.from_pylist(list(_write_partition(partition, options)), _WRITTEN_SCHEMA)
 
     # The driver receives one row for each file, at most a few thousand rows.
-    rows = store.map_partitions_with_images(write, _WRITTEN_DDL).collect()
+    rows = store.map_partitions_with_images(write_partition, _WRITTEN_DDL).collect()
     return {split: _summarize_split(split, rows, len(options.classes)) for split in Split}
 
 
 def _summarize_split(split: Split, rows: Sequence[Row], class_count: int) -> WrittenSplit:
-    """Combine the descriptions of a split's files.
+    """Return the list of the files of one split, with their total counts and checksum.
 
     Args:
-        split: The split.
-        rows: Descriptions of the files of all splits.
+        split: Split to summarize.
+        rows: One row for each file of any split, with the columns of _WRITTEN_SCHEMA.
         class_count: Number of classes.
     """
     files = sorted((row for row in rows if row.split == split.code), key=lambda row: row.path)
@@ -120,7 +121,13 @@ def _summarize_split(split: Split, rows: Sequence[Row], class_count: int) -> Wri
 def _write_partition(
     partition: DeduplicatedPartition, options: WriteOptions
 ) -> Iterator[Mapping[str, object]]:
-    """Write the records of a partition to one file for each split that has records.
+    """Write the records of a partition, shuffled, to one Parquet file for each split.
+
+    Splits without records get no file. Dropped and quarantined records are not written.
+
+    Args:
+        partition: Records with their images.
+        options: Folder, columns, splits and further settings of the files.
 
     Yields:
         Description of each file, with the keys of _WRITTEN_SCHEMA.
@@ -137,7 +144,7 @@ def _write_partition(
         writer.shuffle(np.random.default_rng([options.seed, task_index]))
         # Readers sort the files by name, and the names contain the task index. The order of the
         # rows therefore depends only on the seed.
-        path = f"{split_folder(split)}/{DATASET.make_unique_name(task_index)}"
+        path = f"{get_split_folder(split)}/{DATASET.make_data_file_name(task_index)}"
         with error_context(f"writing {path}"):
             byte_count = writer.write(options.folder / path)
         yield {
@@ -152,10 +159,13 @@ def _write_partition(
 
 
 class _SplitFileWriter:
-    """Writer of one file of a split.
+    """Writer of one Parquet file with records of one partition and split.
+
+    A record gives several rows if it is written in several variants (original, mirrored, rotated)
+    or several times for oversampling.
 
     Attributes:
-        rows: Position in the partition of the record of each row, int64 of shape (n,).
+        rows: Record of each row of the file, as a position in the partition, int64 of shape (n,).
         checksum: Sum of the hashes of the written rows, as a signed 64-bit number.
     """
 
@@ -167,14 +177,18 @@ class _SplitFileWriter:
         records: npt.NDArray[np.int64],
         copies: npt.NDArray[np.int64],
     ) -> None:
-        """Plan the rows of the file: all variants and repetitions of the records.
+        """Plan the rows of the file, without writing yet.
+
+        A training image is written in all variants (original, mirrored, rotated), and each variant
+        is written `copies` times. An image of another split is written only as the original.
 
         Args:
-            partition: The partition.
-            options: Options of the files.
+            partition: Records with their images.
+            options: Folder, columns, variants and further settings of the files.
             split: Split of the file.
-            records: Positions in the partition of the m records to write, of shape (m,).
-            copies: Number of times that each record is written, of shape (m,).
+            records: The m records to write, as positions in the partition, of shape (m,).
+            copies: Number of times that each record is written, of shape (m,); more than 1 if its
+                class is oversampled.
         """
         self._partition = partition
         self._options = options
@@ -190,7 +204,7 @@ class _SplitFileWriter:
         self.checksum = 0
 
     def shuffle(self, rng: np.random.Generator) -> None:
-        """Shuffle all rows of the file, so that the variants of an image are not adjacent."""
+        """Shuffle the rows before they are written, so that variants of an image are scattered."""
         order = rng.permutation(len(self.rows))
         self.rows = self.rows[order]
         self._variant = self._variant[order]
@@ -212,11 +226,11 @@ class _SplitFileWriter:
             ) as writer,
         ):
             for start in range(0, len(self.rows), group_rows):
-                writer.write_table(self._build_group(slice(start, start + group_rows)))
+                writer.write_table(self._build_and_hash_row_group(slice(start, start + group_rows)))
         return path.stat().st_size
 
-    def _build_group(self, group: slice) -> pa.Table:
-        """Build the table of one row group, and add its rows to the checksum.
+    def _build_and_hash_row_group(self, group: slice) -> pa.Table:
+        """Build the table of one Parquet row group, and add the hashes of its rows to the checksum.
 
         Args:
             group: Range of the rows of the file that belong to the row group.
@@ -252,11 +266,12 @@ class _SplitFileWriter:
     def _apply_variants(
         self, rows: npt.NDArray[np.int64], variant: npt.NDArray[np.int64]
     ) -> Pixels:
-        """Create the images of rows by applying the variant of each row to its record's image.
+        """Create the image of each row by applying the row's variant to the original image.
 
         Args:
-            rows: Positions of the records in the partition, of shape (n,).
-            variant: Index of the variant of each row, of shape (n,).
+            rows: Positions in the partition of the records that the rows belong to, of shape (n,).
+            variant: Variant of each row (original, mirrored or rotated), as an index into
+                `self._variants`, of shape (n,).
 
         Returns:
             The pixels, uint8 of shape (n, size * size).
@@ -270,7 +285,11 @@ class _SplitFileWriter:
         return pixels.reshape(len(rows), -1)
 
     def _build_image_column(self, pixels: Pixels) -> pa.Array:
-        """Build the column of images, with pixels or normalised values."""
+        """Build the column of images: bytes, or lists of float32 if images are stored normalised.
+
+        Args:
+            pixels: Grey values of the images, uint8 of shape (n, size * size).
+        """
         if self._options.normalization is None:
             return build_binary_column(pixels)
         return build_list_column(self._options.normalization.lookup_table()[pixels])
@@ -283,14 +302,19 @@ class _SplitFileWriter:
         variant: npt.NDArray[np.int64],
         replica: npt.NDArray[np.int64],
     ) -> None:
-        """Add the hashes of rows to the checksum.
+        """Add a hash of each row to the checksum, which does not depend on the order of the rows.
+
+        The hash of a row covers all of the following arguments and the split.
 
         Args:
-            content: Bytes of each row to hash: pixels, and the votes' distribution if stored.
+            content: Pixels of each row, and its distribution of votes if votes are stored, as uint8
+                of shape (n, bytes).
             hashes: Hash of the original image of each row.
             labels: Class index of each row.
-            variant: Index of the variant of each row.
-            replica: Number of the repetition of each row; 0 for the first row of a variant.
+            variant: Variant of each row (original, mirrored or rotated), as an index into
+                `self._variants`.
+            replica: Number of each row, from 0, among the rows with the same record and variant;
+                oversampling writes several such rows.
         """
         names = [v.name for v in self._variants]
         rows = zip(content, hashes, labels, variant.tolist(), replica.tolist(), strict=True)

@@ -31,15 +31,19 @@ class WriteOptions:
 
     Attributes:
         folder: Folder of the dataset.
-        thresholds: Thresholds between the splits of each class, by class index.
-        offsets: Offsets of the blocks in which the records were read.
-        variants: Variants in which each training image is written; the first is the original.
+        thresholds: Thresholds that divide the training records of each class into splits, by class
+            index.
+        offsets: Number of the first record of each block, the part of an input file that one Spark
+            task reads.
+        variants: Variants in which each training image is written: the original, which is the
+            first, and its mirrored and rotated images.
         classes: Emotions in the order of their class indices.
         normalization: Normalisation of the stored images; None to store pixels.
         group_rows: Number of rows in a row group, by split.
         compression: Parquet compression: `zstd`, `snappy` or `none`.
         seed: Seed of the order of the rows.
-        votes: Votes to store as distributions over the classes; None to store only labels.
+        votes: Annotators' votes to store as distributions over the classes; None to store only
+            labels.
     """
 
     folder: Path
@@ -60,11 +64,11 @@ class WriteOptions:
         return build_arrow_schema(schema.dataset_columns(dtype, votes=self.votes is not None))
 
 
-def choose_group_rows(expected_rows: int, size: int) -> int:
-    """Choose the number of rows in a row group so that `READERS` readers can share a split.
+def choose_row_group_size(expected_rows: int, size: int) -> int:
+    """Choose the number of rows in a Parquet row group, so that 64 readers can share a split.
 
-    The number is at least 32 and at most 4096. It is reduced for large images, so that a row group
-    contains at most 32 million pixels.
+    The number is between 32 and 4096. For large images it may be lower, because a row group
+    contains at most 2**25 pixels.
 
     Args:
         expected_rows: Approximate number of rows in the split.

@@ -25,12 +25,13 @@ _ROWS_PER_FILE = 1_000_000
 def write_quarantine(
     store: RecordStore, folder: Path, offsets: BlockOffsets, quarantined_count: int
 ) -> list[str]:
-    """Write the quarantined records and their errors to Parquet files.
+    """Write the records that cannot be read, and their errors, to Parquet files.
 
     Args:
-        store: All records.
+        store: Store of all records.
         folder: Folder of the dataset.
-        offsets: Offsets of the blocks in which the records were read.
+        offsets: Number of the first record of each block within its input file, from which the
+            record numbers are computed. A block is the part of a file that one Spark task reads.
         quarantined_count: Number of quarantined records; no file is written if it is 0.
 
     Returns:
@@ -39,7 +40,7 @@ def write_quarantine(
     if not quarantined_count:
         return []
 
-    def select_records(partition: DeduplicatedPartition) -> pa.Table:
+    def select_quarantined(partition: DeduplicatedPartition) -> pa.Table:
         """Return the quarantined records of one partition."""
         return _select_quarantined(partition, offsets)
 
@@ -47,7 +48,7 @@ def write_quarantine(
         """Write the quarantined records of one task to a file, and yield its description."""
         yield _write_quarantine_file(batches, folder)
 
-    quarantined = store.map_partitions(select_records, schema.format_ddl(schema.QUARANTINE))
+    quarantined = store.map_partitions(select_quarantined, schema.format_ddl(schema.QUARANTINE))
     files = quarantined.coalesce(1 + quarantined_count // _ROWS_PER_FILE)
     written = files.mapInArrow(write_file, "path string, rows bigint").collect()
     if sum(row.rows for row in written) != quarantined_count:
@@ -56,9 +57,14 @@ def write_quarantine(
 
 
 def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets) -> pa.Table:
-    """Return the quarantined records of a partition, with the columns of the quarantine.
+    """Return the records of a partition that cannot be read, with the columns of the quarantine.
 
-    Exactly the quarantined records have no image hash.
+    These are exactly the records without an image hash.
+
+    Args:
+        partition: Records of one partition.
+        offsets: Number of the first record of each block within its input file, from which the
+            record numbers are computed. A block is the part of a file that one Spark task reads.
     """
     records = partition.columns.filter(partition.columns.column("image_hash").is_null())
     sources = records.column("source")
@@ -78,14 +84,18 @@ def _select_quarantined(partition: DeduplicatedPartition, offsets: BlockOffsets)
 
 
 def _write_quarantine_file(batches: Batches, folder: Path) -> pa.RecordBatch:
-    """Write one file of quarantined records, sorted by source and record number.
+    """Write one Parquet file of quarantined records, sorted by source and record number.
+
+    Args:
+        batches: Quarantined records, with the columns of the file.
+        folder: Folder of the dataset, which contains the folder of the quarantine.
 
     Returns:
         A batch of one row with the columns `path`, relative to `folder`, and `rows`.
     """
     rows = pa.Table.from_batches(list(batches), _COLUMNS)
     rows = rows.sort_by([("source", "ascending"), ("record", "ascending")])
-    path = f"{QUARANTINE_FOLDER}/{DATASET.make_unique_name(get_task_index())}"
+    path = f"{QUARANTINE_FOLDER}/{DATASET.make_data_file_name(get_task_index())}"
     with error_context(f"writing {path}"), create_data_file(folder / path) as sink:
         pq.write_table(rows, sink)
     return pa.RecordBatch.from_pydict({"path": [path], "rows": [len(rows)]})

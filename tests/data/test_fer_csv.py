@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from fer_pipeline.data.fer_csv import (
     CsvLayout,
     RequiredColumns,
-    infer_pixel_count,
+    add_pixel_count,
     is_blank,
+    parse_header,
     parse_rows,
-    read_header,
     split_fields,
 )
 from fer_pipeline.data.outcomes import Outcome
@@ -26,7 +26,7 @@ ORDINARY_64 = CsvLayout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
 
 
 def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> CsvLayout:
-    return read_header(line, "faces.csv", RequiredColumns(emotion=labelled, usage=usage))
+    return parse_header(line, "faces.csv", RequiredColumns(emotion=labelled, usage=usage))
 
 
 def image(seed: int, side: int = 8) -> np.ndarray:
@@ -203,7 +203,7 @@ def row(seed: int, side: int = 8, usage: bytes = b"Training") -> bytes:
     ],
 )
 def test_the_first_square_image_tells_the_size(lines, count):
-    found = infer_pixel_count(ORDINARY, lines)
+    found = add_pixel_count(ORDINARY, lines)
     assert found == CsvLayout(3, 1, 0, 2, count)
 
 
@@ -217,7 +217,7 @@ def test_sound_rows_give_their_texts_and_their_image():
 
 @pytest.mark.parametrize("side", [8, 28, 48, 64])
 def test_rows_of_any_square_size_give_that_square(side):
-    (raw,) = parse([row(3, side)], infer_pixel_count(ORDINARY, [row(3, side)]))
+    (raw,) = parse([row(3, side)], add_pixel_count(ORDINARY, [row(3, side)]))
     np.testing.assert_array_equal(raw.image, image(3, side))
 
 
@@ -264,7 +264,7 @@ def test_only_broken_lines_are_only_faults():
 
 def test_where_no_row_shows_a_size_each_has_its_own_reason():
     lines = [b"0,1 2 3,Training", b"0,,Training", b"0,1 x,Training", b"0,256,Training", b"0"]
-    assert infer_pixel_count(ORDINARY, lines) == ORDINARY
+    assert add_pixel_count(ORDINARY, lines) == ORDINARY
     assert [raw.error for raw in parse(lines, ORDINARY)] == [
         (Outcome.PIXEL_COUNT, "3 pixels, not a square image"),
         (Outcome.EMPTY_FIELD, "no pixels"),
@@ -281,7 +281,7 @@ def test_windows_line_ends_are_no_part_of_any_field(position):
     fields = {b"emotion": b"3", b"Usage": b"Training", b"pixels": pixels(image(1))}
     for quote in (b"", b'"'):
         line = b",".join(quote + fields[name] + quote for name in names) + b"\r"
-        layout = infer_pixel_count(header(b",".join(names) + b"\r"), [line])
+        layout = add_pixel_count(header(b",".join(names) + b"\r"), [line])
         (raw,) = parse([line], layout)
         assert raw.error is None
         assert (raw.emotion.strip(), raw.usage.strip()) == ("3", "Training")
@@ -291,7 +291,7 @@ def test_windows_line_ends_are_no_part_of_any_field(position):
 def test_columns_that_a_file_lacks_are_none():
     layout = header(b"pixels", labelled=False, usage=False)
     lines = [pixels(image(1))]
-    (raw,) = parse(lines, infer_pixel_count(layout, lines))
+    (raw,) = parse(lines, add_pixel_count(layout, lines))
     assert (raw.emotion, raw.usage) == (None, None)
     np.testing.assert_array_equal(raw.image, image(1))
 
@@ -329,7 +329,7 @@ def test_what_a_csv_writer_wrote_comes_back(names, said, quoting, end, bom):
     writer.writeheader()
     writer.writerows(rows)
     first, *lines = (BOM * bom + file.getvalue().encode()).removesuffix(b"\n").split(b"\n")
-    layout = infer_pixel_count(header(first), lines)
+    layout = add_pixel_count(header(first), lines)
     for number, (raw, (emotion, usage, _)) in enumerate(
         zip(parse(lines, layout), said, strict=True)
     ):

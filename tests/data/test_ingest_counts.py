@@ -140,7 +140,7 @@ def to_codes(names: list[str]) -> dict[str, str]:
 class TestCheck:
     def test_sound_books_pass_in_silence(self, caplog) -> None:
         books = IngestCounts.from_tallies([tally(99), tally(1, QuarantineReason.EMPTY)])
-        books.require_usable(0.01)
+        books.require_usable_records(0.01)
         books.warn_about_low_codes(CODES)
 
         assert caplog.records == []
@@ -151,7 +151,7 @@ class TestCheck:
         books = IngestCounts.from_tallies(
             [tally(of - bad), tally(1, split=Split.TEST), tally(bad, QuarantineReason.EMPTY)]
         )
-        books.require_usable(bad / (of + 1))
+        books.require_usable_records(bad / (of + 1))
 
     def test_one_more_fails(self) -> None:
         books = IngestCounts.from_tallies(
@@ -166,7 +166,7 @@ class TestCheck:
         )
 
         with pytest.raises(TooManyBadRowsError) as caught:
-            books.require_usable(0.29)
+            books.require_usable_records(0.29)
 
         assert str(caught.value) == (
             "30 of 100 records are bad, more than input.max_quarantined_fraction 0.29 allows"
@@ -181,11 +181,13 @@ class TestCheck:
         )
 
         with pytest.raises(TooManyBadRowsError, match=r"^1000001 of 100000000 records are bad"):
-            books.require_usable(0.01)
+            books.require_usable_records(0.01)
 
     def test_only_bad_rows_fail_by_their_reason(self) -> None:
         with pytest.raises(TooManyBadRowsError, match=r"\(empty field: 2\)"):
-            IngestCounts.from_tallies([tally(2, QuarantineReason.EMPTY)]).require_usable(0.01)
+            IngestCounts.from_tallies([tally(2, QuarantineReason.EMPTY)]).require_usable_records(
+                0.01
+            )
 
     def test_nothing_to_train_on(self) -> None:
         books = IngestCounts.from_tallies(
@@ -198,7 +200,7 @@ class TestCheck:
         )
 
         with pytest.raises(DatasetError) as caught:
-            books.require_usable(0.01)
+            books.require_usable_records(0.01)
 
         assert str(caught.value) == (
             "no training rows are left of 14 records (dropped: class not selected: 4, copy of a"
@@ -208,7 +210,7 @@ class TestCheck:
 
     def test_nothing_to_train_on_and_nothing_dropped(self) -> None:
         with pytest.raises(DatasetError, match=r"of 3 records \(dropped: none; validation and"):
-            IngestCounts.from_tallies([tally(3, split=Split.TEST)]).require_usable(0.01)
+            IngestCounts.from_tallies([tally(3, split=Split.TEST)]).require_usable_records(0.01)
 
 
 class TestWarning:

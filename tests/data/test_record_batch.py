@@ -6,11 +6,11 @@ from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors, make_ex
 
 def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_broken_line():
     errors, label_errors = RecordErrors(4), RecordErrors(4)
-    errors.add(0, Outcome.PIXEL_COUNT, "3 pixels")
-    errors.add(1, Outcome.PIXEL_COUNT, "3 pixels")
-    errors.add(2, Outcome.BROKEN_LINE, "1 fields")
+    errors.set_error(0, Outcome.PIXEL_COUNT, "3 pixels")
+    errors.set_error(1, Outcome.PIXEL_COUNT, "3 pixels")
+    errors.set_error(2, Outcome.BROKEN_LINE, "1 fields")
     for row in (1, 2, 3):
-        label_errors.add(row, Outcome.EMPTY_FIELD, "no emotion")
+        label_errors.set_error(row, Outcome.EMPTY_FIELD, "no emotion")
 
     errors.update(label_errors)
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fer_pipeline.data.scores import ScoreFile, ScoreManifest, read_manifest, read_scores
+from fer_pipeline.data.scores import ScoreFile, ScoreManifest, read_scores, read_scores_manifest
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.io.output_kinds import SCORES, SCORES_FILE
 
@@ -52,7 +52,7 @@ def test_the_rows_are_those_of_the_named_files_in_their_order(folder):
 
 
 def test_the_manifest_is_read_as_it_was_written(folder):
-    assert read_manifest(folder) == make_manifest(read_manifest(folder).files)
+    assert read_scores_manifest(folder) == make_manifest(read_scores_manifest(folder).files)
     assert json.loads((folder / SCORES_FILE).read_text())["format"] == SCORES.format
 
 

@@ -15,8 +15,8 @@ from fer_pipeline.data.split_assignment import ClassThresholds, DeduplicatedReco
 from fer_pipeline.data.split_keys import (
     LAST_KEY,
     compute_sampling_key,
+    find_bucket_of_rank,
     find_key_at_rank,
-    find_rank,
     round_share,
 )
 
@@ -330,7 +330,7 @@ def test_drawn_splits_are_exact_to_one_image_per_class():
         ranks = (validation, validation + test, validation + test + extra)
         keys = sorted(key[label == name].tolist())
         buckets = Counter(k >> 52 for k in keys)
-        inside = [{find_rank(buckets, rank)[0]} for rank in ranks]
+        inside = [{find_bucket_of_rank(buckets, rank)[0]} for rank in ranks]
         cuts[name] = ClassThresholds(
             *(
                 find_key_at_rank(

@@ -13,8 +13,8 @@ from fer_pipeline.data.split_keys import (
     BUCKET_BITS,
     LAST_KEY,
     compute_sampling_key,
+    find_bucket_of_rank,
     find_key_at_rank,
-    find_rank,
     hash_image,
     round_share,
 )
@@ -26,7 +26,7 @@ SHIFT = 64 - BUCKET_BITS
 def cut(keys: list[int], rank: int) -> int:
     """The key of a rank, found as the passes over a dataset find it: never all keys at once."""
     histogram = Counter(key >> SHIFT for key in keys)
-    place = find_rank(histogram, rank)
+    place = find_bucket_of_rank(histogram, rank)
     of_bucket = {} if place is None else {place[0]: [k for k in keys if k >> SHIFT == place[0]]}
     return find_key_at_rank(histogram, of_bucket, rank)
 
@@ -61,7 +61,7 @@ def test_a_cut_depends_on_no_order(keys, rank, random):
 
 def test_locate_names_the_bucket_and_the_rank_within_it():
     histogram = {5: 2, -7: 3, 0: 1}
-    assert [find_rank(histogram, rank) for rank in range(7)] == [
+    assert [find_bucket_of_rank(histogram, rank) for rank in range(7)] == [
         (-7, 0),
         (-7, 1),
         (-7, 2),
@@ -73,7 +73,7 @@ def test_locate_names_the_bucket_and_the_rank_within_it():
 
 
 def test_nothing_is_located_among_no_keys():
-    assert find_rank({}, 0) is None
+    assert find_bucket_of_rank({}, 0) is None
     assert find_key_at_rank({}, {}, 0) == LAST_KEY
 
 

@@ -153,16 +153,16 @@ class TestTrain:
         pids = cluster.executors() if victim == "executor" else cluster.python_workers()
         os.kill(pids[-1], signal.SIGKILL)
         killed = time.monotonic()
-        round_counts = [2]
+        entry_counts = [2]
         while not running.has_ended and (out / "unfinished.csv").is_file():
-            round_counts.append(len(read_history(out, "unfinished.csv")))
+            entry_counts.append(len(read_history(out, "unfinished.csv")))
             time.sleep(0.02)
         process = running.wait()
         assert process.status == 0, process.err
         # A minute, or on a slow machine twice the time from the start to the kill.
         assert time.monotonic() - killed < max(60, 2 * (killed - start))
         # The history never gets shorter: the training does not start from step 0 again.
-        assert round_counts == sorted(round_counts)
+        assert entry_counts == sorted(entry_counts)
         assert read_accuracies(out) == read_accuracies(two_worker_run)
 
     @pytest.mark.cluster

@@ -517,11 +517,11 @@ class TestCommit:
 class TestRetract:
     def test_only_the_commit_file_and_the_configuration_are_deleted(self, tmp_path):
         create_files(tmp_path, [EVALUATION.commit_file, CONFIG_FILE, *EVALUATION.files])
-        OutputFolder(tmp_path, EVALUATION).delete_commit_file()
+        OutputFolder(tmp_path, EVALUATION).invalidate_old_output()
         assert list_files(tmp_path) == sorted(EVALUATION.files)
 
     def test_an_empty_folder_is_allowed(self, tmp_path):
-        OutputFolder(tmp_path, EVALUATION).delete_commit_file()
+        OutputFolder(tmp_path, EVALUATION).invalidate_old_output()
         assert list_files(tmp_path) == []
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import warnings
@@ -570,3 +571,10 @@ class TestRefusals:
     def test_one_class(self):
         with pytest.raises(ValueError, match="at least two classes, got 1"):
             compute_metrics([0], [[1.0]], ["angry"])
+
+    @pytest.mark.parametrize("class_count", [0, 2])
+    def test_metrics_of_no_images(self, class_count):
+        metrics = compute_metrics([0], [[1.0, 0.0]], ["angry", "happy"])
+        empty = ClassMetrics("fear", 0, 0, 0, ClassScores(None, None, None))
+        with pytest.raises(ValueError, match="one or more images"):
+            dataclasses.replace(metrics, classes=(empty,) * class_count)

@@ -107,7 +107,7 @@ def test_every_example_runs(document, run_examples):
 
 def test_the_examples_of_the_python_api_read_what_the_jobs_wrote(run_examples):
     names = run_examples("docs/python_api.md")
-    assert names["dataset"].rows == {"train": 115, "validation": 40, "test": 20}
+    assert names["dataset"].row_counts == {"train": 115, "validation": 40, "test": 20}
     assert len(names["table"]) == 20
     assert names["images"].shape == (32, 16, 16, 1)
     assert names["probabilities"].shape == (1, 3)

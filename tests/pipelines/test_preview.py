@@ -190,7 +190,7 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
 
 def test_all_together_is_what_training_makes(images):
     training = augmentation_config(*EVERYTHING).training
-    (group,) = augmentation_examples.make_sampled_examples(
+    (group,) = augmentation_examples.make_random_examples(
         images, np.arange(3), CLASSES, training, seed=7
     )
     assert (group.title, len(group.columns)) == ("as training sees them", 4)
@@ -203,7 +203,7 @@ def test_all_together_is_what_training_makes(images):
 
 def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
     training = augmentation_config(*EVERYTHING, training__mixup_alpha=0.6).training
-    before, after = augmentation_examples.make_sampled_examples(
+    before, after = augmentation_examples.make_random_examples(
         images, np.array([2, 0, 1]), CLASSES, training, 7, 12
     )
     assert (before.title, after.title) == ("before mixup", "as training sees them")

@@ -81,9 +81,9 @@ def test_a_failed_overwrite_leaves_the_old_dataset_whole(
 
 def test_leftovers_of_a_killed_job_are_deleted(prepare, files, tmp_path) -> None:
     leftovers = (
-        f"split=train/{DATASET.make_unique_name(1)}",
-        f"split=test/{DATASET.make_unique_name(2)}",
-        f"quarantine/{DATASET.make_unique_name(3)}",
+        f"split=train/{DATASET.make_data_file_name(1)}",
+        f"split=test/{DATASET.make_data_file_name(2)}",
+        f"quarantine/{DATASET.make_data_file_name(3)}",
         ".manifest-a1b2c3_d.json",
         ".config-a1b2c3_d.yaml",
     )

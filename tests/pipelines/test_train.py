@@ -84,7 +84,7 @@ def fit(trainer, folder, dataset, length, callbacks=(), *, validation="validatio
     validation_loader = make_loader(dataset, validation) if validation else None
     train_loader = make_loader(dataset, **options)
     TrainingLoop(trainer, train_loader, validation_loader, length, history, callbacks).run()
-    return history.rounds
+    return history.entries
 
 
 def table(path):
@@ -150,13 +150,13 @@ class TestStep:
         (images, labels) = next(make_loader(easy_dataset, batch_size=TRAIN).iterate_epoch(0))
         assert len(labels) == TRAIN
         expected, loss, accuracy = self.by_hand(before, images, labels.numpy(), 0.03)
-        rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 1, 1), batch_size=TRAIN)
+        entries = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 1, 1), batch_size=TRAIN)
         after = trainer.network.get_weights()
         assert not any(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
         for found, wanted in zip(after, expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
-        assert rounds[1].minibatch_loss == pytest.approx(loss, rel=1e-5)
-        assert rounds[1].minibatch_accuracy == pytest.approx(accuracy)
+        assert entries[1].minibatch_loss == pytest.approx(loss, rel=1e-5)
+        assert entries[1].minibatch_accuracy == pytest.approx(accuracy)
 
     def test_the_last_small_batch_of_an_epoch_counts_as_a_batch(self, easy_dataset, tmp_path):
         trainer = make_trainer()
@@ -187,22 +187,22 @@ class TestStep:
         }
         assert trainer.evaluate(make_loader(easy_dataset, "validation")) == found
         assert same(trainer.network.get_weights(), weights)
-        rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 5, 1))
-        first = rounds[0]
+        entries = fit(trainer, tmp_path, easy_dataset, StepSchedule(1, 5, 1))
+        first = entries[0]
         assert (
             first.validation_loss,
             first.validation_accuracy,
             first.validation_mean_class_accuracy,
         ) == tuple(found.values())
 
-    def test_the_first_round_is_not_counted_into_the_second(self, easy_dataset, tmp_path):
-        # A rate that changes nothing: both rounds measure the same rows.
-        rounds = fit(make_trainer(1e-12), tmp_path, easy_dataset, StepSchedule(10, 5, 5))
-        assert rounds[1].minibatch_loss == pytest.approx(rounds[2].minibatch_loss, rel=1e-5)
-        assert rounds[1].minibatch_accuracy == rounds[2].minibatch_accuracy
+    def test_the_first_interval_is_not_counted_into_the_second(self, easy_dataset, tmp_path):
+        # A rate that changes nothing: both intervals measure the same rows.
+        entries = fit(make_trainer(1e-12), tmp_path, easy_dataset, StepSchedule(10, 5, 5))
+        assert entries[1].minibatch_loss == pytest.approx(entries[2].minibatch_loss, rel=1e-5)
+        assert entries[1].minibatch_accuracy == entries[2].minibatch_accuracy
 
 
-class TestRounds:
+class TestValidationIntervals:
     @pytest.mark.parametrize(
         ("length", "expected"),
         [
@@ -211,7 +211,7 @@ class TestRounds:
                 ["training.epochs=2", "training.validate_every_steps=4"],
                 [(0, 0), (4, 1), (8, 2), (10, 2)],
             ),
-            # The last round is short.
+            # The last interval is short.
             (["training.steps=7"], [(0, 0), (5, 1), (7, 2)]),
             (
                 ["training.steps=7", "training.validate_every_steps=3"],
@@ -248,7 +248,7 @@ class TestRounds:
         assert info.best_step in [step for step, _ in expected[1:]]
 
     def test_many_steps_of_a_small_epoch(self, easy_dataset, tmp_path):
-        rounds = fit(
+        entries = fit(
             make_trainer(),
             tmp_path,
             easy_dataset,
@@ -256,7 +256,7 @@ class TestRounds:
             batch_size=100,
             shuffle=True,
         )
-        assert [(made.step, made.epoch) for made in rounds] == [(0, 0), (9, 5)]
+        assert [(made.step, made.epoch) for made in entries] == [(0, 0), (9, 5)]
 
 
 class TestLearning:
@@ -276,7 +276,9 @@ class TestLearning:
         pixels, labels = zip(
             *(
                 (p, o["label"])
-                for p, o in make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
+                for p, o in make_loader(easy_dataset, "validation").iterate_stored_batches(
+                    ["label"]
+                )
             ),
             strict=True,
         )
@@ -319,9 +321,9 @@ class TestLearning:
 
 
 class TestWhatIsKept:
-    def test_the_best_model_where_later_rounds_are_worse(self, easy_dataset, tmp_path):
+    def test_the_best_model_where_later_validations_are_worse(self, easy_dataset, tmp_path):
         class Spoil(keras.callbacks.Callback):
-            """Makes the model say always the same from the fourth round on."""
+            """Makes the model say always the same from the fourth validation on."""
 
             def on_epoch_begin(self, epoch, logs=None):
                 if epoch >= 3:
@@ -340,11 +342,11 @@ class TestWhatIsKept:
             history,
             [Spoil(), best, seen],
         ).run()
-        accuracies = [made.validation_accuracy for made in history.rounds[1:]]
+        accuracies = [made.validation_accuracy for made in history.entries[1:]]
         assert max(accuracies[3:]) < max(accuracies[:3])
         assert best.snapshot.metric == max(accuracies)
         number = accuracies.index(max(accuracies))
-        assert best.snapshot.round.step == 30 * (number + 1) <= 90
+        assert best.snapshot.entry.step == 30 * (number + 1) <= 90
         assert same(best.snapshot.weights, seen.weights[number])
         assert not same(best.snapshot.weights, trainer.network.get_weights())
 
@@ -380,7 +382,7 @@ class TestTemperature:
     def test_is_the_best_on_validation_and_part_of_the_model(self, easy_dataset, tmp_path):
         info = train(str(easy_dataset), str(tmp_path), chosen("training.select_best_by=last"))
         model = TrainedModel.open(tmp_path).load_network()
-        rows = make_loader(easy_dataset, "validation").iterate_stored_rows(["label"])
+        rows = make_loader(easy_dataset, "validation").iterate_stored_batches(["label"])
         pixels, labels = map(np.concatenate, zip(*((p, o["label"]) for p, o in rows), strict=True))
         logits = self.logits(model, pixels)
 
@@ -420,7 +422,7 @@ class TestTemperature:
 class TestCallbacks:
     def test_hear_of_each_round(self, easy_dataset, tmp_path):
         logs = Logs()
-        rounds = fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(7, 5, 3), [logs])
+        entries = fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(7, 5, 3), [logs])
         assert logs.told == [
             "begin",
             *(told for n in range(3) for told in (("epoch", n), ("end", n))),
@@ -434,7 +436,7 @@ class TestCallbacks:
                 "val_accuracy": made.validation_accuracy,
                 "val_mean_class_accuracy": made.validation_mean_class_accuracy,
             }
-            for made in rounds[1:]
+            for made in entries[1:]
         ]
 
     def test_hear_of_no_validation_that_was_not(self, easy_dataset, tmp_path):
@@ -444,11 +446,11 @@ class TestCallbacks:
 
     @pytest.mark.parametrize(("monitor", "mode"), [("val_accuracy", "max"), ("loss", "auto")])
     def test_early_stopping(self, easy_dataset, tmp_path, monitor, mode):
-        # The first round is the best: none is better by ten.
+        # The first validation is the best: none is better by ten.
         stop = keras.callbacks.EarlyStopping(monitor, mode=mode, patience=2, min_delta=10)
         logs, trainer = Logs(), make_trainer()
-        rounds = fit(trainer, tmp_path, easy_dataset, StepSchedule(50, 5, 5), [stop, logs])
-        assert [made.step for made in rounds] == [0, 5, 10, 15]
+        entries = fit(trainer, tmp_path, easy_dataset, StepSchedule(50, 5, 5), [stop, logs])
+        assert [made.step for made in entries] == [0, 5, 10, 15]
         assert (trainer.step, stop.stopped_epoch) == (15, 2)
         assert logs.told[-2:] == [("end", 2), "end"]
 
@@ -491,9 +493,9 @@ class TestCallbacks:
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.History(),
         ]
-        rounds = fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(10, 5, 5), callbacks)
+        entries = fit(make_trainer(), tmp_path, easy_dataset, StepSchedule(10, 5, 5), callbacks)
         assert {path.name for path in tmp_path.glob("*.keras")} == {"1.keras", "2.keras"}
-        assert callbacks[-1].history["val_loss"] == [made.validation_loss for made in rounds[1:]]
+        assert callbacks[-1].history["val_loss"] == [made.validation_loss for made in entries[1:]]
         logged = [float(row["val_loss"]) for row in table(tmp_path / "log.csv")]
         assert logged == pytest.approx(callbacks[-1].history["val_loss"])
 
@@ -512,7 +514,7 @@ REMEDY = (
 
 class TestNoNumber:
     @pytest.mark.parametrize(
-        ("steps", "every"), [(6, 3), (120, 120)], ids=["a round", "within a round"]
+        ("steps", "every"), [(6, 3), (120, 120)], ids=["a validation", "between validations"]
     )
     def test_the_loss(self, easy_dataset, tmp_path, steps, every):
         length = StepSchedule(steps, 5, every)
@@ -688,7 +690,7 @@ class TestTrain:
         # The model that is kept is as good as it says.
         model = TrainedModel.open(folder).load_network()
         pixels, others = zip(
-            *make_loader(easy_dataset, "validation").iterate_stored_rows(["label"]), strict=True
+            *make_loader(easy_dataset, "validation").iterate_stored_batches(["label"]), strict=True
         )
         labels = np.concatenate([part["label"] for part in others])
         right = model(np.concatenate(pixels)[..., None]).numpy().argmax(axis=1) == labels

@@ -122,10 +122,10 @@ class TestFeatureMaps:
         maps = np.zeros((2, 2, 40), np.float32)
         varied = [*range(1, 20), *range(27, 40)]
         maps[0, 0, varied] = 1 + np.arange(32)
-        maps_shown, note = feature_maps.select_varied_maps(maps)
+        maps_shown, note = feature_maps.select_most_varied_maps(maps)
         assert np.array_equal(maps_shown, maps[:, :, varied])
         assert note == "40 maps of 2x2, 8 all 0; the 32 that vary most"
-        few, note = feature_maps.select_varied_maps(maps[:, :, 1:4])
+        few, note = feature_maps.select_most_varied_maps(maps[:, :, 1:4])
         assert np.array_equal(few, maps[:, :, 1:4])
         assert note == "3 maps of 2x2"
 

@@ -90,7 +90,11 @@ class _Canvas:
         self.image: Image = np.full((image_size, image_size), background, np.uint8)
 
     def _to_fixed_point(self, points: Points) -> npt.NDArray[np.int32]:
-        """Convert face coordinates of shape (n, 2) to OpenCV's fixed-point pixel coordinates."""
+        """Convert points of shape (n, 2) from face coordinates to fixed-point pixel coordinates.
+
+        In face coordinates the head is about 2 units high and centred on (0, 0), and y points down.
+        OpenCV's fixed-point coordinates are integers in units of 1/16 pixel.
+        """
         pixels = points @ self._rotation + self._shift
         fixed: npt.NDArray[np.int32] = np.rint(pixels * (1 << self._BITS)).astype(np.int32)
         return fixed
@@ -182,7 +186,7 @@ def _draw_brows(
 ) -> None:
     """Draw the brows and the creases of the forehead.
 
-    `skin` and `hair` are grey values; `thick` is the width of the brows in face coordinates.
+    `skin` and `hair` are grey values; `thick` is the thickness of the brows in face coordinates.
     """
     t = np.linspace(0.0, 1.0, 9)  # from the inner end to the outer end
     x = 0.15 + 0.07 * actions.brow_gap + 0.42 * t
@@ -278,7 +282,7 @@ def _simulate_photo(drawing: Image, size: int, rng: np.random.Generator) -> Imag
 
 
 def _sample_jitter(rng: np.random.Generator) -> Points:
-    """Sample random offsets of all facial actions, for a face with any expression.
+    """Sample random offsets of all facial actions, independent of the expression.
 
     Returns:
         One offset for each field of _FacialActions, float64.

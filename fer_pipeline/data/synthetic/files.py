@@ -57,15 +57,15 @@ def _break_row(kind: str, code: int, pixels: list[str], usage: str) -> str:
 def _plan_duplicates(
     codes: npt.NDArray[np.int64], usages: npt.NDArray[np.str_], valid: npt.NDArray[np.int64]
 ) -> dict[int, int]:
-    """Choose three rows that repeat the images of earlier rows, as `write_csv` describes.
+    """Choose three rows that will repeat the images of earlier rows, as `write_csv` describes.
 
     Args:
-        codes: Label code of each row; changed in place for the repetitions.
-        usages: Usage of each row; changed in place for the repetitions and their sources.
+        codes: Label code of each row; changed in place.
+        usages: Usage of each row; changed in place.
         valid: Indices of the rows without an error, in ascending order; at least 6.
 
     Returns:
-        Row whose image is repeated, by the row that repeats it.
+        For each of the three rows, the earlier row whose image it repeats.
     """
     sources = valid[:3]
     copies = valid[-3:]
@@ -110,9 +110,9 @@ def write_csv(path: str | os.PathLike[str], rows: int, seed: int = 0, broken: in
     """Write a CSV file in FER2013's layout: ``emotion,pixels,Usage``.
 
     Labels and usages are sampled with approximately FER2013's frequencies. In files with at least
-    200 rows, of which at least 6 are valid, three valid rows repeat the image of an earlier row:
-    the first with the same label and usage, the second as a PrivateTest row of a Training image,
-    the third with a different label.
+    200 rows, of which at least 6 are valid, three valid rows repeat the image of an earlier row.
+    The first has the same label and usage as the earlier row. The second has the usage PrivateTest,
+    and the earlier row has the usage Training. The third has a different label.
 
     Args:
         path: File to write; it appears under this name only when it is complete.

@@ -13,14 +13,18 @@ Shape = tuple[int | None, ...]
 
 
 def count_multiply_adds(layer: keras.Layer) -> int | None:
-    """Count the multiply-adds of one layer for one image; see `summarize_network` for the rules.
+    """Count the multiply-adds of one layer for one image.
+
+    A multiply-add is one multiplication and the addition of the product to a sum. Each element of
+    the kernel counts once at each position of the output, or of the input for `Conv2DTranspose`.
+    Additions of biases do not count.
 
     Args:
         layer: A built layer, but not a model.
 
     Returns:
-        The number of multiply-adds; 0 for all layers except convolutions and dense layers; None if
-        the input or output shape is unknown.
+        The number of multiply-adds. It is 0 for all layers except two-dimensional convolutions and
+        dense layers, and None if the input or output shape is unknown.
     """
     layers = keras.layers
     if isinstance(layer, layers.Conv2DTranspose):
@@ -44,9 +48,9 @@ def count_multiply_adds(layer: keras.Layer) -> int | None:
 
 
 def has_uncounted_kernel(layer: keras.Layer) -> bool:
-    """Return whether a layer has a kernel, but its multiply-adds are not counted.
+    """Return whether a layer has a kernel for which `count_multiply_adds` returns 0.
 
-    This is true for layers such as `Conv1D` or `LSTM`.
+    Examples are `Conv1D` and `LSTM`. A kernel is a weight with at least two dimensions.
     """
     return count_multiply_adds(layer) == 0 and any(
         len(weight.shape) > 1 for weight in layer.weights
@@ -62,7 +66,7 @@ def get_shape_per_image(layer: keras.Layer, tensor: Literal["input", "output"]) 
 
     Returns:
         The shape without the batch dimension; None if the layer has several inputs or outputs, or
-        if Keras does not know the shape, as in a model that is not a graph of layers.
+        if Keras does not know the shape, as in a subclassed model.
     """
     try:
         return tuple(getattr(layer, tensor).shape[1:])
@@ -73,15 +77,18 @@ def get_shape_per_image(layer: keras.Layer, tensor: Literal["input", "output"]) 
 def _count_kernel_products(
     shape: Shape | None, channels: int, kernels: Sequence[keras.Variable]
 ) -> int | None:
-    """Count the products if each kernel element is used once at each position.
+    """Count the multiplications of a layer for one image: positions * kernel elements.
+
+    The layer uses each element of its kernels once at each position in height and width.
 
     Args:
-        shape: Shape of the tensor with these positions, without the batch dimension.
-        channels: Number of channels of this tensor.
+        shape: Shape of the layer's output, or of its input for a transposed convolution, without
+            the batch dimension.
+        channels: Number of channels in this shape.
         kernels: Kernels of the layer.
 
     Returns:
-        The number of products; None if the shape is unknown.
+        The number of multiplications; None if the shape is unknown.
     """
     if shape is None or None in shape:
         return None

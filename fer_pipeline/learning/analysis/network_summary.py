@@ -34,8 +34,9 @@ class LayerSummary:
         output_shape: Shape of the output for one image, without the batch dimension; None if Keras
             does not know it, as in a model that is not a graph of layers.
         parameters: Number of parameters, trainable and non-trainable.
-        multiply_adds: Number of multiply-adds for one image, see `summarize_network`; None if the
-            input or output shape is unknown.
+        multiply_adds: Number of multiply-adds for one image; 0 for all layers except
+            two-dimensional convolutions and dense layers; None if the input or output shape is
+            unknown.
         has_uncounted_kernel: Whether the layer has a kernel, but its multiply-adds are not counted.
     """
 
@@ -75,7 +76,10 @@ class NetworkSummary:
 
     @property
     def uncounted_layers(self) -> list[str]:
-        """Sorted names of the layer classes with a kernel whose multiply-adds are not counted."""
+        """Class names, sorted, of the layers whose kernels `multiply_adds` leaves out.
+
+        Examples are `Conv1D` and `LSTM`.
+        """
         return sorted({layer.kind for layer in self.layers if layer.has_uncounted_kernel})
 
     @property
@@ -87,20 +91,20 @@ class NetworkSummary:
 def summarize_network(network: keras.Model) -> NetworkSummary:
     """Summarize a network layer by layer, including the layers of nested models.
 
-    A multiply-add is one multiplication and the addition of the product to a sum. Convolutions and
-    dense layers are counted, for one image. Each kernel element counts at each position, so
-    multiplications by the zeros of the padding are included:
+    The summary contains the number of multiply-adds for one image. A multiply-add is one
+    multiplication and the addition of the product to a sum. These layers are counted:
 
     - `Conv2D`: output height * output width * kernel height * kernel width * input channels (per
       group) * filters;
     - `DepthwiseConv2D`: the same, with the depth multiplier instead of the filters;
-    - `SeparableConv2D`: the sum of a `DepthwiseConv2D` and of a 1x1 `Conv2D` on its outputs;
+    - `SeparableConv2D`: the sum of a `DepthwiseConv2D` and of the 1x1 `Conv2D` that follows it;
     - `Conv2DTranspose`: input height * input width * kernel height * kernel width * input channels
       * filters;
     - `Dense`: inputs * units, at each position if there are several.
 
-    Biases, BatchNorm, activations, pooling and all other layers count as 0; `uncounted_layers`
-    lists those with a kernel. A layer that is used several times is listed and counted once.
+    Multiplications by the zeros of the padding are included. All other layers, such as BatchNorm
+    and pooling, count as 0, even if they have a kernel (`NetworkSummary.uncounted_layers`). A layer
+    that is used several times is listed and counted once.
 
     Args:
         network: A built model.
@@ -118,7 +122,7 @@ def summarize_network(network: keras.Model) -> NetworkSummary:
 
 
 def _collect_compute_dtypes(network: keras.Model) -> set[str]:
-    """Return the dtypes in which the layers compute, including those of nested models."""
+    """Return the dtypes in which the layers of a model and of its nested models compute."""
     dtypes: set[str] = set()
     for layer in network.layers:
         dtypes |= (
@@ -130,11 +134,12 @@ def _collect_compute_dtypes(network: keras.Model) -> set[str]:
 
 
 def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummary]:
-    """Yield a summary of each layer, including those of nested models, but not of input layers.
+    """Yield a summary of each layer of a model and of its nested models, except input layers.
 
     Args:
         network: A built model.
-        prefix: Prefix of the layer names: the name of the nested model and a slash, or empty.
+        prefix: Text before each layer name: for a nested model its name and a slash, otherwise
+            empty.
     """
     for layer in network.layers:
         name = prefix + layer.name
@@ -152,7 +157,7 @@ def _summarize_layers(network: keras.Model, prefix: str) -> Iterator[LayerSummar
 
 
 def _count_parameters(variables: Sequence[keras.Variable]) -> int:
-    """Return the total number of elements of variables."""
+    """Return the number of elements of all variables together."""
     return sum(math.prod(variable.shape) for variable in variables)
 
 
@@ -198,17 +203,20 @@ def _format_count(count: int | None) -> str:
 
 
 def _format_shape(shape: Shape | None) -> str:
-    """Return a shape as text, such as "28 x 28 x 16", with "?" for unknown dimensions."""
+    """Return a shape as text, such as "28 x 28 x 16".
+
+    An unknown length is "?", and so is an unknown shape.
+    """
     if shape is None:
         return "?"
     return " x ".join("?" if length is None else str(length) for length in shape)
 
 
 def save_network_graph(network: keras.Model, path: Path) -> bool:
-    """Save a diagram of the layers of a network with their output shapes.
+    """Save a diagram of the layers of a network with their output shapes, if Graphviz is installed.
 
-    Keras needs pydot and the program `dot` of Graphviz for this. If they are not installed, a
-    warning is logged and no file is written.
+    Keras needs pydot and the program `dot` of Graphviz for the diagram. If they are not installed,
+    a warning is logged and no file is written.
 
     Args:
         network: A built model.

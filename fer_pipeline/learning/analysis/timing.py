@@ -27,15 +27,18 @@ def measure_best_throughput(
     clock: Callable[[], float],
     min_seconds: float,
 ) -> dict[Name, float]:
-    """Measure the images per second of several models, after one warm-up batch for each.
+    """Measure the images per second of several models: the best of five measurements of each.
+
+    Each model first runs one batch to warm up. Then the models are measured in turn, five times.
 
     Args:
-        models: For each model a function that runs one batch and returns its number of images.
-        clock: Function that returns the time, in seconds.
+        models: Functions by name of the model. Each one runs its model on one batch and returns
+            the number of images in the batch.
+        clock: Function that returns the current time, in seconds.
         min_seconds: Minimum duration of a measurement; a measurement has at least one batch.
 
     Returns:
-        Images per second of each model: the best of five measurements.
+        Images per second of the best measurement, by name of the model.
     """
     for run_batch in models.values():
         run_batch()
@@ -52,7 +55,13 @@ def measure_best_throughput(
 def _measure_throughput(
     run_batch: Callable[[], int], clock: Callable[[], float], min_seconds: float
 ) -> float:
-    """Run batches for at least `min_seconds` and return the images per second."""
+    """Run a model on batches for at least `min_seconds` and return the images per second.
+
+    Args:
+        run_batch: Function that runs the model on one batch and returns its number of images.
+        clock: Function that returns the current time, in seconds.
+        min_seconds: Minimum duration; at least one batch is run.
+    """
     image_count, elapsed, start = 0, 0.0, clock()
     while not image_count or elapsed < min_seconds:
         image_count += run_batch()
@@ -65,17 +74,18 @@ def measure_images_per_second(
 ) -> list[float]:
     """Measure the images per second of Keras models on this machine.
 
-    Only forward passes are timed, on pixels in memory. A measurement takes half a second, or one
-    batch if that takes longer.
+    Only forward passes are timed, on pixels in memory. After one warm-up batch, each model is
+    measured five times, in turn with the other models. A measurement takes half a second, or one
+    batch if a batch takes longer.
 
     Args:
         models: Models that map raw pixels to probabilities, from `TrainedModel.load_network`.
         pixels: Images for each model: uint8 of shape (n, size, size), with n of at least 1.
-        batch_size: Number of images in a forward pass; all images if there are fewer. A smaller
+        batch_size: Number of images in a forward pass; all images if there are fewer. An incomplete
             last batch is left out.
 
     Returns:
-        Images per second of each model.
+        Images per second of each model: the best of its measurements.
     """
     batch_runners = {
         number: _make_batch_runner(model, images, batch_size)
@@ -89,9 +99,15 @@ def measure_images_per_second(
 def _make_batch_runner(
     model: keras.Model, pixels: npt.NDArray[np.uint8], batch_size: int
 ) -> Callable[[], int]:
-    """Return a function that runs the next batch of images and returns its number of images.
+    """Return a function that runs a model on the next batch and returns the number of its images.
 
-    After the last batch it continues with the first one.
+    After the last batch, the function continues with the first one. An incomplete last batch is
+    left out.
+
+    Args:
+        model: Model that maps raw pixels to probabilities.
+        pixels: Images, uint8 of shape (n, size, size), with n of at least 1.
+        batch_size: Number of images in a batch; all images if there are fewer.
     """
     # A smaller last batch would make TensorFlow trace the model again.
     image_count = min(batch_size, len(pixels))
@@ -99,7 +115,7 @@ def _make_batch_runner(
     batches = itertools.cycle([pixels[start : start + image_count, :, :, None] for start in starts])
 
     def run_batch() -> int:
-        """Run the next batch and return its number of images."""
+        """Run the model on the next batch and return the number of its images."""
         model.predict_on_batch(next(batches))
         return image_count
 

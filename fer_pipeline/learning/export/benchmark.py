@@ -38,18 +38,19 @@ _MIN_MEASUREMENT_SECONDS = 0.25
 
 
 def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[str, float]:
-    """Measure the images per second of each format on one CPU core, as in a Spark worker.
+    """Measure the images per second of each export format with one CPU thread.
 
     The measurement runs in a new process with one thread and without GPU, because the number of
     TensorFlow's threads can only be set before TensorFlow computes anything.
 
     Args:
-        files: File or folder of each format, by name; must contain `keras`.
+        files: Path of the file or folder of each format, by name of the format. The key `keras` is
+            required; its path is that of the original `model.keras`.
         network: Name of the network, as in the setting `model.name`.
         size: Height and width of the images, in pixels.
 
     Returns:
-        Images per second of each format, by name.
+        Images per second of CPU time, by name of the format.
 
     Raises:
         RunError: The process failed.
@@ -71,23 +72,25 @@ def measure_speeds(files: Mapping[str, Path], network: str, size: int) -> dict[s
     return speeds
 
 
-def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> dict[str, float]:
-    """Measure the images per second of CPU time of several predict functions.
+def measure_predict_fn_speeds(
+    predict_fns: Mapping[str, PredictFn], pixels: Pixels
+) -> dict[str, float]:
+    """Measure how many images several predict functions process per second of CPU time.
 
     The CPU time of this process excludes other processes, but these still affect the caches and
     the clock rate. The functions are therefore measured alternately, and the best measurement of
     each function counts.
 
     Args:
-        predict_fns: Predict functions, by name.
+        predict_fns: Functions that map pixels to class probabilities, by name.
         pixels: Images of one call, uint8 of shape (n, size, size).
 
     Returns:
-        Images per second of each function, by name.
+        Images per second of CPU time, by name of the function.
     """
 
     def run_batch(predict_fn: PredictFn) -> int:
-        """Predict all images once and return their number."""
+        """Call a predict function once with all images and return the number of images."""
         predict_fn(pixels)
         return len(pixels)
 
@@ -98,9 +101,18 @@ def time_predict_fns(predict_fns: Mapping[str, PredictFn], pixels: Pixels) -> di
 
 
 def _load_predict_fns(files: Mapping[str, Path], network: str, size: int) -> dict[str, PredictFn]:
-    """Load the predict function of each format as a Spark worker does.
+    """Load the model of each format, and return predict functions that use one thread.
 
-    The Keras model is loaded first, because loading it sets the number of TensorFlow's threads.
+    `model.keras` and LiteRT files are loaded as in a Spark worker. `model.keras` is loaded first,
+    because loading it sets the number of TensorFlow's threads.
+
+    Args:
+        files: Path of each format, by name of the format. The key `keras` is required.
+        network: Name of the network, as in the setting `model.name`.
+        size: Height and width of the images, in pixels.
+
+    Returns:
+        Functions that map pixels to class probabilities, by name of the format.
     """
     keras_config = PredictorConfig(KERAS, network, size, batch_size=_BATCH_SIZE, threads=1)
     litert_config = PredictorConfig("litert", network, size, batch_size=_BATCH_SIZE, threads=1)
@@ -113,19 +125,24 @@ def _load_predict_fns(files: Mapping[str, Path], network: str, size: int) -> dic
     return predict_fns
 
 
-def _print_speeds(files: str, network: str, size: str) -> None:
-    """Measure the formats in this process and print their speeds as JSON.
+def _measure_and_print_speeds(files: str, network: str, size: str) -> None:
+    """Measure the speed of each format in this process and print the speeds as a JSON object.
+
+    The speeds are in images per second of CPU time. The arguments are strings, because they come
+    from the command line.
 
     Args:
-        files: JSON object with the path of each format.
-        network: Name of the network.
+        files: JSON object with the path of each format, by name of the format.
+        network: Name of the network, as in the setting `model.name`.
         size: Height and width of the images, in pixels.
     """
     paths = {name: Path(path) for name, path in json.loads(files).items()}
     images = formats.make_reference_images(int(size))
     pixels = images[np.arange(_BATCH_SIZE) % len(images)]
-    print(json.dumps(time_predict_fns(_load_predict_fns(paths, network, int(size)), pixels)))
+    print(
+        json.dumps(measure_predict_fn_speeds(_load_predict_fns(paths, network, int(size)), pixels))
+    )
 
 
 if __name__ == "__main__":
-    _print_speeds(*sys.argv[1:])
+    _measure_and_print_speeds(*sys.argv[1:])

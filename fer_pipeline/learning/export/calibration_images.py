@@ -42,14 +42,16 @@ class LabelledImages:
     labels: npt.NDArray[np.int32]
 
 
-def sample_calibration_images(
+def sample_calibration_and_trial_images(
     dataset: StoredDataset, size: int, seed: int
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Sample the calibration images and the trial images of a quantization.
+    """Sample images for quantizing a model, and other images for testing the quantized model.
 
-    The calibration images come from the train split, the trial images from the validation split. If
-    one of these splits is empty, all images come from the other one, and no image is used twice.
-    The trial affects the choice of the model format for scoring, so the test split is never used.
+    The calibration images determine the scales of the quantized activations; they come from the
+    train split. The trial images are for comparing the quantized model with the float32 model; they
+    come from the validation split. If one of these splits is empty, all images come from the other
+    one, and no row is used twice. The test split is not used, because the comparison may decide
+    which model is used for scoring.
 
     Args:
         dataset: Dataset to sample from.
@@ -57,8 +59,8 @@ def sample_calibration_images(
         seed: Random seed of the sampling.
 
     Returns:
-        The calibration images (at most 512) and the trial images (at most 20,000), each in the
-        order in which they are stored.
+        The calibration images (at most 512) and the trial images (at most 20,000), with their
+        labels, in the order in which they are stored.
 
     Raises:
         DatasetError: The train and validation splits have fewer than two rows together, or a file
@@ -95,7 +97,7 @@ def sample_calibration_images(
 def _read_rows(
     dataset: StoredDataset, split: Split, rows: npt.NDArray[np.int64], size: int
 ) -> LabelledImages:
-    """Read the given rows of a split and resize their images.
+    """Read some rows of a split and resize their images.
 
     Args:
         dataset: Dataset to read.
@@ -110,7 +112,7 @@ def _read_rows(
     is_selected[rows] = True
     loader = BatchLoader(dataset, split, LoaderOptions(_BATCH_SIZE))
     pixels, labels, first_row = [], [], 0
-    for stored_pixels, columns in loader.iterate_stored_rows([schema.LABEL]):
+    for stored_pixels, columns in loader.iterate_stored_batches([schema.LABEL]):
         is_in_sample = is_selected[first_row : first_row + len(stored_pixels)]
         pixels += [resize(image, size) for image in stored_pixels[is_in_sample]]
         labels.append(columns[schema.LABEL][is_in_sample])

@@ -33,7 +33,8 @@ class ExportFormat:
 
     Attributes:
         write: Function that writes a float32 Keras model to a path.
-        load: Function that loads the exported file or folder and returns its predict function.
+        load: Function that loads the exported file or folder and returns a function that
+            predicts class probabilities.
         tolerance: Maximum absolute difference between a probability of the exported model and of
             the Keras model.
     """
@@ -44,16 +45,18 @@ class ExportFormat:
 
 
 def describe_signature(size: int, classes: int) -> dict[str, Any]:
-    """Describe the signature of the exported models, which is the same in all formats.
+    """Describe the serving signature of the exported models, which is the same in all formats.
 
-    The input is raw pixels in [0, 255], the output is probabilities.
+    The input is raw pixels in [0, 255], the output is class probabilities.
 
     Args:
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Returns:
-        Names, dtypes and shapes, as a dictionary for JSON; None stands for any batch size.
+        A dictionary for JSON with the name of the signature, and the name, dtype and shape of its
+        input and of its output. The first dimension, the batch size, is None because it is
+        variable.
     """
     return {
         "name": SIGNATURE_NAME,
@@ -62,18 +65,19 @@ def describe_signature(size: int, classes: int) -> dict[str, Any]:
     }
 
 
-def write_weights(model: keras.Model, folder: Path) -> None:
-    """Write a model as `model.weights.h5` and `architecture.json`, as reference system D does.
+def write_weights_and_architecture(model: keras.Model, folder: Path) -> None:
+    """Write a model as `model.weights.h5` and `architecture.json`.
 
     `keras.models.model_from_json` and `load_weights` restore exactly the same model.
 
     Args:
         model: Model to write.
-        folder: Output folder.
+        folder: Output folder; files with these names are overwritten.
 
     Raises:
         StorageError: The folder cannot be written.
     """
+    # Reference system D in `README.md` stores its model in the same two files.
     storage.write_text(folder / RunFile.ARCHITECTURE, model.to_json(indent=1) + "\n")
     # Keras requires a file name that ends in .weights.h5, unlike the temporary files of `storage`.
     with TemporaryDirectory() as temporary:
@@ -101,8 +105,10 @@ def convert_to_float32(model: keras.Model) -> keras.Model:
 def _replace_dtype_policies(config: Any) -> Any:
     """Return a copy of a serialized Keras model in which all dtype policies are float32.
 
+    The function calls itself for each part of the configuration.
+
     Args:
-        config: Part of the configuration from `keras.saving.serialize_keras_object`.
+        config: Configuration from `keras.saving.serialize_keras_object`, or a part of it.
     """
     if isinstance(config, list | tuple):
         return [_replace_dtype_policies(part) for part in config]
@@ -114,9 +120,9 @@ def _replace_dtype_policies(config: Any) -> Any:
 
 
 def make_reference_images(size: int) -> Pixels:
-    """Create the images for comparing an export with its model: synthetic faces and noise.
+    """Create the images for comparing an exported model with the original: faces and noise.
 
-    The images are the same in each call: 32 faces and 32 images of random pixels.
+    These are 32 synthetic faces and 32 images of random pixels, the same in each call.
 
     Args:
         size: Height and width of the images, in pixels.
@@ -133,13 +139,16 @@ def make_reference_images(size: int) -> Pixels:
 
 
 def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
-    """Predict the probabilities of images with a Keras model on the CPU.
+    """Predict the class probabilities of images with a Keras model on the CPU.
 
     A GPU would compute in TensorFloat-32, which is less precise than float32.
 
     Args:
-        model: Model that maps raw pixels to probabilities.
+        model: Model that maps raw pixels in [0, 255] to probabilities.
         pixels: Images, uint8 of shape (n, size, size).
+
+    Returns:
+        Probabilities, of shape (n, classes).
     """
     batches = [pixels[start : start + _BATCH_SIZE] for start in range(0, len(pixels), _BATCH_SIZE)]
     with tf.device("CPU:0"):
@@ -148,10 +157,13 @@ def predict_on_cpu(model: keras.Model, pixels: Pixels) -> Probabilities:
 
 
 def compute_largest_difference(first: Probabilities, second: Probabilities) -> float:
-    """Return the largest absolute difference between two arrays of probabilities.
+    """Return the largest absolute difference between corresponding elements of two arrays.
 
-    Returns:
-        The largest difference; NaN if a probability is NaN.
+    If a probability is NaN, the result is NaN.
+
+    Args:
+        first: Probabilities, of shape (n, classes).
+        second: Probabilities of the same images from another model, of the same shape.
 
     Raises:
         ValueError: The arrays have different shapes.
@@ -162,12 +174,16 @@ def compute_largest_difference(first: Probabilities, second: Probabilities) -> f
 
 
 def _load_saved_model_predict_fn(path: Path) -> PredictFn:
-    """Load a SavedModel folder and return its predict function, which runs on the CPU."""
+    """Load a SavedModel folder and return a function that predicts class probabilities on the CPU.
+
+    Args:
+        path: Folder of the SavedModel.
+    """
     with tf.device("CPU:0"):
         saved_model = tf.saved_model.load(str(path))
 
     def predict(pixels: Pixels) -> Probabilities:
-        """Run the SavedModel on all given images at once."""
+        """Return the class probabilities of images, computed in one forward pass."""
         with tf.device("CPU:0"):
             raw_pixels = tf.constant(pixels[..., np.newaxis].astype(np.float32))
             # A signature alone does not keep the weights of the loaded model alive.
@@ -183,7 +199,11 @@ def _write_litert(model: keras.Model, path: Path) -> None:
 
 
 def load_litert_predict_fn(path: Path) -> PredictFn:
-    """Load a LiteRT model file and return its predict function."""
+    """Load a LiteRT file and return a function that predicts class probabilities.
+
+    Args:
+        path: Path of the `.tflite` file.
+    """
     return make_litert_predict_fn(path.read_bytes(), _BATCH_SIZE)
 
 

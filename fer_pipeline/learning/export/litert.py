@@ -29,11 +29,16 @@ OUTPUT_NAME = "probabilities"
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
-    """Write a model as a TensorFlow SavedModel, which is also the input of the LiteRT converter."""
+    """Write a model as a TensorFlow SavedModel; the LiteRT converter reads this format, too.
+
+    Args:
+        model: Model that maps raw pixels to probabilities.
+        path: Output folder.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32, name=INPUT_NAME)])
     def serve(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Map raw pixels to probabilities; the signature of the SavedModel."""
+        """Map raw pixels to class probabilities; this function is the SavedModel's signature."""
         return {OUTPUT_NAME: model(pixels, training=False)}
 
     # `model.export` is not used, because it stores each weight twice.
@@ -52,7 +57,12 @@ def convert_to_litert(model: keras.Model) -> bytes:
 
 
 def _convert_without_quantization(model: keras.Model, format_name: str) -> bytes:
-    """Convert a model to LiteRT in float32; `format_name` is only for error messages.
+    """Convert a model to LiteRT in float32 and return the content of the LiteRT file.
+
+    Args:
+        model: Model to convert.
+        format_name: Name of the requested export format, for error messages. It is `litert_int8`
+            if the float32 file is only used to prepare a quantization.
 
     Raises:
         RunError: LiteRT does not support an operation of the model.
@@ -64,19 +74,16 @@ def _convert_without_quantization(model: keras.Model, format_name: str) -> bytes
 def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) -> bytes:
     """Convert a model to LiteRT in 8-bit integers and return the content of the LiteRT file.
 
-    The model is quantized after the training. Weights have one scale per channel, activations one
-    scale per tensor, which is determined with the calibration images (Jacob et al. 2018,
-    arXiv:1712.05877). The input and the output are float32. Both ends of the network also remain in
-    float32:
+    The model is quantized after the training (Jacob et al. 2018, arXiv:1712.05877). Weights have
+    one scale per channel, activations one scale per tensor. The scales of the activations are
+    determined by running the model on the calibration images.
 
-    - All layers before the second convolution. In these layers rounding reduces the accuracy most,
-      and float32 costs the least time. A fully quantized model assigned 1.5 % of 5,000 Training
-      images of FER2013 to a different class than the float32 model did. A model with these layers
-      in float32 did so for 0.8 % (network `mirrored`) or 0.9 % (`compact`) of the images, and took
-      1.05 to 1.07 times as long as the fully quantized model.
-    - The layer that returns the logits, and all layers after it. Quantized probabilities have only
-      256 possible values. For 3 % of the images (networks `system_a` and `system_b`), the two
-      highest probabilities were equal, so that the predicted class was arbitrary.
+    The input and the output are float32. These layers also remain in float32:
+
+    - All layers before the second convolution, because in these layers rounding reduces the
+      accuracy most, and float32 costs the least time.
+    - The layer that returns the logits, and all layers after it, because quantized probabilities
+      have only 256 possible values.
 
     Args:
         model: Model that computes in float32.
@@ -85,12 +92,17 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
     Raises:
         RunError: LiteRT does not support an operation of the model, or cannot quantize the model.
     """
-    float32_tensors = _find_float32_tensors(
+    # A fully quantized model assigned 1.5 % of 5,000 training images of FER2013 to a different
+    # class than the float32 model did. With the first layers in float32 it was 0.8 % (network
+    # `mirrored`) or 0.9 % (`compact`) of the images, in 1.05 to 1.07 times the time. With quantized
+    # probabilities, the two highest were equal for 3 % of the images (networks `system_a` and
+    # `system_b`), so that the predicted class was arbitrary.
+    float32_tensors = _find_float32_tensor_names(
         _convert_without_quantization(model, LITERT_INT8), model.output_shape[-1]
     )
 
     def iterate_samples() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-        """Yield each calibration image as the input of the model."""
+        """Yield each calibration image as an input batch of size 1 with raw float32 pixels."""
         for image in images:
             yield {INPUT_NAME: image[np.newaxis, ..., np.newaxis].astype(np.float32)}
 
@@ -107,16 +119,16 @@ def convert_to_litert_int8(model: keras.Model, images: npt.NDArray[np.uint8]) ->
         return quantizer.get_nondebug_quantized_model()
 
 
-def _find_float32_tensors(content: bytes, classes: int) -> list[str]:
-    """Find the tensors that remain in float32 in a quantized model.
+def _find_float32_tensor_names(content: bytes, classes: int) -> list[str]:
+    """Find the tensors that should remain in float32 when a model is quantized.
 
-    These are the tensors at both ends of the network, see `convert_to_litert_int8`. In a network
-    with only one convolution, only the tensors from the logits on remain in float32; otherwise
-    nothing would be quantized.
+    These are the outputs of all layers before the second convolution, the logits, and all tensors
+    after the logits. If the network has fewer than two convolutions, they are only the logits and
+    the tensors after them, because otherwise the whole network would remain in float32.
 
     Args:
-        content: Content of a LiteRT file in float32.
-        classes: Number of emotions.
+        content: Content of the LiteRT file of the model in float32.
+        classes: Number of classes. A tensor of shape (n, classes) is the logits or a later tensor.
 
     Returns:
         Names of the tensors.
@@ -141,15 +153,15 @@ def _find_float32_tensors(content: bytes, classes: int) -> list[str]:
 
 @contextlib.contextmanager
 def _open_converter(model: keras.Model, format_name: str) -> Iterator[Any]:
-    """Provide a LiteRT converter for a model, and turn the exceptions in the block into RunError.
+    """Provide a LiteRT converter for a model, and convert errors of the conversion to RunError.
 
     Args:
         model: Model to convert.
-        format_name: Key of `output_kinds.EXPORT_FILES`, for the error message.
+        format_name: Name of the requested export format, for the error message.
 
     Raises:
-        RunError: The block raised ConverterError or ValueError: LiteRT does not support an
-            operation of the model, or cannot quantize the model.
+        RunError: The body of the `with` statement raised ConverterError or ValueError: LiteRT does
+            not support an operation of the model, or cannot quantize the model.
     """
     # Converting a SavedModel gives all formats the same signature.
     with TemporaryDirectory() as scratch, warnings.catch_warnings():

@@ -43,10 +43,11 @@ class ReferenceModel:
     Attributes:
         model: Trained model on disk.
         network: Keras model with the weights of `model`, which computes in float32.
-        images: Reference images, from `formats.make_reference_images`.
+        images: Reference images: synthetic faces and noise, on which the model and its float32
+            exports are compared; uint8 of shape (n, size, size).
         expected_probabilities: Probabilities of `network` for the reference images.
-        samples: Calibration images and trial images of a quantization; None if nothing is
-            quantized.
+        samples: Images of a dataset for a quantization: calibration images, and trial images for
+            testing the quantized model; None if nothing is quantized.
         dataset: Folder (`path`) and checksum (`checksum`) of the dataset that the samples come
             from; empty if nothing is quantized.
         seed: Random seed with which the samples were selected.
@@ -64,17 +65,21 @@ class ReferenceModel:
     def build(
         cls, model: TrainedModel, network: Any, dataset_path: str | Path | None, seed: int
     ) -> ReferenceModel:
-        """Convert the model to float32 and prepare the images for the comparison.
+        """Convert the model to float32 and prepare the images for comparing it with its exports.
+
+        For exports in float32, synthetic images are created and their probabilities predicted. For
+        a quantized export, images are sampled from a dataset. If the model was trained on a
+        different dataset, a warning is logged.
 
         Args:
             model: Trained model on disk.
             network: Keras model, from `model.load_network`.
-            dataset_path: Folder of the dataset for a quantization; None if nothing is quantized.
+            dataset_path: Folder of the dataset for quantization; None if no export is quantized.
             seed: Random seed for sampling images of the dataset.
 
         Raises:
             DatasetError: The folder does not contain a dataset, or the dataset is damaged, too
-                small, or has different classes or a different enhancement than the model.
+                small, or has different classes or a different image enhancement than the model.
         """
         float32_network = formats.convert_to_float32(network)
         images = formats.make_reference_images(model.info.size)
@@ -83,7 +88,9 @@ class ReferenceModel:
             dataset = StoredDataset.open(dataset_path)
             predict_split.require_compatible_dataset(model, dataset)
             _warn_about_different_dataset(model, dataset)
-            samples = calibration_images.sample_calibration_images(dataset, model.info.size, seed)
+            samples = calibration_images.sample_calibration_and_trial_images(
+                dataset, model.info.size, seed
+            )
             description = {"path": str(dataset.folder.resolve()), "checksum": dataset.checksum}
         return cls(
             model=model,
@@ -99,11 +106,12 @@ class ReferenceModel:
         """Export the model in one format, load the export, and compare it with the model.
 
         Args:
-            format_name: Key of `output_kinds.EXPORT_FILES`.
+            format_name: Name of the export format, a key of `output_kinds.EXPORT_FILES`.
             scratch: Temporary folder to write the export to.
 
         Returns:
-            Description of the exported model.
+            Description of the exported model, with its size, its checksums and the comparison with
+            the original model.
 
         Raises:
             RunError: The model cannot be converted, or the exported model differs too much from it.
@@ -128,10 +136,15 @@ class ReferenceModel:
         )
 
     def _write_float32_and_compare(self, format_name: str, path: Path) -> float:
-        """Export the model in float32 and compare the probabilities of the reference images.
+        """Export the model in float32 and compare both models' probabilities for `self.images`.
+
+        Args:
+            format_name: Name of the export format, a key of `formats.EXPORT_FORMATS`.
+            path: Path of the file or folder to write.
 
         Returns:
-            The largest absolute difference of a probability.
+            The largest absolute difference between a probability from the exported model and the
+            same probability from the original model.
 
         Raises:
             RunError: The difference exceeds the tolerance of the format, or is NaN.
@@ -149,14 +162,22 @@ class ReferenceModel:
         return difference
 
     def _write_int8_and_compare(self, path: Path) -> QuantizationReport:
-        """Quantize the model, write it, and compare its predictions with the float32 model's.
+        """Quantize the model to 8-bit integers, write it, and compare it with the float32 model.
 
-        Both models predict the trial images.
+        Both models classify the trial images: images of the dataset that were not used to calibrate
+        the quantization.
+
+        Args:
+            path: Path of the LiteRT file to write.
+
+        Returns:
+            The number of images that each model classifies correctly, the number of images for
+            which both predict the same class, and the dataset and splits of the images.
 
         Raises:
             RunError: The model cannot be converted, a probability is not finite, or the accuracy
                 decreases by more than `MAX_ACCURACY_LOSS`.
-            ValueError: The reference model has no samples.
+            ValueError: The attribute `samples` is None.
         """
         if self.samples is None:
             raise ValueError("a quantization needs the images of a dataset")
@@ -196,7 +217,10 @@ class ReferenceModel:
 
 
 def _warn_about_different_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
-    """Warn if the dataset for the quantization is not the one that the model was trained on."""
+    """Log a warning if the dataset for the quantization is not the training dataset of the model.
+
+    The datasets are compared by their checksums.
+    """
     if model.info.dataset_checksum != dataset.checksum:
         log.warning(
             "%s: is not the dataset that the model was trained on (its checksum is %s, expected"
@@ -212,7 +236,7 @@ def _warn_about_different_dataset(model: TrainedModel, dataset: StoredDataset) -
 def benchmark_exports(
     exports: list[ExportedModel], model: TrainedModel, scratch: Path
 ) -> list[ExportedModel]:
-    """Measure the speed of the exported models relative to the run's `model.keras`.
+    """Measure the speed of the exported models relative to the original `model.keras`.
 
     Args:
         exports: Descriptions of the exported models.
@@ -220,7 +244,8 @@ def benchmark_exports(
         scratch: Temporary folder that contains the exported models.
 
     Returns:
-        The descriptions with their `relative_speed`.
+        Copies of the descriptions in which `relative_speed` is set: the speed of the exported model
+        divided by the speed of `model.keras`.
 
     Raises:
         RunError: The measuring process failed.

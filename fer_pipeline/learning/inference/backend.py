@@ -39,7 +39,7 @@ class InferenceBackend:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all attributes except the content, as a dictionary for JSON."""
+        """Return all attributes except the content of the model file, as a dictionary for JSON."""
         return {
             "name": self.name,
             "format": self.format,
@@ -51,18 +51,22 @@ class InferenceBackend:
 def choose_backend(
     model: TrainedModel, content: bytes, preference: Literal["auto", "keras", "litert"]
 ) -> InferenceBackend:
-    """Choose the backend for a model.
+    """Choose the backend that runs a model, and read the model file of this backend.
 
-    The choice depends only on the preference and on the accuracy and speed in `export.json`.
+    The choice and its reason are logged. No speed is measured: `auto` uses the accuracy and the
+    speed in `export.json`, the description of the model's exports.
 
     Args:
-        model: The model; its export is in `model.export_folder`.
-        content: Content of its `model.keras`.
+        model: The model; its exports are in the folder `model.export_folder`.
+        content: Content of the file `model.keras` of the model.
         preference: `keras` selects Keras. `litert` selects the LiteRT export in 8-bit integers,
             even if it is less accurate, or the LiteRT export in float32 if there is none in 8-bit
-            integers. `auto` selects the fastest LiteRT export that is equivalent to the model and
-            faster than Keras. If there is no such export, or if it is damaged, `auto` selects
-            Keras.
+            integers. `auto` selects the fastest LiteRT export that is about as accurate as the
+            model (`ExportedModel.is_equivalent`) and faster than Keras. If there is none, or if it
+            cannot be used, for example because it is damaged, `auto` selects Keras.
+
+    Returns:
+        The backend, with the content of the model file that it runs.
 
     Raises:
         RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
@@ -75,11 +79,22 @@ def choose_backend(
 
 
 def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) -> InferenceBackend:
-    """Choose the backend as `choose_backend` does, but without logging the choice."""
+    """Choose the backend that runs a model; the caller logs the choice.
+
+    Args:
+        model: The model; its exports are in the folder `model.export_folder`.
+        content: Content of the file `model.keras` of the model.
+        preference: `keras`, `litert` or `auto`, as in `choose_backend`.
+
+    Raises:
+        RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
+            damaged or belongs to a different model.
+        StorageError: The preference is `litert`, and `export.json` cannot be read.
+    """
     if preference == "keras":
         return _make_keras_backend(model, content, "as configured")
     try:
-        exports = _read_litert_exports(model)
+        exports = _require_litert_exports(model)
         if preference == "litert":
             export = exports.get(LITERT_INT8) or exports[LITERT]
             if not export.is_equivalent:
@@ -104,7 +119,13 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
 
 
 def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
-    """Return the reason why none of the LiteRT exports is used instead of Keras."""
+    """Return the reason why none of the LiteRT exports is used instead of Keras.
+
+    For each export that is not accurate enough, the text says in which respect.
+
+    Args:
+        exports: LiteRT exports of the model, by name of the format.
+    """
     reason = "no equivalent LiteRT export is faster"
     mismatches = [
         f"{export.format}: {export.mismatch_reason}"
@@ -119,8 +140,12 @@ def _get_relative_speed(export: ExportedModel) -> float:
     return export.relative_speed or 0.0
 
 
-def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
-    """Return the LiteRT exports of a model by format; there is at least one.
+def _require_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
+    """Read `export.json`, check that it belongs to the model, and return the LiteRT exports.
+
+    Returns:
+        Descriptions of the exports, by name of the format: `litert`, `litert_int8` or both. There
+        is at least one.
 
     Raises:
         RunError: The model has no LiteRT export, its `export.json` is damaged, or the export
@@ -151,12 +176,13 @@ def _read_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
 def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
     """Return advice for the user about a missing or damaged export.
 
-    For a bundled model, which users cannot export, the advice is to reinstall the package.
+    The advice is the command that exports the model. For a bundled model, which users cannot
+    export, the advice is to reinstall the package or to choose Keras.
 
     Args:
         model: The model.
-        action: Purpose of a new export, such as "replace it".
-        *options: Further command-line options for the new export.
+        action: First words of the advice, such as "replace it"; not used for a bundled model.
+        *options: Further options of the export command; not used for a bundled model.
     """
     if model.is_bundled:
         return "the installation is incomplete: reinstall the package, or choose --backend keras"
@@ -164,7 +190,13 @@ def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
 
 
 def _make_keras_backend(model: TrainedModel, content: bytes, reason: str) -> InferenceBackend:
-    """Return the Keras backend for the content of a model's `model.keras`."""
+    """Return the Keras backend.
+
+    Args:
+        model: The model.
+        content: Content of the file `model.keras` of the model.
+        reason: Reason for the choice of this backend.
+    """
     return InferenceBackend("keras", RunFile.MODEL, reason, content, model.info.sha256)
 
 
@@ -176,8 +208,8 @@ def _load_litert_backend(
     Args:
         model: The model.
         export: Description of the LiteRT export of the model.
-        reason: Reason for the choice of this backend; the test result of a quantized model is added
-            to it.
+        reason: Reason for the choice of this backend. If the export is quantized, its agreement
+            with the float32 model and its change of accuracy are appended.
 
     Raises:
         RunError: The file is missing or cannot be read, or its checksum differs from the one in

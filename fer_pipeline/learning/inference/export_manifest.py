@@ -72,25 +72,26 @@ class QuantizationReport(_Section):
         return Fraction(self.agreeing_images, self.images)
 
     @property
-    def accuracy(self) -> Fraction:
-        """Accuracy of the quantized model."""
+    def quantized_accuracy(self) -> Fraction:
+        """Accuracy of the quantized model, as a fraction of the images."""
         return Fraction(self.correct_images, self.images)
 
     @property
-    def float_accuracy(self) -> Fraction:
-        """Accuracy of the float32 model."""
+    def float32_accuracy(self) -> Fraction:
+        """Accuracy of the float32 model, as a fraction of the images."""
         return Fraction(self.float_correct_images, self.images)
 
     @property
     def accuracy_loss(self) -> Fraction:
-        """Exact loss of accuracy caused by the quantization; negative if the accuracy increased."""
-        return self.float_accuracy - self.accuracy
+        """Accuracy lost by the quantization, as a fraction; negative if the accuracy increased."""
+        return self.float32_accuracy - self.quantized_accuracy
 
     @property
     def mismatch_reason(self) -> str | None:
         """Reason why the quantized model is not equivalent to the float32 model; None if it is.
 
-        The model is also not equivalent if it was tested on too few images.
+        It is equivalent if it was tested on at least 500 images, loses at most 0.2 percentage
+        points of accuracy, and predicts the same emotion for at least 97 % of the images.
         """
         if self.accuracy_loss > EQUIVALENT_MAX_LOSS:
             return f"it loses {float(100 * self.accuracy_loss):.2f} points of accuracy"
@@ -103,7 +104,7 @@ class QuantizationReport(_Section):
         return None
 
     def describe(self) -> str:
-        """Return the agreement and the change of accuracy as a clause for messages."""
+        """Return how often both models agree, and the change of accuracy, as part of a message."""
         change = "gained" if self.accuracy_loss < 0 else "lost"
         points = float(100 * abs(self.accuracy_loss))
         return (
@@ -141,15 +142,15 @@ class ExportedModel(_Section):
     def is_equivalent(self) -> bool:
         """Return whether the exported model is accurate enough to replace the original model.
 
-        This is always true for a model that is not quantized.
+        A model that is not quantized always is, because the export job otherwise refuses it.
         """
         return self.mismatch_reason is None
 
     @property
     def mismatch_reason(self) -> str | None:
-        """Reason why the exported model is not equivalent to the original.
+        """Reason why the exported model is not accurate enough to replace the original model.
 
-        None if it is equivalent, or if it is not quantized and so was not compared.
+        None if it is accurate enough. A model that is not quantized always is.
         """
         return self.agreement.mismatch_reason if self.agreement else None
 
@@ -191,13 +192,13 @@ class ExportManifest(_Section):
 
 
 def read_export_manifest(folder: Path) -> ExportManifest:
-    """Read the `export.json` of an export.
+    """Read `export.json`, the description of an export.
 
     Args:
         folder: Folder of the export.
 
     Raises:
         RunError: `export.json` is damaged, or has a different format version.
-        StorageError: `export.json` cannot be read.
+        StorageError: `export.json` is missing or cannot be read.
     """
     return read_document(folder / ExportFile.EXPORT_INFO, ExportManifest, _FORMAT)

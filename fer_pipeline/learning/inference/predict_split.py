@@ -40,7 +40,9 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 
 def require_compatible_dataset(model: TrainedModel, dataset: StoredDataset) -> None:
-    """Check that a dataset has the classes and the enhancement that a model was trained on.
+    """Check that a dataset has the classes and the image enhancement that a model was trained with.
+
+    The enhancement is the denoising and contrast correction of the stored images.
 
     Raises:
         DatasetError: The dataset has different classes, a different order of the classes, or a
@@ -56,10 +58,15 @@ def require_compatible_dataset(model: TrainedModel, dataset: StoredDataset) -> N
 
 
 def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split) -> None:
-    """Warn if the model may have been trained on the evaluated images.
+    """Log a warning if the model may have been trained on the evaluated images.
 
     This is possible if the split is the train split, or if the model was trained on a different
     dataset.
+
+    Args:
+        model: Model to evaluate.
+        dataset: Dataset that contains the evaluated images.
+        split: Split that contains the evaluated images.
     """
     if split is Split.TRAIN:
         log.warning(
@@ -77,7 +84,7 @@ def warn_about_leakage(model: TrainedModel, dataset: StoredDataset, split: Split
 
 
 def make_single_batch_predict_fn(network: keras.Model) -> PredictFn:
-    """Return a function that runs a Keras model on all given images in one forward pass.
+    """Return a function that predicts the probabilities of all images in one forward pass.
 
     Args:
         network: Model that maps raw pixels to probabilities, from `TrainedModel.load_network`.
@@ -95,22 +102,23 @@ def predict_rows(
     flip_tta: bool = False,
     on_batch: Callable[[EvaluatedImages], None] | None = None,
 ) -> tuple[npt.NDArray[np.float32], Columns]:
-    """Predict the class probabilities of all rows of a split.
+    """Predict the class probabilities of all rows of a split, and read their labels and origins.
 
-    The images are resized if the model needs a different size.
+    The origin of a row consists of its source file, its record number in this file, and so on. If
+    the model needs a different image size, the images are resized and a warning is logged.
 
     Args:
-        predict_fn: Function that runs the model.
+        predict_fn: Function that maps the pixels of a batch to probabilities.
         model: Model that `predict_fn` runs.
         dataset: Dataset with the split.
         split: Split to predict.
         batch_size: Number of images in a batch.
         flip_tta: Whether to average the probabilities of an image and its mirror image.
-        on_batch: Function to call with each batch of images, resized, and their predictions.
+        on_batch: Function to call with each batch of resized images and their predictions.
 
     Returns:
-        The probabilities, float32 of shape (rows, classes), and the label and origin of each row,
-        both in the order in which the rows are stored.
+        probabilities: float32 of shape (rows, classes), in the order of the stored rows.
+        rows: Columns `label` and those of `schema.ORIGIN`, in the same order.
 
     Raises:
         DatasetError: The split is empty, a file is missing or damaged, or the rows differ from the
@@ -125,7 +133,7 @@ def predict_rows(
     parts: list[Columns] = []
     first_row = 0
     with tqdm(total=loader.row_count, unit=" images", desc="evaluate", disable=None) as progress:
-        for stored_pixels, columns in loader.iterate_stored_rows(column_names):
+        for stored_pixels, columns in loader.iterate_stored_batches(column_names):
             pixels = _resize_images(stored_pixels, size)
             probabilities.append(forward(pixels))
             parts.append(columns)
@@ -141,12 +149,12 @@ def predict_rows(
 def find_copies_in_training(
     dataset: StoredDataset, split: Split, rows: Columns
 ) -> npt.NDArray[np.bool_] | None:
-    """Find the rows with an exact copy, equal in all pixels, in the train split of the dataset.
+    """Find the rows of a split whose image is equal in all pixels to an image of the train split.
 
     Args:
         dataset: The dataset.
         split: Split of the rows.
-        rows: Labels and origins of the rows, from `predict_rows`.
+        rows: Columns of the split, from `predict_rows`. The column `image_hash` is compared.
 
     Returns:
         Whether each row has a copy, bool of shape (rows,); None for the train split itself, or if
@@ -182,9 +190,11 @@ def make_predictions_table(
     """Return the predictions as a table with one row per image, in the order of the dataset.
 
     Args:
-        probabilities: Probabilities, from `predict_rows`.
-        rows: Labels and origins of the rows, from `predict_rows`.
-        is_copy: Return value of `find_copies_in_training`; for None, `COPY_COLUMN` is null.
+        probabilities: Predicted probabilities, float32 of shape (rows, classes).
+        rows: Columns of the split, from `predict_rows`: the label of each image and its origin,
+            such as the file that it was read from.
+        is_copy: Whether the train split contains an exact copy of each image, bool of shape
+            (rows,), for the column `copy_in_training`; if it is None, this column is null.
         classes: Names of the classes.
     """
     labels = rows[schema.LABEL]
@@ -214,11 +224,11 @@ def make_predictions_table(
 
 
 def _warn_about_resizing(dataset: StoredDataset, size: int) -> None:
-    """Warn if the images of a dataset have a different size than the images of the model.
+    """Log a warning if the images of a dataset must be resized for a model.
 
     Args:
         dataset: The dataset.
-        size: Height and width of the images of the model, in pixels.
+        size: Height and width of the model's input images, in pixels.
     """
     stored_size = dataset.image_size
     if stored_size != size:
@@ -242,9 +252,14 @@ def _resize_images(pixels: Pixels, size: int) -> Pixels:
 def _require_class_counts(
     dataset: StoredDataset, split: Split, labels: npt.NDArray[np.integer[Any]]
 ) -> None:
-    """Check that a split has as many rows of each class as the manifest states.
+    """Check that a split has as many rows of each class as the dataset's manifest states.
 
-    The loader checks only the total number of rows.
+    The loader that read the rows checks only their total number.
+
+    Args:
+        dataset: Dataset that was read.
+        split: Split that was read.
+        labels: Labels of all rows that were read, integers of shape (rows,).
 
     Raises:
         DatasetError: The number of rows of a class differs from the manifest.

@@ -50,14 +50,15 @@ class PredictorConfig:
 
 @functools.lru_cache(maxsize=1)
 def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
-    """Load a model in a Spark worker and return its predict function.
+    """Load a model in a Spark worker and return a function that predicts class probabilities.
 
+    If `flip_tta` is set, the function averages the probabilities of an image and its mirror image.
     The last returned function is cached, so that Spark tasks with the same arguments load the model
     only once.
 
     Args:
-        content: Content of the model file.
-        config: Settings of the predict function.
+        content: Content of the model file, `model.keras` or a `.tflite` file.
+        config: Backend, network, image size, batch size, number of threads, and `flip_tta`.
     """
     if config.backend == "litert":
         predict = make_litert_predict_fn(content, config.batch_size, config.threads)
@@ -67,7 +68,14 @@ def load_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
 
 
 def _load_keras_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn:
-    """Load a `model.keras`, limit TensorFlow's threads, and return a predict function."""
+    """Load a `model.keras` file and return a function that predicts class probabilities.
+
+    Also limit the number of TensorFlow's threads in this process, before the model is loaded.
+
+    Args:
+        content: Content of the file.
+        config: Network, image size, batch size and number of threads.
+    """
     # Importing TensorFlow takes seconds. Workers that use LiteRT do not need it.
     import tensorflow as tf
 
@@ -81,7 +89,7 @@ def _load_keras_predict_fn(content: bytes, config: PredictorConfig) -> PredictFn
 
 
 def make_keras_predict_fn(model: keras.Model, size: int, batch_size: int) -> PredictFn:
-    """Return a function that runs a Keras model in batches.
+    """Return a function that predicts class probabilities with a Keras model, in batches.
 
     Args:
         model: Model that maps raw pixels in [0, 255], float32 of shape (n, size, size, 1), to
@@ -108,7 +116,7 @@ def make_keras_predict_fn(model: keras.Model, size: int, batch_size: int) -> Pre
 
 
 def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) -> PredictFn:
-    """Return a function that runs a LiteRT model, without TensorFlow.
+    """Return a function that predicts class probabilities with a LiteRT model, without TensorFlow.
 
     Args:
         content: Content of an exported `.tflite` file with one input, one output, and a variable
@@ -125,7 +133,10 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
     allocated_batch_size = 0
 
     def predict_batch(batch: Pixels) -> npt.NDArray[np.float32]:
-        """Return the probabilities of one batch; a new batch size allocates new tensors."""
+        """Return the probabilities of one batch of images.
+
+        If the batch has a different size than the previous one, allocate new tensors first.
+        """
         nonlocal allocated_batch_size
         if len(batch) != allocated_batch_size:
             shape = (*batch.shape, 1)
@@ -146,10 +157,12 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
 
 
 def predict_with_flip(predict: PredictFn, pixels: Pixels) -> npt.NDArray[np.float32]:
-    """Average the probabilities of each image and its mirror image (test-time augmentation).
+    """Predict class probabilities averaged over each image and its mirror image.
+
+    This is a form of test-time augmentation (TTA).
 
     Args:
-        predict: Function that runs the model.
+        predict: Function that maps pixels to probabilities.
         pixels: Images, uint8 of shape (n, size, size).
 
     Returns:

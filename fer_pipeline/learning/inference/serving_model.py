@@ -31,16 +31,17 @@ def build_serving_model(
     Args:
         network: Model that maps normalised pixels to logits.
         size: Height and width of the images, in pixels.
-        normalization: Normalisation of the pixels. The normalisation layer and
-            `Normalization.lookup_table` both compute in float32, so their values are bit-identical.
-        temperature: Positive number that divides the logits. It changes the probabilities, but not
-            the predicted classes.
+        normalization: Scale and offset of the normalisation layer.
+        temperature: Positive number that divides the logits (temperature scaling). It changes the
+            probabilities, but not the predicted classes.
 
     Returns:
         A model that maps raw pixels in [0, 255], of shape (n, size, size, 1), to probabilities,
         float32 of shape (n, classes). It shares its weights with the network.
     """
     pixels = keras.Input((size, size, 1), name="pixels")
+    # The layer and `Normalization.lookup_table` both compute in float32, so their values are
+    # bit-identical.
     rescale = keras.layers.Rescaling(
         normalization.scale, normalization.offset, name=NORMALIZATION_LAYER
     )
@@ -54,7 +55,9 @@ def build_serving_model(
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a model atomically: the path holds either the old file or the complete new file.
+    """Save a Keras model to a file and replace an existing file.
+
+    The write is atomic: at any time the path holds either the old file or the complete new file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -86,8 +89,10 @@ def load_model_from_bytes(content: bytes, network: str) -> keras.Model:
 def require_loadable_model(model: keras.Model, network: str) -> None:
     """Check before the training that Keras can save the model and load it again.
 
+    The model is saved to a temporary file.
+
     Args:
-        model: Serving model of the training run.
+        model: Model that the training will save: a normalisation layer, the network and a softmax.
         network: Name of the network, as in the setting `model.name`.
 
     Raises:
@@ -102,14 +107,14 @@ def require_loadable_model(model: keras.Model, network: str) -> None:
 
 @contextlib.contextmanager
 def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
-    """Turn the exceptions of Keras about saving and loading into a one-line RunError.
+    """Raise RunError if Keras cannot save or load a model in the `with` block.
 
     Args:
         network: Name of the network, for the error message.
         action: "saved" or "loaded", for the error message.
 
     Raises:
-        RunError: Keras raised a TypeError, ValueError or NotImplementedError within the block.
+        RunError: The block raised a TypeError, ValueError or NotImplementedError.
     """
     try:
         yield
@@ -125,8 +130,11 @@ def _translate_keras_errors(network: str, action: str) -> Iterator[None]:
 def _provide_temporary_model_path() -> Iterator[Path]:
     """Provide a path for a temporary model file, because Keras saves to and loads from paths only.
 
+    The path is in a temporary folder, which is deleted at the end of the `with` statement.
+
     Raises:
-        StorageError: The temporary folder cannot be written.
+        StorageError: The temporary folder cannot be written, or the body of the `with` statement
+            raises an OSError.
     """
     try:
         with tempfile.TemporaryDirectory() as temporary:

@@ -63,7 +63,8 @@ class ModelInfo(BaseModel):
         parameters: Number of parameters, trainable and non-trainable.
         precision: Precision of the training, `float32` or `mixed_bfloat16`.
         best_step: Number of training steps after which the network had the saved weights.
-        best_restart: Index of the restart in which the network had the saved weights, from 0.
+        best_restart: Index, from 0, of the restart in which the network had the saved weights. A
+            run trains its network one or more times from the start; each time is a restart.
         best_accuracy: Validation accuracy of the saved weights, in [0, 1]; None without a
             validation split.
         best_class_accuracies: Validation accuracy of the saved weights for each class, in [0, 1];
@@ -102,14 +103,15 @@ class ModelInfo(BaseModel):
 
 
 def resolve_model_path(model: str | Path | None) -> Path:
-    """Return the folder of a trained model.
+    """Return the folder of a trained model, which the user specifies by its folder or its name.
 
     Args:
-        model: Folder of a finished training run, or the name of a bundled model. If a folder has
-            the name of a bundled model, the folder is used. None means the default bundled model.
+        model: Folder of a finished training run, or the name of a bundled model, which comes with
+            this package. If a folder has the name of a bundled model, the folder is used. None
+            means the default bundled model.
 
     Returns:
-        The folder. It may not exist, unless it belongs to a bundled model.
+        The folder. Its existence is checked only for a bundled model.
 
     Raises:
         RunError: The default model is requested, but the package was installed without it.
@@ -126,7 +128,7 @@ def resolve_model_path(model: str | Path | None) -> Path:
 
 
 def is_bundled(folder: Path) -> bool:
-    """Return whether a folder belongs to a bundled model."""
+    """Return whether a folder belongs to a bundled model, which comes with this package."""
     return folder.resolve().is_relative_to(PRETRAINED_FOLDER.resolve())
 
 
@@ -184,9 +186,9 @@ class TrainedModel:
         """Open a model: read its description, but do not load its weights yet.
 
         Args:
-            model: Folder of a finished training run, or the name of a bundled model. If a folder
-                has the name of a bundled model, the folder is used. None means the default bundled
-                model.
+            model: Folder of a finished training run, or the name of a bundled model, which comes
+                with this package. If a folder has the name of a bundled model, the folder is used.
+                None means the default bundled model.
 
         Raises:
             RunError: The folder does not contain a finished run, its description is damaged, or
@@ -197,14 +199,16 @@ class TrainedModel:
 
     @classmethod
     def load(cls, model: str | Path | None = None) -> Self:
-        """Open a model and load its weights, so that the first `predict` does not have to.
+        """Open a model and load its weights at once, so that the first `predict` takes less time.
 
         Args:
-            model: Folder or name of the model, as for `open`.
+            model: Folder of a finished training run, or the name of a bundled model, which comes
+                with this package. If a folder has the name of a bundled model, the folder is used.
+                None means the default bundled model.
 
         Raises:
-            RunError: The folder does not contain a finished run, a file is damaged, or Keras
-                cannot load the model.
+            RunError: The folder does not contain a finished run, a file is damaged, Keras cannot
+                load the model, or the default bundled model is missing.
             ConfigError: The module of a custom network cannot be imported.
         """
         trained_model = cls.open(model)
@@ -213,7 +217,7 @@ class TrainedModel:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
+        """Name of the model, which is the name of its folder without the path."""
         return self.folder.resolve().name
 
     @property
@@ -223,16 +227,16 @@ class TrainedModel:
 
     @property
     def export_folder(self) -> Path:
-        """Folder for the export of the model; it may not exist."""
+        """Default folder of the model's export; whether it exists is not checked."""
         return self.folder / EXPORT_FOLDER
 
     @property
     def is_bundled(self) -> bool:
-        """Return whether the model comes with the package."""
+        """Return whether the model comes with this package."""
         return is_bundled(self.folder)
 
     def read_content(self) -> bytes:
-        """Read `model.keras` and verify its checksum.
+        """Read the file `model.keras`, verify its checksum, and return its content.
 
         Raises:
             RunError: The file cannot be read, or its checksum differs from the one in `model.json`.
@@ -249,7 +253,7 @@ class TrainedModel:
         return content
 
     def load_network(self) -> keras.Model:
-        """Load the Keras model.
+        """Load the Keras model from `model.keras`; each call loads it anew.
 
         Returns:
             A model that maps raw pixels in [0, 255], of shape (n, size, size, 1), to probabilities,
@@ -272,7 +276,8 @@ class TrainedModel:
     ) -> npt.NDArray[np.float32]:
         """Predict the probabilities of the emotions in face images.
 
-        The images are first enhanced and resized like the training images.
+        The images are first enhanced (denoising, contrast correction) and resized like the training
+        images. The first call loads the model.
 
         Args:
             images: Greyscale images, uint8 of shape (n, height, width) or (n, height, width, 1), or
@@ -297,7 +302,7 @@ class TrainedModel:
 
     @functools.cached_property
     def _predict_fn(self) -> PredictFn:
-        """Predict function of the model, which is loaded at the first access."""
+        """Function that maps resized images to probabilities; the first access loads the model."""
         return make_keras_predict_fn(self.load_network(), self.info.size, _BATCH_SIZE)
 
     def _prepare_image(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
@@ -305,7 +310,7 @@ class TrainedModel:
 
         Args:
             image: Greyscale image, uint8 of shape (height, width) or (height, width, 1).
-            index: Position of the image among the arguments of `predict`, for the error message.
+            index: Index of the image among the images to predict, for the error message.
 
         Returns:
             The prepared image, uint8 of shape (size, size).

@@ -51,7 +51,7 @@ class AugmentationSample(NamedTuple):
 
 
 def list_enabled_operations(config: AugmentationConfig) -> list[str]:
-    """Return the names of the operations that are on, in the order of `OPERATIONS`."""
+    """Return the names of the enabled operations, such as `flip`, in the order of `OPERATIONS`."""
     return [name for name in OPERATIONS if getattr(config, name)]
 
 
@@ -61,13 +61,15 @@ def make_augment_fn(
     """Return a function that augments the images of a batch, each with its own random numbers.
 
     Args:
-        config: The operations and their ranges.
+        config: The section `training.augmentation` of the configuration: the enabled operations
+            and their ranges.
         size: Height and width of the images, in pixels.
 
     Returns:
-        A function `(images, seed) -> images`, or None if no operation is on. Images: float32 of
-        shape (n, size, size, 1), pixel values in [0, 255]. Seed: int32 or int64 of shape (2,). The
-        function returns the same images in eager mode, in a `tf.function` and in `tf.data`.
+        A function `(images, seed) -> images`, or None if no operation is enabled. Images: float32
+        of shape (n, size, size, 1), pixel values in [0, 255]. Seed: int32 or int64 of shape (2,).
+        With the same arguments, the function returns the same images in eager mode, in a
+        `tf.function` and in `tf.data`.
     """
     if not list_enabled_operations(config):
         return None
@@ -86,12 +88,13 @@ def make_augment_fn(
 def apply_augmentation(
     images: Tensor, sample: AugmentationSample, config: AugmentationConfig, size: int
 ) -> Tensor:
-    """Apply all operations that are on to a batch of images.
+    """Apply all enabled operations to a batch of images.
 
     Args:
         images: Images, float32 of shape (n, size, size, 1), pixel values in [0, 255].
-        sample: Random numbers, which select a point in the range of each operation.
-        config: The operations and their ranges.
+        sample: Random numbers for each image; 0 and 1 are the ends of an operation's range.
+        config: The section `training.augmentation` of the configuration: the enabled operations
+            and their ranges.
         size: Height and width of the images, in pixels.
 
     Returns:
@@ -103,18 +106,22 @@ def apply_augmentation(
     if config.contrast:
         mean = _compute_image_means(images)
         factors = 1 + _scale_symmetric(sample.contrast, config.contrast)
-        images = mean + (images - mean) * _broadcast_per_image(factors)
+        images = mean + (images - mean) * _reshape_for_broadcasting(factors)
     if config.brightness:
-        images += _broadcast_per_image(_scale_symmetric(sample.brightness, 255 * config.brightness))
+        images += _reshape_for_broadcasting(
+            _scale_symmetric(sample.brightness, 255 * config.brightness)
+        )
     images = tf.clip_by_value(images, 0.0, 255.0)
     if config.random_erasing:
-        is_erased = _make_erased_mask(sample, config.random_erasing, size)
+        is_erased = _make_erasing_mask(sample, config.random_erasing, size)
+        # Zhong et al. fill the square with noise. The mean adds neither a bright nor a dark spot. A
+        # fixed grey value of 128 would stand out in the many darker or brighter images.
         images = tf.where(is_erased, _compute_image_means(images), images)
     return images
 
 
 def compute_max_erased_size(max_fraction: float, size: int) -> int:
-    """Return the height and width of the largest erased square, in pixels.
+    """Return the height and width of the largest square that random erasing fills, in pixels.
 
     Args:
         max_fraction: Height of the largest square as a fraction of the image height, in [0, 1].
@@ -124,12 +131,12 @@ def compute_max_erased_size(max_fraction: float, size: int) -> int:
 
 
 def _scale_symmetric(uniform: Tensor, limit: float) -> Tensor:
-    """Map numbers from [0, 1] to [-limit, limit]; the result is exactly 0 if the limit is 0."""
+    """Map numbers linearly from [0, 1] to [-limit, limit]; if the limit is 0, exactly to 0."""
     return (2 * uniform - 1) * limit
 
 
-def _broadcast_per_image(numbers: Tensor) -> Tensor:
-    """Reshape numbers, one for each image, from (n,) to (n, 1, 1, 1) for broadcasting."""
+def _reshape_for_broadcasting(numbers: Tensor) -> Tensor:
+    """Reshape a tensor with one number per image from (n,) to (n, 1, 1, 1) for broadcasting."""
     return tf.reshape(numbers, (-1, 1, 1, 1))
 
 
@@ -141,17 +148,25 @@ def _compute_image_means(images: Tensor) -> Tensor:
 def _make_projective_transforms(
     sample: AugmentationSample, config: AugmentationConfig, size: int
 ) -> Tensor:
-    """Return the projective transform of each image, float32 of shape (n, 8).
+    """Combine flip, zoom, shear, rotation and shift of each image into one projective transform.
 
-    The eight numbers are the coefficients that `ImageProjectiveTransformV3` expects. They map each
-    output pixel to its source position.
+    The shift is applied last. The other operations leave the centre of the image, (size - 1) / 2,
+    in place. If only the flip is enabled, all coefficients are integers, so that pixels are moved
+    without interpolation.
 
-    The operations mirror, scale, shear (x + k * y, with y downwards) and rotate (counter-clockwise
-    positive) the image about its centre (size - 1) / 2, and then shift it. The resampling needs the
-    inverse: source = centre + A * (pixel - centre - shift), with
-    A = flip * (1 / scale) * shear^-1 * rotation^-1. If only the flip is on, all coefficients are
-    integers, and no pixel value changes.
+    Args:
+        sample: Random numbers for each image; 0 and 1 are the ends of an operation's range.
+        config: Enabled operations and their ranges.
+        size: Height and width of the images, in pixels.
+
+    Returns:
+        Coefficients, float32 of shape (n, 8), in the order of the TensorFlow op
+        `ImageProjectiveTransformV3`. They map each output pixel to its source position.
     """
+    # The operations mirror, scale, shear (x + k * y, with y downwards), rotate (counter-clockwise
+    # positive) and shift the image. The inverse is
+    # source = centre + A * (pixel - centre - shift), with
+    # A = flip * (1 / scale) * shear^-1 * rotation^-1.
     mirror = tf.where(sample.flip < 0.5, -1.0, 1.0) if config.flip else tf.ones_like(sample.flip)
     angle = _scale_symmetric(sample.rotation, math.radians(config.rotation))
     # The code below divides by the scale instead of multiplying by 1 / scale. In a graph TensorFlow
@@ -171,13 +186,14 @@ def _make_projective_transforms(
 
 
 def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Tensor:
-    """Apply projective transforms to images, with bilinear interpolation.
+    """Apply one projective transform to each image, with bilinear interpolation.
 
     Args:
         images: Images, float32 of shape (n, size, size, 1).
-        transforms: Coefficients from `_make_projective_transforms`, of shape (n, 8).
-        border: Fill mode outside the image: `constant` (black), `replicate` or `reflect`. With
-            `reflect`, the op repeats the outermost pixel.
+        transforms: Coefficients of the transforms, of shape (n, 8), in the order of the TensorFlow
+            op `ImageProjectiveTransformV3`.
+        border: Fill mode outside the image: `constant` (black), `replicate` or `reflect` (the mode
+            `symmetric` of `numpy.pad`).
         size: Height and width of the images, in pixels.
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -190,17 +206,18 @@ def _resample(images: Tensor, transforms: Tensor, border: str, size: int) -> Ten
     )
 
 
-def _make_erased_mask(sample: AugmentationSample, max_fraction: float, size: int) -> Tensor:
-    """Return the mask of the erased square in each image, bool of shape (n, size, size, 1).
+def _make_erasing_mask(sample: AugmentationSample, max_fraction: float, size: int) -> Tensor:
+    """Return a mask of one random square in each image.
 
-    The caller fills the square with the mean of the image (Zhong et al. 2017, "Random Erasing",
-    with the mean in place of noise). The mean gives neither a bright nor a dark spot. A fixed grey
-    value of 128 would be visible in the many darker or brighter images.
+    Source: Zhong et al. 2017, "Random Erasing Data Augmentation".
 
     Args:
-        sample: Random numbers, which select the size and the position of the squares.
+        sample: Random numbers, which determine the size and the position of the squares.
         max_fraction: Height of the largest square as a fraction of the image height, in [0, 1].
         size: Height and width of the images, in pixels.
+
+    Returns:
+        Mask that is True in the squares, bool of shape (n, size, size, 1).
     """
     square_size = tf.floor(sample.erased_size * (compute_max_erased_size(max_fraction, size) + 1))
     left = tf.floor(sample.erased_left * (size - square_size + 1))
@@ -208,7 +225,14 @@ def _make_erased_mask(sample: AugmentationSample, max_fraction: float, size: int
     position = tf.range(size, dtype=tf.float32)
 
     def is_within(start: Tensor) -> Tensor:
-        """Return for each image which positions along one axis lie in the square."""
+        """Return a mask of the positions along one axis that lie in the square of each image.
+
+        Args:
+            start: First position of each square along this axis, of shape (n,).
+
+        Returns:
+            Mask, bool of shape (n, size).
+        """
         return (position >= start[:, None]) & (position < (start + square_size)[:, None])
 
     return (is_within(top)[:, :, None] & is_within(left)[:, None, :])[..., None]

@@ -32,7 +32,8 @@ class _RangeEnd:
 
     Attributes:
         label: Text above the column of examples.
-        fixed_numbers: Fields of `AugmentationSample` to set, and their values in [0, 1].
+        fixed_numbers: Random numbers that select this end, by field of `AugmentationSample`; 0 and
+            1 are the ends of a range.
     """
 
     label: str
@@ -42,15 +43,20 @@ class _RangeEnd:
 def make_single_operation_examples(
     images: Images, config: AugmentationConfig, seed: int
 ) -> list[ExampleGroup]:
-    """Apply each enabled operation on its own to example images, at the ends of its range.
+    """Apply each enabled augmentation operation on its own, at both ends of its parameter range.
+
+    For `flip` there is only one column, with the mirrored images. For random erasing, both columns
+    show the largest square, at different random positions.
 
     Args:
-        images: Original images, of shape (n, size, size).
-        config: The operations and their ranges.
-        seed: Seed of the random positions of the erased squares.
+        images: Original images, float32 of shape (n, size, size), pixel values in [0, 255].
+        config: The section `training.augmentation` of the configuration: the enabled operations
+            and their ranges.
+        seed: Seed of the random positions of the squares that random erasing fills.
 
     Returns:
-        One group for each enabled operation, with one column for each end of its range.
+        One group of columns for each enabled operation. A column contains all images, changed by
+        the operation at one end of its range.
     """
     size, rng = images.shape[1], np.random.default_rng(seed)
     groups = []
@@ -60,7 +66,10 @@ def make_single_operation_examples(
         )
         range_text, range_ends = _describe_range(name, single_config, size)
         columns = [
-            ExampleColumn(end.label, _augment_at(images, single_config, end.fixed_numbers, rng))
+            ExampleColumn(
+                end.label,
+                _augment_with_fixed_numbers(images, single_config, end.fixed_numbers, rng),
+            )
             for end in range_ends
         ]
         groups.append(ExampleGroup(name, range_text, tuple(columns)))
@@ -70,12 +79,16 @@ def make_single_operation_examples(
 def _describe_range(
     name: str, config: AugmentationConfig, size: int
 ) -> tuple[str, list[_RangeEnd]]:
-    """Return an operation's range as text for the title, and the ends of the range.
+    """Return the range of an augmentation operation as text, and the ends of this range.
 
     Args:
-        name: Name of the operation.
+        name: Name of the operation, such as `rotation`.
         config: Configuration that contains the range.
         size: Height and width of the images, in pixels.
+
+    Returns:
+        The range as text, such as "±15°", and one `_RangeEnd` for each column of examples. `flip`
+        has only one column. Both columns of random erasing show the upper end of its range.
     """
     limit = float(getattr(config, name))
     if name == "flip":
@@ -102,19 +115,20 @@ def _describe_range(
     return f"±{limit_text}{range_unit}", [_RangeEnd(low, {name: 0}), _RangeEnd(high, {name: 1})]
 
 
-def _augment_at(
+def _augment_with_fixed_numbers(
     images: Images,
     config: AugmentationConfig,
     fixed_numbers: dict[str, float],
     rng: np.random.Generator,
 ) -> Images:
-    """Augment images with some fixed numbers of the sample; all other numbers are random.
+    """Augment images with some fixed numbers in place of random numbers.
 
     Args:
-        images: Original images, of shape (n, size, size).
-        config: The operations and their ranges.
-        fixed_numbers: Fields of `AugmentationSample` to set, and their values in [0, 1].
-        rng: Generator of the other random numbers.
+        images: Original images, float32 of shape (n, size, size), pixel values in [0, 255].
+        config: Enabled operations and their ranges.
+        fixed_numbers: Number for all images, by field of `AugmentationSample`; 0 and 1 are the ends
+            of an operation's range.
+        rng: Generator of random numbers for all other fields.
     """
     numbers = {name: rng.random(len(images), np.float32) for name in AugmentationSample._fields}
     for name, number in fixed_numbers.items():
@@ -124,7 +138,7 @@ def _augment_at(
     return augmented.numpy()[..., 0]
 
 
-def make_sampled_examples(
+def make_random_examples(
     images: Images,
     labels: npt.NDArray[np.int32],
     class_names: Sequence[str],
@@ -132,10 +146,13 @@ def make_sampled_examples(
     seed: int,
     preferred_column_count: int = 0,
 ) -> list[ExampleGroup]:
-    """Apply all enabled operations together to example images, sampled as in training.
+    """Augment example images randomly with all enabled operations and mixup, as in training.
+
+    Each column contains all images. The random numbers differ between the columns of a group.
 
     Args:
-        images: Original images, of shape (n, size, size); they form one batch.
+        images: Original images, float32 of shape (n, size, size), pixel values in [0, 255]. Mixup
+            blends these images with each other, as one batch.
         labels: Class indices of the images, of shape (n,).
         class_names: Names of the classes.
         config: The section `training` of the configuration.
@@ -144,8 +161,8 @@ def make_sampled_examples(
             has at least four columns.
 
     Returns:
-        A group with augmented images if an operation is on, and a group with mixup if mixup is on;
-        an empty list if both are off.
+        Up to two groups of columns: the augmented images, if an operation is enabled, and the
+        images after augmentation and mixup, if mixup is enabled.
     """
     pixels, targets = tf.constant(images[..., None]), tf.one_hot(labels, len(class_names))
     augment = make_augment_fn(config.augmentation, images.shape[1])
@@ -172,10 +189,14 @@ def make_sampled_examples(
 
 
 def _format_target(target: npt.NDArray[np.float32], class_names: Sequence[str]) -> str:
-    """Return the two classes with the largest weights in a mixed target, as lines of a caption.
+    """Return the caption of a mixup image: the two classes with the largest weights.
 
-    Each line contains the weight in percent and the name of the class. A class with nearly no
-    weight is left out.
+    Each line contains the weight in percent and the name of the class. A class with a weight of
+    less than 0.5 % is left out.
+
+    Args:
+        target: Target of the image: the weight of each class, of shape (classes,).
+        class_names: Names of the classes.
     """
     largest = np.argsort(-target)[:2]
     return "\n".join(

@@ -81,14 +81,15 @@ class BatchLoader:
         shard: Shard = _WHOLE_SPLIT,
         transform: Transform | None = None,
     ) -> None:
-        """Open a split for loading.
+        """Open a split: count its rows and check its files; no image is read yet.
 
         Args:
             dataset: Dataset to read.
             split: Split to read.
-            options: Order and form of the batches.
-            shard: Part of the rows that this loader reads.
-            transform: Function that is applied to each batch before its normalization.
+            options: Batch size, shuffling, caching and form of the labels.
+            shard: Part of the rows that this loader reads, if several workers share the split.
+            transform: Function `(images, labels, seed) -> (images, labels)` that is applied to each
+                batch before its images are normalised, such as an augmentation.
 
         Raises:
             DatasetError: The split is empty, a file is missing or has a different size than the
@@ -120,15 +121,16 @@ class BatchLoader:
         """Yield the batches of one epoch.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
 
         Yields:
             Normalised images, float32 of shape (n, size, size, 1), and labels, int32 of shape
-            (n,), or distributions, float32 of shape (n, classes). If there is only one shard, n is
-            the batch size, except for the last batch.
+            (n,), or distributions, float32 of shape (n, classes). If this loader reads the whole
+            split, n is the batch size, except in the last batch. A loader of one of several shards
+            yields only its part of each batch.
 
         Raises:
-            DatasetError: The number of rows or the images differ from the manifest.
+            DatasetError: The number of rows, or an image, is not as stated in the manifest.
         """
         iterator = self.open_epoch(epoch)
         with iterator.translate_reader_errors():
@@ -136,23 +138,24 @@ class BatchLoader:
         iterator.drain_and_verify()
 
     def open_epoch(self, epoch: int, skip_batches: int = 0) -> EpochIterator:
-        """Return an iterator over the batches of one epoch that works inside a `tf.function`.
+        """Return an iterator over the batches of one epoch, for use inside a `tf.function`.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
-            skip_batches: Number of batches to skip because an earlier process trained on them.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
+            skip_batches: Number of batches to leave out at the beginning, because the network was
+                trained on them before the training was interrupted.
         """
         errors: list[Exception] = []
         return EpochIterator(self._build_tf_dataset(epoch, errors, skip_batches), errors)
 
     def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
-        """Return one epoch as a `tf.data.Dataset`.
+        """Return the batches of one epoch as a `tf.data.Dataset`.
 
-        If reading fails, iterating over the dataset raises a TensorFlow error that contains the
-        original message.
+        Its elements are the pairs that `iterate_epoch` yields. If reading fails, the iteration over
+        the dataset raises a TensorFlow error that contains the original message.
 
         Args:
-            epoch: Index of the epoch, from 0; each epoch has a different order.
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
         """
         return self._build_tf_dataset(epoch, [])
 
@@ -163,15 +166,21 @@ class BatchLoader:
 
         Args:
             epoch: Index of the epoch, from 0.
-            errors: List to which the reader's exceptions are appended.
+            errors: List to which the reader's exceptions are appended, because TensorFlow replaces
+                them with its own exceptions.
             skip_batches: Number of batches to leave out at the beginning.
         """
 
         def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
-            """Yield the rows of the epoch and then any padding; record exceptions in `errors`."""
+            """Yield the rows of the epoch in chunks, and then padding images, if any are needed.
+
+            If an exception occurs, append it to `errors` and raise it again.
+            """
             try:
                 yield from self._iterate_epoch_chunks(epoch)
-                yield from self._make_padding_chunks()
+                padding = self._make_padding_chunk()
+                if padding is not None:
+                    yield padding
             except Exception as error:
                 errors.append(error)
                 raise
@@ -191,9 +200,12 @@ class BatchLoader:
         return finished_batches.prefetch(_PREFETCHED_BATCHES)
 
     def _compute_batch_sizes(self) -> int | list[int]:
-        """Return the number of rows in every batch, or a list with the number for each batch.
+        """Return the number of rows in each batch of this loader.
 
-        If there are several shards, the batches of one shard differ by up to one row in size.
+        Returns:
+            For a single shard, the configured batch size, although the last batch may be smaller.
+            For one of several shards, a list with the size of every batch: the sizes can differ by
+            one row.
         """
         if self._shard.count == 1:
             return self._options.batch_size
@@ -202,20 +214,32 @@ class BatchLoader:
         boundaries = [row_count * step // step_count for step in range(step_count + 1)]
         return [end - start for start, end in itertools.pairwise(boundaries)]
 
-    def _make_padding_chunks(self) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield padding images if a small shard has fewer rows than batches.
+    def _make_padding_chunk(self) -> tuple[Pixels, Targets] | None:
+        """Return padding images if some batches of this shard would be empty.
 
-        TensorFlow's convolutions do not accept empty batches on every processor.
+        All shards have the same number of batches, so a small shard can have fewer rows than
+        batches. Each padding image fills one batch, because on some hardware TensorFlow's
+        convolutions do not accept empty batches. The image is black. Metrics ignore it because of
+        its label -1. Distributions need no padding: only training uses them, with shuffled rows,
+        and a shuffled shard has enough rows.
+
+        Returns:
+            Flattened pixels, uint8 of shape (n, size * size), and labels, int32 of shape (n,); None
+            if every batch has a row.
         """
         padding_count = self.steps_per_epoch - self.row_count
-        if padding_count > 0:
-            yield (
-                np.zeros((padding_count, self._manifest.image.size**2), np.uint8),
-                np.full(padding_count, PADDING_LABEL, np.int32),
-            )
+        if padding_count <= 0:
+            return None
+        return (
+            np.zeros((padding_count, self._manifest.image.size**2), np.uint8),
+            np.full(padding_count, PADDING_LABEL, np.int32),
+        )
 
     def _make_chunk_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-        """Return the shapes and types of the generated pixels and targets."""
+        """Return the `tf.TensorSpec` of a chunk's flattened pixels, and that of its targets.
+
+        The targets are labels, or distributions over the classes.
+        """
         targets = tf.TensorSpec((None,), tf.int32)
         if self._target_column == schema.VOTES:
             targets = tf.TensorSpec((None, len(self._manifest.classes)), tf.float32)
@@ -224,12 +248,18 @@ class BatchLoader:
     def _transform_and_normalize(
         self, pixels: Tensor, targets: Tensor, seed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Reshape the pixels of a batch to images, and transform and normalise them.
+        """Reshape the pixels of a batch to images, transform the images, and normalise them.
+
+        The transform, such as an augmentation, may change the targets, too.
 
         Args:
             pixels: Flattened pixels, uint8 of shape (n, size * size).
-            targets: Labels or distributions.
+            targets: Labels, int32 of shape (n,), or distributions over the classes, float32 of
+                shape (n, classes).
             seed: Seed of the transform, int64 of shape (2,).
+
+        Returns:
+            Normalised images, float32 of shape (n, size, size, 1), and targets.
         """
         size = self._manifest.image.size
         images = tf.cast(tf.reshape(pixels, (-1, size, size, 1)), tf.float32)
@@ -237,10 +267,10 @@ class BatchLoader:
             images, targets = self._transform(images, targets, seed)
         return _normalize(images, self._manifest.image.normalization), targets
 
-    def iterate_stored_rows(
+    def iterate_stored_batches(
         self, columns: Sequence[str]
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """Yield all rows in stored order, in batches, without transform and normalization.
+        """Yield all rows in stored order, in batches, neither transformed nor normalised.
 
         The rows of a batch belong to one row group, so batches can be smaller than the batch size.
 
@@ -251,7 +281,7 @@ class BatchLoader:
             Pixels, uint8 of shape (n, size, size), and the columns, each of length n.
 
         Raises:
-            DatasetError: The number of rows or the images differ from the manifest.
+            DatasetError: The number of rows, or an image, is not as stated in the manifest.
         """
         size = self._manifest.image.size
         for pixels, column_arrays in self._reader.read_row_groups(columns, shuffle_seed=None):
@@ -263,16 +293,23 @@ class BatchLoader:
                 )
 
     def _iterate_epoch_chunks(self, epoch: int) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield the pixels and targets of all rows in the order of an epoch, in chunks.
+        """Yield the pixels and targets of all rows of an epoch, in chunks of many rows.
 
-        Without shuffling, this is the stored order.
+        The rows are shuffled if this is configured; otherwise they are in stored order.
+
+        Args:
+            epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
+
+        Yields:
+            Flattened pixels, uint8 of shape (n, size * size), and targets: labels, int32 of shape
+            (n,), or distributions over the classes, float32 of shape (n, classes).
         """
         options = self._options
         chunk_rows = max(_MIN_CHUNK_ROWS, options.batch_size)
         shuffle_seed = self._derive_epoch_seed(epoch) if options.shuffle else None
         rng = np.random.default_rng(self._derive_epoch_entropy(epoch))
         if options.cache_in_memory and self.row_count:
-            pixels, targets = self._load_cache()
+            pixels, targets = self._load_cached_rows()
             row_count = self.row_count
             order = rng.permutation(row_count) if options.shuffle else np.arange(row_count)
             for start in range(0, row_count, chunk_rows):
@@ -284,8 +321,13 @@ class BatchLoader:
             chunks = shuffle_with_buffer(chunks, options.shuffle_buffer, chunk_rows, rng)
         yield from chunks
 
-    def _load_cache(self) -> tuple[Pixels, Targets]:
-        """Return the pixels and targets of all rows in stored order; the first call reads them."""
+    def _load_cached_rows(self) -> tuple[Pixels, Targets]:
+        """Return the pixels and targets of all rows in stored order.
+
+        The first call reads them from disk and keeps them in memory. The pixels are uint8 of shape
+        (rows, size * size). The targets are labels, int32 of shape (rows,), or distributions over
+        the classes, float32 of shape (rows, classes).
+        """
         if self._cache is None:
             chunks = list(self._read_chunks(shuffle_seed=None))
             self._cache = (
@@ -295,10 +337,15 @@ class BatchLoader:
         return self._cache
 
     def _read_chunks(self, shuffle_seed: int | None) -> Iterator[tuple[Pixels, Targets]]:
-        """Yield the pixels and targets of all rows, one row group after the other.
+        """Yield the pixels and targets of all rows, one Parquet row group after the other.
 
         Args:
             shuffle_seed: Seed of the order of the row groups; None for the stored order.
+
+        Yields:
+            Flattened pixels, uint8 of shape (n, size * size), and targets, which depend on the
+            target column: labels, int32 of shape (n,), or distributions over the classes, float32
+            of shape (n, classes).
         """
         name = self._target_column
         for pixels, columns in self._reader.read_row_groups([name], shuffle_seed=shuffle_seed):
@@ -306,30 +353,32 @@ class BatchLoader:
             yield pixels, column if name == schema.LABEL else np.stack(column.tolist())
 
     def _derive_epoch_seed(self, epoch: int) -> int:
-        """Return the seed for the row groups and the transform of an epoch."""
+        """Return the seed for the order of the row groups and for the transform in an epoch."""
         return int(np.random.SeedSequence(self._derive_epoch_entropy(epoch)).generate_state(1)[0])
 
     def _derive_epoch_entropy(self, epoch: int) -> list[int]:
         """Return the numbers from which the seeds of an epoch are derived.
 
-        The first shard has the same numbers as an undivided split.
+        These are the configured seed, the epoch, and the index of the shard. The index is left out
+        for the first shard, which therefore has the same numbers as a split without shards.
         """
         return [self._options.seed, epoch, *([self._shard.index] if self._shard.index else [])]
 
 
 def _normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Return normalised pixels, float32.
+    """Return normalised pixels, pixel * scale + offset, in float32.
 
-    The multiplication is five times as fast as a lookup in the normalization's table.
+    The values are equal to those of `Normalization.lookup_table`, but the calculation is five times
+    as fast as a look-up.
     """
     return pixels * np.float32(normalization.scale) + np.float32(normalization.offset)
 
 
 def _require_exact_arithmetic(normalization: Normalization) -> None:
-    """Check that TensorFlow computes exactly the values of the normalization's table.
+    """Check that TensorFlow normalises each pixel value 0..255 to exactly the same number as NumPy.
 
     Raises:
-        RuntimeError: The values differ on this machine.
+        RuntimeError: TensorFlow normalises a pixel value to a different number.
     """
     normalized = _normalize(tf.range(256.0), normalization).numpy()
     if not np.array_equal(normalized, normalization.lookup_table()):

@@ -14,16 +14,15 @@ _RANDOM_STREAM = 2
 
 
 def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that blends each image of a batch, and its target, with a partner.
+    """Return a function that blends each image of a batch with a random image of the same batch.
 
-    Zhang et al. 2017, "mixup": x' = l * x + (1 - l) * partner, and likewise for the targets, with l
-    sampled from Beta(alpha, alpha). Each image has its own l, as in the paper's formula. The
-    authors' code samples one l per batch, which can make a whole step easy or hard. The partners
-    are the images of the batch in random order. An image that is its own partner does not change.
+    An image x becomes l * x + (1 - l) * partner, and its target is blended in the same way (Zhang
+    et al. 2017, "mixup"). The partners are the images of the batch in random order. The weight l is
+    sampled from Beta(alpha, alpha) for each image.
 
     Args:
-        alpha: Parameter of the Beta distribution, above 0. Near 0, one image of each pair has
-            nearly all of the weight. With 1, the weight is uniformly distributed.
+        alpha: Parameter of the Beta distribution, above 0. If alpha is 1, the weights are uniformly
+            distributed. If alpha is near 0, most weights are near 0 or 1.
 
     Returns:
         A function `(images, targets, seed) -> (images, targets)`. Images: float32 of shape
@@ -32,14 +31,15 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
     """
 
     def mix(images: Tensor, targets: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Blend the images and targets of a batch with those of their partners."""
+        """Blend each image of a batch, and its target, with a random image of the same batch."""
         stream_seed = tf.random.experimental.stateless_fold_in(seed, _RANDOM_STREAM)
         seeds = tf.random.experimental.stateless_split(stream_seed, 2)
         image_count = tf.shape(images)[0]
         partners = tf.random.experimental.stateless_shuffle(
             tf.range(image_count), seeds[0], alg="philox"
         )
-        # These weights are 1 - l, which has the same distribution as l.
+        # These weights are 1 - l, which has the same distribution as l. The authors' code samples
+        # one l per batch, which can make a whole step easy or hard.
         partner_weights = _sample_beta(alpha, image_count, seeds[1])
         image_weights = tf.reshape(partner_weights, (-1, 1, 1, 1))
         return (
@@ -51,12 +51,13 @@ def make_mixup_fn(alpha: float) -> Callable[[Tensor, Tensor, Tensor], tuple[Tens
 
 
 def _sample_beta(alpha: float, count: Tensor, seed: Tensor) -> Tensor:
-    """Return samples of the distribution Beta(alpha, alpha), float32 of shape (count,).
+    """Return random samples of the distribution Beta(alpha, alpha), float32 of shape (count,).
 
-    A sample is g / (g + h) for two samples g and h of Gamma(alpha). If alpha is small, g and h
-    would both underflow to 0. For this reason their logarithms are computed, with
-    gamma(a) = gamma(a + 1) * u ** (1 / a) and u uniform in (0, 1] (Marsaglia and Tsang 2000).
+    Small values of `alpha`, such as 0.01, do not cause an underflow.
     """
+    # A sample is g / (g + h) for two samples g and h of Gamma(alpha). If alpha is small, both would
+    # underflow to 0, so their logarithms are computed. A sample of Gamma(alpha) is a sample of
+    # Gamma(alpha + 1) times u ** (1 / alpha), with u uniform in (0, 1] (Marsaglia and Tsang 2000).
     seeds = tf.random.experimental.stateless_split(seed, 2)
     gammas = tf.random.stateless_gamma((2, count), seeds[0], alpha=alpha + 1.0)
     # TensorFlow samples from [0, 1), so these numbers are above 0 and have finite logarithms.

@@ -60,13 +60,13 @@ class ParquetReader:
     def __init__(
         self, dataset: StoredDataset, split: Split, *, deterministic: bool, shard: Shard
     ) -> None:
-        """List the files of a split and count the rows of the shard.
+        """List the files of a split, check their sizes, and count the rows of the shard.
 
         Args:
             dataset: Dataset to read.
             split: Split to read.
             deterministic: Whether equal seeds always give equal orders; then one thread reads.
-            shard: Part of the row groups to read.
+            shard: Part of the row groups to read, if several workers share the split.
 
         Raises:
             DatasetError: The split is empty, a file is missing or damaged or has a different size
@@ -89,14 +89,20 @@ class ParquetReader:
         self._shard, self._shard_count = shard, shard.count
         self.split_row_count = self.row_count = sum(file.rows for file in files)
         if shard.count > 1:
-            group_row_counts = self._read_group_row_counts(paths)
+            group_row_counts = self._read_and_check_group_row_counts(paths)
             self.row_count = sum(group_row_counts[shard.index :: shard.count])
             # petastorm refuses more shards than row groups. With as many shards as row groups, each
             # shard that has a row group keeps the same one.
             self._shard_count = min(shard.count, len(group_row_counts))
 
-    def _read_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
-        """Return the number of rows of each row group, file by file.
+    def _read_and_check_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
+        """Read the number of rows of each row group, and check their total.
+
+        Args:
+            paths: Parquet files of the split.
+
+        Returns:
+            Number of rows of each row group, file by file in the order of `paths`.
 
         Raises:
             DatasetError: A file is damaged, or the number of rows differs from the manifest.
@@ -122,7 +128,7 @@ class ParquetReader:
     def read_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
     ) -> Iterator[tuple[Pixels, dict[str, npt.NDArray[Any]]]]:
-        """Yield the rows of one pass, one row group after the other.
+        """Yield all rows of the split or shard, row group by row group, and check their number.
 
         Args:
             columns: Names of the columns to read in addition to the image.
@@ -132,8 +138,8 @@ class ParquetReader:
             Flattened pixels, uint8 of shape (n, size * size), and the columns, each of length n.
 
         Raises:
-            DatasetError: The number of rows or the images differ from the manifest, or a file
-                cannot be read.
+            DatasetError: The number of rows, or an image, is not as stated in the manifest, or a
+                file cannot be read.
         """
         delivered_row_count = 0
         try:
@@ -163,7 +169,12 @@ class ParquetReader:
     def _iterate_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
     ) -> Iterator[Any]:
-        """Yield the columns of each row group, as a named tuple that petastorm returns."""
+        """Read the row groups with petastorm and yield the columns of each one as a named tuple.
+
+        Args:
+            columns: Names of the columns to read in addition to the image.
+            shuffle_seed: Seed of the order of the row groups; None for the stored order.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader = make_batch_reader(
@@ -185,9 +196,12 @@ class ParquetReader:
             reader.join()
 
     def _decode_pixels(self, column: npt.NDArray[Any]) -> Pixels:
-        """Return the pixels of the images of a row group, uint8 of shape (n, size * size).
+        """Convert the image column of a row group to pixels, uint8 of shape (n, size * size).
 
         If the dataset contains normalised float32 pixels, the original values are restored.
+
+        Args:
+            column: Content of the column, one entry per image: bytes, or float32 arrays.
 
         Raises:
             DatasetError: An image has a different size or format than the manifest says.
@@ -203,20 +217,20 @@ class ParquetReader:
                 raise self._make_image_error(str(error)) from error
         return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), pixel_count)
 
-    def _make_image_error(self, expected: str) -> DatasetError:
-        """Return the error for an image that differs from the manifest.
+    def _make_image_error(self, detail: str) -> DatasetError:
+        """Return the error for an image that does not have the size or format in the manifest.
 
         Args:
-            expected: Description of the difference, or of the expected image.
+            detail: Description of the difference or of the expected image, for the message.
         """
         return DatasetError(
             f"{self._folder}: an image of the {self._split} split differs from the manifest:"
-            f" {expected}; run preprocess again"
+            f" {detail}; run preprocess again"
         )
 
 
 def _wrap_filesystem(filesystem: Any) -> Any:
-    """Wrap an fsspec filesystem for the functions of pyarrow that petastorm calls."""
+    """Wrap an fsspec filesystem so that petastorm can pass it to functions of pyarrow."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pyarrow.filesystem import S3FSWrapper

@@ -20,13 +20,14 @@ def shuffle_with_buffer(
     chunk_rows: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Pixels, Targets]]:
-    """Yield all rows in approximately random order.
+    """Yield all rows in approximately random order, in chunks of several rows.
 
-    The rows fill a buffer. Each time that the buffer is full, a random chunk of its rows is yielded
-    and then replaced with the next rows.
+    The rows fill a buffer. Each time that the buffer is full, randomly selected rows are yielded as
+    a chunk, and the next rows replace them.
 
     Args:
-        chunks: Pixels and targets of the rows to shuffle, in chunks of any size.
+        chunks: Pixels and targets (labels or distributions over the classes) of the rows to
+            shuffle, in chunks of any size.
         capacity: Capacity of the buffer, in rows.
         chunk_rows: Number of rows in each yielded chunk. It is limited to half of the capacity,
             because a buffer that is emptied completely would not mix earlier and later rows.

@@ -11,7 +11,10 @@ from fer_pipeline.learning.types import Tensor
 
 
 def make_train_transform(config: TrainingConfig, size: int, class_count: int) -> Transform | None:
-    """Return a function that augments the images of a batch and then applies mixup.
+    """Return a function that augments the images of a batch and then applies mixup, as configured.
+
+    Mixup turns integer labels into distributions over the classes; without mixup the labels do not
+    change.
 
     Args:
         config: The section `training` of the configuration.
@@ -19,7 +22,10 @@ def make_train_transform(config: TrainingConfig, size: int, class_count: int) ->
         class_count: Number of classes.
 
     Returns:
-        The function, or None if augmentation and mixup are both off.
+        A function `(images, labels, seed) -> (images, labels)`, or None if augmentation and mixup
+        are both off. Images: float32 of shape (n, size, size, 1), pixel values in [0, 255]. Labels:
+        int32 of shape (n,), or distributions, float32 of shape (n, classes). Seed: int64 of shape
+        (2,).
     """
     augment = make_augment_fn(config.augmentation, size)
     mix = make_mixup_fn(config.mixup_alpha) if config.mixup_alpha else None
@@ -27,7 +33,7 @@ def make_train_transform(config: TrainingConfig, size: int, class_count: int) ->
         return None
 
     def transform(images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment the images of a batch and then apply mixup, unless one of these is off."""
+        """Augment the images of a batch and then apply mixup; omit what is off."""
         if augment:
             images = augment(images, seed)
         if mix:

@@ -18,8 +18,9 @@ def require_known_options(name: str, build: Callable[..., Any], options: Mapping
 
     Args:
         name: Name of the network, for the error message.
-        build: Function `build(size, classes, **options)` of the network.
-        options: Configured options, by parameter name.
+        build: Function that builds the network; its first two parameters, the image size and the
+            number of classes, are not options.
+        options: Configured options (the setting `model.options`), by parameter name.
 
     Raises:
         ConfigError: `build` lacks a parameter for an option; the message lists all such options.
@@ -43,8 +44,8 @@ def require_known_options(name: str, build: Callable[..., Any], options: Mapping
 def summarize_error(error: Exception) -> str:
     """Return the message of an exception on one line.
 
-    Escape sequences for bold text, and the list of all arguments of the failed call, are removed.
-    Some messages of Keras contain them.
+    Messages of Keras can contain escape sequences for bold text and a list of all arguments of the
+    failed call. These are removed.
     """
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
     return one_line(text)

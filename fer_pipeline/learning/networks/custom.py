@@ -30,30 +30,30 @@ def build_custom_network(
 ) -> keras.Model:
     """Import a user's module and build its network.
 
-    Python also searches the current folder, but last, so that no file in it can shadow an installed
-    module. A warning is logged if training the network may crash, see
-    `_warn_about_strided_shortcuts`.
+    The module may also be in the current folder. A warning is logged if the network contains 1x1
+    convolutions with strides, because training them may crash in TensorFlow.
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
-        options: Further keyword arguments of the function.
+        classes: Number of classes.
+        options: Further keyword arguments of the user's function (the setting `model.options`).
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
         shape (n, classes).
 
     Raises:
-        ConfigError: The module or the function does not exist, the function fails or does not
-            accept an option, or its return value is not such a model or ends in a softmax.
+        ConfigError: `name` is not a dotted name, the module or the function does not exist or
+            fails, an option is unknown, or the function does not return a Keras model that maps
+            these images to logits.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
             f"model.name: {name!r} is not a valid dotted name; expected package.module or"
             " package.module.function"
         )
-    with _import_also_from_current_folder():
+    with _add_current_folder_to_sys_path():
         build = import_build_function(name)
         build_arguments.require_known_options(name, build, options)
         try:
@@ -67,8 +67,11 @@ def build_custom_network(
 
 
 @contextlib.contextmanager
-def _import_also_from_current_folder() -> Iterator[None]:
-    """Append the current folder to `sys.path` within the block, unless it is there already."""
+def _add_current_folder_to_sys_path() -> Iterator[None]:
+    """Let Python import modules from the current folder, too, in the `with` block.
+
+    The folder is appended to `sys.path`, unless `sys.path` contains it already.
+    """
     folder = str(Path.cwd())
     if folder in sys.path:
         yield
@@ -82,10 +85,11 @@ def _import_also_from_current_folder() -> Iterator[None]:
 
 
 def import_build_function(name: str) -> Callable[..., Any]:
-    """Import the function that builds a custom network.
+    """Import the user's function that builds a custom network.
 
     Args:
         name: `package.module` for a module with a function `build`, or `package.module.function`.
+            If there is a module with the whole name, its function `build` is imported.
 
     Raises:
         ConfigError: The module or the function does not exist, or the import fails.
@@ -110,7 +114,7 @@ def import_build_function(name: str) -> Callable[..., Any]:
 
 
 def _import_module(module_name: str, network_name: str) -> ModuleType | None:
-    """Import a module.
+    """Import a module from `sys.path` or the current folder, if it exists.
 
     Args:
         module_name: Dotted name of the module.
@@ -123,7 +127,7 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
         ConfigError: The import fails for another reason.
     """
     try:
-        with _import_also_from_current_folder():
+        with _add_current_folder_to_sys_path():
             return importlib.import_module(module_name)
     except Exception as error:
         # An existing module may itself import a module that does not exist.
@@ -136,10 +140,10 @@ def _import_module(module_name: str, network_name: str) -> ModuleType | None:
 
 
 def _describe_failure(error: Exception, name: str) -> str:
-    """Return an error as one line, with its file and line number in the user's own package.
+    """Describe an error on one line, with the file and line of the user's code that failed.
 
-    These are left out if the traceback contains no code of that package. The whole traceback is
-    logged at level DEBUG.
+    The file and line are left out if the traceback contains no code of the user's package. The
+    whole traceback is logged at level DEBUG.
 
     Args:
         error: The error, with its traceback.
@@ -156,10 +160,15 @@ def _describe_failure(error: Exception, name: str) -> str:
 
 
 def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
-    """Warn if a network has 1x1 convolutions with strides, a common shortcut in residual networks.
+    """Log a warning if a network has 1x1 convolutions with strides, whose training may crash.
 
-    With TensorFlow 2.21 and oneDNN, computing the gradient of the kernels of such convolutions
-    writes outside the allocated memory. Does nothing if TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off.
+    Residual networks often use such convolutions as shortcuts. With TensorFlow 2.21 and oneDNN,
+    computing the gradient of their kernels writes outside the allocated memory. If
+    TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, nothing is logged.
+
+    Args:
+        name: Dotted name of the custom network, for the warning.
+        network: The network.
     """
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return
@@ -184,7 +193,7 @@ def _warn_about_strided_shortcuts(name: str, network: keras.Model) -> None:
 
 
 def _iterate_layers(model: Any) -> Iterator[Any]:
-    """Yield the layers of a model and of its nested models."""
+    """Yield the layers of a model and, recursively, of its nested models."""
     for layer in getattr(model, "layers", ()):
         yield layer
         yield from _iterate_layers(layer)
@@ -197,7 +206,7 @@ def _require_logits(name: str, network: Any, size: int, classes: int) -> None:
         name: Dotted name of the custom network, for the error message.
         network: Return value of the user's function.
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Raises:
         ConfigError: `network` is not a Keras model, does not accept the images, does not

@@ -18,6 +18,9 @@ MIN_IMAGE_SIZE = 2 ** len(_CONVOLUTIONS)
 def build_four_blocks(dropout: float) -> list[layers.Layer]:
     """Build four blocks of convolution, BatchNorm, ReLU, max-pooling 2x2 and dropout.
 
+    The convolutions have 64, 128, 512 and 512 filters; the kernel of the second one is 5x5, the
+    other kernels are 3x3.
+
     Args:
         dropout: Dropout rate after each block, in [0, 1].
 

@@ -30,11 +30,12 @@ class MirroredConv2D(layers.Conv2D):
     """
 
     def __init__(self, filters: int, lifting: bool = False, **options: Any) -> None:
-        """Create the layer.
+        """Create the layer, without weights.
 
         Args:
-            filters: Number of filters, both halves together; an even number.
-            lifting: Whether the input is images and not features in two halves.
+            filters: Number of filters, learned and mirrored ones together; an even number.
+            lifting: Whether the input is images. If not, it is features whose channels form two
+                halves of equal size, which mirroring the image swaps.
             **options: Arguments of `keras.layers.Layer`, such as `name`.
 
         Raises:
@@ -48,7 +49,11 @@ class MirroredConv2D(layers.Conv2D):
         self.lifting = lifting
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the weights: half of the kernel, of shape (3, 3, channels, filters / 2)."""
+        """Create the weights: the learned half of the kernel.
+
+        Its shape is (3, 3, channels, filters / 2). The other half is not stored, because it is the
+        mirror image of the learned half.
+        """
         channels = input_shape[-1]
         self.input_spec = layers.InputSpec(ndim=4, axes={-1: channels})
         self.learned_half = self.add_weight(
@@ -59,7 +64,11 @@ class MirroredConv2D(layers.Conv2D):
 
     @property
     def kernel(self) -> Tensor:
-        """Whole kernel of the convolution, of shape (3, 3, channels, filters)."""
+        """Whole kernel of the convolution: the learned half of the filters and their mirror images.
+
+        The shape is (3, 3, channels, filters). If `lifting` is False, the two halves of the
+        input channels are also swapped in the mirror images.
+        """
         mirrored_half = ops.flip(self.learned_half, axis=1)
         if not self.lifting:
             # Mirroring also swaps the two halves of the input channels.
@@ -68,11 +77,17 @@ class MirroredConv2D(layers.Conv2D):
         return ops.concatenate([self.learned_half, mirrored_half], axis=3)
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
-        """Save the learned half of the kernel."""
+        """Write the learned half of the kernel to the store of a Keras model file.
+
+        The other half is computed from it.
+        """
         store["0"] = self.learned_half
 
     def load_own_variables(self, store: dict[str, Any]) -> None:
-        """Load the learned half of the kernel."""
+        """Read the learned half of the kernel from the store of a Keras model file.
+
+        The other half is computed from it.
+        """
         self.learned_half.assign(store["0"])
 
     def get_config(self) -> dict[str, Any]:
@@ -90,16 +105,19 @@ class MirroredBatchNormalization(layers.BatchNormalization):
     """
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Create the weights and moving statistics, each of shape (channels / 2,)."""
+        """Create the weights and moving statistics, each of shape (channels / 2,).
+
+        Both halves of the channels share them.
+        """
         *other_dimensions, channels = input_shape
         super().build((*other_dimensions, channels // 2))
         self.input_spec = layers.InputSpec(ndim=4, axes={-1: channels})
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
-        """Normalise features of shape (n, height, width, channels).
+        """Normalise features; both halves of the channels use the same statistics and weights.
 
         Args:
-            inputs: The features.
+            inputs: The features, of shape (n, height, width, channels).
             training: Whether to use the statistics of the batch and to update the moving
                 statistics. If the layer is frozen (`trainable` is False), it always uses the
                 moving statistics and does not change them.

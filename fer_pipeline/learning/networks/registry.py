@@ -22,23 +22,29 @@ if TYPE_CHECKING:
 
 
 def list_network_names() -> list[str]:
-    """Return the sorted names of the networks that the package contains."""
+    """Return the sorted names of the networks in the package `architectures`."""
     names = (module.name for module in pkgutil.iter_modules(architectures.__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def is_custom_network(name: str) -> bool:
-    """Return whether a name refers to a custom network, a module or function of the user."""
+    """Return whether a name refers to a custom network, a module or function of the user.
+
+    The name of a custom network contains a dot.
+    """
     return "." in name
 
 
 def import_network_module(name: str) -> None:
-    """Import the module of a network, so that Keras can load saved models with its custom layers.
+    """Import the module that defines a network.
 
-    Does nothing for an unknown name without a dot.
+    The import registers the network's custom layers, which Keras needs to load a saved model. An
+    unknown name without a dot is ignored.
 
     Args:
-        name: Name of the network, as for `build_network`.
+        name: Name of a network of the package, such as `compact`, or dotted name of a custom
+            network: `package.module` for a module with a function `build`, or
+            `package.module.function`.
 
     Raises:
         ConfigError: The module of a custom network cannot be imported.
@@ -53,19 +59,22 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
     """Build a network of the package or a custom network.
 
     Args:
-        name: Name of a network of the package (see `list_network_names`). For a custom network:
-            the dotted name of a module with a function `build`, or of a function.
+        name: Name of a network of the package, such as `compact`, or dotted name of a custom
+            network: `package.module` for a module with a function `build`, or
+            `package.module.function`.
         size: Height and width of the images, in pixels.
-        classes: Number of emotions.
-        options: Further keyword arguments of the network's `build` function.
+        classes: Number of classes.
+        options: Further keyword arguments of the function that builds the network (the setting
+            `model.options`).
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
         shape (n, classes).
 
     Raises:
-        ConfigError: The network or an option is unknown, the network does not accept the size or
-            the value of an option, or a custom function fails or does not return such a model.
+        ConfigError: The network or an option of it is unknown; the network does not accept the size
+            or the value of an option; or a custom function fails or does not return a Keras model
+            that maps these images to logits.
     """
     if is_custom_network(name):
         return custom.build_custom_network(name, size, classes, options)

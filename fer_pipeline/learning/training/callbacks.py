@@ -1,6 +1,6 @@
 """A Keras callback that keeps the best weights of a run.
 
-A Keras epoch is a training round of this project: a number of steps and the validation after them.
+The training loop calls `on_epoch_end` after each validation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.optimizers import get_monitor_mode
 
 log = logging.getLogger(__name__)
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BestSnapshot:
-    """The best weights of a run so far, and the round in which the network had these weights.
+    """The best weights of a run so far, and the validation in which the network had these weights.
 
     Attributes:
         metric: Value of the metric that selects the weights; None if no metric selects them and the
             last weights are kept.
-        round: History entry of the round after which the network had these weights.
+        entry: History entry of the validation in which the network had these weights.
         confusion: Confusion matrix on the validation split; None if there is no validation split.
         weights: Arrays in the order of the model's weights.
     """
 
     metric: float | None
-    round: ValidationRound
+    entry: HistoryEntry
     confusion: list[list[int]] | None
     weights: list[npt.NDArray[Any]]
 
@@ -67,7 +67,8 @@ class BestWeights(keras.callbacks.Callback):
             metric: Name of the metric that selects the weights, a key of the logs that Keras passes
                 to callbacks; or `last` to keep the last weights.
             history: History of the run.
-            get_confusion: Function that returns the confusion matrix of the last validation.
+            get_confusion: Function that returns the confusion matrix of the last validation; None
+                before the first one.
             has_validation: Whether there is a validation split.
         """
         super().__init__()
@@ -79,7 +80,11 @@ class BestWeights(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights if they are the best so far; do nothing if no metric selects them."""
+        """Keep the current weights if the metric has its best value so far.
+
+        The training loop calls this method after each validation. It does nothing if no metric
+        selects the weights.
+        """
         if not self._selects_by_metric:
             return
         metric = (logs or {})[self._metric]
@@ -88,7 +93,7 @@ class BestWeights(keras.callbacks.Callback):
             self._take_snapshot(metric)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the last weights if no metric selects the weights."""
+        """Keep the weights of the last step, if no metric selects the weights."""
         if not self._selects_by_metric:
             if not self._has_validation:
                 log.info("there is no validation split: keeping the weights of the last step")
@@ -99,14 +104,17 @@ class BestWeights(keras.callbacks.Callback):
 
         Args:
             metric: The value; NaN is never better than a number.
-            best: The best value so far; None if there is none, so that every value is better.
+            best: The best value so far; None if there is no earlier value. Every value is better
+                than None.
         """
         if best is None:
             return True
         return metric < best if get_monitor_mode(self._metric) == "min" else metric > best
 
     def _take_snapshot(self, metric: float | None) -> None:
-        """Keep the current weights, with the last round and its confusion matrix.
+        """Keep the current weights, and drop those that were kept before.
+
+        The history entry and the confusion matrix of the last validation are kept with them.
 
         Args:
             metric: Value of the metric that selects the weights; None if no metric selects them.
@@ -114,7 +122,7 @@ class BestWeights(keras.callbacks.Callback):
         confusion = self._get_confusion()
         self.snapshot = BestSnapshot(
             metric=metric,
-            round=self._history.rounds[-1],
+            entry=self._history.entries[-1],
             confusion=None if confusion is None else confusion.tolist(),
             weights=self.model.get_weights(),
         )

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_pipeline.errors import RunError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat
-from fer_pipeline.learning.training.history import ValidationRound
+from fer_pipeline.learning.training.history import HistoryEntry
 from fer_pipeline.text import one_line
 
 StateArrays = Mapping[str, list[npt.NDArray[Any]]]
-"""Arrays of a trainer's variables; the keys are the names of groups of variables."""
+"""Arrays of a trainer's variables, under keys such as `network` and `optimizer`."""
 
 FORMAT_VERSION = 2
 _FORMAT = DocumentFormat(
@@ -34,22 +34,25 @@ _STATE_ENTRY = "notes.json"
 
 
 class _StateModel(BaseModel):
-    """Base class of the parts of a checkpoint that are stored as JSON."""
+    """Base class of the parts of a checkpoint that are stored as JSON.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The name of a JSON key is the alias of the field, if the field has one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class BestRound(_StateModel):
-    """The attributes of a `BestSnapshot` without its weights, which are stored as arrays.
+class BestEntry(_StateModel):
+    """The validation with the best weights so far; the weights themselves are stored as arrays.
 
     Attributes:
         metric: Value of the metric that selects the weights; None if no metric selects them.
-        round: History entry of the round after which the network had these weights.
+        entry: History entry of the validation in which the network had these weights.
         confusion: Confusion matrix on the validation split; None if there is no validation split.
     """
 
     metric: float | None
-    round: ValidationRound
+    entry: HistoryEntry = Field(alias="round")
     confusion: list[list[int]] | None
 
 
@@ -58,7 +61,8 @@ class RunSetup(_StateModel):
 
     Attributes:
         config: The configuration, as nested mappings.
-        dataset: Signature of the dataset, from `make_dataset_signature`.
+        dataset: The parts of the dataset's manifest that affect the training, such as its checksum
+            and its classes.
         precision: Precision in which the network computes: `float32` or `mixed_bfloat16`.
         teachers: SHA-256 of each teacher's model, in hexadecimal digits.
         workers: Number of workers.
@@ -77,19 +81,21 @@ class RunState(RunSetup):
     Attributes:
         step: Number of completed training steps of the current restart. The position in the epoch
             follows from this number.
-        restart: Index of the restart, from 0.
-        stopped: Whether a callback has stopped the restart.
-        rounds: Rounds of the history so far.
-        callbacks: Attributes of each Keras callback that monitors a metric, by attribute name.
-        best: Round with the best weights so far; None if no weights have been kept yet.
+        restart: Index of the current restart, from 0. A run trains its network one or more times
+            from the start; each time is a restart.
+        stopped: Whether a callback has stopped the current restart.
+        entries: Entries of the training history so far.
+        callbacks: Changing attributes of each Keras callback that monitors a metric, such as
+            `wait` of early stopping, by attribute name.
+        best: Validation of the best weights so far; None if no weights have been kept yet.
     """
 
     step: int
     restart: int
     stopped: bool
-    rounds: list[ValidationRound]
+    entries: list[HistoryEntry] = Field(alias="rounds")
     callbacks: list[dict[str, Any]]
-    best: BestRound | None
+    best: BestEntry | None
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,9 @@ class Checkpoint:
     """The complete state of a run after a step.
 
     Attributes:
-        arrays: Arrays of all variables by group, and the best weights as the group `best`. The
-            order within a group is that of a network built from the same configuration.
+        arrays: Arrays of all variables under the keys `network`, `optimizer`, `average`,
+            `monitor` and `metrics`, and the best weights under `best`. The arrays of each key are
+            in the order of a network that is built from the same configuration.
         state: The part of the state that is stored as JSON.
     """
 
@@ -118,7 +125,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: The folder cannot be written, or the disk is full.
     """
-    state = json.dumps({"format_version": FORMAT_VERSION, **checkpoint.state.model_dump()})
+    state = json.dumps(
+        {"format_version": FORMAT_VERSION, **checkpoint.state.model_dump(by_alias=True)}
+    )
     arrays = {
         f"{group}/{number}": array
         for group, group_arrays in checkpoint.arrays.items()
@@ -160,7 +169,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _make_damage_error(path: Path, error: Exception) -> RunError:
-    """Return a RunError for a file that is not a complete checkpoint; `error` is the cause."""
+    """Return the error for a checkpoint file that could not be read because of `error`."""
     return RunError(
         f"{path}: is not a complete checkpoint ({one_line(error)}); start again with --overwrite"
     )

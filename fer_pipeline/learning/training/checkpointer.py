@@ -10,7 +10,7 @@ import keras
 
 from fer_pipeline.learning.training import checkpoint as checkpoint_file
 from fer_pipeline.learning.training.callbacks import BestSnapshot, BestWeights
-from fer_pipeline.learning.training.checkpoint import BestRound, Checkpoint, RunSetup, RunState
+from fer_pipeline.learning.training.checkpoint import BestEntry, Checkpoint, RunSetup, RunState
 from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.trainer import Trainer
 
@@ -27,13 +27,15 @@ class RunCheckpointer:
     """A writer of the checkpoints of a run, which also restores the run from a checkpoint.
 
     Attributes:
-        path: Checkpoint file; None for a worker that is not the chief and writes no file.
+        path: Checkpoint file; None for a worker that writes no file. Only worker 0, the chief,
+            writes it.
         trainer: Trainer of the network.
         history: History of the run.
         best: Callback that keeps the best weights of all restarts.
         setup: Configuration and inputs of the run, which must not change when it is resumed.
         monitor_callbacks: Keras callbacks of the current restart that monitor a metric.
-        restart: Index of the current restart, from 0.
+        restart: Index of the current restart, from 0. A run trains its network one or more times
+            from the start; each time is a restart.
     """
 
     path: Path | None
@@ -46,10 +48,10 @@ class RunCheckpointer:
     _restored_state: RunState | None = field(default=None, init=False)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore the trainer, the best weights and the index of the restart from a checkpoint.
+        """Restore the trainer, the best weights and the attribute `restart` from a checkpoint.
 
-        The history is not changed, because it was created with the rounds of the checkpoint. The
-        callbacks are restored later, by `restore_callbacks`.
+        The callbacks are restored later, by `restore_callbacks`. The history is not changed,
+        because the caller created it with the entries of the checkpoint.
 
         Raises:
             RunError: The checkpoint belongs to a different network or optimizer.
@@ -60,7 +62,7 @@ class RunCheckpointer:
         if state.best:
             self.best.snapshot = BestSnapshot(
                 metric=state.best.metric,
-                round=state.best.round,
+                entry=state.best.entry,
                 confusion=state.best.confusion,
                 weights=checkpoint.arrays["best"],
             )
@@ -69,8 +71,9 @@ class RunCheckpointer:
     def restore_callbacks(self) -> None:
         """Restore the callbacks that monitor a metric, and whether they stopped the training.
 
-        Call this method after `on_train_begin`, in which these callbacks reset themselves. It does
-        nothing if no checkpoint was restored, or if the callbacks have been restored already.
+        Call `restore` first. Call this method after `on_train_begin`, in which these callbacks
+        reset themselves. It does nothing if no checkpoint was restored, or if the callbacks have
+        been restored already.
         """
         if self._restored_state is None:
             return
@@ -82,9 +85,10 @@ class RunCheckpointer:
         self._restored_state = None
 
     def save(self) -> None:
-        """Write a checkpoint, if this worker is the chief.
+        """Write a checkpoint in place of the previous one.
 
-        All workers must call this method at the same time.
+        Only the chief (worker 0) writes the file. But all workers must call this method at the same
+        time, because the training metrics are summed over all workers.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.
@@ -97,14 +101,14 @@ class RunCheckpointer:
             step=self.trainer.step,
             restart=self.restart,
             stopped=self.trainer.model.stop_training,
-            rounds=self.history.rounds,
+            entries=self.history.entries,
             callbacks=[
                 {name: getattr(callback, name) for name in _CALLBACK_ATTRIBUTES[type(callback)]}
                 for callback in self.monitor_callbacks
             ],
             best=snapshot
-            and BestRound(
-                metric=snapshot.metric, round=snapshot.round, confusion=snapshot.confusion
+            and BestEntry(
+                metric=snapshot.metric, entry=snapshot.entry, confusion=snapshot.confusion
             ),
         )
         best_weights = snapshot.weights if snapshot else []

@@ -36,15 +36,16 @@ class TeacherEnsemble:
         self._models = list(models)
 
     def __call__(self, images: Tensor, step: Tensor) -> Tensor:
-        """Return the probabilities of the teacher of a step, float32 of shape (n, classes).
+        """Return the probabilities of the teacher whose turn it is, float32 of shape (n, classes).
 
         Args:
             images: Normalised and augmented images, float32 of shape (n, size, size, 1).
-            step: Number of completed training steps, an integer scalar.
+            step: Number of completed training steps, an integer scalar. Modulo the number of
+                teachers, it is the index of the teacher.
         """
 
         def make_predict_fn(model: keras.Model) -> Callable[[], Tensor]:
-            """Return a function without arguments, as `tf.switch_case` expects."""
+            """Return a function without arguments that returns a teacher's probabilities."""
             return lambda: model(images, training=False)
 
         model_index = tf.cast(step % len(self._models), tf.int32)
@@ -52,7 +53,9 @@ class TeacherEnsemble:
 
 
 def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> TeacherEnsemble | None:
-    """Load the configured teachers, each in the precision with which it was trained.
+    """Load the configured teachers, each in the precision in which it was trained.
+
+    The loaded models take normalised pixels, because their own normalization layer is left out.
 
     Args:
         config: The section `training.distillation` of the configuration.
@@ -76,7 +79,7 @@ def load_teachers(config: DistillationConfig, dataset: StoredDataset) -> Teacher
 
 
 def read_teacher_checksum(name: str) -> str:
-    """Return the SHA-256 of a teacher's model, in hexadecimal digits.
+    """Return the SHA-256 of a teacher's model file, in hexadecimal digits.
 
     Args:
         name: Folder of a run, or name of a pretrained model of the package.
@@ -89,6 +92,11 @@ def read_teacher_checksum(name: str) -> str:
 
 def _require_compatible_teacher(name: str, teacher_info: ModelInfo, dataset: StoredDataset) -> None:
     """Check that a teacher was trained with the same classes and kind of images as the student.
+
+    Args:
+        name: Name of the teacher, for the message.
+        teacher_info: Description of the teacher.
+        dataset: Dataset on which the student is trained.
 
     Raises:
         ConfigError: The classes, image size, normalization or enhancement differ.

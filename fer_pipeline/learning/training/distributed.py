@@ -70,8 +70,8 @@ SINGLE_WORKER = WorkerContext()
 """Context of a process that trains alone."""
 
 
-def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
-    """Connect to the other workers and set TensorFlow's default distribution strategy.
+def connect_to_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
+    """Connect to the other workers, and make MultiWorkerMirroredStrategy the default strategy.
 
     If not all workers connect within two minutes, the process exits, and Spark restarts all
     workers.
@@ -79,7 +79,8 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     Args:
         addresses: `host:port` of each worker, on which TensorFlow listens.
         rank: Rank of this process, an index of `addresses`.
-        cores: Number of processor cores that this process may use.
+        cores: Number of processor cores that this process may use; it sets the number of
+            TensorFlow's threads.
     """
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     cluster = {"cluster": {"worker": [*addresses]}, "task": {"type": "worker", "index": rank}}
@@ -91,30 +92,31 @@ def connect_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     )
     # TensorFlow waits for an hour, and no setting changes that. All Python threads are blocked
     # meanwhile, so that only faulthandler's thread can end the process.
-    with _exit_process_after(_CONNECT_SECONDS):
+    with _exit_process_on_timeout(_CONNECT_SECONDS):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=ring)
     tf.distribute.experimental_set_strategy(strategy)
 
 
 @contextlib.contextmanager
 def exit_if_stalled() -> Iterator[None]:
-    """Exit the process if the block, which waits for other workers, takes more than 30 minutes.
+    """Exit the process if the `with` block takes more than 30 minutes.
 
-    `translate_worker_failures` detects within seconds that a worker has died. This function detects
-    a worker that is alive but makes no progress. TensorFlow's own timeout would keep a thread for
-    each collective operation, two in each step, until the machine has no threads left. Does nothing
-    if this process trains alone.
+    In the block, this process waits for other workers. The time limit is for workers that are alive
+    but make no progress; `translate_worker_failures` detects workers that have died. If this
+    process trains alone, the block has no time limit.
     """
     if is_single_worker():
         yield
         return
-    with _exit_process_after(_COLLECTIVE_SECONDS):
+    # TensorFlow's own timeout is not used, because it keeps a thread for each collective operation.
+    # Each step has two such operations, so the machine would run out of threads.
+    with _exit_process_on_timeout(_COLLECTIVE_SECONDS):
         yield
 
 
 @contextlib.contextmanager
-def _exit_process_after(seconds: float) -> Iterator[None]:
-    """Print all stack traces and exit the process if the block takes longer than a time limit."""
+def _exit_process_on_timeout(seconds: float) -> Iterator[None]:
+    """Print all stack traces and exit the process if the `with` block takes more than `seconds`."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         yield
@@ -124,7 +126,9 @@ def _exit_process_after(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_worker_failures(rank: int) -> Iterator[None]:
-    """Translate TensorFlow's errors about lost workers that the block raises.
+    """Raise WorkerLostError if TensorFlow loses contact to another worker in the `with` block.
+
+    The error is raised three seconds later, so that the lost worker can report its own error first.
 
     Args:
         rank: Rank of this process, for the message.
@@ -152,11 +156,11 @@ def enable_sync_batch_norm(network: keras.Model) -> None:
 
 
 def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
-    """Scale a worker's mean loss so that `all_reduce_mean` gives the gradient of the whole batch.
+    """Multiply a worker's mean loss by its number of rows, if there are several workers.
 
-    Synchronized BatchNormalization sums the gradients of all workers in its backward pass. The loss
-    must therefore be multiplied by the number of rows before the backward pass. Call this function
-    only inside `Strategy.run`.
+    `all_reduce_mean` later divides by the number of rows of all workers, which gives the loss and
+    the gradients of the whole batch. Call this function only inside `Strategy.run`, before the
+    backward pass.
 
     Args:
         loss: Mean loss over the worker's rows, a float32 scalar.
@@ -165,26 +169,35 @@ def scale_loss(loss: Tensor, row_count: Tensor) -> Tensor:
     Returns:
         The product of loss and row count; the unchanged loss if this process trains alone.
     """
+    # To multiply the gradients instead would be wrong: in the backward pass, synchronized
+    # BatchNormalization sums the gradients of all workers.
     return loss if is_single_worker() else loss * row_count
 
 
-def all_reduce_mean(scaled: Sequence[Tensor | None], row_count: Tensor) -> list[Tensor | None]:
+def all_reduce_mean(
+    scaled_tensors: Sequence[Tensor | None], row_count: Tensor
+) -> list[Tensor | None]:
     """Return the mean of each tensor over the rows of all workers.
 
-    All tensors are exchanged in one message. Call this function only inside `Strategy.run`. If this
-    process trains alone, it returns the tensors unchanged.
+    The tensors are summed over all workers (all-reduce), and the sums are divided by the total
+    number of rows. Call this function only inside `Strategy.run`.
 
     Args:
-        scaled: float32 tensors that were multiplied by the worker's row count, such as the loss
-            from `scale_loss` and its gradients. None is allowed and stays None.
+        scaled_tensors: The loss from `scale_loss` and its gradients, float32. None is allowed and
+            stays None.
         row_count: Number of the worker's rows, a float32 scalar.
+
+    Returns:
+        The means. A process that trains alone gets the tensors unchanged, because `scale_loss` did
+        not multiply its loss.
     """
     if is_single_worker():
-        return [*scaled]
-    tensors = [tensor for tensor in scaled if tensor is not None]
-    *sums, total_row_count = _sum_in_replica([*tensors, row_count])
+        return [*scaled_tensors]
+    # All tensors travel in one message.
+    tensors = [tensor for tensor in scaled_tensors if tensor is not None]
+    *sums, total_row_count = _all_reduce_sum_in_replica([*tensors, row_count])
     means = iter([tensor_sum / total_row_count for tensor_sum in sums])
-    return [None if tensor is None else next(means) for tensor in scaled]
+    return [None if tensor is None else next(means) for tensor in scaled_tensors]
 
 
 def is_single_worker() -> bool:
@@ -192,14 +205,17 @@ def is_single_worker() -> bool:
     return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
-def _sum_in_replica(tensors: Any) -> Any:
-    """Return tensors summed over all workers; works only inside `Strategy.run`."""
+def _all_reduce_sum_in_replica(tensors: Any) -> Any:
+    """Sum each tensor over all workers (all-reduce); works only inside `Strategy.run`.
+
+    Each worker is one replica of TensorFlow's strategy.
+    """
     replica = tf.distribute.get_replica_context()
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Return NumPy arrays summed element by element over all workers.
+    """Sum NumPy arrays element by element over all workers (all-reduce).
 
     Every worker must call this function at the same time, because it waits for the other workers.
     Sums of integers are exact up to 2^53.
@@ -212,7 +228,7 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
     # All arrays travel in one message.
     flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
     with exit_if_stalled():
-        sums = _sum_in_step(tf.constant(flat)).numpy()
+        sums = _run_all_reduce(tf.constant(flat)).numpy()
     parts = np.split(sums, np.cumsum([np.size(array) for array in arrays])[:-1])
     return [
         part.reshape(np.shape(array)).astype(np.asarray(array).dtype)
@@ -221,8 +237,8 @@ def all_reduce_sum(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]
 
 
 @tf.function(reduce_retracing=True)
-def _sum_in_step(flat: Tensor) -> Tensor:
-    """Return a tensor summed over all workers, in a step that the strategy runs."""
-    # TensorFlow refuses a tensor from outside the step, which is on no device. tf.identity puts it
-    # on one.
-    return tf.distribute.get_strategy().run(lambda: _sum_in_replica(tf.identity(flat)))
+def _run_all_reduce(flat: Tensor) -> Tensor:
+    """Sum a tensor over all workers (all-reduce); works only outside `Strategy.run`."""
+    # TensorFlow refuses a tensor from outside `Strategy.run`, which is on no device. tf.identity
+    # puts it on one.
+    return tf.distribute.get_strategy().run(lambda: _all_reduce_sum_in_replica(tf.identity(flat)))

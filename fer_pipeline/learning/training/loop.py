@@ -1,7 +1,6 @@
-"""The training loop: a sequence of training rounds.
+"""The training loop: training steps with a validation at regular intervals.
 
-A training round is a number of steps and the validation after them. Keras callbacks are called as
-if a round were an epoch.
+Keras callbacks are called as if each interval between two validations were an epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fer_pipeline.io import interrupts
 from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.input.epoch_iterator import EpochIterator
 from fer_pipeline.learning.training.checkpointer import RunCheckpointer
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.trainer import Trainer
 
 _STEPS_BETWEEN_REPORTS = 50
@@ -49,8 +48,8 @@ class StepSchedule:
     def count_steps_to_checkpoint(self, step: int) -> int:
         """Return the number of steps from a step to the next checkpoint; at least 1.
 
-        The checkpoints at the end of each epoch and every `checkpoint_every` steps are considered,
-        but not those after validations.
+        Only the checkpoints at the end of each epoch and every `checkpoint_every` steps count, not
+        the additional checkpoints after validations.
 
         Args:
             step: Number of steps so far.
@@ -68,8 +67,9 @@ class TrainingLoop:
         train_loader: Loader of the training split.
         validation_loader: Loader of the validation split; None if there is no such split.
         schedule: Length of the run and intervals between validations and checkpoints.
-        history: History to which each round is added.
-        callbacks: Keras callbacks, which are called as if a round were an epoch.
+        history: History, to which each validation adds an entry.
+        callbacks: Keras callbacks, which are called as if each interval between two validations
+            were an epoch.
         checkpointer: Writer of checkpoints; None for no checkpoints.
         restart: Index of the current restart of the run, from 0.
     """
@@ -82,15 +82,19 @@ class TrainingLoop:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     checkpointer: RunCheckpointer | None = None
     restart: int = 0
-    _round_image_count: int | None = field(default=None, init=False)
+    _image_count: int | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Train to the end of the schedule, or until a callback stops the training.
 
+        The network is validated and checkpoints are written as scheduled. A run with no completed
+        steps begins with a validation.
+
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the manifest.
-            KeyboardInterrupt: Ctrl-C was pressed, even if a library has caught the exception.
+            DatasetError: The number of rows of an epoch differs from the dataset's manifest.
+            KeyboardInterrupt: Ctrl-C was pressed. It is raised even if a library has caught
+                Python's own KeyboardInterrupt.
         """
         trainer, model, schedule = self.trainer, self.trainer.model, self.schedule
         callbacks = keras.callbacks.CallbackList(
@@ -115,14 +119,14 @@ class TrainingLoop:
             disable=None,
         ) as progress:
             while trainer.step < schedule.steps and not model.stop_training:
-                round_index = trainer.step // schedule.validate_every
-                callbacks.on_epoch_begin(round_index)
-                logs = self._train_round(batches, callbacks, progress)
+                keras_epoch = trainer.step // schedule.validate_every
+                callbacks.on_epoch_begin(keras_epoch)
+                logs = self._train_until_validation(batches, callbacks, progress)
                 with trainer.average.use_averages():
                     logs = self._validate_and_record(logs)
-                    callbacks.on_epoch_end(round_index, logs)
+                    callbacks.on_epoch_end(keras_epoch, logs)
                 self._save_checkpoint()
-        batches.verify_complete_epoch()
+        batches.verify_completed_epoch()
         with trainer.average.use_averages():
             callbacks.on_train_end(logs)
 
@@ -131,19 +135,22 @@ class TrainingLoop:
         if self.checkpointer:
             self.checkpointer.save()
 
-    def _train_round(
+    def _train_until_validation(
         self, batches: _BatchSequence, callbacks: keras.callbacks.CallbackList, progress: tqdm
     ) -> dict[str, float]:
-        """Train to the end of the current round and return its mean loss and its accuracy.
+        """Train until the next validation, or until a callback stops the training.
 
-        The round ends early if a callback stops the training.
+        Checkpoints that are due before the validation are written.
+
+        Returns:
+            Mean `loss` and `accuracy` of all steps since the previous validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the manifest.
+            DatasetError: The number of rows of an epoch differs from the dataset's manifest.
         """
         trainer, schedule = self.trainer, self.schedule
-        # A round begins at a multiple of the interval, even if the run is resumed in its middle.
+        # Validations are at multiples of the interval, even if a run is resumed between two.
         start = trainer.step - trainer.step % schedule.validate_every
         end = min(start + schedule.validate_every, schedule.steps)
         while trainer.step < end and not trainer.model.stop_training:
@@ -157,29 +164,30 @@ class TrainingLoop:
             # Reading a metric waits for the end of the step, so the progress bar shows the metrics
             # only every 50 steps.
             if trainer.step % _STEPS_BETWEEN_REPORTS < step_count:
-                self._show_metrics(progress)
+                self._check_and_show_metrics(progress)
             if step_count == steps_to_checkpoint and trainer.step < end:
                 # A run that is resumed from a checkpoint with NaN could not recover.
                 self._require_finite(trainer.compute_current_metrics()["loss"])
                 self._save_checkpoint()
         totals = trainer.pop_metric_totals()
         self._require_finite(totals.means["loss"])
-        self._require_complete_epochs(start, end, totals.image_count, batches)
-        self._round_image_count = totals.image_count
+        self._require_epoch_row_count(start, end, totals.image_count, batches)
+        self._image_count = totals.image_count
         return totals.means
 
-    def _require_complete_epochs(
+    def _require_epoch_row_count(
         self, start: int, end: int, row_count: int, batches: _BatchSequence
     ) -> None:
-        """Check the number of rows of all workers, if the round consists of complete epochs.
+        """Check the number of rows on which all workers trained between two validations.
 
-        Does nothing if a callback has stopped the training before the end of the round.
+        The check is skipped if the steps between the validations are not complete epochs, or if a
+        callback stopped the training before the second validation.
 
         Args:
-            start: Number of completed steps at the beginning of the round.
-            end: Number of completed steps at the end of the round.
-            row_count: Number of rows on which all workers together trained in the round.
-            batches: Batches of this worker.
+            start: Number of completed steps at the first validation.
+            end: Number of completed steps at the second validation.
+            row_count: Number of rows on which all workers together trained in between.
+            batches: Training batches of this worker.
 
         Raises:
             DatasetError: The number of rows differs from the manifest.
@@ -190,14 +198,16 @@ class TrainingLoop:
             return
         if row_count != epoch_count * self.train_loader.split_row_count:
             # If rows are missing in this worker's shard, its loader raises a more precise error.
-            batches.verify_complete_epoch()
+            batches.verify_completed_epoch()
             raise DatasetError(
                 f"training had {row_count:,} rows in {epoch_count} epochs, the manifest says"
                 f" {self.train_loader.split_row_count:,} in each; run preprocess again"
             )
 
-    def _show_metrics(self, progress: tqdm) -> None:
-        """Show the loss and the accuracy of the round so far in the progress bar.
+    def _check_and_show_metrics(self, progress: tqdm) -> None:
+        """Check the loss and the weights, and show the loss and accuracy in the progress bar.
+
+        The loss and the accuracy are means over the steps since the last validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -207,7 +217,7 @@ class TrainingLoop:
         progress.set_postfix({name: f"{metric:.4f}" for name, metric in metrics.items()})
 
     def _require_finite(self, loss: float) -> None:
-        """Check that a loss and all weights are finite.
+        """Check that a loss and all weights of the network are finite.
 
         Raises:
             RunError: The loss or a weight is not finite.
@@ -215,13 +225,14 @@ class TrainingLoop:
         self.trainer.require_finite(loss, self.schedule.steps_per_epoch)
 
     def _validate_and_record(self, logs: dict[str, float]) -> dict[str, float]:
-        """Validate the network, if there is a validation split, and add the round to the history.
+        """Validate the network, if there is a validation split, and add an entry to the history.
 
         Args:
-            logs: Mean training loss and accuracy of the round; empty before the first step.
+            logs: Mean training loss and accuracy since the previous validation; empty before the
+                first step.
 
         Returns:
-            The metrics of the round under Keras's names, such as `loss` and `val_loss`.
+            The metrics of both splits under Keras's names, such as `loss` and `val_loss`.
 
         Raises:
             RunError: The validation loss or a weight is not finite.
@@ -230,12 +241,12 @@ class TrainingLoop:
         metrics = trainer.evaluate(self.validation_loader) if self.validation_loader else {}
         self._require_finite(metrics.get("loss", 0.0))
         self.history.add(
-            ValidationRound(
+            HistoryEntry(
                 step=step,
                 epoch=math.ceil(step / self.schedule.steps_per_epoch),
                 minibatch_loss=logs.get("loss"),
                 minibatch_accuracy=logs.get("accuracy"),
-                rows=self._round_image_count,
+                rows=self._image_count,
                 validation_loss=metrics.get("loss"),
                 validation_accuracy=metrics.get("accuracy"),
                 validation_mean_class_accuracy=metrics.get("mean_class_accuracy"),
@@ -260,21 +271,30 @@ class _BatchSequence:
         self._epoch, self._next_batch = divmod(step, loader.steps_per_epoch)
         self._iterator: EpochIterator | None = None
 
-    def verify_complete_epoch(self) -> None:
-        """Check that the last epoch had all rows of the manifest, if its last batch was used.
+    def verify_completed_epoch(self) -> None:
+        """Check the number of rows of the current epoch after its last batch.
+
+        Does nothing in the middle of an epoch.
 
         Raises:
-            DatasetError: The number of rows differs from the manifest.
+            DatasetError: The number of rows differs from the dataset's manifest, or reading failed.
         """
         if self._iterator and self._next_batch == self._loader.steps_per_epoch:
             self._iterator.drain_and_verify()
 
     def train_on_next_batches(self, trainer: Trainer, max_step_count: int) -> int:
-        """Train on the next batches, add their number to `trainer.step`, and return it.
+        """Train on the next batches, up to the end of the epoch, and return their number.
+
+        The number is also added to `trainer.step`. If the previous call completed an epoch, the
+        next epoch begins, after a check of the previous epoch's number of rows.
 
         Args:
             trainer: Trainer of the network.
-            max_step_count: Largest number of batches. At the end of an epoch there may be fewer.
+            max_step_count: Largest number of batches to train on.
+
+        Raises:
+            DatasetError: The dataset cannot be read, or the previous epoch's number of rows differs
+                from the dataset's manifest.
         """
         steps_per_epoch = self._loader.steps_per_epoch
         if self._iterator and self._next_batch == steps_per_epoch:
@@ -284,7 +304,7 @@ class _BatchSequence:
             self._iterator = self._loader.open_epoch(self._epoch, skip_batches=self._next_batch)
         step_count = min(max_step_count, steps_per_epoch - self._next_batch)
         with self._iterator.translate_reader_errors():
-            trainer.train_steps(self._iterator.batches, tf.constant(step_count))
+            trainer.train_on_batches(self._iterator.batches, tf.constant(step_count))
         self._next_batch += step_count
         trainer.step += step_count
         return step_count

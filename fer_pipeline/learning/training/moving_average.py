@@ -44,7 +44,8 @@ class MovingAverage:
         """Update the averages with the current values of the variables, unless averaging is off.
 
         Args:
-            step: Number of training steps so far.
+            step: Number of training steps so far. The decay is limited to
+                (1 + step) / (10 + step), so that the averages soon forget the initial values.
         """
         if not self._decay:
             return
@@ -55,7 +56,7 @@ class MovingAverage:
 
     @contextlib.contextmanager
     def use_averages(self) -> Iterator[None]:
-        """Set the variables to their averages within the block, and restore the values after it.
+        """Set the variables to their averages during the `with` block, then restore their values.
 
         Does nothing if averaging is off.
         """

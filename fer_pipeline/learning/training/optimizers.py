@@ -11,7 +11,7 @@ from fer_pipeline.errors import ConfigError
 def make_optimizer(
     config: OptimizerConfig, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> keras.optimizers.Optimizer:
-    """Return the configured optimizer; `build_optimizer` creates its variables.
+    """Return the configured optimizer; it has no variables yet.
 
     Args:
         config: The section `training.optimizer` of the configuration.
@@ -43,7 +43,7 @@ def make_optimizer(
 def _make_learning_rate(
     peak: float, schedule: ScheduleConfig, steps: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return a constant learning rate, or a schedule for a warm-up or a cosine decay.
+    """Return a constant learning rate, or a schedule with a warm-up, a cosine decay or both.
 
     Args:
         peak: Largest learning rate, which is reached at the end of the warm-up.
@@ -73,7 +73,7 @@ def _make_learning_rate(
     )
 
 
-def build_optimizer(
+def prepare_optimizer(
     optimizer: keras.optimizers.Optimizer,
     network: keras.Model,
     *,
@@ -101,7 +101,10 @@ def build_optimizer(
 
 
 def make_monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callback]:
-    """Return the configured Keras callbacks that monitor a metric: plateau and early stopping."""
+    """Return the Keras callbacks that the configuration enables.
+
+    These are ReduceLROnPlateau, EarlyStopping, both or none.
+    """
     callbacks: list[keras.callbacks.Callback] = []
     schedule, early_stopping = config.schedule, config.early_stopping
     if schedule.kind == "plateau":
@@ -132,13 +135,14 @@ def get_monitor_mode(metric: str) -> str:
     return "min" if metric.endswith("loss") else "max"
 
 
-def reject_validation_settings(config: TrainingConfig) -> None:
-    """Check that no configured setting needs a validation split.
+def reject_settings_needing_validation(config: TrainingConfig) -> None:
+    """Raise an error if a configured setting needs a validation split.
 
     Call this function only for a dataset without a validation split.
 
     Raises:
-        ConfigError: A setting needs a validation split.
+        ConfigError: A monitored metric is measured on the validation split, or there are several
+            restarts, whose best weights are selected on this split.
     """
     schedule = config.schedule
     monitored_metrics = {

@@ -16,7 +16,7 @@ _BFLOAT16_GPU_CAPABILITY = (8, 0)  # CUDA compute capability of Ampere
 
 
 def resolve_precision(precision: str) -> str:
-    """Return the precision to use on this machine.
+    """Return the precision to use; replace `auto` by the best one on this machine.
 
     Args:
         precision: `float32`, `mixed_bfloat16` or `auto`.
@@ -27,11 +27,14 @@ def resolve_precision(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    return "mixed_bfloat16" if _has_bfloat16() else "float32"
+    return "mixed_bfloat16" if _supports_bfloat16() else "float32"
 
 
-def _has_bfloat16() -> bool:
-    """Return whether all GPUs, or the processor if there is no GPU, support bfloat16."""
+def _supports_bfloat16() -> bool:
+    """Return whether all GPUs support bfloat16 in hardware.
+
+    On a machine without a GPU, return whether the processor supports it.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
@@ -47,9 +50,9 @@ def _has_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Make the layers that are created within the block compute in the given precision.
+    """Set the precision of the Keras layers that are created in the `with` block.
 
-    The variables of these layers remain float32.
+    The layers compute in this precision; their variables remain float32.
 
     Args:
         name: `float32` or `mixed_bfloat16`.

@@ -25,22 +25,22 @@ the weights nor the history."""
 def require_unchanged_inputs(
     folder: Path, state: RunState, config: Config, dataset: StoredDataset
 ) -> None:
-    """Check that a run is resumed with the configuration, dataset and teachers of its start.
+    """Check that a run is resumed with its original configuration, dataset and teachers.
 
     The sizes of the dataset's files are not compared if the checkpoint does not contain them.
 
     Args:
         folder: Folder of the run.
-        state: State of the run in its checkpoint.
+        state: State of the run, read from its checkpoint.
         config: The current configuration.
         dataset: The current dataset.
 
     Raises:
-        ConfigError: A configuration key that affects the weights or the history has changed.
+        ConfigError: A setting that affects the weights or the history has changed.
         RunError: The model of a teacher has changed, or its run is no longer complete.
-        DatasetError: The content or the layout of the dataset has changed. A different layout
-            changes the order of the rows, so that the run would skip some rows of the current
-            epoch.
+        DatasetError: The content of the dataset or its division into files has changed. Different
+            files change the order of the rows, so that the run would skip some rows of the
+            current epoch.
     """
     require_unchanged_config(folder, state.config, config)
     stored_signature, current_signature = state.dataset, make_dataset_signature(dataset)
@@ -79,7 +79,7 @@ def require_matching_worker_count(
 
     Args:
         folder: Folder of the run.
-        state: State of the run in its checkpoint.
+        state: State of the run, read from its checkpoint.
         world_size: Current number of workers.
         steps_per_epoch: Number of batches in an epoch.
 
@@ -98,7 +98,9 @@ def require_matching_worker_count(
 def require_unchanged_config(
     folder: Path, stored_config: Mapping[str, Any], config: Config
 ) -> None:
-    """Check that no key that affects the weights or the history has changed since a run's start.
+    """Check that a run is resumed with its original settings.
+
+    Only settings that affect neither the weights nor the history may change, such as `tracking`.
 
     Args:
         folder: Folder of the run.
@@ -106,7 +108,7 @@ def require_unchanged_config(
         config: The current configuration.
 
     Raises:
-        ConfigError: A key that affects the weights or the history has changed.
+        ConfigError: A setting that affects the weights or the history has changed.
     """
     changed = [
         key
@@ -137,7 +139,7 @@ def make_dataset_signature(dataset: StoredDataset) -> dict[str, Any]:
 def find_changed_keys(first: Any, second: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys that have different values in two configurations, sorted.
 
-    A key that only one configuration contains has the value None in the other one.
+    A missing key counts as a key with the value None.
 
     Args:
         first: A configuration as nested mappings, or a single value of it.

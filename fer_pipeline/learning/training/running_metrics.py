@@ -43,7 +43,7 @@ class MetricTotals:
 
 
 class RunningMetrics:
-    """Metrics that are accumulated over batches and then summed over all workers.
+    """The loss and confusion matrix, accumulated over batches and then summed over all workers.
 
     Attributes:
         variables: Keras variables with this worker's sum of losses and its confusion matrix.
@@ -62,13 +62,13 @@ class RunningMetrics:
         self.variables = [self._loss, self._confusion]
 
     def update(self, losses: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Add the losses and predictions of a batch.
+        """Add the losses of a batch to their sum, and the predictions to the confusion matrix.
 
         Args:
             losses: Loss of each image, of shape (n,).
-            labels: Class indices of shape (n,), or distributions of shape (n, classes); the most
-                probable class of a distribution is its true class. Images with a negative label
-                are ignored.
+            labels: Class indices of shape (n,), or distributions of shape (n, classes). The most
+                probable class of a distribution counts as the true class. Images with a negative
+                label are ignored.
             logits: Outputs of the network, of shape (n, classes).
         """
         if not labels.dtype.is_integer:
@@ -81,7 +81,7 @@ class RunningMetrics:
         self._confusion.assign_add(tf.cast(tf.matmul(true, predicted, transpose_a=True), tf.int64))
 
     def compute_totals(self) -> MetricTotals:
-        """Return the totals over all workers.
+        """Return the loss sum and the confusion matrix, both added up over all workers.
 
         All workers must call this method at the same time.
         """
@@ -91,7 +91,7 @@ class RunningMetrics:
         return MetricTotals(float(loss), confusion)
 
     def reset(self) -> None:
-        """Set all variables to 0."""
+        """Set the sum of losses and the confusion matrix to 0."""
         for variable in self.variables:
             variable.assign(np.zeros(variable.shape))
 
@@ -100,7 +100,7 @@ def class_accuracies(confusion: np.ndarray) -> list[float | None]:
     """Return the accuracy of each class, in [0, 1]; None for a class without images.
 
     Args:
-        confusion: Confusion matrix, with the true classes as rows.
+        confusion: Confusion matrix with the true classes as rows.
     """
     class_image_counts = confusion.sum(axis=1)
     return [

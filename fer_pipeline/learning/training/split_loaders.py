@@ -16,17 +16,20 @@ from fer_pipeline.learning.training.distributed import WorkerContext
 def open_train_loader(
     dataset: StoredDataset, config: Config, worker: WorkerContext, restart: int = 0
 ) -> BatchLoader:
-    """Return a loader of a worker's shard of the training split, shuffled and augmented.
+    """Return a loader of a worker's shard (its part) of the training split, with augmentation.
+
+    The rows are shuffled in each epoch.
 
     Args:
         dataset: Dataset to read.
         config: The configuration.
         worker: Rank of this process and number of workers.
-        restart: Index of the restart, from 0; each restart has a different order of the rows.
+        restart: Index of the restart, from 0. A run can train its network several times from
+            scratch, each time with a different order of the rows.
 
     Raises:
-        DatasetError: The dataset is damaged, or the worker's shard has fewer rows than there are
-            batches.
+        DatasetError: The dataset is damaged, or the worker's shard has fewer rows than the epoch
+            has batches.
     """
     options = LoaderOptions(
         batch_size=config.loader.batch_size,
@@ -45,7 +48,7 @@ def open_train_loader(
 def open_validation_loader(
     dataset: StoredDataset, config: Config, worker: WorkerContext
 ) -> BatchLoader:
-    """Return a loader of a worker's shard of the validation split, in stored order.
+    """Return a loader of a worker's shard (its part) of the validation split, in stored order.
 
     Args:
         dataset: Dataset to read.
@@ -65,5 +68,5 @@ def open_validation_loader(
 
 
 def _derive_order_seed(seed: int, restart: int) -> int:
-    """Return the seed of the order of the rows in a restart; `seed` itself for restart 0."""
+    """Return the seed of the row order in a restart of a run; `seed` itself for restart 0."""
     return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0]) if restart else seed

@@ -42,11 +42,10 @@ def enable_determinism(seed: int) -> None:
 class Trainer:
     """A trainer that runs the training and validation steps of a network.
 
-    A training round is a number of steps and the validation after them.
-
     Attributes:
         network: Network that maps normalised pixels to logits.
-        model: Serving model, which contains the network. Keras callbacks get this model.
+        model: Serving model: the normalization of raw pixels, the network and a softmax. Keras
+            callbacks get this model.
         optimizer: Optimizer that applies the gradients.
         average: Moving average of the weights.
         step: Number of completed training steps.
@@ -66,9 +65,13 @@ class Trainer:
     ) -> None:
         """Create the optimizer's variables and compile the model.
 
+        If there are several workers, the network's BatchNormalization layers are changed to use the
+        statistics of the whole batch.
+
         Args:
             network: Network that maps normalised pixels to logits.
-            model: Serving model, which contains the network. Keras callbacks get this model.
+            model: Serving model: the normalization of raw pixels, the network and a softmax. Keras
+                callbacks get this model.
             optimizer: Optimizer that has no variables yet.
             loss: Training loss.
             ema_decay: Decay of the moving average of the weights; 0 for no average.
@@ -84,7 +87,9 @@ class Trainer:
         if is_distributed:
             distributed.enable_sync_batch_norm(network)
         with self._strategy.scope():
-            optimizers.build_optimizer(optimizer, network, gradients_already_reduced=is_distributed)
+            optimizers.prepare_optimizer(
+                optimizer, network, gradients_already_reduced=is_distributed
+            )
             self.average = MovingAverage(network.weights, ema_decay)
             self._metrics = RunningMetrics(loss.class_count)
             # The learning rate of the last step, the last finite loss, and the first step with a
@@ -99,8 +104,10 @@ class Trainer:
             self._make_multi_step_function(self._run_validation_step)
         )
 
-    def train_steps(self, batches: Iterator[tuple[Tensor, Tensor]], step_count: Tensor) -> None:
-        """Train on a number of batches; all workers must call this method at the same time.
+    def train_on_batches(
+        self, batches: Iterator[tuple[Tensor, Tensor]], step_count: Tensor
+    ) -> None:
+        """Train on the next batches; all workers must call this method at the same time.
 
         The caller must add the number of batches to the attribute `step`.
 
@@ -112,24 +119,34 @@ class Trainer:
             self._train_steps(batches, step_count)
 
     def _make_multi_step_function(self, step: Callable[..., None]) -> Callable[..., None]:
-        """Return a function that repeats a step, because each call from Python takes time.
+        """Return a function that runs a step on several batches.
+
+        The caller compiles it as a `tf.function`. One call for several batches takes less time than
+        one call for each batch.
 
         Args:
             step: Function that processes one batch of images and labels.
 
         Returns:
-            A function of an iterator over batches and a number of steps.
+            A function `(batch_iterator, step_count)`.
         """
 
         def run_steps(batch_iterator: Iterator[Any], step_count: Tensor) -> None:
-            """Run the step on the next batches of an iterator."""
+            """Run the step on the next `step_count` batches of an iterator."""
             for _ in tf.range(step_count):
                 self._strategy.run(step, next(batch_iterator))
 
         return run_steps
 
     def _run_train_step(self, images: Tensor, labels: Tensor) -> None:
-        """Train on one batch, and update the moving average and the metrics."""
+        """Train on this worker's part of a batch, and update the moving average and the metrics.
+
+        The optimizer applies the mean gradient over the parts of all workers.
+
+        Args:
+            images: Normalised images, float32 of shape (n, size, size, 1).
+            labels: Class indices of shape (n,), or distributions of shape (n, classes).
+        """
         teacher_probabilities = self._teachers and self._teachers(
             images, self.optimizer.iterations.value
         )
@@ -171,16 +188,27 @@ class Trainer:
     def _run_validation_step(self, images: Tensor, labels: Tensor) -> None:
         """Add the losses and predictions of one validation batch to the metrics.
 
-        Padding images have a negative label; the metrics ignore them.
+        The metrics ignore padding images. These have a negative label, and fill a batch that would
+        be empty.
         """
         logits = self.network(images, training=False)
         losses = self._cross_entropy(tf.maximum(labels, 0), logits)
         self._metrics.update(losses, labels, logits)
 
     def get_state(self) -> dict[str, list[npt.NDArray[Any]]]:
-        """Return copies of all variables that training changes, by group.
+        """Return copies of all variables that training changes, for a checkpoint.
 
-        All workers must call this method at the same time. The metrics are summed over all workers.
+        All workers must call this method at the same time.
+
+        Returns:
+            Arrays under these keys:
+
+            * `network`: Weights of the network, and states of its random generators.
+            * `optimizer`: State of the optimizer.
+            * `average`: Moving averages of the weights; empty if averaging is off.
+            * `monitor`: Learning rate, last finite loss, and first step with a loss that is not
+              finite.
+            * `metrics`: Training metrics, summed over all workers.
         """
         arrays = {
             group: [np.array(variable) for variable in variables]
@@ -195,8 +223,8 @@ class Trainer:
         Args:
             state: Arrays that `get_state` returned.
             step: Number of steps that were completed in that state.
-            is_chief: Whether this worker is the chief. Only the chief restores the metrics, which
-                are those of all workers.
+            is_chief: Whether this worker is the chief (worker 0). The stored metrics are sums over
+                all workers: the chief restores them, and all other workers set theirs to 0.
 
         Raises:
             RunError: The state belongs to a different network or optimizer.
@@ -215,7 +243,7 @@ class Trainer:
         self.step = step
 
     def _group_state_variables(self) -> dict[str, list[keras.Variable]]:
-        """Return all variables that training changes, by group."""
+        """Return all variables that training changes, under the keys of `get_state`."""
         return {
             # The weights and the states of the network's random generators.
             "network": self.network.variables,
@@ -228,7 +256,8 @@ class Trainer:
     def evaluate(self, loader: BatchLoader) -> dict[str, float]:
         """Return the loss, the accuracy and the mean class accuracy on a split.
 
-        All workers must call this method at the same time. It also sets the attribute `confusion`.
+        All workers must call this method at the same time. The confusion matrix of the split is
+        stored in the attribute `confusion`. The running metrics are reset at the end.
 
         Args:
             loader: Loader of this worker's shard of the split.
@@ -245,7 +274,7 @@ class Trainer:
                 self._validation_steps(epoch.batches, tf.constant(loader.steps_per_epoch))
             epoch.drain_and_verify()
         except BaseException:
-            # The metrics of this incomplete validation must not be added to the next round.
+            # The metrics of this incomplete validation must not be added to the next metrics.
             self._metrics.reset()
             raise
         totals = self.pop_metric_totals()
@@ -253,16 +282,17 @@ class Trainer:
         return {**totals.means, "mean_class_accuracy": mean_class_accuracy(self.confusion)}
 
     def pop_metric_totals(self) -> MetricTotals:
-        """Return the totals of the metrics over all workers, and reset the metrics.
+        """Return the metrics of all workers since the last reset, and reset them.
 
-        All workers must call this method at the same time.
+        The metrics are the confusion matrix and the sum of the losses. All workers must call this
+        method at the same time.
         """
         totals = self._metrics.compute_totals()
         self._metrics.reset()
         return totals
 
     def compute_current_metrics(self) -> dict[str, float]:
-        """Return the mean loss and the accuracy of the round so far.
+        """Return the mean training `loss` and the training `accuracy` since the last validation.
 
         All workers must call this method at the same time.
         """
@@ -274,7 +304,7 @@ class Trainer:
         return float(self._learning_rate.numpy())
 
     def require_finite(self, loss: float, steps_per_epoch: int) -> None:
-        """Check that the loss and all weights are finite.
+        """Check that a loss and all weights of the network are finite.
 
         A check of the loss alone is not enough, because oneDNN's activations can turn NaN into a
         number.

@@ -59,7 +59,8 @@ class TrainingRun:
         trainer: Trainer of the network.
         validation_loader: Loader of this worker's shard of the validation split; None if there is
             no such split.
-        initial_state: State before the first step if there are several restarts, otherwise empty.
+        initial_state: Arrays of all variables before the first step, with which each restart
+            begins; empty if there is only one restart.
         teacher_checksums: SHA-256 of each teacher's model, in hexadecimal digits.
         worker: Rank of this process and number of workers.
     """
@@ -86,6 +87,9 @@ class TrainingRun:
     ) -> TrainingRun:
         """Build the network and its trainer, and open the loader of the validation split.
 
+        Also seed all random generators of this process, and make TensorFlow's operations
+        reproducible.
+
         Args:
             dataset: Dataset on which the network is trained.
             folder: Output folder of the run.
@@ -95,11 +99,10 @@ class TrainingRun:
 
         Raises:
             DatasetError: The dataset is damaged.
-            ConfigError: The configuration does not fit the dataset, for example its class weights,
-                its teachers or a setting that needs a validation split; or the network or one of
-                its options is unknown; or the warm-up is not shorter than the run.
-            RunError: The model of a custom network cannot be saved or loaded again, a teacher
-                cannot be loaded, or the number of workers has changed in the middle of an epoch.
+            ConfigError: The network or one of its options is unknown, a setting does not fit the
+                dataset, or the warm-up is not shorter than the run.
+            RunError: A custom network cannot be saved or loaded again, a teacher cannot be loaded,
+                or the number of workers has changed in the middle of an epoch.
         """
         training = config.training
         steps_per_epoch = open_train_loader(dataset, config, worker).steps_per_epoch
@@ -109,7 +112,7 @@ class TrainingRun:
             )
         has_validation = dataset.row_count(Split.VALIDATION) > 0
         if not has_validation:
-            optimizers.reject_validation_settings(training)
+            optimizers.reject_settings_needing_validation(training)
         loss = _make_loss(config, dataset)
         teachers = distillation.load_teachers(training.distillation, dataset)
         teacher_names = training.distillation.teachers
@@ -142,7 +145,8 @@ class TrainingRun:
     def make_checkpointer(self, checkpoint: Checkpoint | None) -> RunCheckpointer:
         """Create the history and the checkpointer, and restore the checkpoint if there is one.
 
-        If there are several workers, only the chief writes files.
+        An existing history file is replaced. If there are several workers, only worker 0 writes the
+        history and the checkpoints.
 
         Args:
             checkpoint: Checkpoint from which the run is resumed; None for a new run.
@@ -152,11 +156,11 @@ class TrainingRun:
             StorageError: The history cannot be written.
         """
         is_chief = self.worker.is_chief
-        rounds = checkpoint.state.rounds if checkpoint else []
+        entries = checkpoint.state.entries if checkpoint else []
         history = (
-            History.create(self.folder / RunFile.UNFINISHED_HISTORY, rounds)
+            History.create(self.folder / RunFile.UNFINISHED_HISTORY, entries)
             if is_chief
-            else History(rounds)
+            else History(entries)
         )
         checkpointer = RunCheckpointer(
             path=self.folder / RunFile.CHECKPOINT if is_chief else None,
@@ -189,9 +193,9 @@ class TrainingRun:
         """Return the softmax temperature, by which the logits are divided.
 
         Returns:
-            The configured temperature. If none is configured: the temperature that fits the
-            current weights of the network best on the validation split, or 1 if there is no such
-            split.
+            The configured temperature. If none is configured, it is fitted to the logits of the
+            validation split, computed with the current weights. Without a validation split, it
+            is 1.
         """
         temperature = self.config.model.temperature
         if temperature or self.validation_loader is None:
@@ -205,11 +209,11 @@ class TrainingRun:
         logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return calibration.fit_temperature(logits.astype(np.float64), labels, TEMPERATURE_RANGE)
 
-    def reset_weights(self) -> None:
-        """Set the network and the trainer to their state before the first step.
+    def reset_to_initial_state(self) -> None:
+        """Set the weights, the optimizer and the metrics to their state before the first step.
 
         Call this method only if there are several restarts. For a single restart, that state is not
-        kept.
+        stored.
         """
         self.trainer.restore(self.initial_state, 0)
 
@@ -221,14 +225,20 @@ class TrainingRun:
     ) -> None:
         """Train one restart from the trainer's current step to the end of the schedule.
 
+        A run trains the network `training.restarts` times from the same initial weights. Each
+        training is a restart. The history, the best weights and the checkpoints are updated
+        meanwhile.
+
         Args:
-            checkpointer: Checkpointer of the run.
+            checkpointer: Checkpointer of the run, which also holds the history and the best
+                weights.
             restart: Index of the restart, from 0.
-            loggers: Callbacks that log each training round.
+            loggers: Callbacks that log each validation.
 
         Raises:
             RunError: The loss or a weight is not finite.
-            DatasetError: An epoch did not have exactly the rows of the manifest.
+            DatasetError: An epoch did not have the number of rows that the dataset's manifest
+                states.
             KeyboardInterrupt: Ctrl-C was pressed.
         """
         train_loader = open_train_loader(self.dataset, self.config, self.worker, restart)
@@ -248,7 +258,7 @@ class TrainingRun:
 
 
 def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
-    """Return the configured schedule, with all lengths and intervals in steps."""
+    """Return the run's number of steps, and how often to validate and to write a checkpoint."""
     training = config.training
     steps = training.steps or (training.epochs or 1) * steps_per_epoch
     return StepSchedule(
@@ -260,7 +270,9 @@ def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
 
 
 def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
-    """Return the configured training loss.
+    """Return the training loss, which is a cross-entropy.
+
+    The configuration determines the label smoothing, the class weights and the distillation weight.
 
     Raises:
         ConfigError: The configured class weights contain an unknown class.
@@ -287,7 +299,7 @@ def _build_network(config: Config, dataset: StoredDataset, precision_name: str) 
         precision_name: Precision in which the network computes: `float32` or `mixed_bfloat16`.
 
     Raises:
-        ConfigError: The network or an option is unknown, or the network cannot be built.
+        ConfigError: The network or an option of it is unknown, or the network cannot be built.
     """
     with precision.use_precision(precision_name), tf.distribute.get_strategy().scope():
         network = registry.build_network(
@@ -310,7 +322,9 @@ def _build_trainer(
     teachers: TeacherEnsemble | None,
     schedule: StepSchedule,
 ) -> Trainer:
-    """Build the serving model and the optimizer of a network, and return its trainer.
+    """Build the trainer of a network, including a serving model and an optimizer.
+
+    The serving model consists of the normalisation of raw pixels, the network and a softmax.
 
     Raises:
         ConfigError: The warm-up is not shorter than the run.

@@ -98,7 +98,7 @@ class TestOutputs:
         inspection = looked_into(residual())
         for found in inspection.compute_layer_outputs(PIXELS, inspection.layer_names):
             assert found.dtype == np.float32
-        found = inspection.compute_class_activation(PIXELS, np.zeros(4, np.int32))
+        found = inspection.compute_class_activation_maps(PIXELS, np.zeros(4, np.int32))
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
         assert found.max() > 0
@@ -147,7 +147,7 @@ class TestEvidence:
         assert inspection.cam_layer is None
         assert inspection.select_layers() == []
         with pytest.raises(ValueError, match="no layer of the network returns feature maps"):
-            inspection.compute_class_activation(PIXELS, np.zeros(4, np.int32))
+            inspection.compute_class_activation_maps(PIXELS, np.zeros(4, np.int32))
 
 
 def by_hand(
@@ -189,7 +189,7 @@ class TestClassActivation:
         network = self.network(kernel, layers.Flatten(), layers.Dense(3, name="logits"))
         network.layers[-1].set_weights([dense, np.ones(3)])
         labels = np.array([2, 0, 1, 2])
-        found = looked_into(network).compute_class_activation(PIXELS, labels)
+        found = looked_into(network).compute_class_activation_maps(PIXELS, labels)
         assert found.shape == (4, SIZE, SIZE)
         assert found.max() > 0
         for image, label in enumerate(labels):
@@ -204,7 +204,7 @@ class TestClassActivation:
         network = self.network(kernel, pool, layers.Dense(2, name="logits"))
         network.layers[-1].set_weights([dense, np.zeros(2)])
         for label in (0, 1):
-            found = looked_into(network).compute_class_activation(PIXELS, np.full(4, label))
+            found = looked_into(network).compute_class_activation_maps(PIXELS, np.full(4, label))
             maps = np.maximum(VALUES * kernel, 0)
             expected = np.maximum((maps * dense[:, label]).sum(axis=-1), 0) / SIZE**2
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
@@ -213,9 +213,9 @@ class TestClassActivation:
     def test_of_an_image_does_not_depend_on_the_others(self):
         inspection = looked_into(residual())
         labels = np.array([0, 1, 2, 1])
-        together = inspection.compute_class_activation(PIXELS, labels)
+        together = inspection.compute_class_activation_maps(PIXELS, labels)
         alone = [
-            inspection.compute_class_activation(PIXELS[i : i + 1], labels[i : i + 1])
+            inspection.compute_class_activation_maps(PIXELS[i : i + 1], labels[i : i + 1])
             for i in range(4)
         ]
         np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-6)
@@ -224,7 +224,7 @@ class TestClassActivation:
     def test_works_on_a_network_that_is_frozen(self, trainable):
         network = residual()
         network.trainable = trainable
-        assert looked_into(network).compute_class_activation(PIXELS, np.full(4, 1)).max() > 0
+        assert looked_into(network).compute_class_activation_maps(PIXELS, np.full(4, 1)).max() > 0
 
     def test_goes_back_no_further_than_to_the_maps(self):
         network = keras.Sequential(
@@ -238,12 +238,13 @@ class TestClassActivation:
             ]
         )
         assert (
-            looked_into(network).compute_class_activation(PIXELS, np.array([0, 1, 2, 0])).max() > 0
+            looked_into(network).compute_class_activation_maps(PIXELS, np.array([0, 1, 2, 0])).max()
+            > 0
         )
 
     def test_is_zero_where_every_unit_is_dead(self):
         dead = self.network(np.zeros(2), layers.Flatten(), layers.Dense(3, name="logits"))
-        found = looked_into(dead).compute_class_activation(PIXELS, np.array([0, 1, 2, 0]))
+        found = looked_into(dead).compute_class_activation_maps(PIXELS, np.array([0, 1, 2, 0]))
         assert (found == 0).all()
 
     def test_is_zero_where_all_speaks_against_the_class(self):
@@ -251,7 +252,7 @@ class TestClassActivation:
         network = self.network(np.array([1.0]), pool, layers.Dense(2, name="logits"))
         network.layers[-1].set_weights([np.array([[-1.0, 1.0]]), np.zeros(2)])
         against, speaks_for = (
-            looked_into(network).compute_class_activation(PIXELS, np.full(4, label))
+            looked_into(network).compute_class_activation_maps(PIXELS, np.full(4, label))
             for label in (0, 1)
         )
         assert (against == 0).all()

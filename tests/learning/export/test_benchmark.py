@@ -49,16 +49,18 @@ class TestSpeeds:
     def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock) -> None:
         # A call of 4 images is a turn.
         run = clock.form("a", 1 / 1024, 1, 0.5, 0.25, 0.5, 1)
-        assert benchmark.time_predict_fns({"a": run}, PIXELS) == {"a": 4.0}
+        assert benchmark.measure_predict_fn_speeds({"a": run}, PIXELS) == {"a": 4.0}
         assert clock.calls == "a" * 6
 
     def test_a_turn_goes_on_for_a_quarter_of_a_second(self, clock) -> None:
-        assert benchmark.time_predict_fns({"a": clock.form("a", 1 / 64)}, PIXELS) == {"a": 64.0}
+        assert benchmark.measure_predict_fn_speeds({"a": clock.form("a", 1 / 64)}, PIXELS) == {
+            "a": 64.0
+        }
         assert clock.calls == "a" * (1 + 5 * 4)
 
     def test_they_take_turns_and_keep_their_names(self, clock) -> None:
         run = {"slow": clock.form("s", 0.5), "fast": clock.form("f", 0.125)}
-        assert benchmark.time_predict_fns(run, PIXELS) == {"slow": 2.0, "fast": 8.0}
+        assert benchmark.measure_predict_fn_speeds(run, PIXELS) == {"slow": 2.0, "fast": 8.0}
         assert clock.calls == "sf" * 6
 
 

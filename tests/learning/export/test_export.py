@@ -22,7 +22,7 @@ from fer_pipeline.learning.export.formats import (
     EXPORT_FORMATS,
     compute_largest_difference,
     convert_to_float32,
-    write_weights,
+    write_weights_and_architecture,
 )
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
@@ -116,7 +116,7 @@ class TestWeights:
     @pytest.mark.parametrize("policy", POLICIES)
     def test_and_json_give_the_same_bits(self, tmp_path, policy):
         model = make_model(policy)
-        write_weights(model, tmp_path / "run")
+        write_weights_and_architecture(model, tmp_path / "run")
         read = keras.models.model_from_json((tmp_path / "run" / "architecture.json").read_text())
         read.load_weights(tmp_path / "run" / "model.weights.h5")
         assert len(np.unique(probabilities(model).round(3), axis=0)) > 20
@@ -127,7 +127,7 @@ class TestWeights:
             model = serving_model.build_serving_model(
                 registry.build_network(name, 48, 7, {}), 48, NORMALIZATION
             )
-            write_weights(model, tmp_path)
+            write_weights_and_architecture(model, tmp_path)
             text = (tmp_path / "architecture.json").read_text()
             read = keras.models.model_from_json(text)
             read.load_weights(tmp_path / "model.weights.h5")
@@ -136,10 +136,10 @@ class TestWeights:
 
     def test_replace_older_ones_and_leave_nothing_else(self, tmp_path):
         model = make_model()
-        write_weights(model, tmp_path)
+        write_weights_and_architecture(model, tmp_path)
         first = contents(tmp_path)
         model.get_layer("normalized").layers[-1].bias.assign([1, 2, 3])
-        write_weights(model, tmp_path)
+        write_weights_and_architecture(model, tmp_path)
         second = contents(tmp_path)
         assert set(second) == {"architecture.json", "model.weights.h5"}
         assert second["architecture.json"] == first["architecture.json"]
@@ -148,7 +148,7 @@ class TestWeights:
     def test_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match=r"architecture\.json: cannot be written"):
-            write_weights(make_model(), tmp_path / "file")
+            write_weights_and_architecture(make_model(), tmp_path / "file")
 
 
 class TestInFloat32:

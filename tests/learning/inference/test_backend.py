@@ -95,14 +95,14 @@ def whole(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def faces(easy_dataset: Path) -> calibration_images.LabelledImages:
     """The validation split of the dataset."""
-    return calibration_images.sample_calibration_images(StoredDataset.open(easy_dataset), SIZE, 0)[
-        1
-    ]
+    return calibration_images.sample_calibration_and_trial_images(
+        StoredDataset.open(easy_dataset), SIZE, 0
+    )[1]
 
 
 class TestSampling:
     def test_from_train_and_from_validation(self, easy_dataset) -> None:
-        calibration, test = calibration_images.sample_calibration_images(
+        calibration, test = calibration_images.sample_calibration_and_trial_images(
             StoredDataset.open(easy_dataset), SIZE, 5
         )
         assert (calibration.split, len(calibration.labels)) == (Split.TRAIN, 115)
@@ -113,7 +113,7 @@ class TestSampling:
         monkeypatch.setattr(calibration_images, "MAX_CALIBRATION_IMAGES", 20)
         dataset = StoredDataset.open(easy_dataset)
         one, again, other = (
-            calibration_images.sample_calibration_images(dataset, SIZE, seed)[0]
+            calibration_images.sample_calibration_and_trial_images(dataset, SIZE, seed)[0]
             for seed in (1, 1, 2)
         )
         assert one.pixels.tobytes() == again.pixels.tobytes() != other.pixels.tobytes()
@@ -127,7 +127,7 @@ class TestSampling:
         self, write_dataset, bright_and_dark, rows, tmp_path, split
     ) -> None:
         write_dataset(tmp_path, {str(split): rows, "test": bright_and_dark(50, 9)})
-        calibration, test = calibration_images.sample_calibration_images(
+        calibration, test = calibration_images.sample_calibration_and_trial_images(
             StoredDataset.open(tmp_path), SIZE, 0
         )
         assert {calibration.split, test.split} == {split}
@@ -137,7 +137,7 @@ class TestSampling:
         assert len(calibration.labels) == len(rows.labels) // 2
 
     def test_other_sizes_are_resized(self, easy_dataset, faces) -> None:
-        found = calibration_images.sample_calibration_images(
+        found = calibration_images.sample_calibration_and_trial_images(
             StoredDataset.open(easy_dataset), 9, 0
         )[1]
         expected = [resize(face, 9) for face in faces.pixels]
@@ -146,19 +146,23 @@ class TestSampling:
     def test_one_row_is_too_few(self, write_dataset, bright_and_dark, tmp_path) -> None:
         write_dataset(tmp_path, {"train": bright_and_dark(1, 0), "test": bright_and_dark(9, 1)})
         with pytest.raises(DatasetError, match="has one image outside its test split; int8"):
-            calibration_images.sample_calibration_images(StoredDataset.open(tmp_path), SIZE, 0)
+            calibration_images.sample_calibration_and_trial_images(
+                StoredDataset.open(tmp_path), SIZE, 0
+            )
 
     def test_the_test_split_alone_is_refused(self, write_dataset, rows, tmp_path) -> None:
         write_dataset(tmp_path, {"test": rows})
         with pytest.raises(DatasetError) as raised:
-            calibration_images.sample_calibration_images(StoredDataset.open(tmp_path), SIZE, 0)
+            calibration_images.sample_calibration_and_trial_images(
+                StoredDataset.open(tmp_path), SIZE, 0
+            )
         message = str(raised.value)
         assert message.startswith(f"{tmp_path}: has no image outside its test split; ")
         assert "prepare a dataset that has some" in message
 
     def test_a_trial_has_an_end(self, easy_dataset, monkeypatch) -> None:
         monkeypatch.setattr(calibration_images, "MAX_TRIAL_IMAGES", 7)
-        trial = calibration_images.sample_calibration_images(
+        trial = calibration_images.sample_calibration_and_trial_images(
             StoredDataset.open(easy_dataset), SIZE, 0
         )[1]
         assert len(trial.pixels) == len(trial.labels) == 7

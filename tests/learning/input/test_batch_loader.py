@@ -256,7 +256,7 @@ class TestPixels:
             np.testing.assert_array_equal(labels, rows.labels)
             found[dtype] = load_batches(make_loader(folder, seed=3), 2)
             raw = np.concatenate(
-                [pixels for pixels, _ in make_loader(folder).iterate_stored_rows([])]
+                [pixels for pixels, _ in make_loader(folder).iterate_stored_batches([])]
             )
             np.testing.assert_array_equal(raw, rows.pixels)
         for one, other in zip(found["uint8"], found["float32"], strict=True):
@@ -270,7 +270,7 @@ class TestPixels:
         # It neither shuffles nor leaves out, whatever the loader was made for.
         for part, others in make_loader(
             either, batch_size, deterministic=False
-        ).iterate_stored_rows(names):
+        ).iterate_stored_batches(names):
             assert part.dtype == np.uint8
             assert part.shape[1:] == (SIZE, SIZE)
             assert 0 < len(part) <= batch_size
@@ -287,7 +287,7 @@ class TestPixels:
         assert columns == {name: [o[name] for o in origins] for name in schema.ORIGIN}
 
     def test_raw_without_columns(self, dataset, rows):
-        found = list(make_loader(dataset).iterate_stored_rows([]))
+        found = list(make_loader(dataset).iterate_stored_batches([]))
         assert all(columns == {} for _, columns in found)
         np.testing.assert_array_equal(np.concatenate([p for p, _ in found]), rows.pixels)
 
@@ -325,9 +325,9 @@ class TestShards:
     def test_raw_of_a_shard(self, dataset, rows):
         found = Counter()
         for shard in range(2):
-            for pixels, others in make_loader(dataset, shard=shard, shards=2).iterate_stored_rows(
-                [schema.LABEL]
-            ):
+            for pixels, others in make_loader(
+                dataset, shard=shard, shards=2
+            ).iterate_stored_batches([schema.LABEL]):
                 found += count_rows(TABLE[pixels], others[schema.LABEL])
         assert found == expected_rows(rows)
 
@@ -427,7 +427,7 @@ def claim_rows(more):
 READS = {
     "epoch": lambda loader: list(loader.iterate_epoch(0)),
     "dataset": lambda loader: list(loader.make_tf_dataset(0)),
-    "raw": lambda loader: list(loader.iterate_stored_rows([schema.LABEL])),
+    "raw": lambda loader: list(loader.iterate_stored_batches([schema.LABEL])),
 }
 
 
@@ -621,7 +621,7 @@ class TestThreads:
         passes = {
             "epoch": lambda: loader.iterate_epoch(0),
             "dataset": lambda: iter(loader.make_tf_dataset(0)),
-            "raw": lambda: loader.iterate_stored_rows([]),
+            "raw": lambda: loader.iterate_stored_batches([]),
         }
         for _ in range(2):
             passing = passes[read]()

@@ -45,7 +45,7 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
     given = np.load(path)
     images, labels = given["images"], given["labels"]
     if len(addresses) > 1:
-        distributed.connect_workers(addresses, number, 1)
+        distributed.connect_to_workers(addresses, number, 1)
         cut = round(images.shape[1] * FIRST)
         part = slice(None, cut) if number == 0 else slice(cut, None)
         images, labels = images[:, part], labels[:, part]
@@ -66,7 +66,7 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
     iterator = iter(dataset)
     losses = []
     for _ in range(len(images)):
-        trainer.train_steps(iterator, tf.constant(1))
+        trainer.train_on_batches(iterator, tf.constant(1))
         losses.append(trainer.pop_metric_totals().means["loss"])
     state = trainer.get_state()
     arrays = {

@@ -9,7 +9,7 @@ from fer_pipeline.errors import RunError, StorageError
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import history as histories
 from fer_pipeline.learning.training.callbacks import BestWeights
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.loggers.console import ConsoleLogger
 from fer_pipeline.pipelines.training_plots import plot_training
 
@@ -18,9 +18,9 @@ HEADER = [
     *("validation_loss", "validation_accuracy", "validation_mean_class_accuracy"),
     *("learning_rate", "restart", "rows"),
 ]
-INITIAL = ValidationRound(0, 0, None, None, 1.25, 0.125)
-FIRST = ValidationRound(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
-UNVALIDATED = ValidationRound(14, 2, 0.25, 0.75, None, None)
+INITIAL = HistoryEntry(0, 0, None, None, 1.25, 0.125)
+FIRST = HistoryEntry(7, 1, 0.1 + 0.2, 1 / 3, 1.5, 0.5, 0.25, 0.05, 1, 28_709)
+UNVALIDATED = HistoryEntry(14, 2, 0.25, 0.75, None, None)
 
 
 def table(path):
@@ -29,14 +29,14 @@ def table(path):
 
 
 class TestHistory:
-    def test_is_on_disk_after_each_round(self, tmp_path):
+    def test_is_on_disk_after_each_entry(self, tmp_path):
         path = tmp_path / "run" / "history.csv"
         history = History.create(path)
         assert table(path) == [HEADER]
         for count, made in enumerate([INITIAL, FIRST, UNVALIDATED], 1):
             history.add(made)
             assert len(table(path)) == 1 + count
-        assert history.rounds == [INITIAL, FIRST, UNVALIDATED]
+        assert history.entries == [INITIAL, FIRST, UNVALIDATED]
         assert table(path) == [
             HEADER,
             ["0", "0", "", "", "1.25", "0.125", "", "", "0", ""],
@@ -45,7 +45,7 @@ class TestHistory:
             ["14", "2", "0.25", "0.75", "", "", "", "", "0", ""],
         ]
         assert b"\r" not in path.read_bytes()
-        assert histories.read_history(path) == history.rounds
+        assert histories.read_history(path) == history.entries
 
     def test_goes_on(self, tmp_path):
         path = tmp_path / "history.csv"
@@ -70,7 +70,7 @@ class TestHistory:
         monkeypatch.chdir(tmp_path)
         history = History([INITIAL])
         history.add(FIRST)
-        assert history.rounds == [INITIAL, FIRST]
+        assert history.entries == [INITIAL, FIRST]
         assert list(tmp_path.iterdir()) == []
 
     def test_as_a_table(self):
@@ -103,7 +103,7 @@ class TestHistory:
 
 class TestBestWeights:
     def run(self, folder, values, metric="val_accuracy"):
-        """A round for each value, seven steps each; the weight is the number of the round."""
+        """An entry for each value, seven steps each; the weight is the number of the entry."""
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
         history = History.create(folder / "history.csv")
         history.add(INITIAL)
@@ -119,7 +119,7 @@ class TestBestWeights:
         best.on_train_begin()
         for index, value in enumerate(values):
             model.set_weights([np.array([[index + 1]], np.float32)])
-            history.add(ValidationRound(7 * (index + 1), 1, 1.0, 0.5, None, value))
+            history.add(HistoryEntry(7 * (index + 1), 1, 1.0, 0.5, None, value))
             best.on_epoch_end(
                 index, {"accuracy": 0.5, **({metric: value} if has_validation else {})}
             )
@@ -138,22 +138,22 @@ class TestBestWeights:
     )
     def test_keeps_those_that_validate_best(self, tmp_path, values, number):
         snapshot = self.run(tmp_path, values)
-        assert (snapshot.round.step, snapshot.metric) == (7 * number, max(values))
+        assert (snapshot.entry.step, snapshot.metric) == (7 * number, max(values))
         assert snapshot.weights[0].item() == number
         assert snapshot.confusion == [[1, 0], [0, 1]]
 
     def test_of_a_loss_the_least(self, tmp_path):
         snapshot = self.run(tmp_path, [0.2, 0.1, 0.4], "val_loss")
-        assert (snapshot.round.step, snapshot.metric, snapshot.weights[0].item()) == (14, 0.1, 2)
+        assert (snapshot.entry.step, snapshot.metric, snapshot.weights[0].item()) == (14, 0.1, 2)
 
     def test_keeps_the_last_ones_where_that_is_asked_for(self, tmp_path):
         snapshot = self.run(tmp_path, [0.2, 0.5, 0.4], "last")
-        assert (snapshot.round.step, snapshot.metric, snapshot.weights[0].item()) == (21, None, 3)
+        assert (snapshot.entry.step, snapshot.metric, snapshot.weights[0].item()) == (21, None, 3)
         assert snapshot.confusion == [[1, 0], [0, 1]]
 
     def test_keeps_the_last_ones_without_validation(self, tmp_path):
         snapshot = self.run(tmp_path, [None, None, None])
-        assert (snapshot.round.step, snapshot.metric, snapshot.confusion) == (21, None, None)
+        assert (snapshot.entry.step, snapshot.metric, snapshot.confusion) == (21, None, None)
         assert snapshot.weights[0].item() == 3
 
 
@@ -162,14 +162,14 @@ class TestReport:
         ("made", "line"),
         [
             (
-                ValidationRound(16_001, 12, 0.12345, 0.98765, 1.5, 0.488),
+                HistoryEntry(16_001, 12, 0.12345, 0.98765, 1.5, 0.488),
                 "step 16,001, epoch 12; minibatch loss 0.1235, accuracy 98.77%;"
                 " validation loss 1.5000, accuracy 48.80%",
             ),
             (UNVALIDATED, "step 14, epoch 2; minibatch loss 0.2500, accuracy 75.00%"),
         ],
     )
-    def test_tells_the_round(self, tmp_path, caplog, made, line):
+    def test_logs_the_entry(self, tmp_path, caplog, made, line):
         history = History.create(tmp_path / "history.csv")
         history.add(INITIAL)
         history.add(made)
@@ -181,12 +181,12 @@ class TestReport:
 class TestPlots:
     @pytest.mark.parametrize("file", [RunFile.ACCURACY_PLOT, RunFile.LOSS_PLOT])
     @pytest.mark.parametrize(
-        "rounds",
+        "entries",
         [[INITIAL, FIRST], [INITIAL], [UNVALIDATED], []],
         ids=["all", "one", "train", "none"],
     )
-    def test_can_be_seen(self, tmp_path, file, rounds):
-        plot_training(rounds, "a run", tmp_path)
+    def test_can_be_seen(self, tmp_path, file, entries):
+        plot_training(entries, "a run", tmp_path)
         picture = cv2.imread(str(tmp_path / file))
         assert min(picture.shape[:2]) > 300
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20

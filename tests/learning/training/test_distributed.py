@@ -94,7 +94,7 @@ from fer_pipeline.learning.training import distributed
 number, distributed._CONNECT_SECONDS, distributed._COLLECTIVE_SECONDS = map(int, sys.argv[1:4])
 try:
     with distributed.translate_worker_failures(number):
-        distributed.connect_workers(sys.argv[4:], number, 1)
+        distributed.connect_to_workers(sys.argv[4:], number, 1)
         while True:
             distributed.all_reduce_sum([np.zeros(1)])
             print(len(os.listdir("/proc/self/task")), flush=True)

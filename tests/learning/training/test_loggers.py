@@ -14,16 +14,16 @@ import tensorflow as tf
 
 from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, StorageError
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.loggers.mlflow import MLflow
 from fer_pipeline.learning.training.loggers.tensorboard import TensorBoard
 
 ROOT = Path(__file__).resolve().parents[3]
-DRAWN = ValidationRound(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
-FIRST = ValidationRound(7, 1, 0.75, 0.5, 1.5, 0.25, 0.375, 0.25)
-SECOND = ValidationRound(14, 2, 0.625, 0.875, 1.0, 0.75, 0.5, 0.125)
-UNVALIDATED = ValidationRound(21, 3, 0.5, 0.25, None, None, None, 0.0625)
-RESTART = ValidationRound(7, 1, 0.25, 0.125, 2.0, 0.5, 0.25, 0.5, restart=1)
+DRAWN = HistoryEntry(0, 0, None, None, 1.25, 0.125, 0.0625, 0.5)
+FIRST = HistoryEntry(7, 1, 0.75, 0.5, 1.5, 0.25, 0.375, 0.25)
+SECOND = HistoryEntry(14, 2, 0.625, 0.875, 1.0, 0.75, 0.5, 0.125)
+UNVALIDATED = HistoryEntry(21, 3, 0.5, 0.25, None, None, None, 0.0625)
+RESTART = HistoryEntry(7, 1, 0.25, 0.125, 2.0, 0.5, 0.25, 0.5, restart=1)
 Points = dict[str, list[tuple[int, float]]]
 
 
@@ -53,7 +53,7 @@ class TestTensorBoard:
         made.on_train_begin()
         return made
 
-    def test_each_round_is_there_as_soon_as_it_is_over(self, tmp_path, history):
+    def test_each_entry_is_written_at_once(self, tmp_path, history):
         made = self.callback(tmp_path, history)
         folder = tmp_path / "run" / "tensorboard"
         assert self.events(folder) == {}
@@ -84,11 +84,11 @@ class TestTensorBoard:
         for index, made in enumerate((DRAWN, FIRST, SECOND)):
             history.add(made)
             killed.on_epoch_end(index)
-        # The checkpoint is of one round before; what the second one gives now is another number.
+        # The checkpoint is of one validation before; the second one gives another number now.
         resumed = History.create(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
         again = self.callback(tmp_path, resumed)
         assert self.events(folder)["validation/epoch_loss"] == [(0, 1.25), (7, 1.5)]
-        resumed.add(ValidationRound(14, 2, 0.625, 0.875, 1.125, 0.75, 0.5, 0.125))
+        resumed.add(HistoryEntry(14, 2, 0.625, 0.875, 1.125, 0.75, 0.5, 0.125))
         again.on_epoch_end(1)
         again.on_train_end()
         assert self.events(folder)["validation/epoch_loss"] == [(0, 1.25), (7, 1.5), (14, 1.125)]
@@ -233,7 +233,7 @@ class TestMLflow:
         for index, one in enumerate((DRAWN, FIRST, SECOND)):
             history.add(one)
             killed.on_epoch_end(index)
-        # The checkpoint is of one round before; the length was changed.
+        # The checkpoint is of one validation before; the length was changed.
         resumed = History.create(tmp_path / "run" / "history.csv", [DRAWN, FIRST])
         again = looker.begin(resumed, "training.epochs=20", resumed=True)
         assert again.run_id == killed.run_id
@@ -290,16 +290,19 @@ class TestMLflow:
         assert found["restart_1/validation_accuracy"] == [(7, 0.5)]
         assert len(looker.runs()) == 1
 
-    def test_a_round_that_is_not_taken_is_sent_with_the_next(self, store, looker, history, caplog):
+    def test_an_entry_that_is_refused_is_sent_with_the_next(self, store, looker, history, caplog):
         made = looker.begin(history)
         history.add(FIRST)
-        # For as long as this one round takes, the store is not what MLflow needs.
+        # For as long as this one entry takes, the store is not what MLflow needs.
         path = store.removeprefix("sqlite:///")
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("ALTER TABLE metrics RENAME TO gone")
             made.on_epoch_end(0)
             other.execute("ALTER TABLE gone RENAME TO metrics")
-        assert "MLflow did not accept a round, which is sent again after the next: " in caplog.text
+        assert (
+            "MLflow did not accept metrics, which are sent again after the next validation"
+            in caplog.text
+        )
         assert looker.points(made.run_id) == {}
         history.add(SECOND)
         made.on_epoch_end(1)
@@ -346,14 +349,14 @@ def test_nothing_leaves_the_machine_and_nothing_else_is_written(here):
         "seen = []\n"
         "sys.addaudithook(lambda event, _: event in asked and seen.append(event))\n"
         "from fer_pipeline.config import load_config\n"
-        "from fer_pipeline.learning.training.history import History, ValidationRound\n"
+        "from fer_pipeline.learning.training.history import History, HistoryEntry\n"
         "from fer_pipeline.learning.training.loggers.mlflow import MLflow\n"
         "history = History.create(Path('history.csv'))\n"
         "chosen = load_config(None, ['tracking.mlflow.enabled=true'])\n"
         "made = MLflow(Path('mlflow.json'), history, chosen, name='a', dataset_checksum='b',"
         " is_resumed=False)\n"
         "made.on_train_begin()\n"
-        "history.add(ValidationRound(0, 0, None, None, 1.0, 0.5))\n"
+        "history.add(HistoryEntry(0, 0, None, None, 1.0, 0.5))\n"
         "made.on_epoch_end(0)\n"
         "made.finish_run({'angry': 0.5}, [Path('history.csv')])\n"
         "print(seen)\n"

@@ -166,7 +166,7 @@ def apply_first_step(gradient, **chosen):
         variable.assign(np.ones(variable.shape))
     chosen = OptimizerConfig(**chosen)
     optimizer = optimizers.make_optimizer(chosen, ScheduleConfig(), 10, 10)
-    optimizers.build_optimizer(optimizer, network)
+    optimizers.prepare_optimizer(optimizer, network)
     gradients = [tf.fill(variable.shape, gradient) for variable in layer.weights]
     optimizer.apply(gradients, layer.weights)
     return [np.array(variable) for variable in layer.weights]
@@ -292,12 +292,12 @@ class TestSchedule:
     )
     def test_what_watches_validation_needs_it(self, overrides, key):
         with pytest.raises(ConfigError) as error:
-            optimizers.reject_validation_settings(load_config(None, overrides).training)
+            optimizers.reject_settings_needing_validation(load_config(None, overrides).training)
         assert str(error.value) == (
             f"{key} needs a validation split, and the dataset has none; make one with"
             " split.validation"
         )
-        optimizers.reject_validation_settings(
+        optimizers.reject_settings_needing_validation(
             load_config(None, ["training.early_stopping.monitor=loss"]).training
         )
 

@@ -162,7 +162,7 @@ class TestResumed:
             with kill_after(after=1):
                 train(str(easy_dataset), str(run), make_config(), resume=processes > 0)
             processes += 1
-        # Steps 3, 5, 9, 10, ...: every 3 steps, at the end of each epoch of 5 and of each round.
+        # Steps 3, 5, 9, 10, ...: every 3 steps, at the end of each epoch of 5, each validation.
         due = {step for step in range(1, 31) if step % 3 == 0 or step % 5 == 0 or step % 4 == 0}
         assert processes == len(due) + 1
         assert read_outputs(run) == read_outputs(folder)
@@ -181,7 +181,7 @@ class TestResumed:
         assert [row.split(",")[-2] for row in rows] == [t for t in "012" for _ in range(4)]
 
     def test_that_was_stopped_early(self, easy_dataset, tmp_path):
-        # It stops in its third round; a process that takes it up there makes no further step.
+        # It stops at its third validation; a process that takes it up there makes no further step.
         early = make_config(
             "training.early_stopping.patience=1", "training.early_stopping.min_delta=99"
         )
@@ -198,14 +198,14 @@ class TestResumed:
         self, easy_dataset, tmp_path, monkeypatch
     ):
         mixed = make_config("training.precision=auto", "training.epochs=2")
-        monkeypatch.setattr(precision, "_has_bfloat16", lambda: True)
+        monkeypatch.setattr(precision, "_supports_bfloat16", lambda: True)
         whole = train(str(easy_dataset), str(tmp_path / "whole"), mixed)
         assert whole.precision == "mixed_bfloat16"
         run = tmp_path / "run"
         with kill_after(after=2):
             train(str(easy_dataset), str(run), mixed)
         # As on another machine.
-        monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
+        monkeypatch.setattr(precision, "_supports_bfloat16", lambda: False)
         train(str(easy_dataset), str(run), load_own_config(run), resume=True)
         assert read_outputs(run) == read_outputs(tmp_path / "whole")
         assert keras.config.dtype_policy().name == "float32"

@@ -17,14 +17,14 @@ Each of the first two convolutions removes 2 pixels.
 def build(size: int, classes: int) -> keras.Model:
     """Build the network: two convolutions, four residual modules, and global average pooling.
 
-    The residual modules consist of separable convolutions. This is the variant that the authors
-    trained on FER2013: 58,423 parameters (1,472 non-trainable) for seven classes at any image size.
-    Only the last convolution has a bias. The authors' L2 penalty of 0.01 on the kernels belongs to
-    the training, not to the network.
+    The residual modules consist of separable convolutions. After them, a last convolution returns
+    one feature map per class; the average of each map is a logit. Only this convolution has a bias.
+    This is the variant that the authors trained on FER2013: 58,423 parameters (1,472 non-trainable)
+    for seven classes at any image size. The authors' L2 penalty of 0.01 on the kernels is left out.
 
     Args:
         size: Height and width of the images, in pixels; at least 5; the original uses 64.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
@@ -44,9 +44,10 @@ def build(size: int, classes: int) -> keras.Model:
 
 
 def _apply_residual_module(features: Tensor, name: str, filters: int) -> Tensor:
-    """Apply a residual module, which halves height and width.
+    """Apply a residual module of mini-Xception, which halves height and width.
 
-    The module has two separable convolutions with max-pooling, plus a 1x1 convolution as shortcut.
+    The module is the sum of two branches: two separable convolutions followed by max-pooling, and a
+    1x1 convolution as shortcut.
     """
     # In the original, the 1x1 convolution has a stride of 2. In TensorFlow 2.21 with oneDNN,
     # computing the gradient of such a convolution writes outside the allocated memory. Pooling 1x1

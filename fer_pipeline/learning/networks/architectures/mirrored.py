@@ -25,27 +25,27 @@ def build(
     shortcuts: int = 2,
     dropout: float = 0.3,
 ) -> keras.Model:
-    """Build the network: a convolution, three stages, global average pooling and a dense layer.
+    """Build the network: a convolution, stages of convolutions, global pooling and a dense layer.
 
-    The network is like `compact`, but it uses the layers of `mirrored_layers` and is deeper. It
-    has about half as many parameters as `compact` and about as many multiply-adds. By default
-    each stage has three convolutions. Each convolution of a stage except the first has a shortcut
-    around it.
+    The network is like the network `compact` of this package, but it is deeper, and half of the
+    filters of each convolution are mirror images of the other half (`mirrored_layers`). It has
+    about half as many parameters as `compact` and about as many multiply-adds.
 
-    If `size` is a multiple of 8, a face and its mirror image get the same logits, up to rounding.
-    At other sizes the logits are only nearly the same, because max-pooling drops the last column
-    of features with an odd width.
-    Mirroring the training images is therefore of no use for this network.
+    A face and its mirror image get the same logits, up to rounding, if `size` is a multiple of
+    2 ** len(stages): by default, of 8. Mirroring the training images is then of no use. At
+    other sizes the logits are only nearly the same, because max-pooling drops the last column of a
+    feature map of odd width.
 
     With seven classes the network has 548,951 parameters at any image size (1,040 non-trainable)
     and 92 million multiply-adds for 48x48 pixels.
 
     Args:
         size: Height and width of the images, in pixels; at least 8; the bundled model uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
         stem: Number of filters of the first convolution, an even number.
-        stages: Number of filters of each stage, even numbers.
-        shortcuts: Number of convolutions with a shortcut in each stage.
+        stages: Number of filters of each convolution, by stage; even numbers.
+        shortcuts: Number of convolutions with a shortcut in each stage. They follow a convolution
+            without a shortcut.
         dropout: Dropout rate of the pooled features, in [0, 1].
 
     Returns:
@@ -73,7 +73,11 @@ def build(
 
 
 def _apply_stage(features: Tensor, name: str, filters: int, shortcuts: int) -> Tensor:
-    """Apply a convolution, then `shortcuts` convolutions with a shortcut around each."""
+    """Apply a mirrored convolution, then `shortcuts` more, each with a shortcut around it.
+
+    Each convolution has 3x3 filters, half of them mirror images of the other half. It is followed
+    by batch normalisation, by the addition of its shortcut, if there is one, and by ReLU.
+    """
     features = _apply_convolution(features, f"{name}_a", filters)
     features = layers.ReLU(name=f"{name}_a_relu")(features)
     for number in range(1, shortcuts + 1):
@@ -84,6 +88,10 @@ def _apply_stage(features: Tensor, name: str, filters: int, shortcuts: int) -> T
 
 
 def _apply_convolution(features: Tensor, name: str, filters: int) -> Tensor:
-    """Apply a mirrored convolution and mirrored batch normalisation."""
+    """Apply a mirrored 3x3 convolution and batch normalisation, without activation.
+
+    Half of the filters are mirror images of the other half, and both halves share the statistics
+    and weights of the batch normalisation.
+    """
     features = MirroredConv2D(filters, name=name)(features)
     return MirroredBatchNormalization(name=f"{name}_batch_norm")(features)

@@ -15,7 +15,7 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
 
     Args:
         size: Height and width of the images, in pixels; the original uses 28.
-        classes: Number of emotions.
+        classes: Number of classes.
         hidden: Number of units of the first dense layer. The published code listing has 64 (57,527
             parameters for 28x28 pixels and seven classes), the published text 3136 (2,490,551
             parameters).
@@ -26,11 +26,19 @@ def build(size: int, classes: int, hidden: int = 64) -> keras.Model:
     """
 
     def make_initializer() -> initializers.Initializer:
-        """Return a new initializer, because an initializer returns equal values at each call."""
+        """Return a new initializer for the weights of one layer.
+
+        Each layer needs its own, because an initializer returns equal values at each call.
+        """
         return initializers.TruncatedNormal(stddev=0.1)
 
     def make_convolution(name: str, bias: float) -> layers.Layer:
-        """Create a convolution with ReLU; `bias` is the initial value of its biases."""
+        """Create a convolution with 16 filters of 5x5 pixels and ReLU.
+
+        Args:
+            name: Name of the layer.
+            bias: Initial value of the biases.
+        """
         return layers.Conv2D(
             16,
             5,

@@ -13,12 +13,12 @@ MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
     """Build the network: four convolution blocks and one dense layer.
 
-    The blocks have 64, 128, 512 and 512 filters. With seven classes and 48x48 pixels the network
-    has 3,192,839 parameters (2,432 non-trainable).
+    Each block has one convolution, with 64, 128, 512 and 512 filters, and halves height and width.
+    With seven classes and 48x48 pixels the network has 3,192,839 parameters (2,432 non-trainable).
 
     Args:
         size: Height and width of the images, in pixels; at least 16; the original uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
         dropout: Dropout rate after each block, in [0, 1].
 
     Returns:

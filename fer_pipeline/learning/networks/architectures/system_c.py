@@ -13,12 +13,13 @@ MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:
     """Build the network: the four convolution blocks of system B and three dense layers.
 
+    Each block has one convolution, with 64, 128, 512 and 512 filters, and halves height and width.
     The hidden dense layers have 256 and 512 units. With seven classes and 48x48 pixels the network
     has 4,478,727 parameters (3,968 non-trainable).
 
     Args:
         size: Height and width of the images, in pixels; at least 16; the original uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
         dropout: Dropout rate after each block and each hidden dense layer, in [0, 1].
 
     Returns:

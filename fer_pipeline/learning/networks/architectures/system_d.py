@@ -15,12 +15,13 @@ The first convolution removes 2 pixels, and each of four poolings halves the res
 def build(size: int, classes: int) -> keras.Model:
     """Build the network: four blocks of two convolutions, and four dense layers.
 
-    The first convolution has no padding and no BatchNorm. The network has 5,905,863 parameters
-    (3,712 non-trainable) for 48x48 pixels and seven classes.
+    The blocks have 64, 128, 256 and 512 filters per convolution. Each block ends with max-pooling
+    2x2 and dropout. The first convolution has no padding and no BatchNorm. The network has
+    5,905,863 parameters (3,712 non-trainable) for 48x48 pixels and seven classes.
 
     Args:
         size: Height and width of the images, in pixels; at least 18; the original uses 48.
-        classes: Number of emotions.
+        classes: Number of classes.
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
@@ -51,6 +52,13 @@ def _build_block(number: int, filters: int) -> list[layers.Layer]:
     """Build a block: two convolutions with ReLU and BatchNorm, max-pooling 2x2, and dropout.
 
     The first convolution of block 1 has no padding and no BatchNorm.
+
+    Args:
+        number: Number of the block, from 1, for the names of its layers.
+        filters: Number of filters of each convolution.
+
+    Returns:
+        The layers of the block, in order.
     """
     block: list[layers.Layer] = []
     for letter in "ab":

@@ -14,15 +14,15 @@ MIN_IMAGE_SIZE = 31
 def build(size: int, classes: int) -> keras.Model:
     """Build the network: a 7x7 convolution, two stages of bottleneck blocks, and a dense layer.
 
-    A stage consists of three bottleneck blocks. The first one halves height and width by
-    max-pooling, and its shortcut is a 1x1 convolution. The other two have an identity shortcut.
-    All convolutions have a bias. The initial weights come from the normal distribution of He et
-    al. (2015). The network has 1,174,021 parameters (8,576 non-trainable) for 48x48 pixels and
-    five classes.
+    The 7x7 convolution has a stride of 2, and max-pooling 2x2 follows it. A stage consists of three
+    bottleneck blocks, of which the first halves height and width. Average pooling 2x2 follows the
+    stages. All convolutions have a bias. The initial weights come from the normal distribution of
+    He et al. (2015). The network has 1,174,021 parameters (8,576 non-trainable) for 48x48 pixels
+    and five classes.
 
     Args:
         size: Height and width of the images, in pixels; at least 31; the original uses 48.
-        classes: Number of emotions; the original has five.
+        classes: Number of classes; the original has five.
 
     Returns:
         A model that maps normalised pixels, float32 of shape (n, size, size, 1), to logits of
@@ -58,8 +58,13 @@ def _apply_bottleneck(
 ) -> Tensor:
     """Apply a ResNet bottleneck block: 1x1, 3x3 and 1x1 convolutions plus a shortcut.
 
-    If `downsample` is set, the block halves height and width, and its shortcut is a 1x1
-    convolution.
+    Args:
+        features: Input of the block.
+        name: Prefix of the names of the layers.
+        bottleneck_filters: Number of filters of the first two convolutions.
+        output_filters: Number of filters of the last convolution, and channels of the shortcut.
+        downsample: Whether the block halves height and width by max-pooling. If so, its shortcut is
+            a 1x1 convolution with max-pooling, otherwise the input itself.
     """
     residual = _apply_convolution(
         features, f"{name}_a", bottleneck_filters, kernel_size=1, downsample=downsample
@@ -80,7 +85,10 @@ def _apply_bottleneck(
 def _apply_convolution(
     features: Tensor, name: str, filters: int, *, kernel_size: int, downsample: bool = False
 ) -> Tensor:
-    """Apply a convolution, max-pooling 2x2 if `downsample` is set, and batch normalisation."""
+    """Apply a convolution, max-pooling 2x2 if `downsample` is set, and batch normalisation.
+
+    The kernel of the convolution is `kernel_size` x `kernel_size`. There is no activation.
+    """
     features = layers.Conv2D(
         filters, kernel_size, padding="same", kernel_initializer="he_normal", name=name
     )(features)

@@ -1,7 +1,6 @@
 """MLflow log of a training run: parameters, history, per-class accuracies and files.
 
-MLflow is an optional dependency. It is imported only if the configuration enables it. A training
-round is a number of steps and the validation after them; Keras calls it an epoch.
+MLflow is an optional dependency. It is imported only if the configuration enables it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pydantic import BaseModel
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.text import one_line
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,8 @@ class MLflow(keras.callbacks.Callback):
     """A callback that logs a run to MLflow: parameters, metrics, per-class accuracies and files.
 
     The names of the metrics are the columns of `history.csv`, and the names of the parameters are
-    the configuration keys. If metrics cannot be sent, they are sent again with the next round, so
-    that an unreachable server does not end the training.
+    the configuration keys. If metrics cannot be sent, they are sent again after the next
+    validation, so that an unreachable server does not end the training.
 
     Attributes:
         run_id: ID of the run in MLflow; empty before training begins.
@@ -47,7 +46,7 @@ class MLflow(keras.callbacks.Callback):
 
     def __init__(
         self,
-        record_path: Path,
+        run_id_path: Path,
         history: History,
         config: Config,
         *,
@@ -58,13 +57,14 @@ class MLflow(keras.callbacks.Callback):
         """Create the callback and MLflow's client; nothing is sent yet.
 
         Args:
-            record_path: JSON file that stores the ID of the run in MLflow. A resumed run
+            run_id_path: JSON file that stores the ID of the run in MLflow. A resumed run
                 continues the MLflow run with this ID.
             history: History of the run.
             config: The configuration; its section `tracking` contains the address of the store.
             name: Name of the run in MLflow.
             dataset_checksum: Checksum of the dataset, logged as a parameter.
-            is_resumed: Whether to continue the MLflow run of the record file, if there is one.
+            is_resumed: Whether to continue the MLflow run whose ID is in `run_id_path`, if there is
+                one.
 
         Raises:
             ConfigError: MLflow is not installed, or does not support the store in
@@ -72,19 +72,21 @@ class MLflow(keras.callbacks.Callback):
         """
         super().__init__()
         self.run_id = ""
-        self._record_path, self._history, self._config = record_path, history, config
+        self._run_id_path, self._history, self._config = run_id_path, history, config
         self._name, self._checksum, self._is_resumed = name, dataset_checksum, is_resumed
-        self._sent_rounds: set[tuple[str, int]] = set()
+        self._sent_entries: set[tuple[str, int]] = set()
         self._client = _make_client(config.tracking.mlflow.uri)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Open a new MLflow run, or the one that is resumed, and send the history so far.
+        """Create or reopen the MLflow run, and send the history so far.
 
-        Keras calls this method for each restart of a run. It does nothing after the first one.
+        The training loop calls this method at the start of each restart. Only the first call has an
+        effect.
 
         Raises:
             ConfigError: The store cannot be reached or refuses the run.
-            StorageError: The record file cannot be written.
+            StorageError: The file with the ID of the MLflow run is damaged, or cannot be read or
+                written.
         """
         if self.run_id:
             return  # This is a further restart of the same run.
@@ -95,11 +97,16 @@ class MLflow(keras.callbacks.Callback):
         self._send_history()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Send the last round, and earlier rounds that could not be sent."""
+        """Send the metrics of the last validation, and earlier metrics that could not be sent.
+
+        The training loop calls this method after each validation.
+        """
         self._send_history()
 
     def finish_run(self, accuracies: Mapping[str, float | None], files: Sequence[Path]) -> None:
         """Send the per-class accuracies and the files, and mark the MLflow run as finished.
+
+        Metrics of the history that could not be sent before are sent first.
 
         Args:
             accuracies: Accuracy of each class on the validation split, in [0, 1]; None for a class
@@ -123,12 +130,13 @@ class MLflow(keras.callbacks.Callback):
     def _open_run(self) -> None:
         """Create or reopen the MLflow run, and send the parameters that it does not contain yet.
 
-        The rounds that the MLflow run already contains are marked as sent.
+        The ID of a new run is written to a file. The history entries that a reopened run contains
+        are marked as sent.
         """
-        run = self._read_recorded_run() if self._is_resumed else None
+        run = self._get_stored_run() if self._is_resumed else None
         if run is None:
-            run = self._client.create_run(self._get_experiment_id(), run_name=self._name)
-            storage.write_text(self._record_path, json.dumps({"run_id": run.info.run_id}) + "\n")
+            run = self._client.create_run(self._get_or_create_experiment_id(), run_name=self._name)
+            storage.write_text(self._run_id_path, json.dumps({"run_id": run.info.run_id}) + "\n")
         else:
             self._client.update_run(run.info.run_id, status="RUNNING")
         self.run_id = run.info.run_id
@@ -136,32 +144,36 @@ class MLflow(keras.callbacks.Callback):
             prefix, _, metric_name = f"/{name}".rpartition("/")
             if metric_name == "epoch":
                 sent = self._client.get_metric_history(self.run_id, name)
-                self._sent_rounds |= {(prefix.strip("/"), metric.step) for metric in sent}
+                self._sent_entries |= {(prefix.strip("/"), metric.step) for metric in sent}
         self._send_parameters(already_sent=run.data.params)
 
-    def _read_recorded_run(self) -> Any:
-        """Return the MLflow run of the record file; None if there is no file or no such run.
+    def _get_stored_run(self) -> Any:
+        """Return the MLflow run whose ID is stored in `self._run_id_path`.
+
+        Returns:
+            The run; None if there is no such file, or if MLflow has no run with this ID.
 
         Raises:
-            StorageError: The record file is damaged or cannot be read.
+            StorageError: The file is damaged or cannot be read.
+            MlflowException: The store fails.
         """
         from mlflow.exceptions import MlflowException
 
-        if not storage.exists(self._record_path):
+        if not storage.exists(self._run_id_path):
             return None
         try:
-            return self._client.get_run(json.loads(storage.read_text(self._record_path))["run_id"])
+            return self._client.get_run(json.loads(storage.read_text(self._run_id_path))["run_id"])
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             log.warning(
-                "MLflow has no run with the ID in %s; creating a new one", self._record_path
+                "MLflow has no run with the ID in %s; creating a new one", self._run_id_path
             )
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self._record_path}: is damaged; delete it: {error!r}") from error
+            raise StorageError(f"{self._run_id_path}: is damaged; delete it: {error!r}") from error
 
-    def _get_experiment_id(self) -> str:
+    def _get_or_create_experiment_id(self) -> str:
         """Return the ID of the configured experiment, which is created if it does not exist."""
         name = self._config.tracking.mlflow.experiment
         experiment = self._client.get_experiment_by_name(name)
@@ -170,7 +182,9 @@ class MLflow(keras.callbacks.Callback):
         return experiment.experiment_id
 
     def _send_parameters(self, already_sent: Mapping[str, str]) -> None:
-        """Send the parameters that MLflow does not have yet; it refuses to change parameters.
+        """Send the parameters that the MLflow run does not contain yet.
+
+        The others are not sent again, because MLflow refuses to change a parameter.
 
         Args:
             already_sent: Parameters that the MLflow run contains.
@@ -184,28 +198,30 @@ class MLflow(keras.callbacks.Callback):
             self._client.log_batch(self.run_id, params=part)
 
     def _send_history(self) -> None:
-        """Send all rounds that have not been sent; log a warning if the store fails."""
-        with _log_store_errors("a round, which is sent again after the next"):
-            for validation_round in self._history.rounds:
-                self._send_round(validation_round)
+        """Send all metrics that have not been sent yet; if the store fails, only log a warning."""
+        with _log_store_errors("metrics, which are sent again after the next validation"):
+            for entry in self._history.entries:
+                self._send_entry(entry)
 
-    def _send_round(self, validation_round: ValidationRound) -> None:
-        """Send the metrics of a round, unless they have been sent."""
-        step, restart = validation_round.step, validation_round.restart
+    def _send_entry(self, entry: HistoryEntry) -> None:
+        """Send the metrics in a history entry, unless they have been sent already."""
+        step, restart = entry.step, entry.restart
         prefix = f"restart_{restart}" if restart else ""
-        if (prefix, step) in self._sent_rounds:
+        if (prefix, step) in self._sent_entries:
             return
-        columns = asdict(validation_round)
+        columns = asdict(entry)
         for name in ("step", "restart", "rows"):
             del columns[name]
         metrics = {f"{prefix}/{name}".lstrip("/"): cell for name, cell in columns.items()}
-        # This call is one transaction: MLflow gets either all metrics of a round or no metric.
+        # This call is one transaction: MLflow gets either all metrics of an entry or no metric.
         self._client.log_batch(self.run_id, metrics=_make_metrics(metrics, step))
-        self._sent_rounds.add((prefix, step))
+        self._sent_entries.add((prefix, step))
 
 
 def _make_client(uri: str | None) -> Any:
-    """Return an MLflow client.
+    """Import MLflow without usage statistics and with few retries, and return a client.
+
+    Both are set by environment variables, unless the user has set these variables already.
 
     Args:
         uri: Address of the store; None for MLflow's default store.
@@ -214,7 +230,7 @@ def _make_client(uri: str | None) -> Any:
         ConfigError: MLflow is not installed, or does not support the store.
     """
     # MLflow reads both variables at its import. It would send usage statistics, and its default
-    # number of retries would delay the training for minutes after each round.
+    # number of retries would delay the training for minutes after each validation.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
@@ -244,7 +260,7 @@ def _list_store_errors() -> tuple[type[Exception], ...]:
 
 
 def _make_store_error(uri: str | None, error: Exception) -> ConfigError:
-    """Return the error for a store that cannot be used."""
+    """Return the error for an MLflow tracking store that cannot be used."""
     store = uri or "the default store"
     return ConfigError(_format_message(f"tracking.mlflow.uri: {store} cannot be used: {error}"))
 
@@ -256,10 +272,12 @@ def _format_message(text: str) -> str:
 
 @contextlib.contextmanager
 def _log_store_errors(content: str) -> Iterator[None]:
-    """Log errors of the store as warnings within the block, so that they do not end the training.
+    """Log an error of MLflow's store in the `with` block as a warning, and suppress it.
+
+    The training can then continue.
 
     Args:
-        content: Noun phrase for the message, which says what was being sent.
+        content: What the block sends, as a noun phrase for the warning.
     """
     try:
         yield

@@ -1,7 +1,4 @@
-"""TensorBoard log of a training run: the history as TensorBoard event files.
-
-A training round is a number of steps and the validation after them; Keras calls it an epoch.
-"""
+"""TensorBoard log of a training run: the history as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import tensorflow as tf
 from fer_pipeline.errors import StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import is_local
-from fer_pipeline.learning.training.history import History, ValidationRound
+from fer_pipeline.learning.training.history import History, HistoryEntry
 
 _SPLIT_FOLDERS = {"minibatch": "train", "validation": "validation"}
 _EVENT_FILE_GLOB = "events.out.tfevents.*"
@@ -45,7 +42,7 @@ class TensorBoard(keras.callbacks.Callback):
             history: History of the run.
         """
         super().__init__()
-        self._final_folder, self._history, self._written_round_count = folder, history, 0
+        self._final_folder, self._history, self._written_entry_count = folder, history, 0
         # TensorFlow writes only local files. For a remote folder, they are written to a temporary
         # folder and copied.
         self._temporary_folder = None if is_local(folder) else tempfile.TemporaryDirectory()
@@ -55,42 +52,49 @@ class TensorBoard(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Delete existing event files and rewrite the whole history.
 
-        A run that was killed after its last checkpoint may have logged rounds that the resumed run
-        trains again. Rewriting the history avoids duplicates.
+        A run that was killed after its last checkpoint may have logged validations that the resumed
+        run repeats. Rewriting the history avoids duplicates.
 
         Raises:
             StorageError: The folder cannot be written.
         """
         self._close_writers()
-        self._written_round_count = 0
+        self._written_entry_count = 0
         for folder in (self._local_folder, self._final_folder):
             for path in [*folder.rglob(_EVENT_FILE_GLOB)]:
                 storage.remove(path)
-        self._write_new_rounds()
+        self._write_new_entries()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write the rounds that are new in the history.
+        """Write the metrics of all validations since the last call.
+
+        The training loop calls this method after each validation, except after the one before the
+        first step.
 
         Raises:
             StorageError: The folder cannot be written.
         """
-        self._write_new_rounds()
+        self._write_new_entries()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the event files."""
         self._close_writers()
 
-    def _write_new_rounds(self) -> None:
-        """Write the new rounds of the history, and copy the files if the folder is remote."""
+    def _write_new_entries(self) -> None:
+        """Write the history entries that have not been written yet.
+
+        If the output folder is remote, also copy the event files to it.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
         try:
-            for validation_round in self._history.rounds[self._written_round_count :]:
-                for folder, tag, number in _iterate_scalars(validation_round):
-                    with self._get_writer(self._local_folder / folder).as_default(
-                        validation_round.step
-                    ):
+            for entry in self._history.entries[self._written_entry_count :]:
+                for folder, tag, number in _iterate_scalars(entry):
+                    with self._get_writer(self._local_folder / folder).as_default(entry.step):
                         scalar = tf.constant(number, tf.float32)
                         tf.summary.write(tag, scalar, metadata=_SCALAR_METADATA)
-                self._written_round_count += 1
+                self._written_entry_count += 1
             for writer in self._writers.values():
                 writer.flush()
         except tf.errors.OpError as error:
@@ -108,17 +112,17 @@ class TensorBoard(keras.callbacks.Callback):
         return self._writers[folder]
 
     def _close_writers(self) -> None:
-        """Close all event files; rounds that are written later go to new files."""
+        """Close all event files; metrics that are written later go to new files."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
 
-def _iterate_scalars(validation_round: ValidationRound) -> Iterator[tuple[str, str, float]]:
-    """Yield the relative folder, the tag and the value of each scalar of a round."""
-    restart = validation_round.restart
+def _iterate_scalars(entry: HistoryEntry) -> Iterator[tuple[str, str, float]]:
+    """Yield the relative folder, the tag and the value of each metric of one validation."""
+    restart = entry.restart
     prefix = f"restart_{restart}/" if restart else ""
-    for name, number in asdict(validation_round).items():
+    for name, number in asdict(entry).items():
         split, _, metric = name.partition("_")
         if number is None or name in ("step", "epoch", "restart", "rows"):
             continue
