@@ -41,8 +41,8 @@ cluster-test: $(STAMP) ## kill processes of a Spark cluster, with synthetic face
 lint: $(STAMP) ## check style, vocabulary, types and the imports between the packages
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
-	@$(VENV_PYTHON) -m mypy fer_pipeline jobs
-	@$(VENV_PYTHON) scripts/check_vocabulary.py fer_pipeline jobs benchmarks scripts
+	@$(VENV_PYTHON) -m mypy
+	@$(VENV_PYTHON) scripts/check_vocabulary.py fer_pipeline jobs benchmarks scripts tests
 	@.venv/bin/lint-imports --no-logo
 
 # The theme would print an advertisement of its successor.
