@@ -20,6 +20,7 @@ import pytest
 
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import checkpoint
+from tests.helpers.folders import list_dataset_files, read_files
 from tests.helpers.standalone_cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,9 +259,7 @@ class TestPreprocess:
 
     @pytest.mark.cluster
     @pytest.mark.killed("the driver during preprocess, at random moments")
-    def test_a_driver_that_is_killed(
-        self, jobs, workspace, cluster, split, read_files, manifest_files, kill_times
-    ):
+    def test_a_driver_that_is_killed(self, jobs, workspace, cluster, split, kill_times):
         out = workspace / "killed driver"
         options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
         command = (*cluster.options, "preprocess", *options, *PREPROCESS)
@@ -275,7 +274,7 @@ class TestPreprocess:
             running = jobs.start(*command, "--overwrite", cwd=workspace)
             time.sleep(kill_time * duration)
             running.end_with_signal(signal.SIGKILL)
-            assert manifest_files(out) <= set(read_files(out))
+            assert list_dataset_files(out) <= set(read_files(out))
             checksums.append(checksum(out))
         # Once the older dataset has been replaced, it does not come back.
         assert checksums in [
@@ -283,11 +282,11 @@ class TestPreprocess:
             for older_count in range(len(checksums) + 1)
         ], kill_times
         jobs.run(*command, "--overwrite", cwd=workspace).expect_success()
-        assert set(read_files(out)) == manifest_files(out)
+        assert set(read_files(out)) == list_dataset_files(out)
         assert checksum(out) == checksum(split)
 
     @pytest.mark.killed("the disk fills up")
-    def test_a_disk_that_is_full(self, jobs, workspace, split, read_files, tmp_path):
+    def test_a_disk_that_is_full(self, jobs, workspace, split, tmp_path):
         """A small disk that only this process sees, with an older dataset on it."""
         unshare = ["unshare", "--user", "--map-root-user", "--mount"]
         if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:

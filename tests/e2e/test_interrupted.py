@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.folders import list_dataset_files, read_files
+
 # Many small files, so that for a while only some of them exist.
 PREPROCESS = [
     "--master",
@@ -37,9 +39,7 @@ def digest(path: Path) -> str:
 
 
 class TestPreprocess:
-    def test_a_killed_run_leaves_no_dataset(
-        self, jobs, dataset, tmp_path, read_files, manifest_files
-    ) -> None:
+    def test_a_killed_run_leaves_no_dataset(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
         conditions: tuple[Callable[[], bool], ...] = (
@@ -65,7 +65,7 @@ class TestPreprocess:
             json.loads((out / "manifest.json").read_text())["checksum"]
             == (dataset.manifest["checksum"])
         )
-        assert set(read_files(out)) == manifest_files(out)
+        assert set(read_files(out)) == list_dataset_files(out)
         assert not torn & parts(out)
 
     def test_one_whose_java_is_killed_says_so_in_a_line(self, jobs, dataset, tmp_path) -> None:
@@ -79,9 +79,7 @@ class TestPreprocess:
         running.wait().expect_error("Spark's Java process ended before the job")
         assert not (out / "manifest.json").exists()
 
-    def test_of_two_that_write_to_one_folder_one_wins(
-        self, jobs, dataset, tmp_path, manifest_files, read_files
-    ) -> None:
+    def test_of_two_that_write_to_one_folder_one_wins(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
         first = jobs.start(*command, cwd=dataset.home)
@@ -93,13 +91,11 @@ class TestPreprocess:
 
         second.expect_error(f"{out}: another job is writing there")
         first.wait().expect_success()
-        assert set(read_files(out)) == manifest_files(out)
+        assert set(read_files(out)) == list_dataset_files(out)
         manifest = json.loads((out / "manifest.json").read_text())
         assert manifest["checksum"] == dataset.manifest["checksum"]
 
-    def test_a_killed_overwrite_leaves_one_whole_dataset(
-        self, jobs, dataset, tmp_path, read_files, manifest_files
-    ) -> None:
+    def test_a_killed_overwrite_leaves_one_whole_dataset(self, jobs, dataset, tmp_path) -> None:
         out = shutil.copytree(dataset.folder, tmp_path / "out")
         before, old = read_files(out), parts(out)
         command = (*PREPROCESS, "--output", str(out), "--overwrite", "--set", "seed=4")
@@ -109,7 +105,7 @@ class TestPreprocess:
         running.end_with_signal(signal.SIGKILL)
 
         assert before.items() <= read_files(out).items()
-        assert set(before) == manifest_files(out)
+        assert set(before) == list_dataset_files(out)
 
         manifest = out / "manifest.json"
         running = jobs.start(*command, cwd=dataset.home)
@@ -117,7 +113,7 @@ class TestPreprocess:
         running.end_with_signal(signal.SIGKILL)
 
         # The new dataset is complete, although files of the old one may remain.
-        files = manifest_files(out)
+        files = list_dataset_files(out)
         assert not files & {str(path.relative_to(out)) for path in old}
         assert json.loads(manifest.read_text())["config"]["seed"] == 4
         checksum = json.loads(manifest.read_text())["checksum"]
@@ -125,7 +121,7 @@ class TestPreprocess:
         jobs.run(*command, cwd=dataset.home).expect_success()
 
         assert json.loads(manifest.read_text())["checksum"] == checksum
-        assert set(read_files(out)) == manifest_files(out)
+        assert set(read_files(out)) == list_dataset_files(out)
 
     @pytest.mark.parametrize("moment", ["while Spark starts", "while it writes"])
     def test_a_stopped_one_says_so_in_a_line(self, jobs, dataset, tmp_path, moment) -> None:
@@ -145,7 +141,7 @@ class TestPreprocess:
 
 
 class TestTrain:
-    def test_a_killed_run_is_none(self, jobs, dataset, tmp_path, read_files) -> None:
+    def test_a_killed_run_is_none(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "run"
         endless = (*TRAIN, "--output", str(out), "--set", "training.steps=1000000")
         short = (*TRAIN, "--output", str(out), "--set", "training.steps=20")

@@ -22,6 +22,7 @@ import pytest
 
 from fer_pipeline.config import load_config
 from fer_pipeline.spark.java import find_java_home
+from tests.helpers.folders import list_dataset_files, read_files
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ("preprocess", "train", "evaluate", "compare", "score", "export", "preview", "summarize")
@@ -108,7 +109,7 @@ def read_rows(folder: Path, files: list[str]) -> list[dict[str, Any]]:
 # --- Output of the jobs: files, stdout and stderr.
 
 
-def test_preprocess(dataset, read_files, manifest_files) -> None:
+def test_preprocess(dataset) -> None:
     dataset.job.expect_success()
     manifest = dataset.manifest
     counts = manifest["counts"]
@@ -120,7 +121,7 @@ def test_preprocess(dataset, read_files, manifest_files) -> None:
 
     assert rows["read"] == 1200 == kept_count + dropped_count + bad_count
     assert (bad_count, dropped_count > 0) == (12, True)
-    assert set(read_files(dataset.folder)) == manifest_files(dataset.folder)
+    assert set(read_files(dataset.folder)) == list_dataset_files(dataset.folder)
     for split in splits:
         files = [file["path"] for file in manifest["files"] if file["split"] == split]
         stored = Counter(row["emotion"] for row in read_rows(dataset.folder, files))
@@ -147,9 +148,9 @@ def test_preprocess(dataset, read_files, manifest_files) -> None:
     ]
 
 
-def test_preprocess_runs_under_plain_spark_submit(again, read_files, manifest_files) -> None:
+def test_preprocess_runs_under_plain_spark_submit(again) -> None:
     assert again.job.status == 0, again.job.err
-    assert set(read_files(again.folder)) == manifest_files(again.folder)
+    assert set(read_files(again.folder)) == list_dataset_files(again.folder)
     assert again.lines[-1] == "dataset again"
 
 
@@ -162,7 +163,7 @@ def test_other_partitions_make_the_same_dataset(dataset, again) -> None:
         assert first[key] == second[key]
 
 
-def test_train(runs, dataset, read_files) -> None:
+def test_train(runs, dataset) -> None:
     run = runs[0]
     run.job.expect_success()
     model_info = run.json("model.json")
@@ -220,7 +221,7 @@ def test_one_seed_gives_the_same_weights(runs) -> None:
     assert len(histories) == 1
 
 
-def test_evaluate(report, dataset, read_files) -> None:
+def test_evaluate(report, dataset) -> None:
     report.job.expect_success()
     metrics = report.json("metrics.json")
     rows = read_rows(report.folder, ["predictions.parquet"])
@@ -247,7 +248,7 @@ def test_evaluate(report, dataset, read_files) -> None:
     assert report.lines[-13:] == ["", *(f"wrote report/{name}" for name in files)]
 
 
-def test_score(scores, dataset, read_files) -> None:
+def test_score(scores, dataset) -> None:
     scores.job.expect_success()
     score_info = scores.json("scores.json")
     files = [file["path"] for file in score_info["files"]]
@@ -286,7 +287,7 @@ def test_evaluate_and_score_agree_on_each_image(report, scores) -> None:
         assert [row[name] for name in names] == pytest.approx([score[n] for n in names], abs=1e-5)
 
 
-def test_export(exported, dataset, runs, read_files) -> None:
+def test_export(exported, dataset, runs) -> None:
     exported.job.expect_success()
     export_info = exported.json("export.json")
     sha256 = {
@@ -449,7 +450,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def mistakes(jobs, dataset, runs, report, scores, exported, read_files) -> dict[str, Any]:
+def mistakes(jobs, dataset, runs, report, scores, exported) -> dict[str, Any]:
     """The finished job of each mistake, and the user's files before and after all of them."""
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _copy_with_changes(dataset.folder, dataset.home / "five", classes=five)

@@ -6,6 +6,8 @@ import pytest
 
 from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.errors import TooManyBadRowsError
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.preprocessed import build_expected_row
 
 # Bad rows: what stands in the file, and what the quarantine says of it.
 PIXELS = " ".join(["7"] * 64)
@@ -61,12 +63,12 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory, prepare, picture, line):
+def broken(tmp_path_factory, prepare):
     """A sound row before and after each bad one, and blank lines between."""
     path = tmp_path_factory.mktemp("broken") / "bad.csv"
-    lines = ["emotion,pixels,Usage", line(3, picture(0))]
+    lines = ["emotion,pixels,Usage", format_row(3, make_image(0))]
     for number, (text, _, _) in enumerate(BAD.values(), 1):
-        lines += ["", text, line(3, picture(number))]
+        lines += ["", text, format_row(3, make_image(number))]
     path.write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
     return path, prepare(path, input={"max_quarantined_fraction": len(BAD) / (2 * len(BAD) + 1)})
 
@@ -89,12 +91,13 @@ def test_a_bad_row_goes_to_the_quarantine(broken, name) -> None:
     ]
 
 
-def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, expected_row) -> None:
+def test_bad_rows_are_counted_and_the_sound_ones_kept(broken) -> None:
     path, made = broken
     reasons = [reason for _, reason, _ in BAD.values()]
 
     assert made.rows == [
-        expected_row(path, 2 * number, 3, picture(number)) for number in range(len(BAD) + 1)
+        build_expected_row(path, 2 * number, 3, make_image(number))
+        for number in range(len(BAD) + 1)
     ]
     assert made.manifest.rows.read == 2 * len(BAD) + 1
     assert made.manifest.rows.quarantined == {r: reasons.count(r) for r in QuarantineReason}
@@ -103,18 +106,16 @@ def test_bad_rows_are_counted_and_the_sound_ones_kept(broken, picture, expected_
     ]
 
 
-def test_exactly_as_many_bad_rows_as_allowed(prepare, csv_file, picture, line) -> None:
-    rows = [line(row % 7, picture(row)) for row in range(98)]
-    file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken"])
+def test_exactly_as_many_bad_rows_as_allowed(prepare, tmp_path) -> None:
+    rows = [format_row(row % 7, make_image(row)) for row in range(98)]
+    file = write_csv(tmp_path / "a.csv", ["9,1 2,Training", *rows, "broken"])
 
     assert len(prepare(file, input={"max_quarantined_fraction": 0.02}).quarantine) == 2
 
 
-def test_more_bad_rows_than_allowed_publish_nothing(
-    prepare, csv_file, picture, line, tmp_path
-) -> None:
-    rows = [line(row % 7, picture(row)) for row in range(97)]
-    file = csv_file("a.csv", ["9,1 2,Training", *rows, "broken", "fields"])
+def test_more_bad_rows_than_allowed_publish_nothing(prepare, tmp_path) -> None:
+    rows = [format_row(row % 7, make_image(row)) for row in range(97)]
+    file = write_csv(tmp_path / "a.csv", ["9,1 2,Training", *rows, "broken", "fields"])
 
     with pytest.raises(TooManyBadRowsError) as caught:
         prepare(file, to=tmp_path / "out", input={"max_quarantined_fraction": 0.02})

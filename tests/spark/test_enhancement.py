@@ -8,6 +8,8 @@ import pytest
 from fer_pipeline.data import synthetic
 from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.image_preparation import resize
+from tests.helpers.fer_csv import format_row, write_csv
+from tests.helpers.preprocessed import build_expected_row
 
 EVERYTHING = Enhancement(denoise=4, equalize=True, local_contrast=True)
 COUNT = 12
@@ -20,17 +22,17 @@ def faces() -> list[np.ndarray]:
 
 
 @pytest.fixture
-def source(csv_file, faces, line):
-    return csv_file("a.csv", [line(n % 7, face) for n, face in enumerate(faces)])
+def source(faces, tmp_path):
+    return write_csv(tmp_path / "a.csv", [format_row(n % 7, face) for n, face in enumerate(faces)])
 
 
 @pytest.mark.parametrize("size", [28, 48, 60])
-def test_the_original_is_enhanced_then_scaled(prepare, source, faces, expected_row, size) -> None:
+def test_the_original_is_enhanced_then_scaled(prepare, source, faces, size) -> None:
     made = prepare(source, image={"size": size, "enhancement": EVERYTHING.model_dump()})
 
     assert made.rows == [
         # Its hash stays that of the original.
-        expected_row(source, n, n % 7, resize(enhance(face, EVERYTHING), size), original=face)
+        build_expected_row(source, n, n % 7, resize(enhance(face, EVERYTHING), size), original=face)
         for n, face in enumerate(faces)
     ]
     assert made.manifest.image.enhancement == EVERYTHING
@@ -53,10 +55,13 @@ def test_variants_and_standard_normalisation_are_of_what_is_stored(prepare, sour
     assert flipped == [enhance(face, how)[:, ::-1].tobytes() for face in faces]
 
 
-def test_copies_are_those_of_the_originals(prepare, csv_file, line, faces) -> None:
+def test_copies_are_those_of_the_originals(prepare, faces, tmp_path) -> None:
     """Two images of one grey each look alike when equalised, and are none the less two."""
     flat = [np.full((48, 48), grey, np.uint8) for grey in (3, 200, 3)]
-    file = csv_file("a.csv", [line(n % 2, image) for n, image in enumerate([*faces[:4], *flat])])
+    file = write_csv(
+        tmp_path / "a.csv",
+        [format_row(n % 2, image) for n, image in enumerate([*faces[:4], *flat])],
+    )
 
     made = prepare(file, image={"size": 48, "enhancement": {"local_contrast": True}})
 

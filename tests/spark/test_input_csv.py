@@ -11,6 +11,8 @@ import pytest
 
 from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.errors import InputError
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.preprocessed import build_expected_row
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 SPLITS = dict(zip(USAGES, ("train", "validation", "test"), strict=True))
@@ -72,13 +74,13 @@ FORMS: dict[str, Callable[[Cells], bytes]] = {
 
 
 @pytest.fixture(scope="module")
-def forms(tmp_path_factory, prepare, picture):
+def forms(tmp_path_factory, prepare):
     """All forms in one folder and one run; and the images of each file."""
     folder = tmp_path_factory.mktemp("forms")
     drawn = {}
     for number, (name, form) in enumerate(FORMS.items()):
         side = 10 if name.startswith("ten") else 8
-        drawn[name] = [picture(10 * number + row, side) for row in range(3)]
+        drawn[name] = [make_image(10 * number + row, side) for row in range(3)]
         cells = [
             (row + 1, " ".join(map(str, image.ravel().tolist())), USAGES[row])
             for row, image in enumerate(drawn[name])
@@ -92,12 +94,14 @@ def forms(tmp_path_factory, prepare, picture):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_of_a_file_gives_the_same_rows(forms, expected_row, name) -> None:
+def test_every_form_of_a_file_gives_the_same_rows(forms, name) -> None:
     folder, made, drawn = forms
     first = 1 if name.startswith("six") else 0
 
     assert made.rows_from(folder / name) == [
-        expected_row(folder / name, first + row, row + 1, resize(image, 8), split, original=image)
+        build_expected_row(
+            folder / name, first + row, row + 1, resize(image, 8), split, original=image
+        )
         for row, (image, split) in enumerate(zip(drawn[name], SPLITS.values(), strict=True))
     ]
 
@@ -117,26 +121,26 @@ def test_nothing_else_is_read(forms) -> None:
     ]
 
 
-def test_a_file_without_usage_is_split_by_emotion(
-    prepare, csv_file, picture, line, expected_row
-) -> None:
-    shown = [picture(row) for row in range(20)]
-    rows = [line(row % 2, image).rpartition(",")[0] for row, image in enumerate(shown)]
-    file = csv_file("two columns.csv", rows, "emotion, pixels")
+def test_a_file_without_usage_is_split_by_emotion(prepare, tmp_path) -> None:
+    shown = [make_image(row) for row in range(20)]
+    rows = [format_row(row % 2, image).rpartition(",")[0] for row, image in enumerate(shown)]
+    file = write_csv(tmp_path / "two columns.csv", rows, "emotion, pixels")
 
     made = prepare(file, split={"method": "stratified", "validation": 0.2, "test": 0.1})
 
     splits = [row["split"] for row in made.rows]
     assert made.rows == [
-        expected_row(file, record, record % 2, image, splits[record])
+        build_expected_row(file, record, record % 2, image, splits[record])
         for record, image in enumerate(shown)
     ]
     by_label = [sorted(splits[label::2]) for label in range(2)]
     assert by_label == [["test"] + ["train"] * 7 + ["validation"] * 2] * 2
 
 
-def test_without_usage_it_says_what_to_do(prepare, csv_file, picture, line) -> None:
-    file = csv_file("a.csv", [line(0, picture(0)).rpartition(",")[0]], "emotion,pixels")
+def test_without_usage_it_says_what_to_do(prepare, tmp_path) -> None:
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(0, make_image(0)).rpartition(",")[0]], "emotion,pixels"
+    )
 
     with pytest.raises(InputError) as caught:
         prepare(file)
@@ -158,8 +162,8 @@ def test_a_file_without_rows_is_no_input(prepare, tmp_path, text) -> None:
 
 
 @pytest.mark.parametrize("missing", ["gone.csv", "gone/*.csv", "not there at all.csv"])
-def test_a_missing_path_is_one_clear_error(prepare, csv_file, picture, line, missing) -> None:
-    there = csv_file("there.csv", [line(0, picture(0))])
+def test_a_missing_path_is_one_clear_error(prepare, missing, tmp_path) -> None:
+    there = write_csv(tmp_path / "there.csv", [format_row(0, make_image(0))])
 
     with pytest.raises(InputError) as caught:
         prepare(there, there.parent / missing)
@@ -169,10 +173,11 @@ def test_a_missing_path_is_one_clear_error(prepare, csv_file, picture, line, mis
     assert "\n" not in message
 
 
-def test_files_globs_and_folders_together(prepare, csv_file, picture, line, expected_row) -> None:
+def test_files_globs_and_folders_together(prepare, tmp_path) -> None:
     names = ["one.csv", "glob/part 1.csv", "glob/part 2.csv", "glob/other.csv", "deep/a/b/c.csv"]
     files = [
-        csv_file(name, [line(number % 7, picture(number))]) for number, name in enumerate(names)
+        write_csv(tmp_path / name, [format_row(number % 7, make_image(number))])
+        for number, name in enumerate(names)
     ]
     root = files[0].parent
 
@@ -180,7 +185,7 @@ def test_files_globs_and_folders_together(prepare, csv_file, picture, line, expe
 
     read = [0, 1, 2, 4]
     assert made.rows == sorted(
-        (expected_row(files[number], 0, number, picture(number)) for number in read),
+        (build_expected_row(files[number], 0, number, make_image(number)) for number in read),
         key=lambda row: row["source"],
     )
     assert [source.path for source in made.manifest.sources] == sorted(
@@ -188,21 +193,23 @@ def test_files_globs_and_folders_together(prepare, csv_file, picture, line, expe
     )
 
 
-def test_a_file_that_two_paths_name_is_read_once(
-    prepare, csv_file, picture, line, expected_row
-) -> None:
-    file = csv_file("a.csv", [line(label, picture(label)) for label in range(3)])
+def test_a_file_that_two_paths_name_is_read_once(prepare, tmp_path) -> None:
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(label, make_image(label)) for label in range(3)]
+    )
 
     made = prepare(file, file.parent, split={"deduplicate": False})
 
-    assert made.rows == [expected_row(file, label, label, picture(label)) for label in range(3)]
+    assert made.rows == [
+        build_expected_row(file, label, label, make_image(label)) for label in range(3)
+    ]
     assert made.manifest.rows.read == 3
 
 
-def test_a_folder_of_files_and_images_asks_which_are_meant(
-    prepare, csv_file, picture, line
-) -> None:
-    file = csv_file("in/a.csv", [line(0, picture(0)), line(1, picture(1))])
+def test_a_folder_of_files_and_images_asks_which_are_meant(prepare, tmp_path) -> None:
+    file = write_csv(
+        tmp_path / "in/a.csv", [format_row(0, make_image(0)), format_row(1, make_image(1))]
+    )
     (file.parent / "face.png").write_bytes(b"")
 
     with pytest.raises(
@@ -223,12 +230,14 @@ def test_a_folder_of_neither_is_refused(prepare, tmp_path) -> None:
 FIVE = ["anger", "disgust", "sad", "happiness", "surprise"]
 
 
-def test_codes_that_never_exceed_four_are_worth_a_warning(
-    prepare, csv_file, picture, line, caplog
-) -> None:
-    low = csv_file("low.csv", [line(code, picture(code)) for code in (0, 4, 2)])
-    high = csv_file("high.csv", [line(code, picture(10 + code)) for code in (0, 5)])
-    words = csv_file("words.csv", [line("fear", picture(20))])
+def test_codes_that_never_exceed_four_are_worth_a_warning(prepare, caplog, tmp_path) -> None:
+    low = write_csv(
+        tmp_path / "low.csv", [format_row(code, make_image(code)) for code in (0, 4, 2)]
+    )
+    high = write_csv(
+        tmp_path / "high.csv", [format_row(code, make_image(10 + code)) for code in (0, 5)]
+    )
+    words = write_csv(tmp_path / "words.csv", [format_row("fear", make_image(20))])
 
     with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(low, high, words)
@@ -240,10 +249,8 @@ def test_codes_that_never_exceed_four_are_worth_a_warning(
     assert of_codes[0].startswith(f"{low}: its codes never exceed 4")
 
 
-def test_codes_with_meanings_of_their_own(
-    prepare, csv_file, picture, line, expected_row, caplog
-) -> None:
-    file = csv_file("e.csv", [line(code, picture(code)) for code in range(5)])
+def test_codes_with_meanings_of_their_own(prepare, caplog, tmp_path) -> None:
+    file = write_csv(tmp_path / "e.csv", [format_row(code, make_image(code)) for code in range(5)])
 
     with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(file, input={"emotions": FIVE})
@@ -251,49 +258,51 @@ def test_codes_with_meanings_of_their_own(
     classes = ["angry", "disgust", "sad", "happy", "surprise"]
     assert made.manifest.classes == classes
     assert made.rows == [
-        expected_row(file, code, code, picture(code), classes=classes) for code in range(5)
+        build_expected_row(file, code, code, make_image(code), classes=classes) for code in range(5)
     ]
     assert not any("input.emotions" in record.getMessage() for record in caplog.records)
 
 
-def test_classes_are_chosen_and_renumbered(prepare, csv_file, picture, line, expected_row) -> None:
+def test_classes_are_chosen_and_renumbered(prepare, tmp_path) -> None:
     emotions = ["angry", "disgust", "fear", "Happiness", "sadness", "5", "6"]
-    file = csv_file("a.csv", [line(text, picture(row)) for row, text in enumerate(emotions)])
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(text, make_image(row)) for row, text in enumerate(emotions)]
+    )
 
     made = prepare(file, classes=["surprised", "Joy", "anger"])
 
     classes = ["surprise", "happy", "angry"]
     assert made.manifest.classes == classes
     assert made.rows == [
-        expected_row(file, record, label, picture(record), classes=classes)
+        build_expected_row(file, record, label, make_image(record), classes=classes)
         for record, label in ((0, 2), (3, 1), (5, 0))
     ]
     assert made.manifest.rows.dropped["class not selected"] == 4
 
 
-def test_a_file_of_any_name_can_be_called_a_csv(
-    prepare, csv_file, picture, line, expected_row
-) -> None:
-    file = csv_file("data.txt", [line(n, picture(n)) for n in range(2)])
+def test_a_file_of_any_name_can_be_called_a_csv(prepare, tmp_path) -> None:
+    file = write_csv(tmp_path / "data.txt", [format_row(n, make_image(n)) for n in range(2)])
 
     made = prepare(file, input={"format": "csv"})
 
-    assert made.rows == [expected_row(file, n, n, picture(n)) for n in range(2)]
+    assert made.rows == [build_expected_row(file, n, n, make_image(n)) for n in range(2)]
 
 
-def test_a_name_that_reads_as_a_glob_is_a_name_where_it_is_there(
-    prepare, csv_file, picture, line, expected_row
-) -> None:
-    lines = [line(0, picture(n), usage) for n, usage in enumerate(USAGES)]
-    plain = prepare(csv_file("plain.csv", lines))
-    odd = prepare(csv_file("my [x] faces{1}, ümlaut*.csv", lines))
+def test_a_name_that_reads_as_a_glob_is_a_name_where_it_is_there(prepare, tmp_path) -> None:
+    lines = [format_row(0, make_image(n), usage) for n, usage in enumerate(USAGES)]
+    plain = prepare(write_csv(tmp_path / "plain.csv", lines))
+    odd = prepare(write_csv(tmp_path / "my [x] faces{1}, ümlaut*.csv", lines))
     assert odd.manifest.checksum == plain.manifest.checksum
     assert odd.manifest.rows.read == 3
 
 
-def test_a_dataset_without_a_split_says_so(prepare, csv_file, picture, line, caplog) -> None:
+def test_a_dataset_without_a_split_says_so(prepare, caplog, tmp_path) -> None:
     with caplog.at_level(logging.WARNING):
-        prepare(csv_file("train.csv", [line(0, picture(n), "Training") for n in range(3)]))
+        prepare(
+            write_csv(
+                tmp_path / "train.csv", [format_row(0, make_image(n), "Training") for n in range(3)]
+            )
+        )
     said = [message for message in caplog.messages if "split is empty" in message]
     assert said == [
         "the validation split is empty: training cannot select the best weights and keeps the last;"

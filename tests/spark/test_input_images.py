@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fer_pipeline.data.image_preparation import resize
+from tests.helpers.fer_csv import make_image
+from tests.helpers.preprocessed import build_expected_row
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
@@ -30,21 +32,21 @@ def colours() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, prepare, picture, colours):
+def folders(tmp_path_factory, prepare, colours):
     """Folders per usage and class, with all that can stand in them."""
     root = tmp_path_factory.mktemp("Größe 100% [neu]") / "Fotos & mehr"
     sound = {
-        "train/angry/grey.png": encoded(picture(0)),
-        "train/angry/grey.bmp": encoded(picture(1), ".bmp"),
-        "train/Happiness/with a space #1.PGM": encoded(picture(2), ".pgm"),
-        "train/6/käse%20brot.png": encoded(picture(3)),
+        "train/angry/grey.png": encoded(make_image(0)),
+        "train/angry/grey.bmp": encoded(make_image(1), ".bmp"),
+        "train/Happiness/with a space #1.PGM": encoded(make_image(2), ".pgm"),
+        "train/6/käse%20brot.png": encoded(make_image(3)),
         "train/sad/colour.png": encoded(colours),
         "train/sad/photo.jpg": encoded(colours, ".jpg"),
-        "train/surprise/photo [1].png": encoded(picture(4, 20)),
-        "train/surprise/without a suffix": encoded(picture(5)),
-        "validation/fear/a.png": encoded(picture(6)),
-        "Test/disgust/a.tiff": encoded(picture(7), ".tiff"),
-        "PrivateTest/angry/a.png": encoded(picture(8)),
+        "train/surprise/photo [1].png": encoded(make_image(4, 20)),
+        "train/surprise/without a suffix": encoded(make_image(5)),
+        "validation/fear/a.png": encoded(make_image(6)),
+        "Test/disgust/a.tiff": encoded(make_image(7), ".tiff"),
+        "PrivateTest/angry/a.png": encoded(make_image(8)),
     }
     fill(root, sound)
     bad = {
@@ -64,24 +66,24 @@ def folders(tmp_path_factory, prepare, picture, colours):
     return root, prepare(path, input={"max_quarantined_fraction": 0.5}), sound
 
 
-def test_every_image_is_a_row(folders, expected_row, picture, colours) -> None:
+def test_every_image_is_a_row(folders, colours) -> None:
     root, made, sound = folders
     expected = [
-        ("PrivateTest/angry/a.png", 0, picture(8), "test"),
-        ("Test/disgust/a.tiff", 1, picture(7), "test"),
-        ("train/6/käse%20brot.png", 6, picture(3), "train"),
-        ("train/Happiness/with a space #1.PGM", 3, picture(2), "train"),
-        ("train/angry/grey.bmp", 0, picture(1), "train"),
-        ("train/angry/grey.png", 0, picture(0), "train"),
+        ("PrivateTest/angry/a.png", 0, make_image(8), "test"),
+        ("Test/disgust/a.tiff", 1, make_image(7), "test"),
+        ("train/6/käse%20brot.png", 6, make_image(3), "train"),
+        ("train/Happiness/with a space #1.PGM", 3, make_image(2), "train"),
+        ("train/angry/grey.bmp", 0, make_image(1), "train"),
+        ("train/angry/grey.png", 0, make_image(0), "train"),
         ("train/sad/colour.png", 4, _grey(sound["train/sad/colour.png"]), "train"),
         ("train/sad/photo.jpg", 4, _grey(sound["train/sad/photo.jpg"]), "train"),
-        ("train/surprise/photo [1].png", 5, picture(4, 20), "train"),
-        ("train/surprise/without a suffix", 5, picture(5), "train"),
-        ("validation/fear/a.png", 2, picture(6), "validation"),
+        ("train/surprise/photo [1].png", 5, make_image(4, 20), "train"),
+        ("train/surprise/without a suffix", 5, make_image(5), "train"),
+        ("validation/fear/a.png", 2, make_image(6), "validation"),
     ]
 
     assert made.rows == [
-        expected_row(root / name, 0, label, resize(image, 8), split, original=image)
+        build_expected_row(root / name, 0, label, resize(image, 8), split, original=image)
         for name, label, image, split in expected
     ]
 
@@ -143,11 +145,9 @@ def test_each_folder_is_a_source(folders) -> None:
     assert made.manifest.rows.read == 19
 
 
-def test_folders_of_classes_alone_are_split_by_emotion(
-    prepare, picture, expected_row, tmp_path, caplog
-) -> None:
+def test_folders_of_classes_alone_are_split_by_emotion(prepare, tmp_path, caplog) -> None:
     names = {f"{('angry', 'happy')[n % 2]}/{n:02}.png": n for n in range(20)}
-    fill(tmp_path / "faces", {name: encoded(picture(n)) for name, n in names.items()})
+    fill(tmp_path / "faces", {name: encoded(make_image(n)) for name, n in names.items()})
 
     with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
         made = prepare(
@@ -156,7 +156,7 @@ def test_folders_of_classes_alone_are_split_by_emotion(
 
     splits = [row["split"] for row in made.rows]
     assert made.rows == [
-        expected_row(tmp_path / "faces" / name, 0, 3 * (n % 2), picture(n), splits[row])
+        build_expected_row(tmp_path / "faces" / name, 0, 3 * (n % 2), make_image(n), splits[row])
         for row, (name, n) in enumerate(sorted(names.items()))
     ]
     expected = ["test"] + ["train"] * 6 + ["validation"] * 3
@@ -164,11 +164,12 @@ def test_folders_of_classes_alone_are_split_by_emotion(
     assert not any("input.emotions" in record.getMessage() for record in caplog.records)
 
 
-def test_one_image_by_its_path(prepare, picture, expected_row, tmp_path) -> None:
+def test_one_image_by_its_path(prepare, tmp_path) -> None:
     fill(
-        tmp_path, {"train/sad/a.png": encoded(picture(0)), "train/fear/b.png": encoded(picture(1))}
+        tmp_path,
+        {"train/sad/a.png": encoded(make_image(0)), "train/fear/b.png": encoded(make_image(1))},
     )
 
     made = prepare(tmp_path / "train/sad/a.png")
 
-    assert made.rows == [expected_row(tmp_path / "train/sad/a.png", 0, 4, picture(0))]
+    assert made.rows == [build_expected_row(tmp_path / "train/sad/a.png", 0, 4, make_image(0))]

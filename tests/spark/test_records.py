@@ -8,6 +8,8 @@ import gzip
 import pytest
 
 from fer_pipeline.data import synthetic
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.preprocessed import build_expected_row
 
 ROWS = 520
 BAD = {3: "0,1 2 3,Training", 200: "nothing", 519: "0,,Training"}
@@ -15,13 +17,13 @@ BLANK = {0, 1, 17, 100, 301, 302, 519}
 
 
 @pytest.fixture(scope="module")
-def text(picture, line) -> bytes:
+def text() -> bytes:
     """A file of 4 MB: blank lines and bad rows among 48x48 images."""
     lines = ["emotion,pixels,Usage"]
     for record in range(ROWS):
         if record in BLANK:
             lines += ["", " \r"]
-        lines.append(BAD.get(record) or line(record % 7, picture(record, 48)))
+        lines.append(BAD.get(record) or format_row(record % 7, make_image(record, 48)))
     return "".join(f"{text}\n" for text in lines).encode()
 
 
@@ -41,7 +43,7 @@ def small_blocks(spark):
     [("a.csv", bytes, 20), ("a.csv.bz2", bz2.compress, 2), ("a.csv.gz", gzip.compress, 1)],
 )
 def test_records_are_numbered_over_all_blocks(
-    spark, prepare, picture, expected_row, text, tmp_path, name, pack, blocks
+    spark, prepare, text, tmp_path, name, pack, blocks
 ) -> None:
     file = tmp_path / "name with a space" / name
     file.parent.mkdir()
@@ -51,7 +53,7 @@ def test_records_are_numbered_over_all_blocks(
     made = prepare(file.parent, image={"size": 48}, split={"deduplicate": False})
 
     assert made.rows == [
-        expected_row(file, record, record % 7, picture(record, 48))
+        build_expected_row(file, record, record % 7, make_image(record, 48))
         for record in range(ROWS)
         if record not in BAD
     ]
@@ -74,16 +76,16 @@ def test_a_large_file_may_have_any_name(prepare, text, tmp_path, name) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_files_of_a_few_blocks_keep_their_headers(
-    prepare, picture, line, csv_file, expected_row
-) -> None:
+def test_files_of_a_few_blocks_keep_their_headers(prepare, tmp_path) -> None:
     """Below a megabyte, but above the blocks that a user may have set."""
-    file = csv_file("a.csv", [line(record % 7, picture(record, 48)) for record in range(60)])
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(record % 7, make_image(record, 48)) for record in range(60)]
+    )
 
     made = prepare(file, image={"size": 48})
 
     assert made.rows == [
-        expected_row(file, record, record % 7, picture(record, 48)) for record in range(60)
+        build_expected_row(file, record, record % 7, make_image(record, 48)) for record in range(60)
     ]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from fer_pipeline.data.outcomes import DropReason
 from fer_pipeline.errors import DatasetError
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.preprocessed import build_expected_row
 
 SIZES = (60, 5, 44, 71, 33, 28, 59)
 DRAWN = {"method": "stratified", "validation": 0.1, "test": 0.15}
@@ -21,11 +23,17 @@ MADE = {
 
 
 @pytest.fixture(scope="module")
-def lines(picture, line) -> list[str]:
+def lines() -> list[str]:
     """Images of all classes in order; then copies of four, two of them under another label."""
     labels = np.repeat(range(7), SIZES).tolist()
-    rows = [line(label, picture(number)) for number, label in enumerate(labels)]
-    rows += [rows[0], rows[0], rows[100], line(6, picture(70)), line(0, picture(299))]
+    rows = [format_row(label, make_image(number)) for number, label in enumerate(labels)]
+    rows += [
+        rows[0],
+        rows[0],
+        rows[100],
+        format_row(6, make_image(70)),
+        format_row(0, make_image(299)),
+    ]
     return [*rows, "broken", "8,1 2,Training"]
 
 
@@ -111,11 +119,11 @@ def test_another_seed_draws_another_split(prepare, lines, base, tmp_path) -> Non
     assert len(drawn(made) & drawn(base)) < len(drawn(base)) / 2
 
 
-def test_usages_mean_what_the_configuration_says(
-    prepare, csv_file, picture, line, expected_row
-) -> None:
+def test_usages_mean_what_the_configuration_says(prepare, tmp_path) -> None:
     usages = ["Training", "publictest", "PrivateTest", " TRAIN ", "val", "Holdout", "extra"]
-    file = csv_file("a.csv", [line(n, picture(n), usage) for n, usage in enumerate(usages)])
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(n, make_image(n), usage) for n, usage in enumerate(usages)]
+    )
 
     made = prepare(
         file,
@@ -126,17 +134,19 @@ def test_usages_mean_what_the_configuration_says(
     )
 
     splits = {0: "train", 1: "test", 3: "train", 4: "validation", 6: "validation"}
-    assert made.rows == [expected_row(file, n, n, picture(n), split) for n, split in splits.items()]
+    assert made.rows == [
+        build_expected_row(file, n, n, make_image(n), split) for n, split in splits.items()
+    ]
     assert made.manifest.rows.dropped["usage not selected"] == 1
     assert [(row["record"], row["detail"]) for row in made.quarantine] == [(5, "usage 'Holdout'")]
 
 
-def test_validation_is_drawn_from_training_alone(prepare, csv_file, picture, line) -> None:
+def test_validation_is_drawn_from_training_alone(prepare, tmp_path) -> None:
     """The split of the shared data: PublicTest is test, validation a part of Training."""
-    rows = [line(n % 2, picture(n)) for n in range(40)]
-    rows += [line(n % 2, picture(n), "PublicTest") for n in range(36, 50)]
-    rows += [line(n % 2, picture(n), "PrivateTest") for n in range(50, 60)]
-    file = csv_file("a.csv", rows)
+    rows = [format_row(n % 2, make_image(n)) for n in range(40)]
+    rows += [format_row(n % 2, make_image(n), "PublicTest") for n in range(36, 50)]
+    rows += [format_row(n % 2, make_image(n), "PrivateTest") for n in range(50, 60)]
+    file = write_csv(tmp_path / "a.csv", rows)
     usage = {"Training": "train", "PublicTest": "test", "PrivateTest": None}
 
     made = prepare(file, split={"usage_to_split": usage, "validation": 0.25})
@@ -185,22 +195,23 @@ RULES = {"classes": CLASSES, "split": {"usage_to_split": {"Unused": None}}}
 
 
 @pytest.fixture
-def copies(csv_file, picture, line):
+def copies(tmp_path):
     """The file of COPIES; and its images."""
-    shown = [picture(ord(name)) for name, *_ in COPIES]
+    shown = [make_image(ord(name)) for name, *_ in COPIES]
     rows = [
-        line(label, image, usage) for image, (_, label, usage, _) in zip(shown, COPIES, strict=True)
+        format_row(label, image, usage)
+        for image, (_, label, usage, _) in zip(shown, COPIES, strict=True)
     ]
-    return csv_file("a.csv", rows), shown
+    return write_csv(tmp_path / "a.csv", rows), shown
 
 
-def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, expected_row) -> None:
+def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies) -> None:
     file, shown = copies
 
     made = prepare(file, **RULES)
 
     assert made.rows == [
-        expected_row(file, record, label, shown[record], where)
+        build_expected_row(file, record, label, shown[record], where)
         for record, (_, label, _, where) in enumerate(COPIES)
         if not isinstance(where, DropReason)
     ]
@@ -208,7 +219,7 @@ def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies, ex
     assert made.manifest.rows.dropped == {cause: causes[cause] for cause in DropReason}
 
 
-def test_without_deduplication_all_copies_stay(prepare, copies, expected_row) -> None:
+def test_without_deduplication_all_copies_stay(prepare, copies) -> None:
     file, shown = copies
     split = {"deduplicate": False, **RULES["split"]}
 
@@ -216,18 +227,18 @@ def test_without_deduplication_all_copies_stay(prepare, copies, expected_row) ->
 
     usages = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
     assert made.rows == [
-        expected_row(file, record, label, shown[record], usages[usage])
+        build_expected_row(file, record, label, shown[record], usages[usage])
         for record, (_, label, usage, where) in enumerate(COPIES)
         if where not in (DropReason.CLASS, DropReason.USAGE)
     ]
     assert sum(made.manifest.rows.dropped.values()) == 4
 
 
-def test_without_deduplication_copies_are_drawn_together(prepare, csv_file, picture, line) -> None:
+def test_without_deduplication_copies_are_drawn_together(prepare, tmp_path) -> None:
     shown = [n for n in range(40) for _ in range(1 + (n % 4 == 0) * 2)]
-    rows = [line(n % 2, picture(n)) for n in shown]
-    conflict = [line(0, picture(99)), line(1, picture(99))]
-    file = csv_file("a.csv", rows + conflict)
+    rows = [format_row(n % 2, make_image(n)) for n in shown]
+    conflict = [format_row(0, make_image(99)), format_row(1, make_image(99))]
+    file = write_csv(tmp_path / "a.csv", rows + conflict)
 
     made = prepare(file, split={**DRAWN, "validation": 0.3, "deduplicate": False})
 
@@ -244,8 +255,10 @@ def test_without_deduplication_copies_are_drawn_together(prepare, csv_file, pict
         assert abs(of_class[2] - 0.15 * sum(of_class)) <= 3
 
 
-def test_nothing_left_to_train_on(prepare, csv_file, picture, line, tmp_path) -> None:
-    file = csv_file("a.csv", [line(n, picture(n), "PrivateTest") for n in range(3)])
+def test_nothing_left_to_train_on(prepare, tmp_path) -> None:
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(n, make_image(n), "PrivateTest") for n in range(3)]
+    )
 
     with pytest.raises(DatasetError, match="no training rows are left of 3 records"):
         prepare(file, to=tmp_path / "out")

@@ -16,6 +16,7 @@ from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.manifest import LabelInfo
 from fer_pipeline.data.outcomes import DropReason, QuarantineReason
 from fer_pipeline.errors import InputError, StorageError
+from tests.helpers.fer_csv import format_row, make_image, write_csv
 
 NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COLUMNS = (*NAMES, "unknown", "NF")
@@ -41,7 +42,7 @@ def ballots() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def shown(picture, ballots) -> pd.DataFrame:
+def shown(ballots) -> pd.DataFrame:
     """The records: code, number of the image and usage. Every sixth is a copy of an earlier one."""
     random = np.random.default_rng(4)
     image = np.arange(ROWS)
@@ -53,9 +54,11 @@ def shown(picture, ballots) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory, shown, picture, line) -> Path:
+def source(tmp_path_factory, shown) -> Path:
     path = tmp_path_factory.mktemp("voted") / "faces.csv"
-    rows = [line(code, picture(image, 48), usage) for code, image, usage in shown.to_numpy()]
+    rows = [
+        format_row(code, make_image(image, 48), usage) for code, image, usage in shown.to_numpy()
+    ]
     lines = [BAD.get(number, row) for number, row in enumerate(rows)]
     # Blank lines are no records.
     path.write_text("\n".join(["emotion,pixels,Usage", "", *lines[:90], " ", *lines[90:], ""]))
@@ -209,10 +212,8 @@ def test_blocks_and_partitions_change_nothing(spark, made, source, distribution)
     assert again.manifest.checksum == distribution.manifest.checksum
 
 
-def test_the_distribution_is_part_of_the_checksum(
-    prepare, csv_file, picture, line, tmp_path, ballots
-) -> None:
-    file = csv_file("a.csv", [line(n % 7, picture(n)) for n in range(20)])
+def test_the_distribution_is_part_of_the_checksum(prepare, tmp_path, ballots) -> None:
+    file = write_csv(tmp_path / "a.csv", [format_row(n % 7, make_image(n)) for n in range(20)])
     votes = ballots[:20].assign(Usage="", **dict.fromkeys(COLUMNS, 0))
     votes["happiness"], votes["sadness"] = 5, 2
     checksums = {}
