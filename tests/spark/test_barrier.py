@@ -1,6 +1,10 @@
 """Barrier stages whose processes are lost, fail, or do not reach each other."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,16 +18,16 @@ def starts(tmp_path):
     return tmp_path / "starts"
 
 
-def exit_on_first_calls(starts, times):
+def exit_on_first_calls(starts: Path, times: int) -> Callable[[barrier.BarrierTask], None]:
     """Return a function that ends its process in the first calls, and succeeds afterwards."""
 
-    def function(task):
+    def exit_or_succeed(task: barrier.BarrierTask) -> None:
         with starts.open("a") as file:
             file.write("x")
         if starts.stat().st_size <= times:
             os._exit(1)
 
-    return function
+    return exit_or_succeed
 
 
 def test_four_losses_in_a_row_are_an_error(spark, starts):
@@ -32,22 +36,22 @@ def test_four_losses_in_a_row_are_an_error(spark, starts):
     assert starts.read_text() == "x" * 4
 
 
-def test_progress_between_losses_allows_more_of_them(spark, starts):
-    def progress():
+def test_progress_between_losses_allows_more_losses(spark, starts):
+    def count_progress() -> int:
         return starts.stat().st_size // 3 if starts.exists() else 0
 
-    barrier.run_barrier_stage(spark, 1, exit_on_first_calls(starts, 6), progress)
+    barrier.run_barrier_stage(spark, 1, exit_on_first_calls(starts, 6), count_progress)
     assert starts.read_text() == "x" * 7
 
 
 def test_an_error_of_the_function_is_not_retried(spark, starts):
-    def function(task):
+    def fail(task: barrier.BarrierTask) -> None:
         with starts.open("a") as file:
             file.write("x")
         raise ClusterError("as it is, it cannot run")
 
     with pytest.raises(Exception, match="as it is, it cannot run"):
-        barrier.run_barrier_stage(spark, 1, function)
+        barrier.run_barrier_stage(spark, 1, fail)
     assert starts.read_text() == "x"
 
 
@@ -63,7 +67,7 @@ def test_an_unreachable_worker_is_named():
                 assert barrier._find_connection_failure(0, addresses) == ""
 
 
-def test_messages_about_a_stage_that_cannot_run():
+def test_lost_workers_are_distinguished_from_other_failures():
     with pytest.raises(ClusterError, match="3 workers have to run at the same time"):
         barrier._parse_worker_failure(
             "... requires more slots than the total number of slots ...", 3

@@ -11,7 +11,7 @@ from fer_pipeline.data.image_preparation import resize
 from tests.helpers.fer_csv import format_row, write_csv
 from tests.helpers.preprocessed import build_expected_row
 
-EVERYTHING = Enhancement(denoise=4, equalize=True, local_contrast=True)
+ALL_STEPS = Enhancement(denoise=4, equalize=True, local_contrast=True)
 COUNT = 12
 
 
@@ -28,42 +28,42 @@ def source(faces, tmp_path):
 
 @pytest.mark.parametrize("size", [28, 48, 60])
 def test_the_original_is_enhanced_then_scaled(prepare, source, faces, size) -> None:
-    made = prepare(source, image={"size": size, "enhancement": EVERYTHING.model_dump()})
+    dataset = prepare(source, image={"size": size, "enhancement": ALL_STEPS.model_dump()})
 
-    assert made.rows == [
+    assert dataset.rows == [
         # Its hash stays that of the original.
-        build_expected_row(source, n, n % 7, resize(enhance(face, EVERYTHING), size), original=face)
+        build_expected_row(source, n, n % 7, resize(enhance(face, ALL_STEPS), size), original=face)
         for n, face in enumerate(faces)
     ]
-    assert made.manifest.image.enhancement == EVERYTHING
+    assert dataset.manifest.image.enhancement == ALL_STEPS
 
 
-def test_variants_and_standard_normalisation_are_of_what_is_stored(prepare, source, faces) -> None:
-    how = Enhancement(local_contrast=True)
+def test_variants_and_standard_normalisation_use_enhanced_images(prepare, source, faces) -> None:
+    enhancement = Enhancement(local_contrast=True)
 
-    made = prepare(
+    dataset = prepare(
         source,
-        image={"size": 48, "normalization": "standard", "enhancement": how.model_dump()},
+        image={"size": 48, "normalization": "standard", "enhancement": enhancement.model_dump()},
         variants={"flip": True},
     )
 
-    pixels = np.stack([enhance(face, how) for face in faces]).astype(float)
-    normalization = made.manifest.image.normalization
+    pixels = np.stack([enhance(face, enhancement) for face in faces]).astype(float)
+    normalization = dataset.manifest.image.normalization
     assert normalization.scale == pytest.approx(1 / pixels.std(), rel=1e-6)
     assert normalization.offset == pytest.approx(-pixels.mean() / pixels.std(), rel=1e-6)
-    flipped = [row["image"] for row in made.rows if row["variant"] == "flip"]
-    assert flipped == [enhance(face, how)[:, ::-1].tobytes() for face in faces]
+    flipped = [row["image"] for row in dataset.rows if row["variant"] == "flip"]
+    assert flipped == [enhance(face, enhancement)[:, ::-1].tobytes() for face in faces]
 
 
-def test_copies_are_those_of_the_originals(prepare, faces, tmp_path) -> None:
-    """Two images of one grey each look alike when equalised, and are none the less two."""
+def test_duplicates_are_found_before_the_enhancement(prepare, faces, tmp_path) -> None:
+    """Two uniform images of different brightness become equal, but are no duplicates."""
     flat = [np.full((48, 48), grey, np.uint8) for grey in (3, 200, 3)]
     file = write_csv(
         tmp_path / "a.csv",
         [format_row(n % 2, image) for n, image in enumerate([*faces[:4], *flat])],
     )
 
-    made = prepare(file, image={"size": 48, "enhancement": {"local_contrast": True}})
+    dataset = prepare(file, image={"size": 48, "enhancement": {"local_contrast": True}})
 
-    assert [row["record"] for row in made.rows] == [0, 1, 2, 3, 4, 5]
-    assert {row["image"] for row in made.rows[4:]} == {bytes([128]) * 48 * 48}
+    assert [row["record"] for row in dataset.rows] == [0, 1, 2, 3, 4, 5]
+    assert {row["image"] for row in dataset.rows[4:]} == {bytes([128]) * 48 * 48}
