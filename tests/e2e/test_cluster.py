@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ import pytest
 
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import checkpoint
+from tests.fixtures.jobs import JobRunner
 from tests.helpers.folders import list_dataset_files, read_files
 from tests.helpers.standalone_cluster import Cluster
 
@@ -45,9 +47,9 @@ def workspace(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    started = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield started
-    started.stop()
+    standalone_cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield standalone_cluster
+    standalone_cluster.stop()
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +77,28 @@ def two_worker_run(jobs, workspace, cluster, split):
     return workspace / "together"
 
 
-def manifest(dataset):
+def read_manifest(dataset: Path) -> dict[str, Any]:
+    """Return the manifest of a dataset."""
     return json.loads((dataset / "manifest.json").read_text())
 
 
-def checksum(dataset):
-    return manifest(dataset)["checksum"]
+def read_checksum(dataset: Path) -> str:
+    """Return the checksum in the manifest of a dataset."""
+    return read_manifest(dataset)["checksum"]
 
 
-def read_history(run, name="history.csv"):
+def read_history(run: Path, name: str = "history.csv") -> list[dict[str, str]]:
+    """Return the rows of a run's history."""
     with (run / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _checkpoint_step(path):
+def read_checkpoint_step(path: Path) -> int:
+    """Return the step of a checkpoint; 0 if there is none."""
     return checkpoint.read_checkpoint(path).state.step if path.is_file() else 0
 
 
-def read_accuracies(run):
+def read_accuracies(run: Path) -> list[dict[str, str]]:
     """Return the columns of the history that equal runs agree in exactly."""
     keys = ("step", "epoch", "rows", "minibatch_accuracy", "validation_accuracy")
     return [{key: row[key] for key in keys} for row in read_history(run)]
@@ -103,14 +109,16 @@ def read_accuracies(run):
 
 class TestTrain:
     def test_every_epoch_has_all_rows(self, two_worker_run, split):
-        rows = sum(manifest(split)["counts"]["train"].values())
+        rows = sum(read_manifest(split)["counts"]["train"].values())
         history = read_history(two_worker_run)
         assert [row["rows"] for row in history] == ["", *[str(rows)] * EPOCHS]
         assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(EPOCHS + 1)]
 
     @pytest.mark.cluster
-    def test_learns_what_one_worker_learns(self, jobs, workspace, cluster, two_worker_run, split):
-        """The same validation accuracy, within the spread of seeds."""
+    def test_two_workers_learn_as_well_as_one(
+        self, jobs, workspace, cluster, two_worker_run, split
+    ):
+        """The validation accuracies differ by no more than those of other seeds."""
         # The first run has the same seed as the run of two workers.
         for number, workers in enumerate(((), (), ("--workers", "1"))):
             options = (*TRAIN, "--set", f"seed={number + 3}", "--output", f"alone {number}")
@@ -121,7 +129,7 @@ class TestTrain:
         ]
         accuracy = float(read_history(two_worker_run)[-1]["validation_accuracy"])
         # The sampling error of so few images: two standard errors of a binomial.
-        images = sum(manifest(split)["counts"]["validation"].values())
+        images = sum(read_manifest(split)["counts"]["validation"].values())
         chance = 2 * (accuracy * (1 - accuracy) / images) ** 0.5
         assert min(alone) - chance <= accuracy <= max(alone) + chance
         # The initial network does not depend on the number of workers.
@@ -135,7 +143,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         "victim", ["python worker", pytest.param("executor", marks=pytest.mark.cluster)]
     )
-    def test_a_worker_that_is_killed_in_an_epoch(
+    def test_a_worker_killed_in_an_epoch_is_replaced(
         self, jobs, workspace, cluster, two_worker_run, victim
     ):
         out = workspace / f"run of a killed {victim}"
@@ -145,12 +153,12 @@ class TestTrain:
         running = jobs.start(*cluster.options, *train, *often, cwd=workspace)
         checkpoint_path = out / RunFile.CHECKPOINT
 
-        def within_the_second_epoch() -> bool:
+        def is_in_second_epoch() -> bool:
             steps = -(-int(read_history(two_worker_run)[1]["rows"]) // 32)
-            step = _checkpoint_step(checkpoint_path)
+            step = read_checkpoint_step(checkpoint_path)
             return steps < step < 2 * steps
 
-        running.wait_until(within_the_second_epoch)
+        running.wait_until(is_in_second_epoch)
         pids = cluster.executors() if victim == "executor" else cluster.python_workers()
         os.kill(pids[-1], signal.SIGKILL)
         killed = time.monotonic()
@@ -168,7 +176,7 @@ class TestTrain:
 
     @pytest.mark.cluster
     @pytest.mark.killed("the training job as a whole")
-    def test_a_job_that_is_killed_goes_on_with_another_number_of_workers(
+    def test_a_killed_job_resumes_with_another_number_of_workers(
         self, jobs, workspace, cluster, two_worker_run
     ):
         out = workspace / "run of a killed job"
@@ -193,7 +201,7 @@ class TestTrain:
         assert {row["rows"] for row in history[1:]} == {read_history(two_worker_run)[1]["rows"]}
 
     @pytest.mark.cluster
-    def test_more_workers_than_slots(self, jobs, workspace, cluster, split):
+    def test_more_workers_than_slots_are_refused(self, jobs, workspace, cluster, split):
         train = ("train", "--workers", "3", *TRAIN, "--output", "too many")
         # By default it waits a minute for slots.
         few = ("--conf", "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures=3")
@@ -207,7 +215,9 @@ class TestTrain:
 @pytest.mark.cluster
 @pytest.mark.timeout(1500)
 class TestArchive:
-    def test_executors_without_the_package(self, jobs, workspace, cluster, split, tmp_path):
+    def test_the_archive_serves_executors_without_the_package(
+        self, jobs, workspace, cluster, split, tmp_path
+    ):
         # Level 0: compression only costs time, because the archive stays on this machine.
         dist = [str(ROOT / "scripts" / "dist"), str(tmp_path), "0"]
         jobs.start_command(dist, workspace).wait(limit=600).expect_success()
@@ -220,7 +230,7 @@ class TestArchive:
             f"spark.pyspark.python={python}",
         )
 
-        def run(executors: int, *job: str, output: str) -> Path:
+        def run_job(executors: int, *job: str, output: str) -> Path:
             few = ("--total-executor-cores", str(executors))
             command = (*cluster.options, *shipped, *few, *job, "--output", output)
             # Each executor unpacks two gigabytes first.
@@ -230,24 +240,24 @@ class TestArchive:
             return workspace / output
 
         prepare = ("preprocess", "--config", "small.yaml", "--input", "faces.csv", *PREPROCESS)
-        assert checksum(run(1, *prepare, output="archived data")) == checksum(split)
+        assert read_checksum(run_job(1, *prepare, output="archived data")) == read_checksum(split)
         train = ("train", "--workers", "2", *TRAIN, "--set", "training.epochs=1")
-        trained = run(2, *train, output="archived run")
+        trained = run_job(2, *train, output="archived run")
         assert [row["epoch"] for row in read_history(trained)] == ["0", "1"]
         score = ("score", "--model", "archived run", "--input", "split")
-        scored = run(1, *score, output="archived scores")
+        scored = run_job(1, *score, output="archived scores")
         scored_count = json.loads((scored / "scores.json").read_text())["scored"]
-        assert scored_count == manifest(split)["rows"]["written"]
+        assert scored_count == read_manifest(split)["rows"]["written"]
         archive.unlink()
 
 
 class TestPreprocess:
-    def test_makes_what_one_machine_makes(self, split, dataset):
-        assert checksum(split) == dataset.manifest["checksum"]
+    def test_the_dataset_equals_that_of_one_machine(self, split, dataset):
+        assert read_checksum(split) == dataset.manifest["checksum"]
 
     @pytest.mark.cluster
     @pytest.mark.killed("an executor during preprocess")
-    def test_an_executor_that_is_killed(self, jobs, workspace, cluster, split):
+    def test_a_killed_executor_changes_nothing(self, jobs, workspace, cluster, split):
         out = workspace / "killed executor"
         options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
         running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=workspace)
@@ -255,39 +265,41 @@ class TestPreprocess:
         os.kill(cluster.executors()[0], signal.SIGKILL)
         process = running.wait()
         assert process.status == 0, process.err
-        assert checksum(out) == checksum(split)
+        assert read_checksum(out) == read_checksum(split)
 
     @pytest.mark.cluster
     @pytest.mark.killed("the driver during preprocess, at random moments")
-    def test_a_driver_that_is_killed(self, jobs, workspace, cluster, split, kill_times):
+    def test_a_killed_driver_leaves_a_whole_dataset(
+        self, jobs, workspace, cluster, split, kill_times
+    ):
         out = workspace / "killed driver"
         options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
         command = (*cluster.options, "preprocess", *options, *PREPROCESS)
         start = time.monotonic()
         # An older dataset with other rows; it must stay complete until the newer one is.
         jobs.run(*command, "--set", "variants.flip=false", cwd=workspace).expect_success()
-        older = checksum(out)
+        older = read_checksum(out)
         duration = time.monotonic() - start
-        assert older != checksum(split)
+        assert older != read_checksum(split)
         checksums = []
         for kill_time in kill_times:
             running = jobs.start(*command, "--overwrite", cwd=workspace)
             time.sleep(kill_time * duration)
             running.end_with_signal(signal.SIGKILL)
             assert list_dataset_files(out) <= set(read_files(out))
-            checksums.append(checksum(out))
+            checksums.append(read_checksum(out))
         # Once the older dataset has been replaced, it does not come back.
         assert checksums in [
-            [older] * older_count + [checksum(split)] * (len(checksums) - older_count)
+            [older] * older_count + [read_checksum(split)] * (len(checksums) - older_count)
             for older_count in range(len(checksums) + 1)
         ], kill_times
         jobs.run(*command, "--overwrite", cwd=workspace).expect_success()
         assert set(read_files(out)) == list_dataset_files(out)
-        assert checksum(out) == checksum(split)
+        assert read_checksum(out) == read_checksum(split)
 
     @pytest.mark.killed("the disk fills up")
-    def test_a_disk_that_is_full(self, jobs, workspace, split, tmp_path):
-        """A small disk that only this process sees, with an older dataset on it."""
+    def test_a_full_disk_leaves_the_older_dataset(self, jobs, workspace, split, tmp_path):
+        """The older dataset is on a small disk that only this process sees."""
         unshare = ["unshare", "--user", "--map-root-user", "--mount"]
         if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
             pytest.skip("this machine allows no private mounts")
@@ -307,16 +319,16 @@ class TestPreprocess:
         assert process.out == "whole\n"
 
 
-def score_files(folder):
+def list_score_files(folder: Path) -> list[Path]:
     """Return the Parquet files that scores.json names."""
-    manifest = json.loads((folder / "scores.json").read_text())
-    return [folder / file["path"] for file in manifest["files"]]
+    description = json.loads((folder / "scores.json").read_text())
+    return [folder / file["path"] for file in description["files"]]
 
 
-def read_scores(folder):
+def read_scores(folder: Path) -> list[dict[str, Any]]:
     """Return the scores of all images, in an order that does not depend on the files."""
     return sorted(
-        pa.concat_tables(map(pq.read_table, score_files(folder))).to_pylist(),
+        pa.concat_tables(map(pq.read_table, list_score_files(folder))).to_pylist(),
         key=lambda row: (row["source"], row["record"]),
     )
 
@@ -328,13 +340,13 @@ class TestScore:
     SCORE = ("score", "--input", "faces.csv", "--set", "inference.batch_size=16")
 
     @pytest.fixture(scope="class")
-    def undisturbed(self, jobs, workspace, cluster):
+    def complete_scores(self, jobs, workspace, cluster):
         score = (*self.SCORE, "--output", "scores")
         jobs.run(*cluster.options, *score, cwd=workspace).expect_success()
         return workspace / "scores"
 
     @pytest.mark.killed("an executor during score")
-    def test_an_executor_that_is_killed(self, jobs, workspace, cluster, undisturbed):
+    def test_a_killed_executor_changes_nothing(self, jobs, workspace, cluster, complete_scores):
         out = workspace / "scores of a killed executor"
         score = (*self.SCORE, "--output", str(out))
         running = jobs.start(*cluster.options, *score, cwd=workspace)
@@ -342,10 +354,12 @@ class TestScore:
         os.kill(cluster.executors()[0], signal.SIGKILL)
         process = running.wait()
         assert process.status == 0, process.err
-        assert read_scores(out) == read_scores(undisturbed)
+        assert read_scores(out) == read_scores(complete_scores)
 
     @pytest.mark.killed("the driver during score, at random moments")
-    def test_a_driver_that_is_killed(self, jobs, workspace, cluster, undisturbed, kill_times):
+    def test_a_killed_driver_leaves_whole_scores(
+        self, jobs, workspace, cluster, complete_scores, kill_times
+    ):
         out = workspace / "scores of a killed driver"
         command = (*cluster.options, *self.SCORE, "--output", str(out))
         start = time.monotonic()
@@ -353,7 +367,7 @@ class TestScore:
         jobs.run(*command, "--set", "inference.min_confidence=0.9", cwd=workspace).expect_success()
         older = read_scores(out)
         duration = time.monotonic() - start
-        newer = read_scores(undisturbed)
+        newer = read_scores(complete_scores)
         assert older != newer
         for kill_time in kill_times:
             running = jobs.start(*command, "--overwrite", cwd=workspace)
@@ -363,10 +377,12 @@ class TestScore:
         jobs.run(*command, "--overwrite", cwd=workspace).expect_success()
         assert read_scores(out) == newer
         assert {file.name for file in out.glob("*.parquet")} == {
-            file.name for file in score_files(out)
+            file.name for file in list_score_files(out)
         }
 
-    def test_evaluate_what_a_cluster_has_trained(self, jobs, workspace, two_worker_run, split):
+    def test_a_model_trained_on_a_cluster_can_be_evaluated(
+        self, jobs, workspace, two_worker_run, split
+    ):
         options = ("--model", "together", "--dataset", "split", "--split", "validation")
         jobs.run("evaluate", *options, "--output", "report", cwd=workspace).expect_success()
         report = json.loads((workspace / "report" / "metrics.json").read_text())
@@ -377,7 +393,9 @@ class TestScore:
 
 
 class TestBarrier:
-    def run_barrier_tasks(self, jobs, cluster, folder, *options):
+    def run_barrier_tasks(
+        self, jobs: JobRunner, cluster: Cluster, folder: Path, *options: str
+    ) -> list[dict[str, Any]]:
         """Run two barrier tasks, and return what each of them sees."""
         script = str(Path(__file__).with_name("barrier_tasks.py"))
         submit_args = shlex.join([*cluster.options, *options, "pyspark-shell"])
@@ -385,7 +403,7 @@ class TestBarrier:
         jobs.start_command(command, folder, PYSPARK_SUBMIT_ARGS=submit_args).wait().expect_success()
         return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
 
-    def test_the_tasks_know_each_other(self, jobs, cluster, tmp_path):
+    def test_each_task_has_the_addresses_of_all_tasks(self, jobs, cluster, tmp_path):
         both = self.run_barrier_tasks(jobs, cluster, tmp_path)
         assert [task["number"] for task in both] == [0, 1]
         assert both[0]["addresses"] == both[1]["addresses"]
@@ -395,7 +413,7 @@ class TestBarrier:
         assert all((task["cores"], task["gpus"]) == (1, "-1") for task in both)
 
     @pytest.mark.cluster
-    def test_each_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
+    def test_each_task_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
         """Only the assignment is tested: no GPU is needed or used."""
         amounts = [f"spark.{owner}.resource.gpu.amount=1" for owner in ("executor", "task")]
         both = self.run_barrier_tasks(

@@ -82,7 +82,7 @@ def read_paths(document: str, folders: str) -> set[str]:
     return set(re.findall(rf"`((?:{folders})/[\w./=]*)`", (ROOT / document).read_text()))
 
 
-def test_the_readme(checkout):
+def test_the_commands_of_the_readme_work(checkout):
     synthetic.write_folder(checkout / "faces", 2)
     # `make test` collects the tests and does not run them: this is one of them.
     run_document(
@@ -94,7 +94,7 @@ def test_the_readme(checkout):
     assert (checkout / "artifacts/demo/evaluation/metrics.json").exists()
 
 
-def test_the_tutorial_on_the_demo(checkout):
+def test_the_demo_tutorial_writes_the_files_that_it_names(checkout):
     document = "docs/tutorials/demo.md"
     run_document(document, checkout)
     paths = read_paths(document, "artifacts/demo")
@@ -102,9 +102,9 @@ def test_the_tutorial_on_the_demo(checkout):
     assert [path for path in sorted(paths) if not (checkout / path).exists()] == []
 
 
-def test_the_tutorial_on_fer2013(checkout):
+def test_the_fer2013_tutorial_writes_the_files_that_it_names(checkout):
     document = "docs/tutorials/fer2013.md"
-    # A file of the same form stands in for FER2013, which must not be distributed.
+    # A file of the same form replaces FER2013, which must not be distributed.
     synthetic.write_csv(checkout / "fer2013.csv", 3000, seed=1)
     run_document(document, checkout)
     paths = read_paths(document, "data|runs|reports|scores")

@@ -30,11 +30,13 @@ TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
 INTERRUPTED = "error: interrupted"
 
 
-def parts(folder: Path, under: str = ".") -> set[Path]:
+def list_parts(folder: Path, under: str = ".") -> set[Path]:
+    """Return the Parquet files in a folder, or in one of its subfolders."""
     return set((folder / under).rglob("part-*.parquet"))
 
 
-def digest(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -43,9 +45,9 @@ class TestPreprocess:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
         conditions: tuple[Callable[[], bool], ...] = (
-            lambda: bool(parts(out)),
+            lambda: bool(list_parts(out)),
             # The quarantine is written last, just before the manifest.
-            lambda: bool(parts(out, "quarantine")),
+            lambda: bool(list_parts(out, "quarantine")),
         )
         for condition in conditions:
             running = jobs.start(*command, cwd=dataset.home)
@@ -53,11 +55,11 @@ class TestPreprocess:
             killed = running.end_with_signal(signal.SIGKILL)
 
             assert killed.status == -signal.SIGKILL
-            assert parts(out)
+            assert list_parts(out)
             assert not (out / "manifest.json").exists()
             # The second condition must become true in the second run.
             shutil.rmtree(out / "quarantine", ignore_errors=True)
-        torn = parts(out)
+        incomplete = list_parts(out)
 
         jobs.run(*command, cwd=dataset.home).expect_success()
 
@@ -66,12 +68,12 @@ class TestPreprocess:
             == (dataset.manifest["checksum"])
         )
         assert set(read_files(out)) == list_dataset_files(out)
-        assert not torn & parts(out)
+        assert not incomplete & list_parts(out)
 
-    def test_one_whose_java_is_killed_says_so_in_a_line(self, jobs, dataset, tmp_path) -> None:
+    def test_the_error_for_a_killed_java_process_is_one_line(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "out"
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
-        running.wait_until(lambda: bool(parts(out)))
+        running.wait_until(lambda: bool(list_parts(out)))
         for pid, command in running.processes().items():
             if "java" in command.split(" ", 1)[0]:
                 os.kill(pid, signal.SIGKILL)
@@ -79,12 +81,12 @@ class TestPreprocess:
         running.wait().expect_error("Spark's Java process ended before the job")
         assert not (out / "manifest.json").exists()
 
-    def test_of_two_that_write_to_one_folder_one_wins(self, jobs, dataset, tmp_path) -> None:
+    def test_a_second_job_cannot_write_to_the_same_folder(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
         first = jobs.start(*command, cwd=dataset.home)
         # With its first file the first job holds the lock. It is paused while the second one runs.
-        first.wait_until(lambda: bool(parts(out)))
+        first.wait_until(lambda: bool(list_parts(out)))
         first.send_signal(signal.SIGSTOP)
         second = jobs.run(*command, "--overwrite", cwd=dataset.home)
         first.send_signal(signal.SIGCONT)
@@ -97,11 +99,11 @@ class TestPreprocess:
 
     def test_a_killed_overwrite_leaves_one_whole_dataset(self, jobs, dataset, tmp_path) -> None:
         out = shutil.copytree(dataset.folder, tmp_path / "out")
-        before, old = read_files(out), parts(out)
+        before, old = read_files(out), list_parts(out)
         command = (*PREPROCESS, "--output", str(out), "--overwrite", "--set", "seed=4")
 
         running = jobs.start(*command, cwd=dataset.home)
-        running.wait_until(lambda: bool(parts(out) - old))
+        running.wait_until(lambda: bool(list_parts(out) - old))
         running.end_with_signal(signal.SIGKILL)
 
         assert before.items() <= read_files(out).items()
@@ -124,7 +126,9 @@ class TestPreprocess:
         assert set(read_files(out)) == list_dataset_files(out)
 
     @pytest.mark.parametrize("moment", ["while Spark starts", "while it writes"])
-    def test_a_stopped_one_says_so_in_a_line(self, jobs, dataset, tmp_path, moment) -> None:
+    def test_the_error_of_an_interrupted_job_is_one_line(
+        self, jobs, dataset, tmp_path, moment
+    ) -> None:
         out = tmp_path / "out"
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
         if moment == "while Spark starts":
@@ -132,7 +136,7 @@ class TestPreprocess:
                 lambda: any("SparkSubmit" in line for line in running.processes().values())
             )
         else:
-            running.wait_until(lambda: bool(parts(out)))
+            running.wait_until(lambda: bool(list_parts(out)))
 
         stopped = running.end_with_signal(signal.SIGINT)
 
@@ -141,7 +145,7 @@ class TestPreprocess:
 
 
 class TestTrain:
-    def test_a_killed_run_is_none(self, jobs, dataset, tmp_path) -> None:
+    def test_a_killed_run_is_not_taken_for_a_finished_one(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "run"
         endless = (*TRAIN, "--output", str(out), "--set", "training.steps=1000000")
         short = (*TRAIN, "--output", str(out), "--set", "training.steps=20")
@@ -150,7 +154,7 @@ class TestTrain:
             history = out / "unfinished.csv"
             return history.is_file() and history.read_text().count("\n") > 3
 
-        def outputs(folder: Path) -> dict[str, bytes]:
+        def read_outputs(folder: Path) -> dict[str, bytes]:
             # TensorBoard's folder belongs to the newest training, finished or not.
             files = read_files(folder).items()
             return {name: content for name, content in files if not name.startswith("tensorboard/")}
@@ -172,7 +176,13 @@ class TestTrain:
 
         report = tmp_path / "report"
         refused = jobs.run(
-            *("evaluate", "--model", str(out), "--dataset", "data", "--output", str(report)),
+            "evaluate",
+            "--model",
+            str(out),
+            "--dataset",
+            "data",
+            "--output",
+            str(report),
             cwd=dataset.home,
         )
         refused.expect_error(f"error: {out}: its training has not finished (no model.json)")
@@ -184,15 +194,21 @@ class TestTrain:
         )
 
         jobs.run(*short, "--overwrite", cwd=dataset.home).expect_success()
-        before = outputs(out)
+        before = read_outputs(out)
         assert set(before) == {
-            *("model.keras", "model.weights.h5", "architecture.json", "model.json"),
-            *("history.csv", "accuracy.png", "loss.png", "config.yaml"),
+            "model.keras",
+            "model.weights.h5",
+            "architecture.json",
+            "model.json",
+            "history.csv",
+            "accuracy.png",
+            "loss.png",
+            "config.yaml",
         }
 
         # An overwrite that is killed halfway has not changed the finished run.
         running = jobs.start(*endless, "--overwrite", cwd=dataset.home)
         running.wait_until(is_halfway)
         running.end_with_signal(signal.SIGKILL)
-        assert before.items() <= outputs(out).items()
-        assert json.loads(before["model.json"])["sha256"] == digest(out / "model.keras")
+        assert before.items() <= read_outputs(out).items()
+        assert json.loads(before["model.json"])["sha256"] == compute_sha256(out / "model.keras")

@@ -34,7 +34,7 @@ def test_preprocess_keeps_young_files_of_another_job(jobs, home, dataset, enviro
     }
 
 
-def test_score(jobs, home, environment):
+def test_score_writes_to_an_object_store(jobs, home, environment):
     out = f"{BUCKET}/scores"
     score = ("score", "--input", "faces.csv", "--output", out)
     jobs.run(*score, cwd=home, **environment).expect_success()

