@@ -16,6 +16,8 @@ from fer_pipeline import __version__
 from fer_pipeline.config import Config, load_config
 from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.outcomes import DropReason, QuarantineReason, Split
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.preprocessed import build_expected_row
 
 # Training images by class, and then as many of each class for validation and for test.
 TRAIN = (120, 30, 110, 150, 120, 100, 120)
@@ -30,20 +32,20 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def shown(picture):
+def shown():
     """The label, image and usage of each row, all of one class after another."""
     labels = np.repeat(range(7), TRAIN).tolist()
-    rows = [(label, picture(number), "Training") for number, label in enumerate(labels)]
+    rows = [(label, make_image(number), "Training") for number, label in enumerate(labels)]
     for usage, first in (("PublicTest", 1000), ("PrivateTest", 2000)):
         evaluated = np.repeat(range(7), EVALUATION).tolist()
-        rows += [(label, picture(first + n), usage) for n, label in enumerate(evaluated)]
+        rows += [(label, make_image(first + n), usage) for n, label in enumerate(evaluated)]
     return rows
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory, shown, line):
+def source(tmp_path_factory, shown):
     path = tmp_path_factory.mktemp("source") / "sorted.csv"
-    rows = [line(*row) for row in shown]
+    rows = [format_row(*row) for row in shown]
     # A copy of a training image at the end, and a few rows that are none.
     rows += [rows[0], *["broken"] * BAD]
     path.write_text("\n".join(["emotion,pixels,Usage", *rows]))
@@ -79,19 +81,19 @@ VARIANTS = {
 }
 
 
-def test_every_row_is_a_variant_of_its_image(made, shown, source, expected_row) -> None:
+def test_every_row_is_a_variant_of_its_image(made, shown, source) -> None:
     twice = {row["record"] for row in made.rows if row["label"] == 2 and row["replica"] == 1}
     assert len(twice) == TRAIN[2] // 2
     expected = []
     for record, (label, image, usage) in enumerate(shown):
         if usage != "Training":
             split = "validation" if usage == "PublicTest" else "test"
-            expected.append(expected_row(source, record, label, image, split))
+            expected.append(build_expected_row(source, record, label, image, split))
             continue
         copies = 4 if label == 1 else 2 if record in twice else 1
         for name, apply in VARIANTS.items():
             for copy in range(copies):
-                row = expected_row(
+                row = build_expected_row(
                     source, record, label, apply(image), "train", name, copy, original=image
                 )
                 expected.append(row)
@@ -99,14 +101,14 @@ def test_every_row_is_a_variant_of_its_image(made, shown, source, expected_row) 
     assert made.rows == expected
 
 
-def test_rotations_are_counter_clockwise(prepare, csv_file, picture, line) -> None:
-    file = csv_file("a.csv", [line(n, picture(n)) for n in range(3)])
+def test_rotations_are_counter_clockwise(prepare, tmp_path) -> None:
+    file = write_csv(tmp_path / "a.csv", [format_row(n, make_image(n)) for n in range(3)])
 
     made = prepare(file, variants={"rotations": [90, -90, 180]})
 
     found = {(row["record"], row["variant"]): row["image"] for row in made.rows}
     assert found == {
-        (n, name): np.rot90(picture(n), quarters).tobytes()
+        (n, name): np.rot90(make_image(n), quarters).tobytes()
         for n in range(3)
         for name, quarters in (
             ("original", 0),
@@ -117,12 +119,12 @@ def test_rotations_are_counter_clockwise(prepare, csv_file, picture, line) -> No
     }
 
 
-def test_balanced_classes_have_equal_counts(prepare, csv_file, picture, line) -> None:
+def test_balanced_classes_have_equal_counts(prepare, tmp_path) -> None:
     sizes = (23, 3, 10, 23, 7, 12, 1)
     labels = np.repeat(range(7), sizes).tolist()
-    rows = [line(label, picture(n)) for n, label in enumerate(labels)]
-    rows += [line(label, picture(100 + label), "PrivateTest") for label in (0, 1, 1)]
-    file = csv_file("a.csv", rows)
+    rows = [format_row(label, make_image(n)) for n, label in enumerate(labels)]
+    rows += [format_row(label, make_image(100 + label), "PrivateTest") for label in (0, 1, 1)]
+    file = write_csv(tmp_path / "a.csv", rows)
 
     made = prepare(file, sampling={"balance": True}, variants={"flip": True})
 
@@ -164,9 +166,9 @@ def test_floats_are_the_table_at_the_pixels(made, made_of_floats) -> None:
     ("kind", "formula"),
     [("centered", lambda x: (x - 128) / 128), ("unit", lambda x: x / 255)],
 )
-def test_other_normalisations(prepare, csv_file, line, kind, formula) -> None:
+def test_other_normalisations(prepare, kind, formula, tmp_path) -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    file = csv_file("a.csv", [line(0, pixels)])
+    file = write_csv(tmp_path / "a.csv", [format_row(0, pixels)])
 
     made = prepare(file, image={"size": 16, "dtype": "float32", "normalization": kind})
 
@@ -197,14 +199,16 @@ def test_columns_are_plain(request, dataset, image) -> None:
         assert dict(zip(found.names, found.types, strict=True)) == expected
 
 
-def test_more_partitions_than_rows(prepare, csv_file, picture, line, expected_row) -> None:
+def test_more_partitions_than_rows(prepare, tmp_path) -> None:
     usages = ("Training", "Training", "PublicTest")
-    file = csv_file("a.csv", [line(n, picture(n), usages[n]) for n in range(3)])
+    file = write_csv(
+        tmp_path / "a.csv", [format_row(n, make_image(n), usages[n]) for n in range(3)]
+    )
 
     made = prepare(file, output={"files_per_split": 9})
 
     splits = ("train", "train", "validation")
-    assert made.rows == [expected_row(file, n, n, picture(n), splits[n]) for n in range(3)]
+    assert made.rows == [build_expected_row(file, n, n, make_image(n), splits[n]) for n in range(3)]
     assert all(file.rows for file in made.manifest.files)
 
 
@@ -222,13 +226,13 @@ def test_many_readers_can_share_the_row_groups(made) -> None:
     assert len(_groups(made, "train")) >= 64
 
 
-def test_many_readers_can_share_what_is_left_of_drawn_splits(
-    prepare, csv_file, picture, line
-) -> None:
-    rows = [line(n % 7, picture(n)) for n in range(4096)]
+def test_many_readers_can_share_what_is_left_of_drawn_splits(prepare, tmp_path) -> None:
+    rows = [format_row(n % 7, make_image(n)) for n in range(4096)]
 
     made = prepare(
-        csv_file("a.csv", rows), split={"method": "stratified"}, output={"files_per_split": 2}
+        write_csv(tmp_path / "a.csv", rows),
+        split={"method": "stratified"},
+        output={"files_per_split": 2},
     )
 
     groups = _groups(made, "train")
@@ -236,8 +240,8 @@ def test_many_readers_can_share_what_is_left_of_drawn_splits(
     assert len(groups) >= 64
 
 
-def test_the_rows_of_a_row_group_can_be_set(prepare, csv_file, picture, line) -> None:
-    file = csv_file("a.csv", [line(n % 7, picture(n)) for n in range(40)])
+def test_the_rows_of_a_row_group_can_be_set(prepare, tmp_path) -> None:
+    file = write_csv(tmp_path / "a.csv", [format_row(n % 7, make_image(n)) for n in range(40)])
 
     made = prepare(
         file, output={"files_per_split": 1, "row_group_rows": 9, "compression": "snappy"}
@@ -317,26 +321,26 @@ def test_the_manifest_says_what_it_was_made_with(made) -> None:
         assert manifest.versions[name] == version(name)
 
 
-def test_a_fingerprint_is_of_the_content(prepare, csv_file, picture, line) -> None:
-    rows = [line(n % 7, picture(n)) for n in range(20)]
-    pixel = picture(3).copy()
+def test_a_fingerprint_is_of_the_content(prepare, tmp_path) -> None:
+    rows = [format_row(n % 7, make_image(n)) for n in range(20)]
+    pixel = make_image(3).copy()
     pixel[0, 0] ^= 1
     bad = rows[:19]
     files = {
         "same": rows,
         "shuffled": rows[::-1],
         "blank lines": [text for row in rows for text in (row, "")],
-        "one pixel": [*rows[:3], line(3, pixel), *rows[4:]],
-        "one label": [*rows[:3], line(4, picture(3)), *rows[4:]],
-        "one usage": [*rows[:3], line(3, picture(3), "PublicTest"), *rows[4:]],
+        "one pixel": [*rows[:3], format_row(3, pixel), *rows[4:]],
+        "one label": [*rows[:3], format_row(4, make_image(3)), *rows[4:]],
+        "one usage": [*rows[:3], format_row(3, make_image(3), "PublicTest"), *rows[4:]],
         "one row less": bad,
         "one row twice": [*rows, rows[0]],
         "one bad row": [*bad, "a"],
         "another bad row": [*bad, "b"],
     }
     for name, lines in files.items():
-        csv_file(f"in/{name}.csv", lines)
-    folder = csv_file("in/again.csv", rows).parent
+        write_csv(tmp_path / f"in/{name}.csv", lines)
+    folder = write_csv(tmp_path / "in/again.csv", rows).parent
 
     made = prepare(folder, input={"max_quarantined_fraction": 0.1})
 

@@ -10,31 +10,29 @@ import pytest
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.errors import DatasetError, StorageError, TooManyBadRowsError
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.folders import read_files
+from tests.helpers.preprocessed import PreprocessedDataset, build_expected_row
 
 
 @pytest.fixture
-def files(csv_file, picture, line):
+def files(tmp_path):
     """Two valid inputs without a common image, and one that is rejected."""
 
-    def write_faces(name, first):
-        return csv_file(name, [line(n % 7, picture(first + n)) for n in range(14)])
+    def write_faces(name: str, first: int) -> Path:
+        return write_csv(
+            tmp_path / name, [format_row(n % 7, make_image(first + n)) for n in range(14)]
+        )
 
     return (
         write_faces("a.csv", 0),
         write_faces("b.csv", 100),
-        csv_file("bad.csv", ["broken", "broken"]),
+        write_csv(tmp_path / "bad.csv", ["broken", "broken"]),
     )
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def list_published_files(dataset) -> set[str]:
+def list_published_files(dataset: PreprocessedDataset) -> set[str]:
+    """Return the files in the folder of a complete dataset."""
     files = {file.path for file in dataset.manifest.files}
     return {"manifest.json", "config.yaml", *files, *dataset.manifest.quarantine}
 
@@ -57,12 +55,12 @@ def test_a_dataset_is_replaced_only_on_request(prepare, files, tmp_path) -> None
     assert not list_published_files(old) & {file.path for file in new.manifest.files}
 
 
-def test_a_failed_overwrite_leaves_the_old_dataset_whole(
-    prepare, files, csv_file, picture, line, tmp_path
-) -> None:
+def test_a_failed_overwrite_leaves_the_old_dataset_whole(prepare, files, tmp_path) -> None:
     old = prepare(files[0], to=tmp_path / "out")
     before = read_files(tmp_path / "out")
-    one_face_per_class = csv_file("alone.csv", [line(n, picture(200 + n)) for n in range(7)])
+    one_face_per_class = write_csv(
+        tmp_path / "alone.csv", [format_row(n, make_image(200 + n)) for n in range(7)]
+    )
     split = {"method": "stratified", "validation": 0.7, "test": 0}
 
     with pytest.raises(TooManyBadRowsError):
@@ -168,8 +166,10 @@ def test_an_output_that_cannot_be_written_is_one_clear_error(prepare, files) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_an_output_may_be_a_url(prepare, files, expected_row, picture, tmp_path) -> None:
+def test_an_output_may_be_a_url(prepare, files, tmp_path) -> None:
     dataset = prepare(files[0], to=f"file:{tmp_path}/a%20b")
 
     assert dataset.folder == tmp_path / "a b"
-    assert dataset.rows == [expected_row(files[0], n, n % 7, picture(n)) for n in range(14)]
+    assert dataset.rows == [
+        build_expected_row(files[0], n, n % 7, make_image(n)) for n in range(14)
+    ]
