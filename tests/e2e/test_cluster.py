@@ -159,7 +159,7 @@ class TestTrain:
             return steps < step < 2 * steps
 
         running.wait_until(is_in_second_epoch)
-        pids = cluster.executors() if victim == "executor" else cluster.python_workers()
+        pids = cluster.list_executors() if victim == "executor" else cluster.list_python_workers()
         os.kill(pids[-1], signal.SIGKILL)
         killed = time.monotonic()
         entry_counts = [2]
@@ -261,8 +261,8 @@ class TestPreprocess:
         out = workspace / "killed executor"
         options = ("--config", "small.yaml", "--input", "faces.csv", "--output", str(out))
         running = jobs.start(*cluster.options, "preprocess", *options, *PREPROCESS, cwd=workspace)
-        running.wait_until(lambda: bool(cluster.python_workers()))
-        os.kill(cluster.executors()[0], signal.SIGKILL)
+        running.wait_until(lambda: bool(cluster.list_python_workers()))
+        os.kill(cluster.list_executors()[0], signal.SIGKILL)
         process = running.wait()
         assert process.status == 0, process.err
         assert read_checksum(out) == read_checksum(split)
@@ -350,8 +350,8 @@ class TestScore:
         out = workspace / "scores of a killed executor"
         score = (*self.SCORE, "--output", str(out))
         running = jobs.start(*cluster.options, *score, cwd=workspace)
-        running.wait_until(lambda: bool(cluster.python_workers()))
-        os.kill(cluster.executors()[0], signal.SIGKILL)
+        running.wait_until(lambda: bool(cluster.list_python_workers()))
+        os.kill(cluster.list_executors()[0], signal.SIGKILL)
         process = running.wait()
         assert process.status == 0, process.err
         assert read_scores(out) == read_scores(complete_scores)

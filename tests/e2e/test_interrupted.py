@@ -74,7 +74,7 @@ class TestPreprocess:
         out = tmp_path / "out"
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
         running.wait_until(lambda: bool(list_parts(out)))
-        for pid, command in running.processes().items():
+        for pid, command in running.list_processes().items():
             if "java" in command.split(" ", 1)[0]:
                 os.kill(pid, signal.SIGKILL)
 
@@ -133,7 +133,7 @@ class TestPreprocess:
         running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
         if moment == "while Spark starts":
             running.wait_until(
-                lambda: any("SparkSubmit" in line for line in running.processes().values())
+                lambda: any("SparkSubmit" in line for line in running.list_processes().values())
             )
         else:
             running.wait_until(lambda: bool(list_parts(out)))

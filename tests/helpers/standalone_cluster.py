@@ -102,27 +102,29 @@ class Cluster:
         """Process ids of the master and the workers, which start all other processes."""
         return [process.pid for process in self._processes]
 
-    def executors(self) -> list[int]:
+    def list_executors(self) -> list[int]:
         """Return the process ids of the executors' JVMs."""
-        return [pid for pid, line in self.processes() if "CoarseGrainedExecutorBackend" in line]
+        return [
+            pid for pid, line in self.list_processes() if "CoarseGrainedExecutorBackend" in line
+        ]
 
-    def python_workers(self) -> list[int]:
+    def list_python_workers(self) -> list[int]:
         """Return the ids of the Python processes with a task, which are forks of a daemon."""
-        daemons = {pid: line for pid, line in self.processes() if "pyspark.daemon" in line}
-        return [pid for pid in daemons if _parent(pid) in daemons]
+        daemons = {pid: line for pid, line in self.list_processes() if "pyspark.daemon" in line}
+        return [pid for pid in daemons if _read_parent(pid) in daemons]
 
-    def processes(self) -> Iterator[tuple[int, str]]:
+    def list_processes(self) -> Iterator[tuple[int, str]]:
         """Yield the id and the command line of each process that the cluster has started."""
         roots = {*self.ids}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(entry.name)
-                if _ancestors(pid) & roots:
+                if _list_ancestors(pid) & roots:
                     yield pid, (entry / "cmdline").read_text().replace("\0", " ")
 
     def stop(self) -> None:
         """Kill all processes of the cluster."""
-        pids = [pid for pid, _ in self.processes()]
+        pids = [pid for pid, _ in self.list_processes()]
         for pid in [*pids, *self.ids]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -130,15 +132,16 @@ class Cluster:
             process.wait()
 
 
-def _parent(pid: int) -> int:
+def _read_parent(pid: int) -> int:
+    """Return the id of a process's parent; 0 if the process has ended."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
 
 
-def _ancestors(pid: int) -> set[int]:
+def _list_ancestors(pid: int) -> set[int]:
     """Return the ids of a process and of all its ancestors."""
     ancestors = {pid}
-    while (pid := _parent(pid)) > 1:
+    while (pid := _read_parent(pid)) > 1:
         ancestors.add(pid)
     return ancestors
