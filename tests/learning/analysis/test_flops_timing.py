@@ -1,3 +1,4 @@
+import os
 import time
 
 import keras
@@ -12,24 +13,9 @@ from fer_pipeline.learning.analysis.flops import count_multiply_adds, has_uncoun
 from fer_pipeline.learning.analysis.network_summary import format_summary, summarize_network
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.networks import registry
+from tests.helpers.one_layer import build_one_layer_network, count_products
 
 layers = keras.layers
-
-
-def around(layer, shape):
-    """A model of one layer."""
-    return keras.Sequential([layers.Input(shape), layer])
-
-
-def counted(layer, shape):
-    """The number of products in the outputs: where all is ones and nothing is cut off, their sum.
-
-    A kernel that goes over a border of zeros multiplies there too, and cannot be counted so.
-    """
-    network = around(layer, shape)
-    for variable in network.weights:
-        variable.assign(np.ones(variable.shape, np.float32))
-    return int(np.asarray(network(np.ones((1, *shape), np.float32)), np.float64).sum())
 
 
 class TestMultiplyAdds:
@@ -52,8 +38,8 @@ class TestMultiplyAdds:
             (layers.Dense(5), (2, 3, 7), 6 * 35),
         ],
     )
-    def test_by_hand(self, layer, shape, expected):
-        assert summarize_network(around(layer, shape)).multiply_adds == expected
+    def test_multiply_adds_are_those_of_the_formula_for_the_layer(self, layer, shape, expected):
+        assert summarize_network(build_one_layer_network(layer, shape)).multiply_adds == expected
 
     @pytest.mark.parametrize(
         "layer",
@@ -65,12 +51,12 @@ class TestMultiplyAdds:
             layers.Flatten(),
         ],
     )
-    def test_others_count_nothing_and_are_not_left_out(self, layer):
-        around(layer, (4, 4, 3))
+    def test_layers_without_products_cost_nothing(self, layer):
+        build_one_layer_network(layer, (4, 4, 3))
         assert count_multiply_adds(layer) == 0
         assert not has_uncounted_kernel(layer)
 
-    def test_what_has_a_kernel_and_counts_nothing_is_named(self):
+    def test_the_summary_names_layers_with_a_kernel_that_is_not_counted(self):
         network = keras.Sequential(
             [layers.Input((6, 4)), layers.Conv1D(3, 3), layers.GRU(2), layers.Dense(2)]
         )
@@ -83,97 +69,124 @@ class TestMultiplyAdds:
             " not counted: Conv1D, GRU)"
         )
 
-    def test_a_size_that_is_not_known(self):
+    def test_the_count_is_unknown_if_a_side_of_the_input_is_unknown(self):
         layer = layers.Conv2DTranspose(2, 3)
-        around(layer, (None, 4, 1))
+        build_one_layer_network(layer, (None, 4, 1))
         assert count_multiply_adds(layer) is None
         assert not has_uncounted_kernel(layer)
 
     @settings(max_examples=15, deadline=None)
-    @given(data=st.data())
-    def test_against_counting(self, data):
-        def number(most):
-            return data.draw(st.integers(1, most))
+    @given(draws=st.data())
+    def test_convolutions_cost_as_many_products_as_they_compute(self, draws):
+        def draw_integer(largest: int) -> int:
+            return draws.draw(st.integers(1, largest))
 
-        shape, kernel = (number(4) + 3, number(4) + 3, number(3)), (number(4), number(4))
-        strides = number(2)
-        transposed = layers.Conv2DTranspose(
-            number(3), kernel, strides=strides, padding="valid", use_bias=False
+        shape, kernel = (
+            (draw_integer(4) + 3, draw_integer(4) + 3, draw_integer(3)),
+            (draw_integer(4), draw_integer(4)),
         )
-        assert counted(transposed, shape) == count_multiply_adds(transposed) > 0
-        plain = layers.Conv2D(number(3), kernel, strides=strides, padding="valid", use_bias=False)
-        assert counted(plain, shape) == count_multiply_adds(plain) > 0
+        strides = draw_integer(2)
+        transposed = layers.Conv2DTranspose(
+            draw_integer(3), kernel, strides=strides, padding="valid", use_bias=False
+        )
+        products = count_products(transposed, shape)
+        assert products > 0
+        assert count_multiply_adds(transposed) == products
+        plain = layers.Conv2D(
+            draw_integer(3), kernel, strides=strides, padding="valid", use_bias=False
+        )
+        products = count_products(plain, shape)
+        assert products > 0
+        assert count_multiply_adds(plain) == products
 
     @pytest.mark.parametrize("name", registry.list_network_names())
-    def test_a_model_that_was_saved_costs_what_its_network_does(self, name, tmp_path):
+    def test_a_saved_model_costs_as_much_as_its_network(self, name, tmp_path):
         network = registry.build_network(name, 48, 7, {})
         model = serving_model.build_serving_model(network, 48, Normalization.centered())
         serving_model.save_model(model, tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
         expected = summarize_network(network)
+        assert expected.multiply_adds is not None
         assert expected.multiply_adds > 0
         assert summarize_network(loaded).multiply_adds == expected.multiply_adds
         assert summarize_network(loaded).parameters == expected.parameters
         assert expected.uncounted_layers == []
 
 
-class Clocked:
-    """Stands where a model stands, on a clock of its own: each image takes the next of `costs`."""
-
-    def __init__(self, clock, *costs):
-        self.clock, self.costs, self.seen = clock, list(costs), []
-
-    def predict_on_batch(self, batch):
-        seconds = self.costs.pop(0) if len(self.costs) > 1 else self.costs[0]
-        self.clock.now += seconds * len(batch)
-        self.clock.calls.append(self)
-        self.seen.append(batch.shape)
-
-
 class Clock:
-    """The time, which passes only while a `Clocked` works."""
+    """A clock that advances only while a `TimedModel` predicts.
 
-    def __init__(self):
-        self.now, self.calls = 0.0, []
+    Attributes:
+        now: Time in seconds.
+        calls: Models in the order of their calls.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[TimedModel] = []
+
+
+class TimedModel:
+    """A model that advances a clock instead of predicting.
+
+    Attributes:
+        batch_shapes: Shapes of the batches in the order of the calls.
+    """
+
+    def __init__(self, clock: Clock, *image_seconds: float) -> None:
+        """Set the seconds per image of each call; the last number applies to all later calls."""
+        self.batch_shapes: list[tuple[int, ...]] = []
+        self._clock = clock
+        self._image_seconds = list(image_seconds)
+
+    def predict_on_batch(self, batch: np.ndarray) -> None:
+        last = len(self._image_seconds) == 1
+        seconds = self._image_seconds[0] if last else self._image_seconds.pop(0)
+        self._clock.now += seconds * len(batch)
+        self._clock.calls.append(self)
+        self.batch_shapes.append(batch.shape)
+
+
+def make_images(rows: int, size: int = 4) -> np.ndarray:
+    """Return black images of shape (rows, size, size)."""
+    return np.zeros((rows, size, size), np.uint8)
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    made = Clock()
-    monkeypatch.setattr(time, "perf_counter", lambda: made.now)
-    return made
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    replacement = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: replacement.now)
+    return replacement
 
 
-class TestImagesASecond:
-    def pixels(self, rows, size=4):
-        return np.zeros((rows, size, size), np.uint8)
-
-    def test_the_first_pass_warms_up_and_the_best_turn_counts(self, clock):
+class TestImagesPerSecond:
+    def test_the_first_call_warms_up_and_the_fastest_turn_counts(self, clock):
         # A batch of 4 takes a turn: 400 s to warm up, then 4, 2, 1, 2, 4 s.
-        model = Clocked(clock, 100, 1, 0.5, 0.25, 0.5, 1)
-        assert timing.measure_images_per_second([model], [self.pixels(4)], 4) == [4.0]
-        assert model.seen == [(4, 4, 4, 1)] * 6
+        model = TimedModel(clock, 100, 1, 0.5, 0.25, 0.5, 1)
+        assert timing.measure_images_per_second([model], [make_images(4)], 4) == [4.0]
+        assert model.batch_shapes == [(4, 4, 4, 1)] * 6
 
-    def test_a_turn_goes_on_for_half_a_second(self, clock):
-        model = Clocked(clock, 1 / 16)
-        assert timing.measure_images_per_second([model], [self.pixels(5)], 2) == [16.0]
+    def test_a_turn_repeats_until_half_a_second_has_passed(self, clock):
+        model = TimedModel(clock, 1 / 16)
+        assert timing.measure_images_per_second([model], [make_images(5)], 2) == [16.0]
         # Five turns of four batches each; no batch is smaller than the others.
-        assert model.seen == [(2, 4, 4, 1)] * (1 + 5 * 4)
+        assert model.batch_shapes == [(2, 4, 4, 1)] * (1 + 5 * 4)
 
-    def test_they_take_turns_each_with_images_of_its_size(self, clock):
-        fast, slow = Clocked(clock, 0.25), Clocked(clock, 0.5)
-        found = timing.measure_images_per_second(
-            [fast, slow], [self.pixels(9), self.pixels(9, 6)], 4
+    def test_models_take_turns_with_images_of_their_own_size(self, clock):
+        fast, slow = TimedModel(clock, 0.25), TimedModel(clock, 0.5)
+        speeds = timing.measure_images_per_second(
+            [fast, slow], [make_images(9), make_images(9, 6)], 4
         )
-        assert found == [4.0, 2.0]
+        assert speeds == [4.0, 2.0]
         assert clock.calls == [fast, slow] * 6
-        assert set(slow.seen) == {(4, 6, 6, 1)}
+        assert set(slow.batch_shapes) == {(4, 6, 6, 1)}
 
-    def test_fewer_images_than_a_batch(self, clock):
-        model = Clocked(clock, 1)
-        assert timing.measure_images_per_second([model], [self.pixels(3)], 256) == [1.0]
-        assert set(model.seen) == {(3, 4, 4, 1)}
+    def test_a_batch_is_smaller_if_there_are_fewer_images(self, clock):
+        model = TimedModel(clock, 1)
+        assert timing.measure_images_per_second([model], [make_images(3)], 256) == [1.0]
+        assert set(model.batch_shapes) == {(3, 4, 4, 1)}
 
 
-def test_there_is_a_core():
-    assert timing.count_available_cores() >= 1
+def test_only_the_cores_that_the_process_may_use_count(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 9}, raising=False)
+    assert timing.count_available_cores() == 3

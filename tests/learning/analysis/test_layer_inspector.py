@@ -22,7 +22,7 @@ VALUES = NORMALIZATION.lookup_table()[PIXELS][..., None]
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def set_seed() -> None:
     keras.utils.set_random_seed(1)
 
 
@@ -34,8 +34,8 @@ def bfloat16() -> Iterator[None]:
     keras.config.set_dtype_policy(before)
 
 
-def loaded(network: keras.Model, folder: Path) -> keras.Model:
-    """The model that a later job sees."""
+def save_and_load(network: keras.Model, folder: Path) -> keras.Model:
+    """Return the model that a later job loads."""
     serving_model.save_model(
         serving_model.build_serving_model(network, SIZE, NORMALIZATION),
         folder / RunFile.MODEL,
@@ -43,86 +43,94 @@ def loaded(network: keras.Model, folder: Path) -> keras.Model:
     return serving_model.load_model_from_bytes((folder / RunFile.MODEL).read_bytes(), "system_a")
 
 
-def looked_into(network: keras.Model, size: int = SIZE) -> LayerInspector:
+def inspect_network(network: keras.Model, size: int = SIZE) -> LayerInspector:
+    """Return an inspector of the serving model of a network."""
     return LayerInspector(serving_model.build_serving_model(network, size, NORMALIZATION))
 
 
-def residual() -> keras.Model:
-    """Two blocks, one layer in both, a sum that is no layer of its own, a valid convolution."""
-    given = keras.Input((SIZE, SIZE, 1))
+def build_residual_network() -> keras.Model:
+    """Return a network of two blocks that share a layer, with a sum that is no layer."""
+    images = keras.Input((SIZE, SIZE, 1))
     shared = layers.ReLU(name="shared")
-    first = shared(layers.Conv2D(4, 3, padding="same", name="first")(given))
+    first = shared(layers.Conv2D(4, 3, padding="same", name="first")(images))
     pooled = layers.AveragePooling2D(2, name="pool")(first)
     second = layers.BatchNormalization(name="norm")(
         layers.SeparableConv2D(4, 3, padding="same", name="second")(pooled)
     )
     summed = shared(second + pooled)
     flat = layers.Flatten(name="flatten")(layers.MaxPooling2D(2, name="end")(summed))
-    return keras.Model(given, layers.Dense(3, name="logits")(flat))
+    return keras.Model(images, layers.Dense(3, name="logits")(flat))
 
 
 class TestOutputs:
-    def test_of_system_a_are_those_of_its_layers_one_after_the_other(self, tmp_path):
+    def test_outputs_of_system_a_equal_those_of_its_layers_called_in_sequence(self, tmp_path):
         inspection = LayerInspector(
-            loaded(registry.build_network("system_a", SIZE, 3, {}), tmp_path)
+            save_and_load(registry.build_network("system_a", SIZE, 3, {}), tmp_path)
         )
         names = ["convolution_1", "pool_1", "convolution_2", "pool_2", "flatten"]
         assert inspection.layer_names == (*names, "hidden", "logits")
-        found = inspection.compute_layer_outputs(PIXELS, names)
-        # The layers themselves, called by hand.
+        outputs = inspection.compute_layer_outputs(PIXELS, names)
+        # The layers, called one after the other.
         network = serving_model.load_model_from_bytes(
             (tmp_path / RunFile.MODEL).read_bytes(), "system_a"
         ).get_layer("system_a")
-        expected, value = [], VALUES
+        expected, activation = [], VALUES
         for name in names:
-            value = network.get_layer(name)(value)
-            expected.append(keras.ops.convert_to_numpy(value))
+            activation = network.get_layer(name)(activation)
+            expected.append(keras.ops.convert_to_numpy(activation))
         shapes = [(4, 12, 12, 16), (4, 6, 6, 16), (4, 6, 6, 16), (4, 3, 3, 16), (4, 144)]
-        assert [one.shape for one in found] == shapes
-        for one, other in zip(found, expected, strict=True):
-            assert one.dtype == np.float32
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert [output.shape for output in outputs] == shapes
+        for output, activation in zip(outputs, expected, strict=True):
+            assert output.dtype == np.float32
+            np.testing.assert_allclose(output, activation, rtol=1e-5, atol=1e-6)
 
-    def test_of_a_residual_network_with_a_layer_that_is_used_twice(self, tmp_path):
-        inspection = LayerInspector(loaded(residual(), tmp_path))
+    def test_the_output_of_a_layer_that_is_used_twice_is_that_of_its_last_use(self, tmp_path):
+        inspection = LayerInspector(save_and_load(build_residual_network(), tmp_path))
         assert {"first", "pool", "norm", "shared", "end", "logits"} <= set(inspection.layer_names)
         pooled, norm, last = inspection.compute_layer_outputs(PIXELS, ["pool", "norm", "shared"])
-        # Of a layer that is used twice, it is the second use.
+        # The last use of `shared` is the activation of the sum.
         np.testing.assert_allclose(last, np.maximum(pooled + norm, 0), atol=1e-6)
 
-    def test_of_one_layer(self):
-        (found,) = looked_into(residual()).compute_layer_outputs(PIXELS[:1], ["logits"])
-        assert found.shape == (1, 3)
+    def test_one_layer_has_one_output(self):
+        (logits,) = inspect_network(build_residual_network()).compute_layer_outputs(
+            PIXELS[:1], ["logits"]
+        )
+        assert logits.shape == (1, 3)
 
-    def test_computed_in_bfloat16_are_float32(self, bfloat16):
-        inspection = looked_into(residual())
-        for found in inspection.compute_layer_outputs(PIXELS, inspection.layer_names):
-            assert found.dtype == np.float32
-        found = inspection.compute_class_activation_maps(PIXELS, np.zeros(4, np.int32))
-        assert found.dtype == np.float32
-        assert np.isfinite(found).all()
-        assert found.max() > 0
+    def test_outputs_and_maps_of_a_bfloat16_network_are_float32(self, bfloat16):
+        inspection = inspect_network(build_residual_network())
+        for output in inspection.compute_layer_outputs(PIXELS, inspection.layer_names):
+            assert output.dtype == np.float32
+        cams = inspection.compute_class_activation_maps(PIXELS, np.zeros(4, np.int32))
+        assert cams.dtype == np.float32
+        assert np.isfinite(cams).all()
+        assert cams.max() > 0
 
 
-class TestChosen:
-    def test_by_default_are_convolutions_and_poolings(self):
-        assert looked_into(residual()).select_layers() == ["first", "pool", "second", "end"]
-        system_a = looked_into(registry.build_network("system_a", SIZE, 3, {}))
+class TestSelectedLayers:
+    def test_convolutions_and_poolings_are_the_default(self):
+        assert inspect_network(build_residual_network()).select_layers() == [
+            "first",
+            "pool",
+            "second",
+            "end",
+        ]
+        system_a = inspect_network(registry.build_network("system_a", SIZE, 3, {}))
         assert system_a.select_layers() == ["convolution_1", "pool_1", "convolution_2", "pool_2"]
 
-    def test_of_many_are_eight_from_the_first_to_the_last(self):
+    def test_eight_layers_are_spread_over_a_deep_network(self):
         convolutions = [layers.Conv2D(2, 3, padding="same", name=f"c{i}") for i in range(15)]
         last = layers.GlobalAveragePooling2D()
         network = keras.Sequential([keras.Input((SIZE, SIZE, 1)), *convolutions, last])
-        assert looked_into(network).select_layers() == [f"c{i}" for i in range(0, 15, 2)]
+        assert inspect_network(network).select_layers() == [f"c{i}" for i in range(0, 15, 2)]
 
-    def test_asked_for_stay_in_their_order_and_come_once(self):
-        inspection = looked_into(residual())
+    def test_named_layers_keep_their_order_without_duplicates(self):
+        inspection = inspect_network(build_residual_network())
         assert inspection.select_layers(["pool", "logits", "pool"]) == ["pool", "logits"]
 
-    def test_a_layer_that_is_not_there(self):
+    def test_an_unknown_layer_is_an_error_that_suggests_a_name(self):
         with pytest.raises(RunError) as caught:
-            looked_into(registry.build_network("system_a", SIZE, 3, {})).select_layers(
+            inspect_network(registry.build_network("system_a", SIZE, 3, {})).select_layers(
                 ["pool_1", "convolution3"]
             )
         message = str(caught.value)
@@ -131,87 +139,90 @@ class TestChosen:
         assert "convolution_1, pool_1, convolution_2, pool_2, flatten, hidden, logits" in message
 
 
-class TestEvidence:
-    def test_is_the_last_of_the_size_of_the_last_convolution(self):
+class TestCamLayer:
+    def test_it_is_the_last_layer_with_the_size_of_the_last_convolution(self):
         assert (
-            looked_into(registry.build_network("system_a", SIZE, 3, {})).cam_layer
+            inspect_network(registry.build_network("system_a", SIZE, 3, {})).cam_layer
             == "convolution_2"
         )
-        assert looked_into(residual()).cam_layer == "shared"
+        assert inspect_network(build_residual_network()).cam_layer == "shared"
 
-    def test_needs_maps(self):
+    def test_a_network_without_feature_maps_has_none(self):
         network = keras.Sequential(
             [keras.Input((SIZE, SIZE, 1)), layers.Flatten(), layers.Dense(3, name="logits")]
         )
-        inspection = looked_into(network)
+        inspection = inspect_network(network)
         assert inspection.cam_layer is None
         assert inspection.select_layers() == []
         with pytest.raises(ValueError, match="no layer of the network returns feature maps"):
             inspection.compute_class_activation_maps(PIXELS, np.zeros(4, np.int32))
 
 
-def by_hand(
+def compute_grad_cam(
     kernel: npt.NDArray[np.float64], dense: npt.NDArray[np.float64], label: int
 ) -> npt.NDArray[np.float64]:
-    """Grad-CAM of a 1x1 convolution with ReLU, maps A = ReLU(kernel * x), flattened into logits.
+    """Return the Grad-CAM of a 1x1 convolution with ReLU, whose maps are flattened into logits.
 
-    The derivative of a logit by A at a place is the weight of that place.
+    The maps are A = ReLU(kernel * x). The derivative of a logit by A at a position is the dense
+    weight of that position.
     """
     maps = np.maximum(VALUES * kernel, 0)
     weights = dense[:, label].reshape(SIZE, SIZE, -1).mean(axis=(0, 1))
     return np.maximum((maps * weights).sum(axis=-1), 0)
 
 
-class OneWay(layers.Layer):
-    """Gives what it takes, and has no derivative."""
+class IdentityWithoutGradient(layers.Layer):
+    """Identity that fails the test if it is differentiated."""
 
     def call(self, maps: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient
-        def same(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], None]]:
-            def slopes(_: tf.Tensor) -> None:
+        def identity(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], None]]:
+            def fail_if_differentiated(_: tf.Tensor) -> None:
                 pytest.fail("the layers before the maps are differentiated")
 
-            return tf.identity(values), slopes
+            return tf.identity(values), fail_if_differentiated
 
-        return same(maps)
+        return identity(maps)
 
 
-class TestClassActivation:
-    def network(self, kernel: npt.NDArray[np.float64], *after: layers.Layer) -> keras.Model:
-        maps = layers.Conv2D(len(kernel), 1, activation="relu", name="maps")
-        made = keras.Sequential([keras.Input((SIZE, SIZE, 1)), maps, *after])
-        maps.set_weights([kernel.reshape(1, 1, 1, -1), np.zeros(len(kernel))])
-        return made
+def build_network(kernel: npt.NDArray[np.float64], *following: layers.Layer) -> keras.Model:
+    """Return a network of a 1x1 convolution with this kernel, a ReLU and the following layers."""
+    maps = layers.Conv2D(len(kernel), 1, activation="relu", name="maps")
+    network = keras.Sequential([keras.Input((SIZE, SIZE, 1)), maps, *following])
+    maps.set_weights([kernel.reshape(1, 1, 1, -1), np.zeros(len(kernel))])
+    return network
 
-    def test_is_what_one_computes_by_hand(self):
+
+class TestClassActivationMaps:
+    def test_maps_equal_grad_cam_computed_with_numpy(self):
         kernel = np.array([1.0, -2.0])
         dense = np.random.default_rng(2).normal(size=(SIZE * SIZE * 2, 3))
-        network = self.network(kernel, layers.Flatten(), layers.Dense(3, name="logits"))
+        network = build_network(kernel, layers.Flatten(), layers.Dense(3, name="logits"))
         network.layers[-1].set_weights([dense, np.ones(3)])
         labels = np.array([2, 0, 1, 2])
-        found = looked_into(network).compute_class_activation_maps(PIXELS, labels)
-        assert found.shape == (4, SIZE, SIZE)
-        assert found.max() > 0
+        cams = inspect_network(network).compute_class_activation_maps(PIXELS, labels)
+        assert cams.shape == (4, SIZE, SIZE)
+        assert cams.max() > 0
         for image, label in enumerate(labels):
-            expected = by_hand(kernel, dense, label)[image]
-            np.testing.assert_allclose(found[image], expected, rtol=1e-4, atol=1e-6)
+            expected = compute_grad_cam(kernel, dense, label)[image]
+            np.testing.assert_allclose(cams[image], expected, rtol=1e-4, atol=1e-6)
 
-    def test_after_global_average_pooling_is_the_class_activation_map(self):
+    def test_maps_before_global_average_pooling_are_weighted_with_the_dense_weights(self):
         # Zhou et al. (2016): the maps weighted with the class's dense weights.
         kernel = np.array([1.0, -1.0, 0.5])
         dense = np.array([[1.0, -1.0], [2.0, 0.5], [-3.0, 1.0]])
         pool = layers.GlobalAveragePooling2D()
-        network = self.network(kernel, pool, layers.Dense(2, name="logits"))
+        network = build_network(kernel, pool, layers.Dense(2, name="logits"))
         network.layers[-1].set_weights([dense, np.zeros(2)])
         for label in (0, 1):
-            found = looked_into(network).compute_class_activation_maps(PIXELS, np.full(4, label))
+            cams = inspect_network(network).compute_class_activation_maps(PIXELS, np.full(4, label))
             maps = np.maximum(VALUES * kernel, 0)
             expected = np.maximum((maps * dense[:, label]).sum(axis=-1), 0) / SIZE**2
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+            np.testing.assert_allclose(cams, expected, rtol=1e-4, atol=1e-7)
             assert expected.max() > 0
 
-    def test_of_an_image_does_not_depend_on_the_others(self):
-        inspection = looked_into(residual())
+    def test_the_map_of_an_image_does_not_depend_on_the_other_images(self):
+        inspection = inspect_network(build_residual_network())
         labels = np.array([0, 1, 2, 1])
         together = inspection.compute_class_activation_maps(PIXELS, labels)
         alone = [
@@ -221,39 +232,43 @@ class TestClassActivation:
         np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-6)
 
     @pytest.mark.parametrize("trainable", [True, False])
-    def test_works_on_a_network_that_is_frozen(self, trainable):
-        network = residual()
+    def test_a_frozen_network_has_maps_as_well(self, trainable):
+        network = build_residual_network()
         network.trainable = trainable
-        assert looked_into(network).compute_class_activation_maps(PIXELS, np.full(4, 1)).max() > 0
+        assert (
+            inspect_network(network).compute_class_activation_maps(PIXELS, np.full(4, 1)).max() > 0
+        )
 
-    def test_goes_back_no_further_than_to_the_maps(self):
+    def test_layers_before_the_maps_are_not_differentiated(self):
         network = keras.Sequential(
             [
                 keras.Input((SIZE, SIZE, 1)),
                 layers.Conv2D(2, 3),
-                OneWay(),
+                IdentityWithoutGradient(),
                 layers.Conv2D(2, 3),
                 layers.Flatten(),
                 layers.Dense(3),
             ]
         )
         assert (
-            looked_into(network).compute_class_activation_maps(PIXELS, np.array([0, 1, 2, 0])).max()
+            inspect_network(network)
+            .compute_class_activation_maps(PIXELS, np.array([0, 1, 2, 0]))
+            .max()
             > 0
         )
 
-    def test_is_zero_where_every_unit_is_dead(self):
-        dead = self.network(np.zeros(2), layers.Flatten(), layers.Dense(3, name="logits"))
-        found = looked_into(dead).compute_class_activation_maps(PIXELS, np.array([0, 1, 2, 0]))
-        assert (found == 0).all()
+    def test_maps_are_zero_if_all_units_are_dead(self):
+        dead = build_network(np.zeros(2), layers.Flatten(), layers.Dense(3, name="logits"))
+        cams = inspect_network(dead).compute_class_activation_maps(PIXELS, np.array([0, 1, 2, 0]))
+        assert (cams == 0).all()
 
-    def test_is_zero_where_all_speaks_against_the_class(self):
+    def test_maps_are_zero_if_all_features_count_against_the_class(self):
         pool = layers.GlobalAveragePooling2D()
-        network = self.network(np.array([1.0]), pool, layers.Dense(2, name="logits"))
+        network = build_network(np.array([1.0]), pool, layers.Dense(2, name="logits"))
         network.layers[-1].set_weights([np.array([[-1.0, 1.0]]), np.zeros(2)])
-        against, speaks_for = (
-            looked_into(network).compute_class_activation_maps(PIXELS, np.full(4, label))
+        cams_against, cams_for = (
+            inspect_network(network).compute_class_activation_maps(PIXELS, np.full(4, label))
             for label in (0, 1)
         )
-        assert (against == 0).all()
-        assert speaks_for.max() > 0
+        assert (cams_against == 0).all()
+        assert cams_for.max() > 0

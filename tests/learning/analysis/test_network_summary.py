@@ -2,6 +2,7 @@ import json
 import logging
 import math
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from fer_pipeline.learning.analysis.network_summary import (
 )
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.pipelines.summarize import summarize
+from tests.helpers.one_layer import build_one_layer_network, count_products
 
 SYSTEM_A = (
     LayerSummary("convolution_1", "Conv2D", (28, 28, 16), 416, 28 * 28 * 5 * 5 * 1 * 16),
@@ -50,13 +52,8 @@ def system_a():
     return registry.build_network("system_a", 28, 7, {})
 
 
-def around(layer, shape):
-    """A model of one layer."""
-    return keras.Sequential([keras.layers.Input(shape), layer])
-
-
 class Unknown(keras.Model):
-    """A model that is no graph of layers: nothing in it has a symbolic output."""
+    """A subclassed model: its layers have no symbolic outputs."""
 
     def __init__(self):
         super().__init__(name="unknown")
@@ -69,8 +66,8 @@ class Unknown(keras.Model):
         return self.logits(self.flat(images))
 
 
-class TestDescribe:
-    def test_system_a(self, system_a):
+class TestSummarizeNetwork:
+    def test_layers_and_totals_of_system_a(self, system_a):
         summary = summarize_network(system_a)
         assert summary.layers == SYSTEM_A
         assert summary.name == "system_a"
@@ -82,25 +79,29 @@ class TestDescribe:
     @pytest.mark.parametrize(
         ("name", "size", "classes", "trainable", "not_trainable", "multiply_adds"),
         [
-            # Of every convolution and dense layer by the textbook's formula, in their order.
+            # The textbook's formula for each convolution and dense layer, in their order.
             (
-                *("system_b", 48, 7, 3_190_407, 2_432),
+                "system_b", 48, 7, 3_190_407, 2_432,
                 48**2 * 9 * 64 + 24**2 * 25 * 64 * 128 + 12**2 * 9 * 128 * 512
                 + 6**2 * 9 * 512 * 512 + 4608 * 7,
             ),
             (
-                *("mini_xception", 28, 7, 56_951, 1_472),
+                "mini_xception", 28, 7, 56_951, 1_472,
                 26**2 * 9 * 8 + 24**2 * 9 * 8 * 8
                 + sum(
-                    side**2 * (9 * given + given * made + 9 * made + made * made)
-                    + math.ceil(side / 2) ** 2 * given * made
-                    for side, given, made in ((24, 8, 16), (12, 16, 32), (6, 32, 64), (3, 64, 128))
+                    side**2 * (9 * inputs + inputs * filters + 9 * filters + filters * filters)
+                    + math.ceil(side / 2) ** 2 * inputs * filters
+                    for side, inputs, filters in (
+                        (24, 8, 16), (12, 16, 32), (6, 32, 64), (3, 64, 128)
+                    )
                 )
                 + 2**2 * 9 * 128 * 7,
             ),
         ],
     )  # fmt: skip
-    def test_totals(self, name, size, classes, trainable, not_trainable, multiply_adds):
+    def test_totals_of_the_other_networks(
+        self, name, size, classes, trainable, not_trainable, multiply_adds
+    ):
         summary = summarize_network(registry.build_network(name, size, classes, {}))
         assert (summary.trainable_parameters, summary.non_trainable_parameters) == (
             trainable,
@@ -138,13 +139,15 @@ class TestDescribe:
             50_240,
         )
 
-    def test_a_dense_layer_over_maps_is_counted_at_each_position(self):
+    def test_a_dense_layer_on_feature_maps_costs_its_products_at_each_position(self):
         assert (
-            summarize_network(around(keras.layers.Dense(5), (4, 6, 3))).multiply_adds
+            summarize_network(
+                build_one_layer_network(keras.layers.Dense(5), (4, 6, 3))
+            ).multiply_adds
             == 4 * 6 * 3 * 5
         )
 
-    def test_what_is_not_known_is_not_counted_as_nothing(self):
+    def test_unknown_outputs_are_shown_as_unknown_and_not_as_zero(self):
         network = Unknown()
         network(np.zeros((1, 4, 4, 1), np.float32))
         summary = summarize_network(network)
@@ -162,70 +165,75 @@ class TestDescribe:
             "multiply-adds per image: unknown (convolutions and dense layers only)"
         )
 
-    def test_a_size_that_is_not_known(self):
+    def test_the_count_is_unknown_if_a_side_of_the_input_is_unknown(self):
         layer = keras.layers.Conv2D(4, 3, name="convolution")
-        (row,) = summarize_network(around(layer, (None, 8, 1))).layers
+        (row,) = summarize_network(build_one_layer_network(layer, (None, 8, 1))).layers
         assert row == LayerSummary("convolution", "Conv2D", (None, 6, 4), 40, None)
         assert "? x 6 x 4" in format_summary(
-            summarize_network(around(keras.layers.Conv2D(4, 3), (None, 8, 1)))
+            summarize_network(build_one_layer_network(keras.layers.Conv2D(4, 3), (None, 8, 1)))
         )
 
 
-# With an input, a kernel and no border of anything but ones, each output is the number of products
-# that it sums, and their sum is the number of multiply-adds.
-class TestAgainstCounting:
-    def counted(self, layer, shape):
-        network = around(layer, shape)
-        for variable in network.weights:
-            variable.assign(np.ones(variable.shape, np.float32))
-        return int(np.asarray(network(np.ones((1, *shape), np.float32)), np.float64).sum()), (
-            summarize_network(network).multiply_adds
-        )
+def summarize_multiply_adds(layer: keras.Layer) -> int | None:
+    """Return the multiply-adds of a network of this layer, which has been called."""
+    return summarize_network(build_one_layer_network(layer, layer.input.shape[1:])).multiply_adds
 
+
+class TestCountedProducts:
     @settings(max_examples=20, deadline=None)
-    @given(data=st.data())
-    def test_convolutions(self, data):
-        def number(most, least=1):
-            return data.draw(st.integers(least, most))
+    @given(draws=st.data())
+    def test_convolutions_cost_as_many_products_as_they_compute(self, draws):
+        def draw_integer(largest: int, smallest: int = 1) -> int:
+            return draws.draw(st.integers(smallest, largest))
 
-        kernel, groups = (number(4), number(4)), number(2)
-        shape = (number(9, 4), number(9, 4), groups * number(3))
-        chosen = {"use_bias": False}
-        chosen["dilation_rate" if data.draw(st.booleans()) and max(kernel) < 3 else "strides"] = 2
-        layer = keras.layers.Conv2D(groups * number(3), kernel, groups=groups, **chosen)
-        found, said = self.counted(layer, shape)
-        assert said == found > 0
-        depthwise = keras.layers.DepthwiseConv2D(kernel, depth_multiplier=number(3), use_bias=False)
-        found, said = self.counted(depthwise, shape)
-        assert said == found > 0
+        kernel, groups = (draw_integer(4), draw_integer(4)), draw_integer(2)
+        shape = (draw_integer(9, 4), draw_integer(9, 4), groups * draw_integer(3))
+        options: dict[str, int] = {"use_bias": False}
+        options["dilation_rate" if draws.draw(st.booleans()) and max(kernel) < 3 else "strides"] = 2
+        layer = keras.layers.Conv2D(groups * draw_integer(3), kernel, groups=groups, **options)
+        products = count_products(layer, shape)
+        assert products > 0
+        assert summarize_multiply_adds(layer) == products
+        depthwise = keras.layers.DepthwiseConv2D(
+            kernel, depth_multiplier=draw_integer(3), use_bias=False
+        )
+        products = count_products(depthwise, shape)
+        assert products > 0
+        assert summarize_multiply_adds(depthwise) == products
 
     @given(st.integers(1, 9), st.integers(1, 9))
     @settings(max_examples=5, deadline=None)
-    def test_dense(self, inputs, units):
-        found, said = self.counted(keras.layers.Dense(units, use_bias=False), (inputs,))
-        assert said == found == inputs * units
+    def test_a_dense_layer_costs_inputs_times_units(self, inputs, units):
+        layer = keras.layers.Dense(units, use_bias=False)
+        assert count_products(layer, (inputs,)) == inputs * units
+        assert summarize_multiply_adds(layer) == inputs * units
 
     @pytest.mark.parametrize("strides", [1, 2])
     @pytest.mark.parametrize("padding", ["same", "valid"])
-    def test_a_separable_convolution_is_a_depthwise_and_a_pointwise_one(self, strides, padding):
-        how = {"strides": strides, "padding": padding, "depth_multiplier": 2}
-        one = around(keras.layers.SeparableConv2D(5, 3, **how), (9, 8, 3))
-        two = keras.Sequential(
+    def test_a_separable_convolution_costs_a_depthwise_and_a_pointwise_one(self, strides, padding):
+        options = {"strides": strides, "padding": padding, "depth_multiplier": 2}
+        separable = build_one_layer_network(
+            keras.layers.SeparableConv2D(5, 3, **options), (9, 8, 3)
+        )
+        depthwise_and_pointwise = keras.Sequential(
             [
                 keras.layers.Input((9, 8, 3)),
-                keras.layers.DepthwiseConv2D(3, **how),
+                keras.layers.DepthwiseConv2D(3, **options),
                 keras.layers.Conv2D(5, 1),
             ]
         )
-        assert summarize_network(one).multiply_adds == summarize_network(two).multiply_adds
+        assert (
+            summarize_network(separable).multiply_adds
+            == summarize_network(depthwise_and_pointwise).multiply_adds
+        )
 
 
 class TestTable:
-    def test_system_a(self, system_a):
+    def test_the_table_of_system_a(self, system_a):
         assert format_summary(summarize_network(system_a)) == TABLE
 
     @pytest.mark.parametrize("name", registry.list_network_names())
-    def test_every_line_fits_a_terminal(self, name):
+    def test_no_line_is_wider_than_100_columns(self, name):
         lines = format_summary(
             summarize_network(registry.build_network(name, 48, 7, {}))
         ).splitlines()
@@ -233,76 +241,82 @@ class TestTable:
         assert all(line == line.rstrip() for line in lines)
 
 
-BEGINNINGS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+MAGIC_BYTES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
-class TestDraw:
+class TestNetworkGraph:
     @pytest.mark.parametrize("suffix", network_summary.GRAPH_SUFFIXES)
-    def test_a_picture_where_graphviz_is_there_and_else_nothing(
+    def test_a_file_is_written_only_if_graphviz_is_installed(
         self, system_a, tmp_path, suffix, caplog
     ):
         path = tmp_path / f"graph{suffix}"
-        drawn = save_network_graph(system_a, path)
-        assert drawn == (shutil.which("dot") is not None)
-        if drawn:
-            assert path.read_bytes().startswith(BEGINNINGS[suffix])
-        assert list(tmp_path.iterdir()) == ([path] if drawn else [])
+        is_written = save_network_graph(system_a, path)
+        assert is_written == (shutil.which("dot") is not None)
+        if is_written:
+            assert path.read_bytes().startswith(MAGIC_BYTES[suffix])
+        assert list(tmp_path.iterdir()) == ([path] if is_written else [])
 
-    def test_without_graphviz(self, system_a, tmp_path, monkeypatch, caplog):
+    def test_without_graphviz_an_older_file_is_kept_and_the_log_says_why(
+        self, system_a, tmp_path, monkeypatch, caplog
+    ):
         monkeypatch.setenv("PATH", str(tmp_path))
         path = tmp_path / "graph.png"
         path.write_bytes(b"older")
         with caplog.at_level(logging.INFO):
             assert save_network_graph(system_a, path) is False
-        said = [record.getMessage() for record in caplog.records if "graph.png" in record.message]
-        assert said == [f"{path}: not written, because Graphviz's dot is not installed"]
+        messages = [
+            record.getMessage() for record in caplog.records if "graph.png" in record.message
+        ]
+        assert messages == [f"{path}: not written, because Graphviz's dot is not installed"]
         assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"older"]
 
     @pytest.mark.parametrize("name", ["graph", "graph.jpeg", "graph.keras", "graph.PNG"])
-    def test_a_name_that_is_no_picture(self, system_a, tmp_path, name):
+    def test_another_file_type_is_refused(self, system_a, tmp_path, name):
         with pytest.raises(StorageError) as error:
             save_network_graph(system_a, tmp_path / name)
         message = str(error.value)
         assert message.startswith(f"{tmp_path / name}: ")
         assert "saved as .pdf, .png, .svg" in message
 
-    def test_a_folder_that_cannot_be_written(self, system_a, tmp_path):
+    def test_a_path_below_a_file_is_an_error(self, system_a, tmp_path):
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(StorageError, match="cannot be written"):
             save_network_graph(system_a, tmp_path / "file" / "graph.png")
 
 
-class TestSummarize:
-    def last(self, path):
-        if shutil.which("dot"):
-            return f"wrote {path}"
-        return "no graph: it needs graphviz (apt install graphviz)"
+def describe_graph(path: Path) -> str:
+    """Return the line about the graph: written, or Graphviz is missing on this machine."""
+    if shutil.which("dot"):
+        return f"wrote {path}"
+    return "no graph: it needs graphviz (apt install graphviz)"
 
-    def test_with_the_configuration_alone(self, tmp_path):
-        chosen = load_config(None, ["image.size=28"])
-        first, empty, *lines, last = summarize(chosen, None, tmp_path / "a.png").splitlines()
+
+class TestSummarize:
+    def test_the_configuration_decides_size_and_classes(self, tmp_path):
+        config = load_config(None, ["image.size=28"])
+        first, empty, *lines, last = summarize(config, None, tmp_path / "a.png").splitlines()
         assert first == (
             "system_a for 28x28 pixels and 7 classes (angry, disgust, fear, happy, sad, surprise,"
             " neutral)"
         )
         assert (empty, "\n".join(lines)) == ("", TABLE)
-        assert last == self.last(tmp_path / "a.png")
+        assert last == describe_graph(tmp_path / "a.png")
 
-    def test_with_a_dataset(self, easy_dataset, tmp_path):
-        # The size and the classes are those of the dataset, whatever the configuration says.
-        made = json.loads((easy_dataset / "manifest.json").read_text())
-        chosen = load_config(None, ["model.options={hidden: 8}", "image.size=48"])
-        text = summarize(chosen, str(easy_dataset), tmp_path / "a.png")
+    def test_the_dataset_decides_size_and_classes(self, easy_dataset, tmp_path):
+        # The configuration has another size and seven classes.
+        manifest = json.loads((easy_dataset / "manifest.json").read_text())
+        config = load_config(None, ["model.options={hidden: 8}", "image.size=48"])
+        text = summarize(config, str(easy_dataset), tmp_path / "a.png")
         assert text.startswith("system_a for 16x16 pixels and 3 classes (angry, happy, sad)\n")
-        assert (made["image"]["size"], made["classes"]) == (16, ["angry", "happy", "sad"])
+        assert (manifest["image"]["size"], manifest["classes"]) == (16, ["angry", "happy", "sad"])
         parameters = 416 + 6_416 + (4 * 4 * 16 + 1) * 8 + 9 * 3
         assert f"system_a: {parameters:,} parameters" in text
 
-    def test_no_dataset(self, tmp_path):
+    def test_a_missing_dataset_is_an_error(self, tmp_path):
         with pytest.raises(DatasetError, match="no such folder"):
             summarize(load_config(None), str(tmp_path / "none"), tmp_path / "a.png")
 
-    def test_no_such_network(self, tmp_path):
+    def test_an_unknown_network_is_an_error_that_suggests_a_name(self, tmp_path):
         with pytest.raises(ConfigError, match=r"did you mean system_b\?"):
             summarize(load_config(None, ["model.name=systemb"]), None, tmp_path / "a.png")
         assert list(tmp_path.iterdir()) == []
