@@ -1,4 +1,4 @@
-"""The models that come with the package are what their cards say."""
+"""The bundled models agree with their cards, reports and exports."""
 
 import json
 import subprocess
@@ -19,9 +19,9 @@ from fer_pipeline.learning.inference import export_manifest, trained_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 ROOT = Path(__file__).resolve().parents[3]
-# What is taken where no model is named has both; its teacher is there to teach and to compare.
-FORMS = {"compact": {"litert_int8"}, DEFAULT_MODEL: {"litert", "litert_int8"}}
-# Beside a checkout for development; nobody else has it there.
+# The default model has both formats; compact, its teacher, has one.
+EXPORTED_FORMATS = {"compact": {"litert_int8"}, DEFAULT_MODEL: {"litert", "litert_int8"}}
+# The data is not distributed; only the checkouts of the maintainers have it.
 FER2013 = ROOT.parent / "shared" / "data" / "fer2013.parquet"
 
 
@@ -33,9 +33,10 @@ def folder(request):
 
 
 @pytest.fixture(scope="module")
-def shipped(folder):
-    trained = TrainedModel.open(folder)
-    return trained.load_network(), trained.info
+def network_and_info(folder):
+    """The Keras model and its model.json."""
+    model = TrainedModel.open(folder)
+    return model.load_network(), model.info
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +44,30 @@ def report(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def files(folder):
+def list_files(folder: Path) -> set[str]:
+    """Return the relative paths of all files below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-class TestModel:
-    def test_is_found_by_its_name(self, folder, tmp_path, monkeypatch):
+class TestBundledModel:
+    def test_its_name_is_its_path_unless_such_a_folder_exists(self, folder, tmp_path, monkeypatch):
         assert trained_model.resolve_model_path(folder.name) == folder
-        # A folder that is there goes before.
+        # An existing folder of the same name has priority.
         monkeypatch.chdir(tmp_path)
         (tmp_path / folder.name).mkdir()
         assert trained_model.resolve_model_path(folder.name).resolve() == tmp_path / folder.name
         assert trained_model.resolve_model_path("no_such") == Path("no_such")
 
-    def test_costs_no_more_than_it_may(self, folder, shipped):
-        model, info = shipped
-        assert info.parameters == model.count_params() <= 1_000_000
-        assert summarize_network(model).multiply_adds <= 100_000_000
+    def test_its_size_and_cost_are_limited(self, folder, network_and_info):
+        model, model_info = network_and_info
+        assert model_info.parameters == model.count_params() <= 1_000_000
+        multiply_adds = summarize_network(model).multiply_adds
+        assert multiply_adds is not None
+        assert multiply_adds <= 100_000_000
         assert sum(file.stat().st_size for file in folder.rglob("*")) < 12e6
 
-    def test_computes_in_float32_with_kernels_that_float16_can_hold(self, shipped):
-        model, _ = shipped
+    def test_it_computes_in_float32_with_kernels_that_fit_float16(self, network_and_info):
+        model, _ = network_and_info
         (network,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
         assert {layer.compute_dtype for layer in network.layers} == {"float32"}
         for weight in model.trainable_weights:
@@ -71,58 +75,62 @@ class TestModel:
             if values.ndim > 1:
                 np.testing.assert_array_equal(values, values.astype(np.float16))
 
-    def test_was_trained_with_the_configuration_that_is_shipped(self, folder, shipped):
-        _, info = shipped
+    def test_it_was_trained_with_the_published_configuration(self, folder, network_and_info):
+        _, model_info = network_and_info
         trained = load_config(folder / "config.yaml").to_dict()
-        written = load_config(ROOT / "conf" / f"{folder.name}.yaml").to_dict()
-        for chosen in (trained, written):
-            # All rows of the last run are for training; the first one chose on a tenth of them.
-            assert chosen["split"].pop("validation") in (0.0, 0.1)
-            chosen["model"].pop("temperature")
-            chosen.pop("inference")
-            chosen.pop("tracking")
-        assert trained == written
-        assert info.best_accuracy is None
-        assert info.temperature != 1
+        published = load_config(ROOT / "conf" / f"{folder.name}.yaml").to_dict()
+        for config in (trained, published):
+            # The last run trained on all rows; the first one validated on a tenth of them.
+            assert config["split"].pop("validation") in (0.0, 0.1)
+            config["model"].pop("temperature")
+            config.pop("inference")
+            config.pop("tracking")
+        assert trained == published
+        assert model_info.best_accuracy is None
+        assert model_info.temperature != 1
 
-    def test_is_installed_with_the_package(self, folder, tmp_path):
+    def test_the_wheel_contains_all_its_files(self, folder, tmp_path):
         command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         installed = tmp_path / folder.relative_to(ROOT)
-        assert files(installed) == files(folder) != set()
+        assert list_files(installed) == list_files(folder) != set()
 
-    def test_the_report_is_that_of_this_model(self, shipped, report):
-        assert report["model"]["sha256"] == shipped[1].sha256
+    def test_the_report_is_about_this_model(self, network_and_info, report):
+        assert report["model"]["sha256"] == network_and_info[1].sha256
         assert "path" not in {*report["model"], *report["dataset"]}
 
-    def test_the_export_is_that_of_this_model(self, folder, shipped):
-        made = export_manifest.read_export_manifest(folder / EXPORT_FOLDER)
-        assert made.model["sha256"] == shipped[1].sha256
-        assert {one.format for one in made.exports} == FORMS[folder.name]
+    def test_the_export_is_made_of_this_model(self, folder, network_and_info):
+        manifest = export_manifest.read_export_manifest(folder / EXPORT_FOLDER)
+        assert manifest.model["sha256"] == network_and_info[1].sha256
+        assert {export.format for export in manifest.exports} == EXPORTED_FORMATS[folder.name]
 
-    def test_the_card_says_what_the_report_says(self, folder, report):
+    def test_the_card_shows_the_accuracies_of_the_report(self, folder, report):
         card = (folder / "README.md").read_text()
-        for where in ("all", "without_copies"):
-            part = report["copies_in_training"][where]
-            assert f"{part['accuracy']:.1%}".replace("%", " %") in card
-        for one in report["classes"].values():
-            assert f"{one['accuracy']:.1%}".replace("%", " %") in card
+        for subset in ("all", "without_copies"):
+            scores = report["copies_in_training"][subset]
+            assert f"{scores['accuracy']:.1%}".replace("%", " %") in card
+        for scores in report["classes"].values():
+            assert f"{scores['accuracy']:.1%}".replace("%", " %") in card
 
 
-def test_one_is_taken_where_none_is_named():
-    assert trained_model.resolve_model_path(None) == trained_model.PRETRAINED_FOLDER / DEFAULT_MODEL
+def test_mirrored_is_the_default_model():
+    path = trained_model.resolve_model_path(None)
+    assert path == trained_model.PRETRAINED_FOLDER / "mirrored"
+    assert (path / "model.keras").is_file()
 
 
 @pytest.mark.skipif(not FER2013.exists(), reason="needs FER2013")
-def test_the_accuracy_on_public_test_is_the_one_that_is_claimed(shipped, report):
+def test_the_accuracy_on_public_test_is_that_of_the_report(network_and_info, report):
     table = pq.read_table(FER2013)
     table = table.filter(pc.equal(table["usage"].cast("string"), "PublicTest"))
-    model, info = shipped
+    model, model_info = network_and_info
     pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8)
-    guesses = model.predict(pixels.reshape(-1, info.size, info.size, 1), 256, 0).argmax(axis=1)
+    predictions = model.predict(
+        pixels.reshape(-1, model_info.size, model_info.size, 1), 256, 0
+    ).argmax(axis=1)
     truth = np.array([emotions.FER2013[code] for code in table["emotion"].to_pylist()])
-    right = np.array(info.classes)[guesses] == truth
-    assert (len(table), int(right.sum())) == (
+    is_correct = np.array(model_info.classes)[predictions] == truth
+    assert (len(table), int(is_correct.sum())) == (
         report["rows"],
-        sum(one["true_positives"] for one in report["classes"].values()),
+        sum(scores["true_positives"] for scores in report["classes"].values()),
     )

@@ -1,5 +1,8 @@
 import hashlib
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,41 +12,45 @@ import tensorflow as tf
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError
 from fer_pipeline.learning.inference import serving_model, trained_model
-from fer_pipeline.learning.inference.trained_model import TrainedModel
+from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training.trainer import enable_determinism
 from tests.helpers import finished_run
 
-SIZE, CLASSES = 16, ("angry", "happy", "sad")
+SIZE = 16
+CLASSES = ("angry", "happy", "sad")
 NORMALIZATIONS = {
     "centered": Normalization.centered(),
     "unit": Normalization.zero_to_one(),
-    # The sums of FER2013's 28,709 training images, near enough.
+    # Approximately the sums of FER2013's 28,709 training images.
     "standard": Normalization.standard(66_145_536, 8_561_000_000, 1_388_000_000_000),
     "standard of other sums": Normalization.standard(1_000_003, 77_777_777, 9_999_999_999),
 }
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, SIZE, SIZE, 1), np.uint8)
-# Each of the 256 values, as an image.
+# One image with each of the 256 pixel values.
 ALL_VALUES = np.arange(256, dtype=np.uint8).reshape(1, SIZE, SIZE, 1)
 
 
-def make_network():
+def make_network() -> keras.Model:
+    """Return a small network with reproducible weights."""
     enable_determinism(1)
     return registry.build_network("system_a", SIZE, len(CLASSES), {"hidden": 8})
 
 
-def make_run(folder, normalization=NORMALIZATIONS["centered"], **changes):
+def make_run(
+    folder: Path, normalization: Normalization = NORMALIZATIONS["centered"], **changes: Any
+) -> tuple[keras.Model, ModelInfo]:
+    """Write a finished run, and return its network and its model.json with these changes."""
     network = make_network()
     model = serving_model.build_serving_model(network, SIZE, normalization)
-    known = {
+    fields = {
         "normalization": normalization,
         "network": "system_a",
         "options": {"hidden": 8},
         "best_accuracy": 1 / 3,
         "versions": {"keras": keras.__version__},
     }
-    info = finished_run.save(folder, model, CLASSES, **{**known, **changes})
-    return network, info
+    return network, finished_run.save(folder, model, CLASSES, **{**fields, **changes})
 
 
 @pytest.fixture
@@ -57,8 +64,8 @@ def normalization(request):
     return NORMALIZATIONS[request.param]
 
 
-class TestModel:
-    def test_loads_with_plain_keras_and_takes_raw_pixels(self, tmp_path, normalization):
+class TestServingModel:
+    def test_plain_keras_loads_it_and_it_predicts_from_raw_pixels(self, tmp_path, normalization):
         network, _ = make_run(tmp_path, normalization)
         model = keras.models.load_model(tmp_path / "model.keras")
         assert model.input_shape == (None, SIZE, SIZE, 1)
@@ -67,7 +74,7 @@ class TestModel:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         expected = powers / powers.sum(axis=1, keepdims=True)
         assert len(np.unique(expected.round(3), axis=0)) > 30
-        ways = {
+        probabilities_by_input = {
             "float32": model(PIXELS.astype(np.float32)).numpy(),
             "float64": model(PIXELS.astype(np.float64)).numpy(),
             "uint8": model(PIXELS).numpy(),
@@ -75,11 +82,11 @@ class TestModel:
             "predict": model.predict(PIXELS, batch_size=10, verbose=0),
             "predict floats": model.predict(PIXELS.astype(np.float32), verbose=0),
         }
-        for way, found in ways.items():
-            assert found.dtype == np.float32, way
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=way)
+        for name, probabilities in probabilities_by_input.items():
+            assert probabilities.dtype == np.float32, name
+            np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6, err_msg=name)
 
-    def test_normalises_to_the_bits_of_the_table(self, tmp_path, normalization):
+    def test_normalized_pixels_have_the_bits_of_the_lookup_table(self, tmp_path, normalization):
         make_run(tmp_path, normalization)
         model = keras.models.load_model(tmp_path / "model.keras")
         layer = model.get_layer("normalization")
@@ -87,23 +94,23 @@ class TestModel:
         part = keras.Model(model.inputs[0], layer.output)
         traced = tf.function(part, input_signature=[tf.TensorSpec((None, SIZE, SIZE, 1))])
         values = ALL_VALUES.astype(np.float32)
-        ways = {
+        outputs_by_call = {
             "eager": layer(values).numpy(),
             "eager uint8": part(ALL_VALUES).numpy(),
             "in a graph": traced(values).numpy(),
             "predict": part.predict(ALL_VALUES, verbose=0),
         }
-        for way, found in ways.items():
-            np.testing.assert_array_equal(found.ravel().view(np.uint32), table, err_msg=way)
+        for name, output in outputs_by_call.items():
+            np.testing.assert_array_equal(output.ravel().view(np.uint32), table, err_msg=name)
 
-    def test_shares_the_weights_of_the_network(self):
+    def test_it_shares_the_weights_of_the_network(self):
         network = make_network()
         model = serving_model.build_serving_model(network, SIZE, NORMALIZATIONS["centered"])
         assert [v is w for v, w in zip(model.variables, network.variables, strict=True)] == [
             True
         ] * len(network.variables)
 
-    def test_any_number_of_images(self, tmp_path):
+    def test_predictions_do_not_depend_on_the_number_of_images(self, tmp_path):
         make_run(tmp_path)
         model = TrainedModel.open(tmp_path).load_network()
         all_at_once = model(PIXELS).numpy()
@@ -112,7 +119,7 @@ class TestModel:
                 model(PIXELS[:count]).numpy(), all_at_once[:count], atol=1e-6
             )
 
-    def test_probabilities_are_float32_whatever_the_network_computes_in(self):
+    def test_probabilities_of_a_bfloat16_network_are_float32(self):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
@@ -120,38 +127,41 @@ class TestModel:
         finally:
             keras.config.set_dtype_policy(before)
         model = serving_model.build_serving_model(network, SIZE, NORMALIZATIONS["standard"])
-        found = model(PIXELS).numpy()
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+        probabilities = model(PIXELS).numpy()
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-class TestRead:
-    def test_gives_back_what_was_written(self, tmp_path, normalization):
-        network, info = make_run(tmp_path, normalization)
-        assert trained_model.read_model_info(tmp_path) == info
+class TestReadRun:
+    def test_model_and_info_are_read_as_they_were_written(self, tmp_path, normalization):
+        network, model_info = make_run(tmp_path, normalization)
+        assert trained_model.read_model_info(tmp_path) == model_info
         assert trained_model.read_model_info(tmp_path).normalization == normalization
         model, trained = TrainedModel.open(tmp_path).load_network(), TrainedModel.open(tmp_path)
-        assert trained.info == info
-        for one, other in zip(model.get_weights(), network.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert trained.info == model_info
+        for loaded_weights, weights in zip(model.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(loaded_weights, weights)
         content = (tmp_path / "model.keras").read_bytes()
         assert trained.read_content() == content
-        assert info.sha256 == hashlib.sha256(content).hexdigest()
+        assert model_info.sha256 == hashlib.sha256(content).hexdigest()
 
-    def test_a_run_without_validation(self, tmp_path):
+    def test_a_run_without_validation_has_no_best_accuracy(self, tmp_path):
         make_run(tmp_path, best_accuracy=None)
         assert trained_model.read_model_info(tmp_path).best_accuracy is None
 
 
-def load_network(folder):
+def load_network(folder: Path) -> keras.Model:
+    """Load the Keras model of a run."""
     return TrainedModel.open(folder).load_network()
 
 
-def read_content(folder):
+def read_content(folder: Path) -> bytes:
+    """Read the model file of a run."""
     return TrainedModel.open(folder).read_content()
 
 
-def refused(folder, read=load_network):
+def catch_refusal(folder: Path, read: Callable[[Path], object] = load_network) -> str:
+    """Return the message of the error that reading a run raises; it must be one line."""
     with pytest.raises(RunError) as error:
         read(folder)
     message = str(error.value)
@@ -159,26 +169,33 @@ def refused(folder, read=load_network):
     return message
 
 
-ADVICE = "create one with the train job, or name compact or mirrored"
+def assert_advises_to_train_or_name_a_bundled_model(message: str) -> None:
+    """Assert that a message names the missing file, the train job and both bundled models."""
+    for words in ("model.json", "train job", "compact", "mirrored"):
+        assert words in message
 
 
 class TestRefusals:
-    def test_no_folder(self, tmp_path):
+    def test_a_missing_folder(self, tmp_path):
         folder = tmp_path / "none"
-        assert refused(folder) == f"{folder}: no such folder (no model.json); {ADVICE}"
+        message = catch_refusal(folder)
+        assert message.startswith(f"{folder}: no such folder")
+        assert_advises_to_train_or_name_a_bundled_model(message)
 
     def test_a_folder_without_a_run(self, tmp_path):
-        assert refused(tmp_path) == (
-            f"{tmp_path}: holds no trained model (no model.json); {ADVICE}"
-        )
+        message = catch_refusal(tmp_path)
+        assert message.startswith(f"{tmp_path}: holds no trained model")
+        assert_advises_to_train_or_name_a_bundled_model(message)
 
-    def test_a_run_that_has_not_finished(self, run):
+    def test_an_unfinished_run(self, run):
         (run / "model.json").unlink()
         (run / ".unfinished").write_text("")
-        assert refused(run) == f"{run}: its training has not finished (no model.json); {ADVICE}"
+        message = catch_refusal(run)
+        assert message.startswith(f"{run}: its training has not finished")
+        assert_advises_to_train_or_name_a_bundled_model(message)
 
-    def test_a_file_in_place_of_the_folder(self, run):
-        message = refused(run / "model.keras")
+    def test_a_file_instead_of_a_folder(self, run):
+        message = catch_refusal(run / "model.keras")
         assert message.startswith(f"{run / 'model.keras'}: ")
         assert "with the train job" in message
 
@@ -196,40 +213,43 @@ class TestRefusals:
             }[damage]
         )
         for read in (load_network, read_content):
-            assert refused(run, read) == (
-                f"{path}: is not the file that model.json describes; train again"
-            )
+            message = catch_refusal(run, read)
+            assert message.startswith(f"{path}: is not the file that model.json describes")
+            assert "train again" in message
 
-    def test_no_model(self, run):
+    def test_a_missing_model_file(self, run):
         (run / "model.keras").unlink()
-        assert refused(run) == f"{run / 'model.keras'}: no such file"
+        assert catch_refusal(run).startswith(f"{run / 'model.keras'}: no such file")
 
     def test_a_newer_format(self, run):
         path = run / "model.json"
-        said = json.loads(path.read_text())
-        # Whatever else the newer format says.
-        path.write_text(json.dumps({"format_version": 3, "format": said["format"], "new": 1}))
-        assert refused(run) == (
-            f"{run}: has format 3, this version of fer_pipeline reads format 2; update fer_pipeline"
-        )
+        model_info = json.loads(path.read_text())
+        # The other keys may be missing or new.
+        path.write_text(json.dumps({"format_version": 3, "format": model_info["format"], "new": 1}))
+        message = catch_refusal(run)
+        assert message.startswith(f"{run}: has format 3")
+        assert "reads format 2" in message
+        assert "update fer_pipeline" in message
 
     def test_an_older_format(self, run):
         path = run / "model.json"
         older = {**json.loads(path.read_text()), "format_version": 1, "best_trial": 0}
         path.write_text(json.dumps(older))
-        message = refused(run)
-        assert message.startswith(f"{run}: has format 1, ")
-        assert message.endswith(f"; convert it with scripts/migrate-run {run}")
+        message = catch_refusal(run)
+        assert message.startswith(f"{run}: has format 1")
+        assert f"scripts/migrate-run {run}" in message
 
     @pytest.mark.parametrize("key", ["classes", "size", "normalization", "sha256"])
-    def test_a_key_that_is_missing(self, run, key):
+    def test_a_missing_key(self, run, key):
         path = run / "model.json"
-        said = json.loads(path.read_text())
-        del said[key]
-        path.write_text(json.dumps(said))
-        assert refused(run) == f"{path}: is damaged: {key}: Field required"
+        model_info = json.loads(path.read_text())
+        del model_info[key]
+        path.write_text(json.dumps(model_info))
+        message = catch_refusal(run)
+        assert message.startswith(f"{path}: is damaged")
+        assert f"{key}: Field required" in message
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", "no JSON", '{"format": "another"}'])
-    def test_no_info(self, run, text):
+    def test_a_damaged_model_info(self, run, text):
         (run / "model.json").write_text(text)
-        assert refused(run).startswith(f"{run / 'model.json'}: is damaged: ")
+        assert catch_refusal(run).startswith(f"{run / 'model.json'}: is damaged: ")

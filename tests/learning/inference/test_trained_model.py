@@ -24,6 +24,7 @@ IMAGES = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE), np.uint8)
 
 
 def save_run(folder: Path, enhancement: Enhancement) -> Path:
+    """Write a finished run of a small network for images enhanced like this."""
     network = registry.build_network("system_a", SIZE, len(CLASSES), {"hidden": 8})
     model = serving_model.build_serving_model(network, SIZE, Normalization.centered())
     finished_run.save(folder, model, CLASSES, network="system_a", enhancement=enhancement)
@@ -49,7 +50,9 @@ class TestOpen:
         assert model.model_file == PRETRAINED_FOLDER / DEFAULT_MODEL / "model.keras"
         assert model.export_folder == PRETRAINED_FOLDER / DEFAULT_MODEL / "export"
 
-    def test_an_existing_folder_of_that_name_wins(self, tmp_path, monkeypatch) -> None:
+    def test_an_existing_folder_has_priority_over_a_bundled_model(
+        self, tmp_path, monkeypatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / DEFAULT_MODEL).mkdir()
         with pytest.raises(RunError, match="holds no trained model"):
@@ -58,7 +61,7 @@ class TestOpen:
     def test_a_run_is_not_bundled(self, plain) -> None:
         assert not plain.is_bundled
 
-    def test_it_needs_no_tensorflow(self) -> None:
+    def test_opening_a_model_imports_no_tensorflow(self) -> None:
         code = (
             "import sys\n"
             "from fer_pipeline.learning.inference.trained_model import TrainedModel\n"
@@ -79,15 +82,17 @@ class TestPredict:
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
     @pytest.mark.parametrize("as_images", [lambda a: a[..., np.newaxis], list, tuple])
-    def test_arrays_with_a_channel_and_lists_are_the_same(self, plain, as_images) -> None:
+    def test_arrays_with_a_channel_and_lists_give_the_same_probabilities(
+        self, plain, as_images
+    ) -> None:
         np.testing.assert_array_equal(plain.predict(as_images(IMAGES)), plain.predict(IMAGES))
 
     def test_images_are_enhanced_and_then_resized(self, enhancing) -> None:
         random = np.random.default_rng(2)
         shapes = [(SIZE, SIZE), (40, 30), (9, 12, 1)]
         images = [random.integers(0, 200, shape, np.uint8) for shape in shapes]
-        grey = [image.reshape(image.shape[:2]) for image in images]
-        prepared = np.stack([resize(enhance(image, ENHANCEMENT), SIZE) for image in grey])
+        gray_images = [image.reshape(image.shape[:2]) for image in images]
+        prepared = np.stack([resize(enhance(image, ENHANCEMENT), SIZE) for image in gray_images])
         expected = enhancing.load_network().predict(prepared[..., np.newaxis], verbose=0)
         np.testing.assert_allclose(enhancing.predict(images), expected, atol=1e-6)
 
@@ -97,7 +102,7 @@ class TestPredict:
         np.testing.assert_allclose(plain.predict(IMAGES, flip_tta=True), expected, atol=1e-6)
 
     @pytest.mark.parametrize("images", [np.zeros((0, SIZE, SIZE), np.uint8), []])
-    def test_without_images(self, plain, images) -> None:
+    def test_no_images_give_no_probabilities(self, plain, images) -> None:
         probabilities = plain.predict(images)
         assert (probabilities.dtype, probabilities.shape) == (np.float32, (0, 3))
 
