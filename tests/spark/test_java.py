@@ -181,6 +181,7 @@ def test_the_command_prints_the_home_and_imports_nothing_heavy(tmp_path: Path) -
 
     assert (process.returncode, process.stdout) == (0, f"{tmp_path}/seventeen\n")
     imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    assert "fer_pipeline.spark" in imported
     heavy = {"cv2", "keras", "matplotlib", "numpy", "pandas", "petastorm", "pyarrow", "pydantic"}
     assert not imported & (heavy | {"pyspark", "sklearn", "tensorflow", "yaml"})
 
