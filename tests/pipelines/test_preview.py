@@ -3,20 +3,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from fer_pipeline.config import load_config
+from fer_pipeline.config import Config, load_config
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.learning.input import augmentation_examples
 from fer_pipeline.learning.input.augmentation import make_augment_fn
 from fer_pipeline.learning.input.mixup import make_mixup_fn
 from fer_pipeline.pipelines.preview import preview
+from tests.helpers.stored_datasets import Rowset, write_dataset
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
-SCALE = 5  # of the picture: the least that makes 80 pixels of an image
+SCALE = 5  # the smallest factor that enlarges an image to 80 pixels
 EVERYTHING = (
     "flip=true",
     "rotation=15",
@@ -29,30 +31,31 @@ EVERYTHING = (
 )
 
 
-def augmentation_config(*keys, **settings):
+def augmentation_config(*operations: str, **other_settings: object) -> Config:
+    """Return a configuration; a double underscore in a name is a dot in the key."""
     return load_config(
         None,
-        [f"training.augmentation.{key}" for key in keys]
-        + [f"{key.replace('__', '.')}={value}" for key, value in settings.items()],
+        [f"training.augmentation.{key}" for key in operations]
+        + [f"{key.replace('__', '.')}={setting}" for key, setting in other_settings.items()],
     )
 
 
 @pytest.fixture(scope="module")
-def dataset(rows, write_dataset, tmp_path_factory):
+def dataset(rows: Rowset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("dataset"), {"train": rows})
 
 
 @pytest.fixture
-def images(rows):
-    """One of each class, as pixel values."""
+def images(rows: Rowset) -> npt.NDArray[np.float32]:
+    """One image of each class, as pixel values."""
     first = [int(np.flatnonzero(rows.labels == label)[0]) for label in range(3)]
     return rows.pixels[first].astype(np.float32)
 
 
-def find_images(picture, images):
+def find_images(picture: Path, images: npt.NDArray[np.uint8]) -> dict[int, list[tuple[int, int]]]:
     """Return the places of the images in the picture, compared pixel by pixel, by their index."""
     sheet = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
-    places_by_index = {}
+    places_by_index: dict[int, list[tuple[int, int]]] = {}
     for index, face in enumerate(images):
         large = np.ascontiguousarray(face.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
         distance = cv2.matchTemplate(sheet, large, cv2.TM_SQDIFF)
@@ -62,7 +65,7 @@ def find_images(picture, images):
     return places_by_index
 
 
-def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
+def test_without_augmentation_the_error_names_the_settings(tmp_path):
     with pytest.raises(ConfigError) as error:
         preview(str(tmp_path / "none"), augmentation_config("border=reflect"), tmp_path / "it.png")
     assert str(error.value) == (
@@ -73,24 +76,24 @@ def test_nothing_on_says_what_to_set_and_reads_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_dataset_is_one_line(tmp_path):
+def test_a_missing_dataset_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match=r"none: no such folder; create one with the preprocess"):
         preview(str(tmp_path / "none"), augmentation_config("flip=true"), tmp_path / "it.png")
 
 
-def test_a_dataset_without_training_rows_is_one_line(rows, write_dataset, tmp_path):
+def test_a_dataset_without_training_rows_is_refused(rows, tmp_path):
     write_dataset(tmp_path / "d", {"test": rows})
     with pytest.raises(DatasetError, match="the train split is empty"):
         preview(str(tmp_path / "d"), augmentation_config("flip=true"), tmp_path / "it.png")
 
 
-def test_a_folder_is_no_place_for_the_picture(dataset, tmp_path):
+def test_a_folder_is_refused_as_output(dataset, tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
         preview(str(dataset), augmentation_config("flip=true"), tmp_path / "folder.png")
 
 
-def test_a_picture_of_another_kind_is_refused(dataset, tmp_path):
+def test_another_file_type_than_png_is_refused(dataset, tmp_path):
     with pytest.raises(StorageError) as error:
         preview(str(dataset), augmentation_config("flip=true"), tmp_path / "it.xyz")
     assert str(error.value).startswith(f"{tmp_path / 'it.xyz'}: ")
@@ -98,9 +101,7 @@ def test_a_picture_of_another_kind_is_refused(dataset, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_picture_shows_one_original_of_each_class_and_what_a_flip_makes_of_it(
-    dataset, rows, tmp_path
-):
+def test_the_picture_shows_one_original_of_each_class_and_its_flip(dataset, rows, tmp_path):
     picture = tmp_path / "new" / "it.png"
     message = preview(f"file://{dataset}", augmentation_config("flip=true"), picture)
     assert message == f"flip on 3 images: {picture}"
@@ -119,8 +120,8 @@ def test_the_picture_shows_one_original_of_each_class_and_what_a_flip_makes_of_i
     assert [label for _, label in sorted(tops)] == [0, 1, 2], "the rows are in the classes' order"
 
 
-def test_the_seed_alone_chooses_the_images(dataset, rows, tmp_path):
-    def preview_bytes(name, **settings):
+def test_only_the_seed_decides_the_images(dataset, rows, tmp_path):
+    def preview_bytes(name: str, **settings: int) -> bytes:
         preview(str(dataset), augmentation_config("flip=true", **settings), tmp_path / name)
         return (tmp_path / name).read_bytes()
 
@@ -135,10 +136,12 @@ def test_the_seed_alone_chooses_the_images(dataset, rows, tmp_path):
     assert len(seen) > 8, "of at most 15 that five seeds can choose"
 
 
-def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path):
+def test_a_class_without_training_rows_has_no_row(rows, tmp_path):
     has_label = rows.labels != 1
-    some = dataclasses.replace(rows, pixels=rows.pixels[has_label], labels=rows.labels[has_label])
-    write_dataset(tmp_path / "d", {"train": some})
+    remaining_rows = dataclasses.replace(
+        rows, pixels=rows.pixels[has_label], labels=rows.labels[has_label]
+    )
+    write_dataset(tmp_path / "d", {"train": remaining_rows})
     assert StoredDataset.open(tmp_path / "d").manifest.classes == list(CLASSES)
     message = preview(
         str(tmp_path / "d"), augmentation_config(training__mixup_alpha=0.4), tmp_path / "it.png"
@@ -146,7 +149,7 @@ def test_a_class_without_training_rows_has_no_row(rows, write_dataset, tmp_path)
     assert message.startswith("mixup on 2 images: ")
 
 
-def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
+def test_each_operation_is_shown_alone_at_the_limits_of_its_range(images):
     groups = augmentation_examples.make_single_operation_examples(
         images, augmentation_config(*EVERYTHING).training.augmentation, seed=1
     )
@@ -188,20 +191,21 @@ def test_each_operation_stands_alone_at_the_ends_of_its_range(images):
     assert smaller < rim / 2 < larger, "a smaller image leaves a black rim, a larger one none"
 
 
-def test_all_together_is_what_training_makes(images):
+def test_all_operations_together_give_the_images_of_training(images):
     training = augmentation_config(*EVERYTHING).training
     (group,) = augmentation_examples.make_random_examples(
         images, np.arange(3), CLASSES, training, seed=7
     )
     assert (group.title, len(group.columns)) == ("as training sees them", 4)
     augment = make_augment_fn(training.augmentation, SIZE)
+    assert augment is not None
     for number, column in enumerate(group.columns):
         expected = augment(tf.constant(images[..., None]), tf.constant((7, number)))
         np.testing.assert_array_equal(column.images, expected.numpy()[..., 0])
         assert column.captions == ()
 
 
-def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
+def test_mixup_is_last_and_captions_name_the_shares(images):
     training = augmentation_config(*EVERYTHING, training__mixup_alpha=0.6).training
     before, after = augmentation_examples.make_random_examples(
         images, np.array([2, 0, 1]), CLASSES, training, 7, 12
@@ -215,9 +219,10 @@ def test_mixup_comes_last_and_each_image_says_what_it_is_made_of(images):
         expected, shares = make_mixup_fn(0.6)(batch, targets, tf.constant((7, number)))
         np.testing.assert_array_equal(mixed.images, expected.numpy()[..., 0])
         for caption, row in zip(mixed.captions, shares.numpy(), strict=True):
-            parts = dict(reversed(line.split(" % ")) for line in caption.split("\n"))
+            lines = [line.split(" % ") for line in caption.split("\n")]
+            percentages = {name: share for share, name in lines}
             for name, share in zip(CLASSES, row, strict=True):
-                assert abs(float(parts.get(name, 0)) - 100 * share) <= 0.51
+                assert abs(float(percentages.get(name, 0)) - 100 * share) <= 0.51
 
 
 def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
@@ -230,7 +235,7 @@ def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
     assert heights["many"] > 1.7 * heights["few"]
 
 
-def test_a_long_name_and_a_dollar_sign_do_no_harm(rows, write_dataset, tmp_path: Path):
+def test_a_long_folder_name_with_dollar_signs_is_a_title(rows, write_dataset, tmp_path: Path):
     folder = write_dataset(tmp_path / ("a $very__long$ name " * 6).strip(), {"train": rows})
     preview(str(folder), augmentation_config("flip=true"), tmp_path / "it.png")
     sheet = cv2.imread(str(tmp_path / "it.png"), cv2.IMREAD_GRAYSCALE)

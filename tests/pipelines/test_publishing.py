@@ -16,7 +16,7 @@ from tests.helpers.preprocessed import PreprocessedDataset, build_expected_row
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
     """Two valid inputs without a common image, and one that is rejected."""
 
     def write_faces(name: str, first: int) -> Path:
@@ -32,7 +32,7 @@ def files(tmp_path):
 
 
 def list_published_files(dataset: PreprocessedDataset) -> set[str]:
-    """Return the files in the folder of a complete dataset."""
+    """Return the files that the manifest describes, and two more."""
     files = {file.path for file in dataset.manifest.files}
     return {"manifest.json", "config.yaml", *files, *dataset.manifest.quarantine}
 
@@ -70,7 +70,7 @@ def test_a_failed_overwrite_leaves_the_old_dataset_whole(prepare, files, tmp_pat
         prepare(one_face_per_class, to=tmp_path / "out", overwrite=True, split=split)
 
     assert before.items() <= read_files(tmp_path / "out").items()
-    assert type(old).read(tmp_path / "out") == old
+    assert PreprocessedDataset.read(tmp_path / "out") == old
 
     new = prepare(files[1], to=tmp_path / "out", overwrite=True)
 
@@ -129,7 +129,7 @@ def test_other_files_in_a_dataset_survive_an_overwrite(prepare, files, tmp_path)
     assert set(read_files(tmp_path / "out")) == {*list_published_files(new), "notes.txt"}
 
 
-def test_there_is_a_whole_dataset_at_every_moment_of_an_overwrite(prepare, files, tmp_path) -> None:
+def test_a_reader_finds_a_whole_dataset_during_an_overwrite(prepare, files, tmp_path) -> None:
     folder = tmp_path / "out"
     prepare(files[0], to=folder)
     finished = threading.Event()
@@ -158,7 +158,7 @@ def test_there_is_a_whole_dataset_at_every_moment_of_an_overwrite(prepare, files
     assert checksums
 
 
-def test_an_output_that_cannot_be_written_is_one_clear_error(prepare, files) -> None:
+def test_the_error_names_the_output_that_cannot_be_written(prepare, files) -> None:
     with pytest.raises(StorageError) as caught:
         prepare(files[0], to=files[1] / "out")
 
