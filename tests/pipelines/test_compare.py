@@ -3,7 +3,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
+from fer_pipeline.io.output_kinds import Comparison
 from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
@@ -24,23 +27,34 @@ from fer_pipeline.metrics import significance
 from fer_pipeline.pipelines.compare import OUTPUT_FILES, compare, format_report
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
+from tests.helpers.folders import read_files
+from tests.helpers.stored_datasets import Rowset, write_dataset
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
-TRAINED, TESTED = 20, 110
+TRAIN_ROWS = 20
+TEST_ROWS = 110
 CHECKSUM = "fedcba9876543210"
 NORMALIZATION = Normalization.centered()
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "compare.py"
 
-# A model takes a face for the class whose brightness is nearest: that of the middle of its third.
+# A model predicts the class whose brightness is nearest: the middle of each third of the range.
 LEVELS = NORMALIZATION.lookup_table()[[42, 128, 213]].astype(np.float64)
 
 
-def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, left=False):
-    """Writes a finished run of a model that goes by brightness; a bias makes it worse.
+def make_run(
+    folder: Path,
+    size: int = SIZE,
+    bias: float = 0.0,
+    *,
+    classes: Sequence[str] = CLASSES,
+    enhancement: Enhancement | None = None,
+    left: bool = False,
+) -> Path:
+    """Write a run whose model classifies by the brightness of the image or of its left half.
 
-    Perhaps by that of the left half alone.
+    A bias makes the model worse.
     """
     network = keras.Sequential(
         [
@@ -52,46 +66,53 @@ def make_run(folder, size=SIZE, bias=0.0, classes=CLASSES, enhancement=None, lef
         ]
     )
     network.layers[-1].set_weights([6 * LEVELS[None, :], bias * np.eye(3)[0] - 3 * LEVELS**2])
-    known = {"dataset_checksum": CHECKSUM, "enhancement": enhancement or Enhancement()}
+    fields: dict[str, Any] = {
+        "dataset_checksum": CHECKSUM,
+        "enhancement": enhancement or Enhancement(),
+    }
     model = serving_model.build_serving_model(network, size, NORMALIZATION)
-    finished_run.save(folder, model, classes, network="brightness", **known)
+    finished_run.save(folder, model, classes, network="brightness", **fields)
     return folder
 
 
-def chosen(*settings: str) -> Config:
+def make_config(*settings: str) -> Config:
+    """Return a configuration of the inference."""
     return load_config(None, ["inference.batch_size=30", "seed=3", *settings])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _short_turns():
-    """Speed is measured, but not well."""
+def _short_measurements() -> Iterator[None]:
+    """Shorten the measurement of the speed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "_MIN_MEASUREMENT_SECONDS", 0.0)
         yield
 
 
 @pytest.fixture(scope="module")
-def splits(rows):
-    """Mostly as bright as their class. The first rows of test are the train split's, by hash."""
-    random = np.random.default_rng(5)
+def splits(rows: Rowset) -> dict[str, Rowset]:
+    """Rows of each split: most are as bright as their class, some as another one.
 
-    def made(count):
-        labels, others = random.integers(3, size=(2, count)).astype(np.int32)
-        shown = np.where(random.random(count) < 0.7, labels, others)
-        faces = 85 * shown[:, None, None] + random.integers(0, 85, (count, SIZE, SIZE))
+    The first rows of the test split have the hashes of the train split.
+    """
+    rng = np.random.default_rng(5)
+
+    def make_rows(count: int) -> Rowset:
+        labels, other_labels = rng.integers(3, size=(2, count)).astype(np.int32)
+        levels = np.where(rng.random(count) < 0.7, labels, other_labels)
+        faces = 85 * levels[:, None, None] + rng.integers(0, 85, (count, SIZE, SIZE))
         return dataclasses.replace(rows, pixels=faces.astype(np.uint8), labels=labels)
 
-    return {"train": made(TRAINED), "test": made(TESTED)}
+    return {"train": make_rows(TRAIN_ROWS), "test": make_rows(TEST_ROWS)}
 
 
 @pytest.fixture(scope="module")
-def dataset(splits, write_dataset, tmp_path_factory):
+def dataset(splits: dict[str, Rowset], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("dataset"), splits)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A good one, a worse one, and one that takes smaller images."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A good run, a worse run, and a run for smaller images."""
     folder = tmp_path_factory.mktemp("runs")
     return [
         make_run(folder / "good" / "run"),
@@ -101,190 +122,213 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def compared(runs, dataset, tmp_path_factory):
+def comparison_and_folder(
+    runs: list[Path], dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, Path]:
     out = tmp_path_factory.mktemp("compared") / "a" / "b"
-    return compare(runs, dataset, Split.TEST, out, chosen()), out
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return compare(runs, dataset, Split.TEST, out, make_config()), out
 
 
 class TestOutputs:
-    def test_a_model_is_evaluated_as_evaluate_does(self, runs, dataset, compared, tmp_path):
-        found, _ = compared
-        entry = found.models[2]
-        alone = evaluate(runs[2], dataset, Split.TEST, tmp_path, chosen())
-        assert entry.metrics == alone.metrics
-        assert entry.without_overlap == alone.overlap.without_overlap
-        assert [one.without_overlap.image_count for one in found.models] == 3 * [TESTED - TRAINED]
-        assert found.overlap_count == TRAINED
+    def test_the_metrics_are_those_of_evaluate(
+        self, runs, dataset, comparison_and_folder, tmp_path
+    ):
+        comparison, _ = comparison_and_folder
+        model_entry = comparison.models[2]
+        alone = evaluate(runs[2], dataset, Split.TEST, tmp_path, make_config())
+        assert model_entry.metrics == alone.metrics
+        assert alone.overlap is not None
+        assert model_entry.without_overlap == alone.overlap.without_overlap
+        assert [entry.without_overlap.image_count for entry in comparison.models] == 3 * [
+            TEST_ROWS - TRAIN_ROWS
+        ]
+        assert comparison.overlap_count == TRAIN_ROWS
 
-    def test_the_pairs_are_of_the_same_images(self, runs, splits, compared):
-        found, _ = compared
+    def test_the_pairs_compare_the_models_on_the_same_images(
+        self, runs, splits, comparison_and_folder
+    ):
+        comparison, _ = comparison_and_folder
         test = splits["test"]
-        right = []
+        correct = []
         for run in runs:
-            trained = TrainedModel.open(run)
-            model, info = trained.load_network(), trained.info
-            pixels = np.stack([resize(image, info.size) for image in test.pixels])
-            right.append(np.argmax(model.predict_on_batch(pixels[..., None]), 1) == test.labels)
-        assert found.pairs == significance.compare_classifiers(np.array(right))
-        assert found.pairs[0].only_first > found.pairs[0].only_second > 0
+            trained_model = TrainedModel.open(run)
+            model, model_info = trained_model.load_network(), trained_model.info
+            pixels = np.stack([resize(image, model_info.size) for image in test.pixels])
+            correct.append(np.argmax(model.predict_on_batch(pixels[..., None]), 1) == test.labels)
+        assert comparison.pairs == significance.compare_classifiers(np.array(correct))
+        assert comparison.pairs[0].only_first > comparison.pairs[0].only_second > 0
 
-    def test_names_and_costs(self, compared):
-        found, _ = compared
-        assert [entry.name for entry in found.models] == ["good/run", "worse/run", "small"]
-        assert [entry.size for entry in found.models] == [SIZE, SIZE, 8]
+    def test_the_models_have_names_and_costs(self, comparison_and_folder):
+        comparison, _ = comparison_and_folder
+        assert [entry.name for entry in comparison.models] == ["good/run", "worse/run", "small"]
+        assert [entry.size for entry in comparison.models] == [SIZE, SIZE, 8]
         # A convolution of 1x1 with one filter, and 3 units over its mean.
-        costs = [(one.cost.parameters, one.cost.multiply_adds) for one in found.models]
+        costs = [(entry.cost.parameters, entry.cost.multiply_adds) for entry in comparison.models]
         assert costs == [(8, 16 * 16 + 3), (8, 16 * 16 + 3), (8, 8 * 8 + 3)]
-        assert all(entry.cost.images_per_second > 0 for entry in found.models)
-        settings = found.settings
+        assert all(entry.cost.images_per_second > 0 for entry in comparison.models)
+        settings = comparison.settings
         assert (settings.batch_size, settings.flip_tta) == (30, False)
 
-    def test_the_folder(self, runs, dataset, compared):
-        found, out = compared
-        assert set(contents(out)) == set(OUTPUT_FILES)
+    def test_the_folder_describes_the_comparison(self, runs, dataset, comparison_and_folder):
+        comparison, out = comparison_and_folder
+        assert set(read_files(out)) == set(OUTPUT_FILES)
         assert (out / "accuracy_cost.png").read_bytes().startswith(b"\x89PNG")
-        told = json.loads((out / "comparison.json").read_text())
-        assert told.pop("versions")["fer_pipeline"]
-        assert told == {
+        document = json.loads((out / "comparison.json").read_text())
+        assert document.pop("versions")["fer_pipeline"]
+        assert document == {
             "format": "fer_pipeline comparison",
             "dataset": {"path": str(dataset.resolve()), "checksum": CHECKSUM, "size": SIZE},
             "split": "test",
-            **json.loads(json.dumps(found.to_dict())),
+            **json.loads(json.dumps(comparison.to_dict())),
         }
-        assert load_config(out / "config.yaml", []) == chosen()
+        assert load_config(out / "config.yaml", []) == make_config()
 
-    def test_the_result_for_the_terminal(self, compared):
-        found, out = compared
-        cost_part, quality_part, pair_part, wrote = format_report(found, out).split("\n\n")
+    def test_the_report_has_three_tables_and_the_files(self, comparison_and_folder):
+        comparison, out = comparison_and_folder
+        cost_part, quality_part, pair_part, file_list = format_report(comparison, out).split("\n\n")
         assert [part.split()[0] for part in (cost_part, quality_part, pair_part)] == [
             *("model", "model", "first"),
         ]
-        assert wrote.splitlines() == [f"wrote {out / name}" for name in OUTPUT_FILES]
+        assert file_list.splitlines() == [f"wrote {out / name}" for name in OUTPUT_FILES]
 
     def test_flips_are_averaged(self, runs, dataset, tmp_path):
-        left = make_run(tmp_path / "left", left=True)
-        settings = chosen("inference.flip_tta=true")
-        found = compare([runs[0], left], dataset, Split.TEST, tmp_path / "out", settings)
-        alone = evaluate(left, dataset, Split.TEST, tmp_path / "alone", settings)
-        plain = evaluate(left, dataset, Split.TEST, tmp_path / "plain", chosen())
-        assert found.models[1].metrics == alone.metrics != plain.metrics
-        assert found.settings.flip_tta
-        assert "needs two forward passes" in format_report(found, tmp_path / "out")
+        left_run = make_run(tmp_path / "left", left=True)
+        settings = make_config("inference.flip_tta=true")
+        comparison = compare([runs[0], left_run], dataset, Split.TEST, tmp_path / "out", settings)
+        alone = evaluate(left_run, dataset, Split.TEST, tmp_path / "alone", settings)
+        plain = evaluate(left_run, dataset, Split.TEST, tmp_path / "plain", make_config())
+        assert comparison.models[1].metrics == alone.metrics != plain.metrics
+        assert comparison.settings.flip_tta
+        assert "needs two forward passes" in format_report(comparison, tmp_path / "out")
         assert json.loads((tmp_path / "out" / "comparison.json").read_text())["flip_tta"] is True
 
-    def test_batches_of_fewer_images_than_are_asked_for(self, runs, dataset, tmp_path):
-        settings = chosen("inference.batch_size=1000")
-        found = compare(runs[:2], dataset, Split.TEST, tmp_path, settings)
-        assert 0 < found.settings.batch_size <= TESTED
+    def test_a_batch_has_at_most_the_images_of_the_split(self, runs, dataset, tmp_path):
+        settings = make_config("inference.batch_size=1000")
+        comparison = compare(runs[:2], dataset, Split.TEST, tmp_path, settings)
+        assert 0 < comparison.settings.batch_size <= TEST_ROWS
 
-    def test_the_precision_is_that_of_the_model(self, runs, dataset, compared, tmp_path):
+    def test_each_model_keeps_its_precision(self, runs, dataset, comparison_and_folder, tmp_path):
         with precision.use_precision("mixed_bfloat16"):
-            other = make_run(tmp_path / "other")
-        found = compare([runs[0], other], dataset, Split.TEST, tmp_path / "out", chosen())
-        assert [entry.precision for entry in found.models] == ["float32", "mixed_bfloat16"]
+            bfloat16_run = make_run(tmp_path / "other")
+        comparison = compare(
+            [runs[0], bfloat16_run], dataset, Split.TEST, tmp_path / "out", make_config()
+        )
+        assert [entry.precision for entry in comparison.models] == ["float32", "mixed_bfloat16"]
 
-    def test_on_the_train_split_there_are_no_copies(self, runs, dataset, tmp_path):
-        found = compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
-        assert (found.overlap_count, [entry.without_overlap for entry in found.models]) == (
+    def test_the_train_split_has_no_copies_in_training(self, runs, dataset, tmp_path):
+        comparison = compare(runs[:2], dataset, Split.TRAIN, tmp_path, make_config())
+        assert (
+            comparison.overlap_count,
+            [entry.without_overlap for entry in comparison.models],
+        ) == (
             None,
             [None, None],
         )
-        assert found.image_count == TRAINED
+        assert comparison.image_count == TRAIN_ROWS
+
+
+def expect_refusal(
+    error_class: type[FerError], models: list[Path], dataset: Path, out: Path, **options: bool
+) -> str:
+    """Assert that a comparison fails and writes nothing, and return the message."""
+    with pytest.raises(error_class) as error:
+        compare(models, dataset, Split.TEST, out, make_config(), **options)
+    assert not (out / "comparison.json").exists() or options == {"overwrite": False}
+    return str(error.value)
 
 
 class TestRefusals:
-    def refused(self, error: type[FerError], models, dataset, out, **options) -> str:
-        with pytest.raises(error) as raised:
-            compare(models, dataset, Split.TEST, out, chosen(), **options)
-        assert not (out / "comparison.json").exists() or options == {"overwrite": False}
-        return str(raised.value)
-
-    def test_litert(self, runs, dataset, tmp_path):
-        settings = chosen("inference.backend=litert")
-        with pytest.raises(ConfigError) as raised:
+    def test_the_backend_litert_is_refused(self, runs, dataset, tmp_path):
+        settings = make_config("inference.backend=litert")
+        with pytest.raises(ConfigError) as error:
             compare(runs, dataset, Split.TEST, tmp_path / "out", settings)
-        assert str(raised.value).startswith("inference.backend: a comparison runs Keras;")
+        assert str(error.value).startswith("inference.backend: a comparison runs Keras;")
         assert not (tmp_path / "out").exists()
 
-    def test_other_classes(self, runs, dataset, tmp_path):
-        other = make_run(tmp_path / "other", classes=("happy", "angry", "sad"))
-        message = self.refused(RunError, [*runs, other], dataset, tmp_path / "out")
+    def test_other_classes_are_refused(self, runs, dataset, tmp_path):
+        other_run = make_run(tmp_path / "other", classes=("happy", "angry", "sad"))
+        message = expect_refusal(RunError, [*runs, other_run], dataset, tmp_path / "out")
         assert message.startswith(
-            f"{other}: does not fit the dataset: {dataset}: its classes are angry, happy,"
-            f" sad, the model of {other} was trained for happy, angry, sad; "
+            f"{other_run}: does not fit the dataset: {dataset}: its classes are angry, happy,"
+            f" sad, the model of {other_run} was trained for happy, angry, sad; "
         )
         assert message.endswith("in the same order")
 
-    def test_another_enhancement(self, runs, dataset, tmp_path):
-        other = make_run(tmp_path / "other", enhancement=Enhancement(equalize=True))
-        message = self.refused(RunError, [runs[0], other], dataset, tmp_path / "out")
-        assert message.startswith(f"{other}: does not fit the dataset: {dataset}: ")
+    def test_another_enhancement_is_refused(self, runs, dataset, tmp_path):
+        other_run = make_run(tmp_path / "other", enhancement=Enhancement(equalize=True))
+        message = expect_refusal(RunError, [runs[0], other_run], dataset, tmp_path / "out")
+        assert message.startswith(f"{other_run}: does not fit the dataset: {dataset}: ")
         assert "the enhancement of its images is" in message
         assert "\n" not in message
 
-    def test_the_same_run_twice(self, runs, dataset, tmp_path, monkeypatch):
+    def test_a_run_that_is_given_twice_is_refused(self, runs, dataset, tmp_path, monkeypatch):
         monkeypatch.chdir(runs[0].parent)
         again = Path(runs[0].name)
-        message = self.refused(RunError, [*runs, again], dataset, tmp_path / "out")
+        message = expect_refusal(RunError, [*runs, again], dataset, tmp_path / "out")
         assert message == f"{again}: is given twice; give each model once"
 
-    def test_no_run_and_no_dataset(self, runs, dataset, tmp_path):
-        none, out = tmp_path / "none", tmp_path / "out"
-        message = self.refused(RunError, [runs[0], none], dataset, out)
-        assert message.startswith(f"{none}: no such folder")
-        assert self.refused(DatasetError, runs, none, out).startswith(f"{none}: no such folder")
+    def test_a_missing_run_or_dataset_is_an_error(self, runs, dataset, tmp_path):
+        missing, out = tmp_path / "none", tmp_path / "out"
+        message = expect_refusal(RunError, [runs[0], missing], dataset, out)
+        assert message.startswith(f"{missing}: no such folder")
+        assert expect_refusal(DatasetError, runs, missing, out).startswith(
+            f"{missing}: no such folder"
+        )
 
-    def test_an_empty_split(self, runs, dataset, tmp_path):
+    def test_an_empty_split_is_refused(self, runs, dataset, tmp_path):
         with pytest.raises(DatasetError, match="the validation split is empty"):
-            compare(runs, dataset, Split.VALIDATION, tmp_path / "out", chosen())
+            compare(runs, dataset, Split.VALIDATION, tmp_path / "out", make_config())
 
-    def test_a_model_that_gives_no_probabilities(self, runs, dataset, tmp_path):
-        bad = make_run(tmp_path / "bad", bias=np.nan)
-        message = self.refused(RunError, [runs[0], bad], dataset, tmp_path / "out")
-        assert message.startswith(f"{bad}: its model cannot be evaluated: expected probabilities")
+    def test_a_model_without_finite_probabilities_is_refused(self, runs, dataset, tmp_path):
+        broken_run = make_run(tmp_path / "bad", bias=np.nan)
+        message = expect_refusal(RunError, [runs[0], broken_run], dataset, tmp_path / "out")
+        assert message.startswith(
+            f"{broken_run}: its model cannot be evaluated: expected probabilities"
+        )
 
-    def test_a_comparison_that_is_there(self, runs, dataset, compared):
-        _, out = compared
-        before = contents(out)
-        message = self.refused(StorageError, runs, dataset, out, overwrite=False)
+    def test_a_comparison_is_not_replaced_without_overwrite(
+        self, runs, dataset, comparison_and_folder
+    ):
+        _, out = comparison_and_folder
+        old_files = read_files(out)
+        message = expect_refusal(StorageError, runs, dataset, out, overwrite=False)
         assert message == f"{out}: holds a comparison already; --overwrite replaces it"
-        assert contents(out) == before
+        assert read_files(out) == old_files
 
-    def test_a_folder_that_is_someone_elses(self, runs, dataset, tmp_path):
+    def test_a_folder_of_other_files_is_refused(self, runs, dataset, tmp_path):
         (tmp_path / "accuracy_cost.png").write_bytes(b"mine")
-        message = self.refused(StorageError, runs, dataset, tmp_path)
+        message = expect_refusal(StorageError, runs, dataset, tmp_path)
         assert "not a comparison (it holds accuracy_cost.png)" in message
-        assert contents(tmp_path) == {"accuracy_cost.png": b"mine"}
+        assert read_files(tmp_path) == {"accuracy_cost.png": b"mine"}
 
 
 class TestOverwrite:
-    def test_replaces_all_of_it(self, runs, dataset, tmp_path):
-        compare(runs, dataset, Split.TRAIN, tmp_path, chosen())
-        before = contents(tmp_path)
-        compare(runs[:2], dataset, Split.TEST, tmp_path, chosen("seed=4"), overwrite=True)
-        after = contents(tmp_path)
-        assert set(after) == set(OUTPUT_FILES)
-        assert all(after[name] != before[name] for name in OUTPUT_FILES)
+    def test_an_overwrite_replaces_all_files(self, runs, dataset, tmp_path):
+        compare(runs, dataset, Split.TRAIN, tmp_path, make_config())
+        old_files = read_files(tmp_path)
+        compare(runs[:2], dataset, Split.TEST, tmp_path, make_config("seed=4"), overwrite=True)
+        new_files = read_files(tmp_path)
+        assert set(new_files) == set(OUTPUT_FILES)
+        assert all(new_files[name] != old_files[name] for name in OUTPUT_FILES)
 
-    def test_that_fails_while_it_writes_leaves_no_mixture(self, runs, dataset, tmp_path):
-        compare(runs[:2], dataset, Split.TRAIN, tmp_path, chosen())
+    def test_an_overwrite_that_fails_in_writing_leaves_no_mixture(self, runs, dataset, tmp_path):
+        compare(runs[:2], dataset, Split.TRAIN, tmp_path, make_config())
         (tmp_path / "accuracy_cost.png").unlink()
         (tmp_path / "accuracy_cost.png").mkdir()  # a file cannot take its place
         with pytest.raises(StorageError, match=r"accuracy_cost\.png: cannot be written"):
-            compare(runs[:2], dataset, Split.TEST, tmp_path, chosen(), overwrite=True)
+            compare(runs[:2], dataset, Split.TEST, tmp_path, make_config(), overwrite=True)
         assert not (tmp_path / "comparison.json").exists()
         assert not (tmp_path / "config.yaml").exists()
         (tmp_path / "accuracy_cost.png").rmdir()
-        # What is torn is replaced without being asked.
-        assert compare(runs[:2], dataset, Split.TEST, tmp_path, chosen()).image_count == TESTED
-        assert set(contents(tmp_path)) == set(OUTPUT_FILES)
+        # An incomplete comparison is replaced without --overwrite.
+        assert (
+            compare(runs[:2], dataset, Split.TEST, tmp_path, make_config()).image_count == TEST_ROWS
+        )
+        assert set(read_files(tmp_path)) == set(OUTPUT_FILES)
 
 
-def job(*arguments):
+def run_job(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the job in another process."""
     return subprocess.run(
         [sys.executable, JOB, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -295,38 +339,38 @@ def job(*arguments):
 
 
 class TestJob:
-    def test_in_a_process_of_its_own(self, runs, dataset, compared, tmp_path):
-        found, _ = compared
-        done = job(
+    def test_the_job_writes_the_comparison(self, runs, dataset, comparison_and_folder, tmp_path):
+        comparison, _ = comparison_and_folder
+        process = run_job(
             *(*runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
             *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip-tta"),
         )
-        assert done.returncode == 0, done.stderr
-        told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-        assert told["flip_tta"] is True
-        assert [one["name"] for one in told["models"]] == ["run", "small"]
-        assert told["models"][0]["accuracy"] == found.models[1].metrics.accuracy
-        assert done.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
+        assert process.returncode == 0, process.stderr
+        document = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        assert document["flip_tta"] is True
+        assert [entry["name"] for entry in document["models"]] == ["run", "small"]
+        assert document["models"][0]["accuracy"] == comparison.models[1].metrics.accuracy
+        assert process.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["a"], "argument RUN: expected two or more models"),
             ([], "the following arguments are required: RUN"),
-            # Options of evaluate, which a comparison cannot have.
+            # Options of evaluate that compare does not have.
             (["a", "b", "--model", "compact"], "unrecognized arguments: --model compact"),
             (["a", "b", "--layers", "x"], "unrecognized arguments: --layers x"),
             (["a", "b", "--backend", "keras"], "unrecognized arguments: --backend keras"),
             (["a", "b", "--image", "0"], "unrecognized arguments: --image 0"),
         ],
     )
-    def test_a_wrong_argument(self, arguments, message):
-        done = job(*arguments, "--dataset", "d", "--output", "o")
-        assert done.returncode == 2
-        assert done.stderr.splitlines()[-1] == f"spark-submit.sh compare: error: {message}"
+    def test_an_invalid_argument_is_one_error(self, arguments, message):
+        process = run_job(*arguments, "--dataset", "d", "--output", "o")
+        assert process.returncode == 2
+        assert process.stderr.splitlines()[-1] == f"spark-submit.sh compare: error: {message}"
 
 
-def test_the_dataset_is_not_changed(dataset, compared):
+def test_the_dataset_is_not_changed(dataset, comparison_and_folder):
     assert sorted(path.name for path in dataset.iterdir()) == [
         *("manifest.json", "split=test", "split=train"),
     ]

@@ -77,8 +77,8 @@ NEW_CONFIG: dict[str, Any] = {
     "inference": {"batch_size": 7, "flip_tta": True, "min_confidence": 0.5, "backend": "litert"},
 }
 OLD_HISTORY = "step,epoch,minibatch_loss,trial,rows\n0,0,,0,\n5,1,0.30000000000000004,1,40\n"
-OLD_ROUND = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "trial": 1, "rows": 40}
-NEW_ROUND = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "restart": 1, "rows": 40}
+OLD_ENTRY = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "trial": 1, "rows": 40}
+NEW_ENTRY = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "restart": 1, "rows": 40}
 ARRAYS = {
     "variables/0": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
     "variables/1": np.array(2**60, np.int64),
@@ -98,18 +98,19 @@ def write_old_run(folder: Path) -> None:
     (export / "model.int8.tflite").write_bytes(b"quantised weights")
     for place in (folder, export):
         (place / "config.yaml").write_text(yaml.safe_dump(OLD_CONFIG, sort_keys=False))
-    info = {"format": "fer_pipeline run", "format_version": 1, "best_trial": 1, "size": 48}
-    (folder / "model.json").write_text(json.dumps(info))
+    model_info = {"format": "fer_pipeline run", "format_version": 1, "best_trial": 1, "size": 48}
+    (folder / "model.json").write_text(json.dumps(model_info))
     agreement = {"images": 9, "calibrated_on": "train", "same": 8, "right": 7, "float_right": 6}
     forms = [
         {"form": "litert", "agreement": None},
         {"form": "litert_int8", "agreement": agreement},
     ]
-    described = {"format": "fer_pipeline export", "format_version": 1, "exports": forms}
-    (export / "export.json").write_text(json.dumps(described))
+    export_info = {"format": "fer_pipeline export", "format_version": 1, "exports": forms}
+    (export / "export.json").write_text(json.dumps(export_info))
 
 
 def write_old_checkpoint(path: Path) -> None:
+    """Write a checkpoint of the old format."""
     notes = {
         "format_version": 1,
         "config": OLD_CONFIG,
@@ -120,8 +121,8 @@ def write_old_checkpoint(path: Path) -> None:
         },
         "step": 5,
         "trial": 1,
-        "rounds": [OLD_ROUND],
-        "best": {"value": 0.5, "made": OLD_ROUND, "confusion": [[1]]},
+        "rounds": [OLD_ENTRY],
+        "best": {"value": 0.5, "made": OLD_ENTRY, "confusion": [[1]]},
     }
     encoded = np.frombuffer(json.dumps(notes).encode(), np.uint8)
     np.savez(path, **ARRAYS, **{"notes.json": encoded})
@@ -134,7 +135,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(arrays.pop("notes.json").tobytes()), arrays
 
 
-def digests(folder: Path) -> dict[str, str]:
+def compute_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 digests of all files in a folder, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -165,11 +167,11 @@ def test_the_lowest_learning_rate_is_the_one_that_the_schedule_used(kind, expect
 def test_a_finished_run_is_converted_and_its_models_stay(tmp_path):
     run = tmp_path / "run"
     write_old_run(run)
-    before = digests(run)
+    before = compute_digests(run)
 
     converted = migrate_run.migrate_run(run)
 
-    after = digests(run)
+    after = compute_digests(run)
     assert after.keys() == before.keys()
     changed = {run / name for name in before if before[name] != after[name]}
     assert set(converted) == changed
@@ -214,9 +216,9 @@ def test_a_converted_run_stays_as_it_is(tmp_path):
     write_old_run(tmp_path / "run")
     write_old_checkpoint(tmp_path / "run" / "checkpoint.npz")
     migrate_run.migrate_run(tmp_path / "run")
-    before = digests(tmp_path)
+    before = compute_digests(tmp_path)
     assert migrate_run.migrate_run(tmp_path / "run") == []
-    assert digests(tmp_path) == before
+    assert compute_digests(tmp_path) == before
 
 
 def test_a_checkpoint_keeps_its_arrays_bit_by_bit(tmp_path):
@@ -248,8 +250,8 @@ def test_a_checkpoint_keeps_its_arrays_bit_by_bit(tmp_path):
         },
         "step": 5,
         "restart": 1,
-        "rounds": [NEW_ROUND],
-        "best": {"metric": 0.5, "round": NEW_ROUND, "confusion": [[1]]},
+        "rounds": [NEW_ENTRY],
+        "best": {"metric": 0.5, "round": NEW_ENTRY, "confusion": [[1]]},
     }
 
 
@@ -262,7 +264,7 @@ def test_an_interrupted_conversion_can_be_repeated(tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             migrate_run.migrate_run(tmp_path / "torn")
     migrate_run.migrate_run(tmp_path / "torn")
-    assert digests(tmp_path / "torn") == digests(tmp_path / "whole")
+    assert compute_digests(tmp_path / "torn") == compute_digests(tmp_path / "whole")
 
 
 def test_an_export_alone_is_converted(tmp_path):
