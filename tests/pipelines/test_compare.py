@@ -18,12 +18,12 @@ from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, StorageError
-from fer_pipeline.io.output_kinds import Comparison
 from fer_pipeline.learning.analysis import timing
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.training import precision
 from fer_pipeline.metrics import significance
+from fer_pipeline.metrics.comparison import Comparison
 from fer_pipeline.pipelines.compare import OUTPUT_FILES, compare, format_report
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
