@@ -2,24 +2,17 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fer_pipeline.config import load_config
-from fer_pipeline.errors import ConfigError, RunError
+from fer_pipeline.config import Config, load_config
+from fer_pipeline.errors import RunError
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.pipelines.train import train
-
-
-def refused(name, options):
-    with pytest.raises(ConfigError) as error:
-        registry.build_network(name, 28, 7, options)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
-
+from tests.helpers.networks import get_build_error
 
 GOOD = """
 import keras
@@ -54,13 +47,13 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """Writes a module in the current folder and says by what name it is known there."""
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """A function that writes a module in the current folder and returns its dotted name."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 
-    def write(text):
-        # Python imports a name once.
+    def write(text: str) -> str:
+        # Python imports a module of the same name only once.
         package = tmp_path / f"own_{next(_numbers)}"
         package.mkdir()
         (package / "nets.py").write_text(text)
@@ -72,50 +65,50 @@ def own(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-class TestOwnNetworks:
-    def test_a_module_with_a_function_build(self, own):
-        network = registry.build_network(own(GOOD), 12, 3, {})
+class TestCustomNetworks:
+    def test_the_build_function_of_a_module_builds_the_network(self, write_module):
+        network = registry.build_network(write_module(GOOD), 12, 3, {})
         assert network.count_params() == 145 * 4 + 5 * 3
         assert network.output_shape == (None, 3)
 
-    def test_a_function_by_its_own_name(self, own):
-        assert registry.build_network(f"{own(GOOD)}.wide", 12, 3, {}).layers[1].units == 9
+    def test_another_function_of_a_module_is_given_by_its_name(self, write_module):
+        assert registry.build_network(f"{write_module(GOOD)}.wide", 12, 3, {}).layers[1].units == 9
 
-    def test_options(self, own):
-        module = own(GOOD)
+    def test_options_are_passed_to_the_function(self, write_module):
+        module = write_module(GOOD)
         assert registry.build_network(module, 12, 3, {"width": 2}).layers[1].units == 2
         assert registry.build_network(f"{module}.wide", 12, 3, {"width": 2}).layers[1].units == 2
 
-    def test_a_package_with_a_function(self, own, tmp_path):
-        module = own("")
+    def test_a_function_may_be_in_the_init_file_of_a_package(self, write_module, tmp_path):
+        module = write_module("")
         package = module.removesuffix(".nets")
         (tmp_path / package / "__init__.py").write_text(GOOD)
         assert registry.build_network(f"{package}.build", 12, 3, {}).output_shape == (None, 3)
 
-    def test_one_of_ours_by_its_whole_name(self):
+    def test_a_network_of_the_package_is_built_by_its_full_dotted_name(self):
         network = registry.build_network(
             "fer_pipeline.learning.networks.architectures.system_a", 28, 7, {"hidden": 8}
         )
         assert network.name == "system_a"
 
-    def test_the_path_is_left_as_it_was(self, own):
+    def test_building_a_network_does_not_change_sys_path(self, write_module):
         before = list(sys.path)
-        registry.build_network(own(GOOD), 12, 3, {})
-        refused(own("1 / 0"), {})
+        registry.build_network(write_module(GOOD), 12, 3, {})
+        get_build_error(write_module("1 / 0"), {})
         assert sys.path == before
 
-    def test_a_file_here_does_not_take_the_place_of_an_installed_module(
-        self, own, tmp_path, monkeypatch
+    def test_a_file_in_the_current_folder_does_not_shadow_an_installed_module(
+        self, write_module, tmp_path, monkeypatch
     ):
-        own(GOOD)
+        write_module(GOOD)
         (tmp_path / "colorsys.py").write_text(GOOD)
         # As if nobody had imported it yet.
         monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-        assert refused("colorsys.build", {}).startswith("model.name: colorsys (/")
+        assert get_build_error("colorsys.build", {}).startswith("model.name: colorsys (/")
         assert sys.modules["colorsys"].__file__ != str(tmp_path / "colorsys.py")
 
-    def test_for_a_job_that_runs_in_another_folder(self, own, tmp_path):
-        # As spark-submit does it: Python looks first where the job's file is, not where it runs.
+    def test_a_job_imports_the_module_from_its_current_folder(self, write_module, tmp_path):
+        # As with spark-submit: Python searches the folder of the job's file, not the current one.
         job = tmp_path / "jobs" / "job.py"
         job.parent.mkdir()
         job.write_text(
@@ -124,7 +117,7 @@ class TestOwnNetworks:
             "print(registry.build_network(sys.argv[1], 12, 3, {}).output_shape)\n"
         )
 
-        def run(folder):
+        def run(folder: Path) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
                 [sys.executable, job, name],
                 cwd=folder,
@@ -134,54 +127,52 @@ class TestOwnNetworks:
                 check=False,
             )
 
-        name = own(GOOD)
-        there = run(tmp_path)
-        assert (there.stdout, there.returncode) == ("(None, 3)\n", 0), there.stderr
+        name = write_module(GOOD)
+        in_folder = run(tmp_path)
+        assert (in_folder.stdout, in_folder.returncode) == ("(None, 3)\n", 0), in_folder.stderr
         elsewhere = run(job.parent)
         assert elsewhere.returncode == 1
         assert f"model.name: no module {name.split('.')[0]}" in elsewhere.stderr
 
 
-class TestOwnNetworksRefused:
+class TestCustomNetworkErrors:
     @pytest.mark.parametrize("name", ["..bundle", "a..b", ".", "a.", "a.b-c", "a/b.py", "a.1b"])
-    def test_no_dotted_name(self, name):
-        message = refused(name, {})
+    def test_an_invalid_dotted_name_is_refused(self, name):
+        message = get_build_error(name, {})
         assert message.startswith(f"model.name: {name!r} is not a valid dotted name; ")
         assert "package.module or package.module.function" in message
 
-    def test_no_such_module(self):
-        message = refused("no_such.nets.build", {})
+    def test_a_missing_module_is_named(self):
+        message = get_build_error("no_such.nets.build", {})
         assert message.startswith("model.name: no module no_such.nets for no_such.nets.build; ")
         assert "PYTHONPATH" in message
 
-    def test_no_such_module_in_a_package(self, own):
-        package = own(GOOD).removesuffix(".nets")
-        message = refused(f"{package}.nits.build", {})
+    def test_a_missing_module_of_a_package_is_named(self, write_module):
+        package = write_module(GOOD).removesuffix(".nets")
+        message = get_build_error(f"{package}.nits.build", {})
         assert message.startswith(f"model.name: no module {package}.nits for ")
-        assert refused(f"{package}.nits", {}) == (
-            f"model.name: {package} (a folder of modules) has no function nits; expected"
-            " nits(size, classes, **options), which returns a keras.Model"
-        )
+        message = get_build_error(f"{package}.nits", {})
+        assert message.startswith(f"model.name: {package} (a folder of modules) has no function ")
+        assert "function nits; expected nits(size, classes, **options)" in message
 
     @pytest.mark.parametrize("function", ["NOT_CALLABLE", "none", "build.wide"])
-    def test_no_such_function(self, own, function, tmp_path):
-        module = own(GOOD)
-        message = refused(f"{module}.{function}", {})
+    def test_a_missing_function_is_named(self, write_module, function, tmp_path):
+        module = write_module(GOOD)
+        message = get_build_error(f"{module}.{function}", {})
         if function == "build.wide":
             assert message.startswith(f"model.name: no module {module}.build for ")
         else:
             file = tmp_path / Path(*module.split(".")).with_suffix(".py")
-            assert message == (
-                f"model.name: {module} ({file}) has no function {function}; expected"
-                f" {function}(size, classes, **options), which returns a keras.Model"
-            )
+            assert message.startswith(f"model.name: {module} ({file}) has no function {function};")
+            assert f" expected {function}(size, classes, **options)" in message
+            assert message.endswith(" keras.Model")
 
-    def test_a_module_without_build(self, own):
-        message = refused(own("import keras"), {})
+    def test_a_module_without_a_build_function_is_refused(self, write_module):
+        message = get_build_error(write_module("import keras"), {})
         assert "has no function build; expected build(size, classes, **options)" in message
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "problem"),
         [
             ("x = 1\n1 / 0", "ZeroDivisionError: division by zero (FILE, line 2)"),
             ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
@@ -189,46 +180,51 @@ class TestOwnNetworksRefused:
             ("def build(:", "SyntaxError: invalid syntax (nets.py, line 1)"),
         ],
     )
-    def test_an_import_that_fails(self, own, text, said, tmp_path):
-        module = own(text)
+    def test_the_error_of_an_import_is_reported_with_its_line(
+        self, write_module, text, problem, tmp_path
+    ):
+        module = write_module(text)
         file = str(tmp_path / Path(*module.split(".")).with_suffix(".py"))
-        message = refused(module, {})
+        message = get_build_error(module, {})
         assert message.startswith(
-            f"model.name: importing {module} failed: {said.replace('FILE', file)}"
+            f"model.name: importing {module} failed: {problem.replace('FILE', file)}"
         )
 
-    def test_an_unknown_option(self, own):
-        module = own(GOOD)
-        message = f"model.options: {module} has no option height; its options are width"
-        assert refused(module, {"height": 3}) == message
+    def test_the_message_about_an_unknown_option_lists_the_options(self, write_module):
+        module = write_module(GOOD)
+        message = get_build_error(module, {"height": 3})
+        assert message.startswith(f"model.options: {module} has no option height; ")
+        assert message.endswith(" options are width")
 
     @pytest.mark.parametrize(
-        ("body", "said"),
+        ("body", "problem"),
         [
             ("return undefined", "NameError: name 'undefined' is not defined (FILE, line 2)"),
             ("raise ValueError('too\\nsmall')", "ValueError: too small (FILE, line 2)"),
         ],
     )
-    def test_a_function_that_fails(self, own, body, said, tmp_path):
-        module = own(f"def build(size, classes):\n    {body}\n")
+    def test_the_error_of_the_function_is_reported_with_its_line(
+        self, write_module, body, problem, tmp_path
+    ):
+        module = write_module(f"def build(size, classes):\n    {body}\n")
         file = str(tmp_path / Path(*module.split(".")).with_suffix(".py"))
-        message = refused(module, {})
+        message = get_build_error(module, {})
         assert message.startswith(f"model.name: {module} failed for 28x28 pixels and 7 classes: ")
-        assert message.endswith(f": {said.replace('FILE', file)}")
+        assert message.endswith(f": {problem.replace('FILE', file)}")
 
-    def test_a_function_of_other_arguments(self, own):
-        message = refused(own("def build(size):\n    return size"), {})
+    def test_a_function_with_other_parameters_is_refused(self, write_module):
+        message = get_build_error(write_module("def build(size):\n    return size"), {})
         assert "TypeError: build() takes 1 positional argument but 2 were given" in message
 
-    @pytest.mark.parametrize(("value", "kind"), [("None", "NoneType"), ("size", "int")])
-    def test_no_model(self, own, value, kind):
-        module = own(f"def build(size, classes):\n    return {value}\n")
-        assert refused(module, {}) == (
-            f"model.name: {module} returned {kind}, expected a keras.Model"
-        )
+    @pytest.mark.parametrize(("expression", "kind"), [("None", "NoneType"), ("size", "int")])
+    def test_a_function_that_returns_no_model_is_refused(self, write_module, expression, kind):
+        module = write_module(f"def build(size, classes):\n    return {expression}\n")
+        message = get_build_error(module, {})
+        assert message.startswith(f"model.name: {module} returned {kind}, ")
+        assert message.endswith(" keras.Model")
 
     @pytest.mark.parametrize(
-        ("call", "said"),
+        ("call", "problem"),
         [
             ("build(size, classes - 1)", "returns (None, 6), expected logits of shape (None, 7)"),
             ("build(size, 1)", "returns (None, 1), expected logits of shape (None, 7)"),
@@ -250,8 +246,8 @@ class TestOwnNetworksRefused:
             ),
         ],
     )
-    def test_a_model_of_another_shape(self, own, call, said):
-        module = own(
+    def test_a_model_with_other_inputs_or_outputs_is_refused(self, write_module, call, problem):
+        module = write_module(
             f"{GOOD}\n"
             "def maps(size):\n"
             "    pixels = keras.Input((size, size, 1))\n"
@@ -263,25 +259,25 @@ class TestOwnNetworksRefused:
             "def ending(network, layer):\n"
             "    network.add(layer)\n"
             "    return network\n"
-            f"def tried(size, classes):\n    return {call}\n"
+            f"def build_invalid(size, classes):\n    return {call}\n"
         )
-        message = refused(f"{module}.tried", {})
-        assert message.startswith(f"model.name: the model of {module}.tried {said}")
+        message = get_build_error(f"{module}.build_invalid", {})
+        assert message.startswith(f"model.name: the model of {module}.build_invalid {problem}")
 
-    def test_a_model_for_colour(self, own):
-        name = own(
+    def test_a_model_for_colour_images_is_refused(self, write_module):
+        name = write_module(
             "import keras\n"
             "def build(size, classes):\n"
             "    layers = [keras.layers.Flatten(), keras.layers.Dense(classes)]\n"
             "    return keras.Sequential([keras.Input((size, size, 3)), *layers])\n"
         )
-        message = refused(name, {})
+        message = get_build_error(name, {})
         assert message.startswith(
             f"model.name: the model of {name} does not accept images of shape (None, 28, 28, 1): "
         )
 
-    def test_a_model_that_is_no_graph_of_layers(self, own):
-        module = own(
+    def test_a_subclassed_model_is_accepted(self, write_module):
+        module = write_module(
             "import keras\n"
             "class build(keras.Model):\n"
             "    def __init__(self, size, classes):\n"
@@ -306,30 +302,34 @@ class Registered(Plain):
     pass
 
 def build(size, classes, layer="Registered"):
-    made = {"Registered": Registered, "Plain": Plain}.get(layer)
-    doubled = made() if made else keras.layers.Lambda(lambda values: 2 * values)
+    layer_class = {"Registered": Registered, "Plain": Plain}.get(layer)
+    doubled = layer_class() if layer_class else keras.layers.Lambda(lambda values: 2 * values)
     return keras.Sequential([
         keras.Input((size, size, 1)), keras.layers.Flatten(), doubled, keras.layers.Dense(classes)
     ])
 """
 
 
-class TestLayersOfOnesOwn:
-    def settings(self, name, *more):
-        return load_config(None, [f"model.name={name}", "training.steps=2", *more])
+def make_config(name: str, *overrides: str) -> Config:
+    return load_config(None, [f"model.name={name}", "training.steps=2", *overrides])
 
-    def test_are_found_by_whoever_loads_the_model(self, own, easy_dataset, tmp_path):
-        info = train(str(easy_dataset), str(tmp_path / "run"), self.settings(own(LAYERS)))
+
+class TestCustomLayers:
+    def test_registered_layers_are_imported_when_the_model_is_loaded(
+        self, write_module, easy_dataset, tmp_path
+    ):
+        name = write_module(LAYERS)
+        model_info = train(str(easy_dataset), str(tmp_path / "run"), make_config(name))
         code = (
             "import sys, numpy as np\n"
             "from pathlib import Path\n"
             "from fer_pipeline.learning.inference.trained_model import TrainedModel\n"
             "trained = TrainedModel.open(Path('run'))\n"
-            "model, info = trained.load_network(), trained.info\n"
-            "print(info.network, float(model(np.ones((1, 16, 16, 1), np.float32)).numpy().sum()))\n"
+            "model, network = trained.load_network(), trained.info.network\n"
+            "print(network, float(model(np.ones((1, 16, 16, 1), np.float32)).numpy().sum()))\n"
         )
         root = Path(__file__).resolve().parents[3]
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(root)},
@@ -337,43 +337,46 @@ class TestLayersOfOnesOwn:
             text=True,
             check=False,
         )
-        network, total = found.stdout.split()
-        assert (network, float(total)) == (info.network, pytest.approx(1, abs=1e-5))
+        network, total = process.stdout.split()
+        assert network == model_info.network
+        assert float(total) == pytest.approx(1, abs=1e-5)
 
     @pytest.mark.parametrize("layer", ["Plain", "Lambda"])
-    def test_that_could_not_be_loaded_are_refused_before_they_are_trained(
-        self, own, easy_dataset, tmp_path, layer
+    def test_layers_that_cannot_be_loaded_are_refused_before_training(
+        self, write_module, easy_dataset, tmp_path, layer
     ):
-        name = own(LAYERS)
-        chosen = self.settings(name, f"model.options.layer={layer}")
+        name = write_module(LAYERS)
+        config = make_config(name, f"model.options.layer={layer}")
         with pytest.raises(RunError) as error:
-            train(str(easy_dataset), str(tmp_path / "run"), chosen)
+            train(str(easy_dataset), str(tmp_path / "run"), config)
         message = str(error.value)
         assert message.startswith(f"the model of {name} cannot be loaded: ")
-        assert message.endswith(
-            "; its custom layers need keras.saving.register_keras_serializable and get_config, and"
-            " must not be Lambda layers"
-        )
+        assert " need keras.saving.register_keras_serializable and get_config" in message
+        assert message.endswith(" must not be Lambda layers")
         assert "\n" not in message
         assert not (tmp_path / "run").exists()
 
 
-class TestStridedShortcuts:
-    def warned(self, own, caplog, **options) -> str:
-        name = own(STRIDED)
-        registry.build_network(name, 28, 7, options)
-        return "\n".join(caplog.messages).removeprefix(f"{name}: ")
+def get_build_warnings(name: str, caplog: pytest.LogCaptureFixture, **options: int) -> str:
+    registry.build_network(name, 28, 7, options)
+    return "\n".join(caplog.messages).removeprefix(f"{name}: ")
 
-    def test_are_warned_of(self, own, caplog, monkeypatch) -> None:
+
+class TestStridedShortcuts:
+    def test_a_strided_1x1_convolution_causes_a_warning(
+        self, write_module, caplog, monkeypatch
+    ) -> None:
         monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-        told = self.warned(own, caplog)
-        assert told.startswith("training may crash or silently go wrong in its 1x1 convolutions")
-        assert "(shortcut)" in told
+        warning = get_build_warnings(write_module(STRIDED), caplog)
+        assert warning.startswith("training may crash or silently go wrong in its 1x1 convolutions")
+        assert "(shortcut)" in warning
 
     @pytest.mark.parametrize("options", [{"kernel": 3}, {"strides": 1}])
-    def test_others_are_fine(self, own, caplog, options) -> None:
-        assert not self.warned(own, caplog, **options)
+    def test_other_kernels_and_strides_cause_no_warning(
+        self, write_module, caplog, options
+    ) -> None:
+        assert not get_build_warnings(write_module(STRIDED), caplog, **options)
 
-    def test_without_onednn_they_are_fine(self, own, caplog, monkeypatch) -> None:
+    def test_without_onednn_there_is_no_warning(self, write_module, caplog, monkeypatch) -> None:
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-        assert not self.warned(own, caplog)
+        assert not get_build_warnings(write_module(STRIDED), caplog)

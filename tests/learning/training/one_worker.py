@@ -1,8 +1,8 @@
-"""One of several workers, as a process: trains on its slices of given batches.
+"""Train one of several workers, a process, on its parts of the batches in a file.
 
     python one_worker.py NUMBER ADDRESSES OUTPUT BATCHES
 
-ADDRESSES is a JSON list; with one of them the worker is alone, and takes all of each batch.
+ADDRESSES is a JSON list. If it has one address, the only worker takes all of each batch.
 """
 
 import json
@@ -23,12 +23,12 @@ from fer_pipeline.learning.training import distributed, optimizers
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 
-# The part of each batch that the first of two workers takes: they are not alike.
-FIRST = 1 / 3
+# Part of each batch that the first of two workers takes; the second one takes more.
+FIRST_PART = 1 / 3
 
 
-def smooth(size: int) -> keras.Model:
-    """A network without ReLU and max-pooling: rounding moves what it gives no more than itself."""
+def build_smooth_network(size: int) -> keras.Model:
+    """Return a network without ReLU and max-pooling, which would amplify rounding errors."""
     maps = pixels = keras.Input((size, size, 1))
     for filters in (6, 8):
         maps = MirroredConv2D(filters, lifting=maps is pixels)(maps)
@@ -42,23 +42,23 @@ def smooth(size: int) -> keras.Model:
 
 
 def main(number: int, addresses: list[str], output: str, path: str) -> None:
-    given = np.load(path)
-    images, labels = given["images"], given["labels"]
+    batches = np.load(path)
+    images, labels = batches["images"], batches["labels"]
     if len(addresses) > 1:
         distributed.connect_to_workers(addresses, number, 1)
-        cut = round(images.shape[1] * FIRST)
+        cut = round(images.shape[1] * FIRST_PART)
         part = slice(None, cut) if number == 0 else slice(cut, None)
         images, labels = images[:, part], labels[:, part]
     enable_determinism(0)
     with tf.distribute.get_strategy().scope():
-        network = smooth(images.shape[2])
-    chosen = OptimizerConfig(
+        network = build_smooth_network(images.shape[2])
+    config = OptimizerConfig(
         learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.005, global_clipnorm=0.5
     )
     trainer = Trainer(
         network,
         serving_model.build_serving_model(network, images.shape[2], Normalization.centered()),
-        optimizers.make_optimizer(chosen, ScheduleConfig(), len(images), len(images)),
+        optimizers.make_optimizer(config, ScheduleConfig(), len(images), len(images)),
         ClassificationLoss(3, label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5]),
         ema_decay=0.9,
     )

@@ -1,4 +1,4 @@
-"""Several workers make what one makes: real processes, which sum their gradients over sockets."""
+"""Data-parallel training in real processes, which sum their gradients over sockets."""
 
 import json
 import os
@@ -6,20 +6,25 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fer_pipeline.learning.training import distributed
 
 WORKER = Path(__file__).with_name("one_worker.py")
-STEPS, BATCH, SIZE = 50, 24, 16
+STEPS = 50
+BATCH = 24
+SIZE = 16
 
 
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
-    """Fixed batches that can be learnt: a class has a brightness of its own."""
+    """A file with fixed batches that are easy to learn: the brightness depends on the class."""
     random = np.random.default_rng(0)
     labels = random.integers(3, size=(STEPS, BATCH)).astype(np.int32)
     images = random.normal(0, 0.5, (STEPS, BATCH, SIZE, SIZE, 1))
@@ -29,18 +34,19 @@ def batches(tmp_path_factory):
     return path
 
 
-def find_free_ports(count):
+def find_free_addresses(count: int) -> list[str]:
+    """Return addresses of this machine with different ports that nobody uses."""
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    for listener in sockets:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return [f"127.0.0.1:{port}" for port in ports]
 
 
-def start_process(command, **streams):
-    """A worker, as a process."""
+def start_process(command: Sequence[str], **streams: Any) -> subprocess.Popen[str]:
+    """Start a worker."""
     return subprocess.Popen(
         [sys.executable, *command],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
@@ -50,9 +56,11 @@ def start_process(command, **streams):
     )
 
 
-def train_workers(count, batches, folder):
-    """What each of so many workers ends with."""
-    addresses = json.dumps([f"127.0.0.1:{port}" for port in find_free_ports(count)])
+def train_workers(
+    count: int, batches: Path, folder: Path
+) -> list[dict[str, npt.NDArray[np.float32]]]:
+    """Return the losses and the final weights of each worker, by name."""
+    addresses = json.dumps(find_free_addresses(count))
     folder.mkdir()
     processes = [
         start_process([str(WORKER), str(n), addresses, str(folder / f"{n}.npz"), str(batches)])
@@ -60,15 +68,15 @@ def train_workers(count, batches, folder):
     ]
     try:
         for process in processes:
-            _, said = process.communicate(timeout=200)
-            assert process.returncode == 0, said
+            _, messages = process.communicate(timeout=200)
+            assert process.returncode == 0, messages
     finally:
         for process in processes:
             process.kill()
     return [dict(np.load(folder / f"{n}.npz")) for n in range(count)]
 
 
-def test_two_workers_make_the_steps_of_one(batches, tmp_path):
+def test_two_workers_train_like_one_worker(batches, tmp_path):
     """With BatchNorm, momentum, weight decay, clipping, weighted classes and an averaged model."""
     (alone,) = train_workers(1, batches, tmp_path / "one")
     both = train_workers(2, batches, tmp_path / "two")
@@ -79,14 +87,14 @@ def test_two_workers_make_the_steps_of_one(batches, tmp_path):
         for name in alone.keys() - {"losses"}:
             scale = max(1e-3, np.abs(alone[name]).max())
             np.testing.assert_allclose(worker[name], alone[name], rtol=0, atol=1e-4 * scale)
-    # Those of the two are the same to the last bit: each makes the same step with the same sum.
+    # The two workers agree to the last bit: each makes the same step with the same sum.
     for name in alone.keys() - {"losses"}:
         np.testing.assert_array_equal(both[0][name], both[1][name])
 
 
-# A worker that sums with the others, and says how many threads it has, without an end. Its limits,
-# in seconds, are given.
-PATIENT = """
+# Code of a worker that sums with the others and prints its number of threads, again and again.
+# Arguments: its number, its time limits in seconds, and the addresses of all workers.
+SUM_FOREVER = """
 import os, sys
 import numpy as np
 from fer_pipeline.errors import WorkerLostError
@@ -103,54 +111,62 @@ except WorkerLostError as error:
 """
 
 
-def start_summing_worker(number, addresses, *, meets=120, waits=600):
-    command = ["-c", PATIENT, *map(str, (number, meets, waits)), *addresses]
+def start_summing_worker(
+    number: int, addresses: Sequence[str], *, connect_seconds: int = 120, sum_seconds: int = 600
+) -> subprocess.Popen[str]:
+    command = ["-c", SUM_FOREVER, *map(str, (number, connect_seconds, sum_seconds)), *addresses]
     return start_process(command, stdout=subprocess.PIPE)
 
 
-class TestNothingHangs:
-    def test_where_a_worker_never_comes(self):
-        addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
-        with start_summing_worker(0, addresses, meets=5) as alone:
+def read_line(process: subprocess.Popen[str]) -> str:
+    """Return the next line that a process prints."""
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+class TestTimeouts:
+    def test_a_worker_ends_if_another_one_never_connects(self):
+        addresses = find_free_addresses(2)
+        with start_summing_worker(0, addresses, connect_seconds=5) as alone:
             try:
-                out, said = alone.communicate(timeout=100)
+                output, messages = alone.communicate(timeout=100)
             finally:
                 alone.kill()
-        assert (alone.returncode, out) == (1, "")
-        assert "Timeout (0:00:05)!" in said
+        assert (alone.returncode, output) == (1, "")
+        assert "Timeout (0:00:05)!" in messages
 
-    def test_where_a_worker_stands_still(self):
-        addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
+    def test_a_worker_ends_if_another_one_stops(self):
+        addresses = find_free_addresses(2)
         with (
-            start_summing_worker(0, addresses, waits=5) as first,
-            start_summing_worker(1, addresses, waits=5) as second,
+            start_summing_worker(0, addresses, sum_seconds=5) as first,
+            start_summing_worker(1, addresses, sum_seconds=5) as second,
         ):
             try:
-                assert first.stdout.readline()
-                assert second.stdout.readline()
+                assert read_line(first)
+                assert read_line(second)
                 second.send_signal(signal.SIGSTOP)
-                _, said = first.communicate(timeout=100)
+                _, messages = first.communicate(timeout=100)
             finally:
                 first.kill()
                 second.kill()
         assert first.returncode == 1
-        assert "Timeout (0:00:05)!" in said
+        assert "Timeout (0:00:05)!" in messages
 
 
-def test_waiting_costs_no_threads():
-    """A limit of TensorFlow's own to each sum would keep a thread for it until it is over."""
-    addresses = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
+def test_repeated_sums_do_not_add_threads():
+    """TensorFlow's own timeout would keep a thread for each sum until the timeout is over."""
+    addresses = find_free_addresses(2)
     with start_summing_worker(0, addresses) as first, start_summing_worker(1, addresses) as second:
         try:
-            threads = [int(first.stdout.readline()) for _ in range(500)]
+            threads = [int(read_line(first)) for _ in range(500)]
         finally:
             first.kill()
             second.kill()
     assert threads[-1] <= threads[50] + 10
 
 
-def test_totals_of_one_are_its_own():
+def test_the_sums_of_one_worker_are_its_own_arrays():
     arrays = [np.array(1.5), np.arange(6).reshape(2, 3), np.array([2**52, 1], np.int64)]
-    for given, found in zip(arrays, distributed.all_reduce_sum(arrays), strict=True):
-        np.testing.assert_array_equal(given, found)
-        assert given.dtype == found.dtype
+    for array, total in zip(arrays, distributed.all_reduce_sum(arrays), strict=True):
+        np.testing.assert_array_equal(array, total)
+        assert array.dtype == total.dtype
