@@ -17,7 +17,7 @@ from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
 from fer_pipeline.learning.training import distillation
 from fer_pipeline.pipelines.train import train
-from tests.fixtures.stored_datasets import Rowset
+from tests.helpers.stored_datasets import Rowset, make_easy_rows, write_dataset
 
 SIZE = 16
 
@@ -38,11 +38,11 @@ def make_overrides(*teachers: Path | str, weight: float = 0.7) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def mislabelled_dataset(bright_and_dark, write_dataset, tmp_path_factory):
+def mislabelled_dataset(tmp_path_factory):
     """The easy dataset, but each label is replaced by the next one, in a cycle."""
 
     def shift_labels(rows: int, seed: int) -> Rowset:
-        faces = bright_and_dark(rows, seed)
+        faces = make_easy_rows(rows, seed)
         return Rowset(faces.pixels, (faces.labels + 1) % 3)
 
     splits = {name: shift_labels(n, 10 + n) for name, n in (("train", 115), ("validation", 40))}

@@ -27,6 +27,7 @@ from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.run_config import load_run_config
 from fer_pipeline.pipelines.train import train
+from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = ROOT / "jobs" / "train.py"
@@ -432,12 +433,10 @@ class TestResumeErrors:
         assert f" the run in {unfinished_run} was started (it differs in {differs}); " in message
         assert message.endswith(" --overwrite")
 
-    def test_the_same_rows_in_other_row_groups_are_refused(
-        self, unfinished_run, write_dataset, bright_and_dark, tmp_path
-    ):
+    def test_the_same_rows_in_other_row_groups_are_refused(self, unfinished_run, tmp_path):
         # The easy dataset with another layout: the current epoch would lose rows.
         sizes = {"train": 115, "validation": 40, "test": 20}
-        splits = {name: bright_and_dark(n, 10 + n) for name, n in sizes.items()}
+        splits = {name: make_easy_rows(n, 10 + n) for name, n in sizes.items()}
         dataset = write_dataset(tmp_path / "other", splits, layout=((50,), (65,)))
         message = get_training_error(
             DatasetError, dataset, unfinished_run, load_own_config(unfinished_run), resume=True
