@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sysconfig
+import threading
 import venv
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -46,6 +50,23 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[str]:
+    """The URL of a server with a clone of the repository, without uncommitted changes.
+
+    pip refuses a requirement with a git URL that has no host, as file URLs.
+    """
+    clone = tmp_path / "served" / "fer_pipeline.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(clone)], check=True)
+    # Without it, git cannot read a repository from a server of files.
+    subprocess.run(["git", "update-server-info"], cwd=clone, check=True)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(clone.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{clone.name}"
+        server.shutdown()
+
+
 def run_block(block: CodeBlock, folder: Path, **variables: str) -> str:
     """Run a code block in a folder, and return what it writes to stdout and stderr."""
     # `git clone` is left out: the folder is a copy of the checkout.
@@ -82,13 +103,13 @@ def read_paths(document: str, folders: str) -> set[str]:
     return set(re.findall(rf"`((?:{folders})/[\w./=]*)`", (ROOT / document).read_text()))
 
 
-def test_the_commands_of_the_readme_work(checkout):
+def test_the_commands_of_the_readme_work(checkout, repository):
     synthetic.write_folder(checkout / "faces", 2)
     # `make test` collects the tests and does not run them: this is one of them.
     run_document(
         "README.md",
         checkout,
-        REPOSITORY=f"file://{ROOT}",
+        REPOSITORY=repository,
         PYTEST_ADDOPTS="--collect-only --quiet",
     )
     assert (checkout / "artifacts/demo/evaluation/metrics.json").exists()
