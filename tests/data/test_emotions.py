@@ -18,7 +18,7 @@ def test_codes_are_those_of_fer2013():
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "expected"),
     [
         ("anger", "angry"),
         ("Disgusted", "disgust"),
@@ -34,12 +34,12 @@ def test_codes_are_those_of_fer2013():
         *((name.upper(), name) for name in KNOWN),
     ],
 )
-def test_synonyms_case_and_space_lead_to_one_name(said, meant):
-    assert canonical_emotion(said) == meant
+def test_synonyms_case_and_space_lead_to_one_name(text, expected):
+    assert canonical_emotion(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "hint"),
+    ("name", "hint"),
     [
         ("hapy", "did you mean happy?"),
         ("suprise", "did you mean surprise?"),
@@ -48,14 +48,14 @@ def test_synonyms_case_and_space_lead_to_one_name(said, meant):
         ("", "expected one of angry, disgust, fear, happy, sad, surprise, neutral, contempt"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(said, hint):
+def test_an_unknown_name_is_refused_with_the_nearest_name(name, hint):
     with pytest.raises(ValueError, match="unknown emotion") as raised:
-        canonical_emotion(said)
-    assert str(raised.value).startswith(f"unknown emotion {said!r}: {hint}")
+        canonical_emotion(name)
+    assert str(raised.value).startswith(f"unknown emotion {name!r}: {hint}")
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("text", "expected"),
     [
         ("3", "happy"),
         (" 3 ", "happy"),
@@ -69,22 +69,28 @@ def test_an_unknown_name_is_refused_with_the_nearest(said, hint):
         ("face", None),
     ],
 )
-def test_a_label_is_a_code_or_a_name(text, meant):
-    assert LabelEncoder(CODES, FER2013).find_emotion(text) == meant
+def test_a_label_is_a_code_or_a_name(text, expected):
+    assert LabelEncoder(CODES, FER2013).find_emotion(text) == expected
 
 
-def test_codes_mean_what_the_source_says_they_mean():
-    reference_e = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
-    labels = LabelEncoder(reference_e, list(reference_e.values()))
-    assert [labels.find_emotion(code) for code in "01234567"] == [
-        *("angry", "disgust", "sad", "surprise", "happy"),
-        *(None, None, None),
+def test_codes_have_the_meanings_of_the_configuration():
+    emotion_of_code = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
+    encoder = LabelEncoder(emotion_of_code, list(emotion_of_code.values()))
+    assert [encoder.find_emotion(code) for code in "01234567"] == [
+        "angry",
+        "disgust",
+        "sad",
+        "surprise",
+        "happy",
+        None,
+        None,
+        None,
     ]
 
 
-def test_a_subset_of_classes_is_renumbered_in_its_own_order():
-    labels = LabelEncoder(CODES, ["surprise", "angry", "happy"])
-    assert {name: labels.find_class_index(name) for name in KNOWN} == {
+def test_selected_classes_are_numbered_in_their_own_order():
+    encoder = LabelEncoder(CODES, ["surprise", "angry", "happy"])
+    assert {name: encoder.find_class_index(name) for name in KNOWN} == {
         "angry": 1,
         "disgust": None,
         "fear": None,

@@ -25,15 +25,15 @@ ORDINARY = CsvLayout(3, pixels=1, emotion=0, usage=2)
 ORDINARY_64 = CsvLayout(3, pixels=1, emotion=0, usage=2, pixel_count=64)
 
 
-def header(line: bytes, *, labelled: bool = True, usage: bool = True) -> CsvLayout:
+def read_header(line: bytes, *, labelled: bool = True, usage: bool = True) -> CsvLayout:
     return parse_header(line, "faces.csv", RequiredColumns(emotion=labelled, usage=usage))
 
 
-def image(seed: int, side: int = 8) -> np.ndarray:
+def make_image(seed: int, side: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side), np.uint8)
 
 
-def pixels(array: np.ndarray) -> bytes:
+def format_pixels(array: np.ndarray) -> bytes:
     return " ".join(map(str, array.ravel().tolist())).encode()
 
 
@@ -41,7 +41,7 @@ Error = tuple[Outcome, str]
 
 
 class Record(NamedTuple):
-    """One record of a batch, with its image as lists."""
+    """A record of a batch, with its image as lists."""
 
     emotion: str | None
     usage: str | None
@@ -50,7 +50,7 @@ class Record(NamedTuple):
     error: Error | None
 
 
-def parse(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[Record]:
+def parse_to_records(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[Record]:
     """Parse lines and return the records row by row."""
     parsed = parse_rows(lines, layout)
     assert len(parsed) == len(lines)
@@ -70,11 +70,21 @@ def parse(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[Record]:
         (outcomes[row], details[row]) if row in details else None for row in range(len(lines))
     ]
     images = [
-        None if error else image.tolist()
-        for image, error in zip(parsed.images, errors, strict=True)
+        None if error else pixels.tolist()
+        for pixels, error in zip(parsed.images, errors, strict=True)
     ]
     columns = (parsed.emotions, parsed.usages, parsed.texts, images, errors)
     return [Record(*row) for row in zip(*columns, strict=True)]
+
+
+def parse_to_sound_record(line: bytes, layout: CsvLayout) -> tuple[str, str, list[list[int]]]:
+    """Parse a line without errors; return its emotion, usage and image."""
+    (record,) = parse_to_records([line], layout)
+    assert record.error is None
+    assert record.emotion is not None
+    assert record.usage is not None
+    assert record.image is not None
+    return record.emotion, record.usage, record.image
 
 
 @pytest.mark.parametrize(
@@ -95,15 +105,17 @@ def parse(lines: list[bytes], layout: CsvLayout = ORDINARY_64) -> list[Record]:
         (b"\xff\xfe\xe9,emotion,pixels,usage", CsvLayout(4, 2, 1, 3)),
     ],
 )
-def test_a_header_is_read_in_any_of_its_forms(line, expected):
-    assert header(line) == expected
+def test_a_header_may_have_any_order_case_and_quotes(line, expected):
+    assert read_header(line) == expected
 
 
-def test_a_column_that_is_not_needed_may_be_missing():
-    assert header(b"pixels,emotion", usage=False) == CsvLayout(2, 0, 1, None)
-    assert header(b"pixels,usage", labelled=False) == CsvLayout(2, 0, None, 1)
-    assert header(b"pixels", labelled=False, usage=False) == CsvLayout(1, 0, None, None)
-    assert header(b"emotion,pixels,Usage", labelled=False, usage=False) == CsvLayout(3, 1, 0, 2)
+def test_a_column_that_is_not_required_may_be_missing():
+    assert read_header(b"pixels,emotion", usage=False) == CsvLayout(2, 0, 1, None)
+    assert read_header(b"pixels,usage", labelled=False) == CsvLayout(2, 0, None, 1)
+    assert read_header(b"pixels", labelled=False, usage=False) == CsvLayout(1, 0, None, None)
+    assert read_header(b"emotion,pixels,Usage", labelled=False, usage=False) == CsvLayout(
+        3, 1, 0, 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +154,7 @@ def test_a_column_that_is_not_needed_may_be_missing():
 )
 def test_a_header_that_lacks_or_repeats_a_column_is_refused(line, message):
     with pytest.raises(InputError) as raised:
-        header(line)
+        read_header(line)
     assert str(raised.value) == message
 
 
@@ -165,11 +177,11 @@ def test_a_header_that_lacks_or_repeats_a_column_is_refused(line, message):
         (b'"a"b,c', None),
     ],
 )
-def test_a_line_splits_at_its_commas_but_not_within_quotes(line, fields):
+def test_a_line_is_split_at_commas_outside_quotes(line, fields):
     assert split_fields(line) == fields
 
 
-def test_a_field_may_hold_the_largest_image():
+def test_a_field_may_contain_the_largest_image():
     text = b"255 " * 512 * 512
     assert split_fields(b'0,"' + text + b'",Training') == [b"0", text, b"Training"]
 
@@ -180,92 +192,111 @@ def test_blank_lines_are_blank(line):
 
 
 @pytest.mark.parametrize("line", [b"0", b",", b'""', BOM + b"a", b" x "])
-def test_other_lines_are_not(line):
+def test_other_lines_are_not_blank(line):
     assert not is_blank(line)
 
 
-def row(seed: int, side: int = 8, usage: bytes = b"Training") -> bytes:
-    return b"%d,%s,%s" % (seed % 7, pixels(image(seed, side)), usage)
+def format_row(seed: int, side: int = 8, usage: bytes = b"Training") -> bytes:
+    return b"%d,%s,%s" % (seed % 7, format_pixels(make_image(seed, side)), usage)
 
 
 @pytest.mark.parametrize(
     ("lines", "count"),
     [
-        ([row(0, 8), row(1, 8)], 64),
-        ([row(0, 48)], 2304),
-        ([row(0, 100)], 10_000),
-        # Too small, not square, broken, or of other fields: none of them says anything.
-        ([row(0, 7), b"0,1 2 3,Training", b'0,"1 2,Training', row(0, 9)[2:], row(0, 28)], 784),
-        ([b"0,,Training", row(0, 48)], 2304),
-        ([b'"0","%s","Training"\r' % pixels(image(0))], 64),
+        ([format_row(0, 8), format_row(1, 8)], 64),
+        ([format_row(0, 48)], 2304),
+        ([format_row(0, 100)], 10_000),
+        # Images that are too small, not square or broken do not define a size.
+        (
+            [
+                format_row(0, 7),
+                b"0,1 2 3,Training",
+                b'0,"1 2,Training',
+                format_row(0, 9)[2:],
+                format_row(0, 28),
+            ],
+            784,
+        ),
+        ([b"0,,Training", format_row(0, 48)], 2304),
+        ([b'"0","%s","Training"\r' % format_pixels(make_image(0))], 64),
         ([b"0,1 2 3,Training", b""], None),
         ([], None),
     ],
 )
-def test_the_first_square_image_tells_the_size(lines, count):
-    found = add_pixel_count(ORDINARY, lines)
-    assert found == CsvLayout(3, 1, 0, 2, count)
+def test_the_first_square_image_defines_the_size(lines, count):
+    layout = add_pixel_count(ORDINARY, lines)
+    assert layout == CsvLayout(3, 1, 0, 2, count)
 
 
-def test_sound_rows_give_their_texts_and_their_image():
-    lines = [row(number) for number in range(70)]
-    assert parse(lines) == [
-        (str(number % 7), "Training", line, image(number).tolist(), None)
+def test_valid_rows_give_their_texts_and_images():
+    lines = [format_row(number) for number in range(70)]
+    assert parse_to_records(lines) == [
+        (str(number % 7), "Training", line, make_image(number).tolist(), None)
         for number, line in enumerate(lines)
     ]
 
 
 @pytest.mark.parametrize("side", [8, 28, 48, 64])
-def test_rows_of_any_square_size_give_that_square(side):
-    (raw,) = parse([row(3, side)], add_pixel_count(ORDINARY, [row(3, side)]))
-    np.testing.assert_array_equal(raw.image, image(3, side))
+def test_images_of_any_square_size_are_read(side):
+    layout = add_pixel_count(ORDINARY, [format_row(3, side)])
+    _, _, pixels = parse_to_sound_record(format_row(3, side), layout)
+    np.testing.assert_array_equal(pixels, make_image(3, side))
 
 
-def test_each_bad_row_says_why_and_spares_its_neighbours():
-    good = row(5)
-    first, rest = pixels(image(5)).split(b" ", 1)
-    bad = {
+def test_each_invalid_row_has_an_error_and_its_neighbours_are_read():
+    good = format_row(5)
+    first_pixel, other_pixels = format_pixels(make_image(5)).split(b" ", 1)
+    error_by_line: dict[bytes, Error | Outcome] = {
         b"0,1 2 3,Training": (Outcome.PIXEL_COUNT, "3 pixels, expected 64"),
         b"0," + b"1 " * 65 + b",Training": (Outcome.PIXEL_COUNT, "65 pixels, expected 64"),
         b"0," + b"1 " * 63 + b"256,Training": (Outcome.PIXEL_RANGE, "values from 1 to 256"),
-        b"0,-1 " + rest + b",Training": Outcome.PIXEL_RANGE,
-        b"0,1.5 " + rest + b",Training": (Outcome.PIXEL_TOKEN, "a pixel is not a whole number"),
+        b"0,-1 " + other_pixels + b",Training": Outcome.PIXEL_RANGE,
+        b"0,1.5 " + other_pixels + b",Training": (
+            Outcome.PIXEL_TOKEN,
+            "a pixel is not a whole number",
+        ),
         b"0,,Training": (Outcome.EMPTY_FIELD, "no pixels"),
         b"0,  ,Training": (Outcome.EMPTY_FIELD, "no pixels"),
-        b"0," + first: (Outcome.BROKEN_LINE, "2 fields, expected 3 fields"),
+        b"0," + first_pixel: (Outcome.BROKEN_LINE, "2 fields, expected 3 fields"),
         good + b",": (Outcome.BROKEN_LINE, "4 fields, expected 3 fields"),
         b"garbage": (Outcome.BROKEN_LINE, "1 fields, expected 3 fields"),
-        b'0,"' + rest: (Outcome.BROKEN_LINE, "a quote that does not close, expected 3 fields"),
+        b'0,"' + other_pixels: (
+            Outcome.BROKEN_LINE,
+            "a quote that does not close, expected 3 fields",
+        ),
     }
-    lines = list(itertools.chain.from_iterable((line, good) for line in bad))
-    found = parse(lines)
-    assert found[1::2] == [("5", "Training", good, image(5).tolist(), None)] * len(bad)
-    for (_, _, text, pixels_, fault), (line, expected) in zip(found[::2], bad.items(), strict=True):
-        assert (text, pixels_) == (line, None)
-        assert expected in (fault, fault[0])
+    lines = list(itertools.chain.from_iterable((line, good) for line in error_by_line))
+    records = parse_to_records(lines)
+    good_record = ("5", "Training", good, make_image(5).tolist(), None)
+    assert records[1::2] == [good_record] * len(error_by_line)
+    for record, (line, expected) in zip(records[::2], error_by_line.items(), strict=True):
+        assert (record.text, record.image) == (line, None)
+        assert record.error is not None
+        assert expected in (record.error, record.error[0])
 
 
-def test_a_bad_image_keeps_its_label_and_usage():
-    (raw,) = parse([b" 3 ,1 2 3,PublicTest\r"], ORDINARY_64)
-    assert (raw.emotion, raw.usage) == (" 3 ", "PublicTest\r")
+def test_a_row_with_an_invalid_image_keeps_its_label_and_usage():
+    (record,) = parse_to_records([b" 3 ,1 2 3,PublicTest\r"], ORDINARY_64)
+    assert (record.emotion, record.usage) == (" 3 ", "PublicTest\r")
 
 
 def test_no_lines_are_no_records():
-    assert parse([], ORDINARY_64) == []
-    assert parse([], ORDINARY) == []
+    assert parse_to_records([], ORDINARY_64) == []
+    assert parse_to_records([], ORDINARY) == []
 
 
-def test_only_broken_lines_are_only_faults():
-    assert [raw.error[0] for raw in parse([b"a", b"b"], ORDINARY_64)] == [
+def test_broken_lines_alone_give_only_errors():
+    errors = [record.error for record in parse_to_records([b"a", b"b"], ORDINARY_64)]
+    assert [error and error[0] for error in errors] == [
         Outcome.BROKEN_LINE,
         Outcome.BROKEN_LINE,
     ]
 
 
-def test_where_no_row_shows_a_size_each_has_its_own_reason():
+def test_without_a_known_size_each_row_has_its_own_error():
     lines = [b"0,1 2 3,Training", b"0,,Training", b"0,1 x,Training", b"0,256,Training", b"0"]
     assert add_pixel_count(ORDINARY, lines) == ORDINARY
-    assert [raw.error for raw in parse(lines, ORDINARY)] == [
+    assert [record.error for record in parse_to_records(lines, ORDINARY)] == [
         (Outcome.PIXEL_COUNT, "3 pixels, not a square image"),
         (Outcome.EMPTY_FIELD, "no pixels"),
         (Outcome.PIXEL_TOKEN, "a pixel is not a whole number"),
@@ -275,31 +306,32 @@ def test_where_no_row_shows_a_size_each_has_its_own_reason():
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_windows_line_ends_are_no_part_of_any_field(position):
+def test_windows_line_ends_are_not_part_of_a_field(position):
     names = [b"emotion", b"Usage"]
     names.insert(position, b"pixels")
-    fields = {b"emotion": b"3", b"Usage": b"Training", b"pixels": pixels(image(1))}
+    fields = {b"emotion": b"3", b"Usage": b"Training", b"pixels": format_pixels(make_image(1))}
     for quote in (b"", b'"'):
         line = b",".join(quote + fields[name] + quote for name in names) + b"\r"
-        layout = add_pixel_count(header(b",".join(names) + b"\r"), [line])
-        (raw,) = parse([line], layout)
-        assert raw.error is None
-        assert (raw.emotion.strip(), raw.usage.strip()) == ("3", "Training")
-        np.testing.assert_array_equal(raw.image, image(1))
+        layout = add_pixel_count(read_header(b",".join(names) + b"\r"), [line])
+        emotion, usage, pixels = parse_to_sound_record(line, layout)
+        assert (emotion.strip(), usage.strip()) == ("3", "Training")
+        np.testing.assert_array_equal(pixels, make_image(1))
 
 
-def test_columns_that_a_file_lacks_are_none():
-    layout = header(b"pixels", labelled=False, usage=False)
-    lines = [pixels(image(1))]
-    (raw,) = parse(lines, add_pixel_count(layout, lines))
-    assert (raw.emotion, raw.usage) == (None, None)
-    np.testing.assert_array_equal(raw.image, image(1))
+def test_missing_columns_give_none():
+    layout = read_header(b"pixels", labelled=False, usage=False)
+    lines = [format_pixels(make_image(1))]
+    (record,) = parse_to_records(lines, add_pixel_count(layout, lines))
+    assert (record.emotion, record.usage) == (None, None)
+    assert record.image is not None
+    np.testing.assert_array_equal(record.image, make_image(1))
 
 
-def test_texts_in_another_encoding_do_no_harm():
-    (raw,) = parse([b"\xe9," + pixels(image(1)) + b",\xff"], ORDINARY_64)
-    assert (raw.emotion, raw.usage) == ("\N{REPLACEMENT CHARACTER}",) * 2
-    np.testing.assert_array_equal(raw.image, image(1))
+def test_texts_in_another_encoding_are_read_with_replacement_characters():
+    line = b"\xe9," + format_pixels(make_image(1)) + b",\xff"
+    emotion, usage, pixels = parse_to_sound_record(line, ORDINARY_64)
+    assert (emotion, usage) == ("\N{REPLACEMENT CHARACTER}",) * 2
+    np.testing.assert_array_equal(pixels, make_image(1))
 
 
 text = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), max_size=8)
@@ -313,35 +345,34 @@ text = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]),
     st.booleans(),
 )
 @settings(deadline=None)
-def test_what_a_csv_writer_wrote_comes_back(names, said, quoting, end, bom):
+def test_rows_of_a_csv_writer_are_read_back(names, texts, quoting, end, bom):
     rows = [
         {
             "emotion": emotion,
             "usage": usage,
-            "other": other,
+            "other": unused,
             "extra, one": "",
-            "pixels": pixels(image(number)).decode(),
+            "pixels": format_pixels(make_image(number)).decode(),
         }
-        for number, (emotion, usage, other) in enumerate(said)
+        for number, (emotion, usage, unused) in enumerate(texts)
     ]
     file = io.StringIO()
     writer = csv.DictWriter(file, names, quoting=quoting, lineterminator=end)
     writer.writeheader()
     writer.writerows(rows)
     first, *lines = (BOM * bom + file.getvalue().encode()).removesuffix(b"\n").split(b"\n")
-    layout = add_pixel_count(header(first), lines)
-    for number, (raw, (emotion, usage, _)) in enumerate(
-        zip(parse(lines, layout), said, strict=True)
-    ):
-        assert raw.error is None
-        assert (raw.emotion.removesuffix("\r"), raw.usage.removesuffix("\r")) == (emotion, usage)
-        np.testing.assert_array_equal(raw.image, image(number))
+    layout = add_pixel_count(read_header(first), lines)
+    assert len(lines) == len(texts)
+    for number, (line, expected) in enumerate(zip(lines, texts, strict=True)):
+        emotion, usage, pixels = parse_to_sound_record(line, layout)
+        assert (emotion.removesuffix("\r"), usage.removesuffix("\r")) == expected[:2]
+        np.testing.assert_array_equal(pixels, make_image(number))
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), max_size=5))
 @settings(deadline=None)
-def test_every_line_becomes_one_record_that_is_sound_or_says_why_not(lines):
+def test_every_line_gives_one_record_with_an_image_or_an_error(lines):
     for layout in (ORDINARY_64, ORDINARY):
-        found = parse(lines, layout)
-        assert [raw.text for raw in found] == lines
-        assert all((raw.image is None) == (raw.error is not None) for raw in found)
+        records = parse_to_records(lines, layout)
+        assert [record.text for record in records] == lines
+        assert all((record.image is None) == (record.error is not None) for record in records)

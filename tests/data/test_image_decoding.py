@@ -7,17 +7,18 @@ from fer_pipeline.data.image_decoding import parse_image_files
 from fer_pipeline.data.outcomes import Outcome
 
 
-def image(seed: int, height: int = 12, width: int = 9) -> np.ndarray:
+def make_image(seed: int, height: int = 12, width: int = 9) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
 
 
-def png(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def test_folders_name_the_usage_and_the_emotion():
+def test_the_folders_of_a_file_are_its_usage_and_emotion():
     files = [
-        (png(image(n)), path) for n, path in enumerate(["/d/Training/3/a.png", "b.png", "x/c.png"])
+        (encode_png(make_image(n)), path)
+        for n, path in enumerate(["/d/Training/3/a.png", "b.png", "x/c.png"])
     ]
     [parsed] = parse_image_files(files)
     assert parsed.emotions == ["3", None, "x"]
@@ -25,12 +26,18 @@ def test_folders_name_the_usage_and_the_emotion():
     assert parsed.texts == [b"/d/Training/3/a.png", b"b.png", b"x/c.png"]
     assert parsed.errors.details == {}
     for row in range(3):
-        np.testing.assert_array_equal(parsed.images[row], image(row))
+        np.testing.assert_array_equal(parsed.images[row], make_image(row))
 
 
-def test_a_file_that_is_no_image_is_an_error_and_spares_its_neighbours():
-    whole = png(image(1))
-    contents = [whole, b"", whole[:40], png(image(2, 7, 20)), whole]
+def test_an_unreadable_file_has_an_error_and_its_neighbours_are_read():
+    complete_file = encode_png(make_image(1))
+    contents = [
+        complete_file,
+        b"",
+        complete_file[:40],
+        encode_png(make_image(2, 7, 20)),
+        complete_file,
+    ]
     [parsed] = parse_image_files((content, f"f/{n}.png") for n, content in enumerate(contents))
     assert parsed.errors.outcomes.tolist() == [
         Outcome.KEPT,
@@ -44,20 +51,20 @@ def test_a_file_that_is_no_image_is_an_error_and_spares_its_neighbours():
         2: "40 bytes, not a complete image",
         3: "20x7 pixels; the minimum is 8x8",
     }
-    np.testing.assert_array_equal(parsed.images[4], image(1))
+    np.testing.assert_array_equal(parsed.images[4], make_image(1))
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 6), (300, [3, 2, 1]), (10_000, [6])])
-def test_as_many_images_as_fit_are_decoded_at_once(monkeypatch, limit, sizes):
+def test_images_are_decoded_in_batches_of_limited_size(monkeypatch, limit, sizes):
     monkeypatch.setattr(image_decoding, "_PIXELS_PER_BATCH", limit)
     heights = [12, 12, 12, 20, 20, 12]
-    files = [(png(image(n, height)), f"f/{n}.png") for n, height in enumerate(heights)]
+    files = [(encode_png(make_image(n, height)), f"f/{n}.png") for n, height in enumerate(heights)]
     groups = list(parse_image_files(files))
     assert [len(group) for group in groups] == sizes
     assert [path for group in groups for path in group.texts] == [b"f/%d.png" % n for n in range(6)]
     decoded = [pixels for group in groups for pixels in group.images]
     for n, height in enumerate(heights):
-        np.testing.assert_array_equal(decoded[n], image(n, height))
+        np.testing.assert_array_equal(decoded[n], make_image(n, height))
 
 
 def test_no_files_are_no_records():

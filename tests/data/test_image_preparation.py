@@ -8,7 +8,7 @@ PLAIN = Enhancement()
 EQUALIZED = Enhancement(equalize=True)
 
 
-def images(count: int, height: int, width: int) -> np.ndarray:
+def make_images(count: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, height, width), np.uint8)
 
 
@@ -19,7 +19,7 @@ def images(count: int, height: int, width: int) -> np.ndarray:
 def test_the_selected_images_are_enhanced_then_resized(
     enhancement, height, width, as_list, selected
 ):
-    originals = images(4, height, width)
+    originals = make_images(4, height, width)
     before = originals.copy()
     batch = list(originals) if as_list else originals
     prepared = prepare_images(batch, np.array(selected), 12, enhancement)
@@ -33,12 +33,12 @@ def test_the_selected_images_are_enhanced_then_resized(
     np.testing.assert_array_equal(originals, before)
 
 
-def test_images_of_several_sizes_come_to_one():
-    mixed = [images(1, 12, 12)[0], images(1, 40, 20)[0]]
+def test_images_of_several_sizes_are_resized_to_one():
+    mixed = [make_images(1, 12, 12)[0], make_images(1, 40, 20)[0]]
     prepared = prepare_images(mixed, np.array([True, True]), 12, PLAIN)
     np.testing.assert_array_equal(prepared, np.stack([resize(image, 12) for image in mixed]))
 
 
-def test_no_image_with_a_size_is_no_image():
+def test_unreadable_images_give_an_empty_array():
     unreadable = np.zeros((3, 0, 0), np.uint8)
     assert prepare_images(unreadable, np.zeros(3, bool), 12, PLAIN).shape == (0, 12, 12)

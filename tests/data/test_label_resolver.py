@@ -24,7 +24,7 @@ USAGE = {
 }
 
 
-def resolver(classes: tuple[str, ...] = FER2013, usage: dict | None = USAGE) -> LabelResolver:
+def make_resolver(classes: tuple[str, ...] = FER2013, usage: dict | None = USAGE) -> LabelResolver:
     return LabelResolver(LabelEncoder(CODES, classes), usage)
 
 
@@ -80,7 +80,7 @@ def to_decisions(resolved: ResolvedLabels) -> list[ResolvedLabel]:
         ("3", "", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
         ("3", "\r", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
         ("3", None, ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no usage")),
-        # The label is looked at first.
+        # The label is checked first.
         ("", "", ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion")),
         ("x", "Spare", ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion 'x'")),
         (
@@ -90,10 +90,10 @@ def to_decisions(resolved: ResolvedLabels) -> list[ResolvedLabel]:
         ),
     ],
 )
-def test_a_label_and_a_usage_have_one_verdict(emotion, usage, expected):
-    assert resolver().resolve_pair(emotion, usage) == expected
-    # In a batch: twice, with another between.
-    resolved = resolver().resolve([emotion, "3", emotion], [usage, "Training", usage])
+def test_a_label_and_a_usage_are_resolved_together(emotion, usage, expected):
+    assert make_resolver().resolve_pair(emotion, usage) == expected
+    # In a batch: twice, with a different pair between.
+    resolved = make_resolver().resolve([emotion, "3", emotion], [usage, "Training", usage])
     assert to_decisions(resolved) == [expected, ResolvedLabel(3, Split.TRAIN, 3), expected]
 
 
@@ -107,53 +107,56 @@ def test_a_label_and_a_usage_have_one_verdict(emotion, usage, expected):
         ("7", ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '7'")),
     ],
 )
-def test_a_subset_renumbers_its_classes_and_drops_the_others(emotion, expected):
-    assert resolver(("surprise", "angry")).resolve_pair(emotion, "Training") == expected
+def test_selected_classes_are_renumbered_and_others_dropped(emotion, expected):
+    assert make_resolver(("surprise", "angry")).resolve_pair(emotion, "Training") == expected
 
 
-def test_a_row_that_is_out_twice_is_out_by_its_class():
+def test_an_unselected_class_is_the_reason_before_an_unselected_usage():
     assert (
-        resolver(("angry", "sad")).resolve_pair("3", "Spare").outcome is Outcome.CLASS_NOT_SELECTED
+        make_resolver(("angry", "sad")).resolve_pair("3", "Spare").outcome
+        is Outcome.CLASS_NOT_SELECTED
     )
 
 
 @pytest.mark.parametrize("usage", [None, "", "Training", "whatever"])
-def test_where_usage_decides_nothing_every_row_is_training(usage):
-    assert resolver(usage=None).resolve_pair("3", usage) == ResolvedLabel(3, Split.TRAIN, 3)
+def test_without_a_usage_mapping_every_row_is_training(usage):
+    assert make_resolver(usage=None).resolve_pair("3", usage) == ResolvedLabel(3, Split.TRAIN, 3)
 
 
-def test_codes_go_by_the_source_and_are_told_as_they_stand_there():
-    reference_e = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
-    made = LabelResolver(LabelEncoder(reference_e, ["happy", "sad"]), None)
-    assert [made.resolve_pair(code, None) for code in "024"] == [
+def test_codes_follow_the_configuration_and_are_returned_unchanged():
+    emotion_of_code = {"0": "angry", "1": "disgust", "2": "sad", "3": "surprise", "4": "happy"}
+    resolver = LabelResolver(LabelEncoder(emotion_of_code, ["happy", "sad"]), None)
+    assert [resolver.resolve_pair(code, None) for code in "024"] == [
         ResolvedLabel(None, Split.TRAIN, 0, outcome=Outcome.CLASS_NOT_SELECTED),
         ResolvedLabel(1, Split.TRAIN, 2),
         ResolvedLabel(0, Split.TRAIN, 4),
     ]
 
 
-def test_endless_different_labels_do_not_fill_the_memory():
-    made = resolver()
-    before = pickle.dumps(made)
+def test_many_different_labels_do_not_fill_the_memory():
+    resolver = make_resolver()
+    before = pickle.dumps(resolver)
     for start in range(0, 25_000, 500):
         emotions = [f"x{number}" for number in range(start, start + 500)]
-        resolved = made.resolve(emotions, ["Training"] * 500)
+        resolved = resolver.resolve(emotions, ["Training"] * 500)
         assert set(resolved.errors.outcomes.tolist()) == {Outcome.UNKNOWN_EMOTION}
         assert len(resolved.errors.details) == 500
-    assert pickle.dumps(made) == before
-    assert made.resolve_pair("3", "Training") == ResolvedLabel(3, Split.TRAIN, 3)
+    assert pickle.dumps(resolver) == before
+    assert resolver.resolve_pair("3", "Training") == ResolvedLabel(3, Split.TRAIN, 3)
 
 
 def test_no_records_have_no_labels():
-    assert to_decisions(resolver().resolve([], [])) == []
+    assert to_decisions(make_resolver().resolve([], [])) == []
 
 
-def test_a_fault_shows_a_long_text_in_part():
+def test_an_error_contains_only_a_part_of_a_long_text():
     for emotion, usage in (("x" * 10_000, "Training"), ("3", "x" * 10_000)):
-        assert len(resolver().resolve_pair(emotion, usage).detail) < 100
+        detail = make_resolver().resolve_pair(emotion, usage).detail
+        assert detail is not None
+        assert len(detail) < 100
 
 
-# Of happy and sad, after two records of which nothing is asked.
+# Votes for happy and sad. The tests do not use the first two records.
 VOTES = Votes(
     path="v.csv",
     counts=np.array([[9, 0], [9, 0], [1, 3], [2, 2], [0, 0], [5, 4], [0, 7]], np.uint8),
@@ -164,38 +167,42 @@ VOTES = Votes(
 SPLITS = {"Training": Split.TRAIN, "PrivateTest": None}
 
 
-def voted(*said: tuple[str | None, str | None], first: int = 2) -> list[ResolvedLabel]:
-    emotions, usages = zip(*said, strict=True)
-    made = LabelResolver(LabelEncoder(CODES, ["happy", "sad"]), SPLITS)
-    numbers = np.arange(first, first + len(said))
-    resolved = made.resolve(emotions, usages)
+def resolve_with_votes(
+    *pairs: tuple[str | None, str | None], first: int = 2
+) -> list[ResolvedLabel]:
+    emotions, usages = zip(*pairs, strict=True)
+    resolver = LabelResolver(LabelEncoder(CODES, ["happy", "sad"]), SPLITS)
+    numbers = np.arange(first, first + len(pairs))
+    resolved = resolver.resolve(emotions, usages)
     return to_decisions(apply_votes(resolved, VOTES, numbers, usages, "a.csv"))
 
 
-def test_votes_replace_the_label_and_whether_it_is_a_class():
-    assert voted(("3", "Training"), ("4", "Training"), ("3", "training"), ("3", "Training")) == [
+def test_votes_replace_the_label_and_decide_whether_it_is_selected():
+    assert resolve_with_votes(
+        ("3", "Training"), ("4", "Training"), ("3", "training"), ("3", "Training")
+    ) == [
         ResolvedLabel(1, Split.TRAIN, 3),
         ResolvedLabel(1, Split.TRAIN, 4),
         ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.NO_VOTES),
         ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.NO_FACE),
     ]
     # The source says fear, which is no class.
-    assert voted(("2", "Training"), ("2", "Training")) == [
+    assert resolve_with_votes(("2", "Training"), ("2", "Training")) == [
         ResolvedLabel(1, Split.TRAIN, 2),
         ResolvedLabel(None, Split.TRAIN, 2, outcome=Outcome.TIED_VOTES),
     ]
 
 
-def test_votes_do_not_mend_a_row_nor_bring_back_a_usage():
-    assert voted(("9", "Training"), (None, None)) == [
+def test_votes_neither_repair_a_row_nor_select_its_usage():
+    assert resolve_with_votes(("9", "Training"), (None, None)) == [
         ResolvedLabel(outcome=Outcome.UNKNOWN_EMOTION, detail="emotion '9'"),
         ResolvedLabel(outcome=Outcome.EMPTY_FIELD, detail="no emotion"),
     ]
-    assert voted(("2", "PrivateTest"), first=6) == [
+    assert resolve_with_votes(("2", "PrivateTest"), first=6) == [
         ResolvedLabel(1, None, 2, outcome=Outcome.USAGE_NOT_SELECTED),
     ]
 
 
 def test_votes_for_other_images_are_refused():
     with pytest.raises(InputError, match=r"record 3 .* 'training', in a\.csv it has 'privatetest'"):
-        voted(("3", "Training"), ("3", "PrivateTest"))
+        resolve_with_votes(("3", "Training"), ("3", "PrivateTest"))

@@ -25,7 +25,7 @@ FILES = [
 
 
 def make_manifest(**changes: object) -> Manifest:
-    values = {
+    fields = {
         "created": "2024-05-06T07:08:09+00:00",
         "image": ImageInfo(
             size=48, dtype="uint8", normalization=Normalization.standard(9, 700, 99999)
@@ -48,7 +48,7 @@ def make_manifest(**changes: object) -> Manifest:
         "versions": {"numpy": "1.26.4"},
         "config": {"seed": 0, "split": {"usage": {"PrivateTest": None}}},
     }
-    return Manifest(**{**values, **changes})
+    return Manifest(**{**fields, **changes})
 
 
 def write_dataset(folder: Path) -> None:
@@ -64,7 +64,7 @@ def read_manifest_text(folder: Path) -> str:
     return (folder / "manifest.json").read_text(encoding="utf-8")
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_written_manifest_is_read_back(tmp_path):
     make_manifest().write(tmp_path)
     assert StoredDataset.open(tmp_path).manifest == make_manifest()
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(tmp_path):
     ],
     ids=str,
 )
-def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
+def test_the_normalisation_is_read_back_to_the_last_bit(tmp_path, normalization):
     make_manifest(image=ImageInfo(size=8, dtype="float32", normalization=normalization)).write(
         tmp_path
     )
@@ -90,7 +90,7 @@ def test_the_normalisation_comes_back_to_the_last_bit(tmp_path, normalization):
     assert stored.lookup_table().tobytes() == normalization.lookup_table().tobytes()
 
 
-def test_it_is_plain_json_that_others_can_read(tmp_path):
+def test_a_manifest_is_plain_json(tmp_path):
     make_manifest().write(tmp_path)
     content = json.loads(read_manifest_text(tmp_path))
     assert (content["format"], content["format_version"]) == ("fer_pipeline dataset", 2)
@@ -104,7 +104,7 @@ def test_it_is_plain_json_that_others_can_read(tmp_path):
     assert content["config"] == {"seed": 0, "split": {"usage": {"PrivateTest": None}}}
 
 
-def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_path):
+def test_a_manifest_without_votes_and_enhancement_has_the_defaults(tmp_path):
     make_manifest().write(tmp_path)
     old = json.loads(read_manifest_text(tmp_path))
     del old["labels"], old["image"]["enhancement"]
@@ -124,14 +124,14 @@ def test_one_from_before_votes_and_enhancement_says_that_there_were_none(tmp_pat
         (LabelInfo(votes="v.csv", target="soft"), True),
     ],
 )
-def test_it_says_where_labels_come_from_and_whether_they_are_distributions(tmp_path, labels, soft):
+def test_a_manifest_describes_the_origin_and_kind_of_its_labels(tmp_path, labels, soft):
     make_manifest(labels=labels).write(tmp_path)
     stored = StoredDataset.open(tmp_path).manifest
     assert stored.labels == labels
     assert stored.labels.has_soft_labels is soft
 
 
-def test_images_enhanced_otherwise_are_refused(tmp_path):
+def test_images_with_another_enhancement_are_refused(tmp_path):
     equalized = Enhancement(equalize=True)
     image = ImageInfo(
         size=8, dtype="uint8", normalization=Normalization.zero_to_one(), enhancement=equalized
@@ -147,7 +147,7 @@ def test_images_enhanced_otherwise_are_refused(tmp_path):
     assert "with denoise=3; prepare the dataset with the model's image.enhancement" in message
 
 
-def test_a_second_one_takes_the_place_of_the_first(tmp_path):
+def test_a_second_manifest_replaces_the_first(tmp_path):
     make_manifest().write(tmp_path)
     make_manifest(checksum="f" * 16).write(tmp_path)
     assert StoredDataset.open(tmp_path).manifest.checksum == "f" * 16
@@ -164,25 +164,27 @@ def test_files_and_rows_are_counted_by_split():
     }
 
 
-def test_a_folder_is_a_dataset_exactly_with_a_manifest(tmp_path):
+def test_only_a_folder_with_a_manifest_is_a_dataset(tmp_path):
     assert not is_dataset(tmp_path)
     assert not is_dataset(tmp_path / "none")
     make_manifest().write(tmp_path)
     assert is_dataset(tmp_path)
 
 
-def test_a_folder_without_one_is_no_dataset(tmp_path):
-    message = "holds no dataset (no manifest.json); create one with the preprocess job"
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path)
-    assert str(raised.value) == f"{tmp_path}: {message}"
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path}: holds no dataset (no manifest.json)")
+    assert "preprocess" in message
 
 
-def test_a_folder_that_is_not_there_is_no_dataset(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path / "none")
-    folder = tmp_path / "none"
-    assert str(raised.value) == f"{folder}: no such folder; create one with the preprocess job"
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'none'}: no such folder")
+    assert "preprocess" in message
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_a_folder_that_is_not_there_is_no_dataset(tmp_path):
         ('{"name": "some web application"}', "created"),
     ],
 )
-def test_a_broken_one_is_refused(tmp_path, text, key):
+def test_a_damaged_manifest_is_refused_with_its_first_wrong_key(tmp_path, text, key):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path)
@@ -203,7 +205,7 @@ def test_a_broken_one_is_refused(tmp_path, text, key):
     assert str(raised.value).startswith(expected)
 
 
-def test_every_cut_of_one_is_refused(tmp_path):
+def test_a_truncated_manifest_is_refused(tmp_path):
     make_manifest().write(tmp_path)
     text = read_manifest_text(tmp_path).rstrip()
     for end in range(0, len(text), 97):
@@ -213,7 +215,7 @@ def test_every_cut_of_one_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "content"),
     [
         ("format", "other dataset"),
         ("counts", {"training": {}}),
@@ -221,9 +223,9 @@ def test_every_cut_of_one_is_refused(tmp_path):
         ("image", {"size": 48, "dtype": "uint16", "normalization": {}}),
     ],
 )
-def test_one_with_a_wrong_value_is_refused_by_its_key(tmp_path, key, value):
+def test_a_wrong_value_is_refused_with_its_key(tmp_path, key, content):
     make_manifest().write(tmp_path)
-    changed = {**json.loads(read_manifest_text(tmp_path)), key: value}
+    changed = {**json.loads(read_manifest_text(tmp_path)), key: content}
     (tmp_path / "manifest.json").write_text(json.dumps(changed))
     with pytest.raises(DatasetError, match=f"is not a valid manifest: {key}"):
         StoredDataset.open(tmp_path)
@@ -243,7 +245,7 @@ def test_a_newer_format_is_refused_by_its_version(tmp_path):
     assert "reads format 2; update fer_pipeline" in open_newer_format(tmp_path)
 
 
-def test_a_newer_format_is_so_even_where_its_keys_changed(tmp_path):
+def test_a_newer_format_is_refused_even_if_its_keys_changed(tmp_path):
     message = open_newer_format(tmp_path, image={"sides": [48, 48], "dtype": "float16"})
     assert "reads format 2; update fer_pipeline" in message
 
@@ -260,7 +262,7 @@ def test_an_older_format_is_refused_with_the_job_to_run_again(tmp_path, changes)
     assert message.endswith("; run preprocess again")
 
 
-def test_a_required_split_gives_its_files(tmp_path):
+def test_the_files_of_a_required_split_are_returned(tmp_path):
     write_dataset(tmp_path)
     stored = StoredDataset.open(tmp_path)
     assert stored.require_split(Split.TRAIN) == FILES[:2]
@@ -271,16 +273,17 @@ def test_a_required_split_that_is_empty_is_an_error(tmp_path):
     write_dataset(tmp_path)
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path).require_split(Split.VALIDATION)
-    assert str(raised.value) == (
-        f"{tmp_path}: the validation split is empty;"
-        " rows per split: train (7), validation (0), test (2)"
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path}: the validation split is empty")
+    assert "train (7), validation (0), test (2)" in message
+
+
+def test_a_split_whose_files_have_no_rows_is_empty(tmp_path):
+    empty_file = DataFile(
+        path="split=validation/part-e.parquet", split="validation", rows=0, bytes=9
     )
-
-
-def test_a_split_of_files_without_rows_is_empty_too(tmp_path):
-    nothing = DataFile(path="split=validation/part-e.parquet", split="validation", rows=0, bytes=9)
     with pytest.raises(DatasetError, match="the validation split is empty"):
-        StoredDataset(tmp_path, make_manifest(files=[*FILES, nothing])).require_split(
+        StoredDataset(tmp_path, make_manifest(files=[*FILES, empty_file])).require_split(
             Split.VALIDATION
         )
 
@@ -291,8 +294,10 @@ def test_a_data_file_that_is_missing_is_an_error(tmp_path):
     path.unlink()
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path).require_split(Split.TRAIN)
-    expected = f"{path}: is missing, the manifest says 6 bytes; run preprocess again"
-    assert str(raised.value) == expected
+    message = str(raised.value)
+    assert message.startswith(f"{path}: is missing")
+    assert "6 bytes" in message
+    assert message.endswith("; run preprocess again")
 
 
 @pytest.mark.parametrize("length", [0, 4, 6])
@@ -302,5 +307,7 @@ def test_a_data_file_of_another_length_is_an_error(tmp_path, length):
     path.write_bytes(bytes(length))
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path).require_split(Split.TRAIN)
-    expected = f"{path}: has {length} bytes, the manifest says 5 bytes; run preprocess again"
-    assert str(raised.value) == expected
+    message = str(raised.value)
+    assert message.startswith(f"{path}: has {length} bytes")
+    assert "5 bytes" in message
+    assert message.endswith("; run preprocess again")

@@ -26,30 +26,30 @@ ORDINARY = [
 ]
 
 
-def slowly(text: bytes, count: int) -> list[int] | Outcome:
-    """One pixel string, a token at a time: the values, or the first fault that applies."""
+def parse_slowly(text: bytes, count: int) -> list[int] | Outcome:
+    """Parse a pixel string token by token; return the pixels or the first error that applies."""
     tokens = text.split()
     if not tokens:
         return Outcome.EMPTY_FIELD
     if not all(re.fullmatch(rb"[+-]?[0-9]+", token) for token in tokens):
         return Outcome.PIXEL_TOKEN
     values = [int(token) for token in tokens]
-    if any(not 0 <= value <= 255 for value in values):
+    if any(not 0 <= number <= 255 for number in values):
         return Outcome.PIXEL_RANGE
     return values if len(values) == count else Outcome.PIXEL_COUNT
 
 
-def parse(texts: list[bytes], count: int) -> list[list[int] | Outcome]:
-    """What `parse_pixel_rows` makes of each row."""
+def parse_rows(texts: list[bytes], count: int) -> list[list[int] | Outcome]:
+    """Return the pixels or the error of each row."""
     values, errors = parse_pixel_rows(texts, count)
-    faults = errors.details
+    details = errors.details
     assert values.dtype == np.uint8
     assert values.shape == (len(texts), count)
-    assert not values[list(faults)].any()
-    assert np.flatnonzero(errors.outcomes != Outcome.KEPT).tolist() == sorted(faults)
-    assert set(faults) <= set(range(len(texts)))
+    assert not values[list(details)].any()
+    assert np.flatnonzero(errors.outcomes != Outcome.KEPT).tolist() == sorted(details)
+    assert set(details) <= set(range(len(texts)))
     return [
-        Outcome(int(errors.outcomes[row])) if row in faults else values[row].tolist()
+        Outcome(int(errors.outcomes[row])) if row in details else values[row].tolist()
         for row in range(len(texts))
     ]
 
@@ -71,67 +71,69 @@ token = st.one_of(
         ]
     ),
 ).map(str.encode)
-gap = st.sampled_from([b" "] * 8 + [b"  ", b"\t", b"\r\n", b"\x0b", b"\x0c", b"\xa0", b"\0", b","])
+separators = st.sampled_from(
+    [b" "] * 8 + [b"  ", b"\t", b"\r\n", b"\x0b", b"\x0c", b"\xa0", b"\0", b","]
+)
 edge = st.sampled_from([b""] * 8 + [b" ", b"\t", b"\r", b"\n", b"\0", b'"'])
 
 
 @st.composite
-def strings(draw: st.DrawFn, count: int) -> bytes:
-    """A pixel string, sound or not, of about as many tokens."""
-    many = draw(st.sampled_from([count] * 4 + [0, 1, count - 1, count + 1]))
+def pixel_strings(draw: st.DrawFn, count: int) -> bytes:
+    """Return a pixel string, valid or invalid, of about `count` tokens."""
+    token_count = draw(st.sampled_from([count] * 4 + [0, 1, count - 1, count + 1]))
     parts = [draw(edge)]
-    for index in range(many):
-        parts += [draw(gap)] if index else []
+    for index in range(token_count):
+        parts += [draw(separators)] if index else []
         parts += [draw(token)]
     return b"".join([*parts, draw(edge)])
 
 
-@given(st.lists(strings(4) | st.binary(max_size=12), max_size=6))
+@given(st.lists(pixel_strings(4) | st.binary(max_size=12), max_size=6))
 @settings(max_examples=400, deadline=None)
-def test_rows_parse_as_they_do_token_by_token(texts):
-    assert parse(texts, 4) == [slowly(text, 4) for text in texts]
+def test_rows_are_parsed_as_token_by_token(texts):
+    assert parse_rows(texts, 4) == [parse_slowly(text, 4) for text in texts]
 
 
 @given(st.text("0123456789+- \t", max_size=16).map(str.encode))
 @settings(max_examples=400, deadline=None)
-def test_nothing_is_accepted_that_int_refuses(text):
+def test_exactly_the_numbers_that_int_reads_are_accepted_from_0_to_255(text):
     try:
-        expected = [int(part) for part in text.split()]
+        numbers = [int(part) for part in text.split()]
     except ValueError:
-        expected = None
-    try:
-        found = parse_pixels(text).tolist()
-    except PixelError:
-        return
-    assert found == expected
+        numbers = []
+    if numbers and all(0 <= number <= 255 for number in numbers):
+        assert parse_pixels(text).tolist() == numbers
+    else:
+        with pytest.raises(PixelError):
+            parse_pixels(text)
 
 
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 31, 32, 33, 64, 65, 100]),
-    st.lists(st.tuples(st.integers(0, 99), strings(9)), max_size=3),
+    st.lists(st.tuples(st.integers(0, 99), pixel_strings(9)), max_size=3),
 )
 @settings(max_examples=80, deadline=None)
-def test_a_bad_row_among_many_costs_no_other_row(seed, rows, odd):
-    values = np.random.default_rng(seed).integers(0, 256, (rows, 9))
-    texts = [" ".join(map(str, row)).encode() for row in values.tolist()]
-    for place, text in odd:
-        texts[place % rows] = text
-    assert parse(texts, 9) == [slowly(text, 9) for text in texts]
+def test_invalid_rows_do_not_affect_other_rows(seed, rows, invalid_rows):
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows, 9))
+    texts = [" ".join(map(str, row)).encode() for row in pixels.tolist()]
+    for position, text in invalid_rows:
+        texts[position % rows] = text
+    assert parse_rows(texts, 9) == [parse_slowly(text, 9) for text in texts]
 
 
-def test_every_value_parses_beside_every_other():
+def test_every_value_is_parsed_beside_every_other():
     numbers = list(range(256))
     texts = [" ".join(map(str, numbers[k:] + numbers[:k])).encode() for k in range(256)]
-    assert parse(texts, 256) == [numbers[k:] + numbers[:k] for k in range(256)]
+    assert parse_rows(texts, 256) == [numbers[k:] + numbers[:k] for k in range(256)]
 
 
 @pytest.mark.parametrize("before", [0, 2, 9, 12, 99, 100, 255])
 def test_a_number_takes_no_digit_from_the_one_before(before):
-    # One row at a time: where a single row is odd, those around it are parsed slowly as well.
-    for value in range(1000):
-        text = b"%d %d" % (before, value)
-        assert parse([text], 2) == [slowly(text, 2)]
+    # One row at a time: the rows around an unusual one take the slow path of the parser.
+    for number in range(1000):
+        text = b"%d %d" % (before, number)
+        assert parse_rows([text], 2) == [parse_slowly(text, 2)]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +178,10 @@ def test_a_number_takes_no_digit_from_the_one_before(before):
         (b" \t\r\n", Outcome.EMPTY_FIELD),
     ],
 )
-def test_one_string_parses_strictly(text, expected):
-    # Alone, and where its neighbours are sound.
-    assert parse([text], 2) == [expected]
-    assert parse([b"7 8", text, b"9 10"], 2) == [[7, 8], expected, [9, 10]]
+def test_a_string_is_parsed_strictly(text, expected):
+    # Alone, and between valid rows.
+    assert parse_rows([text], 2) == [expected]
+    assert parse_rows([b"7 8", text, b"9 10"], 2) == [[7, 8], expected, [9, 10]]
 
 
 @pytest.mark.parametrize(
@@ -193,21 +195,21 @@ def test_one_string_parses_strictly(text, expected):
         [b"1 2 3 4 5 6 7 8", b""],
     ],
 )
-def test_a_long_row_lends_no_pixel_to_a_short_one(texts):
-    assert parse(texts, 4) == [slowly(text, 4) for text in texts]
+def test_a_short_row_takes_no_pixel_from_a_long_one(texts):
+    assert parse_rows(texts, 4) == [parse_slowly(text, 4) for text in texts]
 
 
 def test_no_rows_give_no_values():
-    assert parse([], 4) == []
+    assert parse_rows([], 4) == []
 
 
-def test_a_string_of_unknown_length_gives_what_it_holds():
-    found = parse_pixels(b"3 2 1")
-    assert found.dtype == np.uint8
-    assert found.tolist() == [3, 2, 1]
+def test_a_string_of_unknown_length_gives_all_its_pixels():
+    pixels = parse_pixels(b"3 2 1")
+    assert pixels.dtype == np.uint8
+    assert pixels.tolist() == [3, 2, 1]
 
 
-def test_a_fault_says_what_was_got_and_what_was_expected():
+def test_an_error_states_the_actual_and_the_expected_values():
     _, errors = parse_pixel_rows([b"1 2 3", b"1 300", b"-4 2"], 2)
     assert errors.details == {
         0: "3 pixels, expected 2",
@@ -220,13 +222,13 @@ def test_a_fault_says_what_was_got_and_what_was_expected():
     ("count", "side"),
     [(64, 8), (784, 28), (2304, 48), (2303, None), (2305, None), (49, None), (0, None), (1, None)],
 )
-def test_a_square_has_a_side_from_eight_up(count, side):
+def test_a_square_image_has_a_side_of_at_least_eight(count, side):
     assert square_image_size(count) == side
 
 
 @given(st.integers(0, 10**12))
 @example(10**12)
-def test_a_side_squared_is_the_count(count):
+def test_the_square_of_the_side_is_the_number_of_pixels(count):
     side = square_image_size(count)
     root = math.isqrt(count)
     assert side == (root if root**2 == count and root >= 8 else None)
@@ -239,7 +241,7 @@ def test_centered_is_exact():
     np.testing.assert_array_equal(table.astype(np.float64), expected)
 
 
-def test_unit_is_within_one_unit_in_the_last_place():
+def test_zero_to_one_is_within_one_unit_in_the_last_place():
     table = Normalization.zero_to_one().lookup_table()
     assert table.dtype == np.float32
     np.testing.assert_array_max_ulp(table, (np.arange(256) / 255).astype(np.float32), maxulp=1)
@@ -249,68 +251,71 @@ def test_unit_is_within_one_unit_in_the_last_place():
 pixel_sets = st.lists(st.integers(0, 255), min_size=1, max_size=40).map(np.array)
 
 
-def sums(pixels: np.ndarray) -> tuple[int, int, int]:
-    """What `Normalization.standard` takes."""
-    values = [int(value) for value in pixels.ravel()]
-    return len(values), sum(values), sum(value * value for value in values)
+def compute_sums(pixels: np.ndarray) -> tuple[int, int, int]:
+    """Return the arguments of `Normalization.standard`: count, sum and sum of squares."""
+    values = [int(pixel) for pixel in pixels.ravel()]
+    return len(values), sum(values), sum(pixel * pixel for pixel in values)
 
 
 @given(pixel_sets)
 @example(np.array([0] * 39 + [1]))
 @example(np.array([254] + [255] * 39))
 @settings(deadline=None)
-def test_standard_is_what_numpy_makes_of_mean_and_deviation(pixels):
-    table = Normalization.standard(*sums(pixels)).lookup_table()
+def test_standard_equals_the_standardisation_by_numpy(pixels):
+    table = Normalization.standard(*compute_sums(pixels)).lookup_table()
     deviation = pixels.std() if len(set(pixels.tolist())) > 1 else 1.0
     expected = (np.arange(256) - pixels.mean()) / deviation
     np.testing.assert_allclose(table, expected, rtol=0, atol=3e-7 * np.abs(expected).max())
 
 
-def test_standard_takes_sums_that_no_float_can_hold():
+def test_standard_accepts_sums_beyond_the_precision_of_floats():
     # 30 million images of 48x48, of which every 7th pixel is 1 and the others are 0.
     count, ones = 30_000_000 * 2304, 30_000_000 * 2304 // 7
     mean = Fraction(ones, count)
     scale = 1 / math.sqrt(mean - mean**2)
-    found = Normalization.standard(count, ones, ones)
-    assert found == Normalization(
+    normalization = Normalization.standard(count, ones, ones)
+    assert normalization == Normalization(
         "standard", float(np.float32(scale)), float(np.float32(-float(mean) * scale))
     )
 
 
-@pytest.mark.parametrize("value", [0, 1, 128, 255])
-def test_standard_of_one_value_only_takes_the_mean_away(value):
-    found = Normalization.standard(*sums(np.full(2304, value)))
-    assert found == Normalization("standard", 1.0, float(-value))
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+def test_standard_of_a_single_value_subtracts_the_mean(level):
+    normalization = Normalization.standard(*compute_sums(np.full(2304, level)))
+    assert normalization == Normalization("standard", 1.0, float(-level))
 
 
 @given(pixel_sets)
 @settings(deadline=None)
-def test_numbers_are_float32_and_json_brings_back_their_bits(pixels):
-    for made in (*ORDINARY, Normalization.standard(*sums(pixels))):
-        again = Normalization(**json.loads(json.dumps(dataclasses.asdict(made))))
-        assert again == made
-        assert (float(np.float32(made.scale)), float(np.float32(made.offset))) == (
-            made.scale,
-            made.offset,
+def test_the_numbers_are_float32_and_survive_json_bit_by_bit(pixels):
+    for normalization in (*ORDINARY, Normalization.standard(*compute_sums(pixels))):
+        restored = Normalization(**json.loads(json.dumps(dataclasses.asdict(normalization))))
+        assert restored == normalization
+        assert (
+            float(np.float32(normalization.scale)),
+            float(np.float32(normalization.offset)),
+        ) == (
+            normalization.scale,
+            normalization.offset,
         )
-        assert again.lookup_table().tobytes() == made.lookup_table().tobytes()
+        assert restored.lookup_table().tobytes() == normalization.lookup_table().tobytes()
 
 
 @given(pixel_sets)
 @settings(deadline=None)
-def test_restore_brings_back_all_256_pixels(pixels):
-    every = np.random.default_rng(0).permutation(256).astype(np.uint8).reshape(4, 8, 8)
-    for made in (*ORDINARY, Normalization.standard(*sums(pixels))):
-        assert (np.diff(made.lookup_table()) > 0).all()
-        restored = made.restore_pixels(made.lookup_table()[every])
+def test_all_256_pixel_values_are_restored(pixels):
+    all_pixels = np.random.default_rng(0).permutation(256).astype(np.uint8).reshape(4, 8, 8)
+    for normalization in (*ORDINARY, Normalization.standard(*compute_sums(pixels))):
+        assert (np.diff(normalization.lookup_table()) > 0).all()
+        restored = normalization.restore_pixels(normalization.lookup_table()[all_pixels])
         assert restored.dtype == np.uint8
-        np.testing.assert_array_equal(restored, every)
+        np.testing.assert_array_equal(restored, all_pixels)
 
 
-@pytest.mark.parametrize("made", ORDINARY, ids=lambda made: made.kind)
-@pytest.mark.parametrize("wrong", ["above", "below", "between", "nan", "huge", "tiny"])
-def test_restore_refuses_what_is_not_in_the_table(made, wrong):
-    table = made.lookup_table()
+@pytest.mark.parametrize("normalization", ORDINARY, ids=lambda normalization: normalization.kind)
+@pytest.mark.parametrize("fault", ["above", "below", "between", "nan", "huge", "tiny"])
+def test_values_that_are_not_in_the_table_are_refused(normalization, fault):
+    table = normalization.lookup_table()
     values = table[[0, 7, 255]].copy()
     values[1] = {
         "above": np.nextafter(table[7], np.float32(np.inf)),
@@ -319,6 +324,6 @@ def test_restore_refuses_what_is_not_in_the_table(made, wrong):
         "nan": np.nan,
         "huge": sys.float_info.max / 1e300,
         "tiny": -1e30,
-    }[wrong]
+    }[fault]
     with pytest.raises(ValueError, match="not produced by this normalisation"):
-        made.restore_pixels(values)
+        normalization.restore_pixels(values)

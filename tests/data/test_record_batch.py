@@ -4,7 +4,7 @@ from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors, make_excerpt
 
 
-def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_broken_line():
+def test_a_label_error_replaces_a_pixel_error_but_not_a_broken_line():
     errors, label_errors = RecordErrors(4), RecordErrors(4)
     errors.set_error(0, Outcome.PIXEL_COUNT, "3 pixels")
     errors.set_error(1, Outcome.PIXEL_COUNT, "3 pixels")
@@ -24,7 +24,7 @@ def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_
 
 
 @pytest.mark.parametrize(
-    ("line", "shown"),
+    ("line", "expected"),
     [
         (b"", ""),
         (b"0,1 2 3,Training", "0,1 2 3,Training"),
@@ -38,6 +38,6 @@ def test_the_error_of_the_label_goes_before_that_of_the_pixels_but_not_before_a_
         ),
     ],
 )
-def test_an_excerpt_is_short_and_printable(line, shown):
-    assert make_excerpt(line) == shown
+def test_an_excerpt_is_short_and_printable(line, expected):
+    assert make_excerpt(line) == expected
     assert len(make_excerpt(line)) <= EXCERPT_LENGTH

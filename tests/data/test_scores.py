@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_rows_are_those_of_the_named_files_in_their_order(folder):
+def test_the_rows_of_the_listed_files_are_read_in_their_order(folder):
     assert read_scores(str(folder)).to_pydict() == {"emotion": EMOTIONS}
     assert read_scores(folder.as_uri()).to_pydict() == {"emotion": EMOTIONS}
 
@@ -57,7 +57,7 @@ def test_the_manifest_is_read_as_it_was_written(folder):
 
 
 @pytest.mark.parametrize("path", ["nothing", "."])
-def test_a_folder_without_scores(tmp_path, path):
+def test_a_folder_without_scores_is_refused(tmp_path, path):
     with pytest.raises(DatasetError, match=rf"has no {SCORES_FILE}"):
         read_scores(tmp_path / path)
 
@@ -70,7 +70,7 @@ def test_a_folder_without_scores(tmp_path, path):
         ({"images": None}, "images: Input should be a valid integer"),
     ],
 )
-def test_a_damaged_manifest(folder, change: dict[str, Any], words):
+def test_a_damaged_manifest_is_refused_with_the_wrong_key(folder, change: dict[str, Any], words):
     path = folder / SCORES_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(DatasetError) as caught:
@@ -78,13 +78,13 @@ def test_a_damaged_manifest(folder, change: dict[str, Any], words):
     assert str(caught.value).startswith(f"{path}: is damaged or of a different version ({words}")
 
 
-def test_a_manifest_that_is_no_json(folder):
+def test_a_manifest_that_is_not_json_is_refused(folder):
     (folder / SCORES_FILE).write_text("{")
     with pytest.raises(DatasetError, match="the file: Invalid JSON"):
         read_scores(folder)
 
 
-def test_a_file_that_is_missing_damaged_or_of_another_length(folder):
+def test_a_file_that_is_missing_damaged_or_of_another_length_is_refused(folder):
     path = folder / "scores-0.parquet"
     write_file(path, EMOTIONS)
     with pytest.raises(DatasetError, match=rf"{path}: has 3 rows, {SCORES_FILE} states 1"):

@@ -17,13 +17,13 @@ from fer_pipeline.data.synthetic.__main__ import main
 PIXELS = 48 * 48
 
 
-def _read(path: Path) -> list[list[str]]:
+def _read_rows(path: Path) -> list[list[str]]:
     with path.open(newline="", encoding="ascii") as file:
         return list(csv.reader(file))
 
 
-def _fault(row: list[str]) -> str | None:
-    """Names the fault of a CSV row by an independent reading of the format."""
+def _find_fault(row: list[str]) -> str | None:
+    """Return the fault of a CSV row by an independent implementation of the format."""
     if len(row) != 3:
         return "fields"
     emotion, pixels, usage = row
@@ -32,7 +32,7 @@ def _fault(row: list[str]) -> str | None:
         return "no_pixels"
     if len(values) != PIXELS:
         return "pixel_count"
-    if not all(value.isdigit() for value in values):
+    if not all(pixel.isdigit() for pixel in values):
         return "pixel_word"
     if max(map(int, values)) > 255:
         return "pixel_range"
@@ -46,7 +46,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """Rows of a file of 1,500 rows, 16 of them broken, header included."""
     path = tmp_path_factory.mktemp("synthetic") / "faces.csv"
     write_csv(path, rows=1500, seed=4, broken=16)
-    return _read(path)
+    return _read_rows(path)
 
 
 @pytest.mark.parametrize("size", [16, 48, 101])
@@ -71,7 +71,7 @@ def test_face_refuses_unknown_codes_and_tiny_sizes(code: int, size: int) -> None
         draw_face(code, np.random.default_rng(0), size)
 
 
-def test_expressions_can_be_told_apart_but_not_trivially() -> None:
+def test_expressions_can_be_distinguished_but_not_trivially() -> None:
     rng = np.random.default_rng(11)
     labels = np.arange(1400) % 7
     faces = [draw_face(int(label), rng) for label in labels]
@@ -100,15 +100,15 @@ def test_only_the_surprised_mouth_is_a_dark_opening(code: int) -> None:
     assert (mouth_darkness(code) > mouth_darkness(6) + 12.0) == (EMOTIONS[code] == "surprise")
 
 
-def test_csv_has_the_asked_rows_and_every_kind_of_broken_row(table: list[list[str]]) -> None:
+def test_csv_has_the_requested_rows_and_every_kind_of_broken_row(table: list[list[str]]) -> None:
     assert table[0] == ["emotion", "pixels", "Usage"]
     assert len(table) == 1 + 1500
-    faults = [fault for fault in map(_fault, table[1:]) if fault]
+    faults = [fault for fault in map(_find_fault, table[1:]) if fault]
     assert faults == [BROKEN_KINDS[i % 7] for i in range(16)]
 
 
 def test_csv_follows_the_frequencies_of_fer2013(table: list[list[str]]) -> None:
-    sound = [row for row in table[1:] if _fault(row) is None]
+    sound = [row for row in table[1:] if _find_fault(row) is None]
     usages = Counter(row[2] for row in sound)
     assert usages["Training"] / len(sound) == pytest.approx(0.8, abs=0.04)
     assert usages["PublicTest"] / len(sound) == pytest.approx(0.1, abs=0.03)
@@ -123,7 +123,7 @@ def test_csv_repeats_three_images_within_and_across_usages_and_labels(
 ) -> None:
     seen: dict[str, list[tuple[str, str]]] = {}
     for row in table[1:]:
-        if _fault(row) is None:
+        if _find_fault(row) is None:
             seen.setdefault(row[1], []).append((row[0], row[2]))
     pairs = [rows for rows in seen.values() if len(rows) > 1]
     assert [len(rows) for rows in pairs] == [2, 2, 2]
@@ -134,19 +134,19 @@ def test_csv_repeats_three_images_within_and_across_usages_and_labels(
     assert conflict[0][0] != conflict[1][0]
 
 
-def test_short_csv_has_no_duplicates_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+def test_short_csv_has_no_duplicates_and_depends_only_on_the_seed(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_csv(tmp_path / name, rows=40, seed=seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
-    rows = _read(tmp_path / "a")[1:]
-    assert [_fault(row) for row in rows] == [None] * 40
+    rows = _read_rows(tmp_path / "a")[1:]
+    assert [_find_fault(row) for row in rows] == [None] * 40
     assert len({row[1] for row in rows}) == 40
 
 
-def test_csv_with_too_few_sound_rows_for_duplicates_is_still_written(tmp_path: Path) -> None:
+def test_csv_with_too_few_valid_rows_for_duplicates_is_still_written(tmp_path: Path) -> None:
     write_csv(tmp_path / "faces.csv", rows=200, broken=197)
-    assert sum(_fault(row) is None for row in _read(tmp_path / "faces.csv")[1:]) == 3
+    assert sum(_find_fault(row) is None for row in _read_rows(tmp_path / "faces.csv")[1:]) == 3
 
 
 def test_interrupted_csv_leaves_the_old_file_and_no_temporary_one(
@@ -164,7 +164,7 @@ def test_interrupted_csv_leaves_the_old_file_and_no_temporary_one(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_folder_holds_varied_crops_per_emotion_and_the_broken_files(tmp_path: Path) -> None:
+def test_folder_contains_varied_crops_for_each_emotion(tmp_path: Path) -> None:
     synthetic.write_folder(tmp_path, per_class=8, seed=3)
     crops = sorted(tmp_path.glob("*/*"))
     assert Counter(path.parent.name for path in crops) == dict.fromkeys(EMOTIONS, 8)
@@ -179,7 +179,7 @@ def test_folder_holds_varied_crops_per_emotion_and_the_broken_files(tmp_path: Pa
     assert all(np.ptp(image.astype(int).mean(axis=(0, 1))) > 3.0 for image in colour)
 
 
-def test_broken_files_are_broken_each_in_its_way(tmp_path: Path) -> None:
+def test_each_broken_file_has_its_own_fault(tmp_path: Path) -> None:
     synthetic.write_folder(tmp_path, per_class=0)
     assert (tmp_path / "empty.png").stat().st_size == 0
     assert cv2.imread(str(tmp_path / "text.jpg")) is None
@@ -188,7 +188,7 @@ def test_broken_files_are_broken_each_in_its_way(tmp_path: Path) -> None:
     assert b"\xff\xd9" not in truncated  # the end-of-image marker is cut off
 
 
-def test_flat_folder_without_broken_files(tmp_path: Path) -> None:
+def test_a_flat_folder_contains_only_files_of_valid_images(tmp_path: Path) -> None:
     synthetic.write_folder(tmp_path, per_class=1, broken=False, flat=True)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}_0000.png" for name in EMOTIONS}
 

@@ -14,12 +14,12 @@ from fer_pipeline.data.variants import (
 SIZES = [8, 9, 28, 48, 49]
 
 
-def noise(size: int, many: int = 3) -> np.ndarray:
-    return np.random.default_rng(size).integers(0, 256, (many, size, size), np.uint8)
+def make_noise(size: int, count: int = 3) -> np.ndarray:
+    return np.random.default_rng(size).integers(0, 256, (count, size, size), np.uint8)
 
 
-def one_by_one(images: np.ndarray, angle: float, border: str) -> np.ndarray:
-    """Each image by one plain call of OpenCV."""
+def rotate_with_opencv(images: np.ndarray, angle: float, border: str) -> np.ndarray:
+    """Rotate each image with one plain call of OpenCV."""
     size = images.shape[1]
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), angle, 1)
     return np.stack(
@@ -34,10 +34,10 @@ def one_by_one(images: np.ndarray, angle: float, border: str) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("border", BORDERS)
-def test_rotating_is_warp_affine_about_the_centre(size, border):
-    images = noise(size)
+def test_a_rotation_equals_a_warp_about_the_centre(size, border):
+    images = make_noise(size)
     for angle in (10, -10, 7.5, 45, 133.3, -359):
-        expected = one_by_one(images, angle, border)
+        expected = rotate_with_opencv(images, angle, border)
         np.testing.assert_array_equal(create_rotation(angle, border, size)(images), expected)
 
 
@@ -45,7 +45,7 @@ def test_rotating_is_warp_affine_about_the_centre(size, border):
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize(("angle", "turns"), [(90, 1), (180, 2), (270, 3), (-90, -1), (-270, 1)])
 def test_quarter_turns_are_exact_and_counter_clockwise(size, border, angle, turns):
-    images = noise(size)
+    images = make_noise(size)
     expected = np.rot90(images, turns, axes=(1, 2))
     np.testing.assert_array_equal(create_rotation(angle, border, size)(images), expected)
 
@@ -58,7 +58,7 @@ def test_quarter_turns_are_exact_and_counter_clockwise(size, border, angle, turn
     st.sampled_from(sorted(BORDERS)),
 )
 @settings(deadline=None)
-def test_a_slope_rotates_to_the_rotated_slope(angle, size, across, down, border):
+def test_a_rotated_slope_is_the_slope_of_the_rotated_coordinates(angle, size, across, down, border):
     """Bilinear interpolation is exact on a slope, so this needs no OpenCV to compare with."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     image = np.rint(128 + across * x + down * y).clip(0, 255).astype(np.uint8)
@@ -67,13 +67,13 @@ def test_a_slope_rotates_to_the_rotated_slope(angle, size, across, down, border)
     from_x, from_y = cos * x - sin * y, sin * x + cos * y
     inside = np.maximum(np.abs(from_x), np.abs(from_y)) <= (size - 1) / 2 - 1
     expected = np.clip(128 + across * from_x + down * from_y, 0, 255)
-    found = create_rotation(angle, border, size)(image[None])[0]
+    rotated = create_rotation(angle, border, size)(image[None])[0]
     # Two roundings of the grey value, and coordinates to 1/32 pixel.
     allowed = 1 + (abs(across) + abs(down)) / 32
-    assert np.abs(found - expected)[inside].max() <= allowed
+    assert np.abs(rotated - expected)[inside].max() <= allowed
 
 
-def test_borders_are_black_or_nearest_or_mirrored():
+def test_borders_are_black_or_the_nearest_or_the_mirrored_pixels():
     white = np.full((1, 28, 28), 255, np.uint8)
     corners = (0, [0, 0, -1, -1], [0, -1, 0, -1])
     assert create_rotation(45, "constant", 28)(white)[corners].tolist() == [0] * 4
@@ -91,10 +91,10 @@ def test_a_flip_swaps_left_and_right_only():
     assert create_horizontal_flip()(image).tolist() == expected
 
 
-def test_variants_are_named_in_order_and_do_what_they_are_called():
-    images = noise(28)
-    made = create_variants(True, [10, -10.0, 7.5, -7.5], "replicate", 28)
-    assert [variant.name for variant in made] == [
+def test_variants_come_in_order_and_apply_what_their_names_say():
+    images = make_noise(28)
+    variants = create_variants(True, [10, -10.0, 7.5, -7.5], "replicate", 28)
+    assert [variant.name for variant in variants] == [
         "original",
         "flip",
         "rotate+10",
@@ -105,13 +105,13 @@ def test_variants_are_named_in_order_and_do_what_they_are_called():
     expected = [
         images,
         images[:, :, ::-1],
-        *(one_by_one(images, angle, "replicate") for angle in (10, -10, 7.5, -7.5)),
+        *(rotate_with_opencv(images, angle, "replicate") for angle in (10, -10, 7.5, -7.5)),
     ]
-    for variant, array in zip(made, expected, strict=True):
+    for variant, array in zip(variants, expected, strict=True):
         np.testing.assert_array_equal(variant.apply(images), array)
 
 
-def test_nothing_asked_for_leaves_the_original():
+def test_without_flip_and_rotations_only_the_original_is_left():
     assert [variant.name for variant in create_variants(False, [], "constant", 28)] == ["original"]
 
 
@@ -122,8 +122,8 @@ def test_different_angles_have_different_names(angles):
 
 
 @pytest.mark.parametrize("border", BORDERS)
-def test_images_stay_as_they_are_and_their_layout_does_not_matter(border):
-    images = noise(28)
+def test_variants_leave_their_input_unchanged_whatever_its_memory_layout(border):
+    images = make_noise(28)
     before = images.copy()
     for variant in create_variants(True, [10, 90], border, 28):
         mirrored = variant.apply(images[:, :, ::-1])

@@ -20,7 +20,7 @@ CLASSES = ("angry", "happy", "sad")
 
 
 @pytest.fixture
-def file(tmp_path) -> Callable[..., Path]:
+def write_votes(tmp_path) -> Callable[..., Path]:
     def write(*rows: str, header: str = HEADER) -> Path:
         path = tmp_path / "votes.csv"
         path.write_bytes("\n".join([header, *rows]).encode())
@@ -29,12 +29,12 @@ def file(tmp_path) -> Callable[..., Path]:
     return write
 
 
-def row(usage: str = "Training", **cast: int) -> str:
-    """A row in which all columns that are not named have no votes."""
-    return ",".join([usage, "fer0000000.png", *(str(cast.pop(name, 0)) for name in COLUMNS)])
+def format_row(usage: str = "Training", **vote_counts: int) -> str:
+    """Return a row with the named votes; all other columns have no votes."""
+    return ",".join([usage, "fer0000000.png", *(str(vote_counts.pop(name, 0)) for name in COLUMNS)])
 
 
-# --- Files that are none.
+# --- Invalid files.
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def row(usage: str = "Training", **cast: int) -> str:
         ),
     ],
 )
-def test_a_header_that_is_none_is_refused(file, header, message):
-    path = file(row(), header=header)
+def test_an_invalid_header_is_refused(write_votes, header, message):
+    path = write_votes(format_row(), header=header)
     with pytest.raises(InputError) as raised:
         votes.read_votes(str(path), CLASSES)
     assert str(raised.value).startswith(f"{path}: ")
@@ -64,7 +64,7 @@ def test_a_header_that_is_none_is_refused(file, header, message):
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"),
+    ("invalid_row", "message"),
     [
         ("Training,x,1,2,3,4,5,6,7,8,9", "11 fields, its first line has 12"),
         ("Training,x,1,2,3,4,5,6,7,8,9,0,0", "13 fields, its first line has 12"),
@@ -78,21 +78,21 @@ def test_a_header_that_is_none_is_refused(file, header, message):
         ('Training,"x,1,2,3,4,5,6,7,8,9,0', "is no CSV: "),
     ],
 )
-def test_a_row_that_is_none_is_refused_by_its_line(file, bad, message):
-    path = file(row(), "", bad)
+def test_an_invalid_row_is_refused_with_its_line_number(write_votes, invalid_row, message):
+    path = write_votes(format_row(), "", invalid_row)
     with pytest.raises(InputError) as raised:
         votes.read_votes(str(path), CLASSES)
     assert str(raised.value).startswith(f"{path}, line 4: {message}")
 
 
 @pytest.mark.parametrize("text", ["", "\ufeff", "\n \r\n,,\n"])
-def test_a_file_that_holds_nothing_is_refused(tmp_path, text):
+def test_an_empty_file_is_refused(tmp_path, text):
     (tmp_path / "v.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="no column angry, happy, sad, unknown, nf in its first"):
         votes.read_votes(str(tmp_path / "v.csv"), CLASSES)
 
 
-def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
+def test_a_missing_or_binary_file_is_refused(tmp_path):
     with pytest.raises(StorageError, match="no such file"):
         votes.read_votes(str(tmp_path / "none.csv"), CLASSES)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
@@ -100,47 +100,49 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
         votes.read_votes(str(tmp_path / "binary.csv"), CLASSES)
 
 
-def test_a_class_that_was_not_voted_on_is_refused(file):
-    path = file(row(), header=HEADER.replace("contempt,", ""))
+def test_a_class_without_a_column_is_refused(write_votes):
+    path = write_votes(format_row(), header=HEADER.replace("contempt,", ""))
     with pytest.raises(InputError, match=r"no column contempt in its first line"):
         votes.read_votes(str(path), ("sad", "contempt"))
 
 
-# --- Files as they are.
+# --- Valid files.
 
 
-def test_votes_are_read_in_the_order_of_the_classes(file):
-    found = votes.read_votes(str(file(row(anger=1, sadness=2, NF=3), row(happiness=7))), CLASSES)
-    assert found.counts.tolist() == [[1, 0, 2], [0, 7, 0]]
-    assert found.counts.dtype == np.uint8
-    assert found.no_face.tolist() == [True, False]
-    assert len(found) == 2
+def test_votes_are_read_in_the_order_of_the_classes(write_votes):
+    image_votes = votes.read_votes(
+        str(write_votes(format_row(anger=1, sadness=2, NF=3), format_row(happiness=7))), CLASSES
+    )
+    assert image_votes.counts.tolist() == [[1, 0, 2], [0, 7, 0]]
+    assert image_votes.counts.dtype == np.uint8
+    assert image_votes.no_face.tolist() == [True, False]
+    assert len(image_votes) == 2
 
 
-def test_columns_stand_in_any_order_and_form(file):
+def test_columns_may_have_any_order_and_spelling(write_votes):
     header = ' nf, Unknown ,"SADNESS",calm,  Image   Name, joy,anger'
     text = "\ufeff" + header
-    path = file("0,1, 2 ,3,x,4,5\r", "\r", "9,0,0,0,,0,0\r", "", header=text)
+    path = write_votes("0,1, 2 ,3,x,4,5\r", "\r", "9,0,0,0,,0,0\r", "", header=text)
 
-    found = votes.read_votes(f"file://{path}", ("neutral", *CLASSES))
+    image_votes = votes.read_votes(f"file://{path}", ("neutral", *CLASSES))
 
-    assert found.counts.tolist() == [[3, 5, 4, 2], [0, 0, 0, 0]]
-    assert found.no_face.tolist() == [False, True]
-    # It names no usage, so none contradicts it.
-    found.require_matching_usage(0, "Training", "a.csv")
-
-
-def test_a_file_without_rows_has_no_votes(file):
-    assert len(votes.read_votes(str(file()), CLASSES)) == 0
+    assert image_votes.counts.tolist() == [[3, 5, 4, 2], [0, 0, 0, 0]]
+    assert image_votes.no_face.tolist() == [False, True]
+    # The file has no usages, so that no usage contradicts them.
+    image_votes.require_matching_usage(0, "Training", "a.csv")
 
 
-def test_many_votes_are_counted_too(file):
-    found = votes.read_votes(str(file(row(anger=70_000, sadness=255))), CLASSES)
-    assert found.counts.tolist() == [[70_000, 0, 255]]
+def test_a_file_without_rows_has_no_votes(write_votes):
+    assert len(votes.read_votes(str(write_votes()), CLASSES)) == 0
+
+
+def test_counts_above_255_are_read(write_votes):
+    image_votes = votes.read_votes(str(write_votes(format_row(anger=70_000, sadness=255))), CLASSES)
+    assert image_votes.counts.tolist() == [[70_000, 0, 255]]
 
 
 @pytest.mark.parametrize(
-    ("cast", "expected"),
+    ("vote_counts", "expected"),
     [
         ({"NF": 1}, True),
         ({"NF": 5, "unknown": 4, "anger": 1}, True),
@@ -150,47 +152,56 @@ def test_many_votes_are_counted_too(file):
         ({"NF": 0}, False),
     ],
 )
-def test_no_face_is_what_more_say_than_anything_else(file, cast, expected):
-    assert votes.read_votes(str(file(row(**cast))), CLASSES).no_face.tolist() == [expected]
+def test_an_image_is_no_face_if_nf_has_the_most_votes(write_votes, vote_counts, expected):
+    assert votes.read_votes(
+        str(write_votes(format_row(**vote_counts))), CLASSES
+    ).no_face.tolist() == [expected]
 
 
-# --- What they decide.
+# --- Labels and distributions.
 
 
-def reference(cast: dict[str, int], given: str | None) -> str | Outcome:
-    """The rules, word by word, for one image."""
-    if cast["NF"] > max(n for name, n in cast.items() if name != "NF"):
+def decide_slowly(ballot: dict[str, int], source_label: str | None) -> str | Outcome:
+    """Apply the documented rules to the votes for one image."""
+    if ballot["NF"] > max(n for name, n in ballot.items() if name != "NF"):
         return Outcome.NO_FACE
-    left = {name: cast[name] for name in CLASSES if cast[name]}
-    if not left:
+    class_votes = {name: ballot[name] for name in CLASSES if ballot[name]}
+    if not class_votes:
         return Outcome.NO_VOTES
-    tied = [name for name, n in left.items() if n == max(left.values())]
+    tied = [name for name, n in class_votes.items() if n == max(class_votes.values())]
     if len(tied) == 1:
         return tied[0]
-    return given if given in tied else Outcome.TIED_VOTES
+    return source_label if source_label in tied else Outcome.TIED_VOTES
 
 
 ballots = st.fixed_dictionaries({name: st.integers(0, 3) for name in (*KNOWN, "unknown", "NF")})
 
 
 @given(st.lists(st.tuples(ballots, st.sampled_from([None, *CLASSES])), min_size=1, max_size=30))
-def test_the_class_with_most_votes_is_the_label(cast):
-    table = np.array([[ballot[name] for name in CLASSES] for ballot, _ in cast], np.uint8)
-    made = Votes(
+def test_the_class_with_most_votes_is_the_label(ballots_and_labels):
+    table = np.array(
+        [[ballot[name] for name in CLASSES] for ballot, _ in ballots_and_labels], np.uint8
+    )
+    image_votes = Votes(
         path="v.csv",
         counts=table,
-        no_face=np.array([reference(b, None) is Outcome.NO_FACE for b, _ in cast]),
-        usage_codes=np.zeros(len(cast), np.uint8),
+        no_face=np.array(
+            [decide_slowly(b, None) is Outcome.NO_FACE for b, _ in ballots_and_labels]
+        ),
+        usage_codes=np.zeros(len(ballots_and_labels), np.uint8),
         usage_names=("",),
     )
-    given_by_source = [-1 if name is None else CLASSES.index(name) for _, name in cast]
+    source_labels = [-1 if name is None else CLASSES.index(name) for _, name in ballots_and_labels]
 
-    # In another order, as the tasks ask for them.
-    records = np.random.default_rng(0).permutation(len(cast))
-    labels, outcomes = made.choose_labels(records, np.array(given_by_source, np.int32)[records])
+    # In another order, as Spark's tasks read them.
+    records = np.random.default_rng(0).permutation(len(ballots_and_labels))
+    labels, outcomes = image_votes.choose_labels(
+        records, np.array(source_labels, np.int32)[records]
+    )
 
-    expected = [reference(*cast[record]) for record in records]
-    assert (labels.dtype, outcomes.dtype) == (np.int32, np.int8)
+    expected = [decide_slowly(*ballots_and_labels[record]) for record in records]
+    assert labels.dtype == np.int32
+    assert outcomes.dtype == np.int8
     assert [
         CLASSES[label] if outcome == Outcome.KEPT else Outcome(int(outcome))
         for label, outcome in zip(labels.tolist(), outcomes, strict=True)
@@ -201,26 +212,32 @@ def test_the_class_with_most_votes_is_the_label(cast):
 
 
 @given(st.lists(st.lists(st.integers(0, 10), min_size=3, max_size=3).filter(any), min_size=1))
-def test_parts_are_those_of_the_votes_that_remain(counts):
+def test_a_distribution_is_the_share_of_votes_of_each_class(counts):
     table = np.array(counts, np.uint8)
     nothing = np.zeros(len(counts), np.uint8)
-    made = Votes("v.csv", table, nothing.astype(bool), nothing, ("",))
+    image_votes = Votes("v.csv", table, nothing.astype(bool), nothing, ("",))
 
-    found = made.compute_distributions(np.arange(len(counts))[::-1])
+    distributions = image_votes.compute_distributions(np.arange(len(counts))[::-1])
 
-    assert found.dtype == np.float32
-    expected = [[np.float32(n / sum(row)) for n in row] for row in reversed(counts)]
-    assert found.tolist() == expected
-    assert found.sum(axis=1) == pytest.approx(1, abs=1e-6)
+    assert distributions.dtype == np.float32
+    expected = [
+        [np.float32(n / sum(image_counts)) for n in image_counts]
+        for image_counts in reversed(counts)
+    ]
+    assert distributions.tolist() == expected
+    assert distributions.sum(axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_usages_that_contradict_each_other_are_refused(file):
-    found = votes.read_votes(str(file(row("Training"), row(" PublicTest "), row(""))), CLASSES)
-    for record, usage in ((0, " training"), (1, "PUBLICTEST"), (2, "any"), (0, None), (0, " ")):
-        found.require_matching_usage(record, usage, "a.csv")
-    with pytest.raises(InputError) as raised:
-        found.require_matching_usage(1, "Training", "/d/a.csv")
-    assert str(raised.value) == (
-        f"{found.path}: record 1 has the usage 'publictest', in /d/a.csv it has 'training';"
-        " both files must hold the same images in the same order"
+def test_contradicting_usages_are_refused(write_votes):
+    image_votes = votes.read_votes(
+        str(write_votes(format_row("Training"), format_row(" PublicTest "), format_row(""))),
+        CLASSES,
     )
+    for record, usage in ((0, " training"), (1, "PUBLICTEST"), (2, "any"), (0, None), (0, " ")):
+        image_votes.require_matching_usage(record, usage, "a.csv")
+    with pytest.raises(InputError) as raised:
+        image_votes.require_matching_usage(1, "Training", "/d/a.csv")
+    message = str(raised.value)
+    assert message.startswith(f"{image_votes.path}: record 1 has the usage 'publictest', ")
+    assert "in /d/a.csv it has 'training'" in message
+    assert "same order" in message
