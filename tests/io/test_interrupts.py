@@ -43,7 +43,7 @@ def test_an_ignored_signal_stays_ignored():
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_another_thread_leaves_the_signal_alone():
+def test_another_thread_does_not_change_the_handler():
     handlers = []
 
     def read_handler() -> None:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -16,18 +17,18 @@ DATASET = DocumentFormat(2, DatasetError, "is not a report", "run preprocess aga
 RUN = DocumentFormat(2, RunError, "is damaged", "convert {folder}")
 
 
-def write(folder, content):
+def write_report(folder: Path, content: str) -> Path:
     (folder / "report.json").write_text(content)
     return folder / "report.json"
 
 
 def test_a_valid_document_is_read(tmp_path):
-    path = write(tmp_path, json.dumps({"format_version": 2, "count": 3}))
+    path = write_report(tmp_path, json.dumps({"format_version": 2, "count": 3}))
     assert read_document(path, Report, RUN) == Report(format_version=2, count=3)
 
 
-def test_an_older_version_is_refused_with_what_to_do(tmp_path):
-    path = write(tmp_path, json.dumps({"format_version": 1, "count": 3}))
+def test_an_older_version_is_refused_with_the_remedy(tmp_path):
+    path = write_report(tmp_path, json.dumps({"format_version": 1, "count": 3}))
     with pytest.raises(RunError) as raised:
         read_document(path, Report, RUN)
     assert str(raised.value).endswith(f"reads format 2; convert {tmp_path}")
@@ -36,11 +37,11 @@ def test_an_older_version_is_refused_with_what_to_do(tmp_path):
 
 
 def test_a_document_without_a_version_is_read(tmp_path):
-    assert read_document(write(tmp_path, '{"count": 3}'), Report, RUN) == Report(count=3)
+    assert read_document(write_report(tmp_path, '{"count": 3}'), Report, RUN) == Report(count=3)
 
 
-def test_a_newer_version_is_refused_before_its_content(tmp_path):
-    path = write(tmp_path, '{"format_version": 3, "count": "many"}')
+def test_a_newer_version_is_refused_before_its_content_is_checked(tmp_path):
+    path = write_report(tmp_path, '{"format_version": 3, "count": "many"}')
     with pytest.raises(RunError) as raised:
         read_document(path, Report, RUN)
     message = str(raised.value)
@@ -59,7 +60,7 @@ def test_a_newer_version_is_refused_before_its_content(tmp_path):
     ],
 )
 def test_an_invalid_document_names_its_first_wrong_key(tmp_path, content, key):
-    path = write(tmp_path, content)
+    path = write_report(tmp_path, content)
     with pytest.raises(DatasetError) as raised:
         read_document(path, Report, DATASET)
     assert str(raised.value).startswith(f"{path}: is not a report: {key}: ")

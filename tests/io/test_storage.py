@@ -48,7 +48,9 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
 def test_other_urls_are_not_local(url):
     with pytest.raises(StorageError) as raised:
         parse_local_path(url)
-    assert str(raised.value) == f"{url}: expected a local path or a file: URL"
+    message = str(raised.value)
+    assert message.startswith(f"{url}: ")
+    assert "local path" in message
 
 
 @pytest.mark.parametrize("text", ["/a/b", "file:///a/b", "a:b", Path("/a/b")])
@@ -86,18 +88,21 @@ def test_spark_gets_a_url_that_it_does_not_decode(text, url):
     assert to_spark_url(parse_path(text)) == url
 
 
-def test_s3_is_s3a_to_spark():
+def test_spark_gets_an_s3a_url_for_s3():
     assert to_spark_url(parse_path("s3://bucket/split=train/x")) == "s3a://bucket/split=train/x"
 
 
-@pytest.mark.parametrize("url", ["file:///data/set#2", "file:///data/set?2", "file:/data/a;b#c"])
-def test_no_part_of_a_url_is_lost(url):
-    """Or a dataset would land in another folder, such as /data/set."""
-    try:
-        path = str(parse_local_path(url))
-    except StorageError:
-        return
-    assert path == url.removeprefix("file:").replace("///", "/")
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("file:///data/set#2", "/data/set#2"),
+        ("file:///data/set?2", "/data/set?2"),
+        ("file:/data/a;b#c", "/data/a;b#c"),
+    ],
+)
+def test_no_part_of_a_url_is_lost(url, expected):
+    """A dataset would otherwise be written to another folder, such as /data/set."""
+    assert str(parse_local_path(url)) == expected
 
 
 def read_files(folder: Path) -> dict[str, str]:
@@ -108,13 +113,13 @@ def read_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_text_is_written_with_its_folders(tmp_path):
+def test_a_text_is_written_and_its_folders_are_created(tmp_path):
     write_text(tmp_path / "a" / "b" / "c.txt", "gr\u00fcn\n")
     assert read_files(tmp_path) == {"a/b/c.txt": "gr\u00fcn\n"}
     assert read_text(tmp_path / "a" / "b" / "c.txt") == "gr\u00fcn\n"
 
 
-def test_a_second_text_takes_the_place_of_the_first(tmp_path):
+def test_a_second_text_replaces_the_first(tmp_path):
     write_text(tmp_path / "c.txt", "first")
     write_text(tmp_path / "c.txt", "second")
     assert read_files(tmp_path) == {"c.txt": "second"}
@@ -135,7 +140,7 @@ def test_the_old_file_exists_until_the_block_ends(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
 @pytest.mark.parametrize("before", [{}, {"c.txt": "old"}])
-def test_an_error_in_the_block_changes_nothing(tmp_path, error, before):
+def test_an_error_in_the_block_leaves_the_folder_unchanged(tmp_path, error, before):
     for name, text in before.items():
         (tmp_path / name).write_text(text)
 
@@ -149,18 +154,19 @@ def test_an_error_in_the_block_changes_nothing(tmp_path, error, before):
     assert read_files(tmp_path) == before
 
 
-def test_a_full_disk_is_a_users_error_and_leaves_nothing(tmp_path):
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_full_disk_is_a_storage_error_and_leaves_no_file(tmp_path):
+    disk_full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fail() -> None:
         with atomic_write(tmp_path / "c.txt") as temporary:
             temporary.write_text("half")
-            raise full
+            raise disk_full
 
     with pytest.raises(StorageError) as raised:
         fail()
-    message = f"{tmp_path / 'c.txt'}: cannot be written: No space left on device"
-    assert str(raised.value) == message
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'c.txt'}: cannot be written")
+    assert "No space left on device" in message
     assert read_files(tmp_path) == {}
 
 
@@ -177,14 +183,14 @@ def test_a_file_has_the_usual_permissions(tmp_path, umask):
     assert modes == {"written.txt": 0o666 & ~umask, "usual.txt": 0o666 & ~umask}
 
 
-def test_a_folder_in_the_way_is_a_users_error(tmp_path):
+def test_a_folder_in_place_of_the_file_is_a_storage_error(tmp_path):
     (tmp_path / "c.txt").mkdir()
     with pytest.raises(StorageError, match=r"c\.txt: cannot be written: Is a directory"):
         write_text(tmp_path / "c.txt", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["c.txt"]
 
 
-def test_a_file_in_place_of_the_folder_is_a_users_error(tmp_path):
+def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(StorageError, match="cannot be written"):
         write_text(tmp_path / "f" / "c.txt", "x")
@@ -196,13 +202,13 @@ def test_a_file_in_place_of_the_folder_is_a_users_error(tmp_path):
     assert read_files(tmp_path) == {"f": "x"}
 
 
-def test_a_missing_file_is_a_users_error(tmp_path):
+def test_a_missing_file_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError) as raised:
         read_text(tmp_path / "none")
-    assert str(raised.value) == f"{tmp_path / 'none'}: no such file"
+    assert str(raised.value).startswith(f"{tmp_path / 'none'}: no such file")
 
 
-def test_a_folder_or_bytes_that_are_no_text_are_a_users_error(tmp_path):
+def test_a_folder_or_a_binary_file_is_a_storage_error(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path, tmp_path / "bytes"):
         with pytest.raises(StorageError, match="cannot be read"):
@@ -227,5 +233,7 @@ def test_a_data_file_that_fills_the_disk_is_deleted(tmp_path):
 
     with pytest.raises(StorageError) as raised:
         fail()
-    assert str(raised.value) == f"{path}: cannot be written: No space left on device"
+    message = str(raised.value)
+    assert message.startswith(f"{path}: cannot be written")
+    assert "No space left on device" in message
     assert read_files(tmp_path) == {}
