@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,36 +34,38 @@ def read_rows(folder: Path, split: str) -> list[dict]:
     return [row for file in files for row in pq.ParquetFile(folder / file.path).read().to_pylist()]
 
 
-class TestImport:
-    def imported_by(self, code: str) -> set[str]:
-        program = f"{code}\nimport sys; print(*sys.modules)"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
-        return {name.partition(".")[0] for name in done.split()}
+def list_imported_packages(code: str) -> set[str]:
+    """Run code in a process of its own; return the packages that it imports."""
+    program = f"{code}\nimport sys; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    modules = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    return {name.partition(".")[0] for name in modules.split()}
 
-    def test_of_the_package_alone_is_light(self):
-        assert not self.imported_by("import fer_pipeline") & {*HEAVY, "pyarrow", "numpy"}
+
+class TestImport:
+    def test_importing_the_package_imports_no_heavy_package(self):
+        assert not list_imported_packages("import fer_pipeline") & {*HEAVY, "pyarrow", "numpy"}
 
     @pytest.mark.parametrize("name", sorted(set(fer_pipeline.__all__) - {"__version__"}))
-    def test_of_a_name_needs_neither_tensorflow_nor_spark(self, name):
-        assert not self.imported_by(f"from fer_pipeline import {name}") & HEAVY
+    def test_importing_a_name_needs_neither_tensorflow_nor_spark(self, name):
+        assert not list_imported_packages(f"from fer_pipeline import {name}") & HEAVY
 
-    def test_all_names_are_there(self):
+    def test_all_public_names_can_be_imported(self):
         for name in fer_pipeline.__all__:
             assert getattr(fer_pipeline, name) is not None
         assert set(fer_pipeline.__all__) <= set(dir(fer_pipeline))
 
-    def test_another_name_is_not(self):
+    def test_an_unknown_name_is_an_attribute_error(self):
         with pytest.raises(AttributeError, match="has no attribute 'Datasets'"):
             _ = fer_pipeline.Datasets
 
 
 class TestDataset:
-    def test_row_counts(self, dataset):
+    def test_the_rows_of_each_split_are_counted(self, dataset):
         assert dataset.row_counts == {"train": 115, "validation": 40, "test": 20}
 
     @pytest.mark.parametrize("split", ["train", "test"])
-    def test_to_arrow_is_what_the_files_hold(self, dataset, easy_dataset, split):
+    def test_to_arrow_returns_the_rows_of_the_files(self, dataset, easy_dataset, split):
         assert dataset.to_arrow(split).to_pylist() == read_rows(easy_dataset, split)
 
     def test_a_file_that_the_manifest_does_not_name_is_not_read(
@@ -73,14 +76,14 @@ class TestDataset:
         (folder / "split=train" / "part-99999-stray.parquet").write_bytes(file.read_bytes())
         assert len(Dataset.open(folder).to_arrow("train")) == len(rows.labels)
 
-    def test_to_pandas_and_arrow_dataset(self, dataset):
+    def test_to_pandas_and_arrow_dataset_return_the_same_rows_as_to_arrow(self, dataset):
         columns = ["label", "emotion"]
         table = dataset.to_arrow("test", columns)
         assert table.column_names == columns
         assert dataset.to_pandas("test", columns).equals(table.to_pandas())
         assert dataset.arrow_dataset("test").to_table(columns=columns).equals(table)
 
-    def test_to_tf_gives_normalised_images_and_labels(self, dataset, easy_dataset):
+    def test_to_tf_yields_normalised_images_and_labels(self, dataset, easy_dataset):
         batches = list(dataset.to_tf("test", 8))
         assert [len(labels) for _, labels in batches] == [8, 8, 4]
         stored = read_rows(easy_dataset, "test")
@@ -93,23 +96,24 @@ class TestDataset:
         assert labels.tolist() == [row["label"] for row in stored]
 
     def test_to_tf_shuffles_by_seed_and_epoch(self, dataset):
-        def labels(**options):
-            return [
-                int(label) for _, part in dataset.to_tf("train", 32, **options) for label in part
-            ]
+        def read_labels(**options: Any) -> list[int]:
+            batches = dataset.to_tf("train", 32, **options)
+            return [int(label) for _, labels in batches for label in labels]
 
-        first = labels(shuffle=True, seed=1)
-        assert labels(shuffle=True, seed=1) == first
-        assert sorted(first) == sorted(labels())
+        first = read_labels(shuffle=True, seed=1)
+        assert read_labels(shuffle=True, seed=1) == first
+        assert sorted(first) == sorted(read_labels())
         orders = [
             first,
-            labels(),
-            labels(shuffle=True, seed=2),
-            labels(shuffle=True, seed=1, epoch=1),
+            read_labels(),
+            read_labels(shuffle=True, seed=2),
+            read_labels(shuffle=True, seed=1, epoch=1),
         ]
         assert len({tuple(order) for order in orders}) == 4
 
-    def test_errors(self, dataset, write_dataset, rows, tmp_path):
+    def test_a_wrong_or_empty_split_and_a_missing_file_are_errors(
+        self, dataset, write_dataset, rows, tmp_path
+    ):
         with pytest.raises(ValueError, match="'tests' is not a valid Split"):
             dataset.to_arrow("tests")
         folder = write_dataset(tmp_path / "data", {"train": rows})
@@ -119,7 +123,7 @@ class TestDataset:
         with pytest.raises(DatasetError, match="is missing"):
             Dataset.open(folder).arrow_dataset("train")
 
-    def test_in_an_object_store(self, dataset, easy_dataset):
+    def test_a_dataset_in_an_object_store_is_read(self, dataset, easy_dataset):
         with run_object_store():
             store = parse_path(BUCKET)
             for file in easy_dataset.rglob("*"):

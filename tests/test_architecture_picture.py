@@ -13,7 +13,7 @@ def test_every_package_has_a_description():
     )
 
 
-def test_the_picture_is_an_svg_that_does_not_depend_on_the_time(tmp_path):
+def test_the_picture_is_the_same_svg_each_time(tmp_path):
     for name in ("first", "second"):
         assert draw_architecture.main([str(tmp_path / name)]) == 0
     first, second = (tmp_path / name / "packages.svg" for name in ("first", "second"))

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,15 @@ class OddError(FerError):
     exit_code = 7
 
 
-def run(main, capsys) -> tuple[int, str, str]:
+def run_main(
+    main: Callable[[Namespace], str], capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
     code = cli.run_job(main, ARGUMENTS)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
 
-def raise_in_job(error: BaseException):
+def make_failing_job(error: BaseException) -> Callable[[Namespace], str]:
     def main(arguments: Namespace) -> str:
         raise error
 
@@ -29,11 +32,11 @@ def raise_in_job(error: BaseException):
 
 
 def test_a_report_goes_to_stdout(capsys):
-    assert run(lambda arguments: "two\nlines", capsys) == (0, "two\nlines\n", "")
+    assert run_main(lambda arguments: "two\nlines", capsys) == (0, "two\nlines\n", "")
 
 
 def test_the_job_gets_its_arguments(capsys):
-    assert run(lambda arguments: arguments.log_level, capsys) == (0, "INFO\n", "")
+    assert run_main(lambda arguments: arguments.log_level, capsys) == (0, "INFO\n", "")
 
 
 @pytest.mark.parametrize(
@@ -44,23 +47,27 @@ def test_the_job_gets_its_arguments(capsys):
         (OddError("odd"), 7, "error: odd\n"),
     ],
 )
-def test_a_users_error_is_one_line_on_stderr(error, code, line, capsys):
-    assert run(raise_in_job(error), capsys) == (code, "", line)
+def test_an_expected_error_is_one_line_on_stderr(error, code, line, capsys):
+    assert run_main(make_failing_job(error), capsys) == (code, "", line)
 
 
-def test_an_interrupt_exits_as_shells_do(capsys):
-    assert run(raise_in_job(KeyboardInterrupt()), capsys) == (130, "", "error: interrupted\n")
+def test_an_interrupt_ends_with_the_exit_status_of_shells(capsys):
+    assert run_main(make_failing_job(KeyboardInterrupt()), capsys) == (
+        130,
+        "",
+        "error: interrupted\n",
+    )
 
 
 def test_an_interrupt_may_have_a_hint(capsys):
     interrupt = KeyboardInterrupt("--resume continues the run")
     line = "error: interrupted; --resume continues the run\n"
-    assert run(raise_in_job(interrupt), capsys) == (130, "", line)
+    assert run_main(make_failing_job(interrupt), capsys) == (130, "", line)
 
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        cli.run_job(raise_in_job(ZeroDivisionError()), ARGUMENTS)
+        cli.run_job(make_failing_job(ZeroDivisionError()), ARGUMENTS)
 
 
 PROGRAM = """
@@ -101,10 +108,10 @@ def test_the_log_goes_to_stderr_and_only_the_report_to_stdout():
 def test_the_log_level_is_applied_and_an_error_is_the_last_line():
     code, out, err = run_program("--log-level", "DEBUG", "--config", "x.yaml")
     assert (code, out) == (1, "")
-    info, detail, error = err.splitlines()
-    assert info.endswith(" INFO read 3 files")
-    assert detail.endswith(" DEBUG in detail")
-    assert error == "error: no such file"
+    info_line, debug_line, error_line = err.splitlines()
+    assert info_line.endswith(" INFO read 3 files")
+    assert debug_line.endswith(" DEBUG in detail")
+    assert error_line == "error: no such file"
 
 
 def parse(*arguments: str) -> Namespace:

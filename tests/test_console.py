@@ -23,31 +23,31 @@ def run_console(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def imported_packages(done: subprocess.CompletedProcess[str]) -> set[str]:
+def list_imported_packages(process: subprocess.CompletedProcess[str]) -> set[str]:
     """Return the packages that a process has imported."""
-    times = re.findall(r"^import time:.*\|\s*([\w.]+)$", done.stderr, re.MULTILINE)
+    times = re.findall(r"^import time:.*\|\s*([\w.]+)$", process.stderr, re.MULTILINE)
     return {name.partition(".")[0] for name in times}
 
 
 class TestHelp:
     @pytest.mark.parametrize("option", ["--help", "-h"])
-    def test_lists_the_jobs_with_a_line_each(self, option, capsys):
+    def test_the_help_lists_the_jobs_with_a_line_each(self, option, capsys):
         with pytest.raises(SystemExit) as exit_error:
             console.main([option])
         assert exit_error.value.code == 0
         listed = re.findall(r"^  ([a-z-]+) +([A-Z].*\.)$", capsys.readouterr().out, re.MULTILINE)
         assert [name for name, _ in listed] == [*JOBS, "jobs-path"]
 
-    def test_needs_neither_spark_nor_tensorflow(self):
-        done = run_console("--help")
-        assert done.returncode == 0
-        assert "spark-submit --master" in done.stdout
+    def test_the_help_needs_neither_spark_nor_tensorflow(self):
+        process = run_console("--help")
+        assert process.returncode == 0
+        assert "spark-submit --master" in process.stdout
         heavy = {"pyspark", "py4j", "tensorflow", "keras", "petastorm", "pyarrow", "matplotlib"}
-        assert "argparse" in imported_packages(done)
-        assert not imported_packages(done) & heavy
+        assert "argparse" in list_imported_packages(process)
+        assert not list_imported_packages(process) & heavy
 
     @pytest.mark.parametrize("job", JOBS)
-    def test_of_a_job_is_the_jobs(self, job, capsys, monkeypatch):
+    def test_the_help_of_a_job_lists_its_options(self, job, capsys, monkeypatch):
         monkeypatch.setattr(os, "environ", dict(os.environ))
         with pytest.raises(SystemExit) as exit_error:
             console.main([job, "--help"])
@@ -106,7 +106,7 @@ def write_spark_defaults(folder: Path, text: str) -> dict[str, str]:
 
 
 class TestSparkEnvironment:
-    def test_of_an_empty_environment(self):
+    def test_an_empty_environment_gets_all_local_settings(self):
         environment = local_mode.build_spark_environment({})
         heap = environment.pop("SPARK_DRIVER_MEMORY")
         assert 1024 <= int(heap.removesuffix("m")) <= 8192
@@ -128,14 +128,14 @@ class TestSparkEnvironment:
     @pytest.mark.parametrize(
         "name", ["SPARK_DRIVER_MEMORY", "SPARK_LOCAL_IP", "PYSPARK_PYTHON", "PYSPARK_SUBMIT_ARGS"]
     )
-    def test_a_variable_of_the_user_stays(self, name):
+    def test_a_variable_of_the_user_is_kept(self, name):
         assert name not in local_mode.build_spark_environment({name: "the user's"})
 
-    def test_another_spark_home_does_not(self):
+    def test_another_spark_home_is_replaced(self):
         environment = local_mode.build_spark_environment({"SPARK_HOME": "/opt/another-spark"})
         assert environment["SPARK_HOME"].endswith("pyspark")
 
-    def test_settings_of_the_user_stay(self, tmp_path):
+    def test_settings_of_the_user_are_kept(self, tmp_path):
         text = (
             "# spark.ui.enabled true\nspark.ui.showConsoleProgress=true\nspark.master  local[2]\n"
         )
@@ -157,7 +157,7 @@ class TestSparkEnvironment:
         )
         assert "SPARK_LOCAL_IP" not in environment
 
-    def test_the_settings_are_those_of_the_script(self):
+    def test_the_settings_equal_those_of_the_script(self):
         script = (ROOT / "spark-submit.sh").read_text()
         options = re.findall(r"^ *set_default (\S+) '?(.+?)'?$", script, re.MULTILINE)
         assert dict(options) == {**local_mode.LOCAL_SETTINGS, **local_mode.SETTINGS}

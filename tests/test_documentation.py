@@ -97,11 +97,11 @@ def test_a_document_without_the_two_comments_is_refused(document):
 
 
 class TestConfigurationReference:
-    def test_has_every_key_once(self):
+    def test_the_reference_has_every_key_once(self):
         documented = re.findall(r"^\| `([\w.]+)` \|", format_key_tables(), re.MULTILINE)
         assert sorted(documented) == sorted(list_keys(Config))
 
-    def test_describes_every_key(self):
+    def test_the_reference_describes_every_key(self):
         assert not re.findall(r"^\| `[\w.]+` \|[^|]*\|\s*\|$", format_key_tables(), re.MULTILINE)
 
     @pytest.mark.parametrize(
@@ -116,34 +116,34 @@ class TestConfigurationReference:
             ("training.early_stopping.monitor", "`val_mean_class_accuracy`."),
         ],
     )
-    def test_ends_with_the_allowed_values(self, key, text):
+    def test_the_description_of_a_key_ends_with_the_allowed_values(self, key, text):
         (row,) = (line for line in format_key_tables().splitlines() if f"| `{key}` |" in line)
         assert row.endswith(f" {text} |")
 
 
 class TestJobPages:
     @pytest.mark.parametrize("job", JOBS)
-    def test_begin_with_the_name_of_the_job(self, job):
+    def test_the_page_of_a_job_begins_with_its_name(self, job):
         assert (DOCS / "jobs" / f"{job}.md").read_text().startswith(f"# {job}\n")
 
-    def test_exist_for_the_jobs_alone(self):
+    def test_there_are_pages_only_for_jobs(self):
         pages = {path.stem for path in (DOCS / "jobs").glob("*.md")}
         assert pages == {*JOBS, "index"}
 
     @pytest.mark.parametrize("job", JOBS)
-    def test_have_a_command_of_the_job(self, job):
+    def test_the_page_of_a_job_has_a_command_of_the_job(self, job):
         calls = [name for name, _ in read_job_calls(DOCS / "jobs" / f"{job}.md")]
         assert job in calls
 
     @pytest.mark.parametrize("job", JOBS)
-    def test_list_every_option_of_the_help(self, job):
+    def test_the_table_of_options_lists_every_option_of_the_help(self, job):
         parser = update_docs.make_parser(job)
         options = set(re.findall(r"(?<![\w-])--[a-z-]+", parser.format_help())) - {"--help"}
         table = update_docs.format_options(parser)
         listed = set(re.findall(r"^\| `(--[a-z-]+)", table, re.MULTILINE))
         assert listed == options
 
-    def test_are_listed_in_the_index(self):
+    def test_the_index_lists_the_pages_of_all_jobs(self):
         index = (DOCS / "jobs" / "index.md").read_text()
         assert [job for job in JOBS if f"]({job}.md)" not in index] == []
 
@@ -163,7 +163,7 @@ class TestDatasetFormat:
             pytest.param([*QuarantineReason], id="reasons to quarantine a record"),
         ],
     )
-    def test_names_all(self, names):
+    def test_the_page_names_all_columns_fields_and_reasons(self, names):
         first_cells = re.findall(r"^\| (`[^|]+`[^|]*) \|", self.document, re.MULTILINE)
         documented = re.findall("`([^`]+)`", " ".join(first_cells))
         assert set(names) <= set(documented)
@@ -217,11 +217,11 @@ def test_yaml_blocks_are_valid_configurations(page):
 class TestPythonApi:
     document = (DOCS / "python_api.md").read_text()
 
-    def test_has_a_reference_of_every_public_name(self):
+    def test_the_page_has_a_reference_of_every_public_name(self):
         names = set(re.findall(r"^::: [\w.]+\.(\w+)$", self.document, re.MULTILINE))
         assert set(fer_pipeline.__all__) - {"__version__"} <= names
 
-    def test_lists_every_error(self):
+    def test_the_page_lists_every_error(self):
         classes = [
             name
             for name, member in inspect.getmembers(errors, inspect.isclass)
@@ -237,8 +237,10 @@ def test_every_shipped_configuration_is_valid_and_opens_with_its_command_time_an
         load_config(file)
         opening = file.read_text().split("\n\n")[:3]
         assert all(line.startswith("#") for line in opening[0].splitlines())
-        said = re.findall(r"^#   (command|time|result) +(\S+)", "\n".join(opening), re.MULTILINE)
-        assert [key for key, _ in said] == ["command", "time", "result"], file.name
+        entries = re.findall(r"^#   (command|time|result) +(.+)", "\n".join(opening), re.MULTILINE)
+        assert [key for key, _ in entries] == ["command", "time", "result"], file.name
         # A number or a command, and no placeholder.
-        assert not [value for _, value in said if value.isupper()], file.name
-        assert isinstance(yaml.safe_load(file.read_text()), dict)
+        assert not [text for _, text in entries if text.split()[0].isupper()], file.name
+        # The command runs a job with this file.
+        command = dict(entries)["command"]
+        assert f"conf/{file.name}" in command or command == f"make {file.stem}", file.name

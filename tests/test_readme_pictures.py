@@ -13,7 +13,7 @@ from tests.helpers.documents import ROOT
 
 
 def write_demo(folder: Path) -> None:
-    """Write what the pictures need of a demo's output, with one prediction for each emotion."""
+    """Write the output of a demo that the pictures need, with a prediction for each emotion."""
     (folder / "evaluation").mkdir(parents=True)
     (folder / "dataset" / "quarantine").mkdir(parents=True)
     synthetic.write_csv(folder / "faces.csv", len(EMOTIONS))
@@ -52,7 +52,7 @@ def test_images_of_fer2013_are_not_drawn(tmp_path, monkeypatch):
     assert not (tmp_path / "predictions.png").exists()
 
 
-def test_the_data_flow_does_not_depend_on_the_time(tmp_path):
+def test_the_data_flow_is_the_same_each_time(tmp_path):
     for name in ("first", "second"):
         draw_pictures.draw_data_flow(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

@@ -33,11 +33,11 @@ def test_pages_load_nothing_from_other_hosts(site):
     assert len(pages) > 30
     for page in pages:
         html = page.read_text()
-        loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*\bsrc="([^"]+)"', html)
-        loaded += re.findall(r'<link\b[^>]*\brel="(?:stylesheet|preload)"[^>]*href="([^"]+)"', html)
-        loaded += re.findall(r'<link\b[^>]*\bhref="([^"]+)"[^>]*rel="(?:stylesheet|preload)"', html)
-        assert loaded
-        assert [url for url in loaded if re.match(r"(https?:)?//", url)] == [], page.name
+        urls = re.findall(r'<(?:script|img|iframe|source)\b[^>]*\bsrc="([^"]+)"', html)
+        urls += re.findall(r'<link\b[^>]*\brel="(?:stylesheet|preload)"[^>]*href="([^"]+)"', html)
+        urls += re.findall(r'<link\b[^>]*\bhref="([^"]+)"[^>]*rel="(?:stylesheet|preload)"', html)
+        assert urls
+        assert [url for url in urls if re.match(r"(https?:)?//", url)] == [], page.name
 
 
 def test_the_cards_of_the_bundled_models_are_pages(site):

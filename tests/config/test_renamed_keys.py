@@ -31,7 +31,7 @@ def has_key(key: str) -> bool:
     return True
 
 
-def problems(*overrides: str, path: Path | None = None) -> str:
+def get_error_message(*overrides: str, path: Path | None = None) -> str:
     with pytest.raises(ConfigError) as raised:
         load_config(path, overrides)
     return str(raised.value)
@@ -49,8 +49,8 @@ def test_an_old_key_is_refused_with_its_new_name(tmp_path, old):
     path = tmp_path / "old.yaml"
     path.write_text("".join(f"{'  ' * i}{k}:\n" for i, k in enumerate(old.split(".")))[:-1] + " 1")
     sentence = f"{old} is now {RENAMED_KEYS[old]}"
-    assert problems(path=path).startswith(f"{path}: {sentence}")
-    assert problems(f"{old}=1").startswith(f"--set {sentence}")
+    assert get_error_message(path=path).startswith(f"{path}: {sentence}")
+    assert get_error_message(f"{old}=1").startswith(f"--set {sentence}")
 
 
 def test_all_old_keys_are_refused_at_once_and_beside_other_problems(tmp_path):
@@ -58,7 +58,7 @@ def test_all_old_keys_are_refused_at_once_and_beside_other_problems(tmp_path):
     path.write_text(
         "feed: {cache: memory, batch_size: 3}\nsplit: {kind: usage}\nimage: {size: 4}\n"
     )
-    message = problems("feed.batch_size=3", "augmentation.flip=true", path=path)
+    message = get_error_message("feed.batch_size=3", "augmentation.flip=true", path=path)
     assert message.split("; ") == [
         f"{path}: split.kind is now split.method",
         "feed.batch_size is now loader.batch_size",
@@ -73,19 +73,20 @@ def test_all_old_keys_are_refused_at_once_and_beside_other_problems(tmp_path):
 def test_an_old_section_without_an_old_key_is_refused_itself(tmp_path, text):
     path = tmp_path / "old.yaml"
     path.write_text(text)
-    assert problems(path=path) == f"{path}: feed is now loader"
+    assert get_error_message(path=path) == f"{path}: feed is now loader"
 
 
-def test_a_key_that_is_a_section_now_is_refused_unless_it_holds_one():
+def test_a_key_that_became_a_section_is_refused_with_a_plain_value():
     assert (
-        problems("tracking.mlflow=true") == "--set tracking.mlflow is now tracking.mlflow.enabled"
+        get_error_message("tracking.mlflow=true")
+        == "--set tracking.mlflow is now tracking.mlflow.enabled"
     )
     loaded = load_config(None, ["tracking.mlflow={enabled: true, experiment: faces}"])
     assert (loaded.tracking.mlflow.enabled, loaded.tracking.mlflow.experiment) == (True, "faces")
     assert load_config(None, ["tracking.mlflow="]) == Config()
 
 
-def test_keys_of_the_same_name_in_other_sections_are_not_old():
+def test_equal_keys_in_other_sections_are_not_renamed():
     tree = {"training": {"augmentation": {"flip": True}}, "model": {"options": {"feed": 1}}}
     before = copy.deepcopy(tree)
     assert list(pop_renamed_keys(tree)) == []
@@ -99,14 +100,14 @@ def test_an_old_key_is_removed_and_yielded_with_its_value(old):
     assert old.split(".")[-1] not in str(tree)
 
 
-def test_new_values_are_named_beside_their_key():
+def test_the_message_about_a_renamed_key_names_its_new_values():
     assert describe_renamed_key("labels.form") == (
         "labels.form is now labels.target (majority is now hard, distribution is now soft)"
     )
     assert set(RENAMED_VALUES) <= set(RENAMED_KEYS)
 
 
-def test_a_stored_configuration_with_old_keys_names_the_script_that_converts_it(tmp_path):
+def test_the_error_about_a_stored_configuration_names_the_migration_script(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("seed: 1\nfeed: {batch_size: 3}\n")
     with pytest.raises(RunError, match=rf"scripts/migrate-run {tmp_path}$") as raised:

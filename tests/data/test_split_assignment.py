@@ -180,10 +180,14 @@ def threshold_tables(draw: st.DrawFn) -> dict[int, ClassThresholds]:
     """Return thresholds of some of the classes."""
     key = st.sampled_from([-(2**63), -5, -2, 0, 1, 3, 5, LAST_KEY])
     labels = draw(st.sets(st.integers(0, CLASSES - 1)))
-    return {
-        label: ClassThresholds(*sorted(draw(st.tuples(key, key, key))), draw(st.integers(1, 4)))
-        for label in labels
-    }
+    thresholds = {}
+    for label in labels:
+        validation_below, test_below, extra_copy_below = sorted(draw(st.tuples(key, key, key)))
+        copies_per_image = draw(st.integers(1, 4))
+        thresholds[label] = ClassThresholds(
+            validation_below, test_below, extra_copy_below, copies_per_image
+        )
+    return thresholds
 
 
 @given(record_lists(), threshold_tables(), st.booleans())
@@ -366,7 +370,10 @@ def test_sampled_splits_have_the_exact_sizes_in_each_class():
             bucket, _ = position
             keys_in_bucket = [k for k in keys if k >> 52 == bucket]
             cut_keys.append(find_key_at_rank(histogram, {bucket: keys_in_bucket}, rank))
-        thresholds[class_index] = ClassThresholds(*cut_keys, copies_per_image=2)
+        validation_below, test_below, extra_copy_below = cut_keys
+        thresholds[class_index] = ClassThresholds(
+            validation_below, test_below, extra_copy_below, copies_per_image=2
+        )
         expected[class_index] = (size - validation - test, validation, test, extra)
     order = rng.permutation(len(label))
     candidates = RecordColumns(

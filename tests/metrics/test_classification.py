@@ -42,30 +42,30 @@ fast = settings(max_examples=40, deadline=None)
 def predict_with_confidence(
     predicted: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.float32]:
-    """Probabilities that predict these classes, each with 0.7."""
+    """Return probabilities that predict these classes, each with 0.7."""
     probabilities = np.full((len(predicted), classes), 0.3 / (classes - 1), np.float32)
     probabilities[np.arange(len(predicted)), predicted] = 0.7
     return probabilities
 
 
-def system_a() -> Metrics:
-    """The evaluation of reference system A; which mistake is made where is not reported."""
-    actual, predicted, right = (np.array(row) for row in (ACTUAL, PREDICTED, TRUE_POSITIVES))
-    truth = np.repeat(np.arange(7), actual - right)
-    # Rolled until no mistake is right by accident.
-    guesses = np.roll(np.repeat(np.arange(7), predicted - right), 1071)
-    assert (truth != guesses).all()
-    hits = np.repeat(np.arange(7), right)
+def evaluate_system_a() -> Metrics:
+    """Evaluate reference system A, with invented mistakes: they are not reported one by one."""
+    actual, predicted, correct = (np.array(row) for row in (ACTUAL, PREDICTED, TRUE_POSITIVES))
+    wrong_labels = np.repeat(np.arange(7), actual - correct)
+    # Rolled so far that no mistake is correct by chance.
+    wrong_predictions = np.roll(np.repeat(np.arange(7), predicted - correct), 1071)
+    assert (wrong_labels != wrong_predictions).all()
+    correct_labels = np.repeat(np.arange(7), correct)
     return compute_metrics(
-        np.concatenate([hits, truth]),
-        predict_with_confidence(np.concatenate([hits, guesses]), 7),
+        np.concatenate([correct_labels, wrong_labels]),
+        predict_with_confidence(np.concatenate([correct_labels, wrong_predictions]), 7),
         FER2013,
     )
 
 
 @st.composite
 def outcomes(draw: st.DrawFn, classes: int | None = None) -> tuple[list[int], np.ndarray]:
-    """Labels and float32 probabilities, often with ties, zeros and absent classes."""
+    """Return labels and float32 probabilities, often with ties, zeros and absent classes."""
     k = classes or draw(st.integers(2, 8))
     n = draw(st.integers(1, 30))
     labels = draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
@@ -75,17 +75,17 @@ def outcomes(draw: st.DrawFn, classes: int | None = None) -> tuple[list[int], np
     return labels, weights / weights.sum(axis=1, keepdims=True)
 
 
-def class_names(probabilities: np.ndarray) -> list[str]:
+def make_class_names(probabilities: np.ndarray) -> list[str]:
     return [f"class {label}" for label in range(probabilities.shape[1])]
 
 
 def collapse_spaces(lines: list[str]) -> list[str]:
-    """The lines of a table, with one space where there are many."""
+    """Replace several spaces by one in the lines of a table."""
     return [" ".join(line.split()) for line in lines]
 
 
 def list_leaves(tree: object) -> list[object]:
-    """All leaves."""
+    """Return all leaves of nested dictionaries and lists."""
     if isinstance(tree, dict):
         return [leaf for branch in tree.values() for leaf in list_leaves(branch)]
     if isinstance(tree, list):
@@ -93,18 +93,18 @@ def list_leaves(tree: object) -> list[object]:
     return [tree]
 
 
-class TestByHand:
-    # true 0: taken for 0, 0, 1; true 1: taken for 1; true 2: taken for 0, second best 2.
+class TestMetricsByHand:
+    # True class 0: predicted 0, 0, 1; true 1: predicted 1; true 2: predicted 0, second 2.
     labels = (0, 0, 0, 1, 2)
     probabilities = (
         (0.5, 0.25, 0.25),
-        (0.5, 0.5, 0.0),  # the first of equals
-        (0.25, 0.5, 0.25),  # second with equals: the first of them
+        (0.5, 0.5, 0.0),  # the first of equal probabilities counts
+        (0.25, 0.5, 0.25),  # two equal second probabilities: the first of them counts
         (0.0, 1.0, 0.0),
         (0.5, 0.125, 0.375),
     )
 
-    def test_all_numbers(self):
+    def test_all_metrics_equal_those_computed_by_hand(self):
         metrics = compute_metrics(self.labels, self.probabilities, ["angry", "happy", "sad"])
         assert metrics.confusion == ((2, 1, 0), (0, 1, 0), (1, 0, 0))
         assert metrics.classes == (
@@ -125,7 +125,7 @@ class TestByHand:
         # -ln of 1/2, 1/2, 1/4, 1, 3/8
         assert metrics.loss == pytest.approx((4 * math.log(2) + math.log(8 / 3)) / 5)
 
-    def test_json(self):
+    def test_metrics_are_written_as_json(self):
         document = compute_metrics(
             self.labels, self.probabilities, ["angry", "happy", "sad"]
         ).to_dict()
@@ -165,7 +165,7 @@ class TestByHand:
             {"true": "angry", "predicted": "happy", "images": 1, "share": 1 / 3},
         ]
 
-    def test_intervals_calibration_and_coverage_in_json(self):
+    def test_intervals_calibration_and_coverage_are_written_as_json(self):
         metrics = compute_metrics(
             self.labels, self.probabilities, ["angry", "happy", "sad"], seed=9
         )
@@ -181,7 +181,7 @@ class TestByHand:
             "resamples": 10_000,
             "seed": 9,
         }
-        # Four have the confidence 1/2, of which two are right; one is right with 1.
+        # Four images have the confidence 1/2, two of them are correct; one is correct with 1.
         assert document["calibration"] == {
             "expected_calibration_error": 0.0,
             "mean_confidence": 0.6,
@@ -213,8 +213,8 @@ class TestByHand:
 
 
 class TestReferenceSystemA:
-    def test_its_table(self):
-        metrics = system_a()
+    def test_the_class_metrics_are_those_of_the_paper(self):
+        metrics = evaluate_system_a()
         assert tuple(class_metrics.actual for class_metrics in metrics.classes) == ACTUAL
         assert tuple(class_metrics.predicted for class_metrics in metrics.classes) == PREDICTED
         assert (
@@ -223,17 +223,17 @@ class TestReferenceSystemA:
         )
         assert [
             round(class_metrics.scores.accuracy or 0, 3) for class_metrics in metrics.classes
-        ] == [*(0.220, 0.670, 0.242, 0.754, 0.478, 0.686, 0.390)]
+        ] == [0.220, 0.670, 0.242, 0.754, 0.478, 0.686, 0.390]
 
-    def test_its_accuracy(self):
+    def test_the_accuracy_is_that_of_the_table_of_the_paper(self):
         # It reports 48.8 %; its own table says 3220 of 6576.
-        assert system_a().image_count == 6576
-        assert system_a().accuracy == 3220 / 6576
-        assert round(100 * system_a().accuracy, 1) == 49.0
+        assert evaluate_system_a().image_count == 6576
+        assert evaluate_system_a().accuracy == 3220 / 6576
+        assert round(100 * evaluate_system_a().accuracy, 1) == 49.0
 
-    def test_in_the_terminal(self):
-        # The interval of angry: 0.22 +- 1.96 sqrt(0.22 x 0.78 / 910), but for the drawing.
-        lines = format_class_table(system_a()).splitlines()
+    def test_the_table_in_the_terminal_is_aligned(self):
+        # The interval of angry: 0.22 +- 1.96 sqrt(0.22 x 0.78 / 910), up to the resampling.
+        lines = format_class_table(evaluate_system_a()).splitlines()
         assert collapse_spaces(lines) == [
             "actual predicted true positives accuracy 95 % interval precision F1",
             "angry 910 444 200 22.0 % 19.3..24.7 % 45.0 % 29.5 %",
@@ -254,13 +254,13 @@ class TestReferenceSystemA:
             "angry                910        444             200"
             "    22.0 %   19.3..24.7 %     45.0 %  29.5 %",
         ]
-        # Of the rows that have all columns, these stand below each other.
+        # The rows with all columns are aligned.
         assert {len(line) for line in lines[:8]} == {len(lines[0])}
 
 
 class TestAbsentClasses:
-    def test_in_the_numbers_and_tables(self):
-        # No image is sad, though one is taken for it; none is taken for fear.
+    def test_an_absent_class_has_no_scores(self):
+        # No image is sad, but one is predicted as sad; none is predicted as fear.
         metrics = compute_metrics(
             [0, 0, 1, 1],
             predict_with_confidence(np.array([0, 2, 0, 0]), 3),
@@ -271,11 +271,14 @@ class TestAbsentClasses:
             ClassMetrics("fear", 2, 0, 0, ClassScores(0.0, 0.0, 0.0)),
             ClassMetrics("sad", 0, 1, 0, ClassScores(None, None, None)),
         )
-        assert metrics.macro == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
-        assert metrics.weighted == ClassScores(0.25, pytest.approx(1 / 6), 0.2)
+        assert metrics.macro == ClassScores(0.25, 1 / 6, 0.2)
+        assert metrics.weighted == ClassScores(0.25, 1 / 6, 0.2)
         assert metrics.accuracy == metrics.mean_class_accuracy == 0.25
         assert metrics.to_dict()["classes"]["sad"] == {
-            **{"actual": 0, "predicted": 1, "true_positives": 0, "support": 0},
+            "actual": 0,
+            "predicted": 1,
+            "true_positives": 0,
+            "support": 0,
             **dict.fromkeys(["accuracy", "precision", "recall", "f1", "accuracy_interval"]),
         }
         assert collapse_spaces(format_class_table(metrics).splitlines()[1:4]) == [
@@ -284,20 +287,20 @@ class TestAbsentClasses:
             "sad 0 1 0 - - - -",
         ]
 
-    def test_only_one_class_is_there(self):
+    def test_a_single_present_class_determines_the_averages(self):
         metrics = compute_metrics(
             [1, 1], predict_with_confidence(np.array([1, 0]), 2), ["angry", "happy"]
         )
-        assert metrics.macro == metrics.weighted == ClassScores(0.5, 1.0, pytest.approx(2 / 3))
+        assert metrics.macro == metrics.weighted == ClassScores(0.5, 1.0, 2 / 3)
         assert metrics.top2_accuracy == 1.0
 
 
 class TestInvariants:
     @fast
     @given(outcomes())
-    def test_sums(self, outcome):
+    def test_the_counts_and_averages_are_consistent(self, outcome):
         labels, probabilities = outcome
-        metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+        metrics = compute_metrics(labels, probabilities, make_class_names(probabilities))
         confusion = np.array(metrics.confusion)
         k = probabilities.shape[1]
         assert confusion.sum() == metrics.image_count == len(labels)
@@ -320,9 +323,9 @@ class TestInvariants:
 
     @fast
     @given(outcomes())
-    def test_scores_are_those_of_scikit_learn(self, outcome):
+    def test_scores_equal_those_of_scikit_learn(self, outcome):
         labels, probabilities = outcome
-        metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+        metrics = compute_metrics(labels, probabilities, make_class_names(probabilities))
         present = sorted(set(labels))
         report = classification_report(
             labels,
@@ -341,9 +344,9 @@ class TestInvariants:
             ]
             expected = report.get(class_metrics.name) if label in present else None
             assert scores == (list(expected.values()) if expected else [None, None, None, 0])
-        for name, scores in (("macro avg", metrics.macro), ("weighted avg", metrics.weighted)):
+        for name, average in (("macro avg", metrics.macro), ("weighted avg", metrics.weighted)):
             expected = [report[name][key] for key in ("recall", "precision", "f1-score")]
-            assert [scores.accuracy, scores.precision, scores.f1] == pytest.approx(expected)
+            assert [average.accuracy, average.precision, average.f1] == pytest.approx(expected)
 
     @fast
     @given(outcomes(), st.randoms(use_true_random=False))
@@ -351,7 +354,7 @@ class TestInvariants:
         labels, probabilities = outcome
         order = list(range(len(labels)))
         random.shuffle(order)
-        classes = class_names(probabilities)
+        classes = make_class_names(probabilities)
         metrics = compute_metrics(labels, probabilities, classes)
         reordered = compute_metrics(np.array(labels)[order], probabilities[order], classes)
         assert (reordered.classes, reordered.macro, reordered.weighted) == (
@@ -363,7 +366,7 @@ class TestInvariants:
 
     @fast
     @given(outcomes(classes=3))
-    def test_a_further_class_that_nothing_is_of_changes_no_number(self, outcome):
+    def test_an_additional_class_without_images_changes_no_metric(self, outcome):
         labels, probabilities = outcome
         metrics = compute_metrics(labels, probabilities, ["a", "b", "c"])
         padded = np.pad(probabilities, ((0, 0), (0, 1)))
@@ -378,7 +381,7 @@ class TestInvariants:
 
     @fast
     @given(st.integers(3, 8), st.integers(0, 2**32 - 1))
-    def test_top2_without_ties_is_that_of_scikit_learn(self, classes, seed):
+    def test_top2_accuracy_without_ties_equals_that_of_scikit_learn(self, classes, seed):
         random = np.random.default_rng(seed)
         labels = random.integers(classes, size=20)
         probabilities = random.dirichlet(np.ones(classes), 20)
@@ -388,11 +391,11 @@ class TestInvariants:
 
     @fast
     @given(outcomes())
-    def test_nothing_warns_and_the_json_is_valid(self, outcome):
+    def test_no_warning_is_raised_and_the_json_is_valid(self, outcome):
         labels, probabilities = outcome
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+            metrics = compute_metrics(labels, probabilities, make_class_names(probabilities))
             assert format_class_table(metrics)
             assert format_confusion_table(metrics)
             assert format_confused_pairs(metrics)
@@ -404,7 +407,7 @@ class TestInvariants:
 
 
 class TestConfusionTable:
-    def test_says_which_way_it_reads(self):
+    def test_the_table_states_what_its_rows_and_columns_are(self):
         labels = np.repeat([0, 1, 1], [1200, 1, 2])
         guesses = np.repeat([1, 0, 1], [1200, 1, 2])
         metrics = compute_metrics(labels, predict_with_confidence(guesses, 2), ["angry", "fear"])
@@ -422,13 +425,13 @@ class TestConfusedPairs:
     guesses = (0, 2, 2, 1, 0, 2, 3, 2)
     classes = ("angry", "fear", "sad", "neutral")
 
-    def metrics(self) -> Metrics:
+    def compute(self) -> Metrics:
         return compute_metrics(
             self.labels, predict_with_confidence(np.array(self.guesses), 4), self.classes
         )
 
-    def test_are_sorted_by_their_share_then_their_images_then_their_classes(self):
-        assert self.metrics().confused_pairs == [
+    def test_pairs_are_sorted_by_share_then_images_then_classes(self):
+        assert self.compute().confused_pairs == [
             ConfusedPair("angry", "sad", 2, 0.5),
             ConfusedPair("fear", "angry", 1, 0.5),
             ConfusedPair("fear", "sad", 1, 0.5),
@@ -436,15 +439,15 @@ class TestConfusedPairs:
             ConfusedPair("angry", "fear", 1, 0.25),
         ]
 
-    def test_the_largest_are_in_the_terminal(self):
-        assert format_confused_pairs(self.metrics(), max_pairs=3).splitlines() == [
+    def test_the_largest_pairs_are_shown_in_the_terminal(self):
+        assert format_confused_pairs(self.compute(), max_pairs=3).splitlines() == [
             "most confused          images  of the true class",
             "angry taken for sad         2             50.0 %",
             "fear  taken for angry       1             50.0 %",
             "fear  taken for sad         1             50.0 %",
         ]
 
-    def test_there_may_be_none(self):
+    def test_without_mistakes_there_are_no_pairs(self):
         metrics = compute_metrics(
             [0, 1], predict_with_confidence(np.array([0, 1]), 2), ["angry", "fear"]
         )
@@ -453,9 +456,9 @@ class TestConfusedPairs:
 
     @fast
     @given(outcomes())
-    def test_are_all_mistakes(self, outcome):
+    def test_the_pairs_contain_all_mistakes(self, outcome):
         labels, probabilities = outcome
-        metrics = compute_metrics(labels, probabilities, class_names(probabilities))
+        metrics = compute_metrics(labels, probabilities, make_class_names(probabilities))
         pairs = metrics.confused_pairs
         wrong = int((predict_classes(probabilities) != labels).sum())
         assert sum(pair.image_count for pair in pairs) == wrong
@@ -463,8 +466,8 @@ class TestConfusedPairs:
         assert pairs == sorted(pairs, key=lambda pair: pair.share, reverse=True)
 
 
-class TestOverall:
-    def test_names_each_number(self):
+class TestOverallMetrics:
+    def test_the_table_names_each_metric(self):
         metrics = compute_metrics(
             [0, 1], [[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]], ["angry", "fear", "sad"]
         )
@@ -477,10 +480,10 @@ class TestOverall:
         ]
 
 
-class TestCoverage:
-    def test_the_least_confidence_is_rounded_down(self):
-        sureness = np.array([0.99999, 0.7, 0.66666, 0.6])
-        probabilities = np.stack([sureness, 1 - sureness], axis=1)
+class TestCoverageTable:
+    def test_the_minimum_confidence_is_rounded_down(self):
+        confidence = np.array([0.99999, 0.7, 0.66666, 0.6])
+        probabilities = np.stack([confidence, 1 - confidence], axis=1)
         metrics = compute_metrics([0, 0, 1, 1], probabilities, ["angry", "fear"])
         assert format_coverage_table(metrics).splitlines() == [
             "coverage  images  least confidence  accuracy",
@@ -492,19 +495,19 @@ class TestCoverage:
         ]
 
 
-class TestCopies:
+class TestOverlap:
     labels = np.array([0, 0, 0, 1])
     probabilities = predict_with_confidence(np.array([0, 0, 1, 1]), 2)
 
-    def overlap(self, *has_copy: bool, deduplicated: bool = False) -> OverlapReport:
+    def compute_overlap(self, *has_copy: bool, deduplicated: bool = False) -> OverlapReport:
         all_images = compute_metrics(self.labels, self.probabilities, ["angry", "fear"], seed=2)
         mask = np.array(has_copy)
         return compute_overlap_report(
             mask, all_images, self.labels, self.probabilities, deduplicated=deduplicated
         )
 
-    def test_are_left_out(self):
-        overlap = self.overlap(True, False, False, False)
+    def test_copies_are_left_out(self):
+        overlap = self.compute_overlap(True, False, False, False)
         expected = compute_metrics(
             self.labels[1:], self.probabilities[1:], ["angry", "fear"], seed=2
         )
@@ -533,23 +536,23 @@ class TestCopies:
         ]
         assert {len(line) for line in lines} == {len(lines[0])}
 
-    def test_none_is_said_in_a_line(self):
-        overlap = self.overlap(False, False, False, False)
+    def test_no_copies_are_reported_in_a_line(self):
+        overlap = self.compute_overlap(False, False, False, False)
         assert overlap.without_overlap is overlap.all_images
         assert format_overlap_table(overlap) == "no image has an exact copy in the train split"
         assert format_overlap_table(
-            self.overlap(False, False, False, False, deduplicated=True)
+            self.compute_overlap(False, False, False, False, deduplicated=True)
         ) == ("no image has an exact copy in the train split (split.deduplicate)")
 
-    def test_all_images_may_have_one(self):
-        overlap = self.overlap(True, True, True, True)
+    def test_all_images_may_have_copies(self):
+        overlap = self.compute_overlap(True, True, True, True)
         assert overlap.to_dict()["without_copies"] is None
         assert collapse_spaces(format_overlap_table(overlap).splitlines()[2:]) == [
             "without 4 0 - - - -"
         ]
 
 
-class TestRefusals:
+class TestInvalidInput:
     @pytest.mark.parametrize(
         ("labels", "probabilities", "message"),
         [
@@ -564,16 +567,16 @@ class TestRefusals:
             ([0], [[3.0, 2.0]], "add up to 1"),
         ],
     )
-    def test_what_is_no_result_of_a_classifier(self, labels, probabilities, message):
+    def test_invalid_labels_and_probabilities_are_refused(self, labels, probabilities, message):
         with pytest.raises(ValueError, match=message):
             compute_metrics(labels, probabilities, ["angry", "happy"])
 
-    def test_one_class(self):
+    def test_a_single_class_is_refused(self):
         with pytest.raises(ValueError, match="at least two classes, got 1"):
             compute_metrics([0], [[1.0]], ["angry"])
 
     @pytest.mark.parametrize("class_count", [0, 2])
-    def test_metrics_of_no_images(self, class_count):
+    def test_metrics_without_images_are_refused(self, class_count):
         metrics = compute_metrics([0], [[1.0, 0.0]], ["angry", "happy"])
         empty = ClassMetrics("fear", 0, 0, 0, ClassScores(None, None, None))
         with pytest.raises(ValueError, match="one or more images"):

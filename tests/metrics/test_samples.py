@@ -52,8 +52,8 @@ def select_best(
     return images.take(np.array(rows[:count], int))
 
 
-class TestFaces:
-    def test_what_is_said_of_them(self):
+class TestEvaluatedImages:
+    def test_the_prediction_is_the_first_of_the_largest_probabilities(self):
         probabilities = np.array([[0.5, 0.5, 0], [0.1, 0.2, 0.7]], np.float32)
         evaluated = dataclasses.replace(
             make_images(2), probabilities=probabilities, label=np.array([0, 1], np.int32)
@@ -62,35 +62,37 @@ class TestFaces:
         assert evaluated.confidence.tolist() == [0.5, np.float32(0.7)]
         assert evaluated.is_wrong.tolist() == [False, True]
 
-    def test_those_of_a_batch_are_numbered_from_its_first_row(self):
+    def test_the_images_of_a_batch_are_numbered_from_its_first_row(self):
         assert make_images(3, first=40).row.tolist() == [40, 41, 42]
 
 
-class TestBest:
+class TestTopK:
     @fast
     @given(
         st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), max_size=40),
         st.integers(1, 12),
         st.integers(0, 6),
     )
-    def test_are_those_of_a_sort(self, scores, batch, count):
-        images, values = make_images(len(scores)), np.array(scores)
+    def test_the_images_equal_the_first_ones_after_sorting(self, scores, batch, count):
+        images, score_array = make_images(len(scores)), np.array(scores)
         top = TopK(count)
-        top.update(images.take(np.arange(0)), values[:0])
+        top.update(images.take(np.arange(0)), score_array[:0])
         for start in range(0, len(images), batch):
             part = np.arange(start, min(start + batch, len(images)))
-            top.update(images.take(part), values[part])
-        assert are_equal(top.images, select_best(images, values, ~np.isnan(values), count))
+            top.update(images.take(part), score_array[part])
+        assert are_equal(
+            top.images, select_best(images, score_array, ~np.isnan(score_array), count)
+        )
 
-    def test_of_nothing_is_no_answer(self):
+    def test_images_are_unavailable_before_the_first_update(self):
         with pytest.raises(ValueError, match="no image was added"):
             _ = TopK(3).images
 
 
-class TestGallery:
+class TestSampleSelector:
     @fast
     @given(st.integers(1, 120), st.integers(1, 50), st.integers(0, 99))
-    def test_chooses_as_a_sort_of_all_images_would(self, rows, batch, seed):
+    def test_the_selected_images_equal_the_first_ones_after_sorting(self, rows, batch, seed):
         images = make_images(rows, seed)
         selector = fill_selector(images, batch)
         wrong, confidence = images.is_wrong, images.confidence
@@ -105,8 +107,8 @@ class TestGallery:
                 selector.get_worst_mistake(label),
                 select_best(images, confidence, in_class & wrong, 1),
             )
-        right = ~wrong if (~wrong).any() else wrong
-        assert are_equal(selector.inspected_image, select_best(images, confidence, right, 1))
+        candidates = ~wrong if (~wrong).any() else wrong
+        assert are_equal(selector.inspected_image, select_best(images, confidence, candidates, 1))
 
     @fast
     @given(st.integers(1, 120), st.integers(1, 50), st.integers(1, 50))
@@ -118,7 +120,7 @@ class TestGallery:
         assert are_equal(examples, images.take(examples.row))
         assert (np.diff(examples.row) > 0).all()
 
-    def test_examples_are_drawn_uniformly(self):
+    def test_examples_are_sampled_uniformly(self):
         images = make_images(100)
         sampled_rows = [fill_selector(images, 30, seed=seed).examples.row for seed in range(400)]
         counts = np.bincount(np.concatenate(sampled_rows), minlength=100)
@@ -126,13 +128,13 @@ class TestGallery:
         assert 60 < counts.min() < counts.max() < 140
 
     @pytest.mark.parametrize("row", [0, 41, 99])
-    def test_the_subject_that_is_asked_for(self, row):
+    def test_the_requested_image_is_inspected(self, row):
         images = make_images(100)
         assert are_equal(
             fill_selector(images, 7, image=row).inspected_image, images.take(np.array([row]))
         )
 
-    def test_keeps_no_batch_alive(self):
+    def test_the_selected_images_are_copies(self):
         batch = make_images(50)
         selector = fill_selector(batch, 50)
         for selected in (
@@ -143,7 +145,9 @@ class TestGallery:
         ):
             assert not np.shares_memory(selected.pixels, batch.pixels)
 
-    def test_predictions_that_are_none_are_no_mistakes(self):
+    def test_images_with_nan_probabilities_are_no_mistakes(self):
         images = make_images(4)
-        nothing = dataclasses.replace(images, probabilities=images.probabilities * np.nan)
-        assert len(fill_selector(nothing, 4).mistakes) == 0
+        images_without_predictions = dataclasses.replace(
+            images, probabilities=images.probabilities * np.nan
+        )
+        assert len(fill_selector(images_without_predictions, 4).mistakes) == 0

@@ -45,13 +45,15 @@ def make_images(labels: list[int], predicted: list[int], level: int = 100) -> Ev
 
 def read_plot(path: Path) -> npt.NDArray[np.uint8]:
     """Return a plot as RGB."""
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def count_areas(plot: npt.NDArray[np.uint8], color: object, min_pixels: int) -> int:
+def count_areas(
+    plot: npt.NDArray[np.uint8], color: str | tuple[float, float, float], min_pixels: int
+) -> int:
     """Return the number of connected areas of a colour with a minimum number of pixels."""
     rgb = np.round(255 * np.array(colors.to_rgb(color)))
-    mask = (abs(plot - rgb) <= 1).all(axis=-1).astype(np.uint8)
+    mask = np.all(np.abs(plot - rgb) <= 1, axis=-1).astype(np.uint8)
     _, _, statistics, _ = cv2.connectedComponentsWithStats(mask)
     return int((statistics[1:, cv2.CC_STAT_AREA] >= min_pixels).sum())
 
@@ -60,28 +62,28 @@ GREY = "#646464"  # of level 100
 
 
 class TestFaces:
-    def test_examples_frame_exactly_the_wrong_ones(self, tmp_path):
+    def test_only_wrongly_classified_examples_have_a_frame(self, tmp_path):
         images = make_images([0, 1, 2, 1, 0, 2, 2], [0, 1, 0, 2, 0, 2, 1])
         face_plots.draw_examples(images, CLASSES, "about", 0, tmp_path / "examples.png")
         plot = read_plot(tmp_path / "examples.png")
         assert count_areas(plot, GREY, 10000) == 7
-        # A frame is of more pixels than any letter.
+        # A frame has more pixels than any letter.
         assert count_areas(plot, VERMILION, 1000) == 3
 
     @pytest.mark.parametrize("count", [1, 5, 6, 25])
-    def test_mistakes_are_all_there(self, tmp_path, count):
+    def test_all_mistakes_are_drawn(self, tmp_path, count):
         images = make_images([0] * count, [1] * count)
         face_plots.draw_mistakes(images, CLASSES, "about $x", tmp_path / "mistakes.png")
         plot = read_plot(tmp_path / "mistakes.png")
         assert count_areas(plot, GREY, 10000) == count
 
-    def test_none_is_no_error(self, tmp_path):
-        none = make_images([0], [0]).take(np.arange(0))
-        face_plots.draw_mistakes(none, CLASSES, "about", tmp_path / "mistakes.png")
-        # Its title is there.
+    def test_no_mistakes_give_a_plot_with_a_title(self, tmp_path):
+        no_images = make_images([0], [0]).take(np.arange(0))
+        face_plots.draw_mistakes(no_images, CLASSES, "about", tmp_path / "mistakes.png")
+        # Only the title is drawn.
         assert (read_plot(tmp_path / "mistakes.png") < 60).all(axis=-1).sum() > 300
 
-    def test_a_place_that_cannot_be_written(self, tmp_path):
+    def test_an_unwritable_path_is_a_storage_error(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match=r"file/mistakes\.png: cannot be written"):
             face_plots.draw_mistakes(
@@ -118,15 +120,15 @@ class TestFeatureMaps:
         assert count_areas(few, "#440154", 1000) == 5
         assert len(few) < len(many) < 1200
 
-    def test_of_many_maps_those_that_vary_most_are_shown_in_their_order(self):
+    def test_the_maps_that_vary_most_are_selected_in_their_order(self):
         maps = np.zeros((2, 2, 40), np.float32)
         varied = [*range(1, 20), *range(27, 40)]
         maps[0, 0, varied] = 1 + np.arange(32)
         maps_shown, note = feature_maps.select_most_varied_maps(maps)
         assert np.array_equal(maps_shown, maps[:, :, varied])
         assert note == "40 maps of 2x2, 8 all 0; the 32 that vary most"
-        few, note = feature_maps.select_most_varied_maps(maps[:, :, 1:4])
-        assert np.array_equal(few, maps[:, :, 1:4])
+        all_maps, note = feature_maps.select_most_varied_maps(maps[:, :, 1:4])
+        assert np.array_equal(all_maps, maps[:, :, 1:4])
         assert note == "3 maps of 2x2"
 
 
@@ -152,19 +154,19 @@ class TestClassActivation:
         class_activation.draw_class_activation(activations, CLASSES, "conv2d", "title", path)
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
-    def test_is_drawn_where_something_speaks_for_the_class(self, tmp_path, sign):
+    def test_activations_are_drawn_where_pixels_are_evidence_for_the_class(self, tmp_path, sign):
         samples = SampleSelector(CLASSES, 0)
-        # Angry: recognised. Happy: recognised and mistaken. Sad: nothing.
+        # Angry: recognised. Happy: recognised and mistaken. Sad: no image.
         samples.update(make_images([0, 1, 1], [0, 1, 2]))
         path = tmp_path / "activation.png"
         self.draw(self.make_inspector(sign), samples, path)
         plot = read_plot(path)
         # Images: two recognised, one mistake; four maps, transparent where they are all 0.
         assert count_areas(plot, GREY, 10000) == (3 if sign > 0 else 7)
-        brightest = 0.55 * np.array(colors.to_rgb("#fcffa4")) + 0.45 * 100 / 255
-        assert count_areas(plot, tuple(brightest), 10000) == (4 if sign > 0 else 0)
+        red, green, blue = 0.55 * np.array(colors.to_rgb("#fcffa4")) + 0.45 * 100 / 255
+        assert count_areas(plot, (red, green, blue), 10000) == (4 if sign > 0 else 0)
 
-    def test_where_nothing_is_recognised(self, tmp_path):
+    def test_without_recognised_images_only_the_mistake_is_drawn(self, tmp_path):
         samples = SampleSelector(CLASSES, 0)
         samples.update(make_images([0], [1]))
         path = tmp_path / "activation.png"
@@ -174,35 +176,35 @@ class TestClassActivation:
 
 class TestConfidence:
     def make_predictions(self, *groups: tuple[int, int, float]) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels and probabilities of groups (images, correct ones, confidence)."""
+        """Return labels and probabilities of groups (images, correct images, confidence)."""
         confidence = np.concatenate([[level] * count for count, _, level in groups])
         labels = np.concatenate([np.arange(count) >= right for count, right, _ in groups])
         return labels.astype(int), np.stack(
             [confidence, 1 - confidence, np.zeros(len(confidence))], axis=1
         )
 
-    def test_reliability_has_a_bar_for_each_bin_with_images(self, tmp_path):
-        # All of them as sure as right, and far enough apart for no bar to touch another.
+    def test_a_reliability_diagram_has_a_bar_for_each_bin_with_images(self, tmp_path):
+        # The confidence equals the accuracy, and the bars are too far apart to touch.
         groups = (40, 20, 0.5), (40, 28, 0.7), (40, 36, 0.9)
         metrics = compute_metrics(*self.make_predictions(*groups), CLASSES)
         assert metrics.calibration.error == pytest.approx(0)
         calibration.draw_reliability_diagram(metrics, "about $x", tmp_path / "picture.png")
         plot = read_plot(tmp_path / "picture.png")
-        # Above and below, each bar is one area but where the dashed line goes over it.
+        # Each bar is one area, except if the dashed line crosses it.
         lower = plot[int(0.7 * len(plot)) :]
         assert count_areas(lower, BLUE, 1000) == 3
         assert count_areas(plot, BLUE, 1000) >= 6
-        # In the legend alone.
+        # Only in the legend.
         assert count_areas(plot[: int(0.9 * len(plot))], ORANGE, 10) == 0
 
-    def test_reliability_hatches_what_is_missing(self, tmp_path):
+    def test_a_reliability_diagram_hatches_missing_accuracy(self, tmp_path):
         metrics = compute_metrics(*self.make_predictions((40, 4, 0.9), (40, 40, 0.6)), CLASSES)
         calibration.draw_reliability_diagram(metrics, "about", tmp_path / "picture.png")
         plot = read_plot(tmp_path / "picture.png")
         assert count_areas(plot[: int(0.9 * len(plot))], ORANGE, 10) > 10
 
     @pytest.mark.parametrize("count", [1, 3, 400])
-    def test_coverage_is_drawn_of_few_images_and_of_many(self, tmp_path, count):
+    def test_coverage_is_drawn_for_few_and_for_many_images(self, tmp_path, count):
         random = np.random.default_rng(0)
         labels, probabilities = random.integers(3, size=count), random.dirichlet(np.ones(3), count)
         metrics = compute_metrics(labels, probabilities, CLASSES)
@@ -212,7 +214,7 @@ class TestConfidence:
         )
         assert count_areas(read_plot(path), BLUE, 30) >= 1
 
-    def test_a_place_that_cannot_be_written(self, tmp_path):
+    def test_an_unwritable_path_is_a_storage_error(self, tmp_path):
         (tmp_path / "file").write_text("")
         metrics = compute_metrics([0, 1], [[0.6, 0.4, 0], [0.7, 0.3, 0]], CLASSES)
         with pytest.raises(StorageError, match=r"file/picture\.png: cannot be written"):
