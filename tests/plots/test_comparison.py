@@ -60,7 +60,7 @@ def read_points(axes: Axes) -> list[tuple[float, float, float, float]]:
         assert isinstance(bar, ErrorbarContainer)
         marker, _, (lines,) = bar.lines
         ((_, low), (_, high)) = lines.get_segments()[0]
-        x, y = marker.get_xydata()[0]
+        x, y = np.asarray(marker.get_xydata())[0]
         positions.append((x, y, low, high))
     return positions
 
