@@ -31,7 +31,7 @@ EVERYTHING = (
 )
 
 
-def augmentation_config(*operations: str, **other_settings: object) -> Config:
+def make_config(*operations: str, **other_settings: object) -> Config:
     """Return a configuration; a double underscore in a name is a dot in the key."""
     return load_config(
         None,
@@ -67,7 +67,7 @@ def find_images(picture: Path, images: npt.NDArray[np.uint8]) -> dict[int, list[
 
 def test_without_augmentation_the_error_names_the_settings(tmp_path):
     with pytest.raises(ConfigError) as error:
-        preview(str(tmp_path / "none"), augmentation_config("border=reflect"), tmp_path / "it.png")
+        preview(str(tmp_path / "none"), make_config("border=reflect"), tmp_path / "it.png")
     assert str(error.value) == (
         "nothing to preview: training changes no image; set one of training.augmentation (flip,"
         " rotation, shift, zoom, shear, contrast, brightness, random_erasing) or"
@@ -78,24 +78,24 @@ def test_without_augmentation_the_error_names_the_settings(tmp_path):
 
 def test_a_missing_dataset_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match=r"none: no such folder; create one with the preprocess"):
-        preview(str(tmp_path / "none"), augmentation_config("flip=true"), tmp_path / "it.png")
+        preview(str(tmp_path / "none"), make_config("flip=true"), tmp_path / "it.png")
 
 
 def test_a_dataset_without_training_rows_is_refused(rows, tmp_path):
     write_dataset(tmp_path / "d", {"test": rows})
     with pytest.raises(DatasetError, match="the train split is empty"):
-        preview(str(tmp_path / "d"), augmentation_config("flip=true"), tmp_path / "it.png")
+        preview(str(tmp_path / "d"), make_config("flip=true"), tmp_path / "it.png")
 
 
 def test_a_folder_is_refused_as_output(dataset, tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
-        preview(str(dataset), augmentation_config("flip=true"), tmp_path / "folder.png")
+        preview(str(dataset), make_config("flip=true"), tmp_path / "folder.png")
 
 
 def test_another_file_type_than_png_is_refused(dataset, tmp_path):
     with pytest.raises(StorageError) as error:
-        preview(str(dataset), augmentation_config("flip=true"), tmp_path / "it.xyz")
+        preview(str(dataset), make_config("flip=true"), tmp_path / "it.xyz")
     assert str(error.value).startswith(f"{tmp_path / 'it.xyz'}: ")
     assert "ends in .png" in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -103,7 +103,7 @@ def test_another_file_type_than_png_is_refused(dataset, tmp_path):
 
 def test_the_picture_shows_one_original_of_each_class_and_its_flip(dataset, rows, tmp_path):
     picture = tmp_path / "new" / "it.png"
-    message = preview(f"file://{dataset}", augmentation_config("flip=true"), picture)
+    message = preview(f"file://{dataset}", make_config("flip=true"), picture)
     assert message == f"flip on 3 images: {picture}"
     originals = find_images(picture, rows.pixels)
     assert sorted(rows.labels[index] for index in originals) == [0, 1, 2]
@@ -122,7 +122,7 @@ def test_the_picture_shows_one_original_of_each_class_and_its_flip(dataset, rows
 
 def test_only_the_seed_decides_the_images(dataset, rows, tmp_path):
     def preview_bytes(name: str, **settings: int) -> bytes:
-        preview(str(dataset), augmentation_config("flip=true", **settings), tmp_path / name)
+        preview(str(dataset), make_config("flip=true", **settings), tmp_path / name)
         return (tmp_path / name).read_bytes()
 
     first = preview_bytes("first.png")
@@ -144,14 +144,14 @@ def test_a_class_without_training_rows_has_no_row(rows, tmp_path):
     write_dataset(tmp_path / "d", {"train": remaining_rows})
     assert StoredDataset.open(tmp_path / "d").manifest.classes == list(CLASSES)
     message = preview(
-        str(tmp_path / "d"), augmentation_config(training__mixup_alpha=0.4), tmp_path / "it.png"
+        str(tmp_path / "d"), make_config(training__mixup_alpha=0.4), tmp_path / "it.png"
     )
     assert message.startswith("mixup on 2 images: ")
 
 
 def test_each_operation_is_shown_alone_at_the_limits_of_its_range(images):
     groups = augmentation_examples.make_single_operation_examples(
-        images, augmentation_config(*EVERYTHING).training.augmentation, seed=1
+        images, make_config(*EVERYTHING).training.augmentation, seed=1
     )
     assert [(g.title, g.range, [c.label for c in g.columns]) for g in groups] == [
         ("flip", "every second", ["mirrored"]),
@@ -192,7 +192,7 @@ def test_each_operation_is_shown_alone_at_the_limits_of_its_range(images):
 
 
 def test_all_operations_together_give_the_images_of_training(images):
-    training = augmentation_config(*EVERYTHING).training
+    training = make_config(*EVERYTHING).training
     (group,) = augmentation_examples.make_random_examples(
         images, np.arange(3), CLASSES, training, seed=7
     )
@@ -206,7 +206,7 @@ def test_all_operations_together_give_the_images_of_training(images):
 
 
 def test_mixup_is_last_and_captions_name_the_shares(images):
-    training = augmentation_config(*EVERYTHING, training__mixup_alpha=0.6).training
+    training = make_config(*EVERYTHING, training__mixup_alpha=0.6).training
     before, after = augmentation_examples.make_random_examples(
         images, np.array([2, 0, 1]), CLASSES, training, 7, 12
     )
@@ -228,7 +228,7 @@ def test_mixup_is_last_and_captions_name_the_shares(images):
 def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
     heights = {}
     for name, keys in (("few", EVERYTHING[:4]), ("many", EVERYTHING)):
-        preview(str(dataset), augmentation_config(*keys), tmp_path / f"{name}.png")
+        preview(str(dataset), make_config(*keys), tmp_path / f"{name}.png")
         height, width = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_GRAYSCALE).shape
         heights[name] = height
         assert width < 1700
@@ -237,7 +237,7 @@ def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
 
 def test_a_long_folder_name_with_dollar_signs_fits_the_title(rows, tmp_path: Path):
     folder = write_dataset(tmp_path / ("a $very__long$ name " * 6).strip(), {"train": rows})
-    preview(str(folder), augmentation_config("flip=true"), tmp_path / "it.png")
+    preview(str(folder), make_config("flip=true"), tmp_path / "it.png")
     sheet = cv2.imread(str(tmp_path / "it.png"), cv2.IMREAD_GRAYSCALE)
     assert (sheet[:, -10:] == 255).all(), "the title is cut off"
     assert sheet[:40, 700:].min() < 100, "the title is not there"
