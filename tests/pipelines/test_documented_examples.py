@@ -17,8 +17,9 @@ from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.io.output_kinds import SCORES_FILE
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.networks import registry
-from tests.helpers import documents, finished_run
+from tests.helpers import documents, finished_run, stored_datasets
 from tests.helpers.documents import ROOT
+from tests.helpers.stored_datasets import make_easy_rows
 
 CLASSES = ("angry", "happy", "sad")
 
@@ -88,6 +89,18 @@ def home(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def float32_home(home: Path, tmp_path: Path) -> Path:
+    """The same folder with a dataset of the same rows in float32, as `conf/system_a.yaml` has it."""
+    sizes = {"train": 115, "validation": 40, "test": 20}
+    splits = {name: make_easy_rows(count, 10 + count) for name, count in sizes.items()}
+    dataset = stored_datasets.write_dataset(tmp_path / "data" / "a", splits, dtype="float32")
+    Config().write(dataset / "config.yaml")
+    for name in ("runs", "scores"):
+        (tmp_path / name).symlink_to(home / name)
+    return tmp_path
+
+
+@pytest.fixture
 def run_examples(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
     monkeypatch.chdir(home)
 
@@ -117,13 +130,25 @@ def test_the_examples_of_the_python_api_read_what_the_jobs_wrote(run_examples):
     assert names["config"].image.size == 28
 
 
+def test_the_examples_of_the_python_api_run_on_a_float32_dataset(
+    run_examples, float32_home, monkeypatch
+):
+    expected = run_examples("docs/python_api.md")["pixels"]
+    monkeypatch.chdir(float32_home)
+    names = run_examples("docs/python_api.md")
+    assert names["dataset"].manifest.image.dtype == "float32"
+    assert names["pixels"].dtype == np.uint8
+    np.testing.assert_array_equal(names["pixels"], expected)
+    assert names["probabilities"].shape == (1, 3)
+
+
 def test_the_pages_for_python_users_have_examples():
     assert len(read_examples("docs/python_api.md")) >= 6
     pages = {"README.md", "docs/dataset_format.md", "docs/jobs/score.md", "docs/networks.md"}
     assert pages <= set(list_documents_with_examples())
 
 
-def test_the_own_network_of_the_documents_can_be_trained(home, monkeypatch):
+def test_the_custom_network_of_the_documents_can_be_trained(home, monkeypatch):
     (code,) = read_examples("docs/networks.md")
     module = home / "my_networks" / "small.py"
     module.parent.mkdir()
