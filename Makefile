@@ -26,7 +26,7 @@ help: ## list the targets
 
 venv: $(STAMP) ## build only the environment
 
-demo: $(STAMP) ## run all jobs on a small synthetic dataset, or on FER2013=/path/to/fer2013.csv
+demo: $(STAMP) ## preprocess, train, score and evaluate synthetic faces, or FER2013=/path/to/fer2013.csv
 	@scripts/demo $(if $(FER2013),"$(FER2013)")
 
 test: $(STAMP) ## run all tests except the slow ones; ARGS="-k java" passes options to pytest
@@ -57,10 +57,10 @@ pictures: $(STAMP) ## draw the pictures of README.md and of the site, after make
 dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
 	@scripts/dist
 
-bench: $(STAMP) ## run the benchmarks
+bench: $(STAMP) ## run the benchmarks, with synthetic faces or FER2013=/path/to/fer2013.csv
 	@$(VENV_PYTHON) -m benchmarks
 
-bench-cluster: $(STAMP) ## measure jobs on a standalone cluster: with 500,000 faces, and with skewed input
+bench-cluster: $(STAMP) ## measure jobs on a standalone cluster, with synthetic faces or FER2013=/path/to/fer2013.csv
 	@$(VENV_PYTHON) -m benchmarks scale skew
 
 # Without the dependencies of fer for videos and for its second face detector, such as PyTorch.

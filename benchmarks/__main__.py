@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from benchmarks import data
+
 _DEFAULT_BENCHMARKS = (
     "preprocess",
     "feed",
@@ -33,6 +35,8 @@ def main(names: list[str]) -> None:
     unknown_names = [name for name in names if name not in known_names]
     if unknown_names:
         sys.exit(f"unknown benchmark {unknown_names[0]}; choose from {', '.join(known_names)}")
+    baseline_folder = data.find_baseline_script("preprocess").parent
+    print(f"faces: {data.describe_faces()}; baselines: {baseline_folder}", file=sys.stderr)
     for name in names or _DEFAULT_BENCHMARKS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         for figure in importlib.import_module(f"benchmarks.{name}").run():

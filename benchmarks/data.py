@@ -1,10 +1,12 @@
-"""Input of the benchmarks: FER2013 if the folder `shared` next to the checkout has it.
+"""Input of the benchmarks: FER2013 if the environment variable FER2013 names its CSV file.
 
-Otherwise the benchmarks use synthetic faces.
+`make bench FER2013=/path/to/fer2013.csv` sets the variable. Without it, FER2013 comes from the folder
+`shared` next to the checkout if that exists. Otherwise the benchmarks use synthetic faces.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "artifacts" / "bench"
 _SHARED = ROOT.parent / "shared"
+_CSV_SCRIPT = _SHARED / "data" / "to_csv.py"
 _SYNTHETIC_ROWS = 32_298
+
+
+def describe_faces() -> str:
+    """Return the kind of the faces that the benchmarks use: "fer2013" or "synthetic"."""
+    return "fer2013" if os.environ.get("FER2013") or _CSV_SCRIPT.exists() else "synthetic"
 
 
 def ensure_csv(repeat: int) -> Path:
@@ -25,13 +33,15 @@ def ensure_csv(repeat: int) -> Path:
         The path of the CSV file.
     """
     WORK.mkdir(parents=True, exist_ok=True)
-    script = _SHARED / "data" / "to_csv.py"
-    path = WORK / f"{'fer2013' if script.exists() else 'synthetic'}-{repeat}.csv"
+    path = WORK / f"{describe_faces()}-{repeat}.csv"
     if path.exists():
         return path
     temporary = path.with_suffix(".part")
-    if script.exists():
-        subprocess.run([sys.executable, script, temporary, "--repeat", str(repeat)], check=True)
+    if source := os.environ.get("FER2013"):
+        _repeat_rows(Path(source), temporary, repeat)
+    elif _CSV_SCRIPT.exists():
+        command = [sys.executable, str(_CSV_SCRIPT), str(temporary)]
+        subprocess.run([*command, "--repeat", str(repeat)], check=True)
     elif repeat == 1:
         command = [sys.executable, "-m", "fer_pipeline.data.synthetic", "csv", temporary]
         subprocess.run([*command, "--rows", str(_SYNTHETIC_ROWS)], check=True)
@@ -43,7 +53,7 @@ def ensure_csv(repeat: int) -> Path:
 def _repeat_rows(source: Path, target: Path, repeat: int) -> None:
     """Write a CSV file with repeated rows.
 
-    The pixels of copy k are rotated by k positions, so that no two images are equal.
+    The pixels of copy k are rotated by k positions, so that the copies of a row differ.
 
     Args:
         source: CSV file with the original rows.
