@@ -171,8 +171,8 @@ def _train_worker(
 ) -> None:
     """Train the network of a run as one of several workers; the chief also writes the run's files.
 
-    If a worker is lost, Spark calls this function again for all workers, and they resume from the
-    last checkpoint.
+    If a worker is lost, the driver starts all workers again (`barrier.run_barrier_stage`), and they
+    resume from the last checkpoint.
 
     Args:
         dataset_folder: Folder of the dataset.
@@ -207,7 +207,7 @@ def _train_worker(
         _load_in_all_workers(task, lambda: open_train_loader(dataset, config, worker))
         run = TrainingRun.build(dataset, folder, config, checkpoint, worker)
         run_training(run, checkpoint, is_resumed=is_resumed or checkpoint is not None)
-    # Wait until the chief has published the run. If it fails, Spark starts all workers again.
+    # Wait until the chief has published the run. If it fails, the driver starts all workers again.
     task.all_gather("")
 
 

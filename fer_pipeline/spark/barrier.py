@@ -135,7 +135,7 @@ def _parse_worker_failure(message: str, process_count: int) -> str | None:
     if _DYNAMIC_ALLOCATION in message:
         raise ClusterError(
             "workers that train together need a fixed number of executors; set"
-            " spark.dynamicAllocation.enabled=false and --num-executors"
+            " spark.dynamicAllocation.enabled=false and, on YARN or Kubernetes, --num-executors"
         )
     match = re.search(_WORKER_LOST, message)
     return match[0].strip()[:160] if match else None

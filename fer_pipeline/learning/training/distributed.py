@@ -73,8 +73,8 @@ SINGLE_WORKER = WorkerContext()
 def connect_to_workers(addresses: Sequence[str], rank: int, cores: int) -> None:
     """Connect to the other workers, and make MultiWorkerMirroredStrategy the default strategy.
 
-    If not all workers connect within two minutes, the process exits, and Spark restarts all
-    workers.
+    If not all workers connect within two minutes, the process exits, and the driver restarts
+    all workers.
 
     Args:
         addresses: `host:port` of each worker, on which TensorFlow listens.
