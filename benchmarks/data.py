@@ -1,7 +1,7 @@
 """Input of the benchmarks: FER2013 if the environment variable FER2013 names its CSV file.
 
-`make bench FER2013=/path/to/fer2013.csv` sets the variable. Without it, FER2013 comes from the folder
-`shared` next to the checkout if that exists. Otherwise the benchmarks use synthetic faces.
+`make bench FER2013=/path/to/fer2013.csv` sets the variable. Without it, FER2013 comes from the
+folder `shared` next to the checkout if that exists. Otherwise the benchmarks use synthetic faces.
 """
 
 from __future__ import annotations

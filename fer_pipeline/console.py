@@ -19,7 +19,7 @@ JOBS_PATH = "jobs-path"
 
 _EPILOG = f"""\
 Spark runs on all cores of this machine; SPARK_DRIVER_MEMORY and SPARK_CONF_DIR change its settings,
-PYSPARK_SUBMIT_ARGS replaces them. On a cluster, use Spark's own command:
+PYSPARK_SUBMIT_ARGS replaces the options of {PROGRAM}. On a cluster, use Spark's own command:
 
     spark-submit --master spark://HOST:7077 "$({PROGRAM} {JOBS_PATH})/preprocess.py" ...
 """

@@ -280,7 +280,7 @@ class LoaderConfig(Section):
 
 
 class InferenceConfig(Section):
-    """The inference with a trained model in the jobs evaluate and score."""
+    """The inference with a trained model in the jobs evaluate, compare and score."""
 
     batch_size: PositiveInt = Field(256, description="Number of images per forward pass.")
     flip_tta: bool = Field(

@@ -69,8 +69,8 @@ def repository(tmp_path: Path) -> Iterator[str]:
 
 def run_block(block: CodeBlock, folder: Path, **variables: str) -> str:
     """Run a code block in a folder, and return what it writes to stdout and stderr."""
-    # `git clone` is left out: the folder is a copy of the checkout. The line that sets REPOSITORY has a
-    # placeholder: the variable comes from the caller.
+    # `git clone` is left out: the folder is a copy of the checkout. The line that sets REPOSITORY
+    # has a placeholder: the variable comes from the caller.
     code = re.sub(r"^(git clone |REPOSITORY=).*\n", "", block.code, flags=re.M)
     command = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [".venv/bin/python", "-c"]}
     process = subprocess.run(

@@ -90,7 +90,7 @@ def home(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def float32_home(home: Path, tmp_path: Path) -> Path:
-    """The same folder with a dataset of the same rows in float32, as `conf/system_a.yaml` has it."""
+    """A folder as `home`, with the images in float32, the type that `conf/system_a.yaml` sets."""
     sizes = {"train": 115, "validation": 40, "test": 20}
     splits = {name: make_easy_rows(count, 10 + count) for name, count in sizes.items()}
     dataset = stored_datasets.write_dataset(tmp_path / "data" / "a", splits, dtype="float32")
