@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.folders import list_dataset_files, read_files
+from tests.helpers.folders import RUN_FILES, list_dataset_files, read_files
 
 # Many small files, so that for a while only some of them exist.
 PREPROCESS = [
@@ -195,16 +195,7 @@ class TestTrain:
 
         jobs.run(*short, "--overwrite", cwd=dataset.home).expect_success()
         before = read_outputs(out)
-        assert set(before) == {
-            "model.keras",
-            "model.weights.h5",
-            "architecture.json",
-            "model.json",
-            "history.csv",
-            "accuracy.png",
-            "loss.png",
-            "config.yaml",
-        }
+        assert set(before) == RUN_FILES
 
         # An overwrite that is killed halfway has not changed the finished run.
         running = jobs.start(*endless, "--overwrite", cwd=dataset.home)

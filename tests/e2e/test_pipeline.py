@@ -23,7 +23,7 @@ import pytest
 from fer_pipeline.config import load_config
 from fer_pipeline.spark.java import find_java_home
 from tests.fixtures.jobs import FinishedJob
-from tests.helpers.folders import list_dataset_files, read_files
+from tests.helpers.folders import RUN_FILES, list_dataset_files, read_files
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ("preprocess", "train", "evaluate", "compare", "score", "export", "preview", "summarize")
@@ -195,16 +195,7 @@ def test_train_writes_and_prints_the_best_step(runs, dataset) -> None:
         history = list(csv.DictReader(file))
 
     written = {name for name in read_files(run.folder) if not name.startswith("tensorboard/")}
-    assert written == {
-        "model.keras",
-        "model.weights.h5",
-        "architecture.json",
-        "model.json",
-        "history.csv",
-        "accuracy.png",
-        "loss.png",
-        "config.yaml",
-    }
+    assert written == RUN_FILES
     assert model_info["dataset_checksum"] == dataset.manifest["checksum"]
     assert model_info["classes"] == dataset.manifest["classes"]
     sha256 = hashlib.sha256((run.folder / "model.keras").read_bytes()).hexdigest()

@@ -5,6 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+RUN_FILES = {
+    "model.keras",
+    "model.weights.h5",
+    "architecture.json",
+    "model.json",
+    "history.csv",
+    "accuracy.png",
+    "loss.png",
+    "config.yaml",
+}
+"""Files of a finished run, without the logs for TensorBoard."""
+
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """Return the content of all files in a folder, by relative path."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,17 +32,6 @@ CLASSES = ["angry", "happy", "sad"]
 CHECKSUM = "fedcba9876543210"
 TRAIN_ROWS = 115  # of the easy dataset
 VALIDATION_ROWS = 40
-OUTPUTS = {
-    "model.keras",
-    "model.weights.h5",
-    "architecture.json",
-    "model.json",
-    "history.csv",
-    "accuracy.png",
-    "loss.png",
-    "config.yaml",
-}
-"""Files of a finished run."""
 
 
 def make_config(
@@ -190,15 +176,3 @@ def get_message(error: pytest.ExceptionInfo[BaseException]) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
-
-
-def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python with the package on its path."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )

@@ -1,8 +1,5 @@
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from fer_pipeline.pipelines.compare import OUTPUT_FILES, compare, format_report
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
 from tests.helpers.folders import read_files
+from tests.helpers.processes import run_python
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
 CLASSES = ("angry", "happy", "sad")
@@ -327,21 +325,11 @@ class TestOverwrite:
         assert set(read_files(tmp_path)) == set(OUTPUT_FILES)
 
 
-def run_job(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the job in another process."""
-    return subprocess.run(
-        [sys.executable, JOB, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 class TestJob:
     def test_the_job_writes_the_comparison(self, runs, dataset, comparison_and_folder, tmp_path):
         comparison, _ = comparison_and_folder
-        process = run_job(
+        process = run_python(
+            JOB,
             *(*runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
             *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip-tta"),
         )
@@ -365,7 +353,7 @@ class TestJob:
         ],
     )
     def test_an_invalid_argument_is_one_error(self, arguments, message):
-        process = run_job(*arguments, "--dataset", "d", "--output", "o")
+        process = run_python(JOB, *arguments, "--dataset", "d", "--output", "o")
         assert process.returncode == 2
         assert process.stderr.splitlines()[-1] == f"spark-submit.sh compare: error: {message}"
 

@@ -5,8 +5,6 @@ import json
 import logging
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from fer_pipeline.plots import feature_maps
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
 from tests.helpers.folders import read_files
+from tests.helpers.processes import run_python, show_help
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
 CLASSES = ("angry", "happy", "sad")
@@ -684,17 +683,6 @@ class TestWarnings:
         ]
 
 
-def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python with the package on its path."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 class TestJob:
     def test_the_job_writes_the_same_files_as_the_function(self, run, dataset, tmp_path):
         command = [JOB, "--model", run, "--dataset", dataset, "--split", "test"]
@@ -717,16 +705,9 @@ class TestJob:
         )
 
     def test_the_help_does_not_import_tensorflow(self):
-        code = (
-            "import runpy, sys\n"
-            "sys.argv = ['evaluate', '--help']\n"
-            "try:\n"
-            f"    runpy.run_path({str(JOB)!r}, run_name='__main__')\n"
-            "except SystemExit:\n"
-            "    heavy = {'tensorflow', 'keras', 'sklearn', 'matplotlib', 'pyspark', 'petastorm'}\n"
-            "    print(sorted(heavy & set(sys.modules)))\n"
+        process = show_help(
+            JOB, {"tensorflow", "keras", "sklearn", "matplotlib", "pyspark", "petastorm"}
         )
-        process = run_python("-c", code)
         assert process.stdout.splitlines()[-1:] == ["[]"], process.stderr
         assert "--split {train,validation,test}" in process.stdout
         assert f"name of a bundled model; default: {DEFAULT_MODEL}" in " ".join(

@@ -21,11 +21,11 @@ from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.pipelines.train import format_report, train
+from tests.helpers.folders import RUN_FILES
 from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 from tests.helpers.training import (
     CHECKSUM,
     CLASSES,
-    OUTPUTS,
     SIZE,
     TRAIN_ROWS,
     VALIDATION_ROWS,
@@ -229,7 +229,7 @@ def list_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 class TestTrain:
     def test_the_folder_holds_the_outputs_and_nothing_else(self, trained_run):
         folder, _ = trained_run
-        assert {path.name for path in folder.iterdir()} == {*OUTPUTS, "tensorboard"}
+        assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "tensorboard"}
 
     def test_model_json_describes_the_run(self, trained_run, easy_dataset):
         folder, model_info = trained_run
@@ -365,7 +365,7 @@ class TestTrain:
 
     def test_dataset_and_run_may_be_file_urls(self, easy_dataset, tmp_path):
         train(easy_dataset.as_uri(), (tmp_path / "run").as_uri(), make_config(steps=1))
-        assert set(read_top_files(tmp_path / "run")) == OUTPUTS
+        assert set(read_top_files(tmp_path / "run")) == RUN_FILES
 
 
 def test_the_easy_dataset_has_the_described_rows(easy_dataset):

@@ -10,9 +10,10 @@ from fer_pipeline.errors import ConfigError, DatasetError, FerError, RunError, S
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.pipelines.train import format_report, train
+from tests.helpers.folders import RUN_FILES
+from tests.helpers.processes import run_python, show_help
 from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 from tests.helpers.training import (
-    OUTPUTS,
     ROOT,
     TRAIN_ROWS,
     change_row_count,
@@ -22,7 +23,6 @@ from tests.helpers.training import (
     make_config,
     make_loader,
     read_top_files,
-    run_python,
 )
 
 JOB = ROOT / "jobs" / "train.py"
@@ -105,8 +105,8 @@ class TestOverwrite:
         config = make_config(seed=7, steps=6)
         model_info = train(str(easy_dataset), str(run), config, overwrite=True)
         new_files = read_top_files(run)
-        assert set(new_files) == OUTPUTS
-        assert all(new_files[name] != old_files[name] for name in OUTPUTS)
+        assert set(new_files) == RUN_FILES
+        assert all(new_files[name] != old_files[name] for name in RUN_FILES)
         assert TrainedModel.open(run).info == model_info
         assert model_info.seed == 7
         assert load_config(run / "config.yaml") == config
@@ -121,13 +121,13 @@ class TestOverwrite:
         with pytest.raises(RunError, match="the loss is nan"):
             train(str(easy_dataset), str(run), diverging_config, overwrite=True)
         files = read_top_files(run)
-        assert {name: files[name] for name in OUTPUTS} == old_files
+        assert {name: files[name] for name in RUN_FILES} == old_files
         unfinished_files = {".unfinished", "unfinished.csv", "unfinished.yaml", "checkpoint.npz"}
-        assert set(files) - OUTPUTS <= unfinished_files
+        assert set(files) - RUN_FILES <= unfinished_files
         assert have_same_bits(load_weights(run), weights)
         # A second try succeeds.
         train(str(easy_dataset), str(run), make_config(steps=6), overwrite=True)
-        assert set(read_top_files(run)) == OUTPUTS
+        assert set(read_top_files(run)) == RUN_FILES
 
     def test_an_overwrite_that_fails_on_its_dataset_leaves_the_old_run_whole(self, run, tmp_path):
         old_files = read_top_files(run)
@@ -136,9 +136,9 @@ class TestOverwrite:
         with pytest.raises(DatasetError, match="delivered 115 rows, the manifest says 116"):
             train(str(dataset), str(run), make_config(), overwrite=True)
         files = read_top_files(run)
-        assert {name: files[name] for name in OUTPUTS} == old_files
+        assert {name: files[name] for name in RUN_FILES} == old_files
 
-    @pytest.mark.parametrize("name", sorted(OUTPUTS - {"model.json", "model.keras"}))
+    @pytest.mark.parametrize("name", sorted(RUN_FILES - {"model.json", "model.keras"}))
     def test_an_overwrite_names_the_file_that_cannot_be_written(self, easy_dataset, run, name):
         (run / name).unlink()
         (run / name).mkdir()  # a file cannot take its place
@@ -161,7 +161,7 @@ class TestOverwrite:
             TrainedModel.open(out).load_network()
         # Its files are replaced without --overwrite.
         train(str(easy_dataset), str(out), make_config())
-        assert set(read_top_files(out)) == OUTPUTS
+        assert set(read_top_files(out)) == RUN_FILES
 
 
 class TestJob:
@@ -229,16 +229,9 @@ class TestJob:
         assert "57,527 parameters" in process.stdout
 
     def test_the_help_does_not_import_tensorflow(self):
-        code = (
-            "import runpy, sys\n"
-            "sys.argv = ['train', '--help']\n"
-            "try:\n"
-            f"    runpy.run_path({str(JOB)!r}, run_name='__main__')\n"
-            "except SystemExit:\n"
-            "    heavy = {'tensorflow', 'keras', 'matplotlib', 'pyspark', 'petastorm', 'pyarrow'}\n"
-            "    print(sorted(heavy & set(sys.modules)))\n"
+        process = show_help(
+            JOB, {"tensorflow", "keras", "matplotlib", "pyspark", "petastorm", "pyarrow"}
         )
-        process = run_python("-c", code)
         assert process.stdout.splitlines()[-1:] == ["[]"], process.stderr
         for option in ("--dataset DIR", "--output RUN", "--overwrite", "--config FILE.yaml"):
             assert option in process.stdout
