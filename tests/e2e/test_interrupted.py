@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,17 +16,10 @@ import pytest
 from tests.helpers.folders import RUN_FILES, list_dataset_files, read_files
 
 # Many small files, so that for a while only some of them exist.
-PREPROCESS = [
-    "--master",
-    "local[2]",
-    "preprocess",
-    "--config",
-    "small.yaml",
-    "--input",
-    "faces.csv",
-    "--set",
-    "output.files_per_split=12",
-]
+PREPROCESS = shlex.split(
+    "preprocess --config small.yaml --input faces.csv --set output.files_per_split=12"
+)
+ON_TWO_CORES = ("--master", "local[2]")
 TRAIN = ("train", "--config", "small.yaml", "--dataset", "data")
 INTERRUPTED = "error: interrupted"
 
@@ -41,9 +35,9 @@ def compute_sha256(path: Path) -> str:
 
 
 class TestPreprocess:
-    def test_a_killed_run_leaves_no_dataset(self, jobs, dataset, tmp_path) -> None:
+    def test_a_killed_run_leaves_no_dataset(self, jobs, shared_process, dataset, tmp_path) -> None:
         out = tmp_path / "out"
-        command = (*PREPROCESS, "--output", str(out))
+        command = (*ON_TWO_CORES, *PREPROCESS, "--output", str(out))
         conditions: tuple[Callable[[], bool], ...] = (
             lambda: bool(list_parts(out)),
             # The quarantine is written last, just before the manifest.
@@ -61,7 +55,7 @@ class TestPreprocess:
             shutil.rmtree(out / "quarantine", ignore_errors=True)
         incomplete = list_parts(out)
 
-        jobs.run(*command, cwd=dataset.home).expect_success()
+        shared_process.run(*PREPROCESS, "--output", out, cwd=dataset.home).expect_success()
 
         assert (
             json.loads((out / "manifest.json").read_text())["checksum"]
@@ -72,7 +66,7 @@ class TestPreprocess:
 
     def test_the_error_for_a_killed_java_process_is_one_line(self, jobs, dataset, tmp_path) -> None:
         out = tmp_path / "out"
-        running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
+        running = jobs.start(*ON_TWO_CORES, *PREPROCESS, "--output", str(out), cwd=dataset.home)
         running.wait_until(lambda: bool(list_parts(out)))
         for pid, command in running.list_processes().items():
             if "java" in command.split(" ", 1)[0]:
@@ -81,14 +75,16 @@ class TestPreprocess:
         running.wait().expect_error("Spark's Java process ended before the job")
         assert not (out / "manifest.json").exists()
 
-    def test_a_second_job_cannot_write_to_the_same_folder(self, jobs, dataset, tmp_path) -> None:
+    def test_a_second_job_cannot_write_to_the_same_folder(
+        self, jobs, shared_process, dataset, tmp_path
+    ) -> None:
         out = tmp_path / "out"
         command = (*PREPROCESS, "--output", str(out))
-        first = jobs.start(*command, cwd=dataset.home)
+        first = jobs.start(*ON_TWO_CORES, *command, cwd=dataset.home)
         # With its first file the first job holds the lock. It is paused while the second one runs.
         first.wait_until(lambda: bool(list_parts(out)))
         first.send_signal(signal.SIGSTOP)
-        second = jobs.run(*command, "--overwrite", cwd=dataset.home)
+        second = shared_process.run(*command, "--overwrite", cwd=dataset.home)
         first.send_signal(signal.SIGCONT)
 
         second.expect_error(f"{out}: another job is writing there")
@@ -97,12 +93,14 @@ class TestPreprocess:
         manifest = json.loads((out / "manifest.json").read_text())
         assert manifest["checksum"] == dataset.manifest["checksum"]
 
-    def test_a_killed_overwrite_leaves_one_whole_dataset(self, jobs, dataset, tmp_path) -> None:
+    def test_a_killed_overwrite_leaves_one_whole_dataset(
+        self, jobs, shared_process, dataset, tmp_path
+    ) -> None:
         out = shutil.copytree(dataset.folder, tmp_path / "out")
         before, old = read_files(out), list_parts(out)
         command = (*PREPROCESS, "--output", str(out), "--overwrite", "--set", "seed=4")
 
-        running = jobs.start(*command, cwd=dataset.home)
+        running = jobs.start(*ON_TWO_CORES, *command, cwd=dataset.home)
         running.wait_until(lambda: bool(list_parts(out) - old))
         running.end_with_signal(signal.SIGKILL)
 
@@ -110,7 +108,7 @@ class TestPreprocess:
         assert set(before) == list_dataset_files(out)
 
         manifest = out / "manifest.json"
-        running = jobs.start(*command, cwd=dataset.home)
+        running = jobs.start(*ON_TWO_CORES, *command, cwd=dataset.home)
         running.wait_until(lambda: manifest.read_bytes() != before["manifest.json"])
         running.end_with_signal(signal.SIGKILL)
 
@@ -120,7 +118,7 @@ class TestPreprocess:
         assert json.loads(manifest.read_text())["config"]["seed"] == 4
         checksum = json.loads(manifest.read_text())["checksum"]
 
-        jobs.run(*command, cwd=dataset.home).expect_success()
+        shared_process.run(*command, cwd=dataset.home).expect_success()
 
         assert json.loads(manifest.read_text())["checksum"] == checksum
         assert set(read_files(out)) == list_dataset_files(out)
@@ -130,7 +128,7 @@ class TestPreprocess:
         self, jobs, dataset, tmp_path, moment
     ) -> None:
         out = tmp_path / "out"
-        running = jobs.start(*PREPROCESS, "--output", str(out), cwd=dataset.home)
+        running = jobs.start(*ON_TWO_CORES, *PREPROCESS, "--output", str(out), cwd=dataset.home)
         if moment == "while Spark starts":
             running.wait_until(
                 lambda: any("SparkSubmit" in line for line in running.list_processes().values())
@@ -145,7 +143,9 @@ class TestPreprocess:
 
 
 class TestTrain:
-    def test_a_killed_run_is_not_taken_for_a_finished_one(self, jobs, dataset, tmp_path) -> None:
+    def test_a_killed_run_is_not_taken_for_a_finished_one(
+        self, jobs, shared_process, dataset, tmp_path
+    ) -> None:
         out = tmp_path / "run"
         endless = (*TRAIN, "--output", str(out), "--set", "training.steps=1000000")
         short = (*TRAIN, "--output", str(out), "--set", "training.steps=20")
@@ -175,7 +175,7 @@ class TestTrain:
         assert {"unfinished.csv", "checkpoint.npz"} <= set(read_files(out))
 
         report = tmp_path / "report"
-        refused = jobs.run(
+        refused = shared_process.run(
             "evaluate",
             "--model",
             str(out),
@@ -188,12 +188,12 @@ class TestTrain:
         refused.expect_error(f"error: {out}: its training has not finished (no model.json)")
         assert not report.exists()
 
-        refused = jobs.run(*short, cwd=dataset.home)
+        refused = shared_process.run(*short, cwd=dataset.home)
         refused.expect_error(
             f"error: {out}: holds an unfinished run; --resume continues it, --overwrite starts anew"
         )
 
-        jobs.run(*short, "--overwrite", cwd=dataset.home).expect_success()
+        shared_process.run(*short, "--overwrite", cwd=dataset.home).expect_success()
         before = read_outputs(out)
         assert set(before) == RUN_FILES
 

@@ -22,8 +22,8 @@ import pytest
 
 from fer_pipeline.config import load_config
 from fer_pipeline.spark.java import find_java_home
-from tests.fixtures.jobs import FinishedJob
 from tests.helpers.folders import RUN_FILES, list_dataset_files, read_files
+from tests.helpers.processes import FinishedJob
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ("preprocess", "train", "evaluate", "compare", "score", "export", "preview", "summarize")
@@ -59,18 +59,14 @@ def second_dataset(jobs, home, dataset) -> JobOutput:
 
 
 @pytest.fixture(scope="module")
-def runs(jobs, dataset) -> tuple[JobOutput, JobOutput]:
-    """Two concurrent runs with the same seed."""
-
-    def train(name: str) -> JobOutput:
-        options = ("--dataset", "data", "--output", name)
-        return JobOutput(
-            jobs.run("train", *CONFIG_OPTIONS, *options, cwd=dataset.home), dataset.home / name
-        )
-
-    with ThreadPoolExecutor() as pool:
-        first, second = pool.map(train, ("run", "run again"))
-    return first, second
+def runs(jobs, shared_process, dataset) -> tuple[JobOutput, JobOutput]:
+    """Two runs with the same seed, in different processes."""
+    train = ("train", *CONFIG_OPTIONS, "--dataset", "data", "--output")
+    home = dataset.home
+    return (
+        JobOutput(jobs.run(*train, "run", cwd=home), home / "run"),
+        JobOutput(shared_process.run(*train, "run again", cwd=home), home / "run again"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -489,8 +485,11 @@ MISTAKES: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def mistakes(jobs, dataset, runs, report, scores, export) -> dict[str, Any]:
-    """The finished job of each mistake, and the user's files before and after all of them."""
+def mistakes(jobs, shared_process, dataset, runs, report, scores, export) -> dict[str, Any]:
+    """The finished job of each mistake, and the user's files before and after all of them.
+
+    Jobs with options of Spark have their own processes; the others share one.
+    """
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _copy_with_changes(dataset.folder, dataset.home / "five", classes=five)
     (dataset.home / "headless.csv").write_text("0,1 2 3,Training\n" * 5)
@@ -499,20 +498,23 @@ def mistakes(jobs, dataset, runs, report, scores, export) -> dict[str, Any]:
     bare_python.chmod(0o755)
     before = read_files(dataset.home)
 
-    def run(number: int, command: str) -> FinishedJob:
-        return jobs.run(*command.format(out=f"made-by-{number}").split(" "), cwd=dataset.home)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        finished = pool.map(
-            run, range(len(MISTAKES)), (command for command, _ in MISTAKES.values())
-        )
-        return {
-            **dict(zip(MISTAKES, finished, strict=True)),
-            "files": (before, read_files(dataset.home)),
+    commands = {
+        mistake: command.format(out=f"made-by-{number}").split(" ")
+        for number, (mistake, (command, _)) in enumerate(MISTAKES.items())
+    }
+    own = {mistake: command for mistake, command in commands.items() if command[0][0] == "-"}
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        finished = pool.map(lambda command: jobs.run(*command, cwd=dataset.home), own.values())
+        shared = {
+            mistake: shared_process.run(*command, cwd=dataset.home)
+            for mistake, command in commands.items()
+            if mistake not in own
         }
+        jobs_by_mistake = {**shared, **dict(zip(own, finished, strict=True))}
+    return {**jobs_by_mistake, "files": (before, read_files(dataset.home))}
 
 
-@pytest.mark.timeout(900)  # The first one waits for all of them.
+@pytest.mark.timeout(600)  # The first one waits for all of them.
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line(mistakes, mistake) -> None:
     mistakes[mistake].expect_error(MISTAKES[mistake][1])
@@ -556,16 +558,3 @@ def test_help_imports_neither_spark_nor_tensorflow(jobs, home, job) -> None:
     assert {"argparse", "fer_pipeline.cli"} <= imported
     heavy = {"pyspark", "py4j", "tensorflow", "keras", "petastorm", "pyarrow", "matplotlib"}
     assert not {name.partition(".")[0] for name in imported} & heavy
-
-
-def test_preprocess_reads_inputs_on_another_filesystem(jobs, dataset, tmp_path) -> None:
-    """Read through Hadoop's viewfs, whose paths are not paths of this machine."""
-    shutil.copy(dataset.home / "faces.csv", tmp_path / "faces.csv")
-    mount = f"spark.hadoop.fs.viewfs.mounttable.faces.link./in=file:{tmp_path}"
-    read = ("--config", "small.yaml", "--input", "viewfs://faces/in/faces.csv")
-    out = tmp_path / "out"
-    options = ("--conf", mount, "preprocess", *read, "--output", str(out))
-    jobs.run(*options, cwd=dataset.home).expect_success()
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["checksum"] == dataset.manifest["checksum"]
-    assert [source["path"] for source in manifest["sources"]] == ["viewfs://faces/in/faces.csv"]

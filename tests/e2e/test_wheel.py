@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer_pipeline.spark.java import find_java_home
-from tests.fixtures.jobs import FinishedJob
+from tests.helpers.processes import FinishedJob
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUT_OPTIONS = ("--config", "small.yaml", "--input", "faces.csv")

@@ -5,9 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """A process that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def expect_success(self) -> None:
+        """Assert that the job succeeded and printed no error."""
+        assert self.status == 0, self.err
+        assert "Traceback" not in self.err
+        assert "error: " not in self.err
+
+    def expect_error(self, message: str, status: int = 1) -> None:
+        """Assert that the job failed, and that its only error is the last line of stderr."""
+        lines = self.err.splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert "Traceback" not in self.err
+        assert (self.status, self.out, len(errors)) == (status, "", 1), self.err
+        assert lines[-1] == errors[0]
+        assert message in errors[0]
 
 
 def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:

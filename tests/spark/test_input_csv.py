@@ -319,3 +319,16 @@ def test_a_warning_is_logged_for_each_empty_split(prepare, caplog, tmp_path) -> 
     for message, split in zip(messages, ("validation", "test"), strict=True):
         assert message.startswith(f"the {split} split is empty")
         assert f"split.{split} " in message
+
+
+def test_inputs_on_another_filesystem_are_read(spark, prepare, tmp_path) -> None:
+    """Read through Hadoop's viewfs, whose paths are not paths of this machine."""
+    lines = [format_row(0, make_image(n), usage) for n, usage in enumerate(USAGES)]
+    local = write_csv(tmp_path / "faces.csv", lines)
+    settings = spark.sparkContext._jsc.hadoopConfiguration()
+    settings.set("fs.viewfs.mounttable.faces.link./in", f"file:{tmp_path}")
+
+    prepared = prepare("viewfs://faces/in/faces.csv")
+
+    assert prepared.manifest.checksum == prepare(local).manifest.checksum
+    assert [source.path for source in prepared.manifest.sources] == ["viewfs://faces/in/faces.csv"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,9 @@ class BatchLoader:
             schema.VOTES if options.soft_labels and has_soft_labels else schema.LABEL
         )
         self._cache: tuple[Pixels, Targets] | None = None
+        # The exceptions of the reader, one list for each epoch that was opened.
+        self._reader_errors: list[list[Exception]] = []
+        self._batch_spec: Any = None
         _require_exact_arithmetic(self._manifest.image.normalization)
         if options.shuffle and self.row_count < self.steps_per_epoch:
             raise DatasetError(
@@ -146,7 +150,16 @@ class BatchLoader:
                 trained on them before the training was interrupted.
         """
         errors: list[Exception] = []
-        return EpochIterator(self._build_tf_dataset(epoch, errors, skip_batches), errors)
+        self._reader_errors.append(errors)
+        numbers = (
+            epoch,
+            self._derive_epoch_seed(epoch),
+            skip_batches,
+            len(self._reader_errors) - 1,
+        )
+        variant = self._trace_tf_dataset(*(tf.constant(number, tf.int64) for number in numbers))
+        dataset = tf.data.experimental.from_variant(variant, self._batch_spec)
+        return EpochIterator(dataset, errors)
 
     def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
         """Return the batches of one epoch as a `tf.data.Dataset`.
@@ -157,47 +170,75 @@ class BatchLoader:
         Args:
             epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
         """
-        return self._build_tf_dataset(epoch, [])
+        self._reader_errors.append([])
+        return self._build_tf_dataset(
+            tf.constant(epoch, tf.int64),
+            tf.constant(self._derive_epoch_seed(epoch), tf.int64),
+            tf.constant(0, tf.int64),
+            tf.constant(len(self._reader_errors) - 1, tf.int64),
+        )
+
+    @functools.cached_property
+    def _trace_tf_dataset(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """A function with the arguments of `_build_tf_dataset` that returns the dataset's variant.
+
+        The graph of the dataset is traced once for all epochs: to trace it takes longer than to
+        read a small epoch.
+        """
+
+        @tf.function(input_signature=[tf.TensorSpec((), tf.int64)] * 4, autograph=False)
+        def build(*numbers: Tensor) -> Tensor:
+            dataset = self._build_tf_dataset(*numbers)
+            self._batch_spec = dataset.element_spec
+            return tf.data.experimental.to_variant(dataset)
+
+        return build
 
     def _build_tf_dataset(
-        self, epoch: int, errors: list[Exception], skip_batches: int = 0
+        self, epoch: Tensor, seed: Tensor, skip_batches: Tensor, errors_index: Tensor
     ) -> tf.data.Dataset:
         """Return one epoch as a `tf.data.Dataset` of transformed and normalised batches.
 
+        All arguments are int64 scalars.
+
         Args:
             epoch: Index of the epoch, from 0.
-            errors: List to which the reader's exceptions are appended, because TensorFlow replaces
-                them with its own exceptions.
+            seed: Seed of the transform.
             skip_batches: Number of batches to leave out at the beginning.
+            errors_index: Index of the list in `_reader_errors` to which the reader's exceptions are
+                appended, because TensorFlow replaces them with its own exceptions.
         """
-
-        def generate_chunks() -> Iterator[tuple[Pixels, Targets]]:
-            """Yield the rows of the epoch in chunks, and then padding images, if any are needed.
-
-            If an exception occurs, append it to `errors` and raise it again.
-            """
-            try:
-                yield from self._iterate_epoch_chunks(epoch)
-                padding = self._make_padding_chunk()
-                if padding is not None:
-                    yield padding
-            except Exception as error:
-                errors.append(error)
-                raise
-
         chunks = tf.data.Dataset.from_generator(
-            generate_chunks, output_signature=self._make_chunk_signature()
+            self._generate_chunks,
+            args=(epoch, errors_index),
+            output_signature=self._make_chunk_signature(),
         )
         # The Python generator yields many rows at a time, because each call costs as much as a
         # small batch. It yields bytes, because floats would be four times as much data to copy.
         batches = chunks.rebatch(self._compute_batch_sizes()).enumerate().skip(skip_batches)
-        seed = tf.constant(self._derive_epoch_seed(epoch), tf.int64)
         finished_batches = batches.map(
             lambda index, rows: self._transform_and_normalize(
                 rows[0], rows[1], tf.stack([seed, index])
             )
         )
         return finished_batches.prefetch(_PREFETCHED_BATCHES)
+
+    def _generate_chunks(self, epoch: int, errors_index: int) -> Iterator[tuple[Pixels, Targets]]:
+        """Yield the rows of the epoch in chunks, and then padding images, if any are needed.
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            errors_index: Index of the list in `_reader_errors` to which an exception is appended
+                before it is raised.
+        """
+        try:
+            yield from self._iterate_epoch_chunks(int(epoch))
+            padding = self._make_padding_chunk()
+            if padding is not None:
+                yield padding
+        except Exception as error:
+            self._reader_errors[errors_index].append(error)
+            raise
 
     def _compute_batch_sizes(self) -> int | list[int]:
         """Return the number of rows in each batch of this loader.
