@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,43 +36,33 @@ def compute_sha256(path: Path) -> str:
 class TestPreprocess:
     def test_a_killed_run_leaves_no_dataset(self, jobs, shared_process, dataset, tmp_path) -> None:
         out = tmp_path / "out"
-        command = (*ON_TWO_CORES, *PREPROCESS, "--output", str(out))
-        conditions: tuple[Callable[[], bool], ...] = (
-            lambda: bool(list_parts(out)),
-            # The quarantine is written last, just before the manifest.
-            lambda: bool(list_parts(out, "quarantine")),
-        )
-        for condition in conditions:
-            running = jobs.start(*command, cwd=dataset.home)
-            running.wait_until(condition)
-            killed = running.end_with_signal(signal.SIGKILL)
+        command = (*PREPROCESS, "--output", str(out))
 
-            assert killed.status == -signal.SIGKILL
-            assert list_parts(out)
-            assert not (out / "manifest.json").exists()
-            # The second condition must become true in the second run.
-            shutil.rmtree(out / "quarantine", ignore_errors=True)
+        # With the first file, only the Java process is killed.
+        running = jobs.start(*ON_TWO_CORES, *command, cwd=dataset.home)
+        running.wait_until(lambda: bool(list_parts(out)))
+        for pid, command_line in running.list_processes().items():
+            if "java" in command_line.split(" ", 1)[0]:
+                os.kill(pid, signal.SIGKILL)
+        running.wait().expect_error("Spark's Java process ended before the job")
+        assert list_parts(out)
+        assert not (out / "manifest.json").exists()
+
+        # All processes are killed. The quarantine is written last, just before the manifest.
+        shutil.rmtree(out / "quarantine", ignore_errors=True)
+        running = jobs.start(*ON_TWO_CORES, *command, cwd=dataset.home)
+        running.wait_until(lambda: bool(list_parts(out, "quarantine")))
+        assert running.end_with_signal(signal.SIGKILL).status == -signal.SIGKILL
         incomplete = list_parts(out)
+        assert incomplete
+        assert not (out / "manifest.json").exists()
 
-        shared_process.run(*PREPROCESS, "--output", out, cwd=dataset.home).expect_success()
+        shared_process.run(*command, cwd=dataset.home).expect_success()
 
-        assert (
-            json.loads((out / "manifest.json").read_text())["checksum"]
-            == (dataset.manifest["checksum"])
-        )
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["checksum"] == dataset.manifest["checksum"]
         assert set(read_files(out)) == list_dataset_files(out)
         assert not incomplete & list_parts(out)
-
-    def test_the_error_for_a_killed_java_process_is_one_line(self, jobs, dataset, tmp_path) -> None:
-        out = tmp_path / "out"
-        running = jobs.start(*ON_TWO_CORES, *PREPROCESS, "--output", str(out), cwd=dataset.home)
-        running.wait_until(lambda: bool(list_parts(out)))
-        for pid, command in running.list_processes().items():
-            if "java" in command.split(" ", 1)[0]:
-                os.kill(pid, signal.SIGKILL)
-
-        running.wait().expect_error("Spark's Java process ended before the job")
-        assert not (out / "manifest.json").exists()
 
     def test_a_second_job_cannot_write_to_the_same_folder(
         self, jobs, shared_process, dataset, tmp_path

@@ -326,19 +326,21 @@ class TestOverwrite:
 
 
 class TestJob:
-    def test_the_job_writes_the_comparison(self, runs, dataset, comparison_and_folder, tmp_path):
+    def test_the_job_writes_the_comparison(
+        self, runs, dataset, comparison_and_folder, shared_process, tmp_path
+    ):
         comparison, _ = comparison_and_folder
-        process = run_python(
-            JOB,
+        process = shared_process.run(
+            "compare",
             *(*runs[1:], "--dataset", dataset, "--output", tmp_path / "out"),
             *("--set", "inference.batch_size=30", "--set", "seed=3", "--flip-tta"),
         )
-        assert process.returncode == 0, process.stderr
+        assert process.status == 0, process.err
         document = json.loads((tmp_path / "out" / "comparison.json").read_text())
         assert document["flip_tta"] is True
         assert [entry["name"] for entry in document["models"]] == ["run", "small"]
         assert document["models"][0]["accuracy"] == comparison.models[1].metrics.accuracy
-        assert process.stdout.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
+        assert process.out.endswith(f"wrote {tmp_path / 'out' / 'config.yaml'}\n")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -34,7 +34,7 @@ from fer_pipeline.plots import feature_maps
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
 from tests.helpers.folders import read_files
-from tests.helpers.processes import run_python, show_help
+from tests.helpers.processes import show_help
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
 CLASSES = ("angry", "happy", "sad")
@@ -684,23 +684,22 @@ class TestWarnings:
 
 
 class TestJob:
-    def test_the_job_writes_the_same_files_as_the_function(self, run, dataset, tmp_path):
-        command = [JOB, "--model", run, "--dataset", dataset, "--split", "test"]
+    def test_the_job_writes_the_same_files_as_the_function(
+        self, run, dataset, shared_process, tmp_path
+    ):
+        command = ["evaluate", "--model", run, "--dataset", dataset, "--split", "test"]
         command += ["--output", tmp_path / "out", "--set", "inference.batch_size=5"]
         command += ["--layers", "logits", "same", "--image", 7, "--flip-tta"]
-        process = run_python(*command)
-        assert process.returncode == 0, process.stderr
+        process = shared_process.run(*command)
+        assert process.status == 0, process.err
         # The process prints the same report as this evaluation.
         options: dict[str, Any] = {"layers": ["logits", "same"], "image": 7}
         evaluation = evaluate(
             run, dataset, Split.TEST, tmp_path / "here", make_config(5, flip=True), **options
         )
-        assert process.stdout == format_report(evaluation, tmp_path / "out") + "\n"
+        assert process.out == format_report(evaluation, tmp_path / "out") + "\n"
         assert read_files(tmp_path / "out") == read_files(tmp_path / "here")
-        repeated_process = run_python(*command)
-        assert repeated_process.returncode == 1
-        assert repeated_process.stdout == ""
-        assert repeated_process.stderr.splitlines()[-1] == (
+        shared_process.run(*command).expect_error(
             f"error: {tmp_path / 'out'}: holds an evaluation already; --overwrite replaces it"
         )
 

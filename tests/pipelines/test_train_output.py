@@ -166,17 +166,16 @@ class TestOverwrite:
 
 class TestJob:
     def test_the_stored_configuration_reproduces_the_run_in_another_process(
-        self, easy_dataset, trained_run, tmp_path
+        self, easy_dataset, trained_run, shared_process, tmp_path
     ):
         # The stored configuration suffices to reproduce the run bit by bit.
         folder, model_info = trained_run
         out = tmp_path / "run"
-        command = [JOB, "--dataset", easy_dataset, "--output", out]
-        process = run_python(*command, "--config", folder / "config.yaml")
-        assert process.returncode == 0, process.stderr
-        assert process.stdout == format_report(trained_model.read_model_info(out), str(out)) + "\n"
-        assert "Warning" not in process.stderr
-        assert "Traceback" not in process.stderr
+        command = ["train", "--dataset", easy_dataset, "--output", out]
+        process = shared_process.run(*command, "--config", folder / "config.yaml")
+        process.expect_success()
+        assert process.out == format_report(trained_model.read_model_info(out), str(out)) + "\n"
+        assert "Warning" not in process.err
         assert have_same_bits(load_weights(out), load_weights(folder))
         assert (out / "history.csv").read_bytes() == (folder / "history.csv").read_bytes()
         assert (
@@ -184,19 +183,16 @@ class TestJob:
             == model_info
         )
 
-    def test_a_failed_training_prints_one_error(self, easy_dataset, tmp_path):
-        command = [JOB, "--dataset", easy_dataset, "--output", tmp_path / "run"]
+    def test_a_failed_training_prints_one_error(self, easy_dataset, shared_process, tmp_path):
+        command = ["train", "--dataset", easy_dataset, "--output", tmp_path / "run"]
         command += [
             "--set",
             "training.optimizer.learning_rate=1e30",
             "--set",
             "model.options.hidden=8",
         ]
-        process = run_python(*command, "--set", "loader.batch_size=16")
-        assert process.returncode == 1
-        assert process.stdout == ""
-        assert process.stderr.splitlines()[-1].startswith("error: the loss is nan after ")
-        assert "Traceback" not in process.stderr
+        process = shared_process.run(*command, "--set", "loader.batch_size=16")
+        process.expect_error("error: the loss is nan after ")
 
     def test_dataset_and_output_are_required(self):
         for missing, arguments in (
@@ -209,10 +205,12 @@ class TestJob:
                 "spark-submit.sh train: error: the following arguments are required: " + missing
             )
 
-    def test_preview_and_summarize_run_without_a_run_folder(self, easy_dataset, tmp_path):
+    def test_preview_and_summarize_run_without_a_run_folder(
+        self, easy_dataset, shared_process, tmp_path
+    ):
         picture = tmp_path / "grid.png"
-        process = run_python(
-            ROOT / "jobs" / "preview.py",
+        process = shared_process.run(
+            "preview",
             "--dataset",
             easy_dataset,
             "--output",
@@ -220,13 +218,13 @@ class TestJob:
             "--set",
             "training.augmentation.rotation=20",
         )
-        assert process.returncode == 0, process.stderr
-        assert str(picture) in process.stdout
+        assert process.status == 0, process.err
+        assert str(picture) in process.out
         assert min(cv2.imread(str(picture)).shape[:2]) > 100
-        summarize = [ROOT / "jobs" / "summarize.py", "--output", tmp_path / "net.png"]
-        process = run_python(*summarize, "--set", "image.size=28")
-        assert process.returncode == 0, process.stderr
-        assert "57,527 parameters" in process.stdout
+        summarize = ["summarize", "--output", tmp_path / "net.png"]
+        process = shared_process.run(*summarize, "--set", "image.size=28")
+        assert process.status == 0, process.err
+        assert "57,527 parameters" in process.out
 
     def test_the_help_does_not_import_tensorflow(self):
         process = show_help(
