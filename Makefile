@@ -104,7 +104,9 @@ ifneq ($(shell test -x $(VENV_PYTHON) && cat $(STAMP) 2>/dev/null),$(CURDIR))
 $(STAMP): moved
 endif
 
-# The stamp is written last: an interrupted build starts again from nothing.
+# The stamp is written last: an interrupted build starts again from nothing. editable_mode=compat puts
+# the checkout on Python's path: with the default, a script beside a checkout whose folder is called
+# fer_pipeline would import that folder.
 $(STAMP): setup.py constraints.txt pyproject.toml
 	$(eval python_check := $(shell $(FIND_PYTHON)))
 	$(if $(filter ok,$(firstword $(python_check))),,$(error $(python_check)))
@@ -112,6 +114,6 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 	@rm -rf .venv
 	@$(lastword $(python_check)) -m venv .venv
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
-	    -c constraints.txt -e '.[dev,java]'
+	    --config-settings editable_mode=compat -c constraints.txt -e '.[dev,java]'
 	@$(VENV_PYTHON) -m pip check
 	@echo "$(CURDIR)" > $(STAMP)

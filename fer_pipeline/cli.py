@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import FerError
 from fer_pipeline.io import interrupts
-from fer_pipeline.text import one_line
+from fer_pipeline.text import one_line, suggest_name
 
 SPARK_SUBMIT = "spark-submit.sh"
 """Name of the script that runs the jobs from a checkout of the repository."""
@@ -30,6 +31,28 @@ _QUIET_LOGGERS = (
 _INTERRUPTED_EXIT_CODE = 130
 
 
+class _JobParser(argparse.ArgumentParser):
+    """A parser whose error names an unknown option, even if a required one is missing as well."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Exit with an error line if an option is unknown; otherwise parse the arguments."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        known_names = {
+            name: action.help
+            for action in self._actions
+            for name in action.option_strings
+            if name.startswith("--")
+        }
+        for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
+            name = argument.partition("=")[0]
+            if name.startswith("--") and name not in known_names:
+                visible = [name for name, text in known_names.items() if text != argparse.SUPPRESS]
+                self.error(f"unknown option {name}, {suggest_name(name, visible)}")
+        return super().parse_known_args(arguments, namespace)
+
+
 def create_parser(
     job: str, description: str | None, *, program: str = SPARK_SUBMIT
 ) -> argparse.ArgumentParser:
@@ -40,7 +63,7 @@ def create_parser(
         description: Description of the job for the help text.
         program: Command that precedes the job's name in the usage message, such as `fer-pipeline`.
     """
-    parser = argparse.ArgumentParser(
+    parser = _JobParser(
         prog=f"{program} {job}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 from argparse import Namespace
@@ -134,3 +135,36 @@ def test_invalid_options_are_refused(arguments, capsys):
         parse(*arguments)
     assert raised.value.code == 2
     assert "spark-submit.sh train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--confg", "c.yaml"], "error: unknown option --confg, did you mean --config?"),
+        (["--st=a=1"], "error: unknown option --st, did you mean --set?"),
+        (["--zzz"], "error: unknown option --zzz, expected one of --help, --config, --set, "),
+    ],
+)
+def test_an_unknown_option_is_named_even_if_another_one_is_missing(arguments, message, capsys):
+    parser = cli.create_parser("train", "Train a network.")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--hidden", help=argparse.SUPPRESS)
+    with pytest.raises(SystemExit) as exit_error:
+        parser.parse_args(arguments)
+    assert exit_error.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+    assert "--hidden" not in error
+
+
+def test_arguments_after_two_dashes_are_no_options():
+    parser = cli.create_parser("score", "Score images.")
+    parser.add_argument("input", nargs="+")
+    assert parser.parse_args(["--", "--odd name"]).input == ["--odd name"]
+
+
+def test_a_script_beside_a_checkout_imports_the_package(tmp_path):
+    (tmp_path / "fer_pipeline").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text("from fer_pipeline import load_config")
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)

@@ -82,18 +82,25 @@ def train(
     if prepared is None:
         return trained_model.read_model_info(parse_path(output))
     run = TrainingRun.build(prepared.dataset, prepared.folder, prepared.config, prepared.checkpoint)
-    with add_resume_hint_to_interrupt(), prepared.lock_for_writing():
+    with add_resume_hint_to_interrupt(prepared.folder), prepared.lock_for_writing():
         run_training(run, prepared.checkpoint, is_resumed=resume)
     return trained_model.read_model_info(prepared.folder)
 
 
 @contextlib.contextmanager
-def add_resume_hint_to_interrupt() -> Iterator[None]:
-    """Give a KeyboardInterrupt in the `with` block the message "--resume continues the run"."""
+def add_resume_hint_to_interrupt(folder: Path) -> Iterator[None]:
+    """Give a KeyboardInterrupt in the `with` block a message that says what --resume will do.
+
+    Args:
+        folder: Folder of the run.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("--resume continues the run") from None
+        hint = "--resume continues the run"
+        if not storage.is_file(folder / RunFile.CHECKPOINT):
+            hint = "there is no checkpoint yet, so --resume starts the run again"
+        raise KeyboardInterrupt(hint) from None
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,11 @@ def train_distributed(
     folder = parse_path(output)
     if prepared is None:
         return trained_model.read_model_info(folder)
-    with add_resume_hint_to_interrupt(), workers.session as session, prepared.lock_for_writing():
+    with (
+        add_resume_hint_to_interrupt(folder),
+        workers.session as session,
+        prepared.lock_for_writing(),
+    ):
         _run_workers(session, workers.count, prepared, is_resumed=resume)
     if not is_finished(folder):
         raise StorageError(

@@ -348,16 +348,20 @@ class TestJob:
             (["a"], "argument RUN: expected two or more models"),
             ([], "the following arguments are required: RUN"),
             # Options of evaluate that compare does not have.
-            (["a", "b", "--model", "compact"], "unrecognized arguments: --model compact"),
-            (["a", "b", "--layers", "x"], "unrecognized arguments: --layers x"),
-            (["a", "b", "--backend", "keras"], "unrecognized arguments: --backend keras"),
-            (["a", "b", "--image", "0"], "unrecognized arguments: --image 0"),
+            (["a", "b", "--model", "compact"], "unknown option --model, "),
+            (["a", "b", "--layers", "x"], "unknown option --layers, "),
+            (
+                ["a", "b", "--backend", "keras"],
+                "unknown option --backend, ",
+            ),
+            (["a", "b", "--image", "0"], "unknown option --image, "),
         ],
     )
     def test_an_invalid_argument_is_one_error(self, arguments, message):
         process = run_python(JOB, *arguments, "--dataset", "d", "--output", "o")
         assert process.returncode == 2
-        assert process.stderr.splitlines()[-1] == f"spark-submit.sh compare: error: {message}"
+        error = process.stderr.splitlines()[-1]
+        assert error.startswith(f"spark-submit.sh compare: error: {message}")
 
 
 def test_the_dataset_is_not_changed(dataset, comparison_and_folder):

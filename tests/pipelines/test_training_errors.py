@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fer_pipeline.errors import DatasetError, RunError
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training.loop import StepSchedule
-from fer_pipeline.pipelines.train import train
+from fer_pipeline.pipelines.train import add_resume_hint_to_interrupt, train
 from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 from tests.helpers.training import (
     TRAIN_ROWS,
@@ -152,3 +153,14 @@ class TestDataset:
         while not list_threads() <= threads_before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert list_threads() <= threads_before
+
+
+@pytest.mark.parametrize(
+    ("has_checkpoint", "hint"),
+    [(True, "--resume continues the run"), (False, "there is no checkpoint yet")],
+)
+def test_an_interrupt_says_what_resuming_will_do(tmp_path, has_checkpoint, hint):
+    if has_checkpoint:
+        (tmp_path / RunFile.CHECKPOINT).touch()
+    with pytest.raises(KeyboardInterrupt, match=hint), add_resume_hint_to_interrupt(tmp_path):
+        raise KeyboardInterrupt
