@@ -269,7 +269,7 @@ class TestPreprocess:
 
     @pytest.mark.cluster
     @pytest.mark.killed("the driver during preprocess, at random moments")
-    @pytest.mark.timeout(900)  # It runs eight jobs.
+    @pytest.mark.timeout(900)  # It runs --kills jobs, and two or three more.
     def test_a_killed_driver_leaves_a_whole_dataset(
         self, jobs, workspace, cluster, split, kill_times
     ):
@@ -358,7 +358,7 @@ class TestScore:
         assert read_scores(out) == read_scores(complete_scores)
 
     @pytest.mark.killed("the driver during score, at random moments")
-    @pytest.mark.timeout(900)  # It runs eight jobs.
+    @pytest.mark.timeout(900)  # It runs --kills jobs, and two or three more.
     def test_a_killed_driver_leaves_whole_scores(
         self, jobs, workspace, cluster, complete_scores, kill_times
     ):

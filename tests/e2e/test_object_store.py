@@ -15,7 +15,7 @@ from tests.helpers.shared_process import run_shared_process
 def process_with_store(tmp_path_factory):
     """A process for jobs whose environment variables lead to an object store."""
     folder = tmp_path_factory.mktemp("object store")
-    with run_object_store() as variables, run_shared_process(folder, variables) as process:
+    with run_object_store() as variables, run_shared_process(folder, **variables) as process:
         yield process
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+JOB_TIMEOUT = 150.0
+"""Seconds. No job of the tests takes longer, even on a busy machine; the search for a Spark master
+alone takes 60 s."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class FinishedJob:
         assert (self.status, self.out, len(errors)) == (status, "", 1), self.err
         assert lines[-1] == errors[0]
         assert message in errors[0]
+
+
+def make_job_environment() -> dict[str, str]:
+    """Return the environment variables of a job, free of the caller's for Spark and TensorFlow."""
+    prefixes = ("SPARK_", "PYSPARK_", "MASTER", "TF_")
+    return {key: text for key, text in os.environ.items() if not key.startswith(prefixes)}
 
 
 def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:

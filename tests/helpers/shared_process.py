@@ -17,9 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import FinishedJob
-
-_LIMIT = 150.0  # seconds
+from tests.helpers.processes import JOB_TIMEOUT, FinishedJob, make_job_environment
 
 
 class SharedProcess:
@@ -39,7 +37,7 @@ class SharedProcess:
         """Run the command `fer-pipeline` with these arguments to its end."""
         starts = [path.stat().st_size for path in (self._out, self._err)]
         self._connection.send(([str(argument) for argument in arguments], cwd or Path.cwd()))
-        if not self._connection.poll(_LIMIT):
+        if not self._connection.poll(JOB_TIMEOUT):
             pytest.fail(f"the job does not end; stderr:\n{self._err.read_text()}")
         status = self._connection.recv()
         out, err = (
@@ -50,19 +48,20 @@ class SharedProcess:
 
 
 @contextlib.contextmanager
-def run_shared_process(folder: Path, environment: Mapping[str, str]) -> Iterator[SharedProcess]:
+def run_shared_process(folder: Path, **environment: str) -> Iterator[SharedProcess]:
     """Start the process, and end it after the `with` block.
 
     Args:
         folder: Folder for the files that receive the two streams.
-        environment: Environment variables to set in the process.
+        environment: Environment variables to add to those of a job.
     """
     out, err = folder / "out.txt", folder / "err.txt"
     out.touch()
     err.touch()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, out, err, dict(environment)))
+    variables = {**make_job_environment(), **environment}
+    process = context.Process(target=_serve, args=(theirs, out, err, variables))
     process.start()
     theirs.close()
     try:
@@ -75,6 +74,7 @@ def run_shared_process(folder: Path, environment: Mapping[str, str]) -> Iterator
 
 def _serve(connection: Connection, out: Path, err: Path, environment: Mapping[str, str]) -> None:
     """Run the jobs that arrive on a connection, until its other end is closed."""
+    os.environ.clear()
     os.environ.update(environment)
     # Spark's JVM inherits the two streams.
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):

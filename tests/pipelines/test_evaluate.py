@@ -699,7 +699,9 @@ class TestJob:
         )
         assert process.out == format_report(evaluation, tmp_path / "out") + "\n"
         assert read_files(tmp_path / "out") == read_files(tmp_path / "here")
-        shared_process.run(*command).expect_error(
+        repeated_process = shared_process.run(*command)
+        repeated_process.expect_error("holds an evaluation already")
+        assert repeated_process.err.splitlines()[-1] == (
             f"error: {tmp_path / 'out'}: holds an evaluation already; --overwrite replaces it"
         )
 

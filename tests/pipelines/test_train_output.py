@@ -193,6 +193,7 @@ class TestJob:
         ]
         process = shared_process.run(*command, "--set", "loader.batch_size=16")
         process.expect_error("error: the loss is nan after ")
+        assert process.err.splitlines()[-1].startswith("error: the loss is nan after ")
 
     def test_dataset_and_output_are_required(self):
         for missing, arguments in (

@@ -112,7 +112,6 @@ class BatchLoader:
         self._cache: tuple[Pixels, Targets] | None = None
         # The exceptions of the reader, one list for each epoch that was opened.
         self._reader_errors: list[list[Exception]] = []
-        self._batch_spec: Any = None
         _require_exact_arithmetic(self._manifest.image.normalization)
         if options.shuffle and self.row_count < self.steps_per_epoch:
             raise DatasetError(
@@ -150,16 +149,9 @@ class BatchLoader:
                 trained on them before the training was interrupted.
         """
         errors: list[Exception] = []
-        self._reader_errors.append(errors)
-        numbers = (
-            epoch,
-            self._derive_epoch_seed(epoch),
-            skip_batches,
-            len(self._reader_errors) - 1,
-        )
-        variant = self._trace_tf_dataset(*(tf.constant(number, tf.int64) for number in numbers))
-        dataset = tf.data.experimental.from_variant(variant, self._batch_spec)
-        return EpochIterator(dataset, errors)
+        build_variant, batch_spec = self._traced_tf_dataset
+        variant = build_variant(*self._make_epoch_arguments(epoch, errors, skip_batches))
+        return EpochIterator(tf.data.experimental.from_variant(variant, batch_spec), errors)
 
     def make_tf_dataset(self, epoch: int) -> tf.data.Dataset:
         """Return the batches of one epoch as a `tf.data.Dataset`.
@@ -170,29 +162,43 @@ class BatchLoader:
         Args:
             epoch: Index of the epoch, from 0. Shuffled rows have a different order in each epoch.
         """
-        self._reader_errors.append([])
-        return self._build_tf_dataset(
-            tf.constant(epoch, tf.int64),
-            tf.constant(self._derive_epoch_seed(epoch), tf.int64),
-            tf.constant(0, tf.int64),
-            tf.constant(len(self._reader_errors) - 1, tf.int64),
-        )
+        return self._build_tf_dataset(*self._make_epoch_arguments(epoch, []))
+
+    def _make_epoch_arguments(
+        self, epoch: int, errors: list[Exception], skip_batches: int = 0
+    ) -> list[Tensor]:
+        """Return the arguments of `_build_tf_dataset` for an epoch, four int64 scalars.
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            errors: List to which the reader's exceptions will be appended.
+            skip_batches: Number of batches to leave out at the beginning.
+        """
+        errors_index = len(self._reader_errors)
+        self._reader_errors.append(errors)
+        numbers = (epoch, self._derive_epoch_seed(epoch), skip_batches, errors_index)
+        return [tf.constant(number, tf.int64) for number in numbers]
 
     @functools.cached_property
-    def _trace_tf_dataset(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        """A function with the arguments of `_build_tf_dataset` that returns the dataset's variant.
+    def _traced_tf_dataset(self) -> tuple[Callable[..., Tensor], Any]:
+        """The graph of `_build_tf_dataset`, which is traced once and serves all epochs.
 
-        The graph of the dataset is traced once for all epochs: to trace it takes longer than to
-        read a small epoch.
+        To trace it takes longer than to read a small epoch.
+
+        Returns:
+            A function with the same arguments that returns the dataset as a variant tensor, and the
+            dataset's `element_spec`.
         """
+        batch_spec: Any = None
 
         @tf.function(input_signature=[tf.TensorSpec((), tf.int64)] * 4, autograph=False)
-        def build(*numbers: Tensor) -> Tensor:
-            dataset = self._build_tf_dataset(*numbers)
-            self._batch_spec = dataset.element_spec
+        def build_variant(*arguments: Tensor) -> Tensor:
+            nonlocal batch_spec
+            dataset = self._build_tf_dataset(*arguments)
+            batch_spec = dataset.element_spec
             return tf.data.experimental.to_variant(dataset)
 
-        return build
+        return build_variant.get_concrete_function(), batch_spec
 
     def _build_tf_dataset(
         self, epoch: Tensor, seed: Tensor, skip_batches: Tensor, errors_index: Tensor
