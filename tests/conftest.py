@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 # Before a test module imports TensorFlow: it sets the environment of TensorFlow as the jobs do.
 # Without it, a processor without AVX512-VNNI computes other last bits here than in a job.
@@ -16,6 +18,7 @@ settings.register_profile("fer_pipeline", deadline=None)
 settings.load_profile("fer_pipeline")
 
 pytest_plugins = (
+    "tests.fixtures.figures",
     "tests.fixtures.jobs",
     "tests.fixtures.spark",
     "tests.fixtures.stored_datasets",
@@ -51,6 +54,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fer2013", metavar="CSV", help="use rows of this file instead of synthetic faces"
     )
     parser.addoption("--kills", type=int, default=5, help="number of times that a driver is killed")
+
+
+class FolderScheduling(LoadScopeScheduling):
+    """Gives each process of pytest whole files, and all files that share costly fixtures.
+
+    Two processes with tests of Spark would both have to start it.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the name of the group of a test."""
+        file = Path(nodeid.partition("::")[0])
+        if file.parent.name in ("spark", "spark_jobs"):
+            return "spark"
+        return "e2e" if file.parent.name == "e2e" else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling | None:
+    """Return the scheduler for --dist loadfile; for other values, xdist has one."""
+    return FolderScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

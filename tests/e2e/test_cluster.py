@@ -47,7 +47,9 @@ def workspace(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    standalone_cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    # In processes that live for a minute, the second compiler costs more time than it saves.
+    folder = tmp_path_factory.mktemp("cluster")
+    standalone_cluster = Cluster(folder, java_options="-XX:TieredStopAtLevel=1")
     yield standalone_cluster
     standalone_cluster.stop()
 
@@ -139,10 +141,9 @@ class TestTrain:
         }
         assert len(first) == 1
 
+    @pytest.mark.cluster
     @pytest.mark.killed("a training worker in the middle of an epoch")
-    @pytest.mark.parametrize(
-        "victim", ["python worker", pytest.param("executor", marks=pytest.mark.cluster)]
-    )
+    @pytest.mark.parametrize("victim", ["python worker", "executor"])
     def test_a_worker_killed_in_an_epoch_is_replaced(
         self, jobs, workspace, cluster, two_worker_run, victim
     ):
@@ -298,6 +299,7 @@ class TestPreprocess:
         assert set(read_files(out)) == list_dataset_files(out)
         assert read_checksum(out) == read_checksum(split)
 
+    @pytest.mark.cluster
     @pytest.mark.killed("the disk fills up")
     def test_a_full_disk_leaves_the_older_dataset(self, jobs, workspace, split, tmp_path):
         """The older dataset is on a small disk that only this process sees."""
@@ -394,6 +396,7 @@ class TestScore:
         )
 
 
+@pytest.mark.cluster
 class TestBarrier:
     def run_barrier_tasks(
         self, jobs: JobRunner, cluster: Cluster, folder: Path, *options: str
@@ -414,7 +417,6 @@ class TestBarrier:
         assert all(task["gathered"] == ["from 0", "from 1"] for task in both)
         assert all((task["cores"], task["gpus"]) == (1, "-1") for task in both)
 
-    @pytest.mark.cluster
     def test_each_task_has_the_gpus_that_spark_assigns(self, jobs, cluster, tmp_path):
         """Only the assignment is tested: no GPU is needed or used."""
         amounts = [f"spark.{owner}.resource.gpu.amount=1" for owner in ("executor", "task")]

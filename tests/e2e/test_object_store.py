@@ -2,30 +2,19 @@
 
 import json
 
-import pytest
-
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
-from tests.helpers.object_store import BUCKET, list_objects, run_object_store
-from tests.helpers.shared_process import run_shared_process
+from tests.helpers.object_store import BUCKET, list_objects
 
 
-@pytest.fixture(scope="module")
-def process_with_store(tmp_path_factory):
-    """A process for jobs whose environment variables lead to an object store."""
-    folder = tmp_path_factory.mktemp("object store")
-    with run_object_store() as variables, run_shared_process(folder, **variables) as process:
-        yield process
-
-
-def test_preprocess_keeps_young_files_of_another_job(home, dataset, process_with_store):
+def test_preprocess_keeps_young_files_of_another_job(home, dataset, shared_process):
     out = f"{BUCKET}/data"
     leftover = "split=train/part-00000-01234567-89ab-cdef-0123-456789abcdef.parquet"
     for name in (".unfinished", leftover):
         storage.touch(parse_path(f"{out}/{name}"))
     options = ("--config", "small.yaml", "--input", "faces.csv", "--output", out)
-    process_with_store.run("preprocess", *options, cwd=home).expect_success()
+    shared_process.run("preprocess", *options, cwd=home).expect_success()
     stored = StoredDataset.open(parse_path(out))
     stored.require_all_files()
     assert stored.checksum == dataset.manifest["checksum"]
@@ -37,12 +26,12 @@ def test_preprocess_keeps_young_files_of_another_job(home, dataset, process_with
     }
 
 
-def test_score_writes_to_an_object_store(home, process_with_store):
+def test_score_writes_to_an_object_store(home, shared_process):
     out = f"{BUCKET}/scores"
     score = ("score", "--input", "faces.csv", "--output", out)
-    process_with_store.run(*score, cwd=home).expect_success()
+    shared_process.run(*score, cwd=home).expect_success()
     scores = json.loads(storage.read_text(parse_path(f"{out}/scores.json")))
     files = {file["path"] for file in scores["files"]}
     assert files
     assert list_objects(out) == {*files, "scores.json", "config.yaml"}
-    process_with_store.run(*score, cwd=home).expect_error("holds scores already")
+    shared_process.run(*score, cwd=home).expect_error("holds scores already")

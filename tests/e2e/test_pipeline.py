@@ -1,7 +1,4 @@
-"""All jobs in turn, as a user runs them: arguments in, files and streams out.
-
-Independent jobs run at the same time.
-"""
+"""All jobs in turn, as a user runs them: arguments in, files and streams out."""
 
 from __future__ import annotations
 
@@ -70,54 +67,27 @@ def runs(jobs, shared_process, dataset) -> tuple[JobOutput, JobOutput]:
 
 
 @pytest.fixture(scope="module")
-def evaluation_and_scores(jobs, dataset, runs) -> tuple[JobOutput, JobOutput]:
-    """An evaluation on the test split, and scores of the CSV."""
-    evaluate = (
-        "evaluate",
-        *CONFIG_OPTIONS,
-        "--model",
-        "run",
-        "--dataset",
-        "data",
-        "--output",
-        "report",
-    )
-    score = (
-        "--master",
-        "local[2]",
-        "score",
-        *INPUT_OPTIONS,
-        "--model",
-        "run",
-        "--output",
-        "scores",
-    )
-    with ThreadPoolExecutor() as pool:
-        finished = pool.map(lambda options: jobs.run(*options, cwd=dataset.home), (evaluate, score))
-    evaluate_job, score_job = finished
-    return (
-        JobOutput(evaluate_job, dataset.home / "report"),
-        JobOutput(score_job, dataset.home / "scores"),
-    )
+def scores(shared_process, dataset, runs) -> JobOutput:
+    """Scores of the CSV."""
+    score = ("score", *INPUT_OPTIONS, "--model", "run", "--output", "scores")
+    return JobOutput(shared_process.run(*score, cwd=dataset.home), dataset.home / "scores")
 
 
 @pytest.fixture(scope="module")
-def report(evaluation_and_scores) -> JobOutput:
-    return evaluation_and_scores[0]
-
-
-@pytest.fixture(scope="module")
-def scores(evaluation_and_scores) -> JobOutput:
-    return evaluation_and_scores[1]
-
-
-@pytest.fixture(scope="module")
-def export(jobs, dataset, runs) -> JobOutput:
-    """The run's model in all export formats."""
-    options = ("--model", "run", "--output", "exported")
+def report(shared_process, dataset, runs) -> JobOutput:
+    """An evaluation on the test split."""
+    evaluate = ("evaluate", *CONFIG_OPTIONS, "--model", "run", "--dataset", "data")
     return JobOutput(
-        jobs.run("export", *CONFIG_OPTIONS, *options, cwd=dataset.home), dataset.home / "exported"
+        shared_process.run(*evaluate, "--output", "report", cwd=dataset.home),
+        dataset.home / "report",
     )
+
+
+@pytest.fixture(scope="module")
+def export(shared_process, dataset, runs) -> JobOutput:
+    """The run's model in all export formats."""
+    options = ("export", *CONFIG_OPTIONS, "--model", "run", "--output", "exported")
+    return JobOutput(shared_process.run(*options, cwd=dataset.home), dataset.home / "exported")
 
 
 def read_rows(folder: Path, files: list[str]) -> list[dict[str, Any]]:

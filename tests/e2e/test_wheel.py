@@ -64,6 +64,7 @@ def test_jobs_path_is_within_the_wheel(run_console, site_packages) -> None:
     assert process.out == f"{site_packages / 'fer_pipeline' / 'jobs'}\n"
 
 
+@pytest.mark.slow
 def test_the_console_command_writes_the_same_dataset_as_the_script(run_console, dataset) -> None:
     process = run_console("preprocess", *INPUT_OPTIONS, "--output", "console")
 
@@ -74,6 +75,7 @@ def test_the_console_command_writes_the_same_dataset_as_the_script(run_console, 
     assert written["counts"] == dataset.manifest["counts"]
 
 
+@pytest.mark.slow
 def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, site_packages, dataset) -> None:
     submit = Path(sys.executable).with_name("spark-submit")
     job = Path(run_console("jobs-path").out.strip()) / "preprocess.py"

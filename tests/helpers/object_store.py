@@ -39,6 +39,8 @@ def run_object_store() -> Iterator[dict[str, str]]:
             yield environment
     finally:
         server.stop()
+        # There may be an outer server, and its variables apply again.
+        get_filesystem(parse_path(BUCKET)).clear_instance_cache()
 
 
 def list_objects(url: str) -> set[str]:

@@ -29,13 +29,16 @@ class Cluster:
         options: Options of spark-submit for a job on this cluster.
     """
 
-    def __init__(self, folder: Path, workers: int = 2, memory: str = "2g") -> None:
+    def __init__(
+        self, folder: Path, workers: int = 2, memory: str = "2g", java_options: str = ""
+    ) -> None:
         """Start the cluster.
 
         Args:
             folder: Folder of the logs and of the workers' scratch files.
             workers: Number of workers.
             memory: Memory of each worker for its executors.
+            java_options: Options of all Java processes.
         """
         self.folder = folder
         self._processes: list[subprocess.Popen] = []
@@ -55,11 +58,16 @@ class Cluster:
             # A configuration without log settings: the log then tells the address of the master.
             "SPARK_CONF_DIR": str(folder / "conf"),
             "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_DAEMON_JAVA_OPTS": java_options,
         }
         ports = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         log = self._start("master", [f"{_DEPLOY}.master.Master", *ports])
         self.url = self._wait_for_log(log, r"Starting Spark master at (spark://\S+)")
-        self.options = ("--master", self.url, "--conf", "spark.driver.host=127.0.0.1")
+        self.options: tuple[str, ...] = ("--master", self.url)
+        self.options += ("--conf", "spark.driver.host=127.0.0.1")
+        if java_options:
+            executors = f"spark.executor.extraJavaOptions={java_options}"
+            self.options += ("--driver-java-options", java_options, "--conf", executors)
         self._worker = [f"{_DEPLOY}.worker.Worker", *ports, "--cores", "1", "--memory", memory]
         for number in range(workers):
             self.add_worker(number)

@@ -28,6 +28,9 @@ from tests.helpers.folders import read_files
 from tests.helpers.processes import run_python
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
+
 CLASSES = ("angry", "happy", "sad")
 SIZE = 16
 TRAIN_ROWS = 20

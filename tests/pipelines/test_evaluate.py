@@ -309,6 +309,7 @@ def read_probabilities(out: Path) -> npt.NDArray[np.float64]:
     return np.stack([table.column(f"p_{name}").to_numpy() for name in CLASSES], axis=1)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestSizeAndFlip:
     def test_images_of_another_size_are_resized(self, run, small_dataset, splits, tmp_path):
         evaluation = evaluate(run, small_dataset, Split.TEST, tmp_path, make_config())
@@ -350,20 +351,28 @@ def make_backend_config(backend: str) -> Config:
     return load_config(None, [f"inference.backend={backend}", "inference.batch_size=6"])
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestBackend:
-    def test_the_backend_is_keras_unless_litert_is_configured(self, dataset, tmp_path):
-        run = make_run(tmp_path / "run")
-        export(run, None, ["litert"], load_config(None))
+    @pytest.fixture(scope="class")
+    def exported_run(self, tmp_path_factory):
+        """A run with an export for LiteRT."""
+        folder = make_run(tmp_path_factory.mktemp("exported") / "run")
+        export(folder, None, ["litert"], load_config(None))
+        return folder
+
+    def test_the_backend_is_keras_unless_litert_is_configured(
+        self, exported_run, dataset, tmp_path
+    ):
         backends, probabilities = {}, {}
         for name in ("auto", "keras", "litert"):
             out = tmp_path / name
-            evaluate(run, dataset, Split.TEST, out, make_backend_config(name))
+            evaluate(exported_run, dataset, Split.TEST, out, make_backend_config(name))
             backends[name] = json.loads((out / "metrics.json").read_text())["backend"]
             table = pq.read_table(out / "predictions.parquet")
             probabilities[name] = np.stack(
                 [table.column(f"p_{name}").to_numpy() for name in CLASSES]
             )
-        content = (run / "export" / "model.tflite").read_bytes()
+        content = (exported_run / "export" / "model.tflite").read_bytes()
         assert backends["auto"] == backends["keras"]
         assert backends["keras"]["format"] == "model.keras"
         assert backends["litert"] == {
@@ -375,9 +384,9 @@ class TestBackend:
         np.testing.assert_array_equal(probabilities["auto"], probabilities["keras"])
         np.testing.assert_allclose(probabilities["litert"], probabilities["keras"], atol=1e-5)
 
-    def test_the_title_of_feature_maps_names_the_backend(self, dataset, tmp_path, monkeypatch):
-        run = make_run(tmp_path / "run")
-        export(run, None, ["litert"], load_config(None))
+    def test_the_title_of_feature_maps_names_the_backend(
+        self, exported_run, dataset, tmp_path, monkeypatch
+    ):
         titles, draw = [], feature_maps.draw_feature_maps
 
         def record_title(*arguments: Any) -> None:
@@ -386,7 +395,8 @@ class TestBackend:
 
         monkeypatch.setattr(feature_maps, "draw_feature_maps", record_title)
         for name in ("keras", "litert"):
-            evaluate(run, dataset, Split.TEST, tmp_path / name, make_backend_config(name))
+            out = tmp_path / name
+            evaluate(exported_run, dataset, Split.TEST, out, make_backend_config(name))
         subject = f"on the test split of {dataset.name}"
         assert titles == [
             f"model run {subject}",
@@ -411,6 +421,7 @@ def read_copy_column(out: Path) -> list[bool | None]:
     return pq.read_table(out / "predictions.parquet").column("copy_in_training").to_pylist()
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestCopies:
     def test_copies_are_counted_and_left_out(self, splits, evaluation_and_folder):
         evaluation, out = evaluation_and_folder
@@ -483,6 +494,7 @@ class TestPictures:
         assert same_layer == default_picture
         assert len({default_picture, third_image, two_layers}) == 3
 
+    @pytest.mark.usefixtures("undrawn_figures")
     def test_the_last_image_of_the_split_can_be_requested(self, run, dataset, tmp_path):
         assert read_feature_maps(run, dataset, tmp_path / "out", image=109)
 
@@ -504,6 +516,7 @@ class TestPictures:
         )
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.usefixtures("undrawn_figures")
     def test_an_evaluation_without_convolutions_deletes_old_feature_maps(
         self, run, dataset, tmp_path
     ):
@@ -544,6 +557,7 @@ def expect_refusal(error_class: type[FerError], model: Path, dataset: Path, out:
     return str(error.value)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestRefusals:
     @pytest.mark.parametrize("classes", [("angry", "happy", "fear"), ("happy", "angry", "sad")])
     def test_other_classes_or_another_order_are_refused(self, run, make_dataset, tmp_path, classes):
@@ -610,6 +624,7 @@ class TestRefusals:
         )
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestOverwrite:
     def test_an_overwrite_replaces_all_files(self, run, dataset, tmp_path):
         evaluate(run, dataset, Split.TRAIN, tmp_path, make_config(2))
@@ -651,6 +666,7 @@ def list_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestWarnings:
     def test_a_usual_evaluation_logs_no_warning(self, run, dataset, tmp_path, caplog):
         evaluate(run, dataset, Split.TEST, tmp_path, make_config())

@@ -40,6 +40,8 @@ from tests.helpers.training import (
     run_loop,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 class TestLearning:
     def test_the_loss_falls_on_an_easy_dataset(self, easy_dataset, tmp_path):

@@ -1,5 +1,6 @@
 """The output folder of `train`: refusals and overwriting; and its job."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,9 @@ from tests.helpers.training import (
     make_loader,
     read_top_files,
 )
+
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 JOB = ROOT / "jobs" / "train.py"
 
@@ -96,9 +100,9 @@ class TestRefusals:
 
 class TestOverwrite:
     @pytest.fixture
-    def run(self, easy_dataset, tmp_path):
-        train(str(easy_dataset), str(tmp_path / "run"), make_config())
-        return tmp_path / "run"
+    def run(self, trained_run, tmp_path):
+        """A copy of the finished run, which a test may change."""
+        return shutil.copytree(trained_run[0], tmp_path / "run")
 
     def test_an_overwrite_replaces_all_files(self, easy_dataset, run):
         old_files = read_top_files(run)
@@ -143,7 +147,7 @@ class TestOverwrite:
         (run / name).unlink()
         (run / name).mkdir()  # a file cannot take its place
         with pytest.raises(StorageError) as error:
-            train(str(easy_dataset), str(run), make_config(seed=7), overwrite=True)
+            train(str(easy_dataset), str(run), make_config(seed=7, steps=1), overwrite=True)
         assert str(run / name) in get_message(error)
         assert "cannot be written" in get_message(error)
         # Model and description belong to the same run, or the description is missing.

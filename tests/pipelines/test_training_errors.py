@@ -23,6 +23,9 @@ from tests.helpers.training import (
     run_loop,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
+
 REMEDY = (
     "; reduce training.optimizer.learning_rate (1e+30 in the last step) or set"
     " training.optimizer.global_clipnorm"

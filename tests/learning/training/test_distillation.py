@@ -19,6 +19,9 @@ from fer_pipeline.learning.training import distillation
 from fer_pipeline.pipelines.train import train
 from tests.helpers.stored_datasets import Rowset, make_easy_rows, write_dataset
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
+
 SIZE = 16
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from fer_pipeline.learning.training import checkpoint, precision
 from fer_pipeline.learning.training.training_run import TrainingRun
 from fer_pipeline.pipelines.run_config import load_run_config
 from fer_pipeline.pipelines.train import train
+from tests.fixtures.figures import replace_drawing
 from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -101,7 +103,8 @@ def make_arguments(*overrides: str) -> list[str]:
 def undisturbed_run(easy_dataset, tmp_path_factory, package_folder):
     """The folder of a run that was not interrupted, and its ModelInfo."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    return folder, train(str(easy_dataset), str(folder), make_config())
+    with replace_drawing():
+        return folder, train(str(easy_dataset), str(folder), make_config())
 
 
 def load_own_config(run: Path) -> Config:
@@ -192,6 +195,7 @@ def kill_after_calls(write: Callable[..., Any], left: list[int]) -> Callable[...
     return call
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 class TestResume:
     def test_a_run_killed_after_each_checkpoint_equals_an_undisturbed_one(
         self, easy_dataset, tmp_path, undisturbed_run
@@ -285,27 +289,31 @@ class TestResume:
         shutil.copytree(run, copy)
         train(str(easy_dataset), str(run), load_own_config(run), resume=True)
         assert read_outputs(run) == read_outputs(tmp_path / "undisturbed")
-        train(str(easy_dataset), names[1], make_config("training.epochs=2"), overwrite=True)
+        shutil.rmtree(names[1])
+        shutil.copytree(undisturbed_run[0], names[1])
         with pytest.raises(RunError) as error:
             train(str(easy_dataset), str(copy), load_own_config(copy), resume=True)
         assert str(error.value).startswith(f"{copy}: the model of {names[1]} has changed since ")
         assert str(error.value).endswith("; start again with --overwrite")
 
     def test_a_run_killed_at_any_write_of_its_publication_is_completed(
-        self, easy_dataset, tmp_path, undisturbed_run
+        self, easy_dataset, tmp_path
     ):
         """A process ends at one of the writes, and another one continues."""
         short = make_config("training.epochs=null", "training.steps=1")
+        trained = tmp_path / "trained"
+        with kill_after_checkpoints(1):
+            train(str(easy_dataset), str(trained), short)
         writes = ("remove", "remove_folder", "move", "write_text")
         outputs = []
         for number in range(40):
-            run = tmp_path / str(number)
+            run = shutil.copytree(trained, tmp_path / str(number))
             with pytest.MonkeyPatch.context() as patch:
                 left = [number]
                 for name in writes:
                     patch.setattr(storage, name, kill_after_calls(getattr(storage, name), left))
                 try:
-                    train(str(easy_dataset), str(run), short)
+                    train(str(easy_dataset), str(run), short, resume=True)
                 except Killed:
                     pass
                 else:
@@ -335,19 +343,20 @@ def is_newer(path: Path, time_ns: int) -> bool:
 
 
 class TestKilledProcesses:
+    @pytest.mark.parametrize(
+        ("kills", "epochs"), [(1, 12), pytest.param(4, 60, marks=pytest.mark.slow)]
+    )
     def test_a_run_killed_at_random_times_equals_an_undisturbed_one(
-        self, easy_dataset, tmp_path, package_folder, caplog
+        self, easy_dataset, tmp_path, package_folder, caplog, kills, epochs
     ):
         """Real processes are ended by SIGKILL at random times."""
-        settings = ("training.epochs=60", "training.validate_every_steps=16")
+        settings = (f"training.epochs={epochs}", "training.validate_every_steps=16")
         folders = ["--dataset", easy_dataset, "--output"]
         reference, run = tmp_path / "undisturbed", tmp_path / "run"
         moments = np.random.default_rng(int(time.time() * 1000))
-        first = start_job(*folders, run, *make_arguments(*settings), cwd=package_folder)
-        kills = 0
-        running = first
-        while kills < 3:
-            last_write = (run / RunFile.CHECKPOINT).stat().st_mtime_ns if kills else 0
+        running = start_job(*folders, run, *make_arguments(*settings), cwd=package_folder)
+        for number in range(kills):
+            last_write = (run / RunFile.CHECKPOINT).stat().st_mtime_ns if number else 0
             while running.poll() is None and not is_newer(run / RunFile.CHECKPOINT, last_write):
                 time.sleep(0.002)
             time.sleep(moments.uniform(0, 0.5))
@@ -356,7 +365,6 @@ class TestKilledProcesses:
             os.kill(running.pid, signal.SIGKILL)
             running.wait()
             running.stdout.close()
-            kills += 1
             assert not (run / "model.json").exists()
             running = start_job(*folders, run, "--resume", cwd=package_folder)
         messages, _ = running.communicate(timeout=200)
@@ -379,14 +387,22 @@ def get_training_error(
     return message
 
 
-@pytest.fixture
-def unfinished_run(easy_dataset, tmp_path):
+@pytest.fixture(scope="module")
+def killed_run(easy_dataset, tmp_path_factory, package_folder):
     """The folder of a run that was killed after three checkpoints."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
     with kill_after_checkpoints(3):
-        train(str(easy_dataset), str(tmp_path / "run"), make_config())
-    return tmp_path / "run"
+        train(str(easy_dataset), str(folder), make_config())
+    return folder
 
 
+@pytest.fixture
+def unfinished_run(killed_run, tmp_path):
+    """A copy of the killed run, which a test may change."""
+    return shutil.copytree(killed_run, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("undrawn_figures")
 class TestResumeErrors:
     def test_an_unfinished_run_is_overwritten_only_on_request(self, easy_dataset, unfinished_run):
         message = get_training_error(StorageError, easy_dataset, unfinished_run, make_config())
@@ -630,29 +646,23 @@ class TestResumeErrors:
         assert str(again.value) == str(error.value)
 
 
+@contextlib.contextmanager
+def limit_file_size(byte_count: int) -> Iterator[None]:
+    """Let writes in this block fail beyond a size, as on a full disk but with another errno."""
+    old_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (byte_count, old_limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limits)
+
+
 class TestFullDisk:
-    def test_the_message_names_the_checkpoint_that_cannot_be_written(
-        self, easy_dataset, tmp_path, package_folder
-    ):
-        """A limit on the size of files makes writes fail as on a full disk, with another errno."""
-        code = (
-            "import resource, runpy, sys\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-            f"sys.argv = [{str(JOB)!r}, *sys.argv[1:]]\n"
-            f"runpy.run_path({str(JOB)!r}, run_name='__main__')\n"
-        )
-        folders = ["--dataset", str(easy_dataset), "--output", str(tmp_path / "run")]
-        process = subprocess.run(
-            [sys.executable, "-c", code, *folders, *make_arguments("model.name=system_a")],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(package_folder)])},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        assert process.returncode == 1
-        path = tmp_path / "run" / RunFile.CHECKPOINT
-        message = process.stderr.splitlines()[-1]
-        assert message == f"error: {path}: cannot be written: File too large"
+    def test_the_message_names_the_checkpoint_that_cannot_be_written(self, easy_dataset, tmp_path):
+        run = tmp_path / "run"
+        with limit_file_size(20_000), pytest.raises(StorageError) as error:
+            train(str(easy_dataset), str(run), make_config("model.name=system_a"))
+        path = run / RunFile.CHECKPOINT
+        assert str(error.value) == f"{path}: cannot be written: File too large"
         assert not path.exists()
-        assert not list((tmp_path / "run").glob("*.npz"))
+        assert not list(run.glob("*.npz"))
