@@ -127,6 +127,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
 
 
 class TestTimeouts:
+    @pytest.mark.slow
     def test_a_worker_ends_if_another_one_never_connects(self):
         addresses = find_free_addresses(2)
         with start_summing_worker(0, addresses, connect_seconds=5) as alone:

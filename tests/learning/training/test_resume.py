@@ -242,6 +242,7 @@ class TestResume:
         train(str(easy_dataset), str(run), early, resume=True)
         assert read_outputs(run) == read_outputs(tmp_path / "undisturbed")
 
+    @pytest.mark.slow
     def test_a_run_keeps_its_precision_on_a_machine_with_another_one(
         self, easy_dataset, tmp_path, monkeypatch
     ):
@@ -258,6 +259,7 @@ class TestResume:
         assert read_outputs(run) == read_outputs(tmp_path / "undisturbed")
         assert keras.config.dtype_policy().name == "float32"
 
+    @pytest.mark.slow
     def test_a_run_with_a_cache_and_a_schedule_by_step_equals_an_undisturbed_one(
         self, easy_dataset, tmp_path
     ):
@@ -273,6 +275,7 @@ class TestResume:
         train(str(easy_dataset), str(run), load_own_config(run), resume=True)
         assert read_outputs(run) == read_outputs(tmp_path / "undisturbed")
 
+    @pytest.mark.slow
     def test_a_run_with_teachers_is_resumed_only_with_the_same_teachers(
         self, easy_dataset, tmp_path, undisturbed_run
     ):
