@@ -269,10 +269,15 @@ class LoaderConfig(Section):
     shuffle_buffer: PositiveInt = Field(
         16384, description="Size of the shuffle buffer: its number of images."
     )
+    reader: Literal["petastorm", "pyarrow"] = Field(
+        "petastorm",
+        description="Package that reads the dataset. The images have the same order with both;"
+        " pyarrow reads faster, and takes the place of a petastorm that is not installed.",
+    )
     deterministic: bool = Field(
         True,
-        description="Load the images in the same order for the same seed; with false several"
-        " threads read, and the order varies.",
+        description="Load the images in the same order for the same seed. With false, petastorm"
+        " reads with several threads, and the order varies; pyarrow always reads in order.",
     )
     cache_in_memory: bool = Field(
         False, description="Keep the decoded uint8 images in memory after the first epoch."

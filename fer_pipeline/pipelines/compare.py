@@ -210,6 +210,7 @@ def _evaluate_model(
         split,
         batch_size=config.inference.batch_size,
         flip_tta=config.inference.flip_tta,
+        reader=config.loader.reader,
         on_batch=store_first_batches,
     )
     try:

@@ -243,6 +243,7 @@ def _predict_split(inputs: _Inputs, request: EvaluationRequest) -> _Predictions:
         request.split,
         batch_size=config.inference.batch_size,
         flip_tta=config.inference.flip_tta,
+        reader=config.loader.reader,
         on_batch=samples.update,
     )
     in_training = predict_split.find_copies_in_training(dataset, request.split, rows)

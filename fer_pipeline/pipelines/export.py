@@ -84,7 +84,7 @@ def export(
         model: Folder of a finished run, or name of a bundled model.
         output: Folder for the export; None is the subfolder `export` of the run's folder.
         format_names: Names of the formats, which are keys of `output_kinds.EXPORT_FILES`.
-        config: Configuration; only `seed` is used.
+        config: Configuration; only `seed` and `loader.reader` are used.
         dataset: Folder of a dataset for `litert_int8`; None for other formats. Its images are used
             to calibrate the quantization, and to measure the loss of accuracy.
         overwrite: Whether an existing export may be replaced.
@@ -104,7 +104,7 @@ def export(
     output_folder.ensure_writable()
     trained = TrainedModel.open(model)
     network = trained.load_network()
-    reference = ReferenceModel.build(trained, network, dataset, config.seed)
+    reference = ReferenceModel.build(trained, network, dataset, config)
     probabilities = formats.predict_on_cpu(network, reference.images)
     with TemporaryDirectory() as temporary:
         scratch_folder = Path(temporary)

@@ -32,7 +32,7 @@ def preview(dataset: str, config: Config, output: Path) -> str:
 
     Args:
         dataset: Folder of the dataset.
-        config: Configuration. Only the section `training`, `inference.batch_size` and `seed` are
+        config: Configuration. Only the section `training`, `inference.batch_size`, `loader.reader` and `seed` are
             used.
         output: Path of the PNG file to write.
 
@@ -112,7 +112,8 @@ def _sample_one_per_class(
     Returns:
         The images, uint8 of shape (n, size, size), and their labels, int32 of shape (n,).
     """
-    loader = BatchLoader(dataset, Split.TRAIN, LoaderOptions(config.inference.batch_size))
+    options = LoaderOptions(config.inference.batch_size, reader=config.loader.reader)
+    loader = BatchLoader(dataset, Split.TRAIN, options)
     rng = np.random.default_rng(config.seed)
     # Each row gets a random number, and the row with the highest number is selected. So one pass
     # is enough, and all rows of a class have the same probability.

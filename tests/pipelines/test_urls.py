@@ -17,7 +17,7 @@ from fer_pipeline.io.paths import get_filesystem, parse_path
 from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
-from fer_pipeline.learning.input.parquet_reader import Shard
+from fer_pipeline.learning.input.row_groups import Shard
 from fer_pipeline.learning.training import checkpoint
 from fer_pipeline.pipelines.train import train
 from tests.helpers.evaluation import evaluate

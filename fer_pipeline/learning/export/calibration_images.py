@@ -17,6 +17,7 @@ from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
+from fer_pipeline.learning.input.parquet_reader import ReaderName
 
 MAX_CALIBRATION_IMAGES = 512
 """Maximum number of images that calibrate a quantization."""
@@ -43,7 +44,7 @@ class LabelledImages:
 
 
 def sample_calibration_and_trial_images(
-    dataset: StoredDataset, size: int, seed: int
+    dataset: StoredDataset, size: int, seed: int, reader: ReaderName = "petastorm"
 ) -> tuple[LabelledImages, LabelledImages]:
     """Sample images for quantizing a model, and other images for testing the quantized model.
 
@@ -57,6 +58,7 @@ def sample_calibration_and_trial_images(
         dataset: Dataset to sample from.
         size: Height and width of the returned images, in pixels.
         seed: Random seed of the sampling.
+        reader: Package that reads the dataset.
 
     Returns:
         The calibration images (at most 512) and the trial images (at most 20,000), with their
@@ -89,13 +91,17 @@ def sample_calibration_and_trial_images(
         else random.permutation(dataset.row_count(trial_split))
     )
     return (
-        _read_rows(dataset, calibration_split, calibration_rows, size),
-        _read_rows(dataset, trial_split, trial_rows[:MAX_TRIAL_IMAGES], size),
+        _read_rows(dataset, calibration_split, calibration_rows, size, reader),
+        _read_rows(dataset, trial_split, trial_rows[:MAX_TRIAL_IMAGES], size, reader),
     )
 
 
 def _read_rows(
-    dataset: StoredDataset, split: Split, rows: npt.NDArray[np.int64], size: int
+    dataset: StoredDataset,
+    split: Split,
+    rows: npt.NDArray[np.int64],
+    size: int,
+    reader: ReaderName,
 ) -> LabelledImages:
     """Read some rows of a split and resize their images.
 
@@ -104,13 +110,14 @@ def _read_rows(
         split: Split to read.
         rows: Row numbers, from 0, in any order.
         size: Height and width of the returned images, in pixels.
+        reader: Package that reads the dataset.
 
     Returns:
         The images and labels of the rows, in the order in which they are stored.
     """
     is_selected = np.zeros(dataset.row_count(split), bool)
     is_selected[rows] = True
-    loader = BatchLoader(dataset, split, LoaderOptions(_BATCH_SIZE))
+    loader = BatchLoader(dataset, split, LoaderOptions(_BATCH_SIZE, reader=reader))
     pixels, labels, first_row = [], [], 0
     for stored_pixels, columns in loader.iterate_stored_batches([schema.LABEL]):
         is_in_sample = is_selected[first_row : first_row + len(stored_pixels)]

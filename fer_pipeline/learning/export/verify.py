@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_pipeline.config import Config
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import RunError
 from fer_pipeline.io.output_kinds import EXPORT_FILES
@@ -63,7 +64,7 @@ class ReferenceModel:
 
     @classmethod
     def build(
-        cls, model: TrainedModel, network: Any, dataset_path: str | Path | None, seed: int
+        cls, model: TrainedModel, network: Any, dataset_path: str | Path | None, config: Config
     ) -> ReferenceModel:
         """Convert the model to float32 and prepare the images for comparing it with its exports.
 
@@ -75,7 +76,8 @@ class ReferenceModel:
             model: Trained model on disk.
             network: Keras model, from `model.load_network`.
             dataset_path: Folder of the dataset for quantization; None if no export is quantized.
-            seed: Random seed for sampling images of the dataset.
+            config: Configuration; only `seed`, for sampling images of the dataset, and
+                `loader.reader` are used.
 
         Raises:
             DatasetError: The folder does not contain a dataset, or the dataset is damaged, too
@@ -89,7 +91,7 @@ class ReferenceModel:
             predict_split.require_compatible_dataset(model, dataset)
             _warn_about_different_dataset(model, dataset)
             samples = calibration_images.sample_calibration_and_trial_images(
-                dataset, model.info.size, seed
+                dataset, model.info.size, config.seed, config.loader.reader
             )
             description = {"path": str(dataset.folder.resolve()), "checksum": dataset.checksum}
         return cls(
@@ -99,7 +101,7 @@ class ReferenceModel:
             expected_probabilities=formats.predict_on_cpu(float32_network, images),
             samples=samples,
             dataset=description,
-            seed=seed,
+            seed=config.seed,
         )
 
     def write_and_compare(self, format_name: str, scratch: Path) -> ExportedModel:

@@ -23,6 +23,7 @@ from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.inference.predictor import Pixels, PredictFn, predict_with_flip
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
+from fer_pipeline.learning.input.parquet_reader import ReaderName
 from fer_pipeline.metrics import inputs
 from fer_pipeline.metrics.samples import EvaluatedImages
 from fer_pipeline.text import one_line
@@ -100,6 +101,7 @@ def predict_rows(
     *,
     batch_size: int,
     flip_tta: bool = False,
+    reader: ReaderName = "petastorm",
     on_batch: Callable[[EvaluatedImages], None] | None = None,
 ) -> tuple[npt.NDArray[np.float32], Columns]:
     """Predict the class probabilities of all rows of a split, and read their labels and origins.
@@ -114,6 +116,7 @@ def predict_rows(
         split: Split to predict.
         batch_size: Number of images in a batch.
         flip_tta: Whether to average the probabilities of an image and its mirror image.
+        reader: Package that reads the dataset.
         on_batch: Function to call with each batch of resized images and their predictions.
 
     Returns:
@@ -124,7 +127,7 @@ def predict_rows(
         DatasetError: The split is empty, a file is missing or damaged, or the rows differ from the
             manifest.
     """
-    loader = BatchLoader(dataset, split, LoaderOptions(batch_size))
+    loader = BatchLoader(dataset, split, LoaderOptions(batch_size, reader=reader))
     forward = functools.partial(predict_with_flip, predict_fn) if flip_tta else predict_fn
     size = model.info.size
     _warn_about_resizing(dataset, size)

@@ -18,7 +18,8 @@ from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.epoch_iterator import EpochIterator
-from fer_pipeline.learning.input.parquet_reader import ParquetReader, Shard
+from fer_pipeline.learning.input.parquet_reader import ParquetReader, ReaderName
+from fer_pipeline.learning.input.row_groups import Shard
 from fer_pipeline.learning.input.shuffle_buffer import Pixels, Targets, shuffle_with_buffer
 from fer_pipeline.learning.types import Tensor
 
@@ -44,12 +45,14 @@ class LoaderOptions:
         batch_size: Number of images in a batch, over all shards together.
         shuffle: Whether to shuffle the rows, in a different order each epoch.
         seed: Seed of the order.
-        deterministic: Whether equal seeds always give equal orders; then one thread reads.
+        deterministic: Whether equal seeds always give equal orders; then petastorm reads with one
+            thread.
         cache_in_memory: Whether to keep the decoded pixels in memory after the first epoch.
         shuffle_buffer: Capacity of the shuffle buffer, in images. It is not used with
             `cache_in_memory`, because a cached split is shuffled completely.
         soft_labels: Whether to return distributions over the classes instead of labels, if the
             dataset has distributions.
+        reader: Package that reads the files; the order of the rows is the same.
     """
 
     batch_size: int
@@ -59,6 +62,7 @@ class LoaderOptions:
     cache_in_memory: bool = False
     shuffle_buffer: int = 16384
     soft_labels: bool = False
+    reader: ReaderName = "petastorm"
 
 
 class BatchLoader:
@@ -100,7 +104,11 @@ class BatchLoader:
         self._manifest, self._options = dataset.manifest, options
         self._shard, self._transform = shard, transform
         self._reader = ParquetReader(
-            dataset, split, deterministic=options.deterministic, shard=shard
+            dataset,
+            split,
+            deterministic=options.deterministic,
+            shard=shard,
+            reader=options.reader,
         )
         self.row_count = self._reader.row_count
         self.split_row_count = self._reader.split_row_count
@@ -396,8 +404,7 @@ class BatchLoader:
         """
         name = self._target_column
         for pixels, columns in self._reader.read_row_groups([name], shuffle_seed=shuffle_seed):
-            column = columns[name]
-            yield pixels, column if name == schema.LABEL else np.stack(column.tolist())
+            yield pixels, columns[name]
 
     def _derive_epoch_seed(self, epoch: int) -> int:
         """Return the seed for the order of the row groups and for the transform in an epoch."""

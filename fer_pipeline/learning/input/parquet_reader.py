@@ -1,52 +1,36 @@
-"""Reading of a dataset's Parquet row groups with petastorm; no other module imports petastorm."""
+"""Reading of a dataset's row groups with petastorm or pyarrow, with checks of what they hold."""
 
 from __future__ import annotations
 
-import warnings
+import functools
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
-from fer_pipeline.io.paths import get_filesystem, is_local
+from fer_pipeline.learning.input import row_groups
+from fer_pipeline.learning.input.row_groups import (
+    Columns,
+    RowGroup,
+    Shard,
+    UnequalLengthsError,
+)
 from fer_pipeline.learning.input.shuffle_buffer import Pixels
 from fer_pipeline.text import one_line
 
-# petastorm 0.12 was written for an older pyarrow. The current one warns at each call, even in
-# petastorm's threads.
-warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from petastorm import make_batch_reader
+ReaderName = Literal["petastorm", "pyarrow"]
 
-# Number of threads if the order of the rows need not be reproducible.
-_UNORDERED_THREADS = 4
-_QUEUED_ROW_GROUPS = 16
+_log = logging.getLogger(__name__)
+
+# Number of threads if the order of the rows does not depend on it, or need not be reproducible.
+_THREADS = 4
 _MAX_REASON_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A part of the row groups of a split, for one of several workers.
-
-    The row groups are assigned to the shards in turn: shard 0 of 2 has the first, third, fifth, ...
-
-    Attributes:
-        index: Index of the shard, in 0..count - 1.
-        count: Number of shards.
-    """
-
-    index: int = 0
-    count: int = 1
 
 
 class ParquetReader:
@@ -58,15 +42,24 @@ class ParquetReader:
     """
 
     def __init__(
-        self, dataset: StoredDataset, split: Split, *, deterministic: bool, shard: Shard
+        self,
+        dataset: StoredDataset,
+        split: Split,
+        *,
+        deterministic: bool,
+        shard: Shard,
+        reader: ReaderName = "petastorm",
     ) -> None:
         """List the files of a split, check their sizes, and count the rows of the shard.
 
         Args:
             dataset: Dataset to read.
             split: Split to read.
-            deterministic: Whether equal seeds always give equal orders; then one thread reads.
+            deterministic: Whether equal seeds always give equal orders; then petastorm reads with
+                one thread. pyarrow's order depends on the seed alone.
             shard: Part of the row groups to read, if several workers share the split.
+            reader: Package that reads the files. The orders of both are equal. pyarrow takes the
+                place of a petastorm that cannot be imported.
 
         Raises:
             DatasetError: The split is empty, a file is missing or damaged or has a different size
@@ -75,55 +68,48 @@ class ParquetReader:
         files = dataset.require_split(split)
         folder = dataset.folder
         self._folder, self._split, self._image = folder, split, dataset.manifest.image
-        paths = sorted(((folder / file.path).absolute() for file in files), key=str)
-        unsupported = [letter for letter in "#?" if any(letter in str(path) for path in paths)]
-        if unsupported:
-            raise DatasetError(
-                f"{folder}: petastorm reads no path with a {unsupported[0]}; rename the folder"
-            )
-        on_local_disk = is_local(folder)
-        self._urls = [f"file://{path}" if on_local_disk else str(path) for path in paths]
-        # petastorm passes the filesystem to a function of pyarrow that refuses fsspec filesystems.
-        self._filesystem = None if on_local_disk else _wrap_filesystem(get_filesystem(folder))
-        self._thread_count = 1 if deterministic else _UNORDERED_THREADS
-        self._shard, self._shard_count = shard, shard.count
+        self._paths = sorted(((folder / file.path).absolute() for file in files), key=str)
+        self._deterministic, self._shard = deterministic, shard
+        self._reads_with_petastorm = reader == "petastorm" and _can_import_petastorm()
+        if self._reads_with_petastorm:
+            self._require_paths_for_petastorm()
         self.split_row_count = self.row_count = sum(file.rows for file in files)
         if shard.count > 1:
-            group_row_counts = self._read_and_check_group_row_counts(paths)
-            self.row_count = sum(group_row_counts[shard.index :: shard.count])
-            # petastorm refuses more shards than row groups. With as many shards as row groups, each
-            # shard that has a row group keeps the same one.
-            self._shard_count = min(shard.count, len(group_row_counts))
+            shard_groups = self._row_groups[shard.index :: shard.count]
+            self.row_count = sum(row_group.row_count for row_group in shard_groups)
 
-    def _read_and_check_group_row_counts(self, paths: Sequence[Path]) -> list[int]:
-        """Read the number of rows of each row group, and check their total.
+    def _require_paths_for_petastorm(self) -> None:
+        """Raise a DatasetError if a path contains a character that petastorm refuses."""
+        from fer_pipeline.learning.input.petastorm_reader import UNSUPPORTED_CHARACTERS
 
-        Args:
-            paths: Parquet files of the split.
+        for letter in UNSUPPORTED_CHARACTERS:
+            if any(letter in str(path) for path in self._paths):
+                raise DatasetError(
+                    f"{self._folder}: petastorm reads no path with a {letter}; rename the folder,"
+                    " or set loader.reader=pyarrow"
+                )
 
-        Returns:
-            Number of rows of each row group, file by file in the order of `paths`.
+    @functools.cached_property
+    def _row_groups(self) -> list[RowGroup]:
+        """All row groups of the split, file by file.
 
         Raises:
             DatasetError: A file is damaged, or the number of rows differs from the manifest.
         """
-        row_counts = []
         try:
-            for path in paths:
-                with path.open("rb") as file:
-                    footer = pq.read_metadata(file)
-                row_counts += [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+            found = row_groups.list_row_groups(self._paths)
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(
                 f"{self._folder}: a file of the {self._split} split is damaged ({one_line(error)});"
                 " run preprocess again"
             ) from error
-        if sum(row_counts) != self.split_row_count:
+        row_count = sum(row_group.row_count for row_group in found)
+        if row_count != self.split_row_count:
             raise DatasetError(
-                f"{self._folder}: the files of the {self._split} split hold {sum(row_counts)}"
+                f"{self._folder}: the files of the {self._split} split hold {row_count}"
                 f" rows, the manifest says {self.split_row_count}; run preprocess again"
             )
-        return row_counts
+        return found
 
     def read_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
@@ -144,15 +130,15 @@ class ParquetReader:
         delivered_row_count = 0
         try:
             # No variable holds the iterator, because the traceback of an error would keep it open.
-            for row_group in (
-                self._iterate_row_groups(columns, shuffle_seed) if self.row_count else ()
-            ):
-                pixels = self._decode_pixels(getattr(row_group, schema.IMAGE))
+            for row_group in self._iterate_row_groups(columns, shuffle_seed):
+                pixels = self._restore_pixels(row_group[schema.IMAGE])
                 delivered_row_count += len(pixels)
-                yield pixels, {name: getattr(row_group, name) for name in columns}
+                yield pixels, {name: row_group[name] for name in columns}
         except DatasetError:
             raise
         except Exception as error:
+            if isinstance(error, UnequalLengthsError) and error.column == schema.IMAGE:
+                raise self._make_image_error(f"{self._image.size**2} pixels") from error
             # petastorm raises the exceptions of its threads, which can be of any class.
             reason = one_line(f"{type(error).__name__}: {error}")[:_MAX_REASON_CHARACTERS]
             raise DatasetError(
@@ -168,54 +154,57 @@ class ParquetReader:
 
     def _iterate_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
-    ) -> Iterator[Any]:
-        """Read the row groups with petastorm and yield the columns of each one as a named tuple.
+    ) -> Iterator[Columns]:
+        """Return an iterator over the columns of each row group of the shard.
 
         Args:
             columns: Names of the columns to read in addition to the image.
             shuffle_seed: Seed of the order of the row groups; None for the stored order.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reader = make_batch_reader(
-                self._urls,
-                schema_fields=[f"^{name}$" for name in (schema.IMAGE, *columns)],
-                workers_count=1 if shuffle_seed is None else self._thread_count,
-                results_queue_size=_QUEUED_ROW_GROUPS,
-                shuffle_row_groups=shuffle_seed is not None,
-                seed=shuffle_seed,
-                num_epochs=1,
-                filesystem=self._filesystem,
-                cur_shard=self._shard.index if self._shard_count > 1 else None,
-                shard_count=self._shard_count if self._shard_count > 1 else None,
-            )
-        try:
-            yield from reader
-        finally:
-            reader.stop()
-            reader.join()
+        names = (schema.IMAGE, *columns)
+        if not self.row_count:
+            return iter(())
+        if not self._reads_with_petastorm:
+            order = row_groups.order_row_groups(len(self._row_groups), shuffle_seed, self._shard)
+            ordered_groups = [self._row_groups[index] for index in order]
+            return row_groups.read_row_groups(ordered_groups, names, _THREADS)
+        from fer_pipeline.learning.input import petastorm_reader
 
-    def _decode_pixels(self, column: npt.NDArray[Any]) -> Pixels:
-        """Convert the image column of a row group to pixels, uint8 of shape (n, size * size).
+        shard = self._shard
+        if shard.count > 1:
+            # petastorm refuses more shards than row groups. With as many shards as row groups, each
+            # shard that has a row group keeps the same one.
+            shard = Shard(shard.index, min(shard.count, len(self._row_groups)))
+        is_ordered = shuffle_seed is None or self._deterministic
+        return petastorm_reader.read_row_groups(
+            self._paths,
+            names,
+            seed=shuffle_seed,
+            shard=shard,
+            thread_count=1 if is_ordered else _THREADS,
+        )
+
+    def _restore_pixels(self, images: npt.NDArray[Any]) -> Pixels:
+        """Return the pixels of a row group's images, uint8 of shape (n, size * size).
 
         If the dataset contains normalised float32 pixels, the original values are restored.
 
         Args:
-            column: Content of the column, one entry per image: bytes, or float32 arrays.
+            images: The image column: pixels, uint8, or normalised values, float32.
 
         Raises:
-            DatasetError: An image has a different size or format than the manifest says.
+            DatasetError: The images have a different size or format than the manifest says.
         """
-        pixel_count = self._image.size**2
-        pixel_counts = {None if image is None else len(image) for image in column}
-        if pixel_counts != {pixel_count}:
-            raise self._make_image_error(f"{pixel_count} pixels")
-        if self._image.dtype == "float32":
-            try:
-                return self._image.normalization.restore_pixels(column)
-            except ValueError as error:
-                raise self._make_image_error(str(error)) from error
-        return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), pixel_count)
+        if images.shape[1:] != (self._image.size**2,):
+            raise self._make_image_error(f"{self._image.size**2} pixels")
+        if images.dtype != self._image.dtype:
+            raise self._make_image_error(f"values of type {self._image.dtype}")
+        if images.dtype == "uint8":
+            return images
+        try:
+            return self._image.normalization.restore_pixels(images)
+        except ValueError as error:
+            raise self._make_image_error(str(error)) from error
 
     def _make_image_error(self, detail: str) -> DatasetError:
         """Return the error for an image that does not have the size or format in the manifest.
@@ -229,10 +218,15 @@ class ParquetReader:
         )
 
 
-def _wrap_filesystem(filesystem: Any) -> Any:
-    """Wrap an fsspec filesystem so that petastorm can pass it to functions of pyarrow."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pyarrow.filesystem import S3FSWrapper
-
-        return S3FSWrapper(filesystem)
+@functools.cache
+def _can_import_petastorm() -> bool:
+    """Return whether petastorm can be imported; if not, log once why pyarrow reads instead."""
+    try:
+        from fer_pipeline.learning.input import petastorm_reader  # noqa: F401
+    except Exception as error:
+        _log.warning(
+            "petastorm cannot be imported (%s); pyarrow reads the dataset instead, in the same order",
+            one_line(f"{type(error).__name__}: {error}")[:_MAX_REASON_CHARACTERS],
+        )
+        return False
+    return True

@@ -15,6 +15,7 @@ from fer_pipeline.learning.training.checkpoint import RunState
 _MUTABLE_KEY_PREFIXES = (
     "tracking",
     "inference",
+    "loader.reader",
     "training.checkpoint_every_steps",
     "model.temperature",
 )

@@ -8,7 +8,7 @@ from fer_pipeline.config import Config
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
-from fer_pipeline.learning.input.parquet_reader import Shard
+from fer_pipeline.learning.input.row_groups import Shard
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.training.distributed import WorkerContext
 
@@ -39,6 +39,7 @@ def open_train_loader(
         cache_in_memory=config.loader.cache_in_memory,
         shuffle_buffer=config.loader.shuffle_buffer,
         soft_labels=True,
+        reader=config.loader.reader,
     )
     transform = make_train_transform(config.training, dataset.image_size, len(dataset.classes))
     shard = Shard(worker.rank, worker.world_size)
@@ -62,6 +63,7 @@ def open_validation_loader(
         batch_size=config.inference.batch_size,
         deterministic=config.loader.deterministic,
         cache_in_memory=config.loader.cache_in_memory,
+        reader=config.loader.reader,
     )
     shard = Shard(worker.rank, worker.world_size)
     return BatchLoader(dataset, Split.VALIDATION, options, shard=shard)

@@ -27,7 +27,7 @@ from fer_pipeline.learning.input.batch_loader import (
     LoaderOptions,
     Transform,
 )
-from fer_pipeline.learning.input.parquet_reader import Shard
+from fer_pipeline.learning.input.row_groups import Shard
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
 SIZE = 16
@@ -132,6 +132,8 @@ READ_OPTIONS = [
     pytest.param({"batch_size": 23}, id="batches of equal size"),
     pytest.param({"deterministic": False}, id="not deterministic"),
     pytest.param({"deterministic": False, "shuffle_buffer": 20}, id="not deterministic, small"),
+    pytest.param({"reader": "pyarrow"}, id="read by pyarrow"),
+    pytest.param({"reader": "pyarrow", "shuffle": False}, id="read by pyarrow, in stored order"),
     pytest.param({"cache_in_memory": True}, id="in memory"),
     pytest.param({"cache_in_memory": True, "shuffle": False}, id="in memory, in stored order"),
 ]
@@ -220,6 +222,8 @@ class TestDeliveredRows:
         message = get_message(error)
         assert message.startswith(f"{folder}: ")
         assert f" {letter};" in message
+        loader = make_loader(folder, reader="pyarrow")
+        assert count_rows(*load_epoch(loader)) == count_expected_rows(rows)
 
     def test_a_relative_path_stays_valid_in_another_working_directory(
         self, dataset, rows, monkeypatch
@@ -491,7 +495,10 @@ READERS: dict[str, Callable[[BatchLoader], list[Any]]] = {
 
 class TestDamage:
     @pytest.mark.parametrize("read", READERS)
-    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"deterministic": False}])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"cache_in_memory": True}, {"deterministic": False}, {"reader": "pyarrow"}],
+    )
     @pytest.mark.parametrize("more", [1, -1])
     def test_another_number_of_rows_than_in_the_manifest(self, rows, tmp_path, more, options, read):
         folder = write_dataset(tmp_path, {"train": rows}, change_file=claim_rows(more))
@@ -548,17 +555,20 @@ class TestDamage:
         assert "run preprocess again" in message
 
     @pytest.mark.parametrize("read", ["epoch", "raw"])
-    @pytest.mark.parametrize("deterministic", [True, False])
-    def test_a_file_that_is_deleted_before_it_is_read(self, rows, tmp_path, deterministic, read):
+    @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"reader": "pyarrow"}])
+    def test_a_file_that_is_deleted_before_it_is_read(self, rows, tmp_path, options, read):
         folder = write_dataset(tmp_path, {"train": rows})
-        loader = make_loader(folder, deterministic=deterministic)
+        loader = make_loader(folder, **options)
         path = sorted((folder / "split=train").iterdir())[1]
         path.unlink()
         with pytest.raises(DatasetError) as error:
             READERS[read](loader)
         assert str(folder) in get_message(error)
 
-    @pytest.mark.parametrize("options", [{}, {"cache_in_memory": True}, {"shards": 2}])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"cache_in_memory": True}, {"shards": 2}, {"reader": "pyarrow"}],
+    )
     @pytest.mark.parametrize("part", ["pages", "footer", "magic"])
     def test_a_file_that_is_no_longer_parquet(self, rows, tmp_path, part, options):
         folder = write_dataset(tmp_path, {"train": rows})
@@ -582,11 +592,12 @@ class TestDamage:
         assert str(folder) in get_message(error)
 
     @pytest.mark.parametrize("read", ["epoch", "raw"])
+    @pytest.mark.parametrize("reader", ["petastorm", "pyarrow"])
     @pytest.mark.parametrize("dtype", ["uint8", "float32"])
     @pytest.mark.parametrize(
         "damage", ["one shorter", "one longer", "one longer, one shorter", "all double", "one null"]
     )
-    def test_pixel_rows_of_another_length(self, rows, tmp_path, damage, dtype, read):
+    def test_pixel_rows_of_another_length(self, rows, tmp_path, damage, dtype, reader, read):
         def change(stored, number):
             if number != 4:
                 return stored
@@ -605,7 +616,7 @@ class TestDamage:
 
         folder = write_dataset(tmp_path, {"train": rows}, dtype=dtype, change_pixels=change)
         with pytest.raises(DatasetError) as error:
-            READERS[read](make_loader(folder))
+            READERS[read](make_loader(folder, reader=reader))
         message = get_message(error)
         # If petastorm itself fails, the message contains that of petastorm.
         assert message.startswith(
@@ -679,7 +690,10 @@ class TestThreads:
         folder = tmp_path_factory.mktemp("long")
         return write_dataset(folder, {"train": rows}, layout=[[1] * 60, [1] * 60])
 
-    @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"cache_in_memory": True}])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"deterministic": False}, {"cache_in_memory": True}, {"reader": "pyarrow"}],
+    )
     @pytest.mark.parametrize("read", ["epoch", "dataset", "raw"])
     def test_an_abandoned_epoch_leaves_no_threads(self, long_dataset, read, options):
         loader = make_loader(long_dataset, 1, shuffle_buffer=4, **options)
@@ -696,9 +710,9 @@ class TestThreads:
             del epoch
             assert are_threads_stopped(before)
 
-    @pytest.mark.parametrize("deterministic", [True, False])
-    def test_a_complete_epoch_leaves_no_threads(self, dataset, deterministic):
-        loader = make_loader(dataset, deterministic=deterministic)
+    @pytest.mark.parametrize("options", [{}, {"deterministic": False}, {"reader": "pyarrow"}])
+    def test_a_complete_epoch_leaves_no_threads(self, dataset, options):
+        loader = make_loader(dataset, **options)
         before = list_running_threads()
         load_epoch(loader)
         assert are_threads_stopped(before)
@@ -710,8 +724,9 @@ class TestThreads:
             load_epoch(make_loader(folder))
         assert are_threads_stopped(before)
 
-    def test_many_epochs_leave_no_open_files(self, dataset):
-        loader = make_loader(dataset)
+    @pytest.mark.parametrize("reader", ["petastorm", "pyarrow"])
+    def test_many_epochs_leave_no_open_files(self, dataset, reader):
+        loader = make_loader(dataset, reader=reader)
         load_epoch(loader)
         before = count_open_files()
         for number in range(5):

@@ -467,7 +467,7 @@ class TestResumeErrors:
     ):
         config = make_config(
             *("inference.batch_size=7", "training.checkpoint_every_steps=2"),
-            "tracking.tensorboard=false",
+            *("tracking.tensorboard=false", "loader.reader=pyarrow"),
         )
         train(str(easy_dataset), str(unfinished_run), config, resume=True)
         files, weights, model_info, _ = read_outputs(unfinished_run)
