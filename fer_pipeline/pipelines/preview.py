@@ -32,8 +32,8 @@ def preview(dataset: str, config: Config, output: Path) -> str:
 
     Args:
         dataset: Folder of the dataset.
-        config: Configuration. Only the section `training`, `inference.batch_size`, `loader.reader` and `seed` are
-            used.
+        config: Configuration. Only the section `training`, `inference.batch_size`,
+            `loader.reader` and `seed` are used.
         output: Path of the PNG file to write.
 
     Returns:

@@ -97,19 +97,19 @@ class ParquetReader:
             DatasetError: A file is damaged, or the number of rows differs from the manifest.
         """
         try:
-            found = row_groups.list_row_groups(self._paths)
+            listed_groups = row_groups.list_row_groups(self._paths)
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(
                 f"{self._folder}: a file of the {self._split} split is damaged ({one_line(error)});"
                 " run preprocess again"
             ) from error
-        row_count = sum(row_group.row_count for row_group in found)
+        row_count = sum(row_group.row_count for row_group in listed_groups)
         if row_count != self.split_row_count:
             raise DatasetError(
                 f"{self._folder}: the files of the {self._split} split hold {row_count}"
                 f" rows, the manifest says {self.split_row_count}; run preprocess again"
             )
-        return found
+        return listed_groups
 
     def read_row_groups(
         self, columns: Sequence[str], shuffle_seed: int | None
@@ -225,7 +225,8 @@ def _can_import_petastorm() -> bool:
         from fer_pipeline.learning.input import petastorm_reader  # noqa: F401
     except Exception as error:
         _log.warning(
-            "petastorm cannot be imported (%s); pyarrow reads the dataset instead, in the same order",
+            "petastorm cannot be imported (%s); pyarrow reads the dataset instead, in the same"
+            " order",
             one_line(f"{type(error).__name__}: {error}")[:_MAX_REASON_CHARACTERS],
         )
         return False

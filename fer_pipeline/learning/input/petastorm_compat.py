@@ -1,4 +1,4 @@
-"""petastorm's `make_batch_reader`, for versions of its dependencies that petastorm does not support.
+"""petastorm's `make_batch_reader`, also for versions of its dependencies that it does not support.
 
 petastorm 0.12.1 uses names that pyarrow 15, NumPy 2 and Python 3.12 have removed. This module gives
 petastorm's own modules a substitute for each of them; the packages themselves stay unchanged. The
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 
 class LocalFilesystem:
-    """Those methods of an fsspec filesystem that `ParquetDataset` needs, for local files.
+    """Local files, with the methods of an fsspec filesystem that `ParquetDataset` needs.
 
     pyarrow reads its own files faster than Python's.
     """

@@ -65,11 +65,11 @@ def read(
 
 def assert_equal(first: Arrays, second: Arrays) -> None:
     """Assert that names, values, shapes, types and order are equal."""
-    for one, other in zip(first, second, strict=True):
-        assert list(one) == list(other)
-        for name, array in one.items():
-            assert (name, array.dtype, array.shape) == (name, other[name].dtype, other[name].shape)
-            assert array.tobytes() == other[name].tobytes()
+    for expected, actual in zip(first, second, strict=True):
+        assert list(expected) == list(actual)
+        for name, array in expected.items():
+            assert (array.dtype, array.shape) == (actual[name].dtype, actual[name].shape)
+            assert array.tobytes() == actual[name].tobytes()
 
 
 class TestOrder:
@@ -87,13 +87,13 @@ class TestOrder:
     def test_the_number_of_threads_does_not_change_the_order(self, dataset) -> None:
         groups = row_groups.list_row_groups(sorted((dataset / "split=train").iterdir()))
         assert sum(group.row_count for group in groups) == ROWS
-        one, *others = (
+        with_one_thread, *with_more_threads = (
             list(row_groups.read_row_groups(groups, [schema.IMAGE, schema.LABEL], threads))
             for threads in (1, 2, 8)
         )
-        assert len(one) == len(groups)
-        for other in others:
-            assert_equal(one, other)
+        assert len(with_one_thread) == len(groups)
+        for arrays in with_more_threads:
+            assert_equal(with_one_thread, arrays)
 
     @pytest.mark.parametrize("reader", ["petastorm", "pyarrow"])
     def test_no_pass_of_several_threads_is_short(self, dataset, reader) -> None:
