@@ -27,6 +27,25 @@ _QUIET_LOGGERS = (
     "tensorflow",
     "h5py",
 )
+_SPARK_OPTIONS = {
+    "--archives",
+    "--conf",
+    "--deploy-mode",
+    "--driver-java-options",
+    "--driver-memory",
+    "--executor-cores",
+    "--executor-memory",
+    "--files",
+    "--jars",
+    "--master",
+    "--num-executors",
+    "--packages",
+    "--properties-file",
+    "--py-files",
+    "--total-executor-cores",
+}
+"""Options of spark-submit that users may write after the name of the job by mistake."""
+
 # The shells' convention: 128 plus the number of the signal, which is 2 for SIGINT.
 _INTERRUPTED_EXIT_CODE = 130
 
@@ -48,6 +67,10 @@ class _JobParser(argparse.ArgumentParser):
         for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
             name = argument.partition("=")[0]
             if name.startswith("--") and name not in known_names:
+                if name in _SPARK_OPTIONS:
+                    self.error(
+                        f"{name} is an option of spark-submit; write it before the name of the job"
+                    )
                 visible = [name for name, text in known_names.items() if text != argparse.SUPPRESS]
                 self.error(f"unknown option {name}, {suggest_name(name, visible)}")
         return super().parse_known_args(arguments, namespace)

@@ -142,6 +142,7 @@ def test_invalid_options_are_refused(arguments, capsys):
     [
         (["--confg", "c.yaml"], "error: unknown option --confg, did you mean --config?"),
         (["--st=a=1"], "error: unknown option --st, did you mean --set?"),
+        (["--master=x"], "error: --master is an option of spark-submit; write it before the name"),
         (["--zzz"], "error: unknown option --zzz, expected one of --help, --config, --set, "),
     ],
 )

@@ -289,7 +289,10 @@ class TrainingConfig(Section):
                 "select_best_by: last cannot choose among several restarts; name a metric"
             )
         if self.epochs and self.steps:
-            raise ValueError("epochs and steps are both set; keep one, and set the other to null")
+            raise ValueError(
+                "epochs and steps are both set; keep one, and set the other to null, as in"
+                " --set training.steps=null"
+            )
         peak_rate, lowest_rate = self.optimizer.learning_rate, self.schedule.min_learning_rate
         if self.schedule.kind == "cosine" and lowest_rate > peak_rate:
             raise ValueError(

@@ -48,11 +48,11 @@ class StoredDataset:
         """
         folder = parse_path(path)
         if not storage.is_file(folder / MANIFEST_FILE):
-            problem = (
-                f"holds no dataset (no {MANIFEST_FILE})"
-                if storage.is_folder(folder)
-                else "no such folder"
-            )
+            problem = "no such folder"
+            if storage.is_folder(folder):
+                problem = f"holds no dataset (no {MANIFEST_FILE})"
+            elif storage.is_file(folder):
+                problem = "is a file, not the folder of a dataset"
             raise DatasetError(f"{folder}: {problem}; create one with the preprocess job")
         return cls(folder, read_document(folder / MANIFEST_FILE, Manifest, _FORMAT))
 

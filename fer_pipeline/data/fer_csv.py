@@ -80,16 +80,15 @@ def parse_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayo
     for name in ("pixels", "emotion", "usage"):
         if names.count(name) > 1:
             raise InputError(f"{source}: the header contains {name} twice: {shown_names}")
-    for name, is_required in (
-        ("pixels", True),
-        ("emotion", required.emotion),
-        ("usage", required.usage),
-    ):
-        if is_required and name not in names:
-            hint = "; split.method=stratified needs none" if name == "usage" else ""
-            raise InputError(
-                f"{source}: no column {name} in its first line (got: {shown_names}){hint}"
-            )
+    is_required = {"emotion": required.emotion, "pixels": True, "usage": required.usage}
+    missing = [name for name in is_required if is_required[name] and name not in names]
+    if missing:
+        hint = "" if missing != ["usage"] else "; split.method=stratified needs none"
+        if "pixels" in missing:
+            hint = "; the first line has to name the columns, such as emotion,pixels,Usage"
+        raise InputError(
+            f"{source}: no column {', '.join(missing)} in its first line (got: {shown_names}){hint}"
+        )
     positions = {name: position for position, name in enumerate(names)}
     return CsvLayout(
         fields=len(names),

@@ -382,7 +382,8 @@ def test_balance_and_oversample_exclude_each_other():
 
 def test_epochs_and_steps_exclude_each_other():
     assert list_problems("training.epochs=1", "training.steps=2") == [
-        "training: epochs and steps are both set; keep one, and set the other to null"
+        "training: epochs and steps are both set; keep one, and set the other to null, as in"
+        " --set training.steps=null"
     ]
 
 

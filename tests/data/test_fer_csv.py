@@ -118,12 +118,19 @@ def test_a_column_that_is_not_required_may_be_missing():
     )
 
 
+HINT = "; the first line has to name the columns, such as emotion,pixels,Usage"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (
             b"emotion,Usage",
-            "faces.csv: no column pixels in its first line (got: emotion, usage)",
+            f"faces.csv: no column pixels in its first line (got: emotion, usage){HINT}",
+        ),
+        (
+            b"label,pixels",
+            "faces.csv: no column emotion, usage in its first line (got: label, pixels)",
         ),
         (
             b"pixels,Usage",
@@ -142,13 +149,16 @@ def test_a_column_that_is_not_required_may_be_missing():
             b"emotion, EMOTION,pixels,Usage",
             "faces.csv: the header contains emotion twice: emotion, emotion, pixels, usage",
         ),
-        (b"", "faces.csv: no column pixels in its first line (got: )"),
-        (b'"emotion,pixels,Usage', "faces.csv: no column pixels in its first line (got: )"),
+        (b"", f"faces.csv: no column emotion, pixels, usage in its first line (got: ){HINT}"),
+        (
+            b'"emotion,pixels,Usage',
+            f"faces.csv: no column emotion, pixels, usage in its first line (got: ){HINT}",
+        ),
         # A file without a header: its first row is shown, in part.
         (
             b"0," + b"70 80 " * 1000 + b",Training",
-            "faces.csv: no column pixels in its first line"
-            " (got: 0, 70 80 70 80 70 80 70, training)",
+            "faces.csv: no column emotion, pixels, usage in its first line"
+            f" (got: 0, 70 80 70 80 70 80 70, training){HINT}",
         ),
     ],
 )

@@ -179,6 +179,12 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
     assert "preprocess" in message
 
 
+def test_a_file_is_not_the_folder_of_a_dataset(tmp_path) -> None:
+    (tmp_path / "faces.csv").touch()
+    with pytest.raises(DatasetError, match="is a file, not the folder of a dataset; create one"):
+        StoredDataset.open(tmp_path / "faces.csv")
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(DatasetError) as raised:
         StoredDataset.open(tmp_path / "none")

@@ -361,7 +361,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "preprocess: no such column": (
         "preprocess --input headless.csv --output {out}",
-        "/headless.csv: no column pixels in its first line (got: 0, 1 2 3, training)",
+        "/headless.csv: no column emotion, pixels, usage in its first line (got: 0, 1 2 3, ",
     ),
     "preprocess: too many bad rows": (
         "preprocess --input faces.csv --output {out} --set input.max_quarantined_fraction=0.001",

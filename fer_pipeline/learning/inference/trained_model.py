@@ -151,9 +151,15 @@ def read_model_info(folder: Path) -> ModelInfo:
     path = folder / RunFile.MODEL_INFO
     if not storage.is_file(path):
         bundled = PRETRAINED_FOLDER.glob(f"*/{RunFile.MODEL_INFO}")
+        is_unfinished = storage.exists(folder / IN_PROGRESS_FILE)
+        remedy = (
+            "continue it with the train job and --resume"
+            if is_unfinished
+            else "create one with the train job"
+        )
         raise RunError(
-            f"{folder}: {_explain_missing_model(folder)} (no {RunFile.MODEL_INFO}); create one"
-            f" with the train job, or name {' or '.join(sorted(p.parent.name for p in bundled))}"
+            f"{folder}: {_explain_missing_model(folder)} (no {RunFile.MODEL_INFO}); {remedy},"
+            f" or name {' or '.join(sorted(p.parent.name for p in bundled))}"
         )
     return read_document(path, ModelInfo, _FORMAT)
 
@@ -288,11 +294,13 @@ class TrainedModel:
             Probabilities, float32 of shape (n, classes), in the order of `info.classes`.
 
         Raises:
-            ValueError: An image is empty or not uint8, or its shape is neither (height, width) nor
-                (height, width, 1).
+            ValueError: An image is empty or no array of uint8, or its shape is neither (height,
+                width) nor (height, width, 1); or `images` is a single image.
             RunError: `model.keras` is damaged, or Keras cannot load it.
             ConfigError: The module of a custom network cannot be imported.
         """
+        if isinstance(images, np.ndarray) and images.ndim == 2:
+            raise ValueError("expected several images, got one; pass a list: predict([image])")
         if not len(images):
             return np.zeros((0, len(self.info.classes)), np.float32)
         pixels = np.stack([self._prepare_image(image, index) for index, image in enumerate(images)])
@@ -318,10 +326,10 @@ class TrainedModel:
         Raises:
             ValueError: The dtype or the shape is invalid, or the image is empty.
         """
+        expected = f"image {index}: expected uint8 of shape (height, width) or (height, width, 1)"
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"{expected}, got {type(image).__name__}")
         grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
         if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
-            raise ValueError(
-                f"image {index}: expected uint8 of shape (height, width) or (height, width, 1),"
-                f" got {image.dtype} of shape {image.shape}"
-            )
+            raise ValueError(f"{expected}, got {image.dtype} of shape {image.shape}")
         return resize(enhance(grey, self.info.enhancement), self.info.size)

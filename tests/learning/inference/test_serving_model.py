@@ -192,6 +192,7 @@ class TestRefusals:
         (run / ".unfinished").write_text("")
         message = catch_refusal(run)
         assert message.startswith(f"{run}: its training has not finished")
+        assert "--resume" in message
         assert_advises_to_train_or_name_a_bundled_model(message)
 
     def test_a_file_instead_of_a_folder(self, run):

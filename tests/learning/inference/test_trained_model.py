@@ -113,8 +113,15 @@ class TestPredict:
             np.zeros((SIZE, SIZE, 3), np.uint8),
             np.zeros(SIZE, np.uint8),
             np.zeros((0, SIZE), np.uint8),
+            # What OpenCV returns for a file that it cannot read; a path in place of an image.
+            None,
+            "face.png",
         ],
     )
-    def test_other_arrays_are_refused(self, plain, image) -> None:
+    def test_other_images_are_refused(self, plain, image) -> None:
         with pytest.raises(ValueError, match="image 1: expected uint8 of shape"):
             plain.predict([IMAGES[0], image])
+
+    def test_a_single_image_is_refused(self, plain) -> None:
+        with pytest.raises(ValueError, match=r"pass a list: predict\(\[image\]\)"):
+            plain.predict(IMAGES[0])
