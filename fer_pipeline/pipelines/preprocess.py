@@ -101,6 +101,8 @@ def preprocess(
         files, config.image.size
     )
     deduplicate = config.split.deduplicate
+    if not deduplicate and config.split.method == "usage":
+        log.info("split.deduplicate is false: copies of images of other splits stay in training")
     store = RecordStore.from_reader(
         spark, reader, options, partition_count, deduplicate=deduplicate
     )

@@ -230,11 +230,14 @@ def test_copies_are_dropped_for_the_first_cause_that_applies(prepare, copies) ->
     assert dataset.manifest.rows.dropped == {cause: causes[cause] for cause in DropReason}
 
 
-def test_without_deduplication_all_copies_stay(prepare, copies) -> None:
+def test_without_deduplication_all_copies_stay(prepare, copies, caplog) -> None:
     file, images = copies
     split = {"deduplicate": False, **RULES["split"]}
 
-    dataset = prepare(file, classes=CLASSES, split=split)
+    with caplog.at_level("INFO"):
+        dataset = prepare(file, classes=CLASSES, split=split)
+
+    assert "split.deduplicate is false: copies of images of other splits stay in" in caplog.text
 
     usages = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
     assert dataset.rows == [
