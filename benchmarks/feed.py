@@ -1,9 +1,9 @@
 """Throughput of the batch loader, compared with a baseline and with petastorm's `make_reader`.
 
 The loader reads with petastorm or with pyarrow. The baseline reads the Parquet files without a
-framework. All of them deliver the same 48x48 images as
-normalised float32 in batches of 128; the batch loader and `make_reader` also shuffle. There is no
-cache. The measurements alternate, and the best of each kind counts.
+framework. All of them deliver the same 48x48 images as normalised float32 in batches of 128; the
+batch loader and `make_reader` also shuffle. There is no cache. The measurements alternate, and the
+best of each kind counts.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling
 
 # Before a test module imports TensorFlow: it sets the environment of TensorFlow as the jobs do.
 # Without it, a processor without AVX512-VNNI computes other last bits here than in a job.

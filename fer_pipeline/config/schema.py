@@ -262,6 +262,10 @@ class OutputConfig(Section):
     )
 
 
+ReaderName = Literal["petastorm", "pyarrow"]
+"""Package that reads a dataset for TensorFlow."""
+
+
 class LoaderConfig(Section):
     """The loading of batches from a dataset during training."""
 
@@ -269,7 +273,7 @@ class LoaderConfig(Section):
     shuffle_buffer: PositiveInt = Field(
         16384, description="Size of the shuffle buffer: its number of images."
     )
-    reader: Literal["petastorm", "pyarrow"] = Field(
+    reader: ReaderName = Field(
         "petastorm",
         description="Package that reads the dataset. The images have the same order with both;"
         " pyarrow reads faster, and takes the place of a petastorm that is not installed.",

@@ -83,9 +83,11 @@ def parse_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayo
     is_required = {"emotion": required.emotion, "pixels": True, "usage": required.usage}
     missing = [name for name in is_required if is_required[name] and name not in names]
     if missing:
-        hint = "" if missing != ["usage"] else "; split.method=stratified needs none"
+        hint = ""
         if "pixels" in missing:
             hint = "; the first line has to name the columns, such as emotion,pixels,Usage"
+        elif missing == ["usage"]:
+            hint = "; split.method=stratified needs none"
         raise InputError(
             f"{source}: no column {', '.join(missing)} in its first line (got: {shown_names}){hint}"
         )

@@ -63,8 +63,8 @@ class Cluster:
         ports = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         log = self._start("master", [f"{_DEPLOY}.master.Master", *ports])
         self.url = self._wait_for_log(log, r"Starting Spark master at (spark://\S+)")
-        self.options: tuple[str, ...] = ("--master", self.url)
-        self.options += ("--conf", "spark.driver.host=127.0.0.1")
+        address = "spark.driver.host=127.0.0.1"
+        self.options: tuple[str, ...] = ("--master", self.url, "--conf", address)
         if java_options:
             executors = f"spark.executor.extraJavaOptions={java_options}"
             self.options += ("--driver-java-options", java_options, "--conf", executors)

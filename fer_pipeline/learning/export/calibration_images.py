@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fer_pipeline.config.schema import ReaderName
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
-from fer_pipeline.learning.input.parquet_reader import ReaderName
 
 MAX_CALIBRATION_IMAGES = 512
 """Maximum number of images that calibrate a quantization."""

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from fer_pipeline.config.schema import ReaderName
 from fer_pipeline.data import schema
 from fer_pipeline.data.arrow import build_arrow_schema
 from fer_pipeline.data.dataset import StoredDataset
@@ -23,7 +24,6 @@ from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.inference.predictor import Pixels, PredictFn, predict_with_flip
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions
-from fer_pipeline.learning.input.parquet_reader import ReaderName
 from fer_pipeline.metrics import inputs
 from fer_pipeline.metrics.samples import EvaluatedImages
 from fer_pipeline.text import one_line
@@ -100,8 +100,8 @@ def predict_rows(
     split: Split,
     *,
     batch_size: int,
+    reader: ReaderName,
     flip_tta: bool = False,
-    reader: ReaderName = "petastorm",
     on_batch: Callable[[EvaluatedImages], None] | None = None,
 ) -> tuple[npt.NDArray[np.float32], Columns]:
     """Predict the class probabilities of all rows of a split, and read their labels and origins.
@@ -115,8 +115,8 @@ def predict_rows(
         dataset: Dataset with the split.
         split: Split to predict.
         batch_size: Number of images in a batch.
-        flip_tta: Whether to average the probabilities of an image and its mirror image.
         reader: Package that reads the dataset.
+        flip_tta: Whether to average the probabilities of an image and its mirror image.
         on_batch: Function to call with each batch of resized images and their predictions.
 
     Returns:

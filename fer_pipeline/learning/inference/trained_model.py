@@ -151,28 +151,23 @@ def read_model_info(folder: Path) -> ModelInfo:
     path = folder / RunFile.MODEL_INFO
     if not storage.is_file(path):
         bundled = PRETRAINED_FOLDER.glob(f"*/{RunFile.MODEL_INFO}")
-        is_unfinished = storage.exists(folder / IN_PROGRESS_FILE)
-        remedy = (
-            "continue it with the train job and --resume"
-            if is_unfinished
-            else "create one with the train job"
-        )
+        problem, remedy = _explain_missing_model(folder)
         raise RunError(
-            f"{folder}: {_explain_missing_model(folder)} (no {RunFile.MODEL_INFO}); {remedy},"
+            f"{folder}: {problem} (no {RunFile.MODEL_INFO}); {remedy},"
             f" or name {' or '.join(sorted(p.parent.name for p in bundled))}"
         )
     return read_document(path, ModelInfo, _FORMAT)
 
 
-def _explain_missing_model(folder: Path) -> str:
-    """Return the reason why a folder contains no trained model, for an error message."""
+def _explain_missing_model(folder: Path) -> tuple[str, str]:
+    """Return why a folder contains no trained model, and what to do, for an error message."""
     if storage.is_file(folder):
-        return "is a file, not the folder of a run"
+        return "is a file, not the folder of a run", "create one with the train job"
     if not storage.is_folder(folder):
-        return "no such folder"
+        return "no such folder", "create one with the train job"
     if storage.exists(folder / IN_PROGRESS_FILE):
-        return "its training has not finished"
-    return "holds no trained model"
+        return "its training has not finished", "continue it with the train job and --resume"
+    return "holds no trained model", "create one with the train job"
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from fer_pipeline.config.schema import ReaderName
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
 from fer_pipeline.learning.input.epoch_iterator import EpochIterator
-from fer_pipeline.learning.input.parquet_reader import ParquetReader, ReaderName
+from fer_pipeline.learning.input.parquet_reader import ParquetReader
 from fer_pipeline.learning.input.row_groups import Shard
 from fer_pipeline.learning.input.shuffle_buffer import Pixels, Targets, shuffle_with_buffer
 from fer_pipeline.learning.types import Tensor

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
 
+from fer_pipeline.config.schema import ReaderName
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
@@ -23,8 +25,6 @@ from fer_pipeline.learning.input.row_groups import (
 )
 from fer_pipeline.learning.input.shuffle_buffer import Pixels
 from fer_pipeline.text import one_line
-
-ReaderName = Literal["petastorm", "pyarrow"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ParquetReader:
         *,
         deterministic: bool,
         shard: Shard,
-        reader: ReaderName = "petastorm",
+        reader: ReaderName,
     ) -> None:
         """List the files of a split, check their sizes, and count the rows of the shard.
 
@@ -70,19 +70,17 @@ class ParquetReader:
         self._folder, self._split, self._image = folder, split, dataset.manifest.image
         self._paths = sorted(((folder / file.path).absolute() for file in files), key=str)
         self._deterministic, self._shard = deterministic, shard
-        self._reads_with_petastorm = reader == "petastorm" and _can_import_petastorm()
-        if self._reads_with_petastorm:
-            self._require_paths_for_petastorm()
+        self._petastorm_reader = _import_petastorm_reader() if reader == "petastorm" else None
+        if self._petastorm_reader is not None:
+            self._require_supported_paths(self._petastorm_reader.UNSUPPORTED_CHARACTERS)
         self.split_row_count = self.row_count = sum(file.rows for file in files)
         if shard.count > 1:
             shard_groups = self._row_groups[shard.index :: shard.count]
             self.row_count = sum(row_group.row_count for row_group in shard_groups)
 
-    def _require_paths_for_petastorm(self) -> None:
+    def _require_supported_paths(self, unsupported_characters: str) -> None:
         """Raise a DatasetError if a path contains a character that petastorm refuses."""
-        from fer_pipeline.learning.input.petastorm_reader import UNSUPPORTED_CHARACTERS
-
-        for letter in UNSUPPORTED_CHARACTERS:
+        for letter in unsupported_characters:
             if any(letter in str(path) for path in self._paths):
                 raise DatasetError(
                     f"{self._folder}: petastorm reads no path with a {letter}; rename the folder,"
@@ -164,19 +162,17 @@ class ParquetReader:
         names = (schema.IMAGE, *columns)
         if not self.row_count:
             return iter(())
-        if not self._reads_with_petastorm:
+        if self._petastorm_reader is None:
             order = row_groups.order_row_groups(len(self._row_groups), shuffle_seed, self._shard)
             ordered_groups = [self._row_groups[index] for index in order]
             return row_groups.read_row_groups(ordered_groups, names, _THREADS)
-        from fer_pipeline.learning.input import petastorm_reader
-
         shard = self._shard
         if shard.count > 1:
             # petastorm refuses more shards than row groups. With as many shards as row groups, each
             # shard that has a row group keeps the same one.
             shard = Shard(shard.index, min(shard.count, len(self._row_groups)))
         is_ordered = shuffle_seed is None or self._deterministic
-        return petastorm_reader.read_row_groups(
+        return self._petastorm_reader.read_row_groups(
             self._paths,
             names,
             seed=shuffle_seed,
@@ -219,15 +215,16 @@ class ParquetReader:
 
 
 @functools.cache
-def _can_import_petastorm() -> bool:
-    """Return whether petastorm can be imported; if not, log once why pyarrow reads instead."""
+def _import_petastorm_reader() -> ModuleType | None:
+    """Import the module that reads with petastorm; if that fails, log once why pyarrow reads."""
     try:
-        from fer_pipeline.learning.input import petastorm_reader  # noqa: F401
+        from fer_pipeline.learning.input import petastorm_reader
     except Exception as error:
+        # With untested versions of its dependencies, petastorm can raise any exception.
         _log.warning(
             "petastorm cannot be imported (%s); pyarrow reads the dataset instead, in the same"
             " order",
             one_line(f"{type(error).__name__}: {error}")[:_MAX_REASON_CHARACTERS],
         )
-        return False
-    return True
+        return None
+    return petastorm_reader

@@ -81,6 +81,4 @@ def _convert_column(name: str, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
     lengths = {None if entry is None else len(entry) for entry in column}
     if len(lengths) > 1 or None in lengths:
         raise UnequalLengthsError(name)
-    if isinstance(column[0], bytes):
-        return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), -1)
-    return np.stack(column.tolist())
+    return np.frombuffer(b"".join(column), np.uint8).reshape(len(column), -1)

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fer_pipeline.config.schema import ReaderName
 from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.learning.input import row_groups
-from fer_pipeline.learning.input.parquet_reader import ParquetReader, ReaderName
+from fer_pipeline.learning.input.parquet_reader import ParquetReader
 from fer_pipeline.learning.input.row_groups import Shard, UnequalLengthsError
 from tests.helpers.stored_datasets import CLASSES, ROWS, Rowset, write_dataset
 
@@ -162,7 +163,9 @@ from fer_pipeline.learning.input.parquet_reader import ParquetReader
 from fer_pipeline.learning.input.row_groups import Shard
 dataset = StoredDataset.open(Path(sys.argv[1]))
 for _ in range(2):
-    reader = ParquetReader(dataset, Split.TRAIN, deterministic=True, shard=Shard())
+    reader = ParquetReader(
+        dataset, Split.TRAIN, deterministic=True, shard=Shard(), reader="petastorm"
+    )
     for pixels, columns in reader.read_row_groups([], 7):
         print(pixels.tobytes().hex())
 """
