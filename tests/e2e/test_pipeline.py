@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +46,25 @@ class JobOutput:
 
 
 @pytest.fixture(scope="module")
-def second_dataset(jobs, home, dataset) -> JobOutput:
-    """The dataset again, by Spark's own spark-submit with one task at a time and more files."""
+def second_dataset(shared_process, dataset) -> JobOutput:
+    """The dataset again, from more tasks and in more files."""
+    options = (*INPUT_OPTIONS, "--output", "again", "--set", "output.files_per_split=7")
+    job = shared_process.run("preprocess", *options, cwd=dataset.home)
+    return JobOutput(job, dataset.home / "again")
+
+
+@pytest.fixture
+def submit_preprocess(jobs, home) -> Callable[..., FinishedJob]:
+    """A function that runs preprocess with Spark's own spark-submit, one task at a time."""
     submit = Path(sys.executable).with_name("spark-submit")
     command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
-    command += [str(ROOT / "jobs" / "preprocess.py"), *INPUT_OPTIONS, "--output", "again"]
-    command += ["--set", "output.files_per_split=7"]
+    command += [str(ROOT / "jobs" / "preprocess.py"), "--config", "small.yaml"]
     java = str(find_java_home())
-    return JobOutput(jobs.start_command(command, home, JAVA_HOME=java).wait(), home / "again")
+
+    def run(*arguments: str) -> FinishedJob:
+        return jobs.start_command([*command, *arguments], home, JAVA_HOME=java).wait()
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +150,32 @@ def test_preprocess_writes_and_prints_consistent_counts(dataset) -> None:
     ]
 
 
-def test_preprocess_runs_under_plain_spark_submit(second_dataset) -> None:
-    assert second_dataset.job.status == 0, second_dataset.job.err
-    assert set(read_files(second_dataset.folder)) == list_dataset_files(second_dataset.folder)
-    assert second_dataset.lines[-1] == "dataset again"
+@pytest.mark.slow
+def test_preprocess_runs_under_plain_spark_submit(submit_preprocess, dataset) -> None:
+    process = submit_preprocess("--input", "faces.csv", "--output", "submitted")
+
+    assert process.status == 0, process.err
+    assert process.out.splitlines()[-1] == "dataset submitted"
+    folder = dataset.home / "submitted"
+    assert set(read_files(folder)) == list_dataset_files(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["checksum"] == dataset.manifest["checksum"]
+
+
+def test_the_error_for_a_mistake_under_plain_spark_submit_is_one_line(submit_preprocess) -> None:
+    process = submit_preprocess("--input", "nothing.csv", "--output", "submitted")
+
+    assert process.status != 0
+    errors = [line for line in process.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].endswith("/nothing.csv: no such file or folder")
+    assert "Traceback" not in process.err
 
 
 def test_partitions_and_files_do_not_change_the_dataset(dataset, second_dataset) -> None:
+    second_dataset.job.expect_success()
+    assert second_dataset.lines[-1] == "dataset again"
+    assert set(read_files(second_dataset.folder)) == list_dataset_files(second_dataset.folder)
     first, second = dataset.manifest, second_dataset.json("manifest.json")
 
     assert len(first["files"]) != len(second["files"])
@@ -387,14 +418,6 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "--master spark://127.0.0.1:1 preprocess --input faces.csv --output {out}",
         "spark://127.0.0.1:1: no Spark master answers there",
     ),
-    "preprocess: executors without a python": (
-        "--conf spark.pyspark.python=/no/python preprocess --input faces.csv --output {out}",
-        "the executors have no /no/python, or not the Python that it links to; ",
-    ),
-    "preprocess: executors without our packages": (
-        "--conf spark.pyspark.python=./bare-python preprocess --input faces.csv --output {out}",
-        "the executors' Python has no ",
-    ),
     "preprocess: a filesystem that Spark lacks": (
         "preprocess --input s3://bucket/faces.csv --output {out}",
         "Spark knows S3 as s3a://, with --packages org.apache.hadoop:hadoop-aws:",
@@ -463,9 +486,6 @@ def mistakes(jobs, shared_process, dataset, runs, report, scores, export) -> dic
     five = ["angry", "disgust", "sad", "happy", "surprise"]
     _copy_with_changes(dataset.folder, dataset.home / "five", classes=five)
     (dataset.home / "headless.csv").write_text("0,1 2 3,Training\n" * 5)
-    bare_python = dataset.home / "bare-python"
-    bare_python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    bare_python.chmod(0o755)
     before = read_files(dataset.home)
 
     commands = {
@@ -494,6 +514,28 @@ def test_a_mistake_changes_nothing(mistakes) -> None:
     before, after = mistakes["files"]
 
     assert after == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ("/no/python", "the executors have no /no/python, or not the Python that it links to; "),
+        ("./bare-python", "the executors' Python has no "),
+    ],
+)
+def test_executors_without_a_python_or_our_packages_are_one_line(
+    jobs, home, tmp_path, python, message
+) -> None:
+    bare_python = home / "bare-python"
+    bare_python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare_python.chmod(0o755)
+    options = (*INPUT_OPTIONS, "--output", str(tmp_path / "out"))
+
+    process = jobs.run("--conf", f"spark.pyspark.python={python}", "preprocess", *options, cwd=home)
+
+    process.expect_error(message)
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_an_unknown_job_is_refused(jobs, home) -> None:

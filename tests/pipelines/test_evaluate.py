@@ -484,10 +484,9 @@ def read_feature_maps(run: Path, dataset: Path, out: Path, **options: Any) -> by
 
 
 class TestPictures:
-    def test_feature_maps_show_the_requested_layers_and_image(
-        self, run, dataset, evaluation_and_folder, tmp_path
-    ):
-        default_picture = (evaluation_and_folder[1] / "feature_maps.png").read_bytes()
+    @pytest.mark.usefixtures("undrawn_figures")
+    def test_feature_maps_show_the_requested_layers_and_image(self, run, dataset, tmp_path):
+        default_picture = read_feature_maps(run, dataset, tmp_path / "default")
         same_layer = read_feature_maps(run, dataset, tmp_path / "same", layers=["same"])
         third_image = read_feature_maps(run, dataset, tmp_path / "third", image=3)
         two_layers = read_feature_maps(run, dataset, tmp_path / "both", layers=["same", "logits"])

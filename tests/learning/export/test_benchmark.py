@@ -125,6 +125,7 @@ class TestMeasuredSpeeds:
                 export_format.write(model, folder / name / EXPORT_FILES[format_name])
         return folder
 
+    @pytest.mark.slow
     def test_each_format_is_measured_under_its_name(self, models) -> None:
         small, large = models / "small", models / "large"
         files = {

@@ -120,6 +120,9 @@ def test_mirrored_is_the_default_model():
 
 
 @pytest.mark.skipif(not FER2013.exists(), reason="needs FER2013")
+@pytest.mark.parametrize(
+    "folder", [DEFAULT_MODEL, pytest.param("compact", marks=pytest.mark.slow)], indirect=True
+)
 def test_the_accuracy_on_public_test_is_that_of_the_report(network_and_info, report):
     table = pq.read_table(FER2013)
     table = table.filter(pc.equal(table["usage"].cast("string"), "PublicTest"))

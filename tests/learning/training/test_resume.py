@@ -214,10 +214,10 @@ class TestResume:
         assert read_outputs(run) == read_outputs(folder)
 
     def test_a_run_killed_in_each_restart_equals_an_undisturbed_one(self, easy_dataset, tmp_path):
-        settings = make_config("training.restarts=3", "training.epochs=2")
+        settings = make_config("training.restarts=2", "training.epochs=2")
         expected = train(str(easy_dataset), str(tmp_path / "undisturbed"), settings)
         run = tmp_path / "run"
-        for count in (2, 6, 7):
+        for count in (2, 6):
             with kill_after_checkpoints(count):
                 train(str(easy_dataset), str(run), settings, resume=run.exists())
         model_info = train(str(easy_dataset), str(run), load_own_config(run), resume=True)
@@ -225,7 +225,7 @@ class TestResume:
         assert model_info.best_restart == expected.best_restart
         rows = (run / "history.csv").read_text().splitlines()[1:]
         assert [row.split(",")[-2] for row in rows] == [
-            restart for restart in "012" for _ in range(4)
+            restart for restart in "01" for _ in range(4)
         ]
 
     def test_a_run_killed_after_early_stopping_makes_no_further_step(self, easy_dataset, tmp_path):
@@ -619,18 +619,18 @@ class TestResumeErrors:
         train(str(easy_dataset), str(run), load_own_config(run), resume=True)
         assert read_outputs(run) == read_outputs(undisturbed_run[0])
 
+    @pytest.mark.parametrize("is_finished", [True, pytest.param(False, marks=pytest.mark.slow)])
     def test_an_overwriting_run_without_a_checkpoint_is_resumed(
-        self, easy_dataset, unfinished_run, undisturbed_run, tmp_path
+        self, easy_dataset, killed_run, undisturbed_run, tmp_path, is_finished
     ):
-        config = make_config("seed=77", "training.epochs=2")
+        config = make_config("seed=77", "training.epochs=1")
         train(str(easy_dataset), str(tmp_path / "other"), config)
-        finished = tmp_path / "finished"
-        shutil.copytree(undisturbed_run[0], finished)
-        for run in (unfinished_run, finished):
-            with kill_before_first_step():
-                train(str(easy_dataset), str(run), config, overwrite=True)
-            train(str(easy_dataset), str(run), load_own_config(run), resume=True)
-            assert read_outputs(run) == read_outputs(tmp_path / "other")
+        old_run = undisturbed_run[0] if is_finished else killed_run
+        run = shutil.copytree(old_run, tmp_path / "run")
+        with kill_before_first_step():
+            train(str(easy_dataset), str(run), config, overwrite=True)
+        train(str(easy_dataset), str(run), load_own_config(run), resume=True)
+        assert read_outputs(run) == read_outputs(tmp_path / "other")
 
     def test_a_loss_that_is_not_finite_ends_the_run_at_the_same_step_again(
         self, easy_dataset, tmp_path
