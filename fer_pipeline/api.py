@@ -1,7 +1,7 @@
-"""The public Python API: datasets, trained models and scores on disk.
+"""Datasets on disk, for Arrow, pandas and TensorFlow: a part of the public Python API.
 
-Import it with `from fer_pipeline import Dataset, TrainedModel, read_scores`. This module imports
-neither TensorFlow nor Spark. TensorFlow is imported by the methods that need it.
+Import it with `from fer_pipeline import Dataset`. This module imports neither TensorFlow, pandas
+nor Spark. TensorFlow and pandas are imported by the methods that need them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import pyarrow.dataset as pa_dataset
 
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.data.scores import read_scores
+from fer_pipeline.extras import explain_missing_packages
 from fer_pipeline.io.paths import get_filesystem, is_local
-from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     import pandas as pd
     import tensorflow as tf
-
-__all__ = ["Dataset", "TrainedModel", "read_scores"]
 
 
 class Dataset(StoredDataset):
@@ -69,6 +66,7 @@ class Dataset(StoredDataset):
         """
         return self.arrow_dataset(split).to_table(columns=columns and list(columns))
 
+    @explain_missing_packages()
     def to_pandas(self, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read a split into a `pandas.DataFrame`.
 
@@ -80,9 +78,11 @@ class Dataset(StoredDataset):
             ValueError: The split does not exist.
             DatasetError: The split is empty, or a file is missing or does not have the size that
                 `manifest.json` states.
+            MissingPackageError: pandas is not installed.
         """
         return self.to_arrow(split, columns).to_pandas()
 
+    @explain_missing_packages("train")
     def to_tf(
         self, split: str, batch_size: int, *, shuffle: bool = False, seed: int = 0, epoch: int = 0
     ) -> tf.data.Dataset:
@@ -103,6 +103,7 @@ class Dataset(StoredDataset):
             ValueError: The split does not exist.
             DatasetError: The split is empty, or a file is missing or does not have the size that
                 `manifest.json` states.
+            MissingPackageError: TensorFlow is not installed.
         """
         # Importing TensorFlow takes several seconds.
         from fer_pipeline.learning.input.batch_loader import BatchLoader, LoaderOptions

@@ -12,6 +12,7 @@ from typing import Any
 
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import FerError
+from fer_pipeline.extras import explain_missing_packages
 from fer_pipeline.io import interrupts
 from fer_pipeline.text import one_line, suggest_name
 
@@ -173,22 +174,30 @@ def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str)
     )
 
 
-def run_job(run: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
+def run_job(
+    run: Callable[[argparse.Namespace], str],
+    arguments: argparse.Namespace,
+    *,
+    extra: str | None = None,
+) -> int:
     """Run a job and print its report to stdout.
 
     Log messages go to stderr. A `FerError`, which is an error that the user can correct, is printed
-    to stderr as one line. Other exceptions are raised.
+    to stderr as one line, and so is the error about a package that is not installed but that an
+    extra of fer_pipeline installs. Other exceptions are raised.
 
     Args:
         run: Function that does the work and returns the report.
         arguments: Parsed arguments of a parser from `create_parser`.
+        extra: Extra that the job needs, "spark" or "train"; suggested if a package is missing that
+            several extras install.
 
     Returns:
         The exit status: 0, the exit code of the `FerError`, or 130 after Ctrl-C.
     """
     _configure_logging(arguments.log_level)
     try:
-        with interrupts.record_interrupts():
+        with interrupts.record_interrupts(), explain_missing_packages(extra):
             report = run(arguments)
     except FerError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -15,6 +15,7 @@ this package and keeps its traceback.
     * JavaNotFoundError         no Java that Spark can use
   * ClusterError                the processes of a cluster
   * WorkerLostError             a worker process that disappeared
+  * MissingPackageError         a package that an extra of fer_pipeline would install
 """
 
 
@@ -66,3 +67,7 @@ class ClusterError(FerError):
 
 class WorkerLostError(FerError):
     """One worker of a distributed training disappeared; all workers have to start again."""
+
+
+class MissingPackageError(FerError, ImportError):
+    """A package is not installed; the message names the extra of fer_pipeline that installs it."""

@@ -13,9 +13,11 @@ from fer_pipeline import Dataset
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
+from fer_pipeline.extras import EXTRAS
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
 from tests.helpers.object_store import BUCKET, run_object_store
+from tests.helpers.processes import block_packages, run_python
 
 pytestmark = pytest.mark.tensorflow
 
@@ -58,6 +60,10 @@ class TestImport:
     def test_an_unknown_name_is_an_attribute_error(self):
         with pytest.raises(AttributeError, match="has no attribute 'Datasets'"):
             _ = fer_pipeline.Datasets
+
+    @pytest.mark.parametrize("name", ["Config", "TrainedModel", "load_config"])
+    def test_importing_a_name_of_the_base_installation_needs_no_extra(self, name):
+        assert not list_imported_packages(f"from fer_pipeline import {name}") & set(EXTRAS)
 
 
 class TestDataset:
@@ -110,6 +116,24 @@ class TestDataset:
             read_labels(shuffle=True, seed=1, epoch=1),
         ]
         assert len({tuple(order) for order in orders}) == 4
+
+    def test_a_missing_package_is_an_error_that_names_the_extra(self, easy_dataset, tmp_path):
+        program = (
+            "from fer_pipeline import Dataset\n"
+            f"dataset = Dataset.open({str(easy_dataset)!r})\n"
+            "print(len(dataset.to_arrow('test')))\n"
+            "for method, *arguments in ((dataset.to_pandas,), (dataset.to_tf, 8)):\n"
+            "    try:\n"
+            "        method('test', *arguments)\n"
+            "    except ImportError as error:\n"
+            "        print(error)\n"
+        )
+        blocked = block_packages(tmp_path / "path", ["pandas", "tensorflow", "keras"])
+        assert run_python("-c", program, path=[blocked]).stdout.splitlines() == [
+            "20",
+            "pandas is not installed: pip install 'fer_pipeline[spark]'",
+            "tensorflow is not installed: pip install 'fer_pipeline[train]'",
+        ]
 
     def test_a_wrong_or_empty_split_and_a_missing_file_are_errors(
         self, dataset, write_dataset, rows, tmp_path

@@ -12,6 +12,7 @@ from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 from fer_pipeline.errors import StorageError
+from fer_pipeline.extras import suggest_install
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -45,8 +46,8 @@ def parse_path(location: str | Path) -> Path:
         path = cast(Path, UPath(url, use_listings_cache=False))
         get_filesystem(path)
     except ImportError as error:
-        extra = "; pip install 'fer_pipeline[s3]'" if scheme in ("s3", "s3a") else ""
-        raise StorageError(f"{url}: {scheme}: needs a package: {error}{extra}") from error
+        remedy = f"; {suggest_install('s3fs')}" if scheme in ("s3", "s3a") else ""
+        raise StorageError(f"{url}: {scheme}: needs a package: {error}{remedy}") from error
     except (ValueError, OSError) as error:
         raise StorageError(f"{url}: cannot be reached: {error}") from error
     return path

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     arguments = parser.parse_args(argv)
     if len(arguments.models) < 2:
         parser.error("argument RUN: expected two or more models")
-    return cli.run_job(_run, arguments)
+    return cli.run_job(_run, arguments, extra="train")
 
 
 def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         program: Command that the user types to run the job, for the usage message.
     """
     arguments = make_parser(program).parse_args(argv)
-    return cli.run_job(_run, arguments)
+    return cli.run_job(_run, arguments, extra="train")
 
 
 def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:

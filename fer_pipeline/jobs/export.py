@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
         argv: Command line arguments; `sys.argv[1:]` by default.
         program: Command that the user types to run the job, for the usage message.
     """
-    return cli.run_job(_run, make_parser(program).parse_args(argv))
+    return cli.run_job(_run, make_parser(program).parse_args(argv), extra="train")
 
 
 def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> i
     arguments = parser.parse_args(argv)
     if arguments.workers is not None and arguments.workers < 1:
         parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
-    return cli.run_job(_run, arguments)
+    return cli.run_job(_run, arguments, extra="train")
 
 
 def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:

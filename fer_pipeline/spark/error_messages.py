@@ -12,6 +12,7 @@ from pyspark.errors import PySparkException
 
 from fer_pipeline import errors
 from fer_pipeline.errors import ClusterError, FerError, InputError, StorageError
+from fer_pipeline.extras import EXTRAS, suggest_install
 
 _HADOOP_AWS = "--packages org.apache.hadoop:hadoop-aws:3.3.4"
 
@@ -96,7 +97,10 @@ def translate_message(text: str, master: str = "") -> FerError | None:
     for pattern, explanation in _PYTHON_ERRORS:
         match = re.search(pattern, text)
         if match:
-            return ClusterError(f"{explanation.format(detail=match['detail'])}; {_PYTHON_HINT}")
+            problem = explanation.format(detail=match["detail"])
+            if match["detail"] in EXTRAS:
+                problem = f"{problem} ({suggest_install(match['detail'])})"
+            return ClusterError(f"{problem}; {_PYTHON_HINT}")
     missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (.+?)\.?(?: SQLSTATE|\n|$)", text)
     if missing:
         return InputError(f"{missing[1].removeprefix('file:')}: no such file or folder")

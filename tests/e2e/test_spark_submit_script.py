@@ -184,7 +184,7 @@ def test_the_error_for_a_python_without_the_package_is_one_line(tree: Path, tmp_
 
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr == (
-        f"spark-submit.sh: {python} has no fer_pipeline; install it (pip install '{tree}[java]'),"
+        f"spark-submit.sh: {python} has no fer_pipeline; install it (pip install '{tree}[all]'),"
         " or set PYSPARK_PYTHON to a python that has it\n"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB_TIMEOUT = 150.0
 """Seconds. No job of the tests takes longer, even on a busy machine; the search for a Spark master
 alone takes 60 s."""
+
+_BLOCKING_FINDER = """
+import sys
+from importlib.machinery import PathFinder
+
+class BlockingFinder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name in {packages} else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = BlockingFinder
+"""
 
 
 @dataclass(frozen=True)
@@ -44,16 +57,41 @@ def make_job_environment() -> dict[str, str]:
     return {key: text for key, text in os.environ.items() if not key.startswith(prefixes)}
 
 
-def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python with the package on its path."""
+def run_python(
+    *arguments: object, path: Iterable[Path] = (), cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with the package on its path.
+
+    Args:
+        arguments: Arguments of Python.
+        path: Folders to put before the package on Python's path, and on that of its children.
+        cwd: Current folder of the process.
+    """
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))},
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
         timeout=200,
     )
+
+
+def block_packages(folder: Path, packages: Iterable[str]) -> Path:
+    """Write a module that makes packages look as if they were not installed.
+
+    Args:
+        folder: New folder for the module, which every Python runs that has the folder on its path.
+        packages: Names with which the packages are imported.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir()
+    program = _BLOCKING_FINDER.format(packages=set(packages))
+    (folder / "sitecustomize.py").write_text(program)
+    return folder
 
 
 def show_help(job: Path, packages: set[str]) -> subprocess.CompletedProcess[str]:

@@ -52,7 +52,13 @@ def test_a_failed_start_is_described(message, explanation):
         (
             f"{TRACEBACK}ModuleNotFoundError: No module named 'pyarrow'\n",
             ClusterError,
-            "the executors' Python has no pyarrow; set spark.pyspark.python",
+            "the executors' Python has no pyarrow (pip install 'fer_pipeline[spark]' or"
+            " 'fer_pipeline[train]'); set spark.pyspark.python",
+        ),
+        (
+            f"{TRACEBACK}ModuleNotFoundError: No module named 'my_networks'\n",
+            ClusterError,
+            "the executors' Python has no my_networks; set spark.pyspark.python",
         ),
         (
             f"{TRACEBACK}PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has"

@@ -16,6 +16,7 @@ from fer_pipeline.data import schema
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError
+from fer_pipeline.extras import explain_missing_packages
 from fer_pipeline.learning.input import row_groups
 from fer_pipeline.learning.input.row_groups import (
     Columns,
@@ -218,7 +219,8 @@ class ParquetReader:
 def _import_petastorm_reader() -> ModuleType | None:
     """Import the module that reads with petastorm; if that fails, log once why pyarrow reads."""
     try:
-        from fer_pipeline.learning.input import petastorm_reader
+        with explain_missing_packages():
+            from fer_pipeline.learning.input import petastorm_reader
     except Exception as error:
         # With untested versions of its dependencies, petastorm can raise any exception.
         _log.warning(

@@ -177,5 +177,6 @@ def test_pyarrow_takes_the_place_of_a_missing_petastorm(dataset) -> None:
     groups = read(dataset, "petastorm", (), 7)
     assert process.stdout.split() == 2 * [group["pixels"].tobytes().hex() for group in groups]
     (warning,) = process.stderr.splitlines()
-    assert warning.startswith("petastorm cannot be imported (ModuleNotFoundError: ")
+    assert warning.startswith("petastorm cannot be imported (MissingPackageError: petastorm is not")
+    assert "pip install 'fer_pipeline[petastorm]'" in warning
     assert warning.endswith("; pyarrow reads the dataset instead, in the same order")

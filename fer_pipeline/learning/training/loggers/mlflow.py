@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from fer_pipeline.config import Config
 from fer_pipeline.errors import ConfigError, StorageError
+from fer_pipeline.extras import suggest_install
 from fer_pipeline.io import storage
 from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.text import one_line
@@ -237,7 +238,7 @@ def _make_client(uri: str | None) -> Any:
         import mlflow
     except ImportError:
         raise ConfigError(
-            "tracking.mlflow: MLflow is not installed; pip install 'fer_pipeline[mlflow]',"
+            f"tracking.mlflow: MLflow is not installed; {suggest_install('mlflow')},"
             " or leave it out with tracking.mlflow.enabled=false"
         ) from None
     for logger_name in ("mlflow", "alembic"):
