@@ -305,8 +305,8 @@ class InferenceConfig(Section):
     backend: Literal["auto", "keras", "litert"] = Field(
         "auto",
         description="Software that runs the model. litert runs the export in the subfolder export"
-        " of the run. With auto, score runs that export if it is faster and its predictions are"
-        " equal, and evaluate runs Keras.",
+        " of the run. With auto, score runs that export if it is faster, or TensorFlow is not"
+        " installed, and its predictions are equal; evaluate runs Keras.",
     )
 
 

@@ -5,16 +5,19 @@ The Spark driver chooses the backend, so that all workers use the same one.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fer_pipeline.errors import FerError, RunError, StorageError
-from fer_pipeline.io import storage
-from fer_pipeline.io.output_kinds import ExportFile, RunFile
-from fer_pipeline.learning.inference import export_manifest
+from fer_pipeline.errors import FerError, RunError
+from fer_pipeline.extras import is_installed, require_package, suggest_install
+from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.inference.export_manifest import LITERT, LITERT_INT8, ExportedModel
+from fer_pipeline.learning.inference.litert_exports import (
+    read_litert_file,
+    require_litert_exports,
+    warn_if_not_equivalent,
+)
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -63,15 +66,18 @@ def choose_backend(
             even if it is less accurate, or the LiteRT export in float32 if there is none in 8-bit
             integers. `auto` selects the fastest LiteRT export that is about as accurate as the
             model (`ExportedModel.is_equivalent`) and faster than Keras. If there is none, or if it
-            cannot be used, for example because it is damaged, `auto` selects Keras.
+            cannot be used, for example because it is damaged, `auto` selects Keras. If TensorFlow
+            is not installed, `auto` selects the fastest LiteRT export that is about as accurate as
+            the model, whatever its speed is.
 
     Returns:
         The backend, with the content of the model file that it runs.
 
     Raises:
-        RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
-            damaged or belongs to a different model.
-        StorageError: The preference is `litert`, and `export.json` cannot be read.
+        MissingPackageError: The preference is `keras`, and TensorFlow is not installed.
+        RunError: The preference is `litert`, or TensorFlow is not installed, and the model has no
+            suitable LiteRT export, or the export is damaged or belongs to a different model.
+        StorageError: In the same cases, `export.json` cannot be read.
     """
     backend = _choose_by_preference(model, content, preference)
     log.info("using %s (%s): %s", backend.name, backend.format, backend.reason)
@@ -87,21 +93,24 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
         preference: `keras`, `litert` or `auto`, as in `choose_backend`.
 
     Raises:
-        RunError: The preference is `litert`, and the model has no LiteRT export, or the export is
-            damaged or belongs to a different model.
-        StorageError: The preference is `litert`, and `export.json` cannot be read.
+        MissingPackageError: The preference is `keras`, and TensorFlow is not installed.
+        RunError: The preference is `litert`, or TensorFlow is not installed, and the model has no
+            suitable LiteRT export, or the export is damaged or belongs to a different model.
+        StorageError: In the same cases, `export.json` cannot be read.
     """
     if preference == "keras":
+        require_package("tensorflow")
         return _make_keras_backend(model, content, "as configured")
+    can_run_keras = is_installed("tensorflow")
     try:
-        exports = _require_litert_exports(model)
+        exports = require_litert_exports(model)
         if preference == "litert":
             export = exports.get(LITERT_INT8) or exports[LITERT]
-            if not export.is_equivalent:
-                log.warning(
-                    "%s is not equivalent to the model: %s", export.format, export.mismatch_reason
-                )
+            warn_if_not_equivalent(export)
             return _load_litert_backend(model, export, "as configured")
+        if not can_run_keras:
+            export = _choose_export_without_keras(model, exports)
+            return _load_litert_backend(model, export, "TensorFlow is not installed")
         candidates = [
             export
             for export in exports.values()
@@ -113,9 +122,33 @@ def _choose_by_preference(model: TrainedModel, content: bytes, preference: str) 
         reason = f"{_get_relative_speed(fastest):.2f} times as fast as keras when it was exported"
         return _load_litert_backend(model, fastest, reason)
     except FerError as error:
-        if preference == "litert":
+        if preference == "litert" or not can_run_keras:
             raise
         return _make_keras_backend(model, content, str(error))
+
+
+def _choose_export_without_keras(
+    model: TrainedModel, exports: dict[str, ExportedModel]
+) -> ExportedModel:
+    """Return the fastest of the equivalent LiteRT exports, even if it is slower than Keras.
+
+    Args:
+        model: The model.
+        exports: LiteRT exports of the model, by name of the format.
+
+    Raises:
+        RunError: No export is equivalent to the model.
+    """
+    candidates = [export for export in exports.values() if export.is_equivalent]
+    if not candidates:
+        (export,) = exports.values()
+        raise RunError(
+            f"{model.export_folder}: its only LiteRT export, {export.format}, is not equivalent to"
+            f" the model: {export.mismatch_reason}; choose --backend litert to run it nevertheless,"
+            f" or install TensorFlow: {suggest_install('tensorflow')}"
+        )
+    # Without measured speeds, the export in float32.
+    return max(candidates, key=lambda export: (_get_relative_speed(export), not export.agreement))
 
 
 def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
@@ -138,55 +171,6 @@ def _explain_choice_of_keras(exports: dict[str, ExportedModel]) -> str:
 def _get_relative_speed(export: ExportedModel) -> float:
     """Return the speed of an export relative to Keras; 0 if it was not measured."""
     return export.relative_speed or 0.0
-
-
-def _require_litert_exports(model: TrainedModel) -> dict[str, ExportedModel]:
-    """Read `export.json`, check that it belongs to the model, and return the LiteRT exports.
-
-    Returns:
-        Descriptions of the exports, by name of the format: `litert`, `litert_int8` or both. There
-        is at least one.
-
-    Raises:
-        RunError: The model has no LiteRT export, its `export.json` is damaged, or the export
-            belongs to a different model.
-        StorageError: `export.json` cannot be read.
-    """
-    folder = model.export_folder
-    if not storage.is_file(folder / ExportFile.EXPORT_INFO):
-        raise RunError(f"{model.folder}: has no export; {_suggest_remedy(model, 'create one')}")
-    manifest = export_manifest.read_export_manifest(folder)
-    if manifest.model.get("sha256") != model.info.sha256:
-        raise RunError(
-            f"{folder}: is an export of a different model than {model.model_file};"
-            f" {_suggest_remedy(model, 'replace it', '--overwrite')}"
-        )
-    exports = {
-        export.format: export
-        for export in manifest.exports
-        if export.format in (LITERT, LITERT_INT8)
-    }
-    if not exports:
-        raise RunError(
-            f"{folder}: has no LiteRT format; {_suggest_remedy(model, 'add one', '--overwrite')}"
-        )
-    return exports
-
-
-def _suggest_remedy(model: TrainedModel, action: str, *options: str) -> str:
-    """Return advice for the user about a missing or damaged export.
-
-    The advice is the command that exports the model. For a bundled model, which users cannot
-    export, the advice is to reinstall the package or to choose Keras.
-
-    Args:
-        model: The model.
-        action: First words of the advice, such as "replace it"; not used for a bundled model.
-        *options: Further options of the export command; not used for a bundled model.
-    """
-    if model.is_bundled:
-        return "the installation is incomplete: reinstall the package, or choose --backend keras"
-    return " ".join([f"{action} with: export --model {model.folder} --dataset DIR", *options])
 
 
 def _make_keras_backend(model: TrainedModel, content: bytes, reason: str) -> InferenceBackend:
@@ -215,15 +199,8 @@ def _load_litert_backend(
         RunError: The file is missing or cannot be read, or its checksum differs from the one in
             `export.json`.
     """
-    path = model.export_folder / export.path
-    remedy = _suggest_remedy(model, "replace it", "--overwrite")
-    try:
-        content = storage.read_bytes(path)
-    except StorageError as error:
-        raise RunError(f"{error}; {remedy}") from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != export.sha256.get(export.path):
-        raise RunError(f"{path}: is not the file that {ExportFile.EXPORT_INFO} describes; {remedy}")
+    content = read_litert_file(model, export)
     if export.agreement:
         reason = f"{reason}; {export.agreement.describe()}"
+    sha256 = export.sha256[export.path]
     return InferenceBackend("litert", export.format, reason, content, sha256)

@@ -1,12 +1,15 @@
 """Trained models on disk: their folder, their description, and their predictions.
 
-Importing this module imports neither TensorFlow nor Keras, which would take seconds.
+Importing this module imports neither TensorFlow nor Keras, which would take seconds. Where they are
+not installed, a model predicts with its LiteRT export.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +23,28 @@ from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.errors import RunError, StorageError
+from fer_pipeline.extras import explain_missing_packages, is_installed
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import UPGRADE_RUN, DocumentFormat, read_document
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, EXPORT_FOLDER, IN_PROGRESS_FILE, RunFile
 from fer_pipeline.io.paths import parse_path
+from fer_pipeline.learning.inference.export_manifest import LITERT, LITERT_INT8
+from fer_pipeline.learning.inference.litert_exports import (
+    read_litert_file,
+    require_litert_exports,
+    warn_if_not_equivalent,
+)
 from fer_pipeline.learning.inference.predictor import (
     PredictFn,
     make_keras_predict_fn,
+    make_litert_predict_fn,
     predict_with_flip,
 )
 
 if TYPE_CHECKING:
     import keras
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 _FORMAT = DocumentFormat(
@@ -202,6 +215,8 @@ class TrainedModel:
     def load(cls, model: str | Path | None = None) -> Self:
         """Open a model and load its weights at once, so that the first `predict` takes less time.
 
+        Without TensorFlow, this loads the LiteRT export of the model, see `predict`.
+
         Args:
             model: Folder of a finished training run, or the name of a bundled model, which comes
                 with this package. If a folder has the name of a bundled model, the folder is used.
@@ -209,7 +224,8 @@ class TrainedModel:
 
         Raises:
             RunError: The folder does not contain a finished run, a file is damaged, Keras cannot
-                load the model, or the default bundled model is missing.
+                load the model, the default bundled model is missing, or neither TensorFlow is
+                installed nor has the model a LiteRT export.
             ConfigError: The module of a custom network cannot be imported.
         """
         trained_model = cls.open(model)
@@ -253,6 +269,7 @@ class TrainedModel:
             )
         return content
 
+    @explain_missing_packages()
     def load_network(self) -> keras.Model:
         """Load the Keras model from `model.keras`; each call loads it anew.
 
@@ -263,6 +280,7 @@ class TrainedModel:
         Raises:
             RunError: `model.keras` is damaged, or Keras cannot load it.
             ConfigError: The module of a custom network cannot be imported.
+            MissingPackageError: TensorFlow is not installed.
         """
         # This imports TensorFlow, which takes seconds and which most users of this module do not
         # need.
@@ -280,6 +298,10 @@ class TrainedModel:
         The images are first enhanced (denoising, contrast correction) and resized like the training
         images. The first call loads the model.
 
+        Keras runs the model. If TensorFlow is not installed, LiteRT runs the export in the model's
+        folder: the one in float32, which predicts what Keras predicts up to rounding, or else the
+        one in 8-bit integers.
+
         Args:
             images: Greyscale images, uint8 of shape (n, height, width) or (n, height, width, 1), or
                 a list of such images, which may differ in size.
@@ -291,7 +313,8 @@ class TrainedModel:
         Raises:
             ValueError: An image is empty or no array of uint8, or its shape is neither (height,
                 width) nor (height, width, 1); or `images` is a single image.
-            RunError: `model.keras` is damaged, or Keras cannot load it.
+            RunError: `model.keras` is damaged, or Keras cannot load it; or TensorFlow is not
+                installed, and the model has no LiteRT export, or a damaged one.
             ConfigError: The module of a custom network cannot be imported.
         """
         if isinstance(images, np.ndarray) and images.ndim == 2:
@@ -306,7 +329,15 @@ class TrainedModel:
     @functools.cached_property
     def _predict_fn(self) -> PredictFn:
         """Function that maps resized images to probabilities; the first access loads the model."""
-        return make_keras_predict_fn(self.load_network(), self.info.size, _BATCH_SIZE)
+        if is_installed("tensorflow"):
+            return make_keras_predict_fn(self.load_network(), self.info.size, _BATCH_SIZE)
+        exports = require_litert_exports(self)
+        # The one in float32 predicts what Keras predicts, up to rounding.
+        export = exports.get(LITERT) or exports[LITERT_INT8]
+        warn_if_not_equivalent(export)
+        log.info("TensorFlow is not installed: using the export %s of %s", export.format, self.name)
+        content = read_litert_file(self, export)
+        return make_litert_predict_fn(content, _BATCH_SIZE, os.cpu_count() or 1)
 
     def _prepare_image(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
         """Enhance an image like the training images and resize it to the model's input size.

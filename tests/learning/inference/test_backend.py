@@ -18,7 +18,13 @@ from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
+from fer_pipeline.errors import (
+    DatasetError,
+    FerError,
+    MissingPackageError,
+    RunError,
+    StorageError,
+)
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import EXPORT, EXPORT_FILES, IN_PROGRESS_FILE, RUN, RunFile
 from fer_pipeline.learning.export import calibration_images, formats, litert
@@ -789,3 +795,99 @@ class TestChooseBackend:
         assert "reinstall the package" in str(raised.value)
         assert "--backend keras" in str(raised.value)
         assert "--model" not in str(raised.value)
+
+
+class TestWithoutTensorFlow:
+    @pytest.fixture(autouse=True)
+    def hide_tensorflow(self, exported_run, monkeypatch) -> None:
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+    @pytest.mark.parametrize(
+        ("exports", "expected"),
+        [
+            ([SLOW], "litert"),
+            ([make_export("litert", None)], "litert"),
+            ([SLOW, make_int8_export(1.0)], "litert_int8"),
+            ([SLOW, make_int8_export(3.0, lost=21)], "litert"),
+            ([make_int8_export(None), make_export("litert", None)], "litert"),
+            ([make_int8_export(None)], "litert_int8"),
+        ],
+    )
+    def test_auto_is_the_fastest_equivalent_export(
+        self, exported_run, tmp_path, exports, expected
+    ) -> None:
+        run = write_run_with_exports(exported_run, tmp_path / "r", *exports)
+        choice = choose_backend(run, "auto")
+        assert (choice.name, choice.format) == ("litert", expected)
+        trial = TRIAL_REASON.format("0.00") if expected == "litert_int8" else ""
+        assert choice.reason == f"TensorFlow is not installed{trial}"
+
+    def test_auto_refuses_an_export_that_is_not_equivalent(self, exported_run, tmp_path) -> None:
+        run = write_run_with_exports(exported_run, tmp_path / "r", make_int8_export(3.0, lost=21))
+        with pytest.raises(RunError) as raised:
+            choose_backend(run, "auto")
+        message = str(raised.value)
+        assert message.startswith(f"{run}/export: its only LiteRT export, litert_int8, is not ")
+        assert "it loses 0.21 points of accuracy" in message
+        assert "choose --backend litert" in message
+        assert message.endswith("pip install 'fer_pipeline[train]'")
+        assert choose_backend(run, "litert").format == "litert_int8"
+
+    def test_keras_names_the_extra(self, exported_run) -> None:
+        with pytest.raises(MissingPackageError) as raised:
+            choose_backend(exported_run, "keras")
+        expected = "tensorflow is not installed: pip install 'fer_pipeline[train]'"
+        assert str(raised.value) == expected
+
+    @pytest.mark.parametrize("preference", ["auto", "litert"])
+    @pytest.mark.parametrize("is_bundled", [False, True])
+    def test_a_missing_export_names_both_ways_out(
+        self, exported_run, tmp_path, monkeypatch, preference, is_bundled
+    ) -> None:
+        run = write_run_with_exports(exported_run, tmp_path / "r", FAST)
+        (run / "export" / "export.json").unlink()
+        if is_bundled:
+            monkeypatch.setattr(trained_model, "PRETRAINED_FOLDER", tmp_path)
+        with pytest.raises(RunError) as raised:
+            choose_backend(run, preference)
+        assert str(raised.value) == f"{run}: has no export; " + (
+            "the installation is incomplete: reinstall the package, or"
+            " pip install 'fer_pipeline[train]'"
+            if is_bundled
+            else "create one where TensorFlow is installed, with: export --model"
+            f" {run} --dataset DIR; or install TensorFlow here: pip install 'fer_pipeline[train]'"
+        )
+
+    def test_predict_runs_the_export_in_float32(
+        self, exported_run, tmp_path, faces, monkeypatch, caplog
+    ) -> None:
+        run = write_run_with_exports(exported_run, tmp_path / "r", make_int8_export(9.0), SLOW)
+        caplog.set_level("INFO", logger=trained_model.__name__)
+        model = TrainedModel.load(run)
+        assert caplog.messages == ["TensorFlow is not installed: using the export litert of r"]
+        probabilities = model.predict(faces.pixels)
+        flipped = model.predict(faces.pixels, flip_tta=True)
+        monkeypatch.undo()
+        with_keras = TrainedModel.open(run)
+        np.testing.assert_allclose(probabilities, with_keras.predict(faces.pixels), atol=1e-5)
+        expected = with_keras.predict(faces.pixels, flip_tta=True)
+        np.testing.assert_allclose(flipped, expected, atol=1e-5)
+
+    def test_predict_runs_an_export_in_8_bit_integers_if_there_is_no_other(
+        self, exported_run, tmp_path, faces, caplog
+    ) -> None:
+        run = write_run_with_exports(exported_run, tmp_path / "r", make_int8_export(9.0, lost=70))
+        content = (run / "export" / "model.int8.tflite").read_bytes()
+        probabilities = TrainedModel.open(run).predict(faces.pixels)
+        expected = make_litert_predict_fn(content, 4)(faces.pixels)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == [
+            "litert_int8 is not equivalent to the model: it loses 0.70 points of accuracy"
+        ]
+
+    def test_predict_refuses_a_damaged_export(self, exported_run, tmp_path, faces) -> None:
+        run = write_run_with_exports(exported_run, tmp_path / "r", FAST)
+        (run / "export" / "model.tflite").write_bytes(b"")
+        with pytest.raises(RunError, match="is not the file that export"):
+            TrainedModel.open(run).predict(faces.pixels)
