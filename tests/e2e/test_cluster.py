@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -213,43 +214,63 @@ class TestTrain:
         assert not (workspace / "too many" / "model.json").exists()
 
 
+def list_packages(archive: Path) -> set[str]:
+    """Return the names of the packages in the archive of an environment."""
+    with tarfile.open(archive) as files:
+        parts = (Path(name).parts for name in files.getnames())
+        return {
+            names[names.index("site-packages") + 1]
+            for names in parts
+            if "site-packages" in names[:-1]
+        }
+
+
 @pytest.mark.cluster
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 class TestArchive:
-    def test_the_archive_serves_executors_without_the_package(
+    def test_the_archives_serve_executors_without_the_package(
         self, jobs, workspace, cluster, split, tmp_path
     ):
-        # Level 0: compression only costs time, because the archive stays on this machine.
+        # Level 0: compression only costs time, because the archives stay on this machine.
         dist = [str(ROOT / "scripts" / "dist"), str(tmp_path), "0"]
-        jobs.start_command(dist, workspace).wait(limit=600).expect_success()
-        (archive,) = tmp_path.glob("*.tar.gz")
-        python = "./environment/bin/python"
-        shipped = (
-            "--archives",
-            f"{archive}#environment",
-            "--conf",
-            f"spark.pyspark.python={python}",
-        )
+        jobs.start_command(dist, workspace).wait(limit=900).expect_success()
+        archives = {
+            name: next(tmp_path.glob(f"fer_pipeline-*-{name}-*.tar.gz"))
+            for name in ("score", "train")
+        }
+        assert "tensorflow" in list_packages(archives["train"])
+        assert not {"tensorflow", "keras", "sklearn"} & list_packages(archives["score"])
 
-        def run_job(executors: int, *job: str, output: str) -> Path:
+        def run_job(archive: str, executors: int, *job: str, output: str) -> Path:
+            shipped = (
+                "--archives",
+                f"{archives[archive]}#environment",
+                "--conf",
+                "spark.pyspark.python=./environment/bin/python",
+            )
             few = ("--total-executor-cores", str(executors))
             command = (*cluster.options, *shipped, *few, *job, "--output", output)
-            # Each executor unpacks two gigabytes first.
+            # Each executor unpacks up to two gigabytes first.
             jobs.start(*command, cwd=workspace).wait(limit=300).expect_success()
             for unpacked in cluster.folder.glob("worker-*/app-*/*/environment"):
                 shutil.rmtree(unpacked, ignore_errors=True)
             return workspace / output
 
         prepare = ("preprocess", "--config", "small.yaml", "--input", "faces.csv", *PREPROCESS)
-        assert read_checksum(run_job(1, *prepare, output="archived data")) == read_checksum(split)
+        prepared = run_job("score", 1, *prepare, output="archived data")
+        assert read_checksum(prepared) == read_checksum(split)
         train = ("train", "--workers", "2", *TRAIN, "--set", "training.epochs=1")
-        trained = run_job(2, *train, output="archived run")
+        trained = run_job("train", 2, *train, output="archived run")
         assert [row["epoch"] for row in read_history(trained)] == ["0", "1"]
-        score = ("score", "--model", "archived run", "--input", "split")
-        scored = run_job(1, *score, output="archived scores")
-        scored_count = json.loads((scored / "scores.json").read_text())["scored"]
-        assert scored_count == read_manifest(split)["rows"]["written"]
-        archive.unlink()
+        # The driver has TensorFlow, so that auto might choose Keras.
+        score = ("score", "--input", "split", "--backend")
+        for archive, backend in (("score", "litert"), ("train", "keras")):
+            scored = run_job(archive, 1, *score, backend, output=f"archived scores of {backend}")
+            scores = json.loads((scored / "scores.json").read_text())
+            assert scores["scored"] == read_manifest(split)["rows"]["written"]
+            assert scores["backend"]["name"] == backend
+        for path in archives.values():
+            path.unlink()
 
 
 class TestPreprocess:
