@@ -34,8 +34,10 @@ _PYTHON_ERRORS = (
         "the executors have no {detail}, or not the Python that it links to",
     ),
     (
-        # Only at the end of a traceback: an earlier error may have been expected and handled.
-        r"ModuleNotFoundError: No module named '(?P<detail>[^']+)'\s*(?:\n\s*at |$)",
+        # Only at the end of a traceback, which may have notes of `steps.error_context`: an earlier
+        # error may have been expected and handled.
+        r"ModuleNotFoundError: No module named '(?P<detail>[^']+)'"
+        r"(?:\nwhile [^\n]*)*\s*(?:\n\s*at |$)",
         "the executors' Python has no {detail}",
     ),
     (

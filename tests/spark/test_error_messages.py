@@ -61,6 +61,12 @@ def test_a_failed_start_is_described(message, explanation):
             "the executors' Python has no my_networks; set spark.pyspark.python",
         ),
         (
+            f"{TRACEBACK}ModuleNotFoundError: No module named 'tensorflow'\nwhile scoring images of"
+            " a b.csv\n",
+            ClusterError,
+            "the executors' Python has no tensorflow (pip install 'fer_pipeline[train]'); set",
+        ),
+        (
             f"{TRACEBACK}PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has"
             " different version (3, 11) than that in driver 3.12, PySpark cannot run with",
             ClusterError,
