@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import setuptools
 
 from fer_pipeline import extras
 from fer_pipeline.errors import FerError, MissingPackageError
@@ -25,7 +24,7 @@ ALTERNATIVES = "pip install 'fer_pipeline[spark]' or 'fer_pipeline[train]'"
 def read_requirements(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """Return the names of the packages that setup.py requires, by extra; "" is without an extra."""
     options: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **keywords: options.update(keywords))
+    monkeypatch.setattr("setuptools.setup", lambda **keywords: options.update(keywords))
     runpy.run_path(str(ROOT / "setup.py"))
     requirements = {"": options["install_requires"], **options["extras_require"]}
     return {

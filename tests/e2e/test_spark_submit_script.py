@@ -18,6 +18,7 @@ import pyspark
 import pytest
 
 from fer_pipeline.spark.java import find_java_home
+from tests.helpers.processes import block_packages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,6 +187,18 @@ def test_the_error_for_a_python_without_the_package_is_one_line(tree: Path, tmp_
     assert process.stderr == (
         f"spark-submit.sh: {python} has no fer_pipeline; install it (pip install '{tree}[all]'),"
         " or set PYSPARK_PYTHON to a python that has it\n"
+    )
+
+
+def test_the_error_for_a_python_without_pyspark_names_the_extra(tree: Path, tmp_path: Path) -> None:
+    blocked = block_packages(tmp_path / "path", ["pyspark"])
+
+    process = submit(tree, "tell", PYTHONPATH=f"{blocked}:{tree}")
+
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr == (
+        f"spark-submit.sh: {sys.executable} has no pyspark (pip install 'fer_pipeline[spark]'), and"
+        " SPARK_HOME is not set\n"
     )
 
 
