@@ -36,6 +36,7 @@ DESCRIPTIONS = {
     "config": "the YAML configuration",
     "data": "images, labels, splits, stored datasets (NumPy)",
     "io": "paths, files, output folders",
+    "extras": "optional packages",
     "errors": "what a user can cause",
     "text": "formats of messages",
     "training": "loop, recipes",
