@@ -241,7 +241,7 @@ class TestTrain:
         accuracies = [float(row["validation_accuracy"]) for row in rows]
         best_row = max(range(1, len(rows)), key=accuracies.__getitem__)
         versions = provenance.collect_package_versions(
-            "tensorflow", "tensorflow-cpu", "keras", "numpy", "petastorm"
+            "tensorflow", "keras", "numpy", "petastorm"
         )
         assert json.loads((folder / "model.json").read_text()) == {
             "format": "fer_pipeline run",
