@@ -1,9 +1,9 @@
 # All targets run in .venv, which is built if it is missing, was moved, or is older than setup.py,
-# constraints.txt and pyproject.toml. `make PYTHON=/path/to/python3.12 ...` selects the python.
+# constraints.txt and pyproject.toml. `make PYTHON=/path/to/python3.13 ...` selects the python.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all cluster-test lint docs pictures dist bench bench-cluster bench-fer clean moved
+.PHONY: help venv demo test test-all test-pythons cluster-test lint docs pictures dist bench bench-cluster bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -11,7 +11,7 @@ STAMP := .venv/.complete
 PARALLEL := --numprocesses 2
 
 # The recipes do not see the caller's settings of python, pip, Spark, Hadoop and TensorFlow. They do
-# see JAVA_HOME, which selects a Java 17.
+# see JAVA_HOME, which selects a Java.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS
 unexport VIRTUAL_ENV
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_REQUIREMENT PIP_NO_DEPS PIP_DRY_RUN
@@ -34,6 +34,9 @@ test: $(STAMP) ## run all tests except the slow ones; ARGS="-k java" passes opti
 
 test-all: $(STAMP) ## run the slow tests as well: the commands of README.md and of the tutorials
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests --slow $(ARGS)
+
+test-pythons: $(STAMP) ## run the unit tests and those of the input pipeline on the oldest and newest Python
+	@scripts/test-pythons
 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, with synthetic faces or FER2013=/path/to/fer2013.csv
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
@@ -77,25 +80,26 @@ bench-fer: $(STAMP) .venv-fer/.complete ## run the benchmark of scoring and comp
 	@touch $@
 
 clean: ## remove .venv, caches and builds; artifacts/ stays
-	rm -rf .venv .venv-fer build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+	rm -rf .venv .venv-fer .venv-pythons build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
 	    .ruff_cache metastore_db derby.log spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Prints "ok PYTHON", or one line that says what is wrong.
 # On Debian and Ubuntu ensurepip, which venv needs, is in a separate package.
 define FIND_PYTHON
-unsuitable=; \
-for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
+unsuitable=; incomplete=; \
+for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
     version=$$("$$python" -E -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
         || continue; \
     case $$version in \
-        3.11 | 3.12) ;; \
+        3.11 | 3.12 | 3.13) ;; \
         *) unsuitable="$$unsuitable$${unsuitable:+, }$$python is $$version"; continue ;; \
     esac; \
     if "$$python" -E -c 'import ensurepip, venv' 2>/dev/null; then echo "ok $$python"; exit; fi; \
-    echo "$$python lacks ensurepip: apt install python3-venv (or python$$version-venv)"; exit; \
+    incomplete="$${incomplete:-$$python lacks ensurepip: apt install python3-venv (or python$$version-venv)}"; \
 done; \
-echo "fer_pipeline needs Python 3.11 or 3.12, found: $${unsuitable:-none}; try PYTHON=/path/to/it"
+echo "$${incomplete:-fer_pipeline needs Python 3.11, 3.12 or 3.13, found: $${unsuitable:-none};\
+ try PYTHON=/path/to/it}"
 endef
 
 # An environment contains its own path: a copied or moved one would run the code of the other
@@ -114,6 +118,6 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 	@rm -rf .venv
 	@$(lastword $(python_check)) -m venv .venv
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
-	    --config-settings editable_mode=compat -c constraints.txt -e '.[dev,java]'
+	    --config-settings editable_mode=compat -c constraints.txt -e '.[dev]'
 	@$(VENV_PYTHON) -m pip check
 	@echo "$(CURDIR)" > $(STAMP)

@@ -34,7 +34,7 @@ END
     done
     cat <<'END'
 
-PYSPARK_PYTHON and JAVA_HOME select another python and another Java (17) than the ones found.
+PYSPARK_PYTHON and JAVA_HOME select another python and another Java (17, 21 or 25) than the ones found.
 END
 }
 

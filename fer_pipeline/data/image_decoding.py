@@ -14,7 +14,7 @@ from fer_pipeline.data.record_batch import ParsedRecords, Pixels, RecordErrors
 # Spark runs one worker per core, so a thread pool in each worker would only compete for the cores.
 cv2.setNumThreads(1)
 # A file that cannot be decoded is quarantined with the reason, so OpenCV need not log it as well.
-cv2.setLogLevel(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _PIXELS_PER_BATCH = 4 << 20
 """Number of decoded pixels after which a batch is yielded; large photos are yielded one by one."""

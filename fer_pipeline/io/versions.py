@@ -14,7 +14,7 @@ def collect_package_versions(*packages: str) -> dict[str, str]:
 
     Args:
         packages: Distribution names of further packages. Packages that are not installed are left
-            out, so both `tensorflow` and `tensorflow-cpu` can be given.
+            out.
 
     Returns:
         Version of each package by its name.

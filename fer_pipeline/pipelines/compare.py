@@ -46,7 +46,6 @@ OUTPUT_FILES = (*ComparisonFile, CONFIG_FILE)
 
 _PACKAGES = (
     "tensorflow",
-    "tensorflow-cpu",
     "keras",
     "numpy",
     "scipy",

@@ -39,7 +39,6 @@ OUTPUT_FILES = (*EvaluationFile, CONFIG_FILE)
 
 _PACKAGES = (
     "tensorflow",
-    "tensorflow-cpu",
     "keras",
     "ai-edge-litert",
     "numpy",

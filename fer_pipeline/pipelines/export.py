@@ -28,7 +28,6 @@ from fer_pipeline.text import format_table
 
 _PACKAGES = (
     "tensorflow",
-    "tensorflow-cpu",
     "keras",
     "numpy",
     "ai-edge-litert",

@@ -29,7 +29,6 @@ from fer_pipeline.pipelines.training_plots import plot_training
 
 _PACKAGES = (
     "tensorflow",
-    "tensorflow-cpu",
     "keras",
     "numpy",
     "petastorm",

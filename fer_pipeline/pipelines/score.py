@@ -29,7 +29,6 @@ from fer_pipeline.text import format_table
 
 _PACKAGES = (
     "tensorflow",
-    "tensorflow-cpu",
     "keras",
     "ai-edge-litert",
     "pyspark",

