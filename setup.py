@@ -26,8 +26,8 @@ PYARROW = "pyarrow>=18"
 # What scoring from Python needs: images, and an exported model that LiteRT runs.
 INSTALL_REQUIRES = [
     NUMPY,
-    # 4.11 crashes on a broken animated PNG. 5 rotates with another rounding (a seventh of the pixels
-    # by up to 5 grey levels), so that a configuration would give another dataset.
+    # 4.11 crashes on a broken animated PNG. 5 rotates with another rounding (a seventh of the
+    # pixels, by up to 5 grey levels), so that a configuration would give another dataset.
     "opencv-python-headless>=4.13,<5",
     # Runs exported models. tf.lite gives the same bits, but importing it takes seconds.
     "ai-edge-litert>=2.1",

