@@ -95,7 +95,7 @@ class TestDataset:
         stored = read_rows(easy_dataset, "test")
         pixels = np.stack([np.frombuffer(row["image"], np.uint8) for row in stored])
         images = np.concatenate([images.numpy() for images, _ in batches])
-        assert (images.dtype, images.shape) == (np.float32, (20, 16, 16, 1))
+        assert (images.dtype, images.shape) == (np.dtype(np.float32), (20, 16, 16, 1))
         expected = Normalization.centered().lookup_table()[pixels].reshape(images.shape)
         np.testing.assert_array_equal(images, expected)
         labels = np.concatenate([labels.numpy() for _, labels in batches])

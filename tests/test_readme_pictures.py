@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import pandas as pd
 import pytest
 
@@ -10,6 +9,7 @@ from fer_pipeline.data import synthetic
 from scripts import draw_pictures
 from scripts.draw_pictures import EMOTIONS
 from tests.helpers.documents import ROOT
+from tests.helpers.images import read_image
 
 
 def write_demo(folder: Path) -> None:
@@ -37,7 +37,7 @@ def test_both_pictures_are_written(tmp_path, monkeypatch):
     write_demo(tmp_path / "demo")
     monkeypatch.setattr(draw_pictures, "DEMO", tmp_path / "demo")
     assert draw_pictures.main([str(tmp_path / "pictures")]) == 0
-    height, width, _ = cv2.imread(str(tmp_path / "pictures" / "predictions.png")).shape
+    height, width, _ = read_image(tmp_path / "pictures" / "predictions.png").shape
     assert width > height > 600
     assert "<svg" in (tmp_path / "pictures" / "data_flow.svg").read_text()
 

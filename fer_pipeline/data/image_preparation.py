@@ -35,7 +35,7 @@ def prepare_images(
     if has_size and enhancement == Enhancement():
         # Most batches have no errors. If all images are selected, they are returned without a copy.
         return images if selected.all() else images[selected]  # type: ignore[return-value, call-overload]
-    rows = np.flatnonzero(selected)
+    rows = np.flatnonzero(selected).tolist()
     prepared = np.empty((len(rows), size, size), np.uint8)
     for target, row in zip(prepared, rows, strict=True):
         target[:] = resize(enhance(images[row], enhancement), size)

@@ -89,11 +89,9 @@ def _validate_labels_and_scores(
         ValueError: The arrays are empty, a shape is wrong, or a label or a score is invalid.
     """
     label_array, score_array = np.asarray(labels), np.asarray(scores, np.float64)
-    expected_columns = class_count
-    if class_count is None and score_array.ndim == 2:
-        expected_columns = score_array.shape[1]
+    has_columns = score_array.ndim == 2 and class_count in (None, score_array.shape[1])
     is_empty = label_array.ndim != 1 or not len(label_array)
-    if is_empty or score_array.shape != (len(label_array), expected_columns):
+    if is_empty or not has_columns or len(score_array) != len(label_array):
         raise ValueError(
             f"expected labels of shape (n,), n > 0, and {scores_name} of shape"
             f" (n, {class_count or 'classes'}), got {label_array.shape} and {score_array.shape}"

@@ -59,7 +59,7 @@ class _Candidate(NamedTuple):
 
 
 class _JavaVersion(NamedTuple):
-    """What a `java` program reports about itself.
+    """Home and version of a Java, as its program `java` reports them.
 
     Attributes:
         home: Home folder of the installation.

@@ -22,7 +22,8 @@ from fer_pipeline.data.image_decoding import parse_image_files
 from fer_pipeline.data.record_batch import ParsedRecords
 from fer_pipeline.spark.steps import error_context
 
-Batches = Iterable[pa.RecordBatch]
+Batches = Iterator[pa.RecordBatch]
+"""Arrow batches that a function for `mapInArrow` gets and yields."""
 
 COUNTS_DDL = "source string, block bigint, n bigint"
 """The columns of the counts that `count_csv_lines` yields."""

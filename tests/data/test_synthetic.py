@@ -13,6 +13,7 @@ import pytest
 from fer_pipeline.data import synthetic
 from fer_pipeline.data.synthetic import BROKEN_KINDS, EMOTIONS, USAGES, draw_face, write_csv
 from fer_pipeline.data.synthetic.__main__ import main
+from tests.helpers.images import read_image
 
 PIXELS = 48 * 48
 
@@ -169,7 +170,7 @@ def test_folder_contains_varied_crops_for_each_emotion(tmp_path: Path) -> None:
     crops = sorted(tmp_path.glob("*/*"))
     assert Counter(path.parent.name for path in crops) == dict.fromkeys(EMOTIONS, 8)
     assert Counter(path.suffix for path in crops) == {".png": 28, ".jpg": 28}
-    images = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in crops]
+    images = [read_image(path, cv2.IMREAD_UNCHANGED) for path in crops]
     sides = [side for image in images for side in image.shape[:2]]
     assert min(sides) >= 40
     assert max(sides) <= 160

@@ -41,11 +41,11 @@ def logits_and_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     logit = st.sampled_from([-8.0, -1.0, -0.5, 0.0, 0.0, 0.25, 1.0, 30.0])
     row = st.lists(logit, min_size=classes, max_size=classes)
     logits = np.array(draw(st.lists(row, min_size=n, max_size=n)), np.float32)
-    labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    labels = np.array(draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
     kind = draw(st.sampled_from(["any", "right", "wrong"]))
     if kind != "any":
         labels = (logits.argmax if kind == "right" else logits.argmin)(axis=1)
-    return logits, np.array(labels)
+    return logits, labels
 
 
 class TestTemperature:

@@ -15,6 +15,7 @@ from fer_pipeline.pipelines.score import score
 from fer_pipeline.pipelines.train import train
 from fer_pipeline.spark.error_messages import translate_spark_errors
 from tests.helpers.fer_csv import Image, format_row, make_image
+from tests.helpers.images import decode_grey
 from tests.helpers.scoring import SIZE, ImageFolder, ScoreInputs, Scores, ScoringModel, make_model
 from tests.helpers.training import make_config
 
@@ -114,12 +115,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     for name, content in {**valid, **broken, **encoded}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
-    decoded = {
-        name: np.asarray(
-            cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8
-        )
-        for name, content in valid.items()
-    }
+    decoded = {name: decode_grey(content) for name, content in valid.items()}
     details = {
         name: (
             "undecodable image",

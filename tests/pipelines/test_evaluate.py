@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,7 @@ from fer_pipeline.plots import feature_maps
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate
 from tests.helpers.folders import read_files
+from tests.helpers.images import read_image
 from tests.helpers.processes import show_help
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
@@ -230,7 +230,7 @@ class TestOutputs:
         pictures = [name for name in OUTPUT_FILES if name.endswith(".png")]
         assert len(pictures) == 8
         for name in pictures:
-            picture = cv2.imread(str(evaluation_and_folder[1] / name))
+            picture = read_image(evaluation_and_folder[1] / name)
             assert min(picture.shape[:2]) > 300
             assert len(np.unique(picture.astype(np.int32) @ [1, 256, 65536])) > 20
 

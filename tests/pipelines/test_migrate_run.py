@@ -79,7 +79,7 @@ NEW_CONFIG: dict[str, Any] = {
 OLD_HISTORY = "step,epoch,minibatch_loss,trial,rows\n0,0,,0,\n5,1,0.30000000000000004,1,40\n"
 OLD_ENTRY = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "trial": 1, "rows": 40}
 NEW_ENTRY = {"step": 5, "epoch": 1, "minibatch_loss": 0.30000000000000004, "restart": 1, "rows": 40}
-ARRAYS = {
+ARRAYS: dict[str, Any] = {
     "variables/0": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
     "variables/1": np.array(2**60, np.int64),
     "watched/0": np.array(0.25, np.float32),
@@ -125,7 +125,7 @@ def write_old_checkpoint(path: Path) -> None:
         "best": {"value": 0.5, "made": OLD_ENTRY, "confusion": [[1]]},
     }
     encoded = np.frombuffer(json.dumps(notes).encode(), np.uint8)
-    np.savez(path, **ARRAYS, **{"notes.json": encoded})
+    np.savez(path, **{**ARRAYS, "notes.json": encoded})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,6 +14,7 @@ from fer_pipeline.learning.input import augmentation_examples
 from fer_pipeline.learning.input.augmentation import make_augment_fn
 from fer_pipeline.learning.input.mixup import make_mixup_fn
 from fer_pipeline.pipelines.preview import preview
+from tests.helpers.images import read_image
 from tests.helpers.stored_datasets import Rowset, write_dataset
 
 CLASSES = ("angry", "happy", "sad")
@@ -54,7 +55,7 @@ def images(rows: Rowset) -> npt.NDArray[np.float32]:
 
 def find_images(picture: Path, images: npt.NDArray[np.uint8]) -> dict[int, list[tuple[int, int]]]:
     """Return the places of the images in the picture, compared pixel by pixel, by their index."""
-    sheet = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
+    sheet = read_image(picture, cv2.IMREAD_GRAYSCALE)
     places_by_index: dict[int, list[tuple[int, int]]] = {}
     for index, face in enumerate(images):
         large = np.ascontiguousarray(face.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
@@ -194,7 +195,7 @@ def test_each_operation_is_shown_alone_at_the_limits_of_its_range(images):
 def test_all_operations_together_give_the_images_of_training(images):
     training = make_config(*EVERYTHING).training
     (group,) = augmentation_examples.make_random_examples(
-        images, np.arange(3), CLASSES, training, seed=7
+        images, np.arange(3, dtype=np.int32), CLASSES, training, seed=7
     )
     assert (group.title, len(group.columns)) == ("as training sees them", 4)
     augment = make_augment_fn(training.augmentation, SIZE)
@@ -229,7 +230,7 @@ def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
     heights = {}
     for name, keys in (("few", EVERYTHING[:4]), ("many", EVERYTHING)):
         preview(str(dataset), make_config(*keys), tmp_path / f"{name}.png")
-        height, width = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_GRAYSCALE).shape
+        height, width = read_image(tmp_path / f"{name}.png", cv2.IMREAD_GRAYSCALE).shape
         heights[name] = height
         assert width < 1700
     assert heights["many"] > 1.7 * heights["few"]
@@ -238,6 +239,6 @@ def test_many_operations_take_a_second_row_of_pictures(dataset, tmp_path):
 def test_a_long_folder_name_with_dollar_signs_fits_the_title(rows, tmp_path: Path):
     folder = write_dataset(tmp_path / ("a $very__long$ name " * 6).strip(), {"train": rows})
     preview(str(folder), make_config("flip=true"), tmp_path / "it.png")
-    sheet = cv2.imread(str(tmp_path / "it.png"), cv2.IMREAD_GRAYSCALE)
+    sheet = read_image(tmp_path / "it.png", cv2.IMREAD_GRAYSCALE)
     assert (sheet[:, -10:] == 255).all(), "the title is cut off"
     assert sheet[:40, 700:].min() < 100, "the title is not there"

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.pipelines.train import format_report, train
 from tests.helpers.folders import RUN_FILES
+from tests.helpers.images import read_image
 from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 from tests.helpers.training import (
     CHECKSUM,
@@ -305,7 +305,7 @@ class TestTrain:
 
     def test_the_plots_are_large_and_not_empty(self, trained_run):
         for name in ("accuracy.png", "loss.png"):
-            picture = cv2.imread(str(trained_run[0] / name))
+            picture = read_image(trained_run[0] / name)
             assert min(picture.shape[:2]) > 300
             assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import cv2
 import pytest
 
 from fer_pipeline.config import Config, load_config
@@ -12,6 +11,7 @@ from fer_pipeline.learning.inference import trained_model
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.pipelines.train import format_report, train
 from tests.helpers.folders import RUN_FILES
+from tests.helpers.images import read_image
 from tests.helpers.processes import run_python, show_help
 from tests.helpers.stored_datasets import make_easy_rows, write_dataset
 from tests.helpers.training import (
@@ -225,7 +225,7 @@ class TestJob:
         )
         assert process.status == 0, process.err
         assert str(picture) in process.out
-        assert min(cv2.imread(str(picture)).shape[:2]) > 100
+        assert min(read_image(picture).shape[:2]) > 100
         summarize = ["summarize", "--output", tmp_path / "net.png"]
         process = shared_process.run(*summarize, "--set", "image.size=28")
         assert process.status == 0, process.err

@@ -20,6 +20,7 @@ from fer_pipeline.pipelines import evaluation_plots
 from fer_pipeline.plots import calibration, class_activation, feature_maps
 from fer_pipeline.plots import faces as face_plots
 from fer_pipeline.plots.style import BLUE, ORANGE, VERMILION
+from tests.helpers.images import read_image
 
 CLASSES = ("angry", "happy", "sad")
 SIZE = 8
@@ -45,7 +46,7 @@ def make_images(labels: list[int], predicted: list[int], level: int = 100) -> Ev
 
 def read_plot(path: Path) -> npt.NDArray[np.uint8]:
     """Return a plot as RGB."""
-    return np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def count_areas(

@@ -12,6 +12,7 @@ import pytest
 
 from fer_pipeline.data.image_preparation import resize
 from tests.helpers.fer_csv import make_image
+from tests.helpers.images import decode_grey
 from tests.helpers.preprocessed import build_expected_row
 
 
@@ -88,11 +89,6 @@ def test_every_image_is_a_row(folders, colours) -> None:
         build_expected_row(root / name, 0, label, resize(image, 8), split, original=image)
         for name, label, image, split in expected
     ]
-
-
-def decode_grey(content: bytes) -> np.ndarray:
-    """Decode an image file as OpenCV's grey image."""
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
 def test_colours_become_luminance(folders, colours) -> None:

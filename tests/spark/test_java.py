@@ -104,13 +104,16 @@ class TestWrapper:
     def test_the_script_drops_only_the_option_for_the_module(
         self, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        found = find_java_home()
+        java_home = find_java_home()
 
-        assert found.parent == tmp_path / "cache" / "fer_pipeline"
+        assert java_home.parent == tmp_path / "cache" / "fer_pipeline"
         assert caplog.records == []
         arguments = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "$HOME", "", "'x'"]
         process = subprocess.run(
-            [str(found / "bin" / "java"), *arguments], capture_output=True, text=True, check=False
+            [str(java_home / "bin" / "java"), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (process.returncode, process.stderr) == (3, "")
         assert process.stdout.split("\n") == ["-cp", "a b", "$HOME", "", "'x'", ""]
@@ -118,10 +121,10 @@ class TestWrapper:
     def test_the_script_is_found_as_a_java_home_itself(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found = find_java_home()
-        assert find_java_home() == found
-        monkeypatch.setenv("JAVA_HOME", str(found))
-        assert find_java_home() == found
+        java_home = find_java_home()
+        assert find_java_home() == java_home
+        monkeypatch.setenv("JAVA_HOME", str(java_home))
+        assert find_java_home() == java_home
 
     def test_the_error_names_the_variable_if_the_script_cannot_be_written(
         self, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -169,7 +169,7 @@ def predict_with_flip(predict: PredictFn, pixels: Pixels) -> npt.NDArray[np.floa
         Averaged probabilities, float32 of shape (n, classes).
     """
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
-    return (predict(pixels) + predict(mirrored)) / 2
+    return (predict(pixels) + predict(mirrored)) / 2.0
 
 
 def _split_into_batches(pixels: Pixels, batch_size: int) -> Iterator[Pixels]:

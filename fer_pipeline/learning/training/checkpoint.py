@@ -128,7 +128,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     state = json.dumps(
         {"format_version": FORMAT_VERSION, **checkpoint.state.model_dump(by_alias=True)}
     )
-    arrays = {
+    # The values are Any because mypy also checks them against the parameter allow_pickle of savez.
+    arrays: dict[str, Any] = {
         f"{group}/{number}": array
         for group, group_arrays in checkpoint.arrays.items()
         for number, array in enumerate(group_arrays)

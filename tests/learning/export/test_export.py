@@ -284,7 +284,7 @@ class TestReferenceImages:
         assert images.dtype == np.uint8
         assert images.shape == (64, size, size)
         assert images.tobytes() == formats.make_reference_images(size).tobytes()
-        assert (images.min(), images.max()) == (0, 255)
+        assert (int(images.min()), int(images.max())) == (0, 255)
         assert len({image.tobytes() for image in images}) == 64
 
     @pytest.mark.parametrize(

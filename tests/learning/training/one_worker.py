@@ -7,6 +7,7 @@ ADDRESSES is a JSON list. If it has one address, the only worker takes all of ea
 
 import json
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,7 +70,7 @@ def main(number: int, addresses: list[str], output: str, path: str) -> None:
         trainer.train_on_batches(iterator, tf.constant(1))
         losses.append(trainer.pop_metric_totals().means["loss"])
     state = trainer.get_state()
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{name}/{i:03d}": array
         for name in ("network", "average")
         for i, array in enumerate(state[name])

@@ -2,7 +2,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from fer_pipeline.learning.training.callbacks import BestSnapshot, BestWeights
 from fer_pipeline.learning.training.history import History, HistoryEntry
 from fer_pipeline.learning.training.loggers.console import ConsoleLogger
 from fer_pipeline.pipelines.training_plots import plot_training
+from tests.helpers.images import read_image
 
 HEADER = [
     *("step", "epoch", "minibatch_loss", "minibatch_accuracy"),
@@ -199,6 +199,6 @@ class TestPlots:
     )
     def test_the_plots_are_not_blank(self, tmp_path, file, entries):
         plot_training(entries, "a run", tmp_path)
-        picture = cv2.imread(str(tmp_path / file))
+        picture = read_image(tmp_path / file)
         assert min(picture.shape[:2]) > 300
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
