@@ -33,10 +33,12 @@ class MovingAverage:
         self._decay = decay
         float_variables = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
         self._variables = float_variables if decay else []
-        # np.array copies the value. If Keras got the variable itself, the average would share its
-        # memory.
+        # Without the copy, the average would share the memory of the variable. np.array would copy
+        # as well, but Keras 3.15 does not implement the argument with which NumPy asks for it.
         self.averages = [
-            keras.Variable(np.array(variable), trainable=False, name=f"{variable.name}_average")
+            keras.Variable(
+                np.asarray(variable).copy(), trainable=False, name=f"{variable.name}_average"
+            )
             for variable in self._variables
         ]
 

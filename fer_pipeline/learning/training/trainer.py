@@ -211,7 +211,7 @@ class Trainer:
             * `metrics`: Training metrics, summed over all workers.
         """
         arrays = {
-            group: [np.array(variable) for variable in variables]
+            group: [np.asarray(variable).copy() for variable in variables]
             for group, variables in self._group_state_variables().items()
         }
         # All other variables are equal in all workers.
