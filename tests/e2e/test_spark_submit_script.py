@@ -34,7 +34,7 @@ print(json.dumps({"argv": sys.argv, "python": sys.executable, "env": dict(os.env
 COUNT = '''"""Counts with Spark."""
 import json, sys
 
-from pyspark.sql import SparkSession
+from fer_pipeline.spark.session import SparkSession
 
 session = SparkSession.builder.getOrCreate()
 worker = session.sparkContext.parallelize([0], 1).map(lambda _: sys.executable).collect()[0]

