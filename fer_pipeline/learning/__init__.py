@@ -2,10 +2,15 @@
 
 import os
 import platform
+from pathlib import Path
+
+_HAS_GPU_DRIVER = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
+"""Whether a driver for GPUs is loaded, of Linux or of the Windows subsystem for Linux."""
 
 # These variables must be set before TensorFlow is imported. The first one hides start-up messages
-# that do not concern users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# that do not concern users; without a driver also errors, because TensorFlow then logs that it
+# could not initialize one. What fails is raised as an exception nevertheless.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _HAS_GPU_DRIVER else "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if platform.machine().lower() in ("x86_64", "amd64"):
     # By default TensorFlow enables oneDNN only on processors with instructions for neural networks,

@@ -133,22 +133,22 @@ class TestMovingAverage:
         layer = keras.layers.BatchNormalization()
         layer.build((None, 2))
         average = MovingAverage(layer.weights, 0.5)
-        expected = [np.array(variable) for variable in layer.weights]
+        expected = [np.asarray(variable) for variable in layer.weights]
         for step in range(1, 8):
             for number, variable in enumerate(layer.weights):
                 variable.assign(np.full(2, 10.0 * step + number))
             average.update(tf.constant(step))
             decay = min(0.5, (1 + step) / (10 + step))
             expected = [
-                decay * old + (1 - decay) * np.array(variable)
+                decay * old + (1 - decay) * np.asarray(variable)
                 for old, variable in zip(expected, layer.weights, strict=True)
             ]
         assert len(expected) == 4  # the moving statistics, too
-        raw = [np.array(variable) for variable in layer.weights]
+        raw = [np.asarray(variable) for variable in layer.weights]
         with average.use_averages():
             np.testing.assert_allclose(layer.get_weights(), expected, rtol=1e-6)
         assert np.array_equal(layer.get_weights(), raw)
-        np.testing.assert_allclose([np.array(s) for s in average.averages], expected, rtol=1e-6)
+        np.testing.assert_allclose([np.asarray(s) for s in average.averages], expected, rtol=1e-6)
 
     def test_the_weights_are_restored_after_an_error(self):
         variable = keras.Variable([1.0])
@@ -156,14 +156,14 @@ class TestMovingAverage:
         variable.assign([2.0])
         with pytest.raises(KeyError), average.use_averages():
             raise KeyError
-        assert np.array(variable).tolist() == [2.0]
+        assert np.asarray(variable).tolist() == [2.0]
 
     def test_without_decay_there_are_no_averages(self):
         variable = keras.Variable([1.0])
         average = MovingAverage([variable], 0.0)
         average.update(tf.constant(1))
         with average.use_averages():
-            assert np.array(variable).tolist() == [1.0]
+            assert np.asarray(variable).tolist() == [1.0]
         assert average.averages == []
 
 
@@ -183,7 +183,7 @@ def apply_first_step(gradient: float, **settings: Any) -> list[npt.NDArray[np.fl
     optimizers.prepare_optimizer(optimizer, network)
     gradients = [tf.fill(variable.shape, gradient) for variable in layer.weights]
     optimizer.apply(gradients, layer.weights)
-    return [np.array(variable) for variable in layer.weights]
+    return [np.asarray(variable) for variable in layer.weights]
 
 
 class TestOptimizer:
