@@ -57,7 +57,7 @@ pictures: $(STAMP) ## draw the pictures of README.md and of the site, after make
 	@$(VENV_PYTHON) scripts/draw_pictures.py
 	@$(VENV_PYTHON) scripts/draw_architecture.py
 
-dist: $(STAMP) ## build a wheel, and an archive of its environment for the executors of a cluster
+dist: $(STAMP) ## build a wheel, and archives of its environment for the executors of a cluster
 	@scripts/dist
 
 bench: $(STAMP) ## run the benchmarks, with synthetic faces or FER2013=/path/to/fer2013.csv
@@ -114,7 +114,7 @@ endif
 $(STAMP): setup.py constraints.txt pyproject.toml
 	$(eval python_check := $(shell $(FIND_PYTHON)))
 	$(if $(filter ok,$(firstword $(python_check))),,$(error $(python_check)))
-	@echo "Building .venv with $(lastword $(python_check)): this downloads about 1 GB the first time" >&2
+	@echo "Building .venv with $(lastword $(python_check)): this downloads about 1.2 GB the first time" >&2
 	@rm -rf .venv
 	@$(lastword $(python_check)) -m venv .venv
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
