@@ -80,6 +80,8 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    # Tests build the wheel without an environment of its own.
+    "setuptools>=70.1",
 ]
 
 EXTRAS_REQUIRE = {

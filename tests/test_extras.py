@@ -45,11 +45,11 @@ class TestExtras:
             containing = {extra for extra in others if requirement in requirements[extra]}
             assert containing == set(package_extras) - {"petastorm"}
         listed = {names.get(package, package) for package in EXTRAS} - set(dependencies)
-        assert requirements["all"] == listed | {"setuptools"}
+        assert requirements["all"] == listed
 
     def test_all_is_every_extra_for_users(self, monkeypatch):
         requirements = read_requirements(monkeypatch)
-        users = set(requirements) - {"", "all", "dev", "docs"}
+        users = set(requirements) - {"", "all", "dev", "docs", "test"}
         assert requirements["all"] == set().union(*(requirements[extra] for extra in users))
 
     @pytest.mark.parametrize(

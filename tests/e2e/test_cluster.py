@@ -111,6 +111,7 @@ def read_accuracies(run: Path) -> list[dict[str, str]]:
 
 
 class TestTrain:
+    @pytest.mark.cluster
     def test_every_epoch_has_all_rows(self, two_worker_run, split):
         rows = sum(read_manifest(split)["counts"]["train"].values())
         history = read_history(two_worker_run)

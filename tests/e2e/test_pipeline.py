@@ -162,6 +162,7 @@ def test_preprocess_runs_under_plain_spark_submit(submit_preprocess, dataset) ->
     assert manifest["checksum"] == dataset.manifest["checksum"]
 
 
+@pytest.mark.slow
 def test_the_error_for_a_mistake_under_plain_spark_submit_is_one_line(submit_preprocess) -> None:
     process = submit_preprocess("--input", "nothing.csv", "--output", "submitted")
 
