@@ -75,8 +75,10 @@ DOCS = [
 ALL = [*SPARK, *PETASTORM, *S3, *MLFLOW, *JAVA]
 TEST = [
     "hypothesis>=6",
-    # An S3 server for the tests.
+    # An S3 server for the tests; its extra `server` has many more packages than this server needs.
     "moto[s3]>=5.2",
+    "flask",
+    "flask-cors",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
