@@ -40,7 +40,7 @@ INSTALL_REQUIRES = [
 ]
 
 SPARK = [
-    # 3.5 cannot convert data with pandas 3 and NumPy 2.
+    # 3.5 does not run on Java 21 and 25.
     "pyspark>=4",
     PYARROW,
     "pandas>=2.2",
