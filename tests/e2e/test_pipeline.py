@@ -164,7 +164,7 @@ def test_preprocess_runs_under_plain_spark_submit(submit_preprocess, dataset) ->
 
 @pytest.mark.slow
 def test_the_error_for_a_mistake_under_plain_spark_submit_is_one_line(submit_preprocess) -> None:
-    process = submit_preprocess("--input", "nothing.csv", "--output", "submitted")
+    process = submit_preprocess("--input", "nothing.csv", "--output", "none")
 
     assert process.status != 0
     # spark-submit writes the stderr of the job to stdout.
