@@ -152,11 +152,11 @@ def test_preprocess_writes_and_prints_consistent_counts(dataset) -> None:
 
 @pytest.mark.slow
 def test_preprocess_runs_under_plain_spark_submit(submit_preprocess, dataset) -> None:
-    process = submit_preprocess("--input", "faces.csv", "--output", "submitted")
+    process = submit_preprocess("--input", "faces.csv", "--output", "plain")
 
     assert process.status == 0, process.err
-    assert process.out.splitlines()[-1] == "dataset submitted"
-    folder = dataset.home / "submitted"
+    assert process.out.splitlines()[-1] == "dataset plain"
+    folder = dataset.home / "plain"
     assert set(read_files(folder)) == list_dataset_files(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["checksum"] == dataset.manifest["checksum"]
