@@ -20,12 +20,11 @@ INIT = (HERE / "fer_pipeline" / "__init__.py").read_text(encoding="utf-8")
 
 # Each lower bound is what the code needs; constraints.txt has the set that is tested. There is an
 # upper bound only where a newer version is known to fail.
-NUMPY = "numpy>=2"
 PYARROW = "pyarrow>=18"
 
 # What scoring from Python needs: images, and an exported model that LiteRT runs.
 INSTALL_REQUIRES = [
-    NUMPY,
+    "numpy>=2",
     # 4.11 crashes on a broken animated PNG. 5 rotates with another rounding (a seventh of the
     # pixels, by up to 5 grey levels), so that a configuration would give another dataset.
     "opencv-python-headless>=4.13,<5",

@@ -4,8 +4,8 @@ import os
 import platform
 from pathlib import Path
 
+# The device files of the GPU drivers of Linux and of the Windows subsystem for Linux.
 _HAS_GPU_DRIVER = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
-"""Whether a driver for GPUs is loaded, of Linux or of the Windows subsystem for Linux."""
 
 # These variables must be set before TensorFlow is imported. The first one hides start-up messages
 # that do not concern users; without a driver also errors, because TensorFlow then logs that it

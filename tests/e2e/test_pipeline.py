@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer_pipeline.config import load_config
-from fer_pipeline.spark.java import find_java_home
 from tests.helpers.folders import RUN_FILES, list_dataset_files, read_files
 from tests.helpers.processes import FinishedJob
 
 ROOT = Path(__file__).resolve().parents[2]
+PREPROCESS = ROOT / "jobs" / "preprocess.py"
 JOBS = ("preprocess", "train", "evaluate", "compare", "score", "export", "preview", "summarize")
 WITHOUT_FOLDER = ("preview", "summarize")  # they write one picture
 CONFIG_OPTIONS = ("--config", "small.yaml")
@@ -51,20 +50,6 @@ def second_dataset(shared_process, dataset) -> JobOutput:
     options = (*INPUT_OPTIONS, "--output", "again", "--set", "output.files_per_split=7")
     job = shared_process.run("preprocess", *options, cwd=dataset.home)
     return JobOutput(job, dataset.home / "again")
-
-
-@pytest.fixture
-def submit_preprocess(jobs, home) -> Callable[..., FinishedJob]:
-    """A function that runs preprocess with Spark's own spark-submit, one task at a time."""
-    submit = Path(sys.executable).with_name("spark-submit")
-    command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
-    command += [str(ROOT / "jobs" / "preprocess.py"), "--config", "small.yaml"]
-    java = str(find_java_home())
-
-    def run(*arguments: str) -> FinishedJob:
-        return jobs.start_command([*command, *arguments], home, JAVA_HOME=java).wait()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +136,9 @@ def test_preprocess_writes_and_prints_consistent_counts(dataset) -> None:
 
 
 @pytest.mark.slow
-def test_preprocess_runs_under_plain_spark_submit(submit_preprocess, dataset) -> None:
-    process = submit_preprocess("--input", "faces.csv", "--output", "plain")
+def test_preprocess_runs_under_plain_spark_submit(jobs, dataset) -> None:
+    options = (*INPUT_OPTIONS, "--output", "plain")
+    process = jobs.submit(PREPROCESS, *options, cwd=dataset.home)
 
     assert process.status == 0, process.err
     assert process.out.splitlines()[-1] == "dataset plain"
@@ -163,8 +149,8 @@ def test_preprocess_runs_under_plain_spark_submit(submit_preprocess, dataset) ->
 
 
 @pytest.mark.slow
-def test_the_error_for_a_mistake_under_plain_spark_submit_is_one_line(submit_preprocess) -> None:
-    process = submit_preprocess("--input", "nothing.csv", "--output", "none")
+def test_the_error_for_a_mistake_under_plain_spark_submit_is_one_line(jobs, home) -> None:
+    process = jobs.submit(PREPROCESS, "--input", "nothing.csv", "--output", "none", cwd=home)
 
     assert process.status != 0
     # spark-submit writes the stderr of the job to stdout.

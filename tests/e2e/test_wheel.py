@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from fer_pipeline.spark.java import find_java_home
 from tests.helpers.processes import FinishedJob
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,12 +76,9 @@ def test_the_console_command_writes_the_same_dataset_as_the_script(run_console, 
 
 @pytest.mark.slow
 def test_spark_submit_runs_a_file_of_jobs_path(run_console, jobs, site_packages, dataset) -> None:
-    submit = Path(sys.executable).with_name("spark-submit")
     job = Path(run_console("jobs-path").out.strip()) / "preprocess.py"
-    command = [str(submit), "--master", "local[1]", "--conf", "spark.ui.enabled=false"]
-    command += [str(job), *INPUT_OPTIONS, "--output", "submitted"]
-    variables = {"PYTHONPATH": str(site_packages), "JAVA_HOME": str(find_java_home())}
-    process = jobs.start_command(command, dataset.home, **variables).wait()
+    options = (*INPUT_OPTIONS, "--output", "submitted")
+    process = jobs.submit(job, *options, cwd=dataset.home, PYTHONPATH=str(site_packages))
 
     assert process.status == 0, process.err
     written = json.loads((dataset.home / "submitted" / "manifest.json").read_text())
