@@ -64,6 +64,7 @@ class TestPreprocess:
         assert set(read_files(out)) == list_dataset_files(out)
         assert not incomplete & list_parts(out)
 
+    @pytest.mark.slow
     def test_a_killed_overwrite_leaves_one_whole_dataset(
         self, jobs, shared_process, dataset, tmp_path
     ) -> None:

@@ -155,6 +155,7 @@ def test_a_manifest_is_read_from_the_bucket(dataset, easy_dataset):
 
 def test_the_error_without_a_server_names_the_file(dataset, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     get_filesystem(parse_path(dataset)).clear_instance_cache()
     with pytest.raises(StorageError) as error:
         StoredDataset.open(f"{dataset}/elsewhere")
