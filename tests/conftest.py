@@ -47,9 +47,7 @@ def interruptible() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of `make test-all` and `make cluster-test`."""
     parser.addoption("--slow", action="store_true", help="run the slow tests as well")
-    parser.addoption(
-        "--cluster", action="store_true", help="run all tests on a cluster, not only a few"
-    )
+    parser.addoption("--cluster", action="store_true", help="run the tests on a cluster as well")
     parser.addoption(
         "--fer2013", metavar="CSV", help="use rows of this file instead of synthetic faces"
     )

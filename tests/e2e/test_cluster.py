@@ -275,6 +275,7 @@ class TestArchive:
 
 
 class TestPreprocess:
+    @pytest.mark.slow
     def test_the_dataset_equals_that_of_one_machine(self, split, dataset):
         assert read_checksum(split) == dataset.manifest["checksum"]
 
