@@ -43,6 +43,9 @@ SPARK = [
     "pyspark>=4",
     PYARROW,
     "pandas>=2.2",
+    # Globs with braces, also for names that are not UTF-8.
+    "bracex>=2.5",
+    "wcmatch>=10",
 ]
 TRAIN = [
     # With a GPU, install tensorflow[and-cuda] as well.

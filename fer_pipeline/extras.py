@@ -17,6 +17,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "pyspark": ("spark",),
         "py4j": ("spark",),
         "pandas": ("spark",),
+        "wcmatch": ("spark",),
+        "bracex": ("spark",),
         "pyarrow": ("spark", "train"),
         "tensorflow": ("train",),
         "keras": ("train",),

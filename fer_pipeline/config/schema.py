@@ -302,6 +302,11 @@ class InferenceConfig(Section):
         description="Confidence (probability of the predicted emotion) below which score reports"
         " the emotion as uncertain.",
     )
+    min_scored_fraction: Fraction = Field(
+        0.0,
+        description="Fraction of the images that score must be able to score; otherwise it ends"
+        " with an error. If it can score none, it always does.",
+    )
     backend: Literal["auto", "keras", "litert"] = Field(
         "auto",
         description="Software that runs the model. litert runs the export in the subfolder export"

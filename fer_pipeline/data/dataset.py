@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,8 @@ from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.json_documents import DocumentFormat, read_document
 from fer_pipeline.io.paths import parse_path
+
+log = logging.getLogger(__name__)
 
 _FORMAT = DocumentFormat(
     version=FORMAT_VERSION,
@@ -105,6 +108,22 @@ class StoredDataset:
         """
         for file in self.manifest.files:
             self._require_complete_file(file)
+
+    def warn_about_single_class(self, split: Split) -> None:
+        """Log a warning if all images of a split have the same class; accuracies mean nothing then.
+
+        Nothing is logged about an empty split.
+        """
+        counts = self.manifest.counts.get(split, {})
+        present = [name for name, count in counts.items() if count]
+        if len(present) == 1:
+            log.warning(
+                "%s: all images of the %s split are of one class, %s; a constant prediction has an"
+                " accuracy of 100 %% there",
+                self.folder,
+                split,
+                present[0],
+            )
 
     def require_enhancement(self, enhancement: Enhancement) -> None:
         """Check that the images were enhanced in the same way as a model's training images.

@@ -37,6 +37,7 @@ class QuarantineReason(StrEnum):
     BROKEN = "broken line"
     IMAGE = "undecodable image"
     SMALL = "image too small"
+    UNREADABLE = "unreadable file"
 
 
 class DropReason(StrEnum):
@@ -79,15 +80,16 @@ class Outcome(IntEnum):
     BROKEN_LINE = (7, QuarantineReason.BROKEN)
     UNDECODABLE_IMAGE = (8, QuarantineReason.IMAGE)
     IMAGE_TOO_SMALL = (9, QuarantineReason.SMALL)
+    UNREADABLE_FILE = (10, QuarantineReason.UNREADABLE)
 
-    CLASS_NOT_SELECTED = (10, DropReason.CLASS)
-    USAGE_NOT_SELECTED = (11, DropReason.USAGE)
-    NO_FACE = (12, DropReason.NO_FACE)
-    NO_VOTES = (13, DropReason.NO_VOTES)
-    TIED_VOTES = (14, DropReason.TIE)
-    COPY_OF_EVALUATION = (15, DropReason.COPY_OF_EVALUATION)
-    CONFLICTING_COPIES = (16, DropReason.CONFLICT)
-    FURTHER_COPY = (17, DropReason.COPY)
+    CLASS_NOT_SELECTED = (11, DropReason.CLASS)
+    USAGE_NOT_SELECTED = (12, DropReason.USAGE)
+    NO_FACE = (13, DropReason.NO_FACE)
+    NO_VOTES = (14, DropReason.NO_VOTES)
+    TIED_VOTES = (15, DropReason.TIE)
+    COPY_OF_EVALUATION = (16, DropReason.COPY_OF_EVALUATION)
+    CONFLICTING_COPIES = (17, DropReason.CONFLICT)
+    FURTHER_COPY = (18, DropReason.COPY)
 
     @property
     def is_quarantined(self) -> bool:

@@ -74,8 +74,10 @@ class OutputFolder:
 
         Raises:
             StorageError: The path is a file, the folder has files that do not belong to this
-                kind of output, or it has an output and `overwrite` is not set.
+                kind of output, it has an output and `overwrite` is not set, or this user must not
+                write there.
         """
+        storage.require_writable(self.path)
         if self._require_replaceable_output():
             return
         if storage.is_folder(self.path):

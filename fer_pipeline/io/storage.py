@@ -60,6 +60,22 @@ def exists(path: Path) -> bool:
         return path.exists() if is_local(path) else _read_type(path) is not None
 
 
+def require_writable(folder: Path) -> None:
+    """Check that this user may create files in a local folder, which need not exist yet.
+
+    Folders of other filesystems are not checked.
+
+    Raises:
+        StorageError: The folder, or the one in which it would be created, is read-only.
+    """
+    if not is_local(folder):
+        return
+    # Unlike Path.exists, this raises no error below a folder that must not be searched.
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110
+    if existing.is_dir() and not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"{folder}: cannot be written: no permission to write to {existing}")
+
+
 def _read_type(path: Path) -> str | None:
     """Return the type of a remote path: "file", "directory", or None if it does not exist."""
     # Not fsspec's `isfile` and `isdir`: they return False if the server fails.

@@ -29,8 +29,8 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="CSV files, or folders with one subfolder of images per class; globs, and any path or"
-        " URL that Spark can read",
+        help="CSV files, or folders with one subfolder of images per class; also archives of them,"
+        " globs and URLs",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the dataset")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")

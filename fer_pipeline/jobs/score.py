@@ -36,7 +36,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         nargs="+",
         metavar="PATH",
         help="folders of face images (with their subfolders) of 8x8 pixels or larger, CSV files in"
-        " the format of FER2013, or one dataset; globs, and any path or URL that Spark can read",
+        " the format of FER2013, archives of either, or one dataset; globs and URLs",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the scores")
     parser.add_argument("--overwrite", action="store_true", help="replace existing scores")

@@ -191,6 +191,7 @@ def _load_inputs(request: EvaluationRequest) -> _Inputs:
     """
     dataset = StoredDataset.open(request.dataset)
     dataset.require_split(request.split)
+    dataset.warn_about_single_class(request.split)
     if dataset.row_count(Split.TRAIN):
         # The train split is read last, to find exact copies. Missing files are reported before the
         # predictions, which take long.

@@ -9,6 +9,7 @@ from pathlib import Path
 from fer_pipeline.config import Config
 from fer_pipeline.data import manifest
 from fer_pipeline.data.block_offsets import BlockOffsets
+from fer_pipeline.data.dataset import is_dataset
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.fer_csv import RequiredColumns
@@ -22,10 +23,12 @@ from fer_pipeline.data.variants import create_variants
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import DatasetError, InputError
 from fer_pipeline.io import versions
+from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.spark.class_thresholds import find_class_thresholds
-from fer_pipeline.spark.input_files import InputFiles
+from fer_pipeline.spark.file_kinds import COMPRESSION_FACTOR
+from fer_pipeline.spark.input_files import InputFiles, open_input_files
 from fer_pipeline.spark.load_votes import load_votes_and_block_offsets
 from fer_pipeline.spark.record_columns import RecordOptions
 from fer_pipeline.spark.record_statistics import compute_pixel_moments, count_records
@@ -52,9 +55,6 @@ _MIN_PARTITIONS = 8
 
 _BYTES_PER_ROW = 8300
 """Average size of a row of FER2013's CSV file, in bytes."""
-
-_COMPRESSION_FACTOR = 4
-"""Approximate compression ratio of FER2013's CSV file."""
 
 _PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
 
@@ -92,7 +92,13 @@ def preprocess(
     """
     output_folder = OutputFolder(parse_path(output).absolute(), DATASET, overwrite=overwrite)
     output_folder.ensure_writable()
-    files = InputFiles(spark, inputs, config.input.format)
+    for path in inputs:
+        if not is_hadoop_url(path) and is_dataset(path):
+            raise InputError(
+                f"{path}: is a finished dataset, which needs no preprocessing; train, evaluate and"
+                " score read it"
+            )
+    files = open_input_files(spark, inputs, config.input.format)
     options = _build_record_options(config, files)
     reader = files.create_reader(
         RequiredColumns(emotion=True, usage=config.split.method == "usage")
@@ -142,7 +148,7 @@ def _choose_partition_count(files: InputFiles, size: int) -> int:
     else:
         compressed_byte_count = files.compressed_byte_count
         text_byte_count = files.byte_count - compressed_byte_count
-        text_byte_count += compressed_byte_count * _COMPRESSION_FACTOR
+        text_byte_count += compressed_byte_count * COMPRESSION_FACTOR
         image_count = text_byte_count // _BYTES_PER_ROW
     by_count = image_count // _MAX_IMAGES_PER_PARTITION
     by_size = image_count * size**2 // _MAX_PIXELS_PER_PARTITION

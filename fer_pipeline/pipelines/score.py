@@ -22,7 +22,7 @@ from fer_pipeline.learning.inference.backend import InferenceBackend
 from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig, load_predict_fn
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.spark import score_images
-from fer_pipeline.spark.input_files import InputFiles
+from fer_pipeline.spark.input_files import open_input_files
 from fer_pipeline.spark.score_images import UNCERTAIN, ScoringOptions, ScoringTotals
 from fer_pipeline.spark.session import SparkSession
 from fer_pipeline.text import format_table
@@ -86,8 +86,8 @@ def score(
         RunError: The model's folder is not a finished run, has no export for the configured
             backend, or has a class with the name "uncertain" although `inference.min_confidence` is
             set.
-        InputError: An input is missing or has a different format than expected, or there is no
-            image.
+        InputError: An input is missing or has a different format than expected, or fewer images
+            than `inference.min_scored_fraction` demands could be scored.
         DatasetError: The dataset is damaged, or its image enhancement differs from the model's.
         StorageError: The folder holds scores that may not be replaced, or files that do not belong
             to scores.
@@ -102,6 +102,7 @@ def score(
         _check_totals(totals, files, expected_count)
         if not files:
             raise InputError(f"{', '.join(inputs)}: holds no image")
+        _require_scored_images(totals, inputs, config.inference.min_scored_fraction)
         paths = [file.path for file in files]
         output_folder.require_files_visible(paths)
         scores = _make_score_manifest(scorer, config.inference, totals, files, outcomes)
@@ -196,7 +197,7 @@ def _score_inputs(
         source = score_images.create_dataset_source(spark, dataset, model_info.size)
         expected_count: int | None = dataset.manifest.rows.written
     else:
-        files = InputFiles(spark, inputs, config.input.format)
+        files = open_input_files(spark, inputs, config.input.format)
         offsets, expected_count = files.compute_block_offsets()
         reader = files.create_reader(RequiredColumns(emotion=False, usage=False))
         source = score_images.create_file_source(
@@ -224,6 +225,31 @@ def _check_totals(
         raise RuntimeError(
             f"expected {expected_count} images, wrote {written_count}, counted {outcome_count}"
         )
+
+
+def _require_scored_images(
+    totals: ScoringTotals, inputs: Sequence[str], min_fraction: float
+) -> None:
+    """Check that enough images could be scored, and at least one.
+
+    Args:
+        totals: Number of scored images by emotion, and of images without a score by reason.
+        inputs: Paths or URLs given by the user.
+        min_fraction: Smallest acceptable fraction of scored images, in [0, 1].
+
+    Raises:
+        InputError: Fewer images were scored.
+    """
+    scored_count, unscored_count = sum(totals.emotions.values()), sum(totals.reasons.values())
+    image_count = scored_count + unscored_count
+    if scored_count and scored_count >= min_fraction * image_count:
+        return
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in totals.reasons.most_common())
+    limit = f", less than inference.min_scored_fraction {min_fraction:g}" if scored_count else ""
+    raise InputError(
+        f"{', '.join(inputs)}: only {scored_count} of {image_count} images could be scored{limit}"
+        f" ({reasons}); nothing was written"
+    )
 
 
 def _make_score_manifest(

@@ -15,6 +15,7 @@ from typing import Any
 
 from fer_pipeline.config import Config, load_stored_config
 from fer_pipeline.data.dataset import StoredDataset
+from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
 from fer_pipeline.io import storage
 from fer_pipeline.io.output_folder import OutputFolder
@@ -168,6 +169,8 @@ def prepare_run(
             to a run.
     """
     stored_dataset, folder = StoredDataset.open(dataset), parse_path(output)
+    for split in Split:
+        stored_dataset.warn_about_single_class(split)
     config = complete_run_config(config, stored_dataset)
     if resume and is_finished(folder):
         _require_matching_finished_run(folder, config, stored_dataset)

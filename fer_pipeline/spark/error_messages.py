@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from urllib.parse import unquote
 
+import pyspark
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
@@ -14,11 +16,18 @@ from fer_pipeline import errors
 from fer_pipeline.errors import ClusterError, FerError, InputError, StorageError
 from fer_pipeline.extras import EXTRAS, suggest_install
 
-_HADOOP_AWS = "--packages org.apache.hadoop:hadoop-aws:3.3.4"
+
+def _suggest_hadoop_aws() -> str:
+    """Return the option of spark-submit for Hadoop's package for S3, in the version of Spark's."""
+    jars = Path(pyspark.__file__).parent.glob("jars/hadoop-client-api-*.jar")
+    version = next((jar.stem.rpartition("-")[2] for jar in jars), "VERSION")
+    return f"--packages org.apache.hadoop:hadoop-aws:{version}"
+
+
+_HADOOP_AWS = _suggest_hadoop_aws()
 
 _INPUT_ERRORS = (
     (r"(EOFException|ZipException|incorrect data check)[^\n]*", "a compressed file is damaged"),
-    (r'No FileSystem for scheme "s3"', f"Spark knows S3 as s3a://, with {_HADOOP_AWS}"),
     (r"ClassNotFoundException: Class org.apache.hadoop.fs.s3a[^\n]*", f"Spark needs {_HADOOP_AWS}"),
     (r"No FileSystem for scheme[^\n]*", "Spark has no filesystem of this kind"),
     (r"ClassNotFoundException: Class org.apache.hadoop.fs[^\n]*", "Spark lacks this filesystem"),
@@ -48,6 +57,12 @@ _PYTHON_ERRORS = (
 """Patterns of Spark's messages about unusable Python environments on the executors, with
 explanations for the user."""
 
+_KILLED_WORKER = (
+    r"Task (?P<task>\d+) in stage (?P<stage>\d+)\.\d+ failed.*?"
+    r"(?:Python worker exited unexpectedly|SocketException: (?:Connection reset|Broken pipe))"
+)
+"""Pattern of the messages about a Python worker whose process ended during a task."""
+
 _CONTEXT_STOPPED = (
     r"LiveListenerBus is stopped|on a running MetricsSystem|stopped SparkContext"
     r"|[Ss]park ?[Cc]ontext (?:was |has been |is being )?(?:stopped|shut ?down)"
@@ -62,11 +77,15 @@ _SHIPPED_FILES_SETTINGS = (
 
 
 @contextlib.contextmanager
-def translate_spark_errors(master: str = "") -> Iterator[None]:
+def translate_spark_errors(
+    master: str = "", describe_task: Callable[[int, int], str] = lambda stage, task: ""
+) -> Iterator[None]:
     """Replace Spark errors in the context by this package's errors if the cause is known.
 
     Args:
         master: URL of Spark's master, for the error text about an unreachable master.
+        describe_task: Function that returns what a task was doing, from the index of the stage and
+            the index of the task, for the error text about a killed Python worker.
 
     Raises:
         FerError: Spark raised an error with a cause that the user can correct. All other errors
@@ -75,18 +94,22 @@ def translate_spark_errors(master: str = "") -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        translated = translate_message(str(error), master)
+        translated = translate_message(str(error), master, describe_task)
         if translated is None:
             raise
         raise translated from error
 
 
-def translate_message(text: str, master: str = "") -> FerError | None:
+def translate_message(
+    text: str, master: str = "", describe_task: Callable[[int, int], str] = lambda stage, task: ""
+) -> FerError | None:
     """Convert an error message of Spark to an error of this package.
 
     Args:
         text: Complete message, including the traceback of the Python worker if there is one.
         master: URL of Spark's master, for the error text about an unreachable master.
+        describe_task: Function that returns what a task was doing, from the index of the stage and
+            the index of the task.
 
     Returns:
         An error with a message for the user; None if the cause is unknown.
@@ -111,6 +134,13 @@ def translate_message(text: str, master: str = "") -> FerError | None:
     vanished = re.search(r"FileNotFoundException: (?:File )?(\S+) does not exist", text)
     if vanished:
         return InputError(f"{vanished[1]}: disappeared while it was read")
+    killed = re.search(_KILLED_WORKER, text, re.DOTALL)
+    if killed:
+        doing = describe_task(int(killed["stage"]), int(killed["task"]))
+        return ClusterError(
+            f"a Python worker was killed{doing}: by the system, as when the memory is full, or by a"
+            " crash in native code; nothing was published"
+        )
     for pattern, explanation in _INPUT_ERRORS:
         match = re.search(pattern, text)
         if match:

@@ -1,32 +1,41 @@
-"""Parsing and decoding of input files in Spark's Python workers, for preprocessing and scoring.
+"""Reading of input files in Spark's Python workers, for preprocessing and scoring.
 
-Spark divides a large file into blocks, and each task reads one block. Records are numbered within
-their block here; their numbers in the file are computed after the records of all blocks have been
-counted, see `data.block_offsets`.
+Spark sends a worker the list of files, or parts of files, of its task, and the worker reads them.
+Large CSV files are divided into parts, called blocks. Records are numbered within their block here;
+their numbers in the file are computed after the records of all blocks have been counted, see
+`data.block_offsets`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pyspark.sql import DataFrame
 
 from fer_pipeline.data import fer_csv
+from fer_pipeline.data.decoder_process import Crash, DecoderProcess
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
-from fer_pipeline.data.image_decoding import parse_image_files
-from fer_pipeline.data.record_batch import ParsedRecords
+from fer_pipeline.data.image_decoding import DecodedFile, collect_records, decode_file
+from fer_pipeline.data.outcomes import Outcome
+from fer_pipeline.data.record_batch import ParsedRecords, RecordErrors
+from fer_pipeline.data.text_lines import iterate_lines
+from fer_pipeline.io.file_parts import ContentReader, FileContent, FilePart, open_text
 from fer_pipeline.spark.steps import error_context
 
 Batches = Iterator[pa.RecordBatch]
 """Arrow batches that a function for `mapInArrow` gets and yields."""
 
-COUNTS_DDL = "source string, block bigint, n bigint"
-"""The columns of the counts that `count_csv_lines` yields."""
+_LINES_PER_BATCH = 512
+"""Number of CSV lines that are parsed together: about 4 MB of text, which fit in the cache."""
+
+_FILES_PER_GROUP = 64
+_BYTES_PER_GROUP = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -57,94 +66,121 @@ RecordGroups = Iterator[Iterable[SourceRecords]]
 their group, so that only a few images are in memory at the same time."""
 
 RecordReader = Callable[[Batches], RecordGroups]
-"""A function that converts Arrow batches from Spark to records."""
+"""A function that reads the records of one Spark task. The Arrow batches tell what to read."""
 
 
-def get_source_name(url: str) -> str:
-    """Return the file name to show to users: the path of a local file; otherwise the URL."""
-    path = unquote(url)
-    return "/" + path.removeprefix("file:").lstrip("/") if path.startswith("file:") else path
+@dataclass(frozen=True)
+class SourceReader:
+    """The input files, divided among Spark tasks, and the function that reads them to records.
+
+    Attributes:
+        batches: What each task reads.
+        read: Function that reads the records of a task, in a Spark worker.
+    """
+
+    batches: DataFrame
+    read: RecordReader
 
 
 def read_csv_records(
-    batches: Batches, layouts: Mapping[str, CsvLayout], required: RequiredColumns
+    parts: Iterable[FilePart], layouts: Mapping[str, CsvLayout], required: RequiredColumns
 ) -> RecordGroups:
-    """Parse CSV lines to records; Spark has already read the lines from the files.
+    """Read the records of CSV files, or of parts of them.
 
     Args:
-        batches: Arrow batches with the columns line (binary), URL of the file, and start of the
-            block in bytes. A block is the part of a file that one Spark task reads.
-        layouts: Layout (columns and number of pixels) of files, by URL. It must contain each file
-            that several tasks may read, because only one of them sees the header. The layout of a
-            file without entry is read from its header.
+        parts: Parts of the files.
+        layouts: Layout (columns and number of pixels) of files, by name. It must contain each file
+            that is read in several parts, because only the first one contains the header. The
+            layout of a file without entry is read from its header.
         required: Columns that a file must have.
 
     Yields:
-        A list with a single `SourceRecords` for each block in each batch.
+        A list with a single `SourceRecords` for each list of lines.
 
     Raises:
-        InputError: The header of a file lacks a required column.
+        InputError: The header of a file lacks a required column, or a compressed file is damaged.
     """
-    block: _CsvBlockParser | None = None
-    for batch in batches:
-        for (url, start), lines in _group_lines_by_block(batch):
-            if block is None or (block.url, block.start) != (url, start):
-                block = _CsvBlockParser(url, start, layouts.get(url), required)
-            with error_context(f"parsing {block.name}, block at {start}"):
-                records = block.parse_next_lines(lines)
-            if records is not None:
-                yield [records]
+    for part in parts:
+        if part.problem:
+            yield [_make_unreadable_record(part.name, part.problem)]
+            continue
+        block = CsvBlockParser(part.name, part.start, layouts.get(part.name), required)
+        with error_context(f"reading {part.name}, block at {part.start}"):
+            for lines in _iterate_part_lines(part):
+                for first in range(0, len(lines), _LINES_PER_BATCH):
+                    records = block.parse_next_lines(lines[first : first + _LINES_PER_BATCH])
+                    if records is not None:
+                        yield [records]
 
 
-def count_csv_lines(batches: Batches) -> Batches:
-    """Count the non-blank lines of CSV files, for `mapInArrow`.
+def count_csv_records(parts: Iterable[FilePart]) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of each file, the start of the part, and the number of records in the part."""
+    for part in parts:
+        if part.problem:
+            yield part.name, part.start, 1
+            continue
+        line_count = sum(
+            not fer_csv.is_blank(line) for lines in _iterate_part_lines(part) for line in lines
+        )
+        # The first non-blank line of a file is its header.
+        yield part.name, part.start, line_count - (part.start == 0 and line_count > 0)
 
-    Args:
-        batches: Arrow batches with the columns line (binary), URL of the file, and start of the
-            block in bytes. A block is the part of a file that one Spark task reads.
 
-    Yields:
-        Batches of one row with the columns `source` (name of the file), `block` (start of the
-        block) and `n` (number of non-blank lines, including the header of the file). If the lines
-        of a block arrive in several batches, the block has several rows.
+def _iterate_part_lines(part: FilePart) -> Iterator[list[bytes]]:
+    """Yield the lines of a part of a CSV file, in lists.
+
+    Raises:
+        InputError: The file cannot be read.
     """
-    for batch in batches:
-        for (url, start), lines in _group_lines_by_block(batch):
-            line_count = sum(not fer_csv.is_blank(line) for line in lines)
-            columns = {"source": [get_source_name(url)], "block": [start], "n": [line_count]}
-            yield pa.RecordBatch.from_pydict(columns)
+    with open_text(part) as file:
+        yield from iterate_lines(file, part.start, part.end)
 
 
-def read_image_records(batches: Batches) -> RecordGroups:
+def read_image_records(parts: Iterable[FilePart]) -> RecordGroups:
     """Decode image files; each file is one record.
 
     Args:
-        batches: Arrow batches with the columns content (binary) and URL of the file.
+        parts: The files.
 
     Yields:
-        An iterator of `SourceRecords` for each batch. Each step of the iteration decodes a few
-        files, so that only a few images are in memory at the same time.
+        An iterator of `SourceRecords` for each group of files. Each step of the iteration decodes a
+        few files, so that only a few images are in memory at the same time.
     """
-    for batch in batches:
-        yield _decode_images(batch)
+    with contextlib.closing(ContentReader()) as reader:
+        for group in _group_files(parts):
+            contents = [reader.read(part) for part in group]
+            yield decode_images(contents, [part.name for part in group])
 
 
-def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
-    """Decode the image files of a batch, a few files at a time.
+def _group_files(parts: Iterable[FilePart]) -> Iterator[list[FilePart]]:
+    """Divide files into groups, by number and by size."""
+    group: list[FilePart] = []
+    byte_count = 0
+    for part in parts:
+        if group and (len(group) == _FILES_PER_GROUP or byte_count + part.size > _BYTES_PER_GROUP):
+            yield group
+            group, byte_count = [], 0
+        group.append(part)
+        byte_count += max(part.size, 0)
+    if group:
+        yield group
+
+
+def decode_images(contents: Sequence[FileContent], names: Sequence[str]) -> Iterator[SourceRecords]:
+    """Decode image files in the worker's decoder process, and yield them a few at a time.
 
     Args:
-        batch: Arrow batch with the columns content (binary) and URL of the file.
+        contents: Content of each file, or the reason why it cannot be read.
+        names: Name of each file; its folders give the label and the split.
 
     Yields:
         The records of these few files, one record for each file.
     """
-    contents, urls = batch.columns
-    paths = [get_source_name(url) for url in urls.to_pylist()]
-    files = ((content.as_py(), path) for content, path in zip(contents, paths, strict=True))
     start = 0
-    with error_context(f"decoding image files from {paths[0]} on"):
-        for parsed in parse_image_files(files):
-            sources = pa.array(paths[start : start + len(parsed)], pa.string())
+    with error_context(f"reading image files from {names[0]} on"):
+        decoded = map(_replace_crash, _get_decoder().map(contents))
+        for parsed in collect_records(zip(decoded, names, strict=True)):
+            sources = pa.array(names[start : start + len(parsed)], pa.string())
             start += len(parsed)
             yield SourceRecords(
                 sources=sources,
@@ -154,24 +190,54 @@ def _decode_images(batch: pa.RecordBatch) -> Iterator[SourceRecords]:
             )
 
 
-class _CsvBlockParser:
+@functools.cache
+def _get_decoder() -> DecoderProcess[FileContent, DecodedFile]:
+    """Return the decoder process of this Spark worker."""
+    return DecoderProcess(decode_file)
+
+
+def _replace_crash(decoded: DecodedFile | Crash) -> DecodedFile:
+    """Return a decoded file, or the problem of one that made the decoder crash."""
+    if isinstance(decoded, Crash):
+        return DecodedFile(None, (Outcome.UNDECODABLE_IMAGE, str(decoded)))
+    return decoded
+
+
+def _make_unreadable_record(name: str, problem: str) -> SourceRecords:
+    """Return the record that stands for a CSV file or folder that cannot be read."""
+    errors = RecordErrors(1)
+    errors.set_error(0, Outcome.UNREADABLE_FILE, problem)
+    return SourceRecords(
+        sources=pa.array([name], pa.string()),
+        blocks=pa.array([0], pa.int64()),
+        positions=np.zeros(1, np.int32),
+        parsed=ParsedRecords(
+            emotions=[None],
+            usages=[None],
+            texts=[name.encode()],
+            images=np.zeros((1, 0, 0), np.uint8),
+            errors=errors,
+        ),
+    )
+
+
+class CsvBlockParser:
     """Parser of one block of a CSV file, which arrives in several batches of lines."""
 
     def __init__(
-        self, url: str, start: int, layout: CsvLayout | None, required: RequiredColumns
+        self, name: str, start: int, layout: CsvLayout | None, required: RequiredColumns
     ) -> None:
         """Create a parser for the lines of a block.
 
         Args:
-            url: URL of the file.
+            name: Name of the file.
             start: Start of the block in the file, in bytes; a block at 0 begins with the header.
             layout: Layout of the file (columns and number of pixels); None to read it from the
                 header and the first rows.
             required: Columns that the file must have.
         """
-        self.url = url
+        self.name = name
         self.start = start
-        self.name = get_source_name(url)
         self._layout = layout
         self._required = required
         self._record_count = 0
@@ -209,18 +275,3 @@ class _CsvBlockParser:
             positions=np.arange(first_position, self._record_count, dtype=np.int32),
             parsed=fer_csv.parse_rows(rows, self._layout),
         )
-
-
-def _group_lines_by_block(batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, int], list[bytes]]]:
-    """Group the consecutive lines of a batch that come from the same block of a file.
-
-    Args:
-        batch: Arrow batch with the columns line (binary), URL of the file, and start of the block
-            in bytes.
-
-    Yields:
-        For each group, the pair of URL and start of the block, and the lines.
-    """
-    lines, urls, starts = (column.to_pylist() for column in batch.columns)
-    for block, rows in groupby(range(len(lines)), lambda row: (urls[row], starts[row])):
-        yield block, [lines[row] for row in rows]

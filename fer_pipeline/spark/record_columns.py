@@ -204,7 +204,8 @@ def _compute_pixel_moments(
     if not options.compute_moments:
         nulls = pa.nulls(len(has_image), pa.int64())
         return {"pixel_sum": nulls, "pixel_squares": nulls}
-    flat = images.reshape(len(images), -1)
+    # Not -1: the size of a dimension cannot be inferred if there are no images.
+    flat = images.reshape(len(images), options.size**2)
     sums = np.zeros(len(has_image), np.int64)
     squares = np.zeros(len(has_image), np.int64)
     sums[has_image] = flat.sum(axis=1, dtype=np.int64)

@@ -15,8 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from fer_pipeline.data.deduplication import RecordColumns, mark_duplicates
 from fer_pipeline.data.record_batch import Pixels
 from fer_pipeline.data.split_assignment import DeduplicatedRecords
-from fer_pipeline.spark.input_files import SourceReader
-from fer_pipeline.spark.read_records import Batches
+from fer_pipeline.spark.read_records import Batches, SourceReader
 from fer_pipeline.spark.record_columns import RECORD_SCHEMA, RecordOptions, build_record_tables
 from fer_pipeline.spark.session import set_arrow_batch_size
 from fer_pipeline.spark.shuffle import (

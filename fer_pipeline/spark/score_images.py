@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +28,21 @@ from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.record_batch import Pixels
 from fer_pipeline.data.split_keys import hash_images
 from fer_pipeline.errors import DatasetError, RunError
+from fer_pipeline.io.file_parts import FilePart
+from fer_pipeline.io.input_reading import make_listed_name, open_input
 from fer_pipeline.io.output_kinds import SCORES
-from fer_pipeline.io.paths import to_spark_url
 from fer_pipeline.io.storage import create_data_file
-from fer_pipeline.spark.input_files import SourceReader, escape_glob
-from fer_pipeline.spark.read_records import Batches, RecordReader, SourceRecords
-from fer_pipeline.spark.session import get_task_index, set_arrow_batch_size
+from fer_pipeline.spark.listed_files import TASKS_PER_CORE
+from fer_pipeline.spark.read_plan import make_part_table, plan_tasks
+from fer_pipeline.spark.read_records import Batches, RecordReader, SourceReader, SourceRecords
+from fer_pipeline.spark.session import get_task_index
 from fer_pipeline.spark.steps import error_context
 
 UNCERTAIN = "uncertain"
 """The emotion that is written for an image if its highest probability is too low."""
 
 _IMAGES_PER_BATCH = 512
+_FOOTER_THREADS = 8
 
 _COUNTS = pa.map_(pa.string(), pa.int64())
 _WRITTEN_SCHEMA = pa.schema(
@@ -203,37 +207,60 @@ def _build_image_batch(
 def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
     """Create a source of images to score from all rows of a prepared dataset.
 
-    Mirrored and rotated variants and oversampled rows are included. The Arrow batch size of the
-    session is set.
+    Mirrored and rotated variants and oversampled rows are included. Each row group of a file is
+    read by one task.
 
     Args:
         spark: The session.
         dataset: The dataset.
         size: Height and width of the images that the model expects, in pixels.
     """
-    set_arrow_batch_size(spark, _IMAGES_PER_BATCH)
-    folder, manifest = dataset.folder, dataset.manifest
-    paths = [escape_glob(to_spark_url(folder / file.path)) for file in manifest.files]
-    rows = spark.read.parquet(*paths).select("image", *schema.ORIGIN)
-    return ImageSource(rows, partial(_read_stored_images, stored=manifest.image, size=size))
+    files = [make_listed_name(dataset.folder / file.path) for file in dataset.manifest.files]
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        group_counts = list(pool.map(_count_row_groups, files))
+    parts = [
+        FilePart(name, -1, start=group, end=group + 1)
+        for name, group_count in zip(files, group_counts, strict=True)
+        for group in range(group_count)
+    ]
+    task_count = min(len(parts), TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
+    weights = np.full(len(parts), task_count)
+    batches, iterate_parts = plan_tasks(spark, make_part_table(parts), weights, len(parts))
+    stored = dataset.manifest.image
+
+    def read(batches: Batches) -> Iterator[ImageBatch]:
+        """Read the images of a task."""
+        for part in iterate_parts(batches):
+            yield from _read_stored_images(part, stored, size)
+
+    return ImageSource(batches, read)
 
 
-def _read_stored_images(batches: Batches, stored: ImageInfo, size: int) -> Iterator[ImageBatch]:
-    """Convert rows of a prepared dataset to images of the size that the model expects.
+def _count_row_groups(name: str) -> int:
+    """Return the number of row groups of a Parquet file."""
+    with open_input(name) as file:
+        return int(pq.ParquetFile(file).metadata.num_row_groups)
+
+
+def _read_stored_images(part: FilePart, stored: ImageInfo, size: int) -> Iterator[ImageBatch]:
+    """Read row groups of a prepared dataset as images of the size that the model expects.
 
     Args:
-        batches: Rows with the columns `image` and those of `schema.ORIGIN`.
+        part: Parquet file, and its row groups from `start` to `end`.
         stored: Size, data type and normalisation of the stored images.
         size: Height and width of the images that the model expects, in pixels.
     """
-    for batch in batches:
-        pixels = _restore_pixels(batch.column("image"), stored)
-        if stored.size != size:
-            pixels = np.stack([resize(image, size) for image in pixels])
-        origin = pa.table({name: batch.column(name) for name in schema.ORIGIN})
-        nulls = pa.nulls(len(batch), pa.string())
-        origin = origin.append_column("reason", nulls).append_column("detail", nulls)
-        yield ImageBatch(origin, pixels)
+    columns = ["image", *schema.ORIGIN]
+    with open_input(part.name) as file, error_context(f"reading {part.name}"):
+        groups = range(part.start, cast(int, part.end))
+        for batch in pq.ParquetFile(file).iter_batches(_IMAGES_PER_BATCH, groups, columns):
+            pixels = _restore_pixels(batch.column("image"), stored)
+            if stored.size != size:
+                pixels = np.stack([resize(image, size) for image in pixels])
+            origin = pa.table({name: batch.column(name) for name in schema.ORIGIN})
+            nulls = pa.nulls(len(batch), pa.string())
+            origin = origin.append_column("reason", nulls).append_column("detail", nulls)
+            yield ImageBatch(origin, pixels)
 
 
 def _restore_pixels(column: pa.Array, stored: ImageInfo) -> Pixels:

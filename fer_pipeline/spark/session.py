@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext, TaskContext
 from pyspark.errors import PySparkRuntimeError
 
@@ -79,7 +82,9 @@ def spark_session(job: str, *, barrier: bool = False) -> Iterator[SparkSession]:
             session = _open_session(job, _BARRIER_SETTINGS if barrier else {})
             interrupt_handler.attach(session)
             try:
-                with translate_spark_errors(str(session.sparkContext.master)):
+                with translate_spark_errors(
+                    str(session.sparkContext.master), partial(describe_task_of_stage, session)
+                ):
                     yield session
             finally:
                 interrupt_handler.stop_session()
@@ -111,8 +116,11 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
     # These variables are needed by a plain `python jobs/...`. spark-submit sets both variables
     # itself, and its values must not be changed.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    _require_user_name()
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ["JAVA_HOME"] = str(find_java_home())
+        if not _is_host_name_known():
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     user_conf = SparkConf(loadDefaults=False)
     try:
         if SparkContext._jvm is not None:
@@ -139,6 +147,48 @@ def _open_session(job: str, defaults: Mapping[str, str]) -> SparkSession:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
         raise SparkStartError("Spark did not start; see its messages above") from None
+
+
+def _require_user_name() -> None:
+    """Check that this user has a name, which Hadoop asks the system for.
+
+    Raises:
+        SparkStartError: The user has no entry in `/etc/passwd`, as in a container with `--user`.
+    """
+    user_id = os.getuid()
+    try:
+        pwd.getpwuid(user_id)
+    except KeyError:
+        raise SparkStartError(
+            f"the user with the number {user_id} has no name here, and Spark needs one; in a"
+            f" container, add the line user:x:{user_id}:0::/tmp:/bin/sh to /etc/passwd"
+        ) from None
+
+
+def _is_host_name_known() -> bool:
+    """Return whether the name of this machine has an address, which Spark looks up."""
+    try:
+        socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return False
+    return True
+
+
+def describe_task_of_stage(session: SparkSession, stage: int, task: int) -> str:
+    """Return which input files a task was reading, for an error message; empty if unknown.
+
+    Args:
+        session: The session, which may have lost its JVM.
+        stage: Index of the stage.
+        task: Index of the task in its stage.
+    """
+    # Imported here because training needs no image decoders.
+    from fer_pipeline.spark.read_plan import describe_task
+
+    with contextlib.suppress(Py4JError, OSError):
+        stage_info = session.sparkContext.statusTracker().getStageInfo(stage)
+        return describe_task(task, stage_info.numTasks) if stage_info else ""
+    return ""
 
 
 def _has_jvm_ended() -> bool:
@@ -177,9 +227,16 @@ def get_task_index() -> int:
 def get_max_partition_bytes(session: SparkSession) -> int:
     """Return the maximum number of bytes of a file that one task reads.
 
-    This is Spark's setting `spark.sql.files.maxPartitionBytes`. If its text cannot be parsed, the
-    result is 0, so that callers treat every file as if several tasks read it.
+    This is Spark's setting `spark.sql.files.maxPartitionBytes`.
     """
-    text = session.conf.get("spark.sql.files.maxPartitionBytes") or ""
+    return get_bytes_setting(session, "spark.sql.files.maxPartitionBytes")
+
+
+def get_bytes_setting(session: SparkSession, key: str) -> int:
+    """Return the value of a Spark setting that is a size, in bytes.
+
+    If its text cannot be parsed, the result is 0.
+    """
+    text = session.conf.get(key) or ""
     size = re.fullmatch(r"(\d+)\s*([kmgt]?)i?b?", text.strip().lower())
     return int(size[1]) << _UNIT_BITS[size[2]] if size else 0

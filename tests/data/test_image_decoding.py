@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fer_pipeline.data import image_decoding
-from fer_pipeline.data.image_decoding import parse_image_files
+from fer_pipeline.data.image_decoding import collect_records, decode_file
 from fer_pipeline.data.outcomes import Outcome
 
 
@@ -17,10 +17,10 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def test_the_folders_of_a_file_are_its_usage_and_emotion():
     files = [
-        (encode_png(make_image(n)), path)
+        (decode_file(encode_png(make_image(n))), path)
         for n, path in enumerate(["/d/Training/3/a.png", "b.png", "x/c.png"])
     ]
-    [parsed] = parse_image_files(files)
+    [parsed] = collect_records(files)
     assert parsed.emotions == ["3", None, "x"]
     assert parsed.usages == ["Training", None, None]
     assert parsed.texts == [b"/d/Training/3/a.png", b"b.png", b"x/c.png"]
@@ -38,7 +38,8 @@ def test_an_unreadable_file_has_an_error_and_its_neighbours_are_read():
         encode_png(make_image(2, 7, 20)),
         complete_file,
     ]
-    [parsed] = parse_image_files((content, f"f/{n}.png") for n, content in enumerate(contents))
+    files = ((decode_file(content), f"f/{n}.png") for n, content in enumerate(contents))
+    [parsed] = collect_records(files)
     assert parsed.errors.outcomes.tolist() == [
         Outcome.KEPT,
         Outcome.UNDECODABLE_IMAGE,
@@ -58,8 +59,11 @@ def test_an_unreadable_file_has_an_error_and_its_neighbours_are_read():
 def test_images_are_decoded_in_batches_of_limited_size(monkeypatch, limit, sizes):
     monkeypatch.setattr(image_decoding, "_PIXELS_PER_BATCH", limit)
     heights = [12, 12, 12, 20, 20, 12]
-    files = [(encode_png(make_image(n, height)), f"f/{n}.png") for n, height in enumerate(heights)]
-    groups = list(parse_image_files(files))
+    files = [
+        (decode_file(encode_png(make_image(n, height))), f"f/{n}.png")
+        for n, height in enumerate(heights)
+    ]
+    groups = list(collect_records(files))
     assert [len(group) for group in groups] == sizes
     assert [path for group in groups for path in group.texts] == [b"f/%d.png" % n for n in range(6)]
     decoded = [pixels for group in groups for pixels in group.images]
@@ -68,4 +72,4 @@ def test_images_are_decoded_in_batches_of_limited_size(monkeypatch, limit, sizes
 
 
 def test_no_files_are_no_records():
-    assert list(parse_image_files([])) == []
+    assert list(collect_records([])) == []

@@ -30,7 +30,8 @@ STORED_COUNTS = """{
         "empty field": 6,
         "broken line": 7,
         "undecodable image": 8,
-        "image too small": 9
+        "image too small": 9,
+        "unreadable file": 10
     },
     "written": 6
 }"""

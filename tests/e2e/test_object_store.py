@@ -35,3 +35,18 @@ def test_score_writes_to_an_object_store(home, shared_process):
     assert files
     assert list_objects(out) == {*files, "scores.json", "config.yaml"}
     shared_process.run(*score, cwd=home).expect_error("holds scores already")
+
+
+def test_inputs_in_an_object_store_are_read(home, dataset, shared_process, tmp_path):
+    storage.copy(home / "faces.csv", parse_path(f"{BUCKET}/in/part one/faces.csv"))
+    for location in (f"{BUCKET}/in", f"{BUCKET}/in/*/f*.csv"):
+        options = (
+            "--config",
+            "small.yaml",
+            "--input",
+            location,
+            "--output",
+            str(tmp_path / "data"),
+        )
+        shared_process.run("preprocess", *options, "--overwrite", cwd=home).expect_success()
+        assert StoredDataset.open(tmp_path / "data").checksum == dataset.manifest["checksum"]

@@ -406,8 +406,8 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "spark://127.0.0.1:1: no Spark master answers there",
     ),
     "preprocess: a filesystem that Spark lacks": (
-        "preprocess --input s3://bucket/faces.csv --output {out}",
-        "Spark knows S3 as s3a://, with --packages org.apache.hadoop:hadoop-aws:",
+        "preprocess --input s3a://bucket/faces.csv --output {out}",
+        "Spark needs --packages org.apache.hadoop:hadoop-aws:",
     ),
     "train: fewer rows in a batch than workers": (
         "train --workers 3 --dataset data --output {out} --set loader.batch_size=2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,11 @@ def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> npt.NDArray[np.uint
     image = cv2.imread(str(path), flags)
     assert image is not None, f"{path}: cannot be read as an image"
     return image.astype(np.uint8, casting="no", copy=False)
+
+
+def encode_image(suffix: str, image: npt.NDArray[Any], *options: int) -> bytes:
+    """Return an image as the content of a file."""
+    return cv2.imencode(suffix, image, options)[1].tobytes()
 
 
 def decode_grey(content: bytes) -> npt.NDArray[np.uint8]:

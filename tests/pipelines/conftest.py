@@ -15,7 +15,7 @@ from fer_pipeline.pipelines.score import score
 from fer_pipeline.pipelines.train import train
 from fer_pipeline.spark.error_messages import translate_spark_errors
 from tests.helpers.fer_csv import Image, format_row, make_image
-from tests.helpers.images import decode_grey
+from tests.helpers.images import decode_grey, encode_image
 from tests.helpers.scoring import SIZE, ImageFolder, ScoreInputs, Scores, ScoringModel, make_model
 from tests.helpers.training import make_config
 
@@ -61,11 +61,6 @@ def score_inputs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) 
         return scores
 
     return run
-
-
-def encode_image(suffix: str, image: np.ndarray, *options: int) -> bytes:
-    """Return an image as the content of a file."""
-    return cv2.imencode(suffix, image, options)[1].tobytes()
 
 
 @pytest.fixture(scope="session")

@@ -74,9 +74,14 @@ def test_a_failed_start_is_described(message, explanation):
             " than that in driver 3.12);",
         ),
         (
-            'UnsupportedFileSystemException: No FileSystem for scheme "s3"',
-            InputError,
-            "the input cannot be read: Spark knows S3 as s3a://, with --packages org.apache.",
+            "Task 1 in stage 0.0 failed 1 times: Python worker exited unexpectedly (crashed).",
+            ClusterError,
+            "a Python worker was killed: by the system, as when the memory is full, or by a crash",
+        ),
+        (
+            "Task 1 in stage 0.0 failed 1 times: java.net.SocketException: Connection reset",
+            ClusterError,
+            "a Python worker was killed: by the system, as when the memory is full, or by a crash",
         ),
         (
             "ClassNotFoundException: Class org.apache.hadoop.fs.s3a.S3AFileSystem not found",

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 import zipimport
 from collections.abc import Iterator
+from functools import partial
 from unittest import mock
 
+import numpy as np
 import pyarrow as pa
 import pytest
+
+from fer_pipeline.errors import ClusterError
+from fer_pipeline.io.file_parts import FilePart
+from fer_pipeline.spark.error_messages import translate_spark_errors
+from fer_pipeline.spark.read_plan import make_part_table, plan_tasks
+from fer_pipeline.spark.session import describe_task_of_stage
 
 UNUSED_MODULE = "pyspark.rddsampler"
 
@@ -35,3 +45,27 @@ def test_a_task_does_not_read_spark_s_archive_again(spark) -> None:
 
     assert row.reads == 0
     assert "/pyspark.zip/" in row.path
+
+
+def test_the_error_for_a_killed_worker_names_the_files_that_it_read(spark) -> None:
+    names = [f"/faces/{number}.png" for number in range(4)]
+    table = make_part_table([FilePart(name, 1) for name in names])
+    frame, iterate_parts = plan_tasks(spark, table, np.ones(4, np.int64), task_weight=2)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Read two files in each of two tasks; the second task dies at its second file."""
+        for part in iterate_parts(batches):
+            if part.name == names[3]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield pa.RecordBatch.from_pylist([{"name": part.name}])
+
+    with (
+        pytest.raises(ClusterError) as error,
+        translate_spark_errors(describe_task=partial(describe_task_of_stage, spark)),
+    ):
+        frame.mapInArrow(read, "name string").collect()
+
+    assert str(error.value).startswith(
+        "a Python worker was killed while it was reading 2 files, /faces/2.png to /faces/3.png: by"
+        " the system, as when the memory is full, or by a crash in native code"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,21 +137,33 @@ class TestFolder:
         assert len(repeated_scores.manifest["files"]) > len(crop_scores.manifest["files"])
         assert round_rows(repeated_scores.rows) == round_rows(crop_scores.rows)
 
-    def test_a_folder_of_broken_files_is_scored(
-        self, scoring_model, score_inputs, tmp_path
+    @pytest.mark.parametrize(
+        ("settings", "valid_count", "reason"),
+        [
+            ((), 0, "only 0 of 2 images could be scored (undecodable image: 2)"),
+            (
+                ("inference.min_scored_fraction=0.6",),
+                1,
+                "only 1 of 3 images could be scored, less than inference.min_scored_fraction 0.6"
+                " (undecodable image: 2)",
+            ),
+        ],
+    )
+    def test_too_few_scored_images_are_an_error(
+        self, scoring_model, score_inputs, crops, tmp_path, settings, valid_count, reason
     ) -> None:
-        (tmp_path / "faces").mkdir()
-        (tmp_path / "faces" / "empty.jpg").write_bytes(b"")
-        (tmp_path / "faces" / "text.png").write_bytes(b"text")
+        faces = tmp_path / "faces"
+        faces.mkdir()
+        (faces / "empty.jpg").write_bytes(b"")
+        (faces / "text.png").write_bytes(b"text")
+        for number in range(valid_count):
+            shutil.copy(crops.root / "photo.jpg", faces / f"{number}.jpg")
 
-        scores = score_inputs(scoring_model, tmp_path / "faces")
+        with pytest.raises(InputError) as error:
+            score_inputs(scoring_model, faces, to=tmp_path / "scores", settings=settings)
 
-        expect_consistent_counts(scores)
-        assert (scores.manifest["images"], scores.manifest["scored"]) == (2, 0)
-        assert [row["detail"] for row in scores.rows] == [
-            "no bytes",
-            "4 bytes, not a complete image",
-        ]
+        assert str(error.value) == f"{faces}: {reason}; nothing was written"
+        assert not (tmp_path / "scores").exists()
 
     def test_files_and_folders_can_be_combined(
         self, crops, scoring_model, crop_scores, score_inputs

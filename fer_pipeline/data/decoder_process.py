@@ -1,0 +1,168 @@
+"""Decoding of image files in a child process, because a decoder may crash or hang.
+
+Decoders are written in C, and a damaged file can make one end its process. In a child process this
+costs one file; in a Spark worker it would cost the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TIME_LIMIT = 120.0
+"""Seconds after which the decoding of one file is given up."""
+
+
+class Crash(Exception):  # noqa: N818 - it describes what happened to a file
+    """A file made the child process end, or took too long; the text says which."""
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception of the function."""
+
+    error: Exception
+
+
+class DecoderProcess(Generic[Item, Result]):
+    """A child process that applies a function to files, one after the other.
+
+    The process is started when it is first needed, and ends together with its parent.
+    """
+
+    def __init__(self, function: Callable[[Item], Result], time_limit: float = TIME_LIMIT) -> None:
+        """Create a decoder, without starting its process.
+
+        Args:
+            function: Function to apply to each file.
+            time_limit: Seconds after which a file is given up.
+        """
+        self._function = function
+        self._time_limit = time_limit
+        self._process: BaseProcess | None = None
+        self._connection: Connection[Any, Any] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process; None if it does not run."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        if self._process is not None:
+            self._stop(is_timeout=True)
+
+    def map(self, items: Sequence[Item]) -> Iterator[Result | Crash]:
+        """Yield the result for each file, or the `Crash` of one that crashed twice.
+
+        After a crash, the file is tried once more, in a new process of its own.
+        """
+        done_count = 0
+        while done_count < len(items):
+            for decoded in self._try_map(items[done_count:]):
+                done_count += 1
+                yield decoded
+            if done_count < len(items):
+                yield from self._try_map(items[done_count : done_count + 1], is_last_try=True)
+                done_count += 1
+
+    def _try_map(
+        self, items: Sequence[Item], *, is_last_try: bool = False
+    ) -> Iterator[Result | Crash]:
+        """Yield the results up to the first crash.
+
+        Args:
+            items: The files.
+            is_last_try: Whether to yield the `Crash`, too.
+        """
+        crash: Crash | None = None
+        open_count = len(items)
+        try:
+            connection = self._start()
+            connection.send(items)
+            while open_count:
+                if not connection.poll(self._time_limit):
+                    crash = self._stop(is_timeout=True)
+                    break
+                answer = connection.recv()
+                open_count -= 1
+                if isinstance(answer, _Raised):
+                    raise answer.error
+                yield answer
+        except (EOFError, OSError):
+            crash = self._stop()
+        finally:
+            if open_count and crash is None:
+                # The caller has given up. What the process still sends belongs to no file.
+                self._stop(is_timeout=True)
+        if crash is not None and is_last_try:
+            yield crash
+
+    def _start(self) -> Connection[Any, Any]:
+        """Start the process if it does not run, and return the connection to it."""
+        if self._connection is None:
+            context = multiprocessing.get_context("fork")
+            self._connection, child_end = context.Pipe()
+            self._process = context.Process(
+                target=_serve, args=(child_end, self._connection, self._function), daemon=True
+            )
+            with warnings.catch_warnings():
+                # Python 3.12 warns of threads, whose locks the child does not use.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._process.start()
+            # If one end is open only here, the end of either process is noticed by the other.
+            child_end.close()
+        return self._connection
+
+    def _stop(self, *, is_timeout: bool = False) -> Crash:
+        """End the process, and describe what happened to it."""
+        assert self._process is not None
+        assert self._connection is not None
+        self._connection.close()
+        if is_timeout:
+            self._process.kill()
+        self._process.join()
+        code = self._process.exitcode or 0
+        self._process = self._connection = None
+        if is_timeout:
+            return Crash(f"the decoder did not end within {self._time_limit:g} s")
+        reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return Crash(f"the decoder crashed ({reason})")
+
+
+def _serve(
+    connection: Connection[Any, Any],
+    parent_end: Connection[Any, Any],
+    function: Callable[[Any], Any],
+) -> None:
+    """Apply a function to all files that arrive, until the parent process ends.
+
+    Args:
+        connection: Connection to the parent.
+        parent_end: The parent's end of the connection, which is closed here.
+        function: Function to apply to each file.
+    """
+    parent_end.close()
+    # The parent decides what an interrupt ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            for file in connection.recv():
+                try:
+                    answer = function(file)
+                except Exception as error:  # it is raised by the parent
+                    answer = _Raised(error)
+                connection.send(answer)
+    # Without the exit handlers of the parent.
+    os._exit(0)

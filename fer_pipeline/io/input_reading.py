@@ -1,0 +1,90 @@
+"""Opening of input files by the names under which they are listed, see `input_listing`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from fer_pipeline.errors import InputError
+from fer_pipeline.extras import suggest_install
+from fer_pipeline.io.file_names import decode_file_name, encode_file_name
+from fer_pipeline.io.paths import is_local
+from fer_pipeline.text import one_line
+
+_HADOOP_SCHEMES = frozenset(("viewfs", "dbfs", "s3a", "s3n", "wasb", "wasbs"))
+_SCHEMES_WITHOUT_HADOOP = frozenset(("s3", "http", "https"))
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(name: str) -> bool:
+    """Return whether a name is the URL of a filesystem, and not a local path."""
+    return bool(_URL.match(name)) and not name.startswith("file:")
+
+
+def is_hadoop_url(name: str) -> bool:
+    """Return whether only Hadoop, in Spark's JVM, can read a URL.
+
+    This is so for the schemes that Hadoop defines, and for filesystems whose package for fsspec is
+    not installed. Without `s3fs`, `s3:` is an error that names the package, not Hadoop's `s3a:`.
+    """
+    if not is_url(name) or "::" in name:
+        return False
+    # Imported only for URLs: local files do not need fsspec.
+    import fsspec
+
+    scheme = name.partition("://")[0]
+    if scheme in _HADOOP_SCHEMES or scheme not in fsspec.available_protocols():
+        return True
+    if scheme in _SCHEMES_WITHOUT_HADOOP:
+        return False
+    try:
+        fsspec.get_filesystem_class(scheme)
+        if scheme == "hdfs":
+            # Its package, pyarrow, needs libhdfs as well.
+            open_filesystem(name)
+    except (ImportError, InputError):
+        return True
+    return False
+
+
+def make_listed_name(path: Path) -> str:
+    """Return the name under which a file or folder is listed: an absolute path, or a URL."""
+    return decode_file_name(os.fsencode(path.absolute())) if is_local(path) else str(path)
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec filesystem of a URL, and the path in it.
+
+    Raises:
+        InputError: The scheme is unknown, or the package for its filesystem is not installed.
+    """
+    # Imported only for URLs: local files do not need fsspec.
+    import fsspec
+
+    scheme = url.partition("://")[0]
+    try:
+        # Other processes write there too, so a listing must not be cached.
+        return cast(tuple[Any, str], fsspec.core.url_to_fs(url, use_listings_cache=False))
+    except ImportError as error:
+        remedy = f"; {suggest_install('s3fs')}" if scheme == "s3" else ""
+        raise InputError(f"{url}: {scheme}: needs a package: {error}{remedy}") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{url}: cannot be reached: {one_line(error)}") from error
+
+
+def open_input(name: str) -> BinaryIO:
+    """Open a listed file for reading.
+
+    Args:
+        name: Absolute path as `decode_file_name` returns it, or URL.
+
+    Raises:
+        OSError: The file cannot be opened. Filesystems of URLs may raise other exceptions.
+    """
+    if is_url(name):
+        filesystem, path = open_filesystem(name)
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+    return open(encode_file_name(name), "rb")

@@ -1,0 +1,250 @@
+"""Listing of input files: what is found, what is left out, and what cannot be read."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fer_pipeline.errors import InputError
+from fer_pipeline.io.input_listing import ARCHIVE, HIDDEN, MARKER, InputListing, list_inputs
+
+
+def write_files(root: Path, *names: str | bytes) -> None:
+    """Write small files into a folder; the content of each is its name."""
+    for name in names:
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.fsencode(name))
+
+
+def get_names(listing: InputListing, root: Path) -> list[str]:
+    """Return the listed names, relative to a folder."""
+    return [name.removeprefix(f"{root}/") for name in listing.files["name"].to_pylist()]
+
+
+def get_problems(listing: InputListing, root: Path) -> dict[str, str]:
+    """Return the problem of each file that has one, by name relative to a folder."""
+    names = get_names(listing, root)
+    problems = zip(names, listing.files["problem"].to_pylist(), strict=True)
+    return {name: problem for name, problem in problems if problem}
+
+
+def become_ordinary_user() -> None:
+    """Give up the rights of the superuser, who may read everything."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
+
+
+class TestFolders:
+    def test_all_files_are_listed_folder_by_folder(self, tmp_path) -> None:
+        write_files(tmp_path, "b.png", "a.png", "z/c.png", "y/d.png", "y/x/e.png", "_DSC1.JPG")
+        listing = list_inputs([str(tmp_path)])
+        expected = ["_DSC1.JPG", "a.png", "b.png", "y/d.png", "z/c.png", "y/x/e.png"]
+        assert get_names(listing, tmp_path) == expected
+        assert listing.files["size"].to_pylist() == [len(name) for name in expected]
+        assert listing.skipped == {}
+
+    def test_what_is_left_out_is_counted(self, tmp_path) -> None:
+        write_files(tmp_path, "a.png", ".b.png", ".git/c.png", "_SUCCESS", "e.zip")
+        (tmp_path / "folder.zip").mkdir()
+        write_files(tmp_path, "folder.zip/f.png", "_committed_123")
+        listing = list_inputs([str(tmp_path)])
+        assert get_names(listing, tmp_path) == ["a.png", "folder.zip/f.png"]
+        assert listing.skipped == {HIDDEN: 2, MARKER: 2, ARCHIVE: 1}
+
+    def test_a_file_that_is_named_is_always_listed(self, tmp_path) -> None:
+        write_files(tmp_path, ".hidden.png", "_SUCCESS")
+        for name in (".hidden.png", "_SUCCESS"):
+            assert get_names(list_inputs([str(tmp_path / name)]), tmp_path) == [name]
+
+    def test_names_are_bytes(self, tmp_path) -> None:
+        write_files(tmp_path, b"t\x84glich.png", "表情.png", "käse.png", "12:30.png")
+        names = get_names(list_inputs([str(tmp_path)]), tmp_path)
+        assert names == ["12:30.png", "käse.png", r"t\x84glich.png", "表情.png"]
+
+    def test_links_count_as_what_they_lead_to(self, tmp_path) -> None:
+        write_files(tmp_path, "in/angry/a.png", "elsewhere/b.png", "elsewhere/c.png")
+        (tmp_path / "in/happy").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "in/angry/b.png").symlink_to(tmp_path / "elsewhere/b.png")
+        listing = list_inputs([str(tmp_path / "in")])
+        expected = ["angry/a.png", "angry/b.png", "happy/b.png", "happy/c.png"]
+        assert get_names(listing, tmp_path / "in") == expected
+
+    def test_links_to_containing_folders_are_problems(self, tmp_path) -> None:
+        write_files(tmp_path, "a/b.png")
+        for name, target in {"a/up": "..", "a/self": ".", "a/top": tmp_path}.items():
+            (tmp_path / name).symlink_to(target)
+        listing = list_inputs([str(tmp_path)])
+        assert get_names(listing, tmp_path) == ["a/b.png", "a/self", "a/top", "a/up"]
+        problems = get_problems(listing, tmp_path)
+        assert problems["a/up"] == "a link to a folder that contains it (..)"
+        assert problems.keys() == {"a/up", "a/self", "a/top"}
+
+    def test_links_between_two_folders_end(self, tmp_path) -> None:
+        write_files(tmp_path, "a/1.png", "b/2.png")
+        (tmp_path / "a/to_b").symlink_to(tmp_path / "b")
+        (tmp_path / "b/to_a").symlink_to(tmp_path / "a")
+        listing = list_inputs([str(tmp_path)])
+        files = ["a/1.png", "b/2.png", "a/to_b/2.png", "b/to_a/1.png"]
+        problems = ["a/to_b/to_a", "b/to_a/to_b"]
+        assert sorted(get_names(listing, tmp_path)) == sorted([*files, *problems])
+        assert get_problems(listing, tmp_path).keys() == {"a/to_b/to_a", "b/to_a/to_b"}
+
+    def test_what_cannot_be_read_is_a_problem(self, tmp_path) -> None:
+        write_files(tmp_path, "a.png")
+        (tmp_path / "dangling.png").symlink_to("/nowhere/1.png")
+        (tmp_path / "circle.png").symlink_to("circle.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        problems = get_problems(list_inputs([str(tmp_path)]), tmp_path)
+        assert problems == {
+            "dangling.png": "a link to nothing (/nowhere/1.png)",
+            "circle.png": "Too many levels of symbolic links",
+            "pipe.png": "neither a file nor a folder",
+        }
+
+    def test_what_must_not_be_read_is_a_problem(self) -> None:
+        # Not in tmp_path, which only this user may enter.
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            root.chmod(0o755)
+            write_files(root, "a.png", "secret.png", "lost+found/b.png")
+            (root / "secret.png").chmod(0)
+            (root / "lost+found").chmod(0)
+            context = multiprocessing.get_context("fork")
+            with context.Pool(1, initializer=become_ordinary_user) as pool:
+                listing = pool.apply(list_inputs, ([name],))
+            assert sorted(get_names(listing, root)) == ["a.png", "lost+found", "secret.png"]
+            assert get_problems(listing, root) == {
+                "lost+found": "a folder that cannot be read: Permission denied",
+                "secret.png": "Permission denied",
+            }
+            (root / "lost+found").chmod(0o755)
+
+
+class TestLocations:
+    def test_files_that_are_named_twice_are_listed_once(self, tmp_path) -> None:
+        write_files(tmp_path, "a.png", "b.png", "c/d.png")
+        locations = [tmp_path / "b.png", tmp_path, tmp_path / "c", tmp_path / "*.png"]
+        listing = list_inputs([str(location) for location in locations])
+        assert get_names(listing, tmp_path) == ["b.png", "a.png", "c/d.png"]
+
+    @pytest.mark.parametrize(
+        ("pattern", "expected"),
+        [
+            ("*.png", ["a.png", "b.png"]),
+            ("[ab].png", ["a.png", "b.png"]),
+            ("?.{png,jpg}", ["a.png", "b.png", "c.jpg"]),
+            ("**/*.png", ["a.png", "b.png", "x/d.png", "x/y/e.png"]),
+            ("*/y", ["x/y/e.png"]),
+            ("[!a].png", ["b.png"]),
+        ],
+    )
+    def test_globs(self, tmp_path, pattern, expected) -> None:
+        write_files(tmp_path, "a.png", "b.png", "c.jpg", "x/d.png", "x/y/e.png")
+        listing = list_inputs([str(tmp_path / pattern)])
+        assert sorted(get_names(listing, tmp_path)) == expected
+
+    @pytest.mark.parametrize("name", ["[a] {b,c}*?.png", "s3://x.png", "12:30.png", "fer:1.png"])
+    def test_an_existing_file_may_look_like_a_glob_or_url(
+        self, tmp_path, monkeypatch, name
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_files(tmp_path, name)
+        listing = list_inputs([name])
+        assert get_names(listing, tmp_path) == [name.replace("//", "/")]
+
+    def test_a_file_url_is_a_path(self, tmp_path) -> None:
+        write_files(tmp_path, "a b.png")
+        assert get_names(list_inputs([f"file://{tmp_path}/a%20b.png"]), tmp_path) == ["a b.png"]
+
+    @pytest.mark.parametrize(
+        ("name", "message"), [("no.png", "no such file or folder"), ("no*.png", "nothing has such")]
+    )
+    def test_a_missing_file_is_an_error(self, tmp_path, name, message) -> None:
+        with pytest.raises(InputError) as error:
+            list_inputs([str(tmp_path / name)])
+        assert str(error.value).startswith(f"{tmp_path}/{name}: {message}")
+
+    def test_a_named_link_to_nothing_is_an_error(self, tmp_path) -> None:
+        (tmp_path / "a.png").symlink_to("/nowhere")
+        with pytest.raises(InputError, match=r"a\.png: a link to nothing \(/nowhere\)$"):
+            list_inputs([str(tmp_path / "a.png")])
+
+
+def write_zip(path: Path, *names: str) -> None:
+    """Write a zip archive; the content of each member is its name."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, "" if name.endswith("/") else name)
+
+
+Mode = Literal["w:", "w:gz", "w:bz2", "w:xz"]
+MODES: dict[str, Mode] = {
+    ".tar": "w:",
+    ".gz": "w:gz",
+    ".tgz": "w:gz",
+    ".bz2": "w:bz2",
+    ".xz": "w:xz",
+}
+
+
+def write_tar(path: Path, mode: Mode, *names: str) -> None:
+    """Write a tar archive; the content of each member is its name."""
+    with tarfile.open(path, mode) as archive:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(name.encode())
+            archive.addfile(entry, io.BytesIO(name.encode()))
+
+
+class TestArchives:
+    NAMES = ("train/happy/ä.png", "train/sad/b.png", "__MACOSX/._c.png", "_SUCCESS", "./e.png")
+
+    @pytest.fixture(params=["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.tar.xz"])
+    def archive(self, request, tmp_path) -> Path:
+        """An archive."""
+        path = tmp_path / request.param
+        if path.suffix == ".zip":
+            write_zip(path, "train/", *self.NAMES)
+        else:
+            write_tar(path, MODES[path.suffix], *self.NAMES)
+        return path
+
+    def test_the_members_are_listed(self, archive, tmp_path) -> None:
+        listing = list_inputs([str(archive)])
+        members = ["train/happy/ä.png", "train/sad/b.png", "e.png"]
+        assert get_names(listing, archive) == members
+        assert set(listing.files["archive"].to_pylist()) == {str(archive)}
+        assert listing.skipped == {HIDDEN: 1, MARKER: 1}
+
+    def test_a_url_selects_members(self, archive, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        scheme = "zip" if archive.suffix == ".zip" else "tar"
+        listing = list_inputs([f"{scheme}://train/*/b.*::{archive.name}"])
+        assert get_names(listing, archive) == ["train/sad/b.png"]
+        assert len(list_inputs([f"{scheme}://train::{archive}"]).files) == 2
+        with pytest.raises(InputError, match=r": no member has the name test/\*$"):
+            list_inputs([f"{scheme}://test/*::{archive}"])
+
+    def test_a_damaged_archive_is_an_error(self, archive) -> None:
+        archive.write_bytes(archive.read_bytes()[:60])
+        with pytest.raises(InputError) as error:
+            list_inputs([str(archive)])
+        assert str(error.value).startswith(f"{archive}: ")
+        assert "\n" not in str(error.value)
+
+    def test_links_in_a_tar_are_problems(self, tmp_path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            entry = tarfile.TarInfo("b.png")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "c.png"
+            archive.addfile(entry)
+        problems = get_problems(list_inputs([str(tmp_path / "a.tar")]), tmp_path)
+        assert problems == {"a.tar/b.png": "a link, device or sparse file in an archive"}
