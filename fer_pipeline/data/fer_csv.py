@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,6 +98,21 @@ def parse_header(line: bytes, source: str, required: RequiredColumns) -> CsvLayo
         emotion=positions.get("emotion"),
         usage=positions.get("usage"),
     )
+
+
+def parse_layout(lines: Iterable[bytes], source: str, required: RequiredColumns) -> CsvLayout:
+    """Determine the layout (columns and number of pixels) of a CSV file from its first lines.
+
+    Args:
+        lines: First lines of the file.
+        source: Name of the file, for error messages.
+        required: Columns that the file must have.
+
+    Raises:
+        InputError: The file lacks a required column, or the header contains a column twice.
+    """
+    header, *rows = [line for line in lines if not is_blank(line)] or [b""]
+    return add_pixel_count(parse_header(header, source, required), rows)
 
 
 def split_fields(line: bytes) -> list[bytes] | None:

@@ -21,7 +21,7 @@ _ARCHIVE_URL = re.compile(r"^(?:zip|tar)://(?P<pattern>.*?)::(?P<archive>.+)$")
 _ENCRYPTED = 0x1  # bit of ZipInfo.flag_bits
 
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
-"""What Python raises for a damaged archive; NotImplementedError is a subclass of none of them."""
+"""Exceptions that Python raises for a damaged archive."""
 
 
 class ArchiveMember(NamedTuple):

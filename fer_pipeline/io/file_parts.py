@@ -126,18 +126,11 @@ def open_text(part: FilePart) -> Iterator[BinaryIO]:
             raise InputError(f"{part.name}: {describe_read_error(error)}") from error
 
 
-def is_compressed_name(name: str) -> bool:
-    """Return whether a text file is named like a compressed one."""
-    return name.lower().endswith((".gz", ".bz2"))
-
-
 def _decompress(name: str, file: BinaryIO) -> BinaryIO:
     """Return a file that is named like a compressed one as a stream of its decompressed content."""
-    if not is_compressed_name(name):
-        return file
-    return cast(
-        BinaryIO, gzip.GzipFile(fileobj=file) if name.lower().endswith(".gz") else bz2.BZ2File(file)
-    )
+    if name.lower().endswith(".gz"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    return cast(BinaryIO, bz2.BZ2File(file)) if name.lower().endswith(".bz2") else file
 
 
 def _require_text(file: BinaryIO, name: str) -> None:

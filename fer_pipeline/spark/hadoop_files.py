@@ -185,8 +185,7 @@ def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> Cs
     name = _get_source_name(url)
     lines = spark.read.text(_escape_glob(name)).select(F.col("value").cast("binary"))
     head = [bytes(row.value) for row in lines.head(HEADER_LINES)]
-    header, *rows = [line for line in head if not fer_csv.is_blank(line)] or [b""]
-    return fer_csv.add_pixel_count(fer_csv.parse_header(header, name, required), rows)
+    return fer_csv.parse_layout(head, name, required)
 
 
 def _add_kind_column(files: DataFrame) -> DataFrame:

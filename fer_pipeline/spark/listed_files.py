@@ -224,8 +224,7 @@ def _read_layout(name: str, required: RequiredColumns) -> CsvLayout:
             head += [line for line in lines if not fer_csv.is_blank(line)]
             if len(head) >= HEADER_LINES:
                 break
-    header, *rows = head or [b""]
-    return fer_csv.add_pixel_count(fer_csv.parse_header(header, name, required), rows)
+    return fer_csv.parse_layout(head, name, required)
 
 
 def _match_name(files: pa.Table, pattern: str) -> pa.Array:
