@@ -61,7 +61,7 @@ class DecoderProcess(Generic[Item, Result]):
     def close(self) -> None:
         """End the process, if it runs."""
         if self._process is not None:
-            self._stop(is_timeout=True)
+            self._stop(kill=True)
 
     def map(self, items: Sequence[Item]) -> Iterator[Result | Crash]:
         """Yield the result for each file, or the `Crash` of one that crashed twice.
@@ -93,7 +93,8 @@ class DecoderProcess(Generic[Item, Result]):
             connection.send(items)
             while open_count:
                 if not connection.poll(self._time_limit):
-                    crash = self._stop(is_timeout=True)
+                    self._stop(kill=True)
+                    crash = Crash(f"the decoder did not end within {self._time_limit:g} s")
                     break
                 answer = connection.recv()
                 open_count -= 1
@@ -101,11 +102,11 @@ class DecoderProcess(Generic[Item, Result]):
                     raise answer.error
                 yield answer
         except (EOFError, OSError):
-            crash = self._stop()
+            crash = Crash(f"the decoder crashed ({self._stop()})")
         finally:
             if open_count and crash is None:
                 # The caller has given up. What the process still sends belongs to no file.
-                self._stop(is_timeout=True)
+                self._stop(kill=True)
         if crash is not None and is_last_try:
             yield crash
 
@@ -125,20 +126,21 @@ class DecoderProcess(Generic[Item, Result]):
             child_end.close()
         return self._connection
 
-    def _stop(self, *, is_timeout: bool = False) -> Crash:
-        """End the process, and describe what happened to it."""
+    def _stop(self, *, kill: bool = False) -> str:
+        """Wait for the end of the process, and return the signal or exit status that ended it.
+
+        Args:
+            kill: Whether to kill the process.
+        """
         assert self._process is not None
         assert self._connection is not None
         self._connection.close()
-        if is_timeout:
+        if kill:
             self._process.kill()
         self._process.join()
         code = self._process.exitcode or 0
         self._process = self._connection = None
-        if is_timeout:
-            return Crash(f"the decoder did not end within {self._time_limit:g} s")
-        reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return Crash(f"the decoder crashed ({reason})")
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 def _serve(

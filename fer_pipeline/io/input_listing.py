@@ -13,10 +13,9 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import bracex
 import pyarrow as pa
@@ -26,8 +25,9 @@ from wcmatch import glob
 from fer_pipeline.errors import InputError
 from fer_pipeline.io import archives
 from fer_pipeline.io.file_names import decode_file_name
-from fer_pipeline.io.input_reading import is_url, open_filesystem
-from fer_pipeline.io.paths import parse_local_path
+from fer_pipeline.io.input_reading import is_url
+from fer_pipeline.io.paths import get_filesystem, parse_local_path, parse_path
+from fer_pipeline.io.threads import map_in_threads
 from fer_pipeline.text import one_line
 
 FILE_SCHEMA = pa.schema(
@@ -54,7 +54,6 @@ _MARKERS = frozenset(
 )
 _MARKER_PREFIXES = (b"_committed_", b"_started_")
 
-_THREADS = 16
 _GLOB_FLAGS = glob.BRACE | glob.GLOBSTAR
 
 MapFunction = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -142,12 +141,6 @@ class InputListing:
         return cls(pa.concat_tables(tables).combine_chunks(), skipped)
 
 
-def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """Apply a function to all items, in threads, and yield the results in order."""
-    with ThreadPoolExecutor(min(_THREADS, max(len(items), 1))) as pool:
-        yield from pool.map(function, items)
-
-
 def list_inputs(
     locations: Sequence[str], map_folders: MapFunction = map_in_threads
 ) -> InputListing:
@@ -180,17 +173,19 @@ def _drop_repeated_names(files: pa.Table) -> pa.Table:
 def _list_location(location: str, map_folders: MapFunction) -> InputListing:
     """List the files of one location, see `list_inputs`."""
     # An existing file may have a name that looks like a URL or a glob.
-    if not os.path.lexists(location):
+    exists = os.path.lexists(location)
+    if not exists:
         archive_url = archives.split_archive_url(location)
         if archive_url is not None:
             archive, pattern = archive_url
             if not is_url(archive):
-                archive = decode_file_name(_make_absolute(archive))
+                archive = decode_file_name(_make_absolute(str(parse_local_path(archive))))
             return _list_archive(archive, pattern)
         if is_url(location):
             return _list_url(location)
+        location = str(parse_local_path(location))
     path = _make_absolute(location)
-    if os.path.lexists(path):
+    if exists or os.path.lexists(path):
         listing = _list_paths([path], map_folders)
         problem = listing.files["problem"][0].as_py() if len(listing.files) == 1 else None
         if problem and listing.files["name"][0].as_py() == decode_file_name(path):
@@ -204,11 +199,9 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
     return _list_paths(paths, map_folders)
 
 
-def _make_absolute(location: str) -> bytes:
-    """Return the absolute path of a local path, or of a `file:` URL, as bytes."""
-    if os.path.lexists(location):
-        return os.path.abspath(os.fsencode(location))
-    return os.path.abspath(os.fsencode(parse_local_path(location)))
+def _make_absolute(path: str) -> bytes:
+    """Return the absolute path of a local path, as bytes."""
+    return os.path.abspath(os.fsencode(path))
 
 
 def _list_paths(paths: Sequence[bytes], map_folders: MapFunction) -> InputListing:
@@ -309,8 +302,10 @@ def _list_url(url: str) -> InputListing:
 
     Raises:
         InputError: The filesystem does not answer, or there is no such file.
+        StorageError: The package for the filesystem is not installed.
     """
-    filesystem, path = open_filesystem(url)
+    remote = parse_path(url)
+    filesystem, path = get_filesystem(remote), cast(Any, remote).path
     named, in_folders = FolderListing(), FolderListing()
     try:
         for match, properties in _match_remote_path(filesystem, path).items():

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from fer_pipeline.errors import InputError
-from fer_pipeline.extras import suggest_install
+from fer_pipeline.errors import StorageError
 from fer_pipeline.io.file_names import decode_file_name, encode_file_name
-from fer_pipeline.io.paths import is_local
-from fer_pipeline.text import one_line
+from fer_pipeline.io.paths import is_local, parse_path
 
 _HADOOP_SCHEMES = frozenset(("viewfs", "dbfs", "s3a", "s3n", "wasb", "wasbs"))
 _SCHEMES_WITHOUT_HADOOP = frozenset(("s3", "http", "https"))
@@ -44,8 +42,8 @@ def is_hadoop_url(name: str) -> bool:
         fsspec.get_filesystem_class(scheme)
         if scheme == "hdfs":
             # Its package, pyarrow, needs libhdfs as well.
-            open_filesystem(name)
-    except (ImportError, InputError):
+            parse_path(name)
+    except (ImportError, StorageError):
         return True
     return False
 
@@ -53,26 +51,6 @@ def is_hadoop_url(name: str) -> bool:
 def make_listed_name(path: Path) -> str:
     """Return the name under which a file or folder is listed: an absolute path, or a URL."""
     return decode_file_name(os.fsencode(path.absolute())) if is_local(path) else str(path)
-
-
-def open_filesystem(url: str) -> tuple[Any, str]:
-    """Return the fsspec filesystem of a URL, and the path in it.
-
-    Raises:
-        InputError: The scheme is unknown, or the package for its filesystem is not installed.
-    """
-    # Imported only for URLs: local files do not need fsspec.
-    import fsspec
-
-    scheme = url.partition("://")[0]
-    try:
-        # Other processes write there too, so a listing must not be cached.
-        return cast(tuple[Any, str], fsspec.core.url_to_fs(url, use_listings_cache=False))
-    except ImportError as error:
-        remedy = f"; {suggest_install('s3fs')}" if scheme == "s3" else ""
-        raise InputError(f"{url}: {scheme}: needs a package: {error}{remedy}") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{url}: cannot be reached: {one_line(error)}") from error
 
 
 def open_input(name: str) -> BinaryIO:
@@ -85,6 +63,5 @@ def open_input(name: str) -> BinaryIO:
         OSError: The file cannot be opened. Filesystems of URLs may raise other exceptions.
     """
     if is_url(name):
-        filesystem, path = open_filesystem(name)
-        return cast(BinaryIO, filesystem.open(path, "rb"))
+        return cast(BinaryIO, parse_path(name).open("rb"))
     return open(encode_file_name(name), "rb")

@@ -1,4 +1,8 @@
-"""The kinds of input files, CSV files and images, recognised by the names of the files."""
+"""The kinds of input files, CSV files and images, recognised by the names of the files.
+
+If CSV files are read, files with other names are ignored with a warning. If images are read, every
+file counts as an image. Otherwise an image with an unusual name would be lost without a message.
+"""
 
 from __future__ import annotations
 

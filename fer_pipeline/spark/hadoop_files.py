@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from urllib.parse import unquote
@@ -21,6 +20,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the usual name among user
 from fer_pipeline.data import fer_csv
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
+from fer_pipeline.io.threads import map_in_threads
 from fer_pipeline.spark.file_kinds import (
     COMPRESSED_NAME,
     CSV_NAME,
@@ -28,8 +28,9 @@ from fer_pipeline.spark.file_kinds import (
     choose_kind,
     warn_about_ignored_files,
 )
-from fer_pipeline.spark.listed_files import COUNTS_DDL, HEADER_LINES, HEADER_THREADS
+from fer_pipeline.spark.listed_files import COUNTS_DDL, HEADER_LINES
 from fer_pipeline.spark.read_records import (
+    LINES_PER_BATCH,
     Batches,
     CsvBlockParser,
     RecordGroups,
@@ -41,7 +42,6 @@ from fer_pipeline.spark.steps import error_context
 
 _CSV_GLOB = "*.{[cC][sS][vV],[cC][sS][vV].[gG][zZ],[cC][sS][vV].[bB][zZ]2}"
 
-_LINES_PER_BATCH = 512
 _IMAGES_PER_BATCH = 16
 """Number of image files in a batch for a worker; each file may be a photo of many megabytes, and
 the JVM holds a batch in memory."""
@@ -54,8 +54,6 @@ class HadoopFiles:
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
         """List the files, and determine their kind, number and size.
-
-        If there are CSV files, files with other names are ignored with a warning.
 
         Args:
             spark: The session.
@@ -76,9 +74,6 @@ class HadoopFiles:
         counts = Counter[str]({name: row.n for name, row in totals.items()})
         counts.update(_classify_file_name(_get_source_name(url)) for url in self._empty_files)
         self.kind = kind if kind != "auto" else choose_kind(", ".join(paths), counts)
-        # In a folder with CSV files, other files are ignored. In a folder of images, every file
-        # counts as an image. Otherwise an image with an unusual name would be lost without a
-        # message.
         self._is_csv_only = self.kind == "csv" and "csv" in counts
         self.file_count = counts.total()
         if self._is_csv_only:
@@ -121,7 +116,7 @@ class HadoopFiles:
         The columns are the line as bytes, the URL of its file, and the start of the block (the part
         of the file that one Spark task reads) in bytes.
         """
-        set_arrow_batch_size(self._spark, _LINES_PER_BATCH)
+        set_arrow_batch_size(self._spark, LINES_PER_BATCH)
         # The lines are read as bytes, because a line may contain invalid UTF-8.
         return self._read_files("text").selectExpr(
             "cast(value AS binary)", _URL, "_metadata.file_block_start AS block"
@@ -172,8 +167,7 @@ class HadoopFiles:
         files = self._files.where(self._build_splittable_condition()).select("url").collect()
         urls = [row.url for row in files]
         read_layout = partial(_read_layout, self._spark, required=required)
-        with ThreadPoolExecutor(max_workers=HEADER_THREADS) as pool:
-            return dict(zip(urls, pool.map(read_layout, urls), strict=True))
+        return dict(zip(urls, map_in_threads(read_layout, urls), strict=True))
 
 
 def _read_layout(spark: SparkSession, url: str, required: RequiredColumns) -> CsvLayout:

@@ -6,7 +6,6 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
 from fer_pipeline.data.text_lines import iterate_lines
 from fer_pipeline.io import archives, file_parts, input_listing
 from fer_pipeline.io.file_parts import FilePart
+from fer_pipeline.io.threads import map_in_threads
 from fer_pipeline.spark.file_kinds import (
     COMPRESSED_NAME,
     COMPRESSION_FACTOR,
@@ -48,7 +48,6 @@ TASKS_PER_CORE = 3
 _HEADER_BYTES = 1 << 20
 """Number of bytes of a file that are read to determine its layout."""
 HEADER_LINES = 20
-HEADER_THREADS = 8
 _MANY_FOLDERS = 4096
 """Number of folders from which on Spark's tasks list them, and not threads of the driver."""
 COUNTS_DDL = "source string, block bigint, n bigint"
@@ -59,8 +58,6 @@ class ListedFiles:
 
     def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
         """List the files, and determine their kind, number and size.
-
-        If there are CSV files, files with other names are ignored with a warning.
 
         Args:
             spark: The session.
@@ -78,9 +75,6 @@ class ListedFiles:
         counts = _count_kinds(listing.files)
         self.kind = kind if kind != "auto" else choose_kind(", ".join(paths), counts)
         self._files = listing.files
-        # In a folder with CSV files, other files are ignored. In a folder of images, every file
-        # counts as an image. Otherwise an image with an unusual name would be lost without a
-        # message.
         if self.kind == "csv" and counts["csv"]:
             is_read = pc.or_(_match_name(self._files, CSV_NAME), self._files["problem"].is_valid())
             self._files = self._files.filter(is_read)
@@ -134,7 +128,7 @@ class ListedFiles:
     ) -> Iterable[Any]:
         """Apply a function to all folders, in threads, or in Spark tasks if there are many."""
         if len(folders) < _MANY_FOLDERS:
-            return input_listing.map_in_threads(list_folder, folders)
+            return map_in_threads(list_folder, folders)
         context = self._spark.sparkContext
         return (
             context.parallelize(folders, TASKS_PER_CORE * context.defaultParallelism)
@@ -207,9 +201,8 @@ class ListedFiles:
             InputError: A file lacks a required column, or cannot be read.
         """
         names = self._files["name"].filter(pa.array(self._block_counts > 1)).to_pylist()
-        with ThreadPoolExecutor(max_workers=HEADER_THREADS) as pool:
-            layouts = pool.map(partial(_read_layout, required=required), names)
-            return dict(zip(names, layouts, strict=True))
+        layouts = map_in_threads(partial(_read_layout, required=required), names)
+        return dict(zip(names, layouts, strict=True))
 
 
 def _read_layout(name: str, required: RequiredColumns) -> CsvLayout:

@@ -31,7 +31,7 @@ from fer_pipeline.spark.steps import error_context
 Batches = Iterator[pa.RecordBatch]
 """Arrow batches that a function for `mapInArrow` gets and yields."""
 
-_LINES_PER_BATCH = 512
+LINES_PER_BATCH = 512
 """Number of CSV lines that are parsed together: about 4 MB of text, which fit in the cache."""
 
 _FILES_PER_GROUP = 64
@@ -107,8 +107,8 @@ def read_csv_records(
         block = CsvBlockParser(part.name, part.start, layouts.get(part.name), required)
         with error_context(f"reading {part.name}, block at {part.start}"):
             for lines in _iterate_part_lines(part):
-                for first in range(0, len(lines), _LINES_PER_BATCH):
-                    records = block.parse_next_lines(lines[first : first + _LINES_PER_BATCH])
+                for first in range(0, len(lines), LINES_PER_BATCH):
+                    records = block.parse_next_lines(lines[first : first + LINES_PER_BATCH])
                     if records is not None:
                         yield [records]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from fer_pipeline.io.file_parts import FilePart
 from fer_pipeline.io.input_reading import make_listed_name, open_input
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.storage import create_data_file
+from fer_pipeline.io.threads import map_in_threads
 from fer_pipeline.spark.listed_files import TASKS_PER_CORE
 from fer_pipeline.spark.read_plan import make_part_table, plan_tasks
 from fer_pipeline.spark.read_records import Batches, RecordReader, SourceReader, SourceRecords
@@ -42,7 +42,6 @@ UNCERTAIN = "uncertain"
 """The emotion that is written for an image if its highest probability is too low."""
 
 _IMAGES_PER_BATCH = 512
-_FOOTER_THREADS = 8
 
 _COUNTS = pa.map_(pa.string(), pa.int64())
 _WRITTEN_SCHEMA = pa.schema(
@@ -216,8 +215,7 @@ def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int
         size: Height and width of the images that the model expects, in pixels.
     """
     files = [make_listed_name(dataset.folder / file.path) for file in dataset.manifest.files]
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        group_counts = list(pool.map(_count_row_groups, files))
+    group_counts = map_in_threads(_count_row_groups, files)
     parts = [
         FilePart(name, -1, start=group, end=group + 1)
         for name, group_count in zip(files, group_counts, strict=True)
