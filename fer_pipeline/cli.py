@@ -14,7 +14,7 @@ from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import FerError
 from fer_pipeline.extras import explain_missing_packages
 from fer_pipeline.io import interrupts
-from fer_pipeline.text import one_line, suggest_name
+from fer_pipeline.text import escape_unprintable, one_line, suggest_name
 
 SPARK_SUBMIT = "spark-submit.sh"
 """Name of the script that runs the jobs from a checkout of the repository."""
@@ -205,8 +205,18 @@ def run_job(
     except KeyboardInterrupt as interrupt:
         print("; ".join(["error: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return _INTERRUPTED_EXIT_CODE
-    print(report, flush=True)
+    print(escape_unprintable(report), flush=True)
     return 0
+
+
+class _LineFormatter(logging.Formatter):
+    """A formatter that escapes the control characters in the messages of this package."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name in logging
+        """Return the line of a message, without control characters of file names."""
+        if record.name.startswith("fer_pipeline"):
+            record.message = escape_unprintable(record.message).replace("\n", "\\n")
+        return super().formatMessage(record)
 
 
 def _configure_logging(level: str) -> None:
@@ -218,11 +228,9 @@ def _configure_logging(level: str) -> None:
     Args:
         level: Lowest level to log, such as "INFO".
     """
-    logging.basicConfig(
-        level=level,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LineFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler])
     # py4j raises exceptions, and in addition logs them with a traceback to the root logger.
     logging.getLogger().addFilter(lambda record: record.module != "java_gateway")
     for name in _QUIET_LOGGERS:

@@ -8,6 +8,7 @@ this package and keeps its traceback.
   * ConfigError                 a key or value of the configuration
   * InputError                  a source of images or labels
     * TooManyBadRowsError       more quarantined rows than are allowed
+    * UnreadableFileError       a file that cannot be opened, or not be read to its end
   * DatasetError                the folder of a dataset
   * RunError                    the folder of a training run, or the training
   * StorageError                a path that cannot be read or written
@@ -39,6 +40,10 @@ class InputError(FerError):
 
 class TooManyBadRowsError(InputError):
     """More rows are quarantined than the configuration allows."""
+
+
+class UnreadableFileError(InputError):
+    """A file cannot be opened or an error occurs before its end, as in a damaged archive."""
 
 
 class DatasetError(FerError):

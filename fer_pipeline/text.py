@@ -1,4 +1,4 @@
-"""Formatting of texts for messages and terminals: one-line errors, suggestions and tables."""
+"""Formatting of texts for messages and terminals: lines, suggestions and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,24 @@ def one_line(message: object) -> str:
     Args:
         message: Text, or an object such as an exception, which is converted by `str`.
     """
-    return " ".join(str(message).split())
+    return escape_unprintable(" ".join(str(message).split()))
+
+
+def escape_unprintable(text: str) -> str:
+    r"""Return a text without control characters, which a file name may contain.
+
+    They are written as in Python, such as `\x1b`. Line feeds remain. A byte of a name that is not
+    valid UTF-8 is written as by `file_names.decode_file_name`.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    """Return the escape sequence of a character."""
+    # Python's surrogate for a byte that is not valid.
+    if 0xDC80 <= ord(character) <= 0xDCFF:
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def suggest_name(name: str, known_names: Iterable[str]) -> str:

@@ -36,6 +36,11 @@ def test_a_report_goes_to_stdout(capsys):
     assert run_main(lambda arguments: "two\nlines", capsys) == (0, "two\nlines\n", "")
 
 
+def test_a_report_has_no_control_characters(capsys):
+    report = "scores a\x1b[31m\udc84\nend"
+    assert run_main(lambda arguments: report, capsys) == (0, "scores a\\x1b[31m\\x84\nend\n", "")
+
+
 def test_the_job_gets_its_arguments(capsys):
     assert run_main(lambda arguments: arguments.log_level, capsys) == (0, "INFO\n", "")
 
@@ -46,6 +51,7 @@ def test_the_job_gets_its_arguments(capsys):
         (ConfigError("image.size: too small"), 1, "error: image.size: too small\n"),
         (FerError("over\n  several\r\n\tlines "), 1, "error: over several lines\n"),
         (OddError("odd"), 7, "error: odd\n"),
+        (FerError("a\x1b[31m\udc84\u202e.png: bad"), 1, "error: a\\x1b[31m\\x84\\u202e.png: bad\n"),
     ],
 )
 def test_an_expected_error_is_one_line_on_stderr(error, code, line, capsys):
@@ -81,6 +87,7 @@ def main(arguments):
     logging.getLogger("fer_pipeline.pipelines").debug("in detail")
     logging.getLogger("py4j").info("chatter")
     if arguments.config:
+        logging.getLogger("fer_pipeline.spark").warning("%s: odd", "a\\n\\x1b.png")
         raise InputError("no such\\nfile")
     return "report"
 
@@ -109,9 +116,10 @@ def test_the_log_goes_to_stderr_and_only_the_report_to_stdout():
 def test_the_log_level_is_applied_and_an_error_is_the_last_line():
     code, out, err = run_program("--log-level", "DEBUG", "--config", "x.yaml")
     assert (code, out) == (1, "")
-    info_line, debug_line, error_line = err.splitlines()
+    info_line, debug_line, warning_line, error_line = err.splitlines()
     assert info_line.endswith(" INFO read 3 files")
     assert debug_line.endswith(" DEBUG in detail")
+    assert warning_line.endswith(r" WARNING a\n\x1b.png: odd")
     assert error_line == "error: no such file"
 
 

@@ -53,7 +53,8 @@ class InputConfig(Section):
         0.01,
         ge=0,
         le=1,
-        description="Largest fraction of quarantined records; the job fails above it.",
+        description="Largest fraction of quarantined records, and of CSV files that cannot be read"
+        " to their end; the job fails above it.",
     )
 
     @field_validator("emotions", mode="before")

@@ -37,6 +37,7 @@ class IngestCounts:
             in the earlier blocks of the file.
         sources: Counts of each CSV file, or of each folder of images.
         max_label_code: Largest numeric label code of each source; -1 if it has no numeric labels.
+        file_problems: Why a CSV file cannot be read, or not to its end, by its name.
     """
 
     read: int = 0
@@ -47,6 +48,7 @@ class IngestCounts:
     offsets: BlockOffsets = field(default_factory=BlockOffsets)
     sources: list[SourceFile] = field(default_factory=list)
     max_label_code: dict[str, int] = field(default_factory=dict)
+    file_problems: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_tallies(
@@ -65,6 +67,7 @@ class IngestCounts:
                 * `n`: Number of records.
                 * `code`: Largest numeric label in the source's own coding; -1 if there is none.
                 * `low`, `high`: Sums of the lower and upper 32 bits of the records' hashes.
+                * `problem`: Why the records of a CSV file are missing; None for other records.
             by_folder: Whether the sources are folders of images. All folders then share one largest
                 label code, because each folder has a single label.
         """
@@ -79,6 +82,9 @@ class IngestCounts:
             max_code = max(max_code, *(tally["code"] for tally in source_tallies))
             counts.max_label_code[label_source] = max_code
             counts.sources.append(_build_source_file(name, source_tallies))
+            problems = (tally["problem"] for tally in source_tallies if tally["problem"])
+            if problem := min(problems, default=None):
+                counts.file_problems[name] = problem
         counts.offsets = BlockOffsets.from_counts(
             (name, tally["block"], tally["n"])
             for name, source_tallies in tallies_by_source.items()
@@ -113,9 +119,11 @@ class IngestCounts:
                 cannot be read), in [0, 1].
 
         Raises:
-            TooManyBadRowsError: The fraction of quarantined records is larger than acceptable.
+            TooManyBadRowsError: The fraction of quarantined records, or of CSV files that cannot be
+                read to their end, is larger than acceptable.
             DatasetError: No training records are left.
         """
+        self._require_readable_files(max_quarantined_fraction)
         bad_count = sum(self.quarantined.values())
         if bad_count / self.read - max_quarantined_fraction > _TOLERANCE:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in self.quarantined.most_common())
@@ -132,6 +140,21 @@ class IngestCounts:
                 f" and test: {sum(self.heldout_by_split.values())}); check classes and"
                 " split.usage_to_split"
             )
+
+    def _require_readable_files(self, max_quarantined_fraction: float) -> None:
+        """Check that not too many CSV files cannot be read to their end.
+
+        How many records such a file has lost is unknown, so their number cannot be compared.
+        """
+        bad_count, file_count = len(self.file_problems), len(self.sources)
+        if not bad_count or bad_count / file_count - max_quarantined_fraction <= _TOLERANCE:
+            return
+        name, problem = next(iter(self.file_problems.items()))
+        raise TooManyBadRowsError(
+            f"{name}: {problem} ({bad_count} of {file_count} CSV files cannot be read to their end,"
+            f" more than input.max_quarantined_fraction {max_quarantined_fraction:g} allows);"
+            " nothing was written; repair the file or leave it out"
+        )
 
     def warn_about_low_codes(self, emotion_of_code: Mapping[str, str]) -> None:
         """Log a warning about each source whose largest label code is between 0 and 4.

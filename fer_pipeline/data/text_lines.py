@@ -87,9 +87,31 @@ def _iterate_chunks(file: BinaryIO, size: int | None, chunk_bytes: int) -> Itera
     """
     remaining = size
     while remaining is None or remaining > 0:
-        chunk = file.read(chunk_bytes if remaining is None else min(chunk_bytes, remaining))
+        byte_count = chunk_bytes if remaining is None else min(chunk_bytes, remaining)
+        chunk, error = _read_chunk(file, byte_count)
+        if chunk:
+            yield chunk
+        if error is not None:
+            raise error
         if not chunk:
             return
         if remaining is not None:
             remaining -= len(chunk)
-        yield chunk
+
+
+def _read_chunk(file: BinaryIO, byte_count: int) -> tuple[bytes, Exception | None]:
+    """Read bytes until there are enough, or the file ends.
+
+    Returns:
+        The bytes, and the error that occurred after them, as in a damaged compressed file.
+    """
+    # `read` would lose the bytes before the error.
+    read = getattr(file, "read1", file.read)
+    pieces: list[bytes] = []
+    try:
+        while byte_count > 0 and (piece := read(byte_count)):
+            pieces.append(piece)
+            byte_count -= len(piece)
+    except Exception as error:  # each filesystem has its own classes
+        return b"".join(pieces), error
+    return b"".join(pieces), None

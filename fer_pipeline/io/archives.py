@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import UnreadableFileError
 from fer_pipeline.io.file_names import decode_file_name
 from fer_pipeline.io.input_reading import open_input
 from fer_pipeline.text import one_line
@@ -79,7 +79,7 @@ def open_archive(name: str) -> Iterator[Archive]:
         name: Absolute path, as `decode_file_name` returns it, or URL.
 
     Raises:
-        InputError: The archive cannot be opened, or an error occurs while it is read.
+        UnreadableFileError: The archive cannot be opened, or an error occurs while it is read.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -94,7 +94,7 @@ def open_archive(name: str) -> Iterator[Archive]:
                     )
                 )
         except ARCHIVE_ERRORS as error:
-            raise InputError(f"{name}: a damaged archive ({one_line(error)})") from error
+            raise UnreadableFileError(f"{name}: a damaged archive ({one_line(error)})") from error
 
 
 class _ZipArchive:

@@ -8,7 +8,7 @@ import gzip
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import InputError, UnreadableFileError
 from fer_pipeline.io.archives import Archive, open_archive
 from fer_pipeline.io.input_reading import open_input
 from fer_pipeline.text import one_line
@@ -24,6 +24,7 @@ _SIGNATURES: dict[str, tuple[int, bytes, str]] = {
     "gzip file": (0, b"\x1f\x8b\x08", "rename it to .gz"),
     "bzip2 file": (0, b"BZh", "rename it to .bz2"),
     "text in UTF-16": (0, b"\xff\xfe", "save it in UTF-8"),
+    "text in UTF-16, big-endian": (0, b"\xfe\xff", "save it in UTF-8"),
 }
 """Offset and first bytes of files that are sometimes named like a CSV file, and what to do."""
 
@@ -107,7 +108,8 @@ def open_text(part: FilePart) -> Iterator[BinaryIO]:
     """Open a text file, which may be compressed or a member of an archive, as a stream of bytes.
 
     Raises:
-        InputError: The file cannot be opened, or an error occurs while it is read.
+        UnreadableFileError: The file cannot be opened, or an error occurs while it is read.
+        InputError: The file is an archive, is compressed, or has another encoding than UTF-8.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -123,7 +125,7 @@ def open_text(part: FilePart) -> Iterator[BinaryIO]:
         except InputError:
             raise
         except Exception as error:  # each filesystem has its own classes
-            raise InputError(f"{part.name}: {describe_read_error(error)}") from error
+            raise UnreadableFileError(f"{part.name}: {describe_read_error(error)}") from error
 
 
 def _decompress(name: str, file: BinaryIO) -> BinaryIO:

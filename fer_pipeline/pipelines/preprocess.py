@@ -27,7 +27,7 @@ from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.spark.class_thresholds import find_class_thresholds
-from fer_pipeline.spark.file_kinds import COMPRESSION_FACTOR
+from fer_pipeline.spark.file_kinds import COMPRESSION_FACTOR, warn_about_unreadable_files
 from fer_pipeline.spark.input_files import InputFiles, open_input_files
 from fer_pipeline.spark.load_votes import load_votes_and_block_offsets
 from fer_pipeline.spark.record_columns import RecordOptions
@@ -210,6 +210,7 @@ def _count_records(store: RecordStore, files: InputFiles, config: Config) -> Ing
         )
     counts.require_usable_records(config.input.max_quarantined_fraction)
     counts.warn_about_low_codes(config.input.emotions)
+    warn_about_unreadable_files(counts.file_problems)
     return counts
 
 

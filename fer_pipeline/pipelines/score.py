@@ -11,6 +11,7 @@ from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data.dataset import StoredDataset, is_dataset
 from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError, RunError
 from fer_pipeline.io import versions
@@ -22,6 +23,7 @@ from fer_pipeline.learning.inference.backend import InferenceBackend
 from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig, load_predict_fn
 from fer_pipeline.learning.inference.trained_model import ModelInfo, TrainedModel
 from fer_pipeline.spark import score_images
+from fer_pipeline.spark.file_kinds import warn_about_unreadable_files
 from fer_pipeline.spark.input_files import open_input_files
 from fer_pipeline.spark.score_images import UNCERTAIN, ScoringOptions, ScoringTotals
 from fer_pipeline.spark.session import SparkSession
@@ -99,9 +101,10 @@ def score(
     with output_folder.lock_for_writing():
         totals, expected_count = _score_inputs(spark, inputs, output_folder.path, config, scorer)
         files = [ScoreFile.model_validate(file) for file in totals.files]
-        _check_totals(totals, files, expected_count)
+        _check_totals(totals, files, inputs, expected_count)
         if not files:
             raise InputError(f"{', '.join(inputs)}: holds no image")
+        warn_about_unreadable_files(totals.problems)
         _require_scored_images(totals, inputs, config.inference.min_scored_fraction)
         paths = [file.path for file in files]
         output_folder.require_files_visible(paths)
@@ -207,23 +210,33 @@ def _score_inputs(
 
 
 def _check_totals(
-    totals: ScoringTotals, files: Sequence[ScoreFile], expected_count: int | None
+    totals: ScoringTotals,
+    files: Sequence[ScoreFile],
+    inputs: Sequence[str],
+    expected_count: int | None,
 ) -> None:
     """Check that each image has one row and was counted once, as scored or as not scored.
 
     Args:
         totals: Number of scored images by emotion, and of images without a score by reason.
         files: Written Parquet files, with their numbers of rows.
+        inputs: Paths or URLs given by the user.
         expected_count: Number of images that the inputs hold; None if unknown.
 
     Raises:
-        RuntimeError: The numbers of images differ, which is a bug in this package.
+        RuntimeError: The numbers of written images differ, which is a bug in this package.
+        InputError: The number of images has changed since they were counted.
     """
     written_count = sum(file.rows for file in files)
     outcome_count = sum(totals.emotions.values()) + sum(totals.reasons.values())
-    if outcome_count != written_count or expected_count not in (None, written_count):
-        raise RuntimeError(
-            f"expected {expected_count} images, wrote {written_count}, counted {outcome_count}"
+    if outcome_count != written_count:
+        raise RuntimeError(f"wrote {written_count} images, counted {outcome_count}")
+    # Of a file that has become unreadable, the counted records are missing.
+    is_readable = QuarantineReason.UNREADABLE not in totals.reasons
+    if is_readable and expected_count not in (None, written_count):
+        raise InputError(
+            f"{', '.join(inputs)}: {expected_count} images were counted, and {written_count} read"
+            " later; a file may have changed in between; score the input again"
         )
 
 

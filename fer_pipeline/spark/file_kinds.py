@@ -21,11 +21,26 @@ COMPRESSED_NAME = r"(?i)\.(gz|bz2)$"
 COMPRESSION_FACTOR = 4
 """Approximate compression ratio of FER2013's CSV file."""
 
+NAMED_FILES = 10
+"""Number of unreadable files up to which each is named in the log."""
+
 
 def warn_about_ignored_files(count: int) -> None:
     """Log a warning about files that are not read because other files are named like CSV files."""
     if count:
         log.warning("%d files that are not named .csv are not read", count)
+
+
+def warn_about_unreadable_files(problems: Mapping[str, str]) -> None:
+    """Log a warning about each file that cannot be read; about many, only the first are named.
+
+    Args:
+        problems: Why a file cannot be read, or not to its end, by its name.
+    """
+    for name, problem in sorted(problems.items())[:NAMED_FILES]:
+        log.warning("%s: %s", name, problem)
+    if len(problems) > NAMED_FILES:
+        log.warning("further files cannot be read")
 
 
 def choose_kind(path_list: str, counts: Mapping[str, int]) -> str:

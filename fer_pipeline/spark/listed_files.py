@@ -19,8 +19,9 @@ from fer_pipeline.data import fer_csv
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
 from fer_pipeline.data.text_lines import iterate_lines
+from fer_pipeline.errors import UnreadableFileError
 from fer_pipeline.io import archives, file_parts, input_listing
-from fer_pipeline.io.file_parts import FilePart
+from fer_pipeline.io.file_parts import FilePart, Unreadable
 from fer_pipeline.io.threads import map_in_threads
 from fer_pipeline.spark.file_kinds import (
     COMPRESSED_NAME,
@@ -168,7 +169,9 @@ class ListedFiles:
         is_last = block_index == counts[file_index] - 1
         sizes = np.where(is_last, self._sizes[file_index] - starts, self._task_bytes)
         parts = self._files.take(pa.array(file_index))
-        ends = pa.array(starts + self._task_bytes, mask=is_last)
+        # A file that is read in several parts may be read twice, and may grow in between.
+        ends = np.minimum(starts + self._task_bytes, self._sizes[file_index])
+        ends = pa.array(ends, mask=counts[file_index] == 1)
         parts = parts.append_column("start", pa.array(starts)).append_column("end", ends)
         weights = sizes * np.where(self._is_compressed, COMPRESSION_FACTOR, 1)[file_index]
         weights = np.where(self._continues_archive[file_index], 0, weights + self._open_cost)
@@ -191,32 +194,38 @@ class ListedFiles:
             bool,
         )
 
-    def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout]:
+    def _read_layouts(self, required: RequiredColumns) -> Mapping[str, CsvLayout | Unreadable]:
         """Read the layout of each CSV file that several tasks read.
 
         The layout consists of the columns and the number of pixels per image. It is read in
         advance, because only the first of these tasks sees the header.
 
         Raises:
-            InputError: A file lacks a required column, or cannot be read.
+            InputError: A file lacks a required column, or is no text.
         """
         names = self._files["name"].filter(pa.array(self._block_counts > 1)).to_pylist()
         layouts = map_in_threads(partial(_read_layout, required=required), names)
         return dict(zip(names, layouts, strict=True))
 
 
-def _read_layout(name: str, required: RequiredColumns) -> CsvLayout:
+def _read_layout(name: str, required: RequiredColumns) -> CsvLayout | Unreadable:
     """Read the layout (columns and number of pixels per image) of a CSV file from its first lines.
 
+    Returns:
+        The layout, or the reason why the file cannot be read.
+
     Raises:
-        InputError: The file lacks a required column, or cannot be read.
+        InputError: The file lacks a required column, or is no text.
     """
-    with file_parts.open_text(FilePart(name, -1)) as file:
-        head: list[bytes] = []
-        for lines in iterate_lines(file, chunk_bytes=_HEADER_BYTES):
-            head += [line for line in lines if not fer_csv.is_blank(line)]
-            if len(head) >= HEADER_LINES:
-                break
+    head: list[bytes] = []
+    try:
+        with file_parts.open_text(FilePart(name, -1)) as file:
+            for lines in iterate_lines(file, chunk_bytes=_HEADER_BYTES):
+                head += [line for line in lines if not fer_csv.is_blank(line)]
+                if len(head) >= HEADER_LINES:
+                    break
+    except UnreadableFileError as error:
+        return Unreadable(str(error).removeprefix(f"{name}: "))
     return fer_csv.parse_layout(head, name, required)
 
 

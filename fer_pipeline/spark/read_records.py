@@ -25,7 +25,14 @@ from fer_pipeline.data.image_decoding import DecodedFile, collect_records, decod
 from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.record_batch import ParsedRecords, RecordErrors
 from fer_pipeline.data.text_lines import iterate_lines
-from fer_pipeline.io.file_parts import ContentReader, FileContent, FilePart, open_text
+from fer_pipeline.errors import UnreadableFileError
+from fer_pipeline.io.file_parts import (
+    ContentReader,
+    FileContent,
+    FilePart,
+    Unreadable,
+    open_text,
+)
 from fer_pipeline.spark.steps import error_context
 
 Batches = Iterator[pa.RecordBatch]
@@ -83,34 +90,45 @@ class SourceReader:
 
 
 def read_csv_records(
-    parts: Iterable[FilePart], layouts: Mapping[str, CsvLayout], required: RequiredColumns
+    parts: Iterable[FilePart],
+    layouts: Mapping[str, CsvLayout | Unreadable],
+    required: RequiredColumns,
 ) -> RecordGroups:
     """Read the records of CSV files, or of parts of them.
 
     Args:
         parts: Parts of the files.
-        layouts: Layout (columns and number of pixels) of files, by name. It must contain each file
-            that is read in several parts, because only the first one contains the header. The
-            layout of a file without entry is read from its header.
+        layouts: Layout (columns and number of pixels) of files, by name, or why it is unknown. It
+            must contain each file that is read in several parts, because only the first one
+            contains the header. The layout of a file without entry is read from its header.
         required: Columns that a file must have.
 
     Yields:
-        A list with a single `SourceRecords` for each list of lines.
+        A list with a single `SourceRecords` for each list of lines. What cannot be read of a part
+        is one record with an error.
 
     Raises:
-        InputError: The header of a file lacks a required column, or a compressed file is damaged.
+        InputError: The header of a file lacks a required column, or the file is no text.
     """
     for part in parts:
-        if part.problem:
-            yield [_make_unreadable_record(part.name, part.problem)]
+        layout = layouts.get(part.name)
+        if isinstance(layout, Unreadable):
+            yield [_make_unreadable_record(part, 0, layout.reason)]
             continue
-        block = CsvBlockParser(part.name, part.start, layouts.get(part.name), required)
+        if part.problem:
+            yield [_make_unreadable_record(part, 0, part.problem)]
+            continue
+        block = CsvBlockParser(part.name, part.start, layout, required)
         with error_context(f"reading {part.name}, block at {part.start}"):
-            for lines in _iterate_part_lines(part):
-                for first in range(0, len(lines), LINES_PER_BATCH):
-                    records = block.parse_next_lines(lines[first : first + LINES_PER_BATCH])
-                    if records is not None:
-                        yield [records]
+            try:
+                for lines in _iterate_part_lines(part):
+                    for first in range(0, len(lines), LINES_PER_BATCH):
+                        records = block.parse_next_lines(lines[first : first + LINES_PER_BATCH])
+                        if records is not None:
+                            yield [records]
+            except UnreadableFileError as error:
+                problem = str(error).removeprefix(f"{part.name}: ")
+                yield [_make_unreadable_record(part, block.record_count, problem)]
 
 
 def count_csv_records(parts: Iterable[FilePart]) -> Iterator[tuple[str, int, int]]:
@@ -119,18 +137,23 @@ def count_csv_records(parts: Iterable[FilePart]) -> Iterator[tuple[str, int, int
         if part.problem:
             yield part.name, part.start, 1
             continue
-        line_count = sum(
-            not fer_csv.is_blank(line) for lines in _iterate_part_lines(part) for line in lines
-        )
+        line_count = problem_count = 0
+        try:
+            for lines in _iterate_part_lines(part):
+                line_count += sum(not fer_csv.is_blank(line) for line in lines)
+        except UnreadableFileError:
+            problem_count = 1
         # The first non-blank line of a file is its header.
-        yield part.name, part.start, line_count - (part.start == 0 and line_count > 0)
+        record_count = line_count - (part.start == 0 and line_count > 0)
+        yield part.name, part.start, record_count + problem_count
 
 
 def _iterate_part_lines(part: FilePart) -> Iterator[list[bytes]]:
     """Yield the lines of a part of a CSV file, in lists.
 
     Raises:
-        InputError: The file cannot be read.
+        UnreadableFileError: The file cannot be opened, or an error occurs while it is read.
+        InputError: The file is an archive, is compressed, or has another encoding than UTF-8.
     """
     with open_text(part) as file:
         yield from iterate_lines(file, part.start, part.end)
@@ -203,18 +226,27 @@ def _replace_crash(decoded: DecodedFile | Crash) -> DecodedFile:
     return decoded
 
 
-def _make_unreadable_record(name: str, problem: str) -> SourceRecords:
-    """Return the record that stands for a CSV file or folder that cannot be read."""
+def _make_unreadable_record(part: FilePart, position: int, problem: str) -> SourceRecords:
+    """Return the record that stands for what cannot be read of a CSV file or folder.
+
+    Args:
+        part: The file, or the part of it.
+        position: Number of records of the part that could be read.
+        problem: Why the others cannot be read.
+    """
+    if position or part.start or part.end is not None:
+        end = "the end of the file" if part.end is None else f"byte {part.end}"
+        problem = f"{problem}; the records from here to {end} are missing"
     errors = RecordErrors(1)
     errors.set_error(0, Outcome.UNREADABLE_FILE, problem)
     return SourceRecords(
-        sources=pa.array([name], pa.string()),
-        blocks=pa.array([0], pa.int64()),
-        positions=np.zeros(1, np.int32),
+        sources=pa.array([part.name], pa.string()),
+        blocks=pa.array([part.start], pa.int64()),
+        positions=np.array([position], np.int32),
         parsed=ParsedRecords(
             emotions=[None],
             usages=[None],
-            texts=[name.encode()],
+            texts=[part.name.encode()],
             images=np.zeros((1, 0, 0), np.uint8),
             errors=errors,
         ),
@@ -222,7 +254,13 @@ def _make_unreadable_record(name: str, problem: str) -> SourceRecords:
 
 
 class CsvBlockParser:
-    """Parser of one block of a CSV file, which arrives in several batches of lines."""
+    """Parser of one block of a CSV file, which arrives in several batches of lines.
+
+    Attributes:
+        name: Name of the file.
+        start: Start of the block in the file, in bytes.
+        record_count: Number of records that were parsed.
+    """
 
     def __init__(
         self, name: str, start: int, layout: CsvLayout | None, required: RequiredColumns
@@ -240,7 +278,7 @@ class CsvBlockParser:
         self.start = start
         self._layout = layout
         self._required = required
-        self._record_count = 0
+        self.record_count = 0
         self._is_header_expected = start == 0
 
     def parse_next_lines(self, lines: Iterable[bytes]) -> SourceRecords | None:
@@ -266,12 +304,12 @@ class CsvBlockParser:
             raise RuntimeError(f"{self.name}: no header for the block at {self.start}")
         if self._layout.pixel_count is None:
             self._layout = fer_csv.add_pixel_count(self._layout, rows)
-        first_position = self._record_count
-        self._record_count += len(rows)
+        first_position = self.record_count
+        self.record_count += len(rows)
         names = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int8), [self.name])
         return SourceRecords(
             sources=names.cast(pa.string()),
             blocks=pa.array(np.full(len(rows), self.start, np.int64)),
-            positions=np.arange(first_position, self._record_count, dtype=np.int32),
+            positions=np.arange(first_position, self.record_count, dtype=np.int32),
             parsed=fer_csv.parse_rows(rows, self._layout),
         )

@@ -5,31 +5,36 @@ Each statistic is computed by a plain function for every partition; Spark then a
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - the usual name among users of Spark
 
 from fer_pipeline.data import split_keys
-from fer_pipeline.data.outcomes import Split
+from fer_pipeline.data.outcomes import Outcome, Split
 from fer_pipeline.data.split_assignment import ClassThresholds, assign_splits
+from fer_pipeline.spark.file_kinds import CSV_NAME
 from fer_pipeline.spark.record_store import DeduplicatedPartition, RecordStore
 
-_GROUP_COLUMNS = ("source", "block", "outcome", "split", "label")
+_GROUP_COLUMNS = ("source", "block", "outcome", "split", "label", "problem")
 _TALLY_DDL = (
     "source string, block bigint, outcome int, split int, label int,"
-    " n bigint, code int, low bigint, high bigint"
+    " problem string, n bigint, code int, low bigint, high bigint"
 )
 
 
-def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, int | str]]:
-    """Count all records by source, block, outcome, split and label.
+def count_records(store: RecordStore, *, by_folder: bool) -> list[dict[str, Any]]:
+    """Count all records by source, block, outcome, split, label and problem.
 
     A source is an input file. A block is the part of a file that one Spark task reads. The outcome
-    says whether a record is kept, dropped or quarantined, and why.
+    says whether a record is kept, dropped or quarantined, and why. The problem is the reason why a
+    CSV file cannot be read; it is null for other records.
 
     Args:
         store: All records, with marked duplicates.
@@ -60,11 +65,16 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[Mapping[str, i
             F.sum("high").alias("high"),
         )
     )
-    return [row.asDict() for row in totals.collect()]
+    tallies: list[dict[str, Any]] = [row.asDict() for row in totals.collect()]
+    if any(re.search(CSV_NAME, tally["source"]) for tally in tallies):
+        # The others are folders, or links, in which there may be no CSV file.
+        for tally in tallies:
+            tally["problem"] = tally["problem"] if re.search(CSV_NAME, tally["source"]) else None
+    return tallies
 
 
 def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: bool) -> pa.Table:
-    """Count the records of one partition by source, block, outcome, split and label.
+    """Count the records of one partition, see `count_records`.
 
     Args:
         partition: The records.
@@ -76,8 +86,12 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
     """
     columns = partition.columns
     sources = columns.column("source")
+    problems = pa.nulls(len(columns), pa.string())
     if by_folder:
         sources = pa.array([name.rpartition("/")[0] for name in sources.to_pylist()])
+    else:
+        is_unreadable = pc.equal(columns.column("outcome"), int(Outcome.UNREADABLE_FILE))
+        problems = pc.if_else(is_unreadable, columns.column("detail"), None)
     fingerprints = columns.column("fingerprint").to_numpy().view(np.uint64)
     table = pa.table(
         {
@@ -86,6 +100,7 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
             "outcome": columns.column("outcome").cast(pa.int32()),
             "split": columns.column("split").cast(pa.int32()),
             "label": columns.column("label"),
+            "problem": problems,
             "n": np.ones(len(columns), np.int64),
             "code": columns.column("code"),
             "low": (fingerprints & np.uint64(2**32 - 1)).astype(np.int64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
@@ -23,7 +24,7 @@ from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.image_preparation import prepare_images, resize
 from fer_pipeline.data.manifest import ImageInfo
-from fer_pipeline.data.outcomes import Outcome
+from fer_pipeline.data.outcomes import Outcome, QuarantineReason
 from fer_pipeline.data.record_batch import Pixels
 from fer_pipeline.data.split_keys import hash_images
 from fer_pipeline.errors import DatasetError, RunError
@@ -32,6 +33,7 @@ from fer_pipeline.io.input_reading import make_listed_name, open_input
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.io.threads import map_in_threads
+from fer_pipeline.spark.file_kinds import NAMED_FILES
 from fer_pipeline.spark.listed_files import TASKS_PER_CORE
 from fer_pipeline.spark.read_plan import make_part_table, plan_tasks
 from fer_pipeline.spark.read_records import Batches, RecordReader, SourceReader, SourceRecords
@@ -51,11 +53,12 @@ _WRITTEN_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("emotions", _COUNTS),
         ("reasons", _COUNTS),
+        ("problems", pa.map_(pa.string(), pa.string())),
     ]
 )
 _WRITTEN_DDL = (
     "path string, rows bigint, bytes bigint,"
-    " emotions map<string,bigint>, reasons map<string,bigint>"
+    " emotions map<string,bigint>, reasons map<string,bigint>, problems map<string,string>"
 )
 
 Predict = Callable[[Pixels], npt.NDArray[np.float32]]
@@ -98,11 +101,13 @@ class ScoringTotals:
         files: Description of each written file, with the keys `path`, `rows` and `bytes`.
         emotions: Number of images by predicted emotion.
         reasons: Number of images that could not be scored, by reason.
+        problems: Why a file cannot be read, or not to its end, by its name; a sample of many.
     """
 
     files: list[dict[str, Any]]
     emotions: Counter[str]
     reasons: Counter[str]
+    problems: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -289,8 +294,8 @@ def score_source(
         output_folder: Folder to write the files to.
 
     Returns:
-        Descriptions of the written files, the number of images by predicted emotion, and the number
-        of unreadable images by reason.
+        Descriptions of the written files, the number of images by predicted emotion, the number of
+        unreadable images by reason, and the files that cannot be read.
     """
     # The function below is sent to the workers with all variables that it uses. The source cannot
     # be sent because it contains a DataFrame.
@@ -308,6 +313,7 @@ def score_source(
         [{"path": row.path, "rows": row.rows, "bytes": row.bytes} for row in written],
         sum((Counter(row.emotions) for row in written), Counter()),
         sum((Counter(row.reasons) for row in written), Counter()),
+        dict(ChainMap(*(row.problems for row in written))),
     )
 
 
@@ -329,6 +335,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._row_count = 0
         self._emotions = Counter[str]()
         self._reasons = Counter[str]()
+        self._problems: dict[str, str] = {}
 
     def __exit__(self, *error: object) -> None:
         """Close the file, if it was created."""
@@ -347,6 +354,10 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._row_count += len(scores)
         self._emotions.update(scores.column("emotion").drop_null().to_pylist())
         self._reasons.update(scores.column("reason").drop_null().to_pylist())
+        if len(self._problems) <= NAMED_FILES:
+            is_unreadable = pc.equal(scores.column("reason"), QuarantineReason.UNREADABLE)
+            for file in scores.select(["source", "detail"]).filter(is_unreadable).to_pylist():
+                self._problems[file["source"]] = file["detail"]
 
     def describe_file(self) -> Batches:
         """Yield one row with the name, size and totals of the file, if it was written."""
@@ -357,6 +368,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
                 "bytes": self._path.stat().st_size,
                 "emotions": list(self._emotions.items()),
                 "reasons": list(self._reasons.items()),
+                "problems": list(self._problems.items()),
             }
             yield pa.RecordBatch.from_pylist([row], _WRITTEN_SCHEMA)
 

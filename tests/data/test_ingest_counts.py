@@ -24,6 +24,7 @@ def make_tally(
     label: int = 0,
     code: int = 6,
     hash_sum: int = 0,
+    problem: str | None = None,
 ) -> dict[str, Any]:
     """Return what `count_records` returns for a group; `hash_sum` is the sum of its hashes."""
     [outcome] = [outcome for outcome in Outcome if outcome.reason is reason]
@@ -37,6 +38,7 @@ def make_tally(
         "code": code,
         "low": hash_sum % 2**32,
         "high": hash_sum >> 32,
+        "problem": problem,
     }
 
 
@@ -206,6 +208,21 @@ class TestRequireUsableRecords:
             IngestCounts.from_tallies(
                 [make_tally(2, QuarantineReason.EMPTY)]
             ).require_usable_records(0.01)
+
+    def test_csv_files_with_unknown_losses_are_limited_like_rows(self) -> None:
+        problem = "cannot be read: Input/output error; the records from here to the end are missing"
+        tallies = [make_tally(5, source=f"{n}.csv") for n in range(9)]
+        tallies += [make_tally(9000, source="bad.csv", split=split) for split in Split]
+        tallies.append(
+            make_tally(1, QuarantineReason.UNREADABLE, source="bad.csv", problem=problem)
+        )
+        ingest_counts = IngestCounts.from_tallies(tallies)
+
+        assert ingest_counts.file_problems == {"bad.csv": problem}
+        ingest_counts.require_usable_records(0.1)
+        with pytest.raises(TooManyBadRowsError) as error:
+            ingest_counts.require_usable_records(0.09)
+        assert str(error.value).startswith(f"bad.csv: {problem} (1 of 10 CSV files cannot be read ")
 
     def test_no_training_rows_are_an_error(self) -> None:
         ingest_counts = IngestCounts.from_tallies(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import BinaryIO, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +34,19 @@ def test_each_line_belongs_to_one_part(text, chunk_bytes, cuts) -> None:
     ends = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
     parts = [read_lines(text, start=a, end=b, chunk_bytes=chunk_bytes) for a, b in pairwise(ends)]
     assert [line for part in parts for line in part] == text.splitlines()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 64, 1 << 20])
+def test_the_lines_before_the_damage_of_a_compressed_file_are_read(chunk_bytes) -> None:
+    numbers = [b"%d" % n for n in np.random.default_rng(0).integers(0, 1 << 62, 20_000)]
+    content = gzip.compress(b"\n".join(numbers))
+    file = cast(BinaryIO, gzip.GzipFile(fileobj=io.BytesIO(content[: len(content) // 2])))
+    lines: list[bytes] = []
+    with pytest.raises(EOFError):
+        lines.extend(chain.from_iterable(iterate_lines(file, chunk_bytes=chunk_bytes)))
+    assert lines == numbers[: len(lines)]
+    # Half of the content is half of the lines. Deflate delays a part of its last block.
+    assert 9_000 < len(lines) < 11_000
 
 
 def test_the_last_part_may_be_without_an_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fer_pipeline.data.record_batch import make_excerpt
 from fer_pipeline.errors import InputError, TooManyBadRowsError
 from fer_pipeline.io import input_listing
 from fer_pipeline.spark import listed_files
@@ -157,6 +159,83 @@ def test_a_csv_file_in_an_archive_is_read(prepare, tmp_path, name) -> None:
     ARCHIVES[name](folder, tmp_path / name)
 
     assert prepare(tmp_path / name).manifest.checksum == prepare(plain).manifest.checksum
+
+
+def write_csv_files(folder: Path, count: int, row_count: int) -> list[Path]:
+    """Write CSV files of different images."""
+    return [
+        write_csv(
+            folder / f"{n}.csv", [format_row(0, make_image(100 * n + k)) for k in range(row_count)]
+        )
+        for n in range(count)
+    ]
+
+
+def test_of_a_truncated_file_the_rest_is_quarantined(prepare, tmp_path, caplog) -> None:
+    write_csv_files(tmp_path, 3, 40)
+    content = gzip.compress((tmp_path / "1.csv").read_bytes())
+    (tmp_path / "1.csv").unlink()
+    path = tmp_path / "1.csv.gz"
+    path.write_bytes(content[: len(content) // 2])
+
+    prepared = prepare(tmp_path, input={"max_quarantined_fraction": 0.34})
+
+    rows = prepared.rows_from(path)
+    assert [row["record"] for row in rows] == list(range(len(rows)))
+    assert 10 < len(rows) < 30
+    problem = (
+        "cannot be read: Compressed file ended before the end-of-stream marker was reached;"
+        " the records from here to the end of the file are missing"
+    )
+    assert prepared.quarantine == [
+        {
+            "source": str(path),
+            "record": len(rows),
+            "reason": "unreadable file",
+            "detail": problem,
+            "excerpt": make_excerpt(str(path).encode()),
+        }
+    ]
+    assert len(prepared.rows) == 80 + len(rows)
+    assert f"{path}: {problem}" in caplog.messages
+    with pytest.raises(TooManyBadRowsError) as error:
+        prepare(tmp_path, input={"max_quarantined_fraction": 0.3})
+    assert str(error.value).startswith(f"{path}: {problem} (1 of 3 CSV files ")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(input_listing, "list_inputs"), (listed_files.ListedFiles, "_read_layouts")],
+)
+def test_a_csv_file_that_vanishes_is_quarantined(
+    prepare, tmp_path, monkeypatch, small_blocks, owner, name
+) -> None:
+    """It was there when the driver listed it, and in the other case when it read the header."""
+    kept, deleted = write_csv_files(tmp_path, 2, 1200)
+    function = getattr(owner, name)
+
+    def call_and_delete(*arguments, **options):
+        result = function(*arguments, **options)
+        deleted.unlink()
+        return result
+
+    monkeypatch.setattr(owner, name, call_and_delete)
+    prepared = prepare(tmp_path, input={"max_quarantined_fraction": 0.5})
+    assert len(prepared.rows) == len(prepared.rows_from(kept)) == 1200
+    assert {(row["source"], row["reason"]) for row in prepared.quarantine} == {
+        (str(deleted), "unreadable file")
+    }
+    # One for each part.
+    part_count = len(prepared.quarantine)
+    assert part_count > 1
+    assert [row["record"] for row in prepared.quarantine] == list(range(part_count))
+    missing = [
+        row["detail"].partition("; the records from here to byte ") for row in prepared.quarantine
+    ]
+    assert {problem for problem, _, _ in missing} == {
+        "no such file; it may have been deleted since the job started"
+    }
+    assert int(missing[-1][2].split()[0]) > 150_000
 
 
 @pytest.mark.parametrize(
