@@ -9,6 +9,7 @@ locale. Entries of a folder are sorted by name, so it does not depend on the dis
 
 from __future__ import annotations
 
+import collections
 import errno
 import os
 import stat
@@ -54,6 +55,7 @@ _MARKERS = frozenset(
 )
 _MARKER_PREFIXES = (b"_committed_", b"_started_")
 
+_MAX_ALTERNATIVES = 1000
 _GLOB_FLAGS = glob.BRACE | glob.GLOBSTAR
 
 MapFunction = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -175,6 +177,7 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
     # An existing file may have a name that looks like a URL or a glob.
     exists = os.path.lexists(location)
     if not exists:
+        _require_few_alternatives(location)
         archive_url = archives.split_archive_url(location)
         if archive_url is not None:
             archive, pattern = archive_url
@@ -197,6 +200,20 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
     if not paths:
         raise InputError(f"{decode_file_name(path)}: nothing has such a name")
     return _list_paths(paths, map_folders)
+
+
+def _require_few_alternatives(pattern: str) -> None:
+    """Check that the braces of a glob do not stand for more names than the libraries accept.
+
+    Raises:
+        InputError: They stand for more.
+    """
+    try:
+        collections.deque(bracex.iexpand(pattern, limit=_MAX_ALTERNATIVES), maxlen=0)
+    except bracex.ExpansionLimitException:
+        raise InputError(
+            f"{pattern}: the braces stand for more than {_MAX_ALTERNATIVES} names; use *"
+        ) from None
 
 
 def _make_absolute(path: str) -> bytes:
@@ -294,7 +311,10 @@ def _add_entry(listing: FolderListing, path: bytes, ancestors: tuple[tuple[int, 
 
 def _read_link(path: bytes) -> str:
     """Return where a link leads to."""
-    return decode_file_name(os.readlink(path))
+    try:
+        return decode_file_name(os.readlink(path))
+    except OSError as error:
+        return f"unknown: {error.strerror}"
 
 
 def _list_url(url: str) -> InputListing:

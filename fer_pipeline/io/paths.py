@@ -60,12 +60,17 @@ def parse_local_path(location: str | Path) -> Path:
         location: A local path, in which `~` is expanded, or a `file:` URL.
 
     Raises:
-        StorageError: The location is a URL with a scheme other than `file`, or a `file:` URL that
-            names another host.
+        StorageError: The location is empty, begins with `~` and the name of an unknown user, is a
+            URL with a scheme other than `file`, or is a `file:` URL that names another host.
     """
     text = str(location)
+    if not text:
+        raise StorageError("a path is empty; give that of a file or folder")
     if not _URL.match(text):
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise StorageError(f"{text}: the home folder of this user is unknown") from None
     url = urlparse(text)
     if url.scheme != "file" or url.netloc not in ("", "localhost"):
         raise StorageError(f"{text}: expected a local path or a file: URL")

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import InputError, StorageError
 from fer_pipeline.io.input_listing import ARCHIVE, HIDDEN, MARKER, InputListing, list_inputs
 
 
@@ -172,6 +172,15 @@ class TestLocations:
         with pytest.raises(InputError) as error:
             list_inputs([str(tmp_path / name)])
         assert str(error.value).startswith(f"{tmp_path}/{name}: {message}")
+
+    def test_too_many_alternatives_are_an_error(self, tmp_path) -> None:
+        for pattern in (f"{tmp_path}/{{1..99999999}}.png", "zip://{1..99999999}::a.zip"):
+            with pytest.raises(InputError, match=r"the braces stand for more than 1000 names"):
+                list_inputs([pattern])
+
+    def test_an_empty_path_is_an_error(self) -> None:
+        with pytest.raises(StorageError, match="a path is empty"):
+            list_inputs([""])
 
     def test_a_named_link_to_nothing_is_an_error(self, tmp_path) -> None:
         (tmp_path / "a.png").symlink_to("/nowhere")

@@ -39,6 +39,15 @@ def test_a_path_or_a_file_url_is_a_local_path(text, expected):
     assert parse_local_path(text) == Path(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "a path is empty"), ("~nobody here/x", "~nobody here/x: the home folder")],
+)
+def test_a_path_that_stands_for_nothing_is_an_error(text, message):
+    with pytest.raises(StorageError, match=message):
+        parse_path(text)
+
+
 def test_a_tilde_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert parse_local_path("~/data") == Path("/home/someone/data")
