@@ -10,8 +10,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from fer_pipeline.errors import InputError, UnreadableFileError
 from fer_pipeline.io.archives import Archive, open_archive
-from fer_pipeline.io.input_reading import open_input
-from fer_pipeline.text import one_line
+from fer_pipeline.io.input_reading import describe_read_error, open_input
 
 MAX_CONTENT_BYTES = 256 << 20
 """Size up to which a whole file is read into memory."""
@@ -149,12 +148,3 @@ def _require_text(file: BinaryIO, name: str) -> None:
     for kind, (offset, signature, remedy) in _SIGNATURES.items():
         if head[offset:].startswith(signature):
             raise InputError(f"{name}: is a {kind}; {remedy}")
-
-
-def describe_read_error(error: Exception) -> str:
-    """Return the reason why a file cannot be read, as one line."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file; it may have been deleted since the job started"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read: {error.strerror}"
-    return f"cannot be read: {one_line(error) or type(error).__name__}"

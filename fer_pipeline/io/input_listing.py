@@ -182,8 +182,15 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
         if archive_url is not None:
             archive, pattern = archive_url
             if not is_url(archive):
-                archive = decode_file_name(_make_absolute(str(parse_local_path(archive))))
+                path = _make_absolute(str(parse_local_path(archive)))
+                archive = decode_file_name(path)
+                if not os.path.exists(path):
+                    raise InputError(f"{archive}: no such file or folder")
             return _list_archive(archive, pattern)
+        if location.startswith(("zip://", "tar://")):
+            raise InputError(
+                f"{location}: expected zip://PATTERN::ARCHIVE, or the path of an archive"
+            )
         if is_url(location):
             return _list_url(location)
         location = str(parse_local_path(location))
@@ -271,7 +278,8 @@ def _find_reason_to_skip(name: bytes) -> str | None:
 
 def _find_reason_to_skip_file(path: str) -> str | None:
     """Return why a file, or a folder that contains it, is left out; None if it is not."""
-    parts = path.encode("utf-8", "surrogateescape").split(b"/")
+    # A member of an archive may have such a path.
+    parts = [p for p in path.encode("utf-8", "surrogateescape").split(b"/") if p != b".."]
     reason = next(filter(None, map(_find_reason_to_skip, parts)), None)
     return ARCHIVE if not reason and _is_archive_name(parts[-1]) else reason
 

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 from fer_pipeline.errors import StorageError
 from fer_pipeline.io.file_names import decode_file_name, encode_file_name
 from fer_pipeline.io.paths import is_local, parse_path
+from fer_pipeline.text import one_line
 
 _HADOOP_SCHEMES = frozenset(("viewfs", "dbfs", "s3a", "s3n", "wasb", "wasbs"))
 _SCHEMES_WITHOUT_HADOOP = frozenset(("s3", "http", "https"))
@@ -65,3 +66,12 @@ def open_input(name: str) -> BinaryIO:
     if is_url(name):
         return cast(BinaryIO, parse_path(name).open("rb"))
     return open(encode_file_name(name), "rb")
+
+
+def describe_read_error(error: Exception) -> str:
+    """Return the reason why a file cannot be read, as one line."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file; it may have been deleted since the job started"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"cannot be read: {one_line(error) or type(error).__name__}"

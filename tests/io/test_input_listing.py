@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 
-from fer_pipeline.errors import InputError, StorageError
+from fer_pipeline.errors import InputError, StorageError, UnreadableFileError
 from fer_pipeline.io.input_listing import ARCHIVE, HIDDEN, MARKER, InputListing, list_inputs
 
 
@@ -249,6 +249,84 @@ class TestArchives:
             list_inputs([str(archive)])
         assert str(error.value).startswith(f"{archive}: ")
         assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            # For tarfile these are archives of fewer members.
+            (lambda tar: tar[: 3 * 1024], "truncated or damaged at byte 3072: empty header"),
+            (lambda tar: tar[:3072] + b"x" * 512 + tar[3584:], "damaged at byte 3072: "),
+            (lambda tar: tar[:3072] + bytes(512) + tar[3584:], "more follows its end"),
+            (lambda tar: tar + tar, "more follows its end, such as a second archive"),
+            (lambda tar: tar[: 3 * 1024 + 300], "truncated or damaged at byte 3072: "),
+            (lambda tar: tar[: 3 * 1024 + 514], "unexpected end of data"),
+        ],
+    )
+    def test_no_member_of_a_damaged_tar_is_lost(self, tmp_path, damage, message) -> None:
+        path = tmp_path / "a.tar"
+        write_tar(path, "w:", *(f"{n}.png" for n in range(8)))
+        assert len(list_inputs([str(path)]).files) == 8
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(UnreadableFileError) as error:
+            list_inputs([str(path)])
+        assert str(error.value).startswith(f"{path}: a damaged archive (")
+        assert message in str(error.value)
+
+    def test_the_checksum_of_a_compressed_tar_is_compared(self, tmp_path) -> None:
+        path = tmp_path / "a.tar.gz"
+        write_tar(path, "w:gz", "a.png")
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(UnreadableFileError, match=r"a damaged archive \(CRC check failed"):
+            list_inputs([str(path)])
+
+    def test_an_archive_of_another_kind_is_an_error(self, tmp_path) -> None:
+        write_zip(tmp_path / "a.tar", "b.png")
+        with pytest.raises(UnreadableFileError, match=r"\(it is not a tar archive\)$"):
+            list_inputs([str(tmp_path / "a.tar")])
+
+    @pytest.mark.parametrize(
+        ("location", "message"),
+        [
+            ("zip://*::no.zip", "no.zip: no such file or folder"),
+            ("zip://a.zip", "zip://a.zip: expected zip://PATTERN::ARCHIVE"),
+        ],
+    )
+    def test_a_wrong_url_of_an_archive_is_an_error(
+        self, tmp_path, monkeypatch, location, message
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(InputError, match=message):
+            list_inputs([location])
+
+    def test_members_may_have_any_name(self, tmp_path) -> None:
+        """Members are not unpacked, so a path that leads out of the archive does no harm."""
+        names = ("../up.png", "/b.png", "c//d.png", "e\nf.png", "a/../.hidden/g.png", "C:\\h.png")
+        write_zip(tmp_path / "a.zip", *names)
+        listing = list_inputs([str(tmp_path / "a.zip")])
+        expected = ["../up.png", "b.png", "c//d.png", "e\nf.png", "C:\\h.png"]
+        assert get_names(listing, tmp_path / "a.zip") == expected
+        assert listing.skipped == {HIDDEN: 1}
+
+    @pytest.mark.parametrize(
+        ("written", "listed"),
+        [("käse".encode(), "käse"), (b"k\x84se", "käse"), ("表情".encode(), "表情")],
+    )
+    def test_names_in_a_zip_may_be_in_utf_8_or_in_the_encoding_of_dos(
+        self, tmp_path, written, listed
+    ) -> None:
+        placeholder = "x" * len(written)
+        write_zip(tmp_path / "a.zip", f"{placeholder}.png")
+        content = (tmp_path / "a.zip").read_bytes()
+        (tmp_path / "a.zip").write_bytes(content.replace(placeholder.encode(), written))
+        listing = list_inputs([str(tmp_path / "a.zip")])
+        assert get_names(listing, tmp_path / "a.zip") == [f"{listed}.png"]
+
+    def test_equal_names_in_an_archive_are_different_files(self, tmp_path) -> None:
+        write_tar(tmp_path / "a.tar", "w:", "a.png", "a.png")
+        listing = list_inputs([str(tmp_path / "a.tar"), str(tmp_path / "a.tar")])
+        assert get_names(listing, tmp_path / "a.tar") == ["a.png", "a.png"]
 
     def test_links_in_a_tar_are_problems(self, tmp_path) -> None:
         with tarfile.open(tmp_path / "a.tar", "w") as archive:
