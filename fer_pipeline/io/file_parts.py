@@ -22,6 +22,8 @@ _SIGNATURES: dict[str, tuple[int, bytes, str]] = {
     "tar archive": (257, b"ustar", "rename it to .tar"),
     "gzip file": (0, b"\x1f\x8b\x08", "rename it to .gz"),
     "bzip2 file": (0, b"BZh", "rename it to .bz2"),
+    "file of xz": (0, b"\xfd7zXZ\0", "decompress it"),
+    "file of zstd": (0, b"\x28\xb5\x2f\xfd", "decompress it"),
     "text in UTF-16": (0, b"\xff\xfe", "save it in UTF-8"),
     "text in UTF-16, big-endian": (0, b"\xfe\xff", "save it in UTF-8"),
 }

@@ -235,8 +235,8 @@ def _make_unreadable_record(part: FilePart, position: int, problem: str) -> Sour
         problem: Why the others cannot be read.
     """
     if position or part.start or part.end is not None:
-        end = "the end of the file" if part.end is None else f"byte {part.end}"
-        problem = f"{problem}; the records from here to {end} are missing"
+        end = "" if part.end is None else f" of its part up to byte {part.end}"
+        problem = f"{problem}; the rest{end} is not read"
     errors = RecordErrors(1)
     errors.set_error(0, Outcome.UNREADABLE_FILE, problem)
     return SourceRecords(

@@ -185,7 +185,7 @@ def test_of_a_truncated_file_the_rest_is_quarantined(prepare, tmp_path, caplog) 
     assert 10 < len(rows) < 30
     problem = (
         "cannot be read: Compressed file ended before the end-of-stream marker was reached;"
-        " the records from here to the end of the file are missing"
+        " the rest is not read"
     )
     assert prepared.quarantine == [
         {
@@ -211,17 +211,17 @@ def test_a_csv_file_that_vanishes_is_quarantined(
     prepare, tmp_path, monkeypatch, small_blocks, owner, name
 ) -> None:
     """It was there when the driver listed it, and in the other case when it read the header."""
-    kept, deleted = write_csv_files(tmp_path, 2, 1200)
+    present, deleted = write_csv_files(tmp_path, 2, 1200)
     function = getattr(owner, name)
 
     def call_and_delete(*arguments, **options):
-        result = function(*arguments, **options)
+        returned = function(*arguments, **options)
         deleted.unlink()
-        return result
+        return returned
 
     monkeypatch.setattr(owner, name, call_and_delete)
     prepared = prepare(tmp_path, input={"max_quarantined_fraction": 0.5})
-    assert len(prepared.rows) == len(prepared.rows_from(kept)) == 1200
+    assert len(prepared.rows) == len(prepared.rows_from(present)) == 1200
     assert {(row["source"], row["reason"]) for row in prepared.quarantine} == {
         (str(deleted), "unreadable file")
     }
@@ -230,7 +230,7 @@ def test_a_csv_file_that_vanishes_is_quarantined(
     assert part_count > 1
     assert [row["record"] for row in prepared.quarantine] == list(range(part_count))
     missing = [
-        row["detail"].partition("; the records from here to byte ") for row in prepared.quarantine
+        row["detail"].partition("; the rest of its part up to byte ") for row in prepared.quarantine
     ]
     assert {problem for problem, _, _ in missing} == {
         "no such file; it may have been deleted since the job started"

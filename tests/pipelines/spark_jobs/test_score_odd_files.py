@@ -51,7 +51,7 @@ def test_of_a_truncated_csv_file_the_rest_is_one_row(
     assert 10 < len(scored) < 30
     expect_scored(scored, scoring_model, images[: len(scored)])
     assert (missing["record"], missing["reason"]) == (len(scored), "unreadable file")
-    assert missing["detail"].endswith("; the records from here to the end of the file are missing")
+    assert missing["detail"].endswith("; the rest is not read")
     assert f"{path}: {missing['detail']}" in caplog.messages
 
 
