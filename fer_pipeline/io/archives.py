@@ -94,7 +94,9 @@ def open_archive(name: str) -> Iterator[Archive]:
             else:
                 yield _TarArchive(stack.enter_context(_open_tar(file)))
         except ARCHIVE_ERRORS as error:
-            if isinstance(error, OSError) and error.strerror:
+            if isinstance(error, OSError) and (
+                error.strerror or isinstance(error, FileNotFoundError)
+            ):
                 raise UnreadableFileError(f"{name}: {describe_read_error(error)}") from error
             raise UnreadableFileError(f"{name}: a damaged archive ({one_line(error)})") from error
 

@@ -54,6 +54,7 @@ _MARKERS = frozenset(
     b"_SUCCESS _metadata _common_metadata _temporary _spark_metadata _delta_log".split()
 )
 _MARKER_PREFIXES = (b"_committed_", b"_started_")
+_MARKER_SUFFIX = b"_$folder$"
 
 _MAX_ALTERNATIVES = 1000
 _GLOB_FLAGS = glob.BRACE | glob.GLOBSTAR
@@ -271,7 +272,8 @@ def list_folder(folder: Folder) -> FolderListing:
 
 def _find_reason_to_skip(name: bytes) -> str | None:
     """Return why an entry of a folder is left out, None if it is not."""
-    if name in _MARKERS or name.startswith(_MARKER_PREFIXES):
+    is_marker = name.startswith(_MARKER_PREFIXES) or name.endswith(_MARKER_SUFFIX)
+    if name in _MARKERS or is_marker:
         return MARKER
     return HIDDEN if name.startswith(b".") else None
 
@@ -364,6 +366,9 @@ def _match_remote_path(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
 def _add_remote_folder(listing: FolderListing, filesystem: Any, folder: str) -> None:
     """Add all files of a remote folder and of its subfolders to a listing."""
     for path, properties in sorted(filesystem.find(folder, detail=True).items()):
+        if path.endswith("/") and not properties.get("size"):
+            # An object that an object store shows as a folder.
+            continue
         reason = _find_reason_to_skip_file(path.removeprefix(folder.rstrip("/")).strip("/"))
         if reason:
             listing.skipped[reason] += 1

@@ -23,7 +23,9 @@ import pytest
 from fer_pipeline.io.output_kinds import RunFile
 from fer_pipeline.learning.training import checkpoint
 from tests.fixtures.jobs import JobRunner
+from tests.helpers.fer_csv import make_image
 from tests.helpers.folders import list_dataset_files, read_files
+from tests.helpers.images import encode_image
 from tests.helpers.standalone_cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -406,6 +408,20 @@ class TestScore:
         assert {file.name for file in out.glob("*.parquet")} == {
             file.name for file in list_score_files(out)
         }
+
+    def test_names_do_not_depend_on_the_locale(self, jobs, workspace, cluster):
+        faces = workspace / "faces of all names"
+        faces.mkdir()
+        names = (b"a.png", "k\u00e4se.png".encode(), b"t\x84.png", b"12:30.png")
+        for seed, name in enumerate(names):
+            (faces / os.fsdecode(name)).write_bytes(encode_image(".png", make_image(seed)))
+        options = ("--input", str(faces), "--output", "scores of all names")
+        executors = ("--conf", "spark.executorEnv.LC_ALL=C")
+        command = (*cluster.options, *executors, "score", *options)
+        jobs.run(*command, cwd=workspace, LC_ALL="C").expect_success()
+        sources = [row["source"] for row in read_scores(workspace / "scores of all names")]
+        expected = ["12:30.png", "a.png", "k\u00e4se.png", r"t\x84.png"]
+        assert sources == [f"{faces}/{name}" for name in expected]
 
     def test_a_model_trained_on_a_cluster_can_be_evaluated(
         self, jobs, workspace, two_worker_run, split

@@ -1,10 +1,14 @@
 """Jobs whose tasks write to an object store."""
 
 import json
+import zipfile
 
 from fer_pipeline.data.dataset import StoredDataset
+from fer_pipeline.data.scores import read_scores
 from fer_pipeline.io import storage
-from fer_pipeline.io.paths import parse_path
+from fer_pipeline.io.paths import get_filesystem, parse_path
+from tests.helpers.fer_csv import make_image
+from tests.helpers.images import encode_image
 from tests.helpers.object_store import BUCKET, list_objects
 
 
@@ -35,6 +39,36 @@ def test_score_writes_to_an_object_store(home, shared_process):
     assert files
     assert list_objects(out) == {*files, "scores.json", "config.yaml"}
     shared_process.run(*score, cwd=home).expect_error("holds scores already")
+
+
+NAMES = ("a.png", "k\u00e4se.png", "12:30.png", "[b] {c}*?#%2F+.png", "sub/folder/d.png")
+
+
+def test_images_in_an_object_store_are_scored(home, shared_process, tmp_path):
+    """In a folder, and in an archive."""
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for seed, name in enumerate(NAMES):
+            path = tmp_path / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_image(".png", make_image(seed)))
+            archive.write(path, name)
+            storage.copy(path, parse_path(f"{BUCKET}/images/{name}"))
+    storage.copy(tmp_path / "faces.zip", parse_path(f"{BUCKET}/faces.zip"))
+    # Consoles of object stores write such an object for a folder.
+    get_filesystem(parse_path(BUCKET)).pipe_file(f"{BUCKET}/images/empty folder/", b"")
+
+    rows = {}
+    for location in (tmp_path / "images", f"{BUCKET}/images", f"{BUCKET}/faces.zip"):
+        output = tmp_path / "scores"
+        options = ("--input", str(location), "--output", str(output), "--overwrite")
+        shared_process.run("score", *options, cwd=home).expect_success()
+        table = read_scores(output).sort_by("source")
+        assert table.column("source").to_pylist() == [
+            f"{location}/{name}" for name in sorted(NAMES)
+        ]
+        rows[location] = table.drop_columns("source")
+    first, *others = rows.values()
+    assert others == [first, first]
 
 
 def test_inputs_in_an_object_store_are_read(home, dataset, shared_process, tmp_path):

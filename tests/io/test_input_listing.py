@@ -55,10 +55,10 @@ class TestFolders:
     def test_what_is_left_out_is_counted(self, tmp_path) -> None:
         write_files(tmp_path, "a.png", ".b.png", ".git/c.png", "_SUCCESS", "e.zip")
         (tmp_path / "folder.zip").mkdir()
-        write_files(tmp_path, "folder.zip/f.png", "_committed_123")
+        write_files(tmp_path, "folder.zip/f.png", "_committed_123", "sub_$folder$")
         listing = list_inputs([str(tmp_path)])
         assert get_names(listing, tmp_path) == ["a.png", "folder.zip/f.png"]
-        assert listing.skipped == {HIDDEN: 2, MARKER: 2, ARCHIVE: 1}
+        assert listing.skipped == {HIDDEN: 2, MARKER: 3, ARCHIVE: 1}
 
     def test_a_file_that_is_named_is_always_listed(self, tmp_path) -> None:
         write_files(tmp_path, ".hidden.png", "_SUCCESS")
