@@ -49,14 +49,14 @@ class RecordErrors:
     def update(self, errors: RecordErrors) -> None:
         """Add the errors in `errors`; they replace earlier errors of the same records.
 
-        Only the error of a broken line stays: the fields of such a line do not match the columns of
-        the header, so further errors in them mean nothing.
+        The errors of a broken line and of an unreadable file stay: the fields of such a line do not
+        match the columns of the header, and such a file has none, so errors in them mean nothing.
 
         Args:
             errors: Further errors of the same n records.
         """
         for row, detail in errors.details.items():
-            if self.outcomes[row] != Outcome.BROKEN_LINE:
+            if self.outcomes[row] not in (Outcome.BROKEN_LINE, Outcome.UNREADABLE_FILE):
                 self.set_error(row, Outcome(int(errors.outcomes[row])), detail)
 
 

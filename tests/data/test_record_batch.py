@@ -4,12 +4,13 @@ from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.record_batch import EXCERPT_LENGTH, RecordErrors, make_excerpt
 
 
-def test_a_label_error_replaces_a_pixel_error_but_not_a_broken_line():
-    errors, label_errors = RecordErrors(4), RecordErrors(4)
+def test_a_label_error_replaces_the_error_of_a_record_that_was_read():
+    errors, label_errors = RecordErrors(5), RecordErrors(5)
     errors.set_error(0, Outcome.PIXEL_COUNT, "3 pixels")
     errors.set_error(1, Outcome.PIXEL_COUNT, "3 pixels")
     errors.set_error(2, Outcome.BROKEN_LINE, "1 fields")
-    for row in (1, 2, 3):
+    errors.set_error(4, Outcome.UNREADABLE_FILE, "Permission denied")
+    for row in (1, 2, 3, 4):
         label_errors.set_error(row, Outcome.EMPTY_FIELD, "no emotion")
 
     errors.update(label_errors)
@@ -19,8 +20,15 @@ def test_a_label_error_replaces_a_pixel_error_but_not_a_broken_line():
         Outcome.EMPTY_FIELD,
         Outcome.BROKEN_LINE,
         Outcome.EMPTY_FIELD,
+        Outcome.UNREADABLE_FILE,
     ]
-    assert errors.details == {0: "3 pixels", 1: "no emotion", 2: "1 fields", 3: "no emotion"}
+    assert errors.details == {
+        0: "3 pixels",
+        1: "no emotion",
+        2: "1 fields",
+        3: "no emotion",
+        4: "Permission denied",
+    }
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_no_file_is_lost(prepare, tmp_path) -> None:
     (folder / "broken animation.png").write_bytes(make_broken_animation())
     (folder / "dangling.png").symlink_to("/nowhere/1.png")
     (folder / "again").symlink_to("..")
+    (root / "train/also again").symlink_to("..")
     os.mkfifo(folder / "pipe.png")
 
     prepared = prepare(root, input={"max_quarantined_fraction": 0.5})
@@ -68,16 +69,20 @@ def test_no_file_is_lost(prepare, tmp_path) -> None:
     sources = [row["source"].removeprefix(f"{folder}/") for row in prepared.rows]
     assert sources == ["12:30.png", "_DSC1.JPG.png", "käse.png", r"t\x84.png", "表情.png"]
     quarantine = {
-        row["source"].removeprefix(f"{folder}/"): (row["reason"], row["detail"])
+        row["source"].removeprefix(f"{folder}/").removeprefix(f"{root}/"): (
+            row["reason"],
+            row["detail"],
+        )
         for row in prepared.quarantine
     }
     assert quarantine.pop("broken animation.png")[0] == "undecodable image"
     assert quarantine == {
         "again": ("unreadable file", "a link to a folder that contains it (..)"),
+        "train/also again": ("unreadable file", "a link to a folder that contains it (..)"),
         "dangling.png": ("unreadable file", "a link to nothing (/nowhere/1.png)"),
         "pipe.png": ("unreadable file", "neither a file nor a folder"),
     }
-    assert prepared.manifest.rows.read == 9
+    assert prepared.manifest.rows.read == 10
 
 
 def test_too_many_unreadable_files_are_an_error(prepare, tmp_path) -> None:
