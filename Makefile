@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all test-pythons cluster-test lint docs pictures dist bench bench-cluster bench-fer clean moved
+.PHONY: help venv demo test test-all test-pythons cluster-test fuzz lint docs pictures dist bench bench-cluster bench-fer clean moved
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/.complete
@@ -41,6 +41,9 @@ test-pythons: $(STAMP) ## run the unit tests and those of the input pipeline on 
 cluster-test: $(STAMP) ## kill processes of a Spark cluster, with synthetic faces or FER2013=/path/to/fer2013.csv
 	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist loadscope --no-loadscope-reorder tests/e2e/test_cluster.py --cluster --slow $(if $(FER2013),--fer2013="$(FER2013)") $(ARGS)
 
+fuzz: $(STAMP) ## read 10,000 damaged images and 10,000 damaged CSV files
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) --dist load tests/data/test_fuzzing.py --fuzz 10000 --timeout 1800 $(ARGS)
+
 lint: $(STAMP) ## check style, vocabulary, types and the imports between the packages
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
@@ -56,6 +59,7 @@ docs: $(STAMP) ## build the documentation into site/; a warning is an error
 pictures: $(STAMP) ## draw the pictures of README.md and of the site, after make demo
 	@$(VENV_PYTHON) scripts/draw_pictures.py
 	@$(VENV_PYTHON) scripts/draw_architecture.py
+	@$(VENV_PYTHON) scripts/draw_preprocess.py
 
 dist: $(STAMP) ## build a wheel, and archives of its environment for the executors of a cluster
 	@scripts/dist

@@ -28,6 +28,8 @@ INSTALL_REQUIRES = [
     # 4.11 crashes on a broken animated PNG. 5 rotates with another rounding (a seventh of the
     # pixels, by up to 5 grey levels), so that a configuration would give another dataset.
     "opencv-python-headless>=4.13,<5",
+    # Reads the headers of images, and AVIF from 11.3 on.
+    "pillow>=11.3",
     # Runs exported models. tf.lite gives the same bits, but importing it takes seconds.
     "ai-edge-litert>=2.1",
     "pydantic>=2",
@@ -64,6 +66,8 @@ PETASTORM = [
     # Later versions silently lose rows with a finite num_epochs and the default thread pool.
     "petastorm==0.12.1",
 ]
+# Decodes HEIC, the photographs of iPhones.
+HEIC = ["pi-heif>=1.1"]
 S3 = ["s3fs>=2026.9"]
 MLFLOW = ["mlflow>=3.17"]
 # For machines without Java. 25 does not run Spark 4.0 and 4.1.
@@ -74,7 +78,7 @@ DOCS = [
     "mkdocs-material>=9.7",
     "mkdocstrings[python]>=1",
 ]
-ALL = [*SPARK, *PETASTORM, *S3, *MLFLOW, *JAVA]
+ALL = [*SPARK, *PETASTORM, *HEIC, *S3, *MLFLOW, *JAVA]
 TEST = [
     "hypothesis>=6",
     # An S3 server for the tests; its extra `server` has many more packages than this server needs.
@@ -95,6 +99,8 @@ EXTRAS_REQUIRE = {
     "train": TRAIN,
     # The same, with petastorm as the reader of datasets. It brings Spark along.
     "petastorm": PETASTORM,
+    # For images in the format HEIC.
+    "heic": HEIC,
     # For paths such as s3://bucket/key.
     "s3": S3,
     # For `tracking.mlflow`; brings `mlflow ui` along.

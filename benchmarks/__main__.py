@@ -18,6 +18,7 @@ _DEFAULT_BENCHMARKS = (
     "training",
     "networks",
     "scoring",
+    "decoders",
 )
 _CLUSTER_BENCHMARKS = (
     "scale",

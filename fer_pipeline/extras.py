@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "pydot": ("train",),
         "tqdm": ("train",),
         "petastorm": ("petastorm",),
+        "pi_heif": ("heic",),
         "s3fs": ("s3",),
         "aiobotocore": ("s3",),
         "botocore": ("s3",),

@@ -45,12 +45,13 @@ def interruptible() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of `make test-all` and `make cluster-test`."""
+    """Add the options of `make test-all`, `make cluster-test` and `make fuzz`."""
     parser.addoption("--slow", action="store_true", help="run the slow tests as well")
     parser.addoption("--cluster", action="store_true", help="run the tests on a cluster as well")
     parser.addoption(
         "--fer2013", metavar="CSV", help="use rows of this file instead of synthetic faces"
     )
+    parser.addoption("--fuzz", type=int, default=300, help="number of damaged files of each kind")
     parser.addoption("--kills", type=int, default=5, help="number of times that a driver is killed")
 
 

@@ -20,6 +20,7 @@ from fer_pipeline.config.base import Emotion, Fraction, Section, rename_keys
 from fer_pipeline.config.training import ModelConfig, TrackingConfig, TrainingConfig
 from fer_pipeline.data import emotions
 from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.image_decoding import DecodingOptions
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.io import storage
 
@@ -56,6 +57,21 @@ class InputConfig(Section):
         description="Largest fraction of quarantined records, and of CSV files that cannot be read"
         " to their end; the job fails above it.",
     )
+    max_pixels: PositiveInt = Field(
+        100_000_000,
+        description="Largest number of pixels of an image file; a larger image is quarantined"
+        " before it is decoded.",
+    )
+    keep_damaged: bool = Field(
+        False,
+        description="Whether to use images in which the decoder found damage; else they are"
+        " quarantined.",
+    )
+
+    @property
+    def decoding(self) -> DecodingOptions:
+        """Options of the decoding of image files."""
+        return DecodingOptions(self.max_pixels, self.keep_damaged)
 
     @field_validator("emotions", mode="before")
     @classmethod

@@ -1,49 +1,76 @@
-"""Decoding of image files; a file that cannot be decoded becomes a record with an error."""
+"""Decoding of image files to grey values.
+
+Pillow reads the header, before any pixel is decoded: format, size, transparency and number of
+images. OpenCV decodes the pixels; docs/decisions/0009-decoders.md has the reasons.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+import io
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
 
+from fer_pipeline.data.decoder_messages import capture_messages, find_damage
+from fer_pipeline.data.image_notes import ImageNote, join_notes
 from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.pixel_strings import MIN_SIZE
-from fer_pipeline.data.record_batch import ParsedRecords, Pixels, RecordErrors
+from fer_pipeline.data.record_batch import Pixels
+from fer_pipeline.extras import suggest_install
 from fer_pipeline.io.file_parts import FileContent, Unreadable
 
 # Spark runs one worker per core, so a thread pool in each worker would only compete for the cores.
 cv2.setNumThreads(1)
-# A file that cannot be decoded is quarantined with the reason, so OpenCV need not log it as well.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-_PIXELS_PER_BATCH = 4 << 20
-"""Number of decoded pixels after which a batch is yielded; large photos are yielded one by one."""
+BACKGROUND = 255
+"""Grey value behind transparent pixels: white, as most programs show them."""
+
+_HEIF = "HEIF"
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    _HEIF,
+)
+"""Pillow's names of the formats that are read; JPEG includes MPO. Pillow knows more, and runs a
+program for one."""
+
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+"""Brands of HEIF files (ISO/IEC 23008-12) at byte 8."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_BITS = (8, 10, 12, 14, 16)
+"""Usual numbers of bits of a pixel in files of 16 bits per pixel."""
 
 Problem = tuple[Outcome, str]
 """Why a file is no usable image: the outcome of its record, and a description."""
 
-_NO_IMAGE = np.zeros((0, 0), np.uint8)
 
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Options that decide which images are accepted.
 
-def decode_gray(content: bytes) -> Pixels | None:
-    """Decode an image file to grey values; any format that OpenCV reads is accepted.
-
-    Args:
-        content: Content of the file.
-
-    Returns:
-        The grey values, uint8 of shape (height, width); None if the content is not a complete image
-        in a format that OpenCV reads.
+    Attributes:
+        max_pixels: Largest number of pixels; the header of a file decides, before memory is
+            allocated.
+        keep_damaged: Whether to use images in which the decoder found damage.
     """
-    if not content:
-        return None
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:
-        return None
-    return image  # type: ignore[return-value]
+
+    max_pixels: int = 100_000_000
+    keep_damaged: bool = False
 
 
 class DecodedFile(NamedTuple):
@@ -52,72 +79,194 @@ class DecodedFile(NamedTuple):
     Attributes:
         image: Grey values, uint8 of shape (height, width); None if there is a problem.
         problem: The problem; None if the file is a usable image.
+        note: Remarks on a usable image, see `join_notes`; None if there are none.
     """
 
     image: Pixels | None
     problem: Problem | None = None
+    note: str | None = None
 
 
-def decode_file(content: FileContent) -> DecodedFile:
-    """Decode an image file.
+class _UnusableImage(Exception):  # noqa: N818 - it describes a file
+    """A file is no usable image; the arguments are the outcome of its record and a description."""
+
+
+def decode_file(content: FileContent, options: DecodingOptions) -> DecodedFile:
+    """Decode an image file to grey values.
+
+    * The orientation in the metadata is applied.
+    * Of several images in a file (animations, pages) the first one is used.
+    * Transparent pixels are mixed with white (BACKGROUND).
+    * Integers of 16 bits are shifted by the bits that the whole image does not use: 8, 6, 4, 2 or 0
+      bits remain unused if the largest value is below 2**8, 2**10, 2**12, 2**14 or 2**16. Floating
+      point values are taken as a range of 0 to 1 if none is larger than 1, else as integers.
 
     Args:
         content: Content of the file, or the reason why it cannot be read.
+        options: Options of the decoding.
     """
     if isinstance(content, Unreadable):
         return DecodedFile(None, (Outcome.UNREADABLE_FILE, content.reason))
-    image = decode_gray(content)
-    if image is None:
-        detail = f"{len(content)} bytes, not a complete image" if content else "no bytes"
-        return DecodedFile(None, (Outcome.UNDECODABLE_IMAGE, detail))
-    if min(image.shape) < MIN_SIZE:
-        height, width = image.shape
+    try:
+        return _decode(content, options)
+    except _UnusableImage as problem:
+        return DecodedFile(None, problem.args)
+
+
+def _decode(content: bytes, options: DecodingOptions) -> DecodedFile:
+    """Decode the content of an image file.
+
+    Raises:
+        _UnusableImage: The content is no usable image.
+    """
+    header = _read_header(content, options)
+    notes = [ImageNote.FIRST_OF_SEVERAL] if _has_several_images(header) else []
+    with capture_messages() as messages:
+        values = _decode_values(content, header)
+        damage = find_damage(messages.read())
+    if damage:
+        if not options.keep_damaged:
+            raise _UnusableImage(Outcome.DAMAGED_IMAGE, damage)
+        notes.append(ImageNote.DAMAGED)
+    image = _scale_to_bytes(values)
+    if header.has_transparency_data:
+        image = _mix_with_background(image, header)
+    return DecodedFile(image, note=join_notes(notes))
+
+
+def _read_header(content: bytes, options: DecodingOptions) -> Image.Image:
+    """Read the header of an image file; the pixels are not decoded.
+
+    Raises:
+        _UnusableImage: The format is not known, or the image is too small or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Metadata that cannot be read does not concern the pixels.
+            warnings.simplefilter("ignore")
+            header = Image.open(io.BytesIO(content), formats=_prepare_pillow())
+    except Exception as error:
+        # Pillow's parsers raise errors of many types for damaged headers.
+        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, _describe_unknown(content)) from error
+    width, height = header.size
+    if min(width, height) < MIN_SIZE:
         detail = f"{width}x{height} pixels; the minimum is {MIN_SIZE}x{MIN_SIZE}"
-        return DecodedFile(None, (Outcome.IMAGE_TOO_SMALL, detail))
-    return DecodedFile(image)
+        raise _UnusableImage(Outcome.IMAGE_TOO_SMALL, detail)
+    if width * height > options.max_pixels:
+        detail = f"{width}x{height} pixels; input.max_pixels is {options.max_pixels}"
+        raise _UnusableImage(Outcome.IMAGE_TOO_LARGE, detail)
+    return header
 
 
-def collect_records(files: Iterable[tuple[DecodedFile, str]]) -> Iterator[ParsedRecords]:
-    """Convert decoded image files to records, one for each file, and yield them in batches.
+@cache
+def _prepare_pillow() -> tuple[str, ...]:
+    """Register HEIF if pi_heif is installed, and return the names of the formats to read."""
+    # `max_pixels` takes the place of Pillow's own limit.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        import pi_heif
+    except ImportError:
+        return tuple(name for name in _FORMATS if name != _HEIF)
+    pi_heif.register_heif_opener()
+    return _FORMATS
 
-    A batch ends when it contains about four million pixels, so that it fits in memory. A file with
-    a problem becomes a record with an error.
 
-    The label and the split of an image come from the names of its folders: for `train/happy/1.png`
-    the emotion is `happy` and the usage, which determines the split, is `train`. They are None if
-    the path has no such folder.
+def _describe_unknown(content: bytes) -> str:
+    """Describe a file whose header cannot be read."""
+    if not content:
+        return "no bytes"
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and _HEIF not in _prepare_pillow():
+        return f"a HEIC image, which another package reads: {suggest_install('pi_heif')}"
+    return f"{len(content)} bytes, not a complete image"
+
+
+def _has_several_images(header: Image.Image) -> bool:
+    """Return whether a file holds several images, such as the frames of an animation."""
+    try:
+        return bool(getattr(header, "is_animated", False))
+    except Exception:  # the second image is damaged
+        return True
+
+
+def _decode_values(content: bytes, header: Image.Image) -> npt.NDArray[np.generic]:
+    """Decode the pixels of an image file.
+
+    Returns:
+        Grey values of shape (height, width) in the data type of the file.
+
+    Raises:
+        _UnusableImage: The pixels cannot be decoded.
+    """
+    detail = f"{len(content)} bytes, not a complete image"
+    if header.format == _HEIF:
+        try:
+            return np.asarray(header.convert("L"))
+        except Exception as error:
+            raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail) from error
+    if header.format == "PNG" and not _has_complete_chunks(content):
+        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+    try:
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        values = None
+    if values is None:
+        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
+    return values
+
+
+def _has_complete_chunks(content: bytes) -> bool:
+    """Return whether the chunks of a PNG file, up to the end of the image, are within the file.
+
+    OpenCV reserves memory for the stated length of a chunk, up to 2 GB, before it reads it.
+    """
+    position = len(_PNG_SIGNATURE)
+    while content[position + 4 : position + 8] != b"IEND":
+        length = int.from_bytes(content[position : position + 4], "big")
+        position += 12 + length  # with length, type and checksum
+        if position > len(content):
+            return False
+    return True
+
+
+def _scale_to_bytes(values: npt.NDArray[np.generic]) -> Pixels:
+    """Scale integers of more than 8 bits, or floating point values, to bytes, see `decode_file`.
+
+    Values of 8 bits are returned as they are.
+
+    Raises:
+        _UnusableImage: The range of the values is unknown.
+    """
+    if values.dtype == np.uint8:
+        return cast(Pixels, values)
+    with np.errstate(invalid="ignore"):  # damaged files contain any value
+        numbers = values.astype(np.float64)
+    highest = numbers.max()
+    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and highest < 2 ** _BITS[-1]):
+        detail = "its values are negative, not finite, or larger than 65535"
+        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
+    if values.dtype.kind == "f" and highest <= 1:
+        return np.rint(numbers * 255).astype(np.uint8)
+    integers = np.rint(numbers).astype(np.uint16)
+    bits = next(bits for bits in _BITS if highest < 2**bits)
+    return (integers >> (bits - 8)).astype(np.uint8)
+
+
+def _mix_with_background(image: Pixels, header: Image.Image) -> Pixels:
+    """Mix the transparent pixels of an image with the background.
 
     Args:
-        files: Each decoded file, and its path.
+        image: Grey values, uint8 of shape (height, width).
+        header: The opened file, which contains the opacity of each pixel.
 
-    Yields:
-        Batches of records in the order of the files.
+    Raises:
+        _UnusableImage: The opacity cannot be decoded.
     """
-    batch: list[tuple[DecodedFile, str]] = []
-    pixel_count = 0
-    for file, path in files:
-        batch.append((file, path))
-        pixel_count += 0 if file.image is None else file.image.size
-        if pixel_count >= _PIXELS_PER_BATCH:
-            yield _build_image_records(batch)
-            batch, pixel_count = [], 0
-    if batch:
-        yield _build_image_records(batch)
-
-
-def _build_image_records(files: Sequence[tuple[DecodedFile, str]]) -> ParsedRecords:
-    """Build one record for each decoded image file, with its path."""
-    errors = RecordErrors(len(files))
-    for row, (file, _) in enumerate(files):
-        if file.problem is not None:
-            errors.set_error(row, *file.problem)
-    paths = [path for _, path in files]
-    parent_names = [path.split("/")[:-1] for path in paths]
-    return ParsedRecords(
-        emotions=[names[-1] if names else None for names in parent_names],
-        usages=[names[-2] if len(names) > 1 else None for names in parent_names],
-        # The quarantine stores an excerpt of each text; the text of an image file is its path.
-        texts=[path.encode("utf-8", "replace") for path in paths],
-        images=[_NO_IMAGE if file.image is None else file.image for file, _ in files],
-        errors=errors,
-    )
+    try:
+        opacity = np.asarray(ImageOps.exif_transpose(header).convert("RGBA").getchannel("A"))
+        weights = opacity.astype(np.uint32)
+        mixed = (image * weights + BACKGROUND * (255 - weights) + 127) // 255
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        detail = f"the transparency of the {header.format} image cannot be decoded"
+        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail) from error
+    return mixed.astype(np.uint8)

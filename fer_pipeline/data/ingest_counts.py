@@ -10,6 +10,7 @@ from typing import Any
 
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.emotions import FER2013
+from fer_pipeline.data.image_notes import count_notes
 from fer_pipeline.data.manifest import SourceFile
 from fer_pipeline.data.outcomes import DropReason, Outcome, QuarantineReason, Split
 from fer_pipeline.errors import DatasetError, TooManyBadRowsError
@@ -38,6 +39,7 @@ class IngestCounts:
         sources: Counts of each CSV file, or of each folder of images.
         max_label_code: Largest numeric label code of each source; -1 if it has no numeric labels.
         file_problems: Why a CSV file cannot be read, or not to its end, by its name.
+        notes: Numbers of kept images by remark, see `image_notes`.
     """
 
     read: int = 0
@@ -49,6 +51,7 @@ class IngestCounts:
     sources: list[SourceFile] = field(default_factory=list)
     max_label_code: dict[str, int] = field(default_factory=dict)
     file_problems: dict[str, str] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def from_tallies(
@@ -56,7 +59,8 @@ class IngestCounts:
     ) -> IngestCounts:
         """Add up the counts of groups of records.
 
-        A group consists of the records with equal source, block, outcome, split and label.
+        A group consists of the records with equal source, block, outcome, split, label and
+        detail.
 
         Args:
             tallies: One mapping for each group, with these keys:
@@ -64,10 +68,11 @@ class IngestCounts:
                 * `source`: CSV file or folder of images.
                 * `block`: Start, in bytes, of the part of the file that one Spark task reads.
                 * `outcome`, `split`, `label`: Codes of the outcome, the split and the class.
+                * `detail`: Remark on kept images, see `image_notes`; why the records of a CSV file
+                  are missing; None for other records.
                 * `n`: Number of records.
                 * `code`: Largest numeric label in the source's own coding; -1 if there is none.
                 * `low`, `high`: Sums of the lower and upper 32 bits of the records' hashes.
-                * `problem`: Why the records of a CSV file are missing; None for other records.
             by_folder: Whether the sources are folders of images. All folders then share one largest
                 label code, because each folder has a single label.
         """
@@ -82,9 +87,15 @@ class IngestCounts:
             max_code = max(max_code, *(tally["code"] for tally in source_tallies))
             counts.max_label_code[label_source] = max_code
             counts.sources.append(_build_source_file(name, source_tallies))
-            problems = (tally["problem"] for tally in source_tallies if tally["problem"])
-            if problem := min(problems, default=None):
+            details = [tally["detail"] for tally in source_tallies if _is_quarantined(tally)]
+            if problem := min(filter(None, details), default=None):
                 counts.file_problems[name] = problem
+        counts.notes = count_notes(
+            (tally["detail"], tally["n"])
+            for source_tallies in tallies_by_source.values()
+            for tally in source_tallies
+            if not _is_quarantined(tally)
+        )
         counts.offsets = BlockOffsets.from_counts(
             (name, tally["block"], tally["n"])
             for name, source_tallies in tallies_by_source.items()
@@ -179,6 +190,11 @@ class IngestCounts:
                 )
 
 
+def _is_quarantined(tally: Mapping[str, Any]) -> bool:
+    """Return whether the records of a group are quarantined."""
+    return Outcome(tally["outcome"]).is_quarantined
+
+
 def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> SourceFile:
     """Describe one source for `manifest.json` by adding up the counts of its groups of records.
 
@@ -191,7 +207,7 @@ def _build_source_file(name: str, tallies: Sequence[Mapping[str, Any]]) -> Sourc
     return SourceFile(
         path=name,
         records=sum(tally["n"] for tally in tallies),
-        quarantined=sum(t["n"] for t in tallies if Outcome(t["outcome"]).is_quarantined),
+        quarantined=sum(tally["n"] for tally in tallies if _is_quarantined(tally)),
         fingerprint=format_checksum(sum(t["low"] + (t["high"] << 32) for t in tallies)),
     )
 

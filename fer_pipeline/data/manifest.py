@@ -127,6 +127,7 @@ class Manifest(_Section):
         files: Parquet files of all splits.
         counts: Numbers of written rows, by split and class name.
         rows: Numbers of records by outcome, and number of written rows.
+        notes: Numbers of kept images by remark, see `image_notes`.
         quarantine: Paths of the files of quarantined records, relative to the manifest's folder.
         sources: Input files, or input folders of images.
         checksum: Checksum of all rows (split, label, image hash, pixels, variant, replica, and the
@@ -145,6 +146,7 @@ class Manifest(_Section):
     files: list[DataFile]
     counts: dict[Split, dict[str, int]]
     rows: RowCounts
+    notes: dict[str, int] = {}
     quarantine: list[str]
     sources: list[SourceFile]
     checksum: str

@@ -36,7 +36,9 @@ class QuarantineReason(StrEnum):
     EMPTY = "empty field"
     BROKEN = "broken line"
     IMAGE = "undecodable image"
+    DAMAGED = "damaged image"
     SMALL = "image too small"
+    LARGE = "image too large"
     UNREADABLE = "unreadable file"
 
 
@@ -79,17 +81,19 @@ class Outcome(IntEnum):
     EMPTY_FIELD = (6, QuarantineReason.EMPTY)
     BROKEN_LINE = (7, QuarantineReason.BROKEN)
     UNDECODABLE_IMAGE = (8, QuarantineReason.IMAGE)
-    IMAGE_TOO_SMALL = (9, QuarantineReason.SMALL)
-    UNREADABLE_FILE = (10, QuarantineReason.UNREADABLE)
+    DAMAGED_IMAGE = (9, QuarantineReason.DAMAGED)
+    IMAGE_TOO_SMALL = (10, QuarantineReason.SMALL)
+    IMAGE_TOO_LARGE = (11, QuarantineReason.LARGE)
+    UNREADABLE_FILE = (12, QuarantineReason.UNREADABLE)
 
-    CLASS_NOT_SELECTED = (11, DropReason.CLASS)
-    USAGE_NOT_SELECTED = (12, DropReason.USAGE)
-    NO_FACE = (13, DropReason.NO_FACE)
-    NO_VOTES = (14, DropReason.NO_VOTES)
-    TIED_VOTES = (15, DropReason.TIE)
-    COPY_OF_EVALUATION = (16, DropReason.COPY_OF_EVALUATION)
-    CONFLICTING_COPIES = (17, DropReason.CONFLICT)
-    FURTHER_COPY = (18, DropReason.COPY)
+    CLASS_NOT_SELECTED = (13, DropReason.CLASS)
+    USAGE_NOT_SELECTED = (14, DropReason.USAGE)
+    NO_FACE = (15, DropReason.NO_FACE)
+    NO_VOTES = (16, DropReason.NO_VOTES)
+    TIED_VOTES = (17, DropReason.TIE)
+    COPY_OF_EVALUATION = (18, DropReason.COPY_OF_EVALUATION)
+    CONFLICTING_COPIES = (19, DropReason.CONFLICT)
+    FURTHER_COPY = (20, DropReason.COPY)
 
     @property
     def is_quarantined(self) -> bool:

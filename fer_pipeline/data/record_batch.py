@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,7 @@ class ParsedRecords:
         images: Grey values, uint8 of shape (n, height, width), or a sequence of n arrays of shape
             (height, width) if the sizes differ. The image of a record with an error is undefined.
         errors: Errors of the records that cannot be read.
+        notes: Remarks on images that are used nevertheless, by the position of the record.
     """
 
     emotions: Sequence[str | None]
@@ -78,6 +79,7 @@ class ParsedRecords:
     texts: Sequence[bytes]
     images: Pixels | Sequence[Pixels]
     errors: RecordErrors
+    notes: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of records."""

@@ -51,8 +51,8 @@ def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
 def score_columns(classes: Sequence[str]) -> dict[str, str]:
     """Return the columns of the files that the score job writes: Spark type by column name.
 
-    For a scored image, `reason` and `detail` are null. For an image that could not be scored, they
-    describe the error, and the columns of the scores are null.
+    For a scored image `reason` is null, and `detail` is a remark or null, see `image_notes`. For an
+    image that could not be scored, they describe the error, and the columns of the scores are null.
 
     Args:
         classes: Emotions in the order of the model's outputs.

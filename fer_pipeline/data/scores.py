@@ -41,6 +41,7 @@ class ScoreManifest(BaseModel):
         emotions: Numbers of images by emotion, including the emotion `uncertain` if
             `inference.min_confidence` was set.
         unscored: Numbers of images without a score, by reason.
+        notes: Numbers of scored images by remark, see `image_notes`.
         files: The Parquet files of the scores.
         model: Folder of the model's run and checksum of its file.
         backend: Library that ran the model: name, format of the model's file, reason for the
@@ -58,6 +59,7 @@ class ScoreManifest(BaseModel):
     scored: int
     emotions: dict[str, int]
     unscored: dict[str, int]
+    notes: dict[str, int] = {}
     files: list[ScoreFile] = Field(min_length=1)
     model: dict[str, Any]
     backend: dict[str, Any]
@@ -102,8 +104,8 @@ def read_scores(path: str | Path) -> pa.Table:
 
     Returns:
         A table with the origin of each image (`source`, `record`, `image_hash`, ...), `emotion`,
-        `confidence`, the probability of each class (`p_angry`, ...), and `reason` and `detail` for
-        images that could not be scored.
+        `confidence`, the probability of each class (`p_angry`, ...), `reason` and `detail` for
+        images that could not be scored, and in `detail` a remark on some scored images.
 
     Raises:
         DatasetError: The folder contains no scores, a file is missing or damaged, or its number of

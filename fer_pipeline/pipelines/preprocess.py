@@ -13,6 +13,7 @@ from fer_pipeline.data.dataset import is_dataset
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.image_notes import log_notes
 from fer_pipeline.data.ingest_counts import IngestCounts, format_checksum
 from fer_pipeline.data.label_resolver import LabelResolver
 from fer_pipeline.data.manifest import Manifest
@@ -101,7 +102,7 @@ def preprocess(
     files = open_input_files(spark, inputs, config.input.format)
     options = _build_record_options(config, files)
     reader = files.create_reader(
-        RequiredColumns(emotion=True, usage=config.split.method == "usage")
+        RequiredColumns(emotion=True, usage=config.split.method == "usage"), config.input.decoding
     )
     partition_count = config.output.files_per_split or _choose_partition_count(
         files, config.image.size
@@ -211,6 +212,7 @@ def _count_records(store: RecordStore, files: InputFiles, config: Config) -> Ing
     counts.require_usable_records(config.input.max_quarantined_fraction)
     counts.warn_about_low_codes(config.input.emotions)
     warn_about_unreadable_files(counts.file_problems)
+    log_notes(counts.notes)
     return counts
 
 
@@ -342,6 +344,7 @@ def _build_manifest(
             quarantined={reason: counts.quarantined[reason] for reason in QuarantineReason},
             written=sum(sum(written_split.counts) for written_split in written.values()),
         ),
+        notes=dict(counts.notes),
         quarantine=quarantine,
         sources=counts.sources,
         checksum=format_checksum(sum(written_split.checksum for written_split in written.values())),

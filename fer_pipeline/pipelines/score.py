@@ -11,6 +11,7 @@ from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data.dataset import StoredDataset, is_dataset
 from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.image_notes import log_notes
 from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError, RunError
@@ -78,7 +79,7 @@ def score(
         model: Folder of a finished run, or name of a bundled model; None is the default model.
         inputs: Paths or URLs of image folders, of CSV files, or of a single dataset.
         output: Folder for the scores.
-        config: Configuration; only `inference` and `input.format` are used.
+        config: Configuration; only `inference` and the part of `input` about files are used.
         overwrite: Whether existing scores may be replaced.
 
     Returns:
@@ -106,6 +107,7 @@ def score(
             raise InputError(f"{', '.join(inputs)}: holds no image")
         warn_about_unreadable_files(totals.problems)
         _require_scored_images(totals, inputs, config.inference.min_scored_fraction)
+        log_notes(totals.notes)
         paths = [file.path for file in files]
         output_folder.require_files_visible(paths)
         scores = _make_score_manifest(scorer, config.inference, totals, files, outcomes)
@@ -202,7 +204,8 @@ def _score_inputs(
     else:
         files = open_input_files(spark, inputs, config.input.format)
         offsets, expected_count = files.compute_block_offsets()
-        reader = files.create_reader(RequiredColumns(emotion=False, usage=False))
+        required = RequiredColumns(emotion=False, usage=False)
+        reader = files.create_reader(required, config.input.decoding)
         source = score_images.create_file_source(
             reader, offsets, model_info.size, model_info.enhancement
         )
@@ -287,6 +290,7 @@ def _make_score_manifest(
         scored=sum(totals.emotions.values()),
         emotions={name: totals.emotions[name] for name in outcomes},
         unscored=dict(totals.reasons),
+        notes=dict(totals.notes),
         files=files,
         model={"run": str(scorer.model.folder.absolute()), "sha256": scorer.model_info.sha256},
         backend=scorer.backend.to_dict(),

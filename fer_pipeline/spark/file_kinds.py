@@ -14,7 +14,7 @@ from fer_pipeline.errors import InputError
 log = logging.getLogger(__name__)
 
 CSV_NAME = r"(?i)\.csv(\.gz|\.bz2)?$"
-IMAGE_NAME = r"(?i)\.(jpe?g|png|bmp|pgm|ppm|pnm|tiff?|webp|jp2|gif)$"
+IMAGE_NAME = r"(?i)\.(jpe?g|mpo|png|apng|bmp|p[bgpn]m|tiff?|webp|jp2|gif|avif|hei[cf])$"
 COMPRESSED_NAME = r"(?i)\.(gz|bz2)$"
 """Regular expressions for the names of CSV files, images, and compressed files."""
 

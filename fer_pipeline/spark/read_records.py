@@ -21,7 +21,8 @@ from pyspark.sql import DataFrame
 from fer_pipeline.data import fer_csv
 from fer_pipeline.data.decoder_process import Crash, DecoderProcess
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
-from fer_pipeline.data.image_decoding import DecodedFile, collect_records, decode_file
+from fer_pipeline.data.image_decoding import DecodedFile, DecodingOptions, decode_file
+from fer_pipeline.data.image_records import collect_records
 from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.record_batch import ParsedRecords, RecordErrors
 from fer_pipeline.data.text_lines import iterate_lines
@@ -159,11 +160,12 @@ def _iterate_part_lines(part: FilePart) -> Iterator[list[bytes]]:
         yield from iterate_lines(file, part.start, part.end)
 
 
-def read_image_records(parts: Iterable[FilePart]) -> RecordGroups:
+def read_image_records(parts: Iterable[FilePart], options: DecodingOptions) -> RecordGroups:
     """Decode image files; each file is one record.
 
     Args:
         parts: The files.
+        options: Options of the decoding.
 
     Yields:
         An iterator of `SourceRecords` for each group of files. Each step of the iteration decodes a
@@ -172,7 +174,7 @@ def read_image_records(parts: Iterable[FilePart]) -> RecordGroups:
     with contextlib.closing(ContentReader()) as reader:
         for group in _group_files(parts):
             contents = [reader.read(part) for part in group]
-            yield decode_images(contents, [part.name for part in group])
+            yield decode_images(contents, [part.name for part in group], options)
 
 
 def _group_files(parts: Iterable[FilePart]) -> Iterator[list[FilePart]]:
@@ -189,19 +191,22 @@ def _group_files(parts: Iterable[FilePart]) -> Iterator[list[FilePart]]:
         yield group
 
 
-def decode_images(contents: Sequence[FileContent], names: Sequence[str]) -> Iterator[SourceRecords]:
+def decode_images(
+    contents: Sequence[FileContent], names: Sequence[str], options: DecodingOptions
+) -> Iterator[SourceRecords]:
     """Decode image files in the worker's decoder process, and yield them a few at a time.
 
     Args:
         contents: Content of each file, or the reason why it cannot be read.
         names: Name of each file; its folders give the label and the split.
+        options: Options of the decoding.
 
     Yields:
         The records of these few files, one record for each file.
     """
     start = 0
     with error_context(f"reading image files from {names[0]} on"):
-        decoded = map(_replace_crash, _get_decoder().map(contents))
+        decoded = map(_replace_crash, _get_decoder(options).map(contents))
         for parsed in collect_records(zip(decoded, names, strict=True)):
             sources = pa.array(names[start : start + len(parsed)], pa.string())
             start += len(parsed)
@@ -214,9 +219,9 @@ def decode_images(contents: Sequence[FileContent], names: Sequence[str]) -> Iter
 
 
 @functools.cache
-def _get_decoder() -> DecoderProcess[FileContent, DecodedFile]:
+def _get_decoder(options: DecodingOptions) -> DecoderProcess[FileContent, DecodedFile]:
     """Return the decoder process of this Spark worker."""
-    return DecoderProcess(decode_file)
+    return DecoderProcess(functools.partial(decode_file, options=options))
 
 
 def _replace_crash(decoded: DecodedFile | Crash) -> DecodedFile:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.image_notes import add_constant_notes
 from fer_pipeline.data.image_preparation import prepare_images
 from fer_pipeline.data.label_resolver import LabelResolver, ResolvedLabels, apply_votes
 from fer_pipeline.data.outcomes import Outcome
@@ -29,7 +30,7 @@ RECORD_SCHEMA = pa.schema(
         ("block", pa.int64()),  # start of the record's block in the file, in bytes
         ("position", pa.int32()),  # 0-based position of the record within the block
         ("outcome", pa.int8()),  # see `outcomes.Outcome`
-        ("detail", pa.string()),  # description of the error of a quarantined record
+        ("detail", pa.string()),  # error of a quarantined record, or remarks on an image
         ("excerpt", pa.string()),  # excerpt of a quarantined record
         ("fingerprint", pa.int64()),  # hash of image, label and usage
         ("code", pa.int32()),  # numeric value of the label text, -1 if not a number
@@ -107,6 +108,7 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
     has_image = errors.outcomes == Outcome.KEPT
     hashes = hash_images(parsed.images, has_image)
     images = prepare_images(parsed.images, has_image, options.size, options.enhancement)
+    notes = add_constant_notes(parsed.notes, images, has_image)
     excerpts = {row: make_excerpt(parsed.texts[row]) for row in errors.details}
     rows = range(len(parsed))
     columns = {
@@ -114,7 +116,7 @@ def _build_table(records: SourceRecords, options: RecordOptions) -> RecordTable:
         "block": records.blocks,
         "position": records.positions,
         "outcome": np.where(has_image, labels.drops, errors.outcomes),
-        "detail": [errors.details.get(row) for row in rows],
+        "detail": [errors.details.get(row) or notes.get(row) for row in rows],
         "excerpt": [excerpts.get(row) for row in rows],
         "fingerprint": _compute_fingerprints(parsed, hashes),
         "code": labels.codes,

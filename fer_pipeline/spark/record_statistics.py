@@ -22,19 +22,19 @@ from fer_pipeline.data.split_assignment import ClassThresholds, assign_splits
 from fer_pipeline.spark.file_kinds import CSV_NAME
 from fer_pipeline.spark.record_store import DeduplicatedPartition, RecordStore
 
-_GROUP_COLUMNS = ("source", "block", "outcome", "split", "label", "problem")
+_GROUP_COLUMNS = ("source", "block", "outcome", "split", "label", "detail")
 _TALLY_DDL = (
     "source string, block bigint, outcome int, split int, label int,"
-    " problem string, n bigint, code int, low bigint, high bigint"
+    " detail string, n bigint, code int, low bigint, high bigint"
 )
 
 
 def count_records(store: RecordStore, *, by_folder: bool) -> list[dict[str, Any]]:
-    """Count all records by source, block, outcome, split, label and problem.
+    """Count all records by source, block, outcome, split, label and detail.
 
     A source is an input file. A block is the part of a file that one Spark task reads. The outcome
-    says whether a record is kept, dropped or quarantined, and why. The problem is the reason why a
-    CSV file cannot be read; it is null for other records.
+    says whether a record is kept, dropped or quarantined, and why. The detail is the remark on a
+    kept image, see `data.image_notes`, or the reason why a CSV file cannot be read; otherwise null.
 
     Args:
         store: All records, with marked duplicates.
@@ -69,7 +69,9 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[dict[str, Any]
     if any(re.search(CSV_NAME, tally["source"]) for tally in tallies):
         # The others are folders, or links, in which there may be no CSV file.
         for tally in tallies:
-            tally["problem"] = tally["problem"] if re.search(CSV_NAME, tally["source"]) else None
+            is_unreadable = tally["outcome"] == Outcome.UNREADABLE_FILE
+            if is_unreadable and not re.search(CSV_NAME, tally["source"]):
+                tally["detail"] = None
     return tallies
 
 
@@ -86,21 +88,21 @@ def _count_partition_records(partition: DeduplicatedPartition, *, by_folder: boo
     """
     columns = partition.columns
     sources = columns.column("source")
-    problems = pa.nulls(len(columns), pa.string())
+    outcomes = columns.column("outcome")
+    has_detail = pc.equal(outcomes, int(Outcome.KEPT))
     if by_folder:
         sources = pa.array([name.rpartition("/")[0] for name in sources.to_pylist()])
     else:
-        is_unreadable = pc.equal(columns.column("outcome"), int(Outcome.UNREADABLE_FILE))
-        problems = pc.if_else(is_unreadable, columns.column("detail"), None)
+        has_detail = pc.or_(has_detail, pc.equal(outcomes, int(Outcome.UNREADABLE_FILE)))
     fingerprints = columns.column("fingerprint").to_numpy().view(np.uint64)
     table = pa.table(
         {
             "source": sources,
             "block": columns.column("block"),
-            "outcome": columns.column("outcome").cast(pa.int32()),
+            "outcome": outcomes.cast(pa.int32()),
             "split": columns.column("split").cast(pa.int32()),
             "label": columns.column("label"),
-            "problem": problems,
+            "detail": pc.if_else(has_detail, columns.column("detail"), None),
             "n": np.ones(len(columns), np.int64),
             "code": columns.column("code"),
             "low": (fingerprints & np.uint64(2**32 - 1)).astype(np.int64),

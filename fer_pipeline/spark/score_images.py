@@ -7,6 +7,7 @@ from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from fer_pipeline.data.arrow import build_arrow_schema
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.enhancement import Enhancement
+from fer_pipeline.data.image_notes import add_constant_notes, count_notes
 from fer_pipeline.data.image_preparation import prepare_images, resize
 from fer_pipeline.data.manifest import ImageInfo
 from fer_pipeline.data.outcomes import Outcome, QuarantineReason
@@ -54,11 +56,13 @@ _WRITTEN_SCHEMA = pa.schema(
         ("emotions", _COUNTS),
         ("reasons", _COUNTS),
         ("problems", pa.map_(pa.string(), pa.string())),
+        ("notes", _COUNTS),
     ]
 )
 _WRITTEN_DDL = (
     "path string, rows bigint, bytes bigint,"
-    " emotions map<string,bigint>, reasons map<string,bigint>, problems map<string,string>"
+    " emotions map<string,bigint>, reasons map<string,bigint>,"
+    " problems map<string,string>, notes map<string,bigint>"
 )
 
 Predict = Callable[[Pixels], npt.NDArray[np.float32]]
@@ -72,7 +76,8 @@ class ImageBatch(NamedTuple):
     Attributes:
         origin: One row for each image with the columns of `schema.ORIGIN` (source file, record
             number, image hash, variant, replica) and the columns `reason` and `detail`. The last
-            two describe the error of an unreadable image; they are null for readable images.
+            two describe the error of an unreadable image. For a readable image `reason` is null,
+            and `detail` is a remark, see `data.image_notes`, or null.
         pixels: Pixels of the m readable images, in order, uint8 of shape (m, size, size).
     """
 
@@ -102,12 +107,14 @@ class ScoringTotals:
         emotions: Number of images by predicted emotion.
         reasons: Number of images that could not be scored, by reason.
         problems: Why a file cannot be read, or not to its end, by its name; a sample of many.
+        notes: Number of scored images by remark, see `data.image_notes`.
     """
 
     files: list[dict[str, Any]]
     emotions: Counter[str]
     reasons: Counter[str]
     problems: dict[str, str]
+    notes: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -189,8 +196,9 @@ def _build_image_batch(
     has_image = outcomes == Outcome.KEPT
     hashes = hash_images(parsed.images, has_image)
     image_count = len(parsed)
+    pixels = prepare_images(parsed.images, has_image, size, enhancement)
     reasons = [Outcome(code).reason for code in outcomes.tolist()]
-    details = parsed.errors.details
+    details = parsed.errors.details | add_constant_notes(parsed.notes, pixels, has_image)
     record_numbers = offsets.compute_record_numbers(
         records.sources, records.blocks, records.positions
     )
@@ -205,7 +213,7 @@ def _build_image_batch(
             "detail": pa.array([details.get(row) for row in range(image_count)], pa.string()),
         }
     )
-    return ImageBatch(origin, prepare_images(parsed.images, has_image, size, enhancement))
+    return ImageBatch(origin, pixels)
 
 
 def create_dataset_source(spark: SparkSession, dataset: StoredDataset, size: int) -> ImageSource:
@@ -314,6 +322,7 @@ def score_source(
         sum((Counter(row.emotions) for row in written), Counter()),
         sum((Counter(row.reasons) for row in written), Counter()),
         dict(ChainMap(*(row.problems for row in written))),
+        count_notes(chain.from_iterable(row.notes.items() for row in written)),
     )
 
 
@@ -336,6 +345,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
         self._emotions = Counter[str]()
         self._reasons = Counter[str]()
         self._problems: dict[str, str] = {}
+        self._notes = Counter[str]()
 
     def __exit__(self, *error: object) -> None:
         """Close the file, if it was created."""
@@ -358,6 +368,8 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
             is_unreadable = pc.equal(scores.column("reason"), QuarantineReason.UNREADABLE)
             for file in scores.select(["source", "detail"]).filter(is_unreadable).to_pylist():
                 self._problems[file["source"]] = file["detail"]
+        notes = scores.column("detail").filter(scores.column("reason").is_null())
+        self._notes.update(notes.drop_null().to_pylist())
 
     def describe_file(self) -> Batches:
         """Yield one row with the name, size and totals of the file, if it was written."""
@@ -369,6 +381,7 @@ class _ScoreWriter(contextlib.AbstractContextManager["_ScoreWriter"]):
                 "emotions": list(self._emotions.items()),
                 "reasons": list(self._reasons.items()),
                 "problems": list(self._problems.items()),
+                "notes": list(self._notes.items()),
             }
             yield pa.RecordBatch.from_pylist([row], _WRITTEN_SCHEMA)
 

@@ -24,7 +24,7 @@ def make_tally(
     label: int = 0,
     code: int = 6,
     hash_sum: int = 0,
-    problem: str | None = None,
+    detail: str | None = None,
 ) -> dict[str, Any]:
     """Return what `count_records` returns for a group; `hash_sum` is the sum of its hashes."""
     [outcome] = [outcome for outcome in Outcome if outcome.reason is reason]
@@ -38,7 +38,7 @@ def make_tally(
         "code": code,
         "low": hash_sum % 2**32,
         "high": hash_sum >> 32,
-        "problem": problem,
+        "detail": detail,
     }
 
 
@@ -213,9 +213,7 @@ class TestRequireUsableRecords:
         problem = "cannot be read: Input/output error; the records from here to the end are missing"
         tallies = [make_tally(5, source=f"{n}.csv") for n in range(9)]
         tallies += [make_tally(9000, source="bad.csv", split=split) for split in Split]
-        tallies.append(
-            make_tally(1, QuarantineReason.UNREADABLE, source="bad.csv", problem=problem)
-        )
+        tallies.append(make_tally(1, QuarantineReason.UNREADABLE, source="bad.csv", detail=problem))
         ingest_counts = IngestCounts.from_tallies(tallies)
 
         assert ingest_counts.file_problems == {"bad.csv": problem}
@@ -223,6 +221,16 @@ class TestRequireUsableRecords:
         with pytest.raises(TooManyBadRowsError) as error:
             ingest_counts.require_usable_records(0.09)
         assert str(error.value).startswith(f"bad.csv: {problem} (1 of 10 CSV files cannot be read ")
+
+    def test_images_with_remarks_are_counted_by_remark(self) -> None:
+        tallies = [
+            make_tally(3, detail="all pixels equal"),
+            make_tally(2, label=1, detail="damaged image; all pixels equal"),
+            make_tally(5),
+        ]
+        counts = IngestCounts.from_tallies(tallies)
+        assert counts.notes == {"all pixels equal": 5, "damaged image": 2}
+        assert counts.file_problems == {}
 
     def test_no_training_rows_are_an_error(self) -> None:
         ingest_counts = IngestCounts.from_tallies(

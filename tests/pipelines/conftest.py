@@ -70,6 +70,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     noise = np.random.default_rng(5)
     colour = noise.integers(0, 256, (31, 19, 3), np.uint8)
     alpha = noise.integers(0, 256, (9, 14, 4), np.uint8)
+    alpha[..., 3] = 255
     deep = noise.integers(0, 2**16, (20, 20), np.uint16)
     jpeg = encode_image(
         ".jpg", cv2.GaussianBlur(noise.integers(0, 256, (64, 64, 3), np.uint8), (9, 9), 3)

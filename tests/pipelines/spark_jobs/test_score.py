@@ -21,6 +21,7 @@ from fer_pipeline.errors import InputError
 from fer_pipeline.pipelines.score import format_report
 from tests.helpers.fer_csv import Image, format_row, make_image, write_csv
 from tests.helpers.folders import read_files
+from tests.helpers.image_files import draw, save, save_pages
 from tests.helpers.scoring import (
     CLASSES,
     expect_consistent_counts,
@@ -72,6 +73,26 @@ def mixed_csv(tmp_path: Path) -> Callable[[str], tuple[Path, dict[int, Image]]]:
 
 
 class TestFolder:
+    def test_an_image_with_a_note_has_a_score(self, scoring_model, score_inputs, tmp_path) -> None:
+        files = {
+            "animation.gif": save_pages(draw().grey.quantize(200), "GIF"),
+            "flat.png": save(draw().grey.point(lambda _: 77), "PNG"),
+            "plain.png": save(draw().grey, "PNG"),
+        }
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        scores = score_inputs(scoring_model, tmp_path)
+        assert [(row["reason"], row["detail"]) for row in scores.rows] == [
+            (None, "first image of several in its file"),
+            (None, "all pixels equal"),
+            (None, None),
+        ]
+        assert None not in [row["emotion"] for row in scores.rows]
+        assert scores.manifest["notes"] == {
+            "first image of several in its file": 1,
+            "all pixels equal": 1,
+        }
+
     def test_each_file_is_one_row(self, crops, crop_scores) -> None:
         assert [(row["source"], row["record"]) for row in crop_scores.rows] == [
             (str(crops.root / name), 0) for name in sorted({**crops.valid, **crops.broken})
