@@ -7,6 +7,7 @@ costs one file; in a Spark worker it would cost the job.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -156,6 +157,8 @@ def _serve(
         function: Function to apply to each file.
     """
     parent_end.close()
+    # The parent says what happened; a dump of the stack would be noise in the log.
+    faulthandler.disable()
     # The parent decides what an interrupt ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):

@@ -45,7 +45,7 @@ NAMES = ("a.png", "k\u00e4se.png", "12:30.png", "[b] {c}*?#%2F+.png", "sub/folde
 
 
 def test_images_in_an_object_store_are_scored(home, shared_process, tmp_path):
-    """In a folder, and in an archive."""
+    """Images of a folder, and of an archive."""
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         for seed, name in enumerate(NAMES):
             path = tmp_path / "images" / name
