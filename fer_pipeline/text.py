@@ -46,10 +46,15 @@ def suggest_name(name: str, known_names: Iterable[str]) -> str:
         with all known names if none is similar.
     """
     names = list(known_names)
-    similar_names = difflib.get_close_matches(name, names, n=1)
-    if similar_names:
-        return f"did you mean {similar_names[0]}?"
-    return f"expected one of {', '.join(names)}"
+    similar_name = find_similar_name(name, names)
+    return (
+        f"did you mean {similar_name}?" if similar_name else f"expected one of {', '.join(names)}"
+    )
+
+
+def find_similar_name(name: str, known_names: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to a misspelt name; None if none is similar."""
+    return next(iter(difflib.get_close_matches(name, list(known_names), n=1)), None)
 
 
 def format_table(

@@ -15,6 +15,9 @@ from fer_pipeline.io.output_kinds import SCORES_FILE
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.text import one_line
 
+UNCERTAIN = "uncertain"
+"""The emotion that is written for an image if its highest probability is too low."""
+
 
 class ScoreFile(BaseModel):
     """A Parquet file of scores.

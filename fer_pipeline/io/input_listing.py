@@ -164,6 +164,21 @@ def list_inputs(
     return InputListing(_drop_repeated_names(listing.files), listing.skipped)
 
 
+def require_local_inputs(locations: Iterable[str]) -> None:
+    """Check that the local files and folders among the given locations exist; list no folder.
+
+    Args:
+        locations: Locations, as in `list_inputs`.
+
+    Raises:
+        InputError: A local location does not exist, or a glob matches nothing.
+    """
+    for location in locations:
+        is_remote = is_url(location) or archives.split_archive_url(location) is not None
+        if os.path.lexists(location) or not is_remote:
+            _match_local_path(_make_absolute(location))
+
+
 def _drop_repeated_names(files: pa.Table) -> pa.Table:
     """Return the first row of each name, in order."""
     # Two members of an archive may have the same name; they are different files.
@@ -202,12 +217,23 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
         if problem and listing.files["name"][0].as_py() == decode_file_name(path):
             raise InputError(f"{decode_file_name(path)}: {problem}")
         return listing
+    return _list_paths(_match_local_path(path), map_folders)
+
+
+def _match_local_path(path: bytes) -> list[bytes]:
+    """Return the local path itself if it exists, otherwise those that it matches as a glob.
+
+    Raises:
+        InputError: It does not exist, or matches nothing.
+    """
+    if os.path.lexists(path):
+        return [path]
     if not glob.is_magic(path, flags=_GLOB_FLAGS):
         raise InputError(f"{decode_file_name(path)}: no such file or folder")
     paths = sorted(glob.iglob(path, flags=_GLOB_FLAGS))
     if not paths:
         raise InputError(f"{decode_file_name(path)}: nothing has such a name")
-    return _list_paths(paths, map_folders)
+    return paths
 
 
 def _require_few_alternatives(pattern: str) -> None:

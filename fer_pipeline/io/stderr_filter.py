@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
 
 _STDERR = 2  # the file descriptor
 
@@ -15,8 +17,8 @@ class StderrFilter:
     """A filter of what this process writes to stderr while a `with` block runs.
 
     Libraries in C++ write to the file descriptor and not to `sys.stderr`. Therefore the file
-    descriptor leads to memory during the block. At its end, the text that remains is written to the
-    real stderr. Nothing is filtered if stderr is closed.
+    descriptor leads to a temporary file during the block. At its end, the text that remains is
+    written to the real stderr. Nothing is filtered if stderr is closed.
 
     Blocks may be nested, and may run in several threads at once. The text is then written at the
     end of the last block. Lines of other threads are only delayed.
@@ -33,7 +35,7 @@ class StderrFilter:
         self._block_count = 0
         self._has_failed = False
         self._stderr: int | None = None
-        self._memory: int | None = None
+        self._file: BinaryIO | None = None
 
     @contextlib.contextmanager
     def filter_stderr(self) -> Iterator[None]:
@@ -54,7 +56,7 @@ class StderrFilter:
                     self._restore()
 
     def _redirect(self) -> None:
-        """Let the file descriptor of stderr lead to memory."""
+        """Let the file descriptor of stderr lead to a temporary file."""
         self._has_failed = False
         try:
             self._stderr = os.dup(_STDERR)
@@ -62,19 +64,20 @@ class StderrFilter:
             # stderr is closed.
             return
         _flush()
-        self._memory = os.memfd_create("stderr")
-        os.dup2(self._memory, _STDERR)
+        self._file = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - see _restore
+        os.dup2(self._file.fileno(), _STDERR)
 
     def _restore(self) -> None:
         """Let the file descriptor lead to the real stderr again, and write what remains to it."""
-        if self._stderr is None or self._memory is None:
+        if self._stderr is None or self._file is None:
             return
         _flush()
         os.dup2(self._stderr, _STDERR)
-        captured = os.pread(self._memory, os.fstat(self._memory).st_size, 0)
-        os.close(self._memory)
+        self._file.seek(0)
+        captured = self._file.read()
+        self._file.close()
         os.close(self._stderr)
-        self._stderr = self._memory = None
+        self._stderr = self._file = None
         remaining = captured if self._has_failed else self._remove_lines(captured)
         with contextlib.suppress(OSError), open(_STDERR, "wb", closefd=False) as stderr:
             stderr.write(remaining)

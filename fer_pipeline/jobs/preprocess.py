@@ -1,10 +1,17 @@
 """Convert CSV files or folders of images to a dataset of Parquet files."""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from fer_pipeline import cli
 from fer_pipeline.config import load_config
+
+if TYPE_CHECKING:
+    from fer_pipeline.spark.session import SparkSession
 
 
 def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
@@ -39,16 +46,24 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> str:
     """Preprocess the images and return the report to print."""
-    # Imported here so that --help needs neither Spark nor TensorFlow.
+    # Imported here so that --help needs no extra.
     from fer_pipeline.pipelines.preprocess import format_report, preprocess
+
+    manifest = preprocess(
+        _open_session,
+        arguments.input,
+        arguments.output,
+        load_config(arguments.config, arguments.set),
+        overwrite=arguments.overwrite,
+    )
+    return format_report(manifest, arguments.output)
+
+
+def _open_session() -> AbstractContextManager[SparkSession]:
+    """Open the job's Spark session, after the checks that need no Spark."""
     from fer_pipeline.spark.session import spark_session
 
-    config = load_config(arguments.config, arguments.set)
-    with spark_session("preprocess") as spark:
-        manifest = preprocess(
-            spark, arguments.input, arguments.output, config, overwrite=arguments.overwrite
-        )
-    return format_report(manifest, arguments.output)
+    return spark_session("preprocess")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
 """Predict the emotion of each face in a folder of images, a CSV file or a dataset."""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from fer_pipeline import cli
 from fer_pipeline.config import Config, load_config
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from fer_pipeline.spark.session import SparkSession
 
 
 def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
@@ -84,21 +91,25 @@ def _load_config(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> str:
     """Score the images and return the report to print."""
-    # Imported here so that --help needs neither Spark nor TensorFlow.
+    # Imported here so that --help needs no extra.
     from fer_pipeline.pipelines.score import format_report, score
+
+    scores = score(
+        _open_session,
+        arguments.model,
+        arguments.input,
+        arguments.output,
+        _load_config(arguments),
+        overwrite=arguments.overwrite,
+    )
+    return format_report(scores, arguments.output)
+
+
+def _open_session() -> AbstractContextManager[SparkSession]:
+    """Open the job's Spark session, after the checks that need no Spark."""
     from fer_pipeline.spark.session import spark_session
 
-    config = _load_config(arguments)
-    with spark_session("score") as spark:
-        scores = score(
-            spark,
-            arguments.model,
-            arguments.input,
-            arguments.output,
-            config,
-            overwrite=arguments.overwrite,
-        )
-    return format_report(scores, arguments.output)
+    return spark_session("score")
 
 
 if __name__ == "__main__":

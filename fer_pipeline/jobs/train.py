@@ -4,10 +4,17 @@ With --workers the network is trained on the machines of a Spark cluster. The jo
 `preview` show the network and its training images before the training.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from fer_pipeline import cli
+
+if TYPE_CHECKING:
+    from fer_pipeline.spark.session import SparkSession
 
 
 def main(argv: list[str] | None = None, *, program: str = cli.SPARK_SUBMIT) -> int:
@@ -56,7 +63,7 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> str:
     """Train the network and return the report to print."""
-    # Imported here so that --help needs no TensorFlow.
+    # Imported here so that --help needs no extra.
     from fer_pipeline.pipelines.run_config import load_run_config
     from fer_pipeline.pipelines.train import format_report, train
 
@@ -66,10 +73,16 @@ def _run(arguments: argparse.Namespace) -> str:
     if arguments.workers is None:
         return format_report(train(dataset, output, config, **existing), output)
     from fer_pipeline.pipelines.train_distributed import WorkerPool, train_distributed
+
+    workers = WorkerPool(_open_session, arguments.workers)
+    return format_report(train_distributed(dataset, output, config, workers, **existing), output)
+
+
+def _open_session() -> AbstractContextManager[SparkSession]:
+    """Open the Spark session that starts the workers, after all checks."""
     from fer_pipeline.spark.session import spark_session
 
-    workers = WorkerPool(spark_session("train", barrier=True), arguments.workers)
-    return format_report(train_distributed(dataset, output, config, workers, **existing), output)
+    return spark_session("train", barrier=True)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fer_pipeline.config import Config
+from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import RunError, StorageError
-from fer_pipeline.io import storage, versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import EXPORT, EXPORT_FILES, EXPORT_FOLDER, ExportFile
-from fer_pipeline.io.paths import is_local, parse_path
-from fer_pipeline.learning.analysis.network_summary import summarize_network
-from fer_pipeline.learning.export import formats
-from fer_pipeline.learning.export.verify import ReferenceModel, benchmark_exports
-from fer_pipeline.learning.inference import trained_model
+from fer_pipeline.io.paths import parse_path
+from fer_pipeline.learning.inference import dataset_checks, trained_model
 from fer_pipeline.learning.inference.export_manifest import (
     LITERT_INT8,
     ExportedModel,
@@ -25,13 +19,6 @@ from fer_pipeline.learning.inference.export_manifest import (
 )
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 from fer_pipeline.text import format_table
-
-_PACKAGES = (
-    "tensorflow",
-    "keras",
-    "numpy",
-    "ai-edge-litert",
-)
 
 
 def list_default_formats(dataset: str | Path | None) -> list[str]:
@@ -102,27 +89,15 @@ def export(
     _check_dataset_argument(model, format_names, dataset)
     output_folder.ensure_writable()
     trained = TrainedModel.open(model)
-    network = trained.load_network()
-    reference = ReferenceModel.build(trained, network, dataset, config)
-    probabilities = formats.predict_on_cpu(network, reference.images)
-    with TemporaryDirectory() as temporary:
-        scratch_folder = Path(temporary)
-        exports = [
-            reference.write_and_compare(name, scratch_folder)
-            for name in dict.fromkeys(format_names)
-        ]
-        exports = benchmark_exports(exports, trained, scratch_folder)
-        manifest = _make_export_manifest(
-            trained,
-            reference,
-            exports,
-            precision=summarize_network(network).precision,
-            rounding=formats.compute_largest_difference(
-                probabilities, reference.expected_probabilities
-            ),
-        )
-        _publish_export(manifest, scratch_folder, output_folder, config)
-    return manifest
+    stored_dataset = None
+    if dataset is not None:
+        stored_dataset = StoredDataset.open(dataset)
+        dataset_checks.require_compatible_dataset(trained, stored_dataset)
+    # This imports TensorFlow, which takes seconds. All mistakes that can be found without it have
+    # been reported by now.
+    from fer_pipeline.pipelines import run_export
+
+    return run_export.export_model(trained, stored_dataset, format_names, config, output_folder)
 
 
 def _check_dataset_argument(
@@ -148,94 +123,6 @@ def _check_dataset_argument(
             f"{dataset}: no chosen format needs a dataset; add --format {LITERT_INT8}, or leave"
             " --dataset out"
         )
-
-
-def _make_export_manifest(
-    model: TrainedModel,
-    reference: ReferenceModel,
-    exports: list[ExportedModel],
-    *,
-    precision: str,
-    rounding: float,
-) -> ExportManifest:
-    """Return the content of `export.json`.
-
-    Args:
-        model: Trained model that was exported.
-        reference: Original model in float32, with which the exports were compared.
-        exports: Exported models.
-        precision: Precision in which the network of the run computes.
-        rounding: Largest difference between the probabilities of the run's network and of the
-            reference, which is caused by `precision`.
-    """
-    model_info = model.info
-    return ExportManifest(
-        model={
-            "path": str(model.folder.resolve()),
-            "sha256": model_info.sha256,
-            "dataset_checksum": model_info.dataset_checksum,
-        },
-        classes=model_info.classes,
-        size=model_info.size,
-        normalization=asdict(model_info.normalization),
-        enhancement=model_info.enhancement.model_dump(mode="json"),
-        signature=formats.describe_signature(model_info.size, len(model_info.classes)),
-        precision=precision,
-        rounding=rounding,
-        images=len(reference.images),
-        exports=exports,
-        versions=versions.collect_package_versions(*_PACKAGES),
-    )
-
-
-def _publish_export(
-    manifest: ExportManifest, scratch_folder: Path, output_folder: OutputFolder, config: Config
-) -> None:
-    """Replace the models in the output folder by those in the scratch folder.
-
-    The old `export.json` is deleted first, and the new one is written last.
-
-    Args:
-        manifest: Description of the export, which is the content of `export.json`.
-        scratch_folder: Folder with the verified models.
-        output_folder: Folder of the export.
-        config: Configuration, which is written to the output folder too.
-    """
-    with output_folder.lock_for_writing():
-        output_folder.invalidate_old_output()
-        for name in EXPORT_FILES.values():
-            _delete_path(output_folder.path / name)
-        for exported in manifest.exports:
-            _copy_path(scratch_folder / exported.path, output_folder.path / exported.path)
-        output_folder.commit(manifest.model_dump_json(indent=2) + "\n", config.write)
-
-
-def _delete_path(path: Path) -> None:
-    """Delete a file or a folder if it exists."""
-    if path.is_dir():
-        storage.remove_folder(path)
-    else:
-        storage.remove(path)
-
-
-def _copy_path(source: Path, target: Path) -> None:
-    """Copy a local file or folder to a path on any filesystem.
-
-    Raises:
-        StorageError: The target cannot be written.
-    """
-    if source.is_file():
-        storage.copy(source, target)
-        return
-    if not is_local(target):
-        for file in (path for path in source.rglob("*") if path.is_file()):
-            storage.copy(file, target / str(file.relative_to(source)))
-        return
-    try:
-        shutil.copytree(source, target)
-    except OSError as error:
-        # copytree raises one error with a list of the errors of all files, and no strerror.
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def format_report(manifest: ExportManifest, folder: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fer_pipeline.config import Config
 from fer_pipeline.data.dataset import StoredDataset
-from fer_pipeline.learning.analysis import network_summary
+from fer_pipeline.learning.analysis import graph_files
 from fer_pipeline.learning.networks import registry
 
 
@@ -33,6 +33,12 @@ def summarize(config: Config, dataset: str | None, output: Path) -> str:
     else:
         stored = StoredDataset.open(dataset)
         size, classes = stored.image_size, stored.classes
+    graph_files.require_graph_file(output)
+    registry.require_network(config.model.name, size, config.model.options)
+    # This imports TensorFlow, which takes seconds. All mistakes that can be found without it have
+    # been reported by now.
+    from fer_pipeline.learning.analysis import network_summary
+
     network = registry.build_network(config.model.name, size, len(classes), config.model.options)
     is_drawn = network_summary.save_network_graph(network, output)
     return "\n".join(

@@ -28,6 +28,7 @@ from fer_pipeline.data.image_preparation import prepare_images, resize
 from fer_pipeline.data.manifest import ImageInfo
 from fer_pipeline.data.outcomes import Outcome, QuarantineReason
 from fer_pipeline.data.record_batch import Pixels
+from fer_pipeline.data.scores import UNCERTAIN
 from fer_pipeline.data.split_keys import hash_images
 from fer_pipeline.errors import DatasetError, RunError
 from fer_pipeline.io.file_parts import FilePart
@@ -41,9 +42,6 @@ from fer_pipeline.spark.read_plan import make_part_table, plan_tasks
 from fer_pipeline.spark.read_records import Batches, RecordReader, SourceReader, SourceRecords
 from fer_pipeline.spark.session import get_task_index
 from fer_pipeline.spark.steps import error_context
-
-UNCERTAIN = "uncertain"
-"""The emotion that is written for an image if its highest probability is too low."""
 
 _IMAGES_PER_BATCH = 512
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fer_pipeline.pipelines import evaluate as evaluate_pipeline
-from fer_pipeline.pipelines.evaluate import Evaluation, EvaluationRequest
+from fer_pipeline.pipelines.evaluate import EvaluationRequest
+from fer_pipeline.pipelines.run_evaluation import Evaluation
 
 
 def evaluate(*arguments: Any, **options: Any) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,7 @@ def score_inputs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) 
         source = model.folder if isinstance(model, ScoringModel) else model
         with translate_spark_errors():
             manifest = score(
-                spark,
+                lambda: contextlib.nullcontext(spark),
                 str(source),
                 [str(path) for path in inputs],
                 str(folder),

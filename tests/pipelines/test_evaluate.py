@@ -27,8 +27,9 @@ from fer_pipeline.errors import DatasetError, FerError, RunError, StorageError
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL, RunFile
 from fer_pipeline.learning.inference import serving_model, trained_model
 from fer_pipeline.metrics import classification, tables
-from fer_pipeline.pipelines.evaluate import OUTPUT_FILES, Evaluation, format_report
+from fer_pipeline.pipelines.evaluate import OUTPUT_FILES, format_report
 from fer_pipeline.pipelines.export import export
+from fer_pipeline.pipelines.run_evaluation import Evaluation
 from fer_pipeline.plots import feature_maps
 from tests.helpers import finished_run
 from tests.helpers.evaluation import evaluate

@@ -248,7 +248,7 @@ def test_a_warning_is_logged_if_codes_never_exceed_four(prepare, caplog, tmp_pat
     )
     words = write_csv(tmp_path / "words.csv", [format_row("fear", make_image(20))])
 
-    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.run_preprocessing"):
         dataset = prepare(low, high, words)
 
     assert [row["emotion"] for row in dataset.rows_from(low)] == ["angry", "sad", "fear"]
@@ -261,7 +261,7 @@ def test_a_warning_is_logged_if_codes_never_exceed_four(prepare, caplog, tmp_pat
 def test_input_emotions_sets_the_meanings_of_codes(prepare, caplog, tmp_path) -> None:
     file = write_csv(tmp_path / "e.csv", [format_row(code, make_image(code)) for code in range(5)])
 
-    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.run_preprocessing"):
         dataset = prepare(file, input={"emotions": FIVE})
 
     classes = ["angry", "disgust", "sad", "happy", "surprise"]

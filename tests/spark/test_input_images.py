@@ -148,7 +148,7 @@ def test_class_folders_without_usages_are_split_by_emotion(prepare, tmp_path, ca
     names = {f"{('angry', 'happy')[n % 2]}/{n:02}.png": n for n in range(20)}
     write_files(tmp_path / "faces", {name: encode(make_image(n)) for name, n in names.items()})
 
-    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.preprocess"):
+    with caplog.at_level(logging.WARNING, logger="fer_pipeline.pipelines.run_preprocessing"):
         dataset = prepare(
             tmp_path / "faces", split={"method": "stratified", "validation": 0.3, "test": 0.1}
         )

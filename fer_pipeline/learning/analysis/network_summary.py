@@ -10,16 +10,12 @@ from pathlib import Path
 
 import keras
 
-from fer_pipeline.errors import StorageError
 from fer_pipeline.io import storage
-from fer_pipeline.learning.analysis import flops
+from fer_pipeline.learning.analysis import flops, graph_files
 from fer_pipeline.learning.analysis.flops import Shape
 from fer_pipeline.text import format_table
 
 log = logging.getLogger(__name__)
-
-GRAPH_SUFFIXES = (".pdf", ".png", ".svg")
-"""Suffixes of the file formats that `save_network_graph` supports."""
 
 _FLOAT32_BYTES = 4
 
@@ -220,7 +216,7 @@ def save_network_graph(network: keras.Model, path: Path) -> bool:
 
     Args:
         network: A built model.
-        path: Path of the output file, with one of `GRAPH_SUFFIXES`.
+        path: Path of the output file, with one of `graph_files.GRAPH_SUFFIXES`.
 
     Returns:
         Whether the file was written.
@@ -228,11 +224,7 @@ def save_network_graph(network: keras.Model, path: Path) -> bool:
     Raises:
         StorageError: The suffix of the path is not supported, or the file cannot be written.
     """
-    if path.suffix not in GRAPH_SUFFIXES:
-        raise StorageError(
-            f"{path}: a network graph can be saved as {', '.join(GRAPH_SUFFIXES)}; choose a file"
-            " name with one of these suffixes"
-        )
+    graph_files.require_graph_file(path)
     try:
         # Keras raises ImportError before it writes anything if `dot` is missing.
         with storage.atomic_write(path) as temporary:

@@ -20,7 +20,6 @@ from fer_pipeline.io.output_kinds import EXPORT_FILES
 from fer_pipeline.learning.export import benchmark, calibration_images, formats, litert
 from fer_pipeline.learning.export.calibration_images import LabelledImages
 from fer_pipeline.learning.export.formats import Probabilities
-from fer_pipeline.learning.inference import predict_split
 from fer_pipeline.learning.inference.export_manifest import (
     LITERT_INT8,
     ExportedModel,
@@ -64,7 +63,7 @@ class ReferenceModel:
 
     @classmethod
     def build(
-        cls, model: TrainedModel, network: Any, dataset_path: str | Path | None, config: Config
+        cls, model: TrainedModel, network: Any, dataset: StoredDataset | None, config: Config
     ) -> ReferenceModel:
         """Convert the model to float32 and prepare the images for comparing it with its exports.
 
@@ -75,20 +74,18 @@ class ReferenceModel:
         Args:
             model: Trained model on disk.
             network: Keras model, from `model.load_network`.
-            dataset_path: Folder of the dataset for quantization; None if no export is quantized.
+            dataset: Dataset for quantization, which has the classes and the image enhancement of
+                the model; None if no export is quantized.
             config: Configuration; only `seed`, for sampling images of the dataset, and
                 `loader.reader` are used.
 
         Raises:
-            DatasetError: The folder does not contain a dataset, or the dataset is damaged, too
-                small, or has different classes or a different image enhancement than the model.
+            DatasetError: The dataset is damaged or too small.
         """
         float32_network = formats.convert_to_float32(network)
         images = formats.make_reference_images(model.info.size)
         samples, description = None, {}
-        if dataset_path is not None:
-            dataset = StoredDataset.open(dataset_path)
-            predict_split.require_compatible_dataset(model, dataset)
+        if dataset is not None:
             _warn_about_different_dataset(model, dataset)
             samples = calibration_images.sample_calibration_and_trial_images(
                 dataset, model.info.size, config.seed, config.loader.reader

@@ -40,6 +40,7 @@ from fer_pipeline.learning.inference.predictor import (
     make_litert_predict_fn,
     predict_with_flip,
 )
+from fer_pipeline.text import find_similar_name
 
 if TYPE_CHECKING:
     import keras
@@ -163,24 +164,26 @@ def read_model_info(folder: Path) -> ModelInfo:
     """
     path = folder / RunFile.MODEL_INFO
     if not storage.is_file(path):
-        bundled = PRETRAINED_FOLDER.glob(f"*/{RunFile.MODEL_INFO}")
-        problem, remedy = _explain_missing_model(folder)
-        raise RunError(
-            f"{folder}: {problem} (no {RunFile.MODEL_INFO}); {remedy},"
-            f" or name {' or '.join(sorted(p.parent.name for p in bundled))}"
-        )
+        raise RunError(f"{folder}: {_explain_missing_model(folder)}")
     return read_document(path, ModelInfo, _FORMAT)
 
 
-def _explain_missing_model(folder: Path) -> tuple[str, str]:
+def _explain_missing_model(folder: Path) -> str:
     """Return why a folder contains no trained model, and what to do, for an error message."""
+    bundled_paths = PRETRAINED_FOLDER.glob(f"*/{RunFile.MODEL_INFO}")
+    names = sorted(path.parent.name for path in bundled_paths)
+    problem, remedy = "holds no trained model", "create one with the train job"
     if storage.is_file(folder):
-        return "is a file, not the folder of a run", "create one with the train job"
-    if not storage.is_folder(folder):
-        return "no such folder", "create one with the train job"
-    if storage.exists(folder / IN_PROGRESS_FILE):
-        return "its training has not finished", "continue it with the train job and --resume"
-    return "holds no trained model", "create one with the train job"
+        problem = "is a file, not the folder of a run"
+    elif not storage.is_folder(folder):
+        problem = "no such folder"
+        similar_name = find_similar_name(folder.name, names)
+        if similar_name and len(folder.parts) == 1:
+            return f"{problem} (no {RunFile.MODEL_INFO}); did you mean {similar_name}?"
+    elif storage.exists(folder / IN_PROGRESS_FILE):
+        problem = "its training has not finished"
+        remedy = "continue it with the train job and --resume"
+    return f"{problem} (no {RunFile.MODEL_INFO}); {remedy}, or name {' or '.join(names)}"
 
 
 @dataclass(frozen=True)

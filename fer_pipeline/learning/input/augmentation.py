@@ -14,14 +14,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from fer_pipeline.config.training import AugmentationConfig
+from fer_pipeline.learning.input.augmentation_operations import (
+    GEOMETRIC,
+    list_enabled_operations,
+)
 from fer_pipeline.learning.types import Tensor
-
-GEOMETRIC = ("flip", "rotation", "shift", "zoom", "shear")
-"""Operations that move pixels; a single resampling applies all of them together."""
-
-OPERATIONS = (*GEOMETRIC, "contrast", "brightness", "random_erasing")
-"""All operations, in the order in which they are applied. Each one is a configuration key in the
-section `training.augmentation`."""
 
 _FILL_MODES = {"constant": "CONSTANT", "replicate": "NEAREST", "reflect": "REFLECT"}
 
@@ -48,11 +45,6 @@ class AugmentationSample(NamedTuple):
     erased_size: Tensor  # 0: no square is erased
     erased_left: Tensor
     erased_top: Tensor
-
-
-def list_enabled_operations(config: AugmentationConfig) -> list[str]:
-    """Return the names of the enabled operations, such as `flip`, in the order of `OPERATIONS`."""
-    return [name for name in OPERATIONS if getattr(config, name)]
 
 
 def make_augment_fn(

@@ -14,9 +14,9 @@ from fer_pipeline.learning.input.augmentation import (
     AugmentationSample,
     apply_augmentation,
     compute_max_erased_size,
-    list_enabled_operations,
     make_augment_fn,
 )
+from fer_pipeline.learning.input.augmentation_operations import list_enabled_operations
 from fer_pipeline.learning.input.mixup import make_mixup_fn
 from fer_pipeline.plots.augmentation_preview import ExampleColumn, ExampleGroup, Images
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -44,18 +45,12 @@ def build_custom_network(
         shape (n, classes).
 
     Raises:
-        ConfigError: `name` is not a dotted name, the module or the function does not exist or
-            fails, an option is unknown, or the function does not return a Keras model that maps
-            these images to logits.
+        ConfigError: The module or the function does not exist or fails, an option is unknown, or
+            the function does not return a Keras model that maps these images to logits.
     """
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigError(
-            f"model.name: {name!r} is not a valid dotted name; expected package.module or"
-            " package.module.function"
-        )
     with _add_current_folder_to_sys_path():
         build = import_build_function(name)
-        build_arguments.require_known_options(name, build, options)
+        build_arguments.BuildOptions.from_function(build).require_known(name, options)
         try:
             network = build(size, classes, **options)
         except Exception as error:
@@ -64,6 +59,35 @@ def build_custom_network(
         _require_logits(name, network, size, classes)
     _warn_about_strided_shortcuts(name, network)
     return network
+
+
+def require_package(name: str) -> None:
+    """Check that a custom network has a dotted name, and that its package exists.
+
+    The package is not imported, because it would import Keras, which takes seconds.
+
+    Args:
+        name: `package.module` for a module with a function `build`, or `package.module.function`.
+
+    Raises:
+        ConfigError: `name` is not a dotted name, or there is no such package.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(
+            f"model.name: {name!r} is not a valid dotted name; expected package.module or"
+            " package.module.function"
+        )
+    with _add_current_folder_to_sys_path():
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            raise _make_missing_module_error(name)
+
+
+def _make_missing_module_error(name: str) -> ConfigError:
+    """Return the error about a custom network whose module does not exist."""
+    return ConfigError(
+        f"model.name: no module {name.rpartition('.')[0]} for {name}; add the folder that contains"
+        " it to PYTHONPATH, or run the job in that folder"
+    )
 
 
 @contextlib.contextmanager
@@ -99,10 +123,7 @@ def import_build_function(name: str) -> Callable[..., Any]:
         parent, _, function_name = name.rpartition(".")
         module = _import_module(parent, name)
         if module is None:
-            raise ConfigError(
-                f"model.name: no module {parent} for {name}; add the folder that contains it to"
-                " PYTHONPATH, or run the job in that folder"
-            )
+            raise _make_missing_module_error(name)
     function = getattr(module, function_name, None)
     if not callable(function):
         location = getattr(module, "__file__", None) or "a folder of modules"

@@ -11,9 +11,6 @@ _CONVOLUTIONS = (  # number of filters; height and width of the kernel, in pixel
     (512, 3),
 )
 
-MIN_IMAGE_SIZE = 2 ** len(_CONVOLUTIONS)
-"""Minimum height and width of the images, in pixels: each block halves them."""
-
 
 def build_four_blocks(dropout: float) -> list[layers.Layer]:
     """Build four blocks of convolution, BatchNorm, ReLU, max-pooling 2x2 and dropout.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_pipeline.errors import ConfigError
@@ -76,22 +77,10 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
             or the value of an option; or a custom function fails or does not return a Keras model
             that maps these images to logits.
     """
+    require_network(name, size, options)
     if is_custom_network(name):
         return custom.build_custom_network(name, size, classes, options)
-    if name not in list_network_names():
-        raise ConfigError(
-            f"model.name: unknown network {name!r}, {suggest_name(name, list_network_names())} (the"
-            " name of a custom network contains a dot, as in my_module.build)"
-        )
     module = importlib.import_module(f"{architectures.__name__}.{name}")
-    build_arguments.require_known_options(name, module.build, options)
-    min_size = getattr(module, "MIN_IMAGE_SIZE", 1)
-    if size < min_size:
-        raise ConfigError(
-            f"model.name: {name} cannot be built for {size}x{size} pixels: it needs at least"
-            f" {min_size}x{min_size}; run preprocess with image.size={min_size} or more, or choose"
-            " another network"
-        )
     try:
         return module.build(size, classes, **options)
     except (TypeError, ValueError) as error:
@@ -99,3 +88,35 @@ def build_network(name: str, size: int, classes: int, options: Mapping[str, Any]
             f"model.options: {name} cannot be built for {size}x{size} pixels:"
             f" {build_arguments.summarize_error(error)}"
         ) from error
+
+
+def require_network(name: str, size: int, options: Mapping[str, Any]) -> None:
+    """Check that a network can be built, as far as that is possible without importing Keras.
+
+    For a custom network, only its name and the existence of its package are checked.
+
+    Args:
+        name: Name of a network, as in `build_network`.
+        size: Height and width of the images, in pixels.
+        options: The setting `model.options`.
+
+    Raises:
+        ConfigError: The network or an option of it is unknown, or the images are too small.
+    """
+    if is_custom_network(name):
+        custom.require_package(name)
+        return
+    if name not in list_network_names():
+        raise ConfigError(
+            f"model.name: unknown network {name!r}, {suggest_name(name, list_network_names())} (the"
+            " name of a custom network contains a dot, as in my_module.build)"
+        )
+    path = Path(architectures.__path__[0], f"{name}.py")
+    build_arguments.BuildOptions.from_source(path).require_known(name, options)
+    min_size = build_arguments.read_constant(path, "MIN_IMAGE_SIZE", default=1)
+    if size < min_size:
+        raise ConfigError(
+            f"model.name: {name} cannot be built for {size}x{size} pixels: it needs at least"
+            f" {min_size}x{min_size}; run preprocess with image.size={min_size} or more, or choose"
+            " another network"
+        )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from fer_pipeline.errors import ConfigError
 from fer_pipeline.learning.input.targets import one_hot_encode
 from fer_pipeline.learning.types import Tensor
 
@@ -77,34 +76,3 @@ class ClassificationLoss:
         return losses * tf.linalg.matvec(
             one_hot_encode(labels, self.class_count), self._class_weights
         )
-
-
-def compute_class_weights(
-    setting: str | Mapping[str, float] | None, counts: Mapping[str, int]
-) -> list[float] | None:
-    """Return the weight of each class, in the order of the classes.
-
-    Args:
-        setting: `balanced`, or weights by class name; a class without an entry has weight 1. None
-            for no weights.
-        counts: Number of training rows by class name, in the order of the classes.
-
-    Returns:
-        The weights, or None for no weights. For `balanced`, a weight is rows / (classes * rows of
-        the class), as in scikit-learn; a class without rows has weight 0.
-
-    Raises:
-        ConfigError: A name is not a class of the dataset.
-    """
-    if setting is None:
-        return None
-    if isinstance(setting, str):
-        mean_count = sum(counts.values()) / len(counts)
-        return [mean_count / count if count else 0.0 for count in counts.values()]
-    unknown_names = [name for name in setting if name not in counts]
-    if unknown_names:
-        raise ConfigError(
-            f"training.class_weights: {', '.join(unknown_names)} is no class of the dataset; it has"
-            f" {', '.join(counts)}"
-        )
-    return [float(setting.get(name, 1.0)) for name in counts]

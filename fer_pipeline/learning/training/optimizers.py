@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from fer_pipeline.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
-from fer_pipeline.errors import ConfigError
+from fer_pipeline.learning.training.settings_checks import count_warmup_steps
 
 
 def make_optimizer(
@@ -54,12 +54,7 @@ def _make_learning_rate(
     Raises:
         ConfigError: The warm-up is not shorter than the run.
     """
-    warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
-    if warmup_steps >= steps:
-        raise ConfigError(
-            f"training.schedule.warmup_epochs: {schedule.warmup_epochs:g} epochs are {warmup_steps}"
-            f" steps, but the run has only {steps}; reduce it"
-        )
+    warmup_steps = count_warmup_steps(schedule, steps, steps_per_epoch)
     if schedule.kind != "cosine" and not warmup_steps:
         return peak
     # Without cosine decay the final rate equals the initial rate, so that the schedule is constant.
@@ -133,30 +128,3 @@ def make_monitor_callbacks(config: TrainingConfig) -> list[keras.callbacks.Callb
 def get_monitor_mode(metric: str) -> str:
     """Return `min` if smaller values of a metric are better, otherwise `max`."""
     return "min" if metric.endswith("loss") else "max"
-
-
-def reject_settings_needing_validation(config: TrainingConfig) -> None:
-    """Raise an error if a configured setting needs a validation split.
-
-    Call this function only for a dataset without a validation split.
-
-    Raises:
-        ConfigError: A monitored metric is measured on the validation split, or there are several
-            restarts, whose best weights are selected on this split.
-    """
-    schedule = config.schedule
-    monitored_metrics = {
-        "training.early_stopping.monitor": config.early_stopping.monitor or "",
-        "training.schedule.monitor": schedule.monitor if schedule.kind == "plateau" else "",
-    }
-    for key, metric in monitored_metrics.items():
-        if metric.startswith("val_"):
-            raise ConfigError(
-                f"{key}: {metric} needs a validation split, and the dataset has none; make one with"
-                " split.validation"
-            )
-    if config.restarts > 1:
-        raise ConfigError(
-            "training.restarts: selecting the best of several needs a validation split, and the"
-            " dataset has none; make one with split.validation"
-        )

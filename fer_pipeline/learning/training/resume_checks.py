@@ -9,7 +9,7 @@ from typing import Any
 from fer_pipeline.config import Config
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.errors import ConfigError, DatasetError, RunError
-from fer_pipeline.learning.training import distillation
+from fer_pipeline.learning.training import teachers
 from fer_pipeline.learning.training.checkpoint import RunState
 
 _MUTABLE_KEY_PREFIXES = (
@@ -61,7 +61,7 @@ def require_unchanged_inputs(
         )
     checksums = zip(config.training.distillation.teachers, state.teachers, strict=True)
     changed_teachers = [
-        name for name, sha256 in checksums if sha256 != distillation.read_teacher_checksum(name)
+        name for name, sha256 in checksums if sha256 != teachers.read_teacher_checksum(name)
     ]
     if changed_teachers:
         raise RunError(

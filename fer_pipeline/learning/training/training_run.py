@@ -26,10 +26,10 @@ from fer_pipeline.learning.input.batch_loader import BatchLoader
 from fer_pipeline.learning.networks import registry
 from fer_pipeline.learning.training import (
     distillation,
-    losses,
     optimizers,
     precision,
     resume_checks,
+    settings_checks,
 )
 from fer_pipeline.learning.training.callbacks import BestWeights
 from fer_pipeline.learning.training.checkpoint import Checkpoint, RunSetup, StateArrays
@@ -40,6 +40,7 @@ from fer_pipeline.learning.training.history import History
 from fer_pipeline.learning.training.loop import StepSchedule, TrainingLoop
 from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.split_loaders import open_train_loader, open_validation_loader
+from fer_pipeline.learning.training.teachers import read_teacher_checksum
 from fer_pipeline.learning.training.trainer import Trainer, enable_determinism
 from fer_pipeline.metrics import calibration
 
@@ -112,11 +113,11 @@ class TrainingRun:
             )
         has_validation = dataset.row_count(Split.VALIDATION) > 0
         if not has_validation:
-            optimizers.reject_settings_needing_validation(training)
+            settings_checks.reject_settings_needing_validation(training)
         loss = _make_loss(config, dataset)
         teachers = distillation.load_teachers(training.distillation, dataset)
         teacher_names = training.distillation.teachers
-        teacher_checksums = [distillation.read_teacher_checksum(name) for name in teacher_names]
+        teacher_checksums = [read_teacher_checksum(name) for name in teacher_names]
         enable_determinism(config.seed)
         resolved_precision = (
             checkpoint.state.precision
@@ -260,7 +261,7 @@ class TrainingRun:
 def _make_schedule(config: Config, steps_per_epoch: int) -> StepSchedule:
     """Return the run's number of steps, and how often to validate and to write a checkpoint."""
     training = config.training
-    steps = training.steps or (training.epochs or 1) * steps_per_epoch
+    steps = settings_checks.count_steps(training, steps_per_epoch)
     return StepSchedule(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -281,7 +282,7 @@ def _make_loss(config: Config, dataset: StoredDataset) -> ClassificationLoss:
     return ClassificationLoss(
         len(dataset.classes),
         label_smoothing=training.label_smoothing,
-        class_weights=losses.compute_class_weights(
+        class_weights=settings_checks.compute_class_weights(
             training.class_weights, dataset.manifest.counts[Split.TRAIN]
         ),
         distillation_weight=training.distillation.weight,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fer_pipeline.config import load_config
 from fer_pipeline.errors import ConfigError, DatasetError, StorageError
-from fer_pipeline.learning.analysis import network_summary
+from fer_pipeline.learning.analysis.graph_files import GRAPH_SUFFIXES
 from fer_pipeline.learning.analysis.network_summary import (
     LayerSummary,
     format_summary,
@@ -245,7 +245,7 @@ MAGIC_BYTES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
 class TestNetworkGraph:
-    @pytest.mark.parametrize("suffix", network_summary.GRAPH_SUFFIXES)
+    @pytest.mark.parametrize("suffix", GRAPH_SUFFIXES)
     def test_a_file_is_written_only_if_graphviz_is_installed(
         self, system_a, tmp_path, suffix, caplog
     ):

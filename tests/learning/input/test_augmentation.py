@@ -18,13 +18,12 @@ from pydantic import ValidationError
 
 from fer_pipeline.config.training import AugmentationConfig
 from fer_pipeline.learning.input.augmentation import (
-    OPERATIONS,
     AugmentationSample,
     apply_augmentation,
     compute_max_erased_size,
-    list_enabled_operations,
     make_augment_fn,
 )
+from fer_pipeline.learning.input.augmentation_operations import OPERATIONS, list_enabled_operations
 from fer_pipeline.learning.input.mixup import make_mixup_fn
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -21,12 +21,16 @@ from fer_pipeline.learning.input.batch_loader import PADDING_LABEL
 from fer_pipeline.learning.input.targets import one_hot_encode
 from fer_pipeline.learning.input.transforms import make_train_transform
 from fer_pipeline.learning.training import optimizers, precision
-from fer_pipeline.learning.training.losses import ClassificationLoss, compute_class_weights
+from fer_pipeline.learning.training.losses import ClassificationLoss
 from fer_pipeline.learning.training.moving_average import MovingAverage
 from fer_pipeline.learning.training.running_metrics import (
     RunningMetrics,
     class_accuracies,
     mean_class_accuracy,
+)
+from fer_pipeline.learning.training.settings_checks import (
+    compute_class_weights,
+    reject_settings_needing_validation,
 )
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, 1.0]], np.float32)
@@ -310,10 +314,10 @@ class TestSchedule:
     )
     def test_settings_that_monitor_validation_need_a_validation_split(self, overrides, key):
         with pytest.raises(ConfigError) as error:
-            optimizers.reject_settings_needing_validation(load_config(None, overrides).training)
+            reject_settings_needing_validation(load_config(None, overrides).training)
         assert str(error.value).startswith(f"{key} needs a validation split")
         assert str(error.value).endswith(" split.validation")
-        optimizers.reject_settings_needing_validation(
+        reject_settings_needing_validation(
             load_config(None, ["training.early_stopping.monitor=loss"]).training
         )
 

@@ -7,7 +7,8 @@ from keras import layers
 
 from fer_pipeline.learning.networks import four_blocks
 
-MIN_IMAGE_SIZE = four_blocks.MIN_IMAGE_SIZE
+MIN_IMAGE_SIZE = 16
+"""Minimum height and width of the images, in pixels: each of four blocks halves them."""
 
 
 def build(size: int, classes: int, dropout: float = 0.25) -> keras.Model:

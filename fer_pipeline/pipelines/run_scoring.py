@@ -1,0 +1,210 @@
+"""The work of the score job in Spark, after the checks that need no Spark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.image_notes import log_notes
+from fer_pipeline.data.outcomes import QuarantineReason
+from fer_pipeline.data.scores import ScoreFile, ScoreManifest
+from fer_pipeline.errors import InputError
+from fer_pipeline.io import versions
+from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig, load_predict_fn
+from fer_pipeline.pipelines.score import ScoringRequest
+from fer_pipeline.spark import score_images
+from fer_pipeline.spark.file_kinds import warn_about_unreadable_files
+from fer_pipeline.spark.input_files import open_input_files
+from fer_pipeline.spark.score_images import ScoringOptions, ScoringTotals
+from fer_pipeline.spark.session import SparkSession
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "ai-edge-litert",
+    "pyspark",
+)
+
+
+def write_scores(
+    spark: SparkSession, request: ScoringRequest, output_folder: OutputFolder
+) -> ScoreManifest:
+    """Predict the emotion of each input image, and write the scores; see `score.score`.
+
+    Args:
+        spark: Spark session.
+        request: Model and inputs.
+        output_folder: Folder for the scores.
+
+    Raises:
+        InputError: An input has a different format than expected, or fewer images than
+            `inference.min_scored_fraction` demands could be scored.
+        DatasetError: The dataset is damaged.
+        StorageError: The folder cannot be written.
+    """
+    inputs, inference = request.inputs, request.config.inference
+    load = _make_load_fn(spark, request)
+    with output_folder.lock_for_writing():
+        totals, expected_count = _score_inputs(spark, request, load, output_folder.path)
+        files = [ScoreFile.model_validate(file) for file in totals.files]
+        _check_totals(totals, files, inputs, expected_count)
+        if not files:
+            raise InputError(f"{', '.join(inputs)}: holds no image")
+        warn_about_unreadable_files(totals.problems)
+        _require_scored_images(totals, inputs, inference.min_scored_fraction)
+        log_notes(totals.notes)
+        paths = [file.path for file in files]
+        output_folder.require_files_visible(paths)
+        scores = _make_score_manifest(request, totals, files)
+        commit_content = json.dumps(scores.model_dump(), indent=2) + "\n"
+        output_folder.commit(commit_content, request.config.write, data_files=paths)
+    return scores
+
+
+def _make_load_fn(spark: SparkSession, request: ScoringRequest) -> Callable[[], PredictFn]:
+    """Send the model file to the Spark executors, and return the function with which tasks load it.
+
+    Returns:
+        A function that a Spark task calls to load the model; it returns the prediction function.
+    """
+    model_info, inference = request.model.info, request.config.inference
+    # The content of the file is sent, because the executors may not see the model's folder.
+    content = spark.sparkContext.broadcast(request.backend.content)
+    settings = PredictorConfig(
+        backend=request.backend.name,
+        network=model_info.network,
+        size=model_info.size,
+        batch_size=inference.batch_size,
+        threads=int(spark.conf.get("spark.task.cpus", "1") or 1),
+        flip_tta=inference.flip_tta,
+    )
+
+    def load() -> PredictFn:
+        """Load the broadcast model in a Spark task, and return its prediction function."""
+        return load_predict_fn(content.value, settings)
+
+    return load
+
+
+def _score_inputs(
+    spark: SparkSession,
+    request: ScoringRequest,
+    load: Callable[[], PredictFn],
+    output_folder: Path,
+) -> tuple[ScoringTotals, int | None]:
+    """Score the input images, and write one Parquet file for each Spark task.
+
+    Args:
+        spark: Spark session.
+        request: Model and inputs.
+        load: Function that a Spark task calls to load the model.
+        output_folder: Folder for the Parquet files.
+
+    Returns:
+        The totals of the written scores, and the number of images in the inputs. The latter is None
+        if it is unknown.
+    """
+    model_info, config = request.model.info, request.config
+    options = ScoringOptions(load, model_info.classes, config.inference.min_confidence)
+    if request.dataset is not None:
+        source = score_images.create_dataset_source(spark, request.dataset, model_info.size)
+        expected_count: int | None = request.dataset.manifest.rows.written
+    else:
+        files = open_input_files(spark, request.inputs, config.input.format)
+        offsets, expected_count = files.compute_block_offsets()
+        required = RequiredColumns(emotion=False, usage=False)
+        reader = files.create_reader(required, config.input.decoding)
+        source = score_images.create_file_source(
+            reader, offsets, model_info.size, model_info.enhancement
+        )
+    return score_images.score_source(source, options, output_folder), expected_count
+
+
+def _check_totals(
+    totals: ScoringTotals,
+    files: Sequence[ScoreFile],
+    inputs: Sequence[str],
+    expected_count: int | None,
+) -> None:
+    """Check that each image has one row and was counted once, as scored or as not scored.
+
+    Args:
+        totals: Number of scored images by emotion, and of images without a score by reason.
+        files: Written Parquet files, with their numbers of rows.
+        inputs: Paths or URLs given by the user.
+        expected_count: Number of images that the inputs hold; None if unknown.
+
+    Raises:
+        RuntimeError: The numbers of written images differ, which is a bug in this package.
+        InputError: The number of images has changed since they were counted.
+    """
+    written_count = sum(file.rows for file in files)
+    outcome_count = sum(totals.emotions.values()) + sum(totals.reasons.values())
+    if outcome_count != written_count:
+        raise RuntimeError(f"wrote {written_count} images, counted {outcome_count}")
+    # Of a file that has become unreadable, the counted records are missing.
+    is_readable = QuarantineReason.UNREADABLE not in totals.reasons
+    if is_readable and expected_count not in (None, written_count):
+        raise InputError(
+            f"{', '.join(inputs)}: {expected_count} images were counted, and {written_count} read"
+            " later; a file may have changed in between; score the input again"
+        )
+
+
+def _require_scored_images(
+    totals: ScoringTotals, inputs: Sequence[str], min_fraction: float
+) -> None:
+    """Check that enough images could be scored, and at least one.
+
+    Args:
+        totals: Number of scored images by emotion, and of images without a score by reason.
+        inputs: Paths or URLs given by the user.
+        min_fraction: Smallest acceptable fraction of scored images, in [0, 1].
+
+    Raises:
+        InputError: Fewer images were scored.
+    """
+    scored_count, unscored_count = sum(totals.emotions.values()), sum(totals.reasons.values())
+    image_count = scored_count + unscored_count
+    if scored_count and scored_count >= min_fraction * image_count:
+        return
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in totals.reasons.most_common())
+    limit = f", less than inference.min_scored_fraction {min_fraction:g}" if scored_count else ""
+    raise InputError(
+        f"{', '.join(inputs)}: only {scored_count} of {image_count} images could be scored{limit}"
+        f" ({reasons}); nothing was written"
+    )
+
+
+def _make_score_manifest(
+    request: ScoringRequest, totals: ScoringTotals, files: list[ScoreFile]
+) -> ScoreManifest:
+    """Return the content of `scores.json`.
+
+    Args:
+        request: Model, and names that a prediction can have. The number of images of each name is
+            stated, even if it is 0.
+        totals: Number of scored images by emotion, and of images without a score by reason.
+        files: Written Parquet files.
+    """
+    inference = request.config.inference
+    return ScoreManifest(
+        images=sum(file.rows for file in files),
+        scored=sum(totals.emotions.values()),
+        emotions={name: totals.emotions[name] for name in request.outcomes},
+        unscored=dict(totals.reasons),
+        notes=dict(totals.notes),
+        files=files,
+        model={
+            "run": str(request.model.folder.absolute()),
+            "sha256": request.model.info.sha256,
+        },
+        backend=request.backend.to_dict(),
+        flip_tta=inference.flip_tta,
+        min_confidence=inference.min_confidence,
+        versions=versions.collect_package_versions(*_PACKAGES),
+        created=versions.format_current_time(),
+    )
