@@ -240,16 +240,16 @@ def _scale_to_bytes(values: npt.NDArray[np.generic]) -> Pixels:
     if values.dtype == np.uint8:
         return cast(Pixels, values)
     with np.errstate(invalid="ignore"):  # damaged files contain any value
-        numbers = values.astype(np.float64)
-    highest = numbers.max()
-    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and highest < 2 ** _BITS[-1]):
+        lowest, highest = float(values.min()), float(values.max())
+    # Comparisons with NaN are false.
+    if not (lowest >= 0 and highest < 2 ** _BITS[-1]):
         detail = "its values are negative, not finite, or larger than 65535"
         raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
-    if values.dtype.kind == "f" and highest <= 1:
-        return np.rint(numbers * 255).astype(np.uint8)
-    integers = np.rint(numbers).astype(np.uint16)
+    if values.dtype.kind == "f":
+        values = np.rint(values * 255 if highest <= 1 else values)
+        highest = float(values.max())
     bits = next(bits for bits in _BITS if highest < 2**bits)
-    return (integers >> (bits - 8)).astype(np.uint8)
+    return (values.astype(np.uint16) >> (bits - 8)).astype(np.uint8)
 
 
 def _mix_with_background(image: Pixels, header: Image.Image) -> Pixels:
@@ -263,9 +263,11 @@ def _mix_with_background(image: Pixels, header: Image.Image) -> Pixels:
         _UnusableImage: The opacity cannot be decoded.
     """
     try:
-        opacity = np.asarray(ImageOps.exif_transpose(header).convert("RGBA").getchannel("A"))
-        weights = opacity.astype(np.uint32)
-        mixed = (image * weights + BACKGROUND * (255 - weights) + 127) // 255
+        upright = ImageOps.exif_transpose(header)
+        if "A" not in upright.getbands():
+            upright = upright.convert("RGBA")
+        opacity = np.asarray(upright.getchannel("A")).astype(np.uint16)
+        mixed = (image * opacity + BACKGROUND * (255 - opacity) + 127) // 255
     except Exception as error:  # Pillow's decoders raise errors of many types
         detail = f"the transparency of the {header.format} image cannot be decoded"
         raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail) from error
