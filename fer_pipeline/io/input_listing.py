@@ -174,9 +174,11 @@ def require_local_inputs(locations: Iterable[str]) -> None:
         InputError: A local location does not exist, or a glob matches nothing.
     """
     for location in locations:
-        is_remote = is_url(location) or archives.split_archive_url(location) is not None
-        if os.path.lexists(location) or not is_remote:
-            _match_local_path(_make_absolute(location))
+        if os.path.lexists(location):
+            continue
+        if not is_url(location) and archives.split_archive_url(location) is None:
+            _require_few_alternatives(location)
+            _match_local_path(_make_absolute(str(parse_local_path(location))))
 
 
 def _drop_repeated_names(files: pa.Table) -> pa.Table:

@@ -14,7 +14,14 @@ from typing import Literal
 import pytest
 
 from fer_pipeline.errors import InputError, StorageError, UnreadableFileError
-from fer_pipeline.io.input_listing import ARCHIVE, HIDDEN, MARKER, InputListing, list_inputs
+from fer_pipeline.io import input_listing
+from fer_pipeline.io.input_listing import ARCHIVE, HIDDEN, MARKER, InputListing
+
+
+def list_inputs(locations: list[str]) -> InputListing:
+    """Check locations and list their files, as the jobs do."""
+    input_listing.require_local_inputs(locations)
+    return input_listing.list_inputs(locations)
 
 
 def write_files(root: Path, *names: str | bytes) -> None:
@@ -163,7 +170,13 @@ class TestLocations:
 
     def test_a_file_url_is_a_path(self, tmp_path) -> None:
         write_files(tmp_path, "a b.png")
-        assert get_names(list_inputs([f"file://{tmp_path}/a%20b.png"]), tmp_path) == ["a b.png"]
+        for url in (f"file://{tmp_path}/a%20b.png", f"file:{tmp_path}/a*.png"):
+            assert get_names(list_inputs([url]), tmp_path) == ["a b.png"]
+
+    def test_a_tilde_is_the_home_folder(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write_files(tmp_path, "a.png")
+        assert get_names(list_inputs(["~/a.png"]), tmp_path) == ["a.png"]
 
     @pytest.mark.parametrize(
         ("name", "message"), [("no.png", "no such file or folder"), ("no*.png", "nothing has such")]
