@@ -139,6 +139,8 @@ class InputListing:
     def join(cls, listings: Iterable[InputListing]) -> InputListing:
         """Return one listing of the files of all given listings, in order."""
         listed = list(listings)
+        if len(listed) == 1:
+            return listed[0]
         tables = [FILE_SCHEMA.empty_table(), *(listing.files for listing in listed)]
         skipped = sum((listing.skipped for listing in listed), Counter[str]())
         return cls(pa.concat_tables(tables).combine_chunks(), skipped)
