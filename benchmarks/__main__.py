@@ -19,6 +19,7 @@ _DEFAULT_BENCHMARKS = (
     "networks",
     "scoring",
     "decoders",
+    "start",
 )
 _CLUSTER_BENCHMARKS = (
     "scale",
