@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import mmap
 import multiprocessing
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,10 @@ Result = TypeVar("Result")
 
 TIME_LIMIT = 120.0
 """Seconds after which the decoding of one file is given up."""
+
+_SECONDS_BETWEEN_ANSWERS = 0.02
+"""Time after which the child sends the results that it has. A message for each small image would
+take longer than to decode it."""
 
 
 class Crash(Exception):  # noqa: N818 - it describes what happened to a file
@@ -51,6 +57,8 @@ class DecoderProcess(Generic[Item, Result]):
         """
         self._function = function
         self._time_limit = time_limit
+        # Index of the file that the process is working on; both processes see the same memory.
+        self._position = memoryview(mmap.mmap(-1, 8)).cast("q")
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
 
@@ -70,18 +78,24 @@ class DecoderProcess(Generic[Item, Result]):
         After a crash, the file is tried once more, in a new process of its own.
         """
         done_count = 0
+        suspect = len(items)
         while done_count < len(items):
-            for decoded in self._try_map(items[done_count:]):
+            start = done_count
+            is_last_try = start == suspect
+            end = start + 1 if is_last_try else suspect
+            for decoded in self._try_map(items[start:end], is_last_try=is_last_try):
                 done_count += 1
                 yield decoded
-            if done_count < len(items):
-                yield from self._try_map(items[done_count : done_count + 1], is_last_try=True)
-                done_count += 1
+            if is_last_try:
+                suspect = len(items)
+            elif done_count < end:
+                # The results before the crash that were not sent are computed again.
+                suspect = max(done_count, start + self._position[0])
 
     def _try_map(
         self, items: Sequence[Item], *, is_last_try: bool = False
     ) -> Iterator[Result | Crash]:
-        """Yield the results up to the first crash.
+        """Yield the results up to the first crash, but for those that were not sent yet.
 
         Args:
             items: The files.
@@ -91,17 +105,19 @@ class DecoderProcess(Generic[Item, Result]):
         open_count = len(items)
         try:
             connection = self._start()
+            self._position[0] = 0
             connection.send(items)
             while open_count:
                 if not connection.poll(self._time_limit):
                     self._stop(kill=True)
                     crash = Crash(f"the decoder did not end within {self._time_limit:g} s")
                     break
-                answer = connection.recv()
-                open_count -= 1
-                if isinstance(answer, _Raised):
-                    raise answer.error
-                yield answer
+                answers = connection.recv()
+                open_count -= len(answers)
+                for answer in answers:
+                    if isinstance(answer, _Raised):
+                        raise answer.error
+                    yield answer
         except (EOFError, OSError):
             crash = Crash(f"the decoder crashed ({self._stop()})")
         finally:
@@ -117,7 +133,9 @@ class DecoderProcess(Generic[Item, Result]):
             context = multiprocessing.get_context("fork")
             self._connection, child_end = context.Pipe()
             self._process = context.Process(
-                target=_serve, args=(child_end, self._connection, self._function), daemon=True
+                target=_serve,
+                args=(child_end, self._connection, self._function, self._position),
+                daemon=True,
             )
             with warnings.catch_warnings():
                 # Python 3.12 warns of threads, whose locks the child does not use.
@@ -148,6 +166,7 @@ def _serve(
     connection: Connection[Any, Any],
     parent_end: Connection[Any, Any],
     function: Callable[[Any], Any],
+    position: memoryview,
 ) -> None:
     """Apply a function to all files that arrive, until the parent process ends.
 
@@ -155,6 +174,7 @@ def _serve(
         connection: Connection to the parent.
         parent_end: The parent's end of the connection, which is closed here.
         function: Function to apply to each file.
+        position: Memory of one int64, for the index of the current file.
     """
     parent_end.close()
     # The parent says what happened; a dump of the stack would be noise in the log.
@@ -163,11 +183,36 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            for file in connection.recv():
-                try:
-                    answer = function(file)
-                except Exception as error:  # it is raised by the parent
-                    answer = _Raised(error)
-                connection.send(answer)
+            _answer_files(connection.recv(), connection, function, position)
     # Without the exit handlers of the parent.
     os._exit(0)
+
+
+def _answer_files(
+    files: Sequence[Any],
+    connection: Connection[Any, Any],
+    function: Callable[[Any], Any],
+    position: memoryview,
+) -> None:
+    """Apply a function to files, and send the results in lists.
+
+    Args:
+        files: The files.
+        connection: Connection to the parent.
+        function: Function to apply to each file.
+        position: Memory of one int64, for the index of the current file.
+    """
+    answers: list[Any] = []
+    sent_at = time.monotonic()
+    for index, file in enumerate(files):
+        position[0] = index
+        try:
+            answers.append(function(file))
+        except Exception as error:  # it is raised by the parent
+            answers.append(_Raised(error))
+        if time.monotonic() - sent_at > _SECONDS_BETWEEN_ANSWERS:
+            connection.send(answers)
+            answers = []
+            sent_at = time.monotonic()
+    if answers:
+        connection.send(answers)

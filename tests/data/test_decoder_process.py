@@ -78,6 +78,25 @@ def test_a_file_that_crashes_only_once_has_a_result(tmp_path) -> None:
     decoder.close()
 
 
+def test_after_a_crash_only_the_file_is_tried_alone(tmp_path) -> None:
+    log = tmp_path / "log"
+
+    def handle_and_log(file: bytes) -> int:
+        with log.open("ab") as lines:
+            lines.write(file + b" ")
+        return handle(file)
+
+    decoder = DecoderProcess(handle_and_log)
+    assert decode(decoder, b"a", b"bb", b"crash", b"ccc") == [
+        1,
+        2,
+        "the decoder crashed (SIGSEGV)",
+        3,
+    ]
+    assert log.read_bytes().split() == b"a bb crash a bb crash ccc".split()
+    decoder.close()
+
+
 def test_an_exception_is_raised_by_the_parent(decoder) -> None:
     with pytest.raises(ValueError, match="a bug"):
         decode(decoder, b"a", b"error", b"bb")
