@@ -137,6 +137,7 @@ def folder_outside_of_tmp() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_neither_an_executable_tmp_nor_a_home_is_needed(folder_outside_of_tmp) -> None:
     folder = folder_outside_of_tmp
     (folder / "home").mkdir()
@@ -156,7 +157,7 @@ def test_neither_an_executable_tmp_nor_a_home_is_needed(folder_outside_of_tmp) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=140,
+        timeout=400,
     )
     assert process.returncode == 0, process.stderr
     assert len(read_scores(folder / "scores")) == 70
