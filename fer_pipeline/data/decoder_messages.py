@@ -16,18 +16,21 @@ from typing import BinaryIO, cast
 
 import cv2
 
-_MAX_BYTES = 2000
+_MAX_BYTES = 1 << 20
 _PREFIX = re.compile(r"^\[ ?\w+:\d+@[\d.]+\] global \S+ (TIFF_(?=Error|Warning)|\S+ )?")
 """What OpenCV's log writes before a message, such as `[ WARN:0@0.8] global grfmt_tiff.cpp:80 `."""
 
 _HARMLESS = re.compile(
-    # Chunks of PNG files that do not change the grey values.
-    r"libpng warning: (iCCP|sRGB|gAMA|cHRM|pHYs|sBIT|bKGD|hIST|tIME|[tiz]TXt|tEXt|known incorrect)"
+    # Chunks of PNG files that do not change the grey values; the names of these are in lower case.
+    r"libpng warning: ([a-z]\w{3}: |PLTE: ignored)"
     # Tags of TIFF files; messages about pixels name the decoder, the strip or the tile.
     r"|Warning (?!.*(Decode|JPEGLib|[Ss]trip|[Tt]ile|[Ss]canline))"
     # Stated for all images of 32 bits per pixel, which are then read in another way.
     r"|.*TIFFRGBAImageOK"
-    r"|Warning: unknown JFIF revision"
+    # Written by phones; the pixels are whole.
+    r"|Invalid SOS parameters for sequential JPEG"
+    # Code streams of JPEG 2000 without a container.
+    r"|.*unknown or unspecified color space"
 )
 
 
@@ -39,11 +42,14 @@ class Messages:
         self._file_descriptor = file_descriptor
 
     def read(self) -> str:
-        """Return the text written so far, at most 2,000 bytes."""
+        """Return the lines written so far, at most 1 MB."""
         # Files of a batch are decoded one after the other, and hardly any of them has messages.
         if not os.fstat(self._file_descriptor).st_size:
             return ""
-        return os.pread(self._file_descriptor, _MAX_BYTES, 0).decode("utf-8", "replace")
+        text = os.pread(self._file_descriptor, _MAX_BYTES, 0)
+        if len(text) == _MAX_BYTES:
+            text = text[: text.rindex(b"\n")]
+        return text.decode("utf-8", "replace")
 
 
 @contextlib.contextmanager

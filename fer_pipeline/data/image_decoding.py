@@ -6,6 +6,7 @@ images. OpenCV decodes the pixels; docs/decisions/0009-decoders.md has the reaso
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import NamedTuple, cast
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
+from fer_pipeline.data.bit_depth import scale_to_bytes
 from fer_pipeline.data.decoder_messages import capture_messages, find_damage
 from fer_pipeline.data.image_notes import ImageNote, join_notes
 from fer_pipeline.data.outcomes import Outcome
@@ -52,9 +54,6 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_BITS = (8, 10, 12, 14, 16)
-"""Usual numbers of bits of a pixel in files of 16 bits per pixel."""
-
 Problem = tuple[Outcome, str]
 """Why a file is no usable image: the outcome of its record, and a description."""
 
@@ -79,7 +78,7 @@ class DecodedFile(NamedTuple):
     Attributes:
         image: Grey values, uint8 of shape (height, width); None if there is a problem.
         problem: The problem; None if the file is a usable image.
-        note: Remarks on a usable image, see `join_notes`; None if there are none.
+        note: Notes on a usable image, see `join_notes`; None if there are none.
     """
 
     image: Pixels | None
@@ -97,9 +96,7 @@ def decode_file(content: FileContent, options: DecodingOptions) -> DecodedFile:
     * The orientation in the metadata is applied.
     * Of several images in a file (animations, pages) the first one is used.
     * Transparent pixels are mixed with white (BACKGROUND).
-    * Integers of 16 bits are shifted by the bits that the whole image does not use: 8, 6, 4, 2 or 0
-      bits remain unused if the largest value is below 2**8, 2**10, 2**12, 2**14 or 2**16. Floating
-      point values are taken as a range of 0 to 1 if none is larger than 1, else as integers.
+    * Values of more than 8 bits are scaled by what the image holds, see `bit_depth`.
 
     Args:
         content: Content of the file, or the reason why it cannot be read.
@@ -128,7 +125,12 @@ def _decode(content: bytes, options: DecodingOptions) -> DecodedFile:
         if not options.keep_damaged:
             raise _UnusableImage(Outcome.DAMAGED_IMAGE, damage)
         notes.append(ImageNote.DAMAGED)
-    image = _scale_to_bytes(values)
+    try:
+        image = scale_to_bytes(values)
+    except ValueError as error:
+        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, str(error)) from error
+    if values.dtype != np.uint8 and _is_inverted(header):
+        image = 255 - image
     if header.has_transparency_data:
         image = _mix_with_background(image, header)
     return DecodedFile(image, note=join_notes(notes))
@@ -177,7 +179,7 @@ def _describe_unknown(content: bytes) -> str:
         return "no bytes"
     if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and _HEIF not in _prepare_pillow():
         return f"a HEIC image, which another package reads: {suggest_install('pi_heif')}"
-    return f"{len(content)} bytes, not a complete image"
+    return f"{len(content)} bytes, not in a known format, or with a damaged header"
 
 
 def _has_several_images(header: Image.Image) -> bool:
@@ -186,6 +188,13 @@ def _has_several_images(header: Image.Image) -> bool:
         return bool(getattr(header, "is_animated", False))
     except Exception:  # the second image is damaged
         return True
+
+
+def _is_inverted(header: Image.Image) -> bool:
+    """Return whether 0 is white; OpenCV takes care of this only for 8 bits."""
+    if not isinstance(header, TiffImagePlugin.TiffImageFile):
+        return False
+    return header.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
 def _decode_values(content: bytes, header: Image.Image) -> npt.NDArray[np.generic]:
@@ -197,22 +206,46 @@ def _decode_values(content: bytes, header: Image.Image) -> npt.NDArray[np.generi
     Raises:
         _UnusableImage: The pixels cannot be decoded.
     """
-    detail = f"{len(content)} bytes, not a complete image"
-    if header.format == _HEIF:
-        try:
-            return np.asarray(header.convert("L"))
-        except Exception as error:
-            raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail) from error
-    if header.format == "PNG" and not _has_complete_chunks(content):
+    values: npt.NDArray[np.generic] | None = None
+    if header.format == _HEIF or _has_own_range(header):
+        with contextlib.suppress(Exception):  # Pillow's decoders raise errors of many types
+            values = np.asarray(header if header.mode == "I" else header.convert("L"))
+    elif header.format != "PNG" or _has_complete_chunks(content):
+        values = _decode_with_opencv(content)
+    if values is None:
+        detail = f"{len(content)} bytes, the pixels of the {header.format} image cannot be decoded"
         raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
+    if header.format == "AVIF":
+        values = _turn_upright(values, header)
+    return values
+
+
+def _has_own_range(header: Image.Image) -> bool:
+    """Return whether the header of a PGM or PPM file states another range of values than 8 bits.
+
+    Pillow then scales the values to 8 or 16 bits, OpenCV does not.
+    """
+    return header.format == "PPM" and cast(ImageFile.ImageFile, header).tile[0].codec_name != "raw"
+
+
+def _decode_with_opencv(content: bytes) -> npt.NDArray[np.generic] | None:
+    """Return the grey values of an image file; None if they cannot be decoded."""
+    # libjpeg reports only its first warning. That of an unknown version would hide others.
+    if content[6:11] == b"JFIF\0":
+        content = content[:11] + b"\x01" + content[12:]
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     try:
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
-        values = None
-    if values is None:
-        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
-    return values
+        return None
+
+
+def _turn_upright(values: npt.NDArray[np.generic], header: Image.Image) -> npt.NDArray[np.generic]:
+    """Apply the orientation in the metadata, which OpenCV does for all formats but AVIF."""
+    image = Image.fromarray(values)
+    orientation = ExifTags.Base.Orientation
+    image.getexif()[orientation] = header.getexif().get(orientation, 1)
+    return np.asarray(ImageOps.exif_transpose(image))
 
 
 def _has_complete_chunks(content: bytes) -> bool:
@@ -227,29 +260,6 @@ def _has_complete_chunks(content: bytes) -> bool:
         if position > len(content):
             return False
     return True
-
-
-def _scale_to_bytes(values: npt.NDArray[np.generic]) -> Pixels:
-    """Scale integers of more than 8 bits, or floating point values, to bytes, see `decode_file`.
-
-    Values of 8 bits are returned as they are.
-
-    Raises:
-        _UnusableImage: The range of the values is unknown.
-    """
-    if values.dtype == np.uint8:
-        return cast(Pixels, values)
-    with np.errstate(invalid="ignore"):  # damaged files contain any value
-        lowest, highest = float(values.min()), float(values.max())
-    # Comparisons with NaN are false.
-    if not (lowest >= 0 and highest < 2 ** _BITS[-1]):
-        detail = "its values are negative, not finite, or larger than 65535"
-        raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
-    if values.dtype.kind == "f":
-        values = np.rint(values * 255 if highest <= 1 else values)
-        highest = float(values.max())
-    bits = next(bits for bits in _BITS if highest < 2**bits)
-    return (values.astype(np.uint16) >> (bits - 8)).astype(np.uint8)
 
 
 def _mix_with_background(image: Pixels, header: Image.Image) -> Pixels:

@@ -1,4 +1,4 @@
-"""Remarks on images that are used nevertheless, for the user to check."""
+"""Notes on images that are used nevertheless, for the user to check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SEPARATOR = "; "
 
 
 class ImageNote(StrEnum):
-    """The remarks."""
+    """The notes."""
 
     FIRST_OF_SEVERAL = "first image of several in its file"
     DAMAGED = "damaged image"
@@ -26,22 +26,22 @@ class ImageNote(StrEnum):
 
 
 def join_notes(notes: Iterable[str]) -> str | None:
-    """Return the remarks on an image as one text; None if there are none."""
+    """Return the notes on an image as one text; None if there are none."""
     return _SEPARATOR.join(notes) or None
 
 
 def add_constant_notes(
     notes: Mapping[int, str], images: Pixels, has_image: npt.NDArray[np.bool_]
 ) -> dict[int, str]:
-    """Add a remark on each image whose pixels are all equal.
+    """Add a note on each image whose pixels are all equal.
 
     Args:
-        notes: Remarks on records, by the position of the record.
+        notes: Notes on records, by the position of the record.
         images: Images of the m records that have one, uint8 of shape (m, size, size).
         has_image: Whether each record has an image, bool of shape (n,).
 
     Returns:
-        All remarks, by the position of the record.
+        All notes, by the position of the record.
     """
     pixels = images.reshape(len(images), images.shape[1] * images.shape[2])
     is_constant = pixels.min(axis=1) == pixels.max(axis=1)
@@ -52,10 +52,10 @@ def add_constant_notes(
 
 
 def count_notes(counts: Iterable[tuple[str | None, int]]) -> Counter[str]:
-    """Count the images by remark.
+    """Count the images by note.
 
     Args:
-        counts: Joined remarks on images, see `join_notes`, and the number of these images.
+        counts: Joined notes on images, see `join_notes`, and the number of these images.
     """
     totals = Counter[str]()
     for note, count in counts:
@@ -65,6 +65,6 @@ def count_notes(counts: Iterable[tuple[str | None, int]]) -> Counter[str]:
 
 
 def log_notes(totals: Mapping[str, int]) -> None:
-    """Log a warning for each remark, with the number of its images."""
+    """Log a warning for each note, with the number of its images."""
     for note, count in totals.items():
-        log.warning("%d images are used although: %s", count, note)
+        log.warning("note on %d images: %s", count, note)

@@ -39,7 +39,7 @@ class IngestCounts:
         sources: Counts of each CSV file, or of each folder of images.
         max_label_code: Largest numeric label code of each source; -1 if it has no numeric labels.
         file_problems: Why a CSV file cannot be read, or not to its end, by its name.
-        notes: Numbers of kept images by remark, see `image_notes`.
+        notes: Numbers of kept images by note, see `image_notes`.
     """
 
     read: int = 0
@@ -68,7 +68,7 @@ class IngestCounts:
                 * `source`: CSV file or folder of images.
                 * `block`: Start, in bytes, of the part of the file that one Spark task reads.
                 * `outcome`, `split`, `label`: Codes of the outcome, the split and the class.
-                * `detail`: Remark on kept images, see `image_notes`; why the records of a CSV file
+                * `detail`: Note on kept images, see `image_notes`; why the records of a CSV file
                   are missing; None for other records.
                 * `n`: Number of records.
                 * `code`: Largest numeric label in the source's own coding; -1 if there is none.

@@ -127,7 +127,7 @@ class Manifest(_Section):
         files: Parquet files of all splits.
         counts: Numbers of written rows, by split and class name.
         rows: Numbers of records by outcome, and number of written rows.
-        notes: Numbers of kept images by remark, see `image_notes`.
+        notes: Numbers of kept images by note, see `image_notes`.
         quarantine: Paths of the files of quarantined records, relative to the manifest's folder.
         sources: Input files, or input folders of images.
         checksum: Checksum of all rows (split, label, image hash, pixels, variant, replica, and the

@@ -71,7 +71,7 @@ class ParsedRecords:
         images: Grey values, uint8 of shape (n, height, width), or a sequence of n arrays of shape
             (height, width) if the sizes differ. The image of a record with an error is undefined.
         errors: Errors of the records that cannot be read.
-        notes: Remarks on images that are used nevertheless, by the position of the record.
+        notes: Notes on images that are used nevertheless, by the position of the record.
     """
 
     emotions: Sequence[str | None]

@@ -51,7 +51,7 @@ def dataset_columns(dtype: str, *, votes: bool = False) -> dict[str, str]:
 def score_columns(classes: Sequence[str]) -> dict[str, str]:
     """Return the columns of the files that the score job writes: Spark type by column name.
 
-    For a scored image `reason` is null, and `detail` is a remark or null, see `image_notes`. For an
+    For a scored image `reason` is null, and `detail` is a note or null, see `image_notes`. For an
     image that could not be scored, they describe the error, and the columns of the scores are null.
 
     Args:

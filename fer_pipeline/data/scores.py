@@ -44,7 +44,7 @@ class ScoreManifest(BaseModel):
         emotions: Numbers of images by emotion, including the emotion `uncertain` if
             `inference.min_confidence` was set.
         unscored: Numbers of images without a score, by reason.
-        notes: Numbers of scored images by remark, see `image_notes`.
+        notes: Numbers of scored images by note, see `image_notes`.
         files: The Parquet files of the scores.
         model: Folder of the model's run and checksum of its file.
         backend: Library that ran the model: name, format of the model's file, reason for the
@@ -108,7 +108,7 @@ def read_scores(path: str | Path) -> pa.Table:
     Returns:
         A table with the origin of each image (`source`, `record`, `image_hash`, ...), `emotion`,
         `confidence`, the probability of each class (`p_angry`, ...), `reason` and `detail` for
-        images that could not be scored, and in `detail` a remark on some scored images.
+        images that could not be scored, and in `detail` a note on some scored images.
 
     Raises:
         DatasetError: The folder contains no scores, a file is missing or damaged, or its number of

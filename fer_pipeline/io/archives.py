@@ -16,7 +16,6 @@ from fer_pipeline.io.input_reading import describe_read_error, open_input
 from fer_pipeline.text import one_line
 
 _ARCHIVE_NAME = re.compile(r"(?i)\.(zip|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$")
-_UNCOMPRESSED_TAR_NAME = re.compile(r"(?i)\.tar$")
 _ARCHIVE_URL = re.compile(r"^(?:zip|tar)://(?P<pattern>.*?)::(?P<archive>.+)$")
 # Bits of ZipInfo.flag_bits.
 _ENCRYPTED = 0x1

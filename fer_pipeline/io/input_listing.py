@@ -178,8 +178,11 @@ def require_local_inputs(locations: Iterable[str]) -> None:
     for location in locations:
         if os.path.lexists(location):
             continue
-        if not is_url(location) and archives.split_archive_url(location) is None:
-            _require_few_alternatives(location)
+        _require_few_alternatives(location)
+        archive_url = archives.split_archive_url(location)
+        if archive_url is not None:
+            _find_archive(archive_url[0])
+        elif not is_url(location):
             _match_local_path(_make_absolute(str(parse_local_path(location))))
 
 
@@ -201,12 +204,7 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
         archive_url = archives.split_archive_url(location)
         if archive_url is not None:
             archive, pattern = archive_url
-            if not is_url(archive):
-                path = _make_absolute(str(parse_local_path(archive)))
-                archive = decode_file_name(path)
-                if not os.path.exists(path):
-                    raise InputError(f"{archive}: no such file or folder")
-            return _list_archive(archive, pattern)
+            return _list_archive(_find_archive(archive), pattern)
         if location.startswith(("zip://", "tar://")):
             raise InputError(
                 f"{location}: expected zip://PATTERN::ARCHIVE, or the path of an archive"
@@ -222,6 +220,21 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
             raise InputError(f"{decode_file_name(path)}: {problem}")
         return listing
     return _list_paths(_match_local_path(path), map_folders)
+
+
+def _find_archive(location: str) -> str:
+    """Return the name of an archive: its absolute path, or its URL.
+
+    Raises:
+        InputError: A local archive does not exist.
+    """
+    if is_url(location):
+        return location
+    path = _make_absolute(str(parse_local_path(location)))
+    name = decode_file_name(path)
+    if not os.path.exists(path):
+        raise InputError(f"{name}: no such file or folder")
+    return name
 
 
 def _match_local_path(path: bytes) -> list[bytes]:

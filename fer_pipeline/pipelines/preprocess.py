@@ -40,7 +40,7 @@ def preprocess(
     Args:
         open_session: Function that returns the context manager of a Spark session. It is called
             only after the checks that need no Spark.
-        inputs: Input files, globs or folders, in any form that Spark reads.
+        inputs: Files, folders, archives and globs, as paths or URLs.
         output: Folder of the dataset.
         config: Configuration.
         overwrite: Whether an existing dataset may be replaced.

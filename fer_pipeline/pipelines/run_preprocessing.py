@@ -53,7 +53,7 @@ _MIN_PARTITIONS = 8
 _BYTES_PER_ROW = 8300
 """Average size of a row of FER2013's CSV file, in bytes."""
 
-_PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless")
+_PACKAGES = ("pyspark", "pyarrow", "numpy", "opencv-python-headless", "pillow")
 
 
 def write_dataset(

@@ -26,6 +26,8 @@ _PACKAGES = (
     "keras",
     "ai-edge-litert",
     "pyspark",
+    "opencv-python-headless",
+    "pillow",
 )
 
 

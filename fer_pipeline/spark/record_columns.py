@@ -30,7 +30,7 @@ RECORD_SCHEMA = pa.schema(
         ("block", pa.int64()),  # start of the record's block in the file, in bytes
         ("position", pa.int32()),  # 0-based position of the record within the block
         ("outcome", pa.int8()),  # see `outcomes.Outcome`
-        ("detail", pa.string()),  # error of a quarantined record, or remarks on an image
+        ("detail", pa.string()),  # error of a quarantined record, or notes on an image
         ("excerpt", pa.string()),  # excerpt of a quarantined record
         ("fingerprint", pa.int64()),  # hash of image, label and usage
         ("code", pa.int32()),  # numeric value of the label text, -1 if not a number

@@ -33,7 +33,7 @@ def count_records(store: RecordStore, *, by_folder: bool) -> list[dict[str, Any]
     """Count all records by source, block, outcome, split, label and detail.
 
     A source is an input file. A block is the part of a file that one Spark task reads. The outcome
-    says whether a record is kept, dropped or quarantined, and why. The detail is the remark on a
+    says whether a record is kept, dropped or quarantined, and why. The detail is the note on a
     kept image, see `data.image_notes`, or the reason why a CSV file cannot be read; otherwise null.
 
     Args:

@@ -75,7 +75,7 @@ class ImageBatch(NamedTuple):
         origin: One row for each image with the columns of `schema.ORIGIN` (source file, record
             number, image hash, variant, replica) and the columns `reason` and `detail`. The last
             two describe the error of an unreadable image. For a readable image `reason` is null,
-            and `detail` is a remark, see `data.image_notes`, or null.
+            and `detail` is a note, see `data.image_notes`, or null.
         pixels: Pixels of the m readable images, in order, uint8 of shape (m, size, size).
     """
 
@@ -105,7 +105,7 @@ class ScoringTotals:
         emotions: Number of images by predicted emotion.
         reasons: Number of images that could not be scored, by reason.
         problems: Why a file cannot be read, or not to its end, by its name; a sample of many.
-        notes: Number of scored images by remark, see `data.image_notes`.
+        notes: Number of scored images by note, see `data.image_notes`.
     """
 
     files: list[dict[str, Any]]

@@ -81,13 +81,40 @@ def test_floats_above_1_are_taken_as_integers():
     assert decode(save(Image.fromarray(values), "TIFF")).max() == 255
 
 
-@pytest.mark.parametrize("bad", [-1, np.nan, np.inf, 1e9])
+def test_floats_that_overshoot_are_clipped():
+    values = NOISE.astype(np.float32) / 255
+    values[0, :2] = -0.01, 1.05
+    image = decode(save(Image.fromarray(values), "TIFF"))
+    assert image[0, :2].tolist() == [0, 255]
+    np.testing.assert_array_equal(image[1:], NOISE[1:])
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, np.nan, np.inf, 1e9])
 def test_floats_of_an_unknown_range_are_refused(bad):
-    values = NOISE.astype(np.float32)
+    values = NOISE.astype(np.float32) / (255 if bad == 1.5 else 1)
     values[3, 3] = bad
     outcome, detail = find_problem(save(Image.fromarray(values), "TIFF"))
     assert outcome == Outcome.UNDECODABLE_IMAGE
-    assert "negative, not finite, or larger than 65535" in detail
+    assert "no known range of grey" in detail
+
+
+@pytest.mark.parametrize("largest", [15, 100, 255, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_range_in_the_header_of_a_pgm_or_ppm_is_used(largest, channels):
+    width, height = 20, 10
+    values = np.linspace(0, largest / 2, width * height).astype(int).repeat(channels)
+    bytes_per_value = 1 if largest < 256 else 2
+    header = b"P%d %d %d %d\n" % (5 if channels == 1 else 6, width, height, largest)
+    content = header + b"".join(int(v).to_bytes(bytes_per_value, "big") for v in values)
+    expected = values[::channels].reshape(height, width) * (255 / largest)
+    assert np.abs(decode(content) - expected).max() <= 1
+
+
+def test_the_range_of_a_tiff_may_begin_with_white():
+    white_is_zero = {262: 0}
+    deep = Image.fromarray((255 - NOISE).astype(np.uint16) * 257)
+    image = decode(save(deep, "TIFF", tiffinfo=white_is_zero))
+    np.testing.assert_array_equal(image, NOISE)
 
 
 def test_transparent_pixels_are_mixed_with_white():
@@ -105,9 +132,10 @@ def test_transparent_pixels_are_mixed_with_white():
     assert image[~first_colour].min() < BACKGROUND
 
 
-def test_transparency_is_turned_together_with_the_pixels():
-    upright = decode(save(draw().transparent, "PNG"))
-    turned = decode(save_turned(draw().transparent, "PNG"))
+@pytest.mark.parametrize("kind", ["PNG", "AVIF"])
+def test_transparency_is_turned_together_with_the_pixels(kind):
+    upright = decode(save(draw().transparent, kind))
+    turned = decode(save_turned(draw().transparent, kind))
     np.testing.assert_array_equal(turned, np.rot90(upright, -1))
 
 
@@ -166,6 +194,48 @@ def test_messages_about_metadata_are_no_damage():
     np.testing.assert_array_equal(decode(content), decode(png))
 
 
+def test_private_tags_of_a_tiff_are_no_damage():
+    tags = {65000 + n: f"private text {n}" for n in range(60)}
+    np.testing.assert_array_equal(
+        decode(save(draw().grey, "TIFF", tiffinfo=tags)), np.asarray(draw().grey)
+    )
+
+
+@pytest.mark.parametrize("name", ["sPLT", "pCAL", "eXIf", "tIME"])
+def test_a_useless_chunk_of_a_png_is_no_damage(name):
+    text = name.encode() + b"\1"
+    chunk = struct.pack(">I", 1) + text + struct.pack(">I", zlib.crc32(text))
+    png = encode_all()["png grey"]
+    np.testing.assert_array_equal(decode(png[:33] + chunk + png[33:]), decode(png))
+
+
+def test_a_code_stream_of_jpeg_2000_is_no_damage():
+    content = save(draw().grey, "JPEG2000", no_jp2=True)
+    np.testing.assert_array_equal(decode(content), np.asarray(draw().grey))
+
+
+def change_version(jpeg: bytes) -> bytes:
+    """Return a JPEG file of a version that libjpeg does not know."""
+    assert jpeg[6:11] == b"JFIF\0"
+    return jpeg[:11] + b"\x05" + jpeg[12:]
+
+
+def change_scan_parameters(jpeg: bytes) -> bytes:
+    """Return a JPEG file whose scan has useless parameters, as some phones write it."""
+    end = jpeg.index(b"\xff\xda") + 2
+    end += int.from_bytes(jpeg[end : end + 2], "big")
+    return jpeg[: end - 2] + b"\0" + jpeg[end - 1 :]
+
+
+def test_unusual_headers_of_a_jpeg_are_no_damage():
+    sound = encode_all()["jpeg grey"]
+    for content in (change_version(sound), change_scan_parameters(sound)):
+        np.testing.assert_array_equal(decode(content), decode(sound))
+    # libjpeg reports only its first warning.
+    outcome, _ = find_problem(change_version(cut_and_close(sound)))
+    assert outcome == Outcome.DAMAGED_IMAGE
+
+
 def test_an_image_with_too_many_pixels_is_refused_from_its_header():
     # 1,000 megapixels of one bit, in a file of 122 kB.
     content = save(Image.new("1", (40_000, 25_000)), "PNG")
@@ -183,7 +253,7 @@ def test_a_chunk_that_is_longer_than_the_file_is_refused_without_reading_it():
     content[33] = 0x7F  # the first byte of the length of the pixels' chunk: 2 GB
     assert find_problem(bytes(content)) == (
         Outcome.UNDECODABLE_IMAGE,
-        f"{len(content)} bytes, not a complete image",
+        f"{len(content)} bytes, the pixels of the PNG image cannot be decoded",
     )
 
 
@@ -247,7 +317,7 @@ def test_a_jpeg_of_grey_ramps_is_decoded_almost_exactly():
         assert np.abs(image.astype(int) - ramp).max() <= 2
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
 def test_the_orientation_of_the_metadata_is_applied(kind):
     upright = decode(save(Image.fromarray(NOISE), kind))
     turned = decode(save_turned(Image.fromarray(NOISE), kind))

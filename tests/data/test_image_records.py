@@ -54,7 +54,7 @@ def test_an_unreadable_file_has_an_error_and_its_neighbours_are_read():
     ]
     assert parsed.errors.details == {
         1: "no bytes",
-        2: "40 bytes, not a complete image",
+        2: "40 bytes, not in a known format, or with a damaged header",
         3: "20x7 pixels; the minimum is 8x8",
     }
     np.testing.assert_array_equal(parsed.images[4], make_image(1))

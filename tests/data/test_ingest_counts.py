@@ -222,7 +222,7 @@ class TestRequireUsableRecords:
             ingest_counts.require_usable_records(0.09)
         assert str(error.value).startswith(f"bad.csv: {problem} (1 of 10 CSV files cannot be read ")
 
-    def test_images_with_remarks_are_counted_by_remark(self) -> None:
+    def test_images_with_notes_are_counted_by_remark(self) -> None:
         tallies = [
             make_tally(3, detail="all pixels equal"),
             make_tally(2, label=1, detail="damaged image; all pixels equal"),

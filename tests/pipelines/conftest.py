@@ -113,10 +113,15 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     decoded = {name: decode_grey(content) for name, content in valid.items()}
+    unknown = "not in a known format, or with a damaged header"
+    reasons = {
+        "truncated.jpg": "the pixels of the JPEG image cannot be decoded",
+        "truncated.png": "the pixels of the PNG image cannot be decoded",
+    }
     details = {
         name: (
             "undecodable image",
-            f"{len(content)} bytes, not a complete image" if content else "no bytes",
+            f"{len(content)} bytes, {reasons.get(name, unknown)}" if content else "no bytes",
         )
         for name, content in broken.items()
     }

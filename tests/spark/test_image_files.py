@@ -66,7 +66,7 @@ def test_images_to_look_at_are_counted_and_logged(prepare, tmp_path, caplog) -> 
         "damaged image": 1,
         "first image of several in its file": 1,
     }
-    assert "2 images are used although: all pixels equal" in caplog.messages
+    assert "note on 2 images: all pixels equal" in caplog.messages
     assert len(prepared.rows) == 5
 
 

@@ -106,12 +106,28 @@ def test_files_that_are_no_valid_images_are_quarantined(folders) -> None:
     expected = [
         ("holdout/angry/a.png", "unknown usage", "usage 'holdout'"),
         ("train/angry/empty.png", "undecodable image", "no bytes"),
-        ("train/angry/half.png", "undecodable image", "200 bytes, not a complete image"),
+        (
+            "train/angry/half.png",
+            "undecodable image",
+            "200 bytes, the pixels of the PNG image cannot be decoded",
+        ),
         ("train/bored/a.png", "unknown emotion", "emotion 'bored'"),
         ("train/happy/flat.png", "image too small", "12x7 pixels; the minimum is 8x8"),
-        ("train/happy/half.jpg", "undecodable image", "300 bytes, not a complete image"),
-        ("train/happy/notes.txt", "undecodable image", "8 bytes, not a complete image"),
-        ("train/happy/text.jpg", "undecodable image", "18 bytes, not a complete image"),
+        (
+            "train/happy/half.jpg",
+            "undecodable image",
+            "300 bytes, the pixels of the JPEG image cannot be decoded",
+        ),
+        (
+            "train/happy/notes.txt",
+            "undecodable image",
+            "8 bytes, not in a known format, or with a damaged header",
+        ),
+        (
+            "train/happy/text.jpg",
+            "undecodable image",
+            "18 bytes, not in a known format, or with a damaged header",
+        ),
     ]
 
     keys = ("source", "record", "reason", "detail")

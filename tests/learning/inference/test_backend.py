@@ -457,6 +457,20 @@ class TestPredictFunctions:
             assert probabilities.shape == (count, 3)
             np.testing.assert_allclose(probabilities, expected[:count], rtol=0, atol=1e-5)
 
+    def test_litert_writes_nothing_to_stderr(self) -> None:
+        # A new process: LiteRT writes its message about the processor only once.
+        path = trained_model.PRETRAINED_FOLDER / "mirrored" / "export" / "model.tflite"
+        code = (
+            "import numpy as np, pathlib, sys;"
+            " from fer_pipeline.learning.inference.predictor import make_litert_predict_fn;"
+            " predict = make_litert_predict_fn(pathlib.Path(sys.argv[1]).read_bytes(), 4);"
+            " print(predict(np.zeros((5, 48, 48), np.uint8)).shape)"
+        )
+        process = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+        )
+        assert (process.stdout, process.stderr) == ("(5, 7)\n", "")
+
     def test_more_images_than_the_largest_litert_batch(self, exported_run, faces) -> None:
         content = (exported_run / "export" / "model.tflite").read_bytes()
         many = np.concatenate([faces.pixels] * 5)
