@@ -104,7 +104,7 @@ class RecordStore:
         # The functions below are sent to the workers with all variables that they use. The reader
         # cannot be sent because it contains a DataFrame.
         read, size = reader.read, options.size
-        keys = find_partition_keys(spark, partition_count)
+        keys = find_partition_keys(partition_count)
 
         def read_and_pack(batches: Batches) -> Batches:
             """Label, hash and resize records, and pack many records into each row."""
