@@ -14,6 +14,7 @@ from benchmarks import data
 
 _DEFAULT_BENCHMARKS = (
     "preprocess",
+    "folders",
     "feed",
     "training",
     "networks",
