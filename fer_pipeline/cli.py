@@ -12,7 +12,7 @@ from typing import Any
 
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import FerError
-from fer_pipeline.extras import explain_missing_packages
+from fer_pipeline.extras import explain_missing_packages, require_package
 from fer_pipeline.io import interrupts
 from fer_pipeline.text import escape_unprintable, one_line, suggest_name
 
@@ -174,6 +174,10 @@ def add_moved_option(parser: argparse.ArgumentParser, option: str, command: str)
     )
 
 
+_MAIN_PACKAGES = {"spark": "pyspark", "train": "tensorflow"}
+"""Package by which the presence of an extra is recognised, by extra."""
+
+
 def run_job(
     run: Callable[[argparse.Namespace], str],
     arguments: argparse.Namespace,
@@ -189,14 +193,16 @@ def run_job(
     Args:
         run: Function that does the work and returns the report.
         arguments: Parsed arguments of a parser from `create_parser`.
-        extra: Extra that the job needs, "spark" or "train"; suggested if a package is missing that
-            several extras install.
+        extra: Extra that the job needs, "spark" or "train". Its absence is reported first. The
+            extra is also suggested if a package is missing that several extras install.
 
     Returns:
         The exit status: 0, the exit code of the `FerError`, or 130 after Ctrl-C.
     """
     _configure_logging(arguments.log_level)
     try:
+        if extra is not None:
+            require_package(_MAIN_PACKAGES[extra])
         with interrupts.record_interrupts(), explain_missing_packages(extra):
             report = run(arguments)
     except FerError as error:

@@ -30,8 +30,10 @@ STORED_COUNTS = """{
         "empty field": 6,
         "broken line": 7,
         "undecodable image": 8,
-        "image too small": 9,
-        "unreadable file": 10
+        "damaged image": 9,
+        "image too small": 10,
+        "image too large": 11,
+        "unreadable file": 12
     },
     "written": 6
 }"""
