@@ -63,7 +63,7 @@ def find_partition_keys(partition_count: int) -> list[int]:
 def hash_integers(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """Return the hash that Spark's function `hash` gives to a column of type int.
 
-    A query to Spark for the same numbers takes about a second at the start of a job.
+    This takes the place of a query to Spark at the start of each job.
 
     Args:
         numbers: Numbers from 0 to 2**31 - 1, of shape (n,).

@@ -29,14 +29,16 @@ print(tensorflow.lite.TFLiteConverter.__name__, jax.numpy.ones(()).dtype)
 print([name for name in packages if name in sys.modules])
 """
 PRINT_SETTING = (
-    "import os, platform, sys;"
+    "import importlib, os, platform, sys;"
     "platform.machine = lambda: sys.argv[1];"
-    "import fer_pipeline.learning;"
+    "importlib.import_module(sys.argv[2]);"
     "assert 'tensorflow' not in sys.modules;"
     "print(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))"
 )
 
 
+# A benchmark may import Keras first, so all of them need the settings.
+@pytest.mark.parametrize("package", ["fer_pipeline.learning", "benchmarks"])
 @pytest.mark.parametrize(
     ("machine", "users", "expected"),
     [
@@ -46,12 +48,14 @@ PRINT_SETTING = (
         ("aarch64", None, "None"),
     ],
 )
-def test_onednn_is_enabled_on_x86_unless_the_user_sets_it(machine, users, expected) -> None:
+def test_onednn_is_enabled_on_x86_unless_the_user_sets_it(
+    machine, users, expected, package
+) -> None:
     inherited = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
     environment = inherited | ({} if users is None else {"TF_ENABLE_ONEDNN_OPTS": users})
 
     output = subprocess.check_output(
-        [sys.executable, "-c", PRINT_SETTING, machine], env=environment, text=True
+        [sys.executable, "-c", PRINT_SETTING, machine, package], env=environment, text=True
     )
 
     assert output.strip() == expected

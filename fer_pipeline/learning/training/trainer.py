@@ -21,7 +21,6 @@ from fer_pipeline.learning.training import distributed, optimizers
 from fer_pipeline.learning.training.checkpoint import StateArrays
 from fer_pipeline.learning.training.distillation import TeacherEnsemble
 from fer_pipeline.learning.training.losses import ClassificationLoss
-from fer_pipeline.learning.training.memory import keep_freed_memory
 from fer_pipeline.learning.training.moving_average import MovingAverage
 from fer_pipeline.learning.training.running_metrics import (
     MetricTotals,
@@ -66,8 +65,7 @@ class Trainer:
     ) -> None:
         """Create the optimizer's variables and compile the model.
 
-        From now on, this process keeps the memory that it frees, see `keep_freed_memory`. If there
-        are several workers, the network's BatchNormalization layers are changed to use the
+        If there are several workers, the network's BatchNormalization layers are changed to use the
         statistics of the whole batch.
 
         Args:
@@ -79,7 +77,6 @@ class Trainer:
             ema_decay: Decay of the moving average of the weights; 0 for no average.
             teachers: Teachers for distillation; None for no teachers.
         """
-        keep_freed_memory()
         self.network, self.model, self.optimizer = network, model, optimizer
         self.step = 0
         self.confusion: npt.NDArray[np.int64] | None = None
