@@ -116,7 +116,7 @@ def test_files_that_are_no_valid_images_are_quarantined(folders) -> None:
         (
             "train/happy/half.jpg",
             "undecodable image",
-            "300 bytes, the pixels of the JPEG image cannot be decoded",
+            "300 bytes, not in a known format, or with a damaged header",
         ),
         (
             "train/happy/notes.txt",
