@@ -20,7 +20,7 @@ from fer_pipeline.data import synthetic
 from fer_pipeline.spark.java import find_java_home
 from fer_pipeline.spark.local_mode import build_spark_environment
 
-_MEASUREMENTS = 5
+_MEASUREMENTS = 3
 _ROWS = 100
 _FOLDER = data.WORK / "start"
 
