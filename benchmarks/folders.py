@@ -11,7 +11,6 @@ start of Spark counts; the goal is for 100,000.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 
 from benchmarks import data
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, describe_ratios
 from fer_pipeline.data.emotions import FER2013
 from fer_pipeline.data.synthetic.faces import draw_face
 
@@ -46,11 +45,7 @@ def run() -> list[Figure]:
             rates.append(_measure_rate(["-m", "benchmarks.folders_process", job, str(folder)]))
     figures = []
     for job, rates in job_rates.items():
-        ratios = [rate / loop_rate for rate, loop_rate in zip(rates, loop_rates, strict=True)]
-        measurement = (
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f};"
-            f" {statistics.median(rates):,.0f} / {statistics.median(loop_rates):,.0f} images/s)"
-        )
+        measurement = describe_ratios(rates, loop_rates, "images/s", decimals=2)
         goal = "at least 0.7" if _IMAGE_COUNT >= _GOAL_IMAGE_COUNT else ""
         figures.append(Figure(f"{_IMAGE_COUNT:,} PNGs, {job}'s reading / loop", measurement, goal))
     return figures

@@ -8,7 +8,6 @@ those of the same round.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import data, preprocess
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, describe_ratios
 from fer_pipeline.data.dataset import StoredDataset
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.learning.inference import serving_model
@@ -59,11 +58,7 @@ def run() -> list[Figure]:
             rates.append(_measure_loader(trainer, dataset, _LOADER_OPTIONS[name], seed))
     figures = []
     for name, rates in loader_rates.items():
-        ratios = [rate / array_rate for rate, array_rate in zip(rates, array_rates, strict=True)]
-        measurement = (
-            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f};"
-            f" {statistics.median(rates):,.0f} / {statistics.median(array_rates):,.0f} steps/s)"
-        )
+        measurement = describe_ratios(rates, array_rates, "steps/s", decimals=3)
         figures.append(Figure(f"training, {name} / arrays", measurement, "at least 0.97"))
     return figures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,7 @@ from fer_pipeline.data.manifest import FORMAT_VERSION, MANIFEST_FILE, DataFile, 
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.errors import DatasetError, StorageError
 from fer_pipeline.io import storage
+from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.io.json_documents import DocumentFormat, read_document
 from fer_pipeline.io.paths import parse_path
 
@@ -155,6 +157,16 @@ class StoredDataset:
             raise DatasetError(
                 f"{path}: {state}, the manifest says {file.bytes} bytes; run preprocess again"
             )
+
+
+def find_dataset(locations: Iterable[str]) -> str | None:
+    """Return the first location that is a dataset; URLs that only Hadoop reads are not looked at.
+
+    Args:
+        locations: Local paths and URLs.
+    """
+    candidates = (location for location in locations if not is_hadoop_url(location))
+    return next(filter(is_dataset, candidates), None)
 
 
 def is_dataset(path: str | Path) -> bool:

@@ -18,7 +18,7 @@ import cv2
 
 _MAX_BYTES = 1 << 20
 _PREFIX = re.compile(r"^\[ ?\w+:\d+@[\d.]+\] global \S+ (TIFF_(?=Error|Warning)|\S+ )?")
-"""What OpenCV's log writes before a message, such as `[ WARN:0@0.8] global grfmt_tiff.cpp:80 `."""
+"""Start of a message in OpenCV's log, such as `[ WARN:0@0.8] global grfmt_tiff.cpp:80 `."""
 
 _HARMLESS = re.compile(
     # Chunks of PNG files that do not change the grey values; the names of these are in lower case.

@@ -47,7 +47,8 @@ def add_constant_notes(
     is_constant = pixels.min(axis=1) == pixels.max(axis=1)
     joined = dict(notes)
     for row in np.flatnonzero(has_image)[is_constant].tolist():
-        joined[row] = _SEPARATOR.join([*filter(None, [notes.get(row)]), ImageNote.CONSTANT])
+        note = notes.get(row)
+        joined[row] = f"{note}{_SEPARATOR}{ImageNote.CONSTANT}" if note else ImageNote.CONSTANT
     return joined
 
 

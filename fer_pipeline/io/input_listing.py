@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -183,7 +183,8 @@ def require_local_inputs(locations: Iterable[str]) -> None:
         if archive_url is not None:
             _find_archive(archive_url[0])
         elif not is_url(location):
-            _match_local_path(_make_absolute(str(parse_local_path(location))))
+            # Only the first: a glob may match millions of files, which are listed later.
+            next(_match_local_path(_make_absolute(str(parse_local_path(location)))))
 
 
 def _drop_repeated_names(files: pa.Table) -> pa.Table:
@@ -219,7 +220,7 @@ def _list_location(location: str, map_folders: MapFunction) -> InputListing:
         if problem and listing.files["name"][0].as_py() == decode_file_name(path):
             raise InputError(f"{decode_file_name(path)}: {problem}")
         return listing
-    return _list_paths(_match_local_path(path), map_folders)
+    return _list_paths(sorted(_match_local_path(path)), map_folders)
 
 
 def _find_archive(location: str) -> str:
@@ -237,20 +238,23 @@ def _find_archive(location: str) -> str:
     return name
 
 
-def _match_local_path(path: bytes) -> list[bytes]:
-    """Return the local path itself if it exists, otherwise those that it matches as a glob.
+def _match_local_path(path: bytes) -> Iterator[bytes]:
+    """Yield the local path itself if it exists, otherwise those that it matches as a glob.
 
     Raises:
         InputError: It does not exist, or matches nothing.
     """
     if os.path.lexists(path):
-        return [path]
+        yield path
+        return
     if not glob.is_magic(path, flags=_GLOB_FLAGS):
         raise InputError(f"{decode_file_name(path)}: no such file or folder")
-    paths = sorted(glob.iglob(path, flags=_GLOB_FLAGS))
-    if not paths:
+    is_empty = True
+    for match in glob.iglob(path, flags=_GLOB_FLAGS):
+        is_empty = False
+        yield match
+    if is_empty:
         raise InputError(f"{decode_file_name(path)}: nothing has such a name")
-    return paths
 
 
 def _require_few_alternatives(pattern: str) -> None:

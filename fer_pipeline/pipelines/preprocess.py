@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from fer_pipeline.config import Config
-from fer_pipeline.data.dataset import is_dataset
+from fer_pipeline.data.dataset import find_dataset
 from fer_pipeline.data.dataset_files import DATASET
 from fer_pipeline.data.manifest import Manifest
 from fer_pipeline.data.outcomes import Split
 from fer_pipeline.data.votes import read_votes
 from fer_pipeline.errors import InputError
 from fer_pipeline.io import input_listing
-from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
 from fer_pipeline.text import format_table
@@ -57,12 +56,12 @@ def preprocess(
     """
     output_folder = OutputFolder(parse_path(output).absolute(), DATASET, overwrite=overwrite)
     output_folder.ensure_writable()
-    for path in inputs:
-        if not is_hadoop_url(path) and is_dataset(path):
-            raise InputError(
-                f"{path}: is a finished dataset, which needs no preprocessing; train, evaluate and"
-                " score read it"
-            )
+    dataset = find_dataset(inputs)
+    if dataset is not None:
+        raise InputError(
+            f"{dataset}: is a finished dataset, which needs no preprocessing; train, evaluate and"
+            " score read it"
+        )
     input_listing.require_local_inputs(inputs)
     votes_path = config.labels.votes
     votes = read_votes(votes_path, config.class_names) if votes_path else None

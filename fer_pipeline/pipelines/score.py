@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
-from fer_pipeline.data.dataset import StoredDataset, is_dataset
+from fer_pipeline.data.dataset import StoredDataset, find_dataset, is_dataset
 from fer_pipeline.data.scores import UNCERTAIN, ScoreManifest
 from fer_pipeline.errors import InputError, RunError
 from fer_pipeline.io import input_listing
-from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.paths import parse_path
@@ -112,11 +111,12 @@ def _open_request(model_name: str | None, inputs: Sequence[str], config: Config)
         dataset.require_all_files()
         dataset.require_enhancement(model.info.enhancement)
     else:
-        for location in inputs:
-            if not is_hadoop_url(location) and is_dataset(location):
-                raise InputError(
-                    f"{location}: is a dataset, which is scored alone; name nothing else"
-                )
+        # A single input was looked at above.
+        other_dataset = find_dataset(inputs) if len(inputs) > 1 else None
+        if other_dataset is not None:
+            raise InputError(
+                f"{other_dataset}: is a dataset, which is scored alone; name nothing else"
+            )
         input_listing.require_local_inputs(inputs)
     inference_backend = backend.choose_backend(
         model, model.read_content(), config.inference.backend

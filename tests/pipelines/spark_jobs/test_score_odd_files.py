@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+from collections.abc import Callable
 
 import pytest
 
@@ -83,19 +84,30 @@ def test_an_unreadable_csv_file_does_not_end_the_job(
     assert unscored == {str(files[1]), str(files[2])}
 
 
+def call_between_counting_and_reading(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]
+) -> None:
+    """Change a file after its records were counted, and before its header is read."""
+    read_layouts = listed_files.ListedFiles._read_layouts
+
+    def change_and_read_layouts(*arguments):
+        change()
+        return read_layouts(*arguments)
+
+    monkeypatch.setattr(listed_files.ListedFiles, "_read_layouts", change_and_read_layouts)
+
+
 def test_rows_that_are_appended_while_the_job_runs_are_not_read(
     scoring_model, score_inputs, tmp_path, monkeypatch, small_blocks
 ) -> None:
     rows = [format_pixels(make_image(seed % 40)) for seed in range(1000)]
     path = write_csv(tmp_path / "a.csv", rows, header="pixels")
-    read_layouts = listed_files.ListedFiles._read_layouts
 
-    def append_and_read_layouts(*arguments):
+    def append_rows() -> None:
         with path.open("a") as file:
             file.writelines(f"{row}\n" for row in rows[:10])
-        return read_layouts(*arguments)
 
-    monkeypatch.setattr(listed_files.ListedFiles, "_read_layouts", append_and_read_layouts)
+    call_between_counting_and_reading(monkeypatch, append_rows)
     assert score_inputs(scoring_model, path).manifest["scored"] == 1000
 
 
@@ -104,12 +116,10 @@ def test_the_error_for_a_file_that_shrinks_while_the_job_runs_names_it(
 ) -> None:
     rows = [format_pixels(make_image(seed % 40)) for seed in range(1000)]
     path = write_csv(tmp_path / "a.csv", rows, header="pixels")
-    read_layouts = listed_files.ListedFiles._read_layouts
 
-    def shorten_and_read_layouts(*arguments):
+    def remove_rows() -> None:
         write_csv(path, rows[:900], header="pixels")
-        return read_layouts(*arguments)
 
-    monkeypatch.setattr(listed_files.ListedFiles, "_read_layouts", shorten_and_read_layouts)
+    call_between_counting_and_reading(monkeypatch, remove_rows)
     with pytest.raises(InputError, match=r"a\.csv: 1000 images were counted, and 900 read later"):
         score_inputs(scoring_model, path)
