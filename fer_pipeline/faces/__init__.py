@@ -1,0 +1,1 @@
+"""Faces in photographs and clips: detection, alignment, quality, tracks and annotated copies."""
