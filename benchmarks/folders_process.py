@@ -18,7 +18,7 @@ from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.emotions import FER2013, LabelEncoder
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.fer_csv import RequiredColumns
-from fer_pipeline.data.image_decoding import DecodingOptions
+from fer_pipeline.data.image_decoding import CropReader, DecodingOptions
 from fer_pipeline.data.label_resolver import LabelResolver
 from fer_pipeline.spark.input_files import open_input_files
 from fer_pipeline.spark.local_mode import build_spark_environment
@@ -39,7 +39,7 @@ def main(job: str, folder: str) -> None:
     with spark_session("benchmark") as spark:
         files = open_input_files(spark, [folder], "images")
         required = RequiredColumns(emotion=False, usage=False)
-        reader = files.create_reader(required, DecodingOptions())
+        reader = files.create_reader(required, CropReader(DecodingOptions()))
         count_images = _COUNTERS[job](reader)
 
         def count_in_task(batches: Batches) -> Batches:

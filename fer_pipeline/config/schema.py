@@ -22,6 +22,8 @@ from fer_pipeline.data import emotions
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.image_decoding import DecodingOptions
 from fer_pipeline.data.outcomes import Split
+from fer_pipeline.faces.detectors import DetectorOptions
+from fer_pipeline.faces.photographs import FaceMode
 from fer_pipeline.io import storage
 
 Angle = Annotated[float, Field(gt=-360, lt=360)]
@@ -66,6 +68,12 @@ class InputConfig(Section):
         False,
         description="Whether to use images in which the decoder found damage; else they are"
         " quarantined.",
+    )
+
+    faces: Literal["crop", "detect"] = Field(
+        "crop",
+        description="What image files show, for preprocess: crop is one face that fills the image;"
+        " detect is a photograph, whose largest face is found and aligned.",
     )
 
     @property
@@ -279,6 +287,39 @@ class OutputConfig(Section):
     )
 
 
+class FacesConfig(Section):
+    """The search for faces in photographs."""
+
+    detector: Literal["auto", "full_range_sparse", "full_range", "back"] = Field(
+        "auto",
+        description="Networks that find faces: auto combines two BlazeFace networks; the others are"
+        " single ones.",
+    )
+    min_size: PositiveInt | None = Field(
+        None,
+        description="Height of the smallest face to find, in pixels; by default 2 % of the longer"
+        " side of the image, and at least 20.",
+    )
+    min_confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Confidence of the detector below which a face is ignored; by default 0.6 for"
+        " auto, and 0.5 for the others.",
+    )
+    max_faces: PositiveInt = Field(
+        100, description="Largest number of faces of an image; the most certain ones are kept."
+    )
+    tiles: bool = Field(
+        True, description="Whether to look for small faces in overlapping tiles of large images."
+    )
+
+    @property
+    def detector_options(self) -> DetectorOptions:
+        """Options of the detector."""
+        return DetectorOptions(
+            self.detector, self.min_size, self.min_confidence, self.max_faces, self.tiles
+        )
+
+
 ReaderName = Literal["petastorm", "pyarrow"]
 """Package that reads a dataset for TensorFlow."""
 
@@ -324,6 +365,16 @@ class InferenceConfig(Section):
         description="Fraction of the images that score must be able to score; otherwise it ends"
         " with an error. If it can score none, it always does.",
     )
+    faces: FaceMode = Field(
+        "auto",
+        description="What image files show, for score: crop is one face that fills the image;"
+        " detect is a photograph, whose faces are found and aligned; auto decides for each image.",
+    )
+    min_quality: Fraction = Field(
+        0.0,
+        description="Quality of a found face, from its size, sharpness and pose, below which score"
+        " refuses it.",
+    )
     backend: Literal["auto", "keras", "litert"] = Field(
         "auto",
         description="Software that runs the model. litert runs the export in the subfolder export"
@@ -342,6 +393,7 @@ class Config(Section):
         " emotions.",
     )
     input: InputConfig = InputConfig()
+    faces: FacesConfig = FacesConfig()
     labels: LabelsConfig = LabelsConfig()
     image: ImageConfig = ImageConfig()
     split: SplitConfig = Field(default=SplitConfig(), validate_default=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, cast
@@ -20,6 +21,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from fer_pipeline.data.bit_depth import scale_to_bytes
 from fer_pipeline.data.decoder_messages import capture_messages, find_damage
+from fer_pipeline.data.face_row import FaceRow
 from fer_pipeline.data.image_notes import ImageNote, join_notes
 from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.pixel_strings import MIN_SIZE
@@ -49,6 +51,18 @@ _FORMATS = (
 """Pillow's names of the formats that are read; JPEG includes MPO. Pillow knows more, and runs a
 program for one."""
 
+_REDUCED_FORMATS = ("JPEG", "MPO")
+"""Pillow's names of the formats that OpenCV reduces while it decodes."""
+
+_COLOR_FLAGS = {
+    1: cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH,
+    # Without a flag for RGB: with it, OpenCV reads nothing.
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+"""Flags of OpenCV for the order blue, green, red, by the factor of the reduction."""
+
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 """Brands of HEIF files (ISO/IEC 23008-12) at byte 8."""
 
@@ -76,22 +90,55 @@ class DecodedFile(NamedTuple):
     """The image of a file, or the reason why it has none.
 
     Attributes:
-        image: Grey values, uint8 of shape (height, width); None if there is a problem.
+        image: Grey values, uint8 of shape (height, width), or RGB, uint8 of shape (height, width,
+            3); None if there is a problem.
         problem: The problem; None if the file is a usable image.
         note: Notes on a usable image, see `join_notes`; None if there are none.
+        reduction: Factor by which the image is smaller than in the file.
+        face: The face that the image shows, if it was found in a larger image.
     """
 
     image: Pixels | None
     problem: Problem | None = None
     note: str | None = None
+    reduction: int = 1
+    face: FaceRow | None = None
+
+
+ChooseReduction = Callable[[int, int], int | None]
+"""A function that decides from the width and height in the header of a file how it is decoded.
+
+It returns None for grey values, or for RGB the factor by which the image is reduced: 1, 2, 4 or 8.
+Only JPEG is reduced, by its decoder, which saves most of the time."""
 
 
 class _UnusableImage(Exception):  # noqa: N818 - it describes a file
     """A file is no usable image; the arguments are the outcome of its record and a description."""
 
 
-def decode_file(content: FileContent, options: DecodingOptions) -> DecodedFile:
-    """Decode an image file to grey values.
+ImageReader = Callable[[FileContent], list[DecodedFile]]
+"""A function that reads the images of a file that are to be used: its own, or the faces in it.
+
+It is sent to Spark's workers; functions that do the same must be equal objects."""
+
+
+@dataclass(frozen=True)
+class CropReader:
+    """An `ImageReader` for files that show one face each; see `decode_file`."""
+
+    decoding: DecodingOptions
+
+    def __call__(self, content: FileContent) -> list[DecodedFile]:
+        """Return the image of a file, in a list of one element."""
+        return [decode_file(content, self.decoding)]
+
+
+def decode_file(
+    content: FileContent,
+    options: DecodingOptions,
+    choose_reduction: ChooseReduction = lambda *_: None,
+) -> DecodedFile:
+    """Decode an image file, by default to grey values.
 
     * The orientation in the metadata is applied.
     * Of several images in a file (animations, pages) the first one is used.
@@ -101,16 +148,19 @@ def decode_file(content: FileContent, options: DecodingOptions) -> DecodedFile:
     Args:
         content: Content of the file, or the reason why it cannot be read.
         options: Options of the decoding.
+        choose_reduction: Function that decides whether the image is decoded in colour.
     """
     if isinstance(content, Unreadable):
         return DecodedFile(None, (Outcome.UNREADABLE_FILE, content.reason))
     try:
-        return _decode(content, options)
+        return _decode(content, options, choose_reduction)
     except _UnusableImage as problem:
         return DecodedFile(None, problem.args)
 
 
-def _decode(content: bytes, options: DecodingOptions) -> DecodedFile:
+def _decode(
+    content: bytes, options: DecodingOptions, choose_reduction: ChooseReduction
+) -> DecodedFile:
     """Decode the content of an image file.
 
     Raises:
@@ -118,8 +168,11 @@ def _decode(content: bytes, options: DecodingOptions) -> DecodedFile:
     """
     header = _read_header(content, options)
     notes = [ImageNote.FIRST_OF_SEVERAL] if _has_several_images(header) else []
+    reduction = choose_reduction(*header.size)
+    if reduction and header.format not in _REDUCED_FORMATS:
+        reduction = 1
     with capture_messages() as messages:
-        values = _decode_values(content, header)
+        values = _decode_values(content, header, reduction)
         damage = find_damage(messages.read())
     if damage:
         if not options.keep_damaged:
@@ -133,7 +186,7 @@ def _decode(content: bytes, options: DecodingOptions) -> DecodedFile:
         image = 255 - image
     if header.has_transparency_data:
         image = _mix_with_background(image, header)
-    return DecodedFile(image, note=join_notes(notes))
+    return DecodedFile(image, note=join_notes(notes), reduction=reduction or 1)
 
 
 def _read_header(content: bytes, options: DecodingOptions) -> Image.Image:
@@ -197,11 +250,19 @@ def _is_inverted(header: Image.Image) -> bool:
     return header.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
-def _decode_values(content: bytes, header: Image.Image) -> npt.NDArray[np.generic]:
+def _decode_values(
+    content: bytes, header: Image.Image, reduction: int | None
+) -> npt.NDArray[np.generic]:
     """Decode the pixels of an image file.
 
+    Args:
+        content: Content of the file.
+        header: The opened file.
+        reduction: Factor by which the image is reduced; None for grey values.
+
     Returns:
-        Grey values of shape (height, width) in the data type of the file.
+        Grey values of shape (height, width), or RGB of shape (height, width, 3), in the data type
+        of the file.
 
     Raises:
         _UnusableImage: The pixels cannot be decoded.
@@ -209,9 +270,15 @@ def _decode_values(content: bytes, header: Image.Image) -> npt.NDArray[np.generi
     values: npt.NDArray[np.generic] | None = None
     if header.format == _HEIF or _has_own_range(header):
         with contextlib.suppress(Exception):  # Pillow's decoders raise errors of many types
-            values = np.asarray(header if header.mode == "I" else header.convert("L"))
+            mode = "RGB" if reduction else "L"
+            values = np.asarray(header if header.mode == "I" else header.convert(mode))
+            if reduction and values.ndim == 2:
+                values = np.repeat(values[..., np.newaxis], 3, axis=2)
     elif header.format != "PNG" or _has_complete_chunks(content):
-        values = _decode_with_opencv(content)
+        flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+        values = _decode_with_opencv(content, _COLOR_FLAGS[reduction] if reduction else flags)
+        if reduction and values is not None:
+            values = np.ascontiguousarray(values[..., ::-1])
     if values is None:
         detail = f"{len(content)} bytes, the pixels of the {header.format} image cannot be decoded"
         raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)
@@ -228,12 +295,11 @@ def _has_own_range(header: Image.Image) -> bool:
     return header.format == "PPM" and cast(ImageFile.ImageFile, header).tile[0].codec_name != "raw"
 
 
-def _decode_with_opencv(content: bytes) -> npt.NDArray[np.generic] | None:
-    """Return the grey values of an image file; None if they cannot be decoded."""
+def _decode_with_opencv(content: bytes, flags: int) -> npt.NDArray[np.generic] | None:
+    """Return the pixels of an image file; None if they cannot be decoded."""
     # libjpeg reports only its first warning. That of an unknown version would hide others.
     if content[6:11] == b"JFIF\0":
         content = content[:11] + b"\x01" + content[12:]
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
@@ -277,6 +343,8 @@ def _mix_with_background(image: Pixels, header: Image.Image) -> Pixels:
         if "A" not in upright.getbands():
             upright = upright.convert("RGBA")
         opacity = np.asarray(upright.getchannel("A")).astype(np.uint16)
+        if image.ndim == 3:
+            opacity = opacity[..., np.newaxis]
         mixed = (image * opacity + BACKGROUND * (255 - opacity) + 127) // 255
     except Exception as error:  # Pillow's decoders raise errors of many types
         detail = f"the transparency of the {header.format} image cannot be decoded"

@@ -16,7 +16,7 @@ _NO_IMAGE = np.zeros((0, 0), np.uint8)
 
 
 def collect_records(files: Iterable[tuple[DecodedFile, str]]) -> Iterator[ParsedRecords]:
-    """Convert decoded image files to records, one for each file, and yield them in batches.
+    """Convert decoded images to records, one for each image, and yield them in batches.
 
     A batch ends when it contains about four million pixels, so that it fits in memory. A file with
     a problem becomes a record with an error.
@@ -26,7 +26,7 @@ def collect_records(files: Iterable[tuple[DecodedFile, str]]) -> Iterator[Parsed
     the path has no such folder.
 
     Args:
-        files: Each decoded file, and its path.
+        files: Each decoded file, or face of a file, and the path of the file.
 
     Yields:
         Batches of records in the order of the files.
@@ -59,4 +59,5 @@ def _build_image_records(files: Sequence[tuple[DecodedFile, str]]) -> ParsedReco
         images=[_NO_IMAGE if file.image is None else file.image for file, _ in files],
         errors=errors,
         notes={row: file.note for row, (file, _) in enumerate(files) if file.note},
+        faces={row: file.face for row, (file, _) in enumerate(files) if file.face},
     )

@@ -39,6 +39,9 @@ class QuarantineReason(StrEnum):
     DAMAGED = "damaged image"
     SMALL = "image too small"
     LARGE = "image too large"
+    NO_FACE = "no face"
+    SEVERAL_FACES = "several faces"
+    LOW_QUALITY = "low quality"
     UNREADABLE = "unreadable file"
 
 
@@ -47,7 +50,7 @@ class DropReason(StrEnum):
 
     CLASS = "class not selected"
     USAGE = "usage not selected"
-    NO_FACE = "voted as no face"
+    VOTED_NO_FACE = "voted as no face"
     NO_VOTES = "no votes for any class"
     TIE = "votes tied between other classes"
     COPY_OF_EVALUATION = "copy of a test or validation image"
@@ -85,15 +88,18 @@ class Outcome(IntEnum):
     IMAGE_TOO_SMALL = (10, QuarantineReason.SMALL)
     IMAGE_TOO_LARGE = (11, QuarantineReason.LARGE)
     UNREADABLE_FILE = (12, QuarantineReason.UNREADABLE)
+    FACE_NOT_FOUND = (13, QuarantineReason.NO_FACE)
+    SEVERAL_FACES = (14, QuarantineReason.SEVERAL_FACES)
+    LOW_QUALITY = (15, QuarantineReason.LOW_QUALITY)
 
-    CLASS_NOT_SELECTED = (13, DropReason.CLASS)
-    USAGE_NOT_SELECTED = (14, DropReason.USAGE)
-    NO_FACE = (15, DropReason.NO_FACE)
-    NO_VOTES = (16, DropReason.NO_VOTES)
-    TIED_VOTES = (17, DropReason.TIE)
-    COPY_OF_EVALUATION = (18, DropReason.COPY_OF_EVALUATION)
-    CONFLICTING_COPIES = (19, DropReason.CONFLICT)
-    FURTHER_COPY = (20, DropReason.COPY)
+    CLASS_NOT_SELECTED = (16, DropReason.CLASS)
+    USAGE_NOT_SELECTED = (17, DropReason.USAGE)
+    VOTED_NO_FACE = (18, DropReason.VOTED_NO_FACE)
+    NO_VOTES = (19, DropReason.NO_VOTES)
+    TIED_VOTES = (20, DropReason.TIE)
+    COPY_OF_EVALUATION = (21, DropReason.COPY_OF_EVALUATION)
+    CONFLICTING_COPIES = (22, DropReason.CONFLICT)
+    FURTHER_COPY = (23, DropReason.COPY)
 
     @property
     def is_quarantined(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from fer_pipeline.data.face_row import FaceRow
 from fer_pipeline.data.outcomes import Outcome
 
 EXCERPT_LENGTH = 80
@@ -72,6 +73,7 @@ class ParsedRecords:
             (height, width) if the sizes differ. The image of a record with an error is undefined.
         errors: Errors of the records that cannot be read.
         notes: Notes on images that are used nevertheless, by the position of the record.
+        faces: Faces that were found in larger images, by the position of the record.
     """
 
     emotions: Sequence[str | None]
@@ -80,6 +82,7 @@ class ParsedRecords:
     images: Pixels | Sequence[Pixels]
     errors: RecordErrors
     notes: Mapping[int, str] = field(default_factory=dict)
+    faces: Mapping[int, FaceRow] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of records."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from fer_pipeline.data.face_row import FaceRow
+
 IMAGE = "image"
 LABEL = "label"
 VOTES = "votes"  # distribution over the classes, in the order of their labels; sums to 1
@@ -19,6 +21,17 @@ ORIGIN: Mapping[str, str] = MappingProxyType(
     }
 )
 """The columns that describe the origin of an image: Spark type by column name."""
+
+FACE_IMAGE = "face_image"
+
+FACE: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(FaceRow._fields, "float"),
+        "face": "int",
+        FACE_IMAGE: "binary",  # aligned grey values of the face, row by row
+    }
+)
+"""The columns that describe a face in a larger image, see `face_row.FaceRow`; null for a crop."""
 
 QUARANTINE: Mapping[str, str] = MappingProxyType(
     {
@@ -59,6 +72,7 @@ def score_columns(classes: Sequence[str]) -> dict[str, str]:
     """
     return {
         **ORIGIN,
+        **FACE,
         "emotion": "string",
         "confidence": "float",
         **{f"p_{name}": "float" for name in classes},

@@ -40,15 +40,20 @@ class ScoreManifest(BaseModel):
 
     Attributes:
         images: Number of input images, readable or not.
-        scored: Number of images with a score.
-        emotions: Numbers of images by emotion, including the emotion `uncertain` if
+        with_faces: Number of images in which faces were found.
+        faces: Number of these faces.
+        scored: Number of scores: of crops and of faces.
+        emotions: Numbers of scores by emotion, including the emotion `uncertain` if
             `inference.min_confidence` was set.
-        unscored: Numbers of images without a score, by reason.
-        notes: Numbers of scored images by note, see `image_notes`.
+        unscored: Numbers of images without a score and without a face, by reason.
+        refused: Numbers of faces without a score, by reason.
+        notes: Numbers of scores by note on the image, see `image_notes`.
         files: The Parquet files of the scores.
         model: Folder of the model's run and checksum of its file.
         backend: Library that ran the model: name, format of the model's file, reason for the
             choice, and checksum of the file.
+        detector: Name of the detector of faces, and checksum of the files of its networks; None if
+            no faces were searched for.
         flip_tta: Whether the probabilities are averaged over each image and its mirror image.
         min_confidence: Highest probability below which an image is uncertain; 0 disables this.
         versions: Versions of the packages that computed the scores.
@@ -59,13 +64,17 @@ class ScoreManifest(BaseModel):
 
     format: Literal["fer_pipeline scores"] = "fer_pipeline scores"
     images: int
+    with_faces: int = 0
+    faces: int = 0
     scored: int
     emotions: dict[str, int]
     unscored: dict[str, int]
+    refused: dict[str, int] = {}
     notes: dict[str, int] = {}
     files: list[ScoreFile] = Field(min_length=1)
     model: dict[str, Any]
     backend: dict[str, Any]
+    detector: dict[str, Any] | None = None
     flip_tta: bool
     min_confidence: float
     versions: dict[str, str]
@@ -98,7 +107,7 @@ def read_scores_manifest(folder: Path) -> ScoreManifest:
 
 
 def read_scores(path: str | Path) -> pa.Table:
-    """Read the scores in a folder, one row for each image.
+    """Read the scores in a folder, one row for each crop, face, or image that has neither.
 
     Only the files that `scores.json` lists are read; an interrupted job may have left other files.
 
@@ -106,7 +115,8 @@ def read_scores(path: str | Path) -> pa.Table:
         path: Output folder of a score job, a local path or a URL.
 
     Returns:
-        A table with the origin of each image (`source`, `record`, `image_hash`, ...), `emotion`,
+        A table with the origin of each image (`source`, `record`, `image_hash`, ...), the position
+        and quality of each face (`face`, `left`, `top`, ...; null for crops), `emotion`,
         `confidence`, the probability of each class (`p_angry`, ...), `reason` and `detail` for
         images that could not be scored, and in `detail` a note on some scored images.
 

@@ -83,7 +83,7 @@ class Votes:
             ~counts.any(axis=1),
             is_tied & ~source_has_most,
         ]
-        reasons = [Outcome.NO_FACE, Outcome.NO_VOTES, Outcome.TIED_VOTES]
+        reasons = [Outcome.VOTED_NO_FACE, Outcome.NO_VOTES, Outcome.TIED_VOTES]
         outcomes = np.select(conditions, reasons, Outcome.KEPT).astype(np.int8)
         labels = np.where(is_tied, source_labels, counts.argmax(axis=1))
         return np.where(outcomes == Outcome.KEPT, labels, -1).astype(np.int32), outcomes

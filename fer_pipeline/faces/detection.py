@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
-"""Grey image, uint8 of shape (height, width)."""
+Image = npt.NDArray[np.uint8]
+"""Image in grey, uint8 of shape (height, width), or in RGB, uint8 of shape (height, width, 3)."""
 
 Points = npt.NDArray[np.float32]
+"""Coordinates, float32."""
 
 LANDMARKS = ("eye on the left", "eye on the right", "tip of the nose", "middle of the mouth")
 """The landmarks of a face, in the order in which they are stored. Left and right are those of the
@@ -72,20 +73,15 @@ class Faces:
 
 
 class Detector(Protocol):
-    """A detector of faces.
+    """A detector of faces."""
 
-    Attributes:
-        name: Name of the detector.
-        sha256: SHA-256 of the file of its network, in hexadecimal digits.
-        input_size: Height and width of the input of its network, in pixels.
-        min_face_fraction: Size of the smallest face that it finds, as a fraction of `input_size`.
-    """
+    def detect(self, image: Image, min_size: float) -> Faces:
+        """Return the faces of an image, each of them once, the most certain one first.
 
-    name: str
-    sha256: str
-
-    def detect(self, image: Pixels) -> Faces:
-        """Return the faces of an image; a face may be found more than once."""
+        Args:
+            image: The image.
+            min_size: Height of the smallest face to find, in pixels of this image.
+        """
 
 
 def make_no_faces() -> Faces:
@@ -105,7 +101,11 @@ def merge_faces(faces: Faces) -> Faces:
     if not len(best):
         return faces.select(best)
     overlaps = compute_overlaps(faces.boxes[best], faces.boxes)
-    weights = faces.confidences * ((overlaps >= _MAX_OVERLAP) & (overlaps == overlaps.max(axis=0)))
+    # Each box counts for the face with which it overlaps most.
+    is_same = np.arange(len(best))[:, None] == overlaps.argmax(axis=0)
+    is_same[np.arange(len(best)), best] = True
+    weights = np.where(is_same & (overlaps >= _MAX_OVERLAP), faces.confidences, 0)
+    weights[np.arange(len(best)), best] = faces.confidences[best]
     weights /= weights.sum(axis=1, keepdims=True)
     boxes = weights @ faces.boxes
     landmarks = np.einsum("mn,nlc->mlc", weights, faces.landmarks)
@@ -123,9 +123,7 @@ def compute_overlaps(first: Points, second: Points) -> Points:
         float32 of shape (m, n).
     """
     starts = np.maximum(first[:, None, :2], second[None, :, :2])
-    ends = np.minimum(
-        (first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None]
-    )
+    ends = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
     intersections = np.clip(ends - starts, 0, None).prod(axis=2)
     areas = first[:, 2:].prod(axis=1)[:, None] + second[:, 2:].prod(axis=1)[None]
     return (intersections / np.maximum(areas - intersections, 1e-9)).astype(np.float32)

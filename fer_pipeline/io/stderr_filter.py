@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -87,3 +88,12 @@ def _flush() -> None:
     """Write what Python has buffered for stderr; a program may have replaced or closed the file."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         sys.stderr.flush()
+
+
+_LITERT_MESSAGE = re.compile(rb"INFO: Created TensorFlow Lite .*\n")
+_litert_filter = StderrFilter(lambda text: _LITERT_MESSAGE.sub(b"", text))
+
+
+def hide_litert_messages() -> contextlib.AbstractContextManager[None]:
+    """Remove LiteRT's message about its implementation of the layers during a `with` block."""
+    return _litert_filter.filter_stderr()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fer_pipeline import cli
 from fer_pipeline.config import Config, load_config
+from fer_pipeline.faces.detectors import DETECTOR_NAMES
 from fer_pipeline.io.output_kinds import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="folders of face images (with their subfolders) of 8x8 pixels or larger, CSV files in"
-        " the format of FER2013, archives of either, or one dataset; globs and URLs",
+        help="folders of photographs or face crops (with their subfolders) of 8x8 pixels or larger,"
+        " CSV files in the format of FER2013, archives of either, or one dataset; globs and URLs",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the scores")
     parser.add_argument("--overwrite", action="store_true", help="replace existing scores")
@@ -60,6 +61,17 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         help="inference.backend: software that runs the model; litert runs the export in"
         " RUN/export, in 8-bit integers if there is such an export, even if that costs accuracy;"
         " auto runs the fastest backend with the same predictions as Keras",
+    )
+    group.add_argument(
+        "--faces",
+        choices=["auto", "detect", "crop"],
+        help="inference.faces: detect finds the faces of photographs, crop takes each image for one"
+        " face, auto decides for each image",
+    )
+    group.add_argument(
+        "--detector",
+        choices=DETECTOR_NAMES,
+        help="faces.detector: networks that find faces",
     )
     group.add_argument(
         "--min-confidence",
@@ -84,6 +96,10 @@ def _load_config(arguments: argparse.Namespace) -> Config:
     if arguments.min_confidence is not None:
         overrides.append(f"inference.min_confidence={arguments.min_confidence}")
         option_names["inference.min_confidence"] = "--min-confidence"
+    if arguments.faces is not None:
+        overrides.append(f"inference.faces={arguments.faces}")
+    if arguments.detector is not None:
+        overrides.append(f"faces.detector={arguments.detector}")
     if arguments.flip_tta:
         overrides.append("inference.flip_tta=true")
     return load_config(arguments.config, overrides, option_names)

@@ -11,6 +11,7 @@ from fer_pipeline.data import manifest
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.emotions import LabelEncoder
 from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.image_decoding import CropReader, ImageReader
 from fer_pipeline.data.image_notes import log_notes
 from fer_pipeline.data.ingest_counts import IngestCounts, format_checksum
 from fer_pipeline.data.label_resolver import LabelResolver
@@ -21,6 +22,7 @@ from fer_pipeline.data.split_assignment import ClassThresholds
 from fer_pipeline.data.variants import create_variants
 from fer_pipeline.data.votes import Votes
 from fer_pipeline.errors import DatasetError, InputError
+from fer_pipeline.faces.photographs import FaceOptions, SingleFaceReader
 from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.paths import parse_path
@@ -81,7 +83,8 @@ def write_dataset(
     files = open_input_files(spark, inputs, config.input.format)
     options = _build_record_options(config, files, votes)
     reader = files.create_reader(
-        RequiredColumns(emotion=True, usage=config.split.method == "usage"), config.input.decoding
+        RequiredColumns(emotion=True, usage=config.split.method == "usage"),
+        _choose_image_reader(config),
     )
     partition_count = config.output.files_per_split or _choose_partition_count(
         files, config.image.size
@@ -133,6 +136,14 @@ def _choose_partition_count(files: InputFiles, size: int) -> int:
     by_count = image_count // _MAX_IMAGES_PER_PARTITION
     by_size = image_count * size**2 // _MAX_PIXELS_PER_PARTITION
     return max(_MIN_PARTITIONS, by_count, by_size)
+
+
+def _choose_image_reader(config: Config) -> ImageReader:
+    """Return the function with which Spark's workers read an image file."""
+    if config.input.faces == "crop":
+        return CropReader(config.input.decoding)
+    options = FaceOptions("detect", config.faces.detector_options, config.image.size)
+    return SingleFaceReader(config.input.decoding, options)
 
 
 def _build_record_options(config: Config, files: InputFiles, votes: Votes | None) -> RecordOptions:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fer_pipeline.data.fer_csv import RequiredColumns
+from fer_pipeline.data.image_decoding import CropReader, ImageReader
 from fer_pipeline.data.image_notes import log_notes
 from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError
+from fer_pipeline.faces.photographs import FaceOptions, FaceReader
 from fer_pipeline.io import versions
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig, load_predict_fn
@@ -18,7 +20,8 @@ from fer_pipeline.pipelines.score import ScoringRequest
 from fer_pipeline.spark import score_images
 from fer_pipeline.spark.file_kinds import warn_about_unreadable_files
 from fer_pipeline.spark.input_files import open_input_files
-from fer_pipeline.spark.score_images import ScoringOptions, ScoringTotals
+from fer_pipeline.spark.score_images import ScoringTotals
+from fer_pipeline.spark.score_writer import ScoringOptions
 from fer_pipeline.spark.session import SparkSession
 
 _PACKAGES = (
@@ -57,7 +60,7 @@ def write_scores(
             raise InputError(f"{', '.join(inputs)}: holds no image")
         warn_about_unreadable_files(totals.problems)
         _require_scored_images(totals, inputs, inference.min_scored_fraction)
-        log_notes(totals.notes)
+        log_notes(totals.counts.notes)
         paths = [file.path for file in files]
         output_folder.require_files_visible(paths)
         scores = _make_score_manifest(request, totals, files)
@@ -118,11 +121,25 @@ def _score_inputs(
         files = open_input_files(spark, request.inputs, config.input.format)
         offsets, expected_count = files.compute_block_offsets()
         required = RequiredColumns(emotion=False, usage=False)
-        reader = files.create_reader(required, config.input.decoding)
+        reader = files.create_reader(required, _choose_image_reader(request))
         source = score_images.create_file_source(
             reader, offsets, model_info.size, model_info.enhancement
         )
     return score_images.score_source(source, options, output_folder), expected_count
+
+
+def _choose_image_reader(request: ScoringRequest) -> ImageReader:
+    """Return the function with which Spark's workers read an image file."""
+    config = request.config
+    if request.face_mode == "crop":
+        return CropReader(config.input.decoding)
+    options = FaceOptions(
+        request.face_mode,
+        config.faces.detector_options,
+        request.model.info.size,
+        config.inference.min_quality,
+    )
+    return FaceReader(config.input.decoding, options)
 
 
 def _check_totals(
@@ -134,7 +151,7 @@ def _check_totals(
     """Check that each image has one row and was counted once, as scored or as not scored.
 
     Args:
-        totals: Number of scored images by emotion, and of images without a score by reason.
+        totals: Totals of the written scores.
         files: Written Parquet files, with their numbers of rows.
         inputs: Paths or URLs given by the user.
         expected_count: Number of images that the inputs hold; None if unknown.
@@ -143,15 +160,17 @@ def _check_totals(
         RuntimeError: The numbers of written images differ, which is a bug in this package.
         InputError: The number of images has changed since they were counted.
     """
-    written_count = sum(file.rows for file in files)
-    outcome_count = sum(totals.emotions.values()) + sum(totals.reasons.values())
-    if outcome_count != written_count:
-        raise RuntimeError(f"wrote {written_count} images, counted {outcome_count}")
+    counts = totals.counts
+    row_count = sum(file.rows for file in files)
+    outcomes = (counts.emotions, counts.reasons, counts.refused)
+    outcome_count = sum(outcome.total() for outcome in outcomes)
+    if not row_count == outcome_count == counts.images - counts.with_faces + counts.faces:
+        raise RuntimeError(f"wrote {row_count} rows, counted {outcome_count} in {counts}")
     # Of a file that has become unreadable, the counted records are missing.
-    is_readable = QuarantineReason.UNREADABLE not in totals.reasons
-    if is_readable and expected_count not in (None, written_count):
+    is_readable = QuarantineReason.UNREADABLE not in counts.reasons
+    if is_readable and expected_count not in (None, counts.images):
         raise InputError(
-            f"{', '.join(inputs)}: {expected_count} images were counted, and {written_count} read"
+            f"{', '.join(inputs)}: {expected_count} images were counted, and {counts.images} read"
             " later; a file may have changed in between; score the input again"
         )
 
@@ -162,21 +181,23 @@ def _require_scored_images(
     """Check that enough images could be scored, and at least one.
 
     Args:
-        totals: Number of scored images by emotion, and of images without a score by reason.
+        totals: Totals of the written scores.
         inputs: Paths or URLs given by the user.
-        min_fraction: Smallest acceptable fraction of scored images, in [0, 1].
+        min_fraction: Smallest acceptable fraction of scored images and faces, in [0, 1].
 
     Raises:
-        InputError: Fewer images were scored.
+        InputError: Fewer were scored.
     """
-    scored_count, unscored_count = sum(totals.emotions.values()), sum(totals.reasons.values())
-    image_count = scored_count + unscored_count
-    if scored_count and scored_count >= min_fraction * image_count:
+    counts = totals.counts
+    scored_count, reasons_counts = counts.emotions.total(), counts.reasons + counts.refused
+    total_count = scored_count + reasons_counts.total()
+    if scored_count and scored_count >= min_fraction * total_count:
         return
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in totals.reasons.most_common())
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in reasons_counts.most_common())
     limit = f", less than inference.min_scored_fraction {min_fraction:g}" if scored_count else ""
+    what = "images and faces" if counts.faces else "images"
     raise InputError(
-        f"{', '.join(inputs)}: only {scored_count} of {image_count} images could be scored{limit}"
+        f"{', '.join(inputs)}: only {scored_count} of {total_count} {what} could be scored{limit}"
         f" ({reasons}); nothing was written"
     )
 
@@ -189,22 +210,26 @@ def _make_score_manifest(
     Args:
         request: Model, and names that a prediction can have. The number of images of each name is
             stated, even if it is 0.
-        totals: Number of scored images by emotion, and of images without a score by reason.
+        totals: Totals of the written scores.
         files: Written Parquet files.
     """
-    inference = request.config.inference
+    counts, inference = totals.counts, request.config.inference
     return ScoreManifest(
-        images=sum(file.rows for file in files),
-        scored=sum(totals.emotions.values()),
-        emotions={name: totals.emotions[name] for name in request.outcomes},
-        unscored=dict(totals.reasons),
-        notes=dict(totals.notes),
+        images=counts.images,
+        with_faces=counts.with_faces,
+        faces=counts.faces,
+        scored=counts.emotions.total(),
+        emotions={name: counts.emotions[name] for name in request.outcomes},
+        unscored=dict(counts.reasons),
+        refused=dict(counts.refused),
+        notes=dict(counts.notes),
         files=files,
         model={
             "run": str(request.model.folder.absolute()),
             "sha256": request.model.info.sha256,
         },
         backend=request.backend.to_dict(),
+        detector=request.describe_detector(),
         flip_tta=inference.flip_tta,
         min_confidence=inference.min_confidence,
         versions=versions.collect_package_versions(*_PACKAGES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data.dataset import StoredDataset, find_dataset, is_dataset
 from fer_pipeline.data.scores import UNCERTAIN, ScoreManifest
 from fer_pipeline.errors import InputError, RunError
+from fer_pipeline.extras import is_installed, require_package, suggest_install
+from fer_pipeline.faces.blazeface import PACKAGE as DETECTOR_PACKAGE
+from fer_pipeline.faces.detectors import describe_detector
+from fer_pipeline.faces.photographs import FaceMode
 from fer_pipeline.io import input_listing
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
@@ -25,6 +30,11 @@ if TYPE_CHECKING:
     from fer_pipeline.spark.session import SparkSession
 
 
+log = logging.getLogger(__name__)
+
+_INSTALL_DETECTOR = suggest_install(DETECTOR_PACKAGE)
+
+
 @dataclass(frozen=True)
 class ScoringRequest:
     """A model that has passed all checks, and what it is to score.
@@ -36,7 +46,9 @@ class ScoringRequest:
         dataset: Dataset to score; None if other inputs are scored.
         outcomes: Names that a prediction can have: the classes, and "uncertain" if
             `inference.min_confidence` is set.
-        config: Configuration; only `inference` and the part of `input` about files are used.
+        face_mode: Whether faces are searched for in image files.
+        config: Configuration; only `faces`, `inference` and the part of `input` about files are
+            used.
     """
 
     model: TrainedModel
@@ -44,7 +56,14 @@ class ScoringRequest:
     inputs: Sequence[str]
     dataset: StoredDataset | None
     outcomes: Sequence[str]
+    face_mode: FaceMode
     config: Config
+
+    def describe_detector(self) -> dict[str, str] | None:
+        """Return the name and the checksum of the detector; None if no faces are searched for."""
+        if self.face_mode == "crop" or self.dataset is not None:
+            return None
+        return describe_detector(self.config.faces.detector_options)
 
 
 def score(
@@ -121,7 +140,28 @@ def _open_request(model_name: str | None, inputs: Sequence[str], config: Config)
     inference_backend = backend.choose_backend(
         model, model.read_content(), config.inference.backend
     )
-    return ScoringRequest(model, inference_backend, inputs, dataset, outcomes, config)
+    face_mode = _choose_face_mode(config, dataset)
+    return ScoringRequest(model, inference_backend, inputs, dataset, outcomes, face_mode, config)
+
+
+def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode:
+    """Return whether faces are searched for; without a detector, the images are taken for crops.
+
+    Raises:
+        InputError: Faces are to be found in a dataset.
+        MissingPackageError: Faces are to be found, and the detector is not installed.
+    """
+    mode = config.inference.faces
+    if mode == "detect":
+        if dataset is not None:
+            raise InputError(
+                f"{dataset.folder}: is a dataset, which holds crops; score it with --faces crop"
+            )
+        require_package(DETECTOR_PACKAGE)
+    elif mode == "auto" and not is_installed(DETECTOR_PACKAGE):
+        log.info("all images are taken for crops; to find faces: %s", _INSTALL_DETECTOR)
+        return "crop"
+    return mode
 
 
 def _list_possible_predictions(model: TrainedModel, inference: InferenceConfig) -> list[str]:
@@ -155,13 +195,28 @@ def format_report(scores: ScoreManifest, output: str) -> str:
         output: Folder of the scores.
     """
     rows = [[name, f"{count:,}"] for name, count in scores.emotions.items()]
-    unscored_count = scores.images - scores.scored
     lines = [
         format_table(rows, None, ["left", "right"]),
         "",
-        f"{scores.images:,} images found = {scores.scored:,} scored"
-        f" + {unscored_count:,} not scored",
-        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
+        *_format_books(scores),
         f"scores {output}",
     ]
     return "\n".join(lines)
+
+
+def _format_books(scores: ScoreManifest) -> list[str]:
+    """Return what became of each image, and of each face."""
+    unscored_count, refused_count = sum(scores.unscored.values()), sum(scores.refused.values())
+    crop_count = scores.images - scores.with_faces - unscored_count
+    parts = [f"{crop_count:,} scored", f"{unscored_count:,} not scored"]
+    if scores.faces:
+        parts[:1] = [f"{scores.with_faces:,} with faces", f"{crop_count:,} scored as crops"]
+    lines = [
+        f"{scores.images:,} images found = {' + '.join(parts)}",
+        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
+    ]
+    if scores.faces:
+        parts = [f"{scores.faces - refused_count:,} scored", f"{refused_count:,} refused"]
+        lines.append(f"{scores.faces:,} faces = {' + '.join(parts)}")
+        lines += [f"  refused, {reason}: {count:,}" for reason, count in scores.refused.items()]
+    return lines

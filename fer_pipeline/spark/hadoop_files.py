@@ -20,7 +20,7 @@ from pyspark.sql import functions as F  # noqa: N812 - the usual name among user
 from fer_pipeline.data import fer_csv
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
-from fer_pipeline.data.image_decoding import DecodingOptions
+from fer_pipeline.data.image_decoding import ImageReader
 from fer_pipeline.io.threads import map_in_threads
 from fer_pipeline.spark.file_kinds import (
     COMPRESSED_NAME,
@@ -85,7 +85,7 @@ class HadoopFiles:
         self.byte_count = sum(row.bytes for row in totals.values())
         self.compressed_byte_count = sum(row.compressed_bytes for row in totals.values())
 
-    def create_reader(self, required: RequiredColumns, decoding: DecodingOptions) -> SourceReader:
+    def create_reader(self, required: RequiredColumns, read_image: ImageReader) -> SourceReader:
         """Create a reader of the records, and set the session's Arrow batch size for it."""
         if self.kind == "csv":
             layouts = self._read_layouts(required)
@@ -97,7 +97,7 @@ class HadoopFiles:
             ddl = "content binary, url string"
             contents = contents.union(self._spark.createDataFrame(empty, ddl))
         set_arrow_batch_size(self._spark, _IMAGES_PER_BATCH)
-        return SourceReader(contents, partial(_read_contents, options=decoding))
+        return SourceReader(contents, partial(_read_contents, read=read_image))
 
     def compute_block_offsets(self, *, always: bool = False) -> tuple[BlockOffsets, int | None]:
         """Return the offset of each block, and the number of records in all files."""
@@ -290,12 +290,12 @@ def _group_lines_by_block(batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, in
         yield block, [lines[row] for row in rows]
 
 
-def _read_contents(batches: Batches, options: DecodingOptions) -> RecordGroups:
+def _read_contents(batches: Batches, read: ImageReader) -> RecordGroups:
     """Decode image files; Spark has already read the files.
 
     Args:
         batches: Arrow batches with the columns content (binary) and URL of the file.
-        options: Options of the decoding.
+        read: Function that reads a file.
 
     Yields:
         An iterator of `SourceRecords` for each batch.
@@ -303,4 +303,4 @@ def _read_contents(batches: Batches, options: DecodingOptions) -> RecordGroups:
     for batch in batches:
         contents, urls = batch.columns
         names = [_get_source_name(url) for url in urls.to_pylist()]
-        yield decode_images(contents.to_pylist(), names, options)
+        yield decode_images(contents.to_pylist(), names, read)

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.fer_csv import RequiredColumns
-from fer_pipeline.data.image_decoding import DecodingOptions
+from fer_pipeline.data.image_decoding import ImageReader
 from fer_pipeline.errors import InputError
 from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.spark.hadoop_files import HadoopFiles
@@ -34,12 +34,12 @@ class InputFiles(Protocol):
     byte_count: int
     compressed_byte_count: int
 
-    def create_reader(self, required: RequiredColumns, decoding: DecodingOptions) -> SourceReader:
+    def create_reader(self, required: RequiredColumns, read_image: ImageReader) -> SourceReader:
         """Create a reader of the records.
 
         Args:
             required: Columns that a CSV file must have.
-            decoding: Options of the decoding of image files.
+            read_image: Function that reads an image file.
 
         Raises:
             InputError: A CSV file that several tasks read lacks a required column. Other CSV files

@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from fer_pipeline.data import fer_csv
 from fer_pipeline.data.block_offsets import BlockOffsets
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
-from fer_pipeline.data.image_decoding import DecodingOptions
+from fer_pipeline.data.image_decoding import ImageReader
 from fer_pipeline.data.text_lines import iterate_lines
 from fer_pipeline.errors import UnreadableFileError
 from fer_pipeline.io import archives, file_parts, input_listing
@@ -91,12 +91,12 @@ class ListedFiles:
         self.byte_count = int(self._sizes.sum())
         self.compressed_byte_count = int(self._sizes[self._is_compressed].sum())
 
-    def create_reader(self, required: RequiredColumns, decoding: DecodingOptions) -> SourceReader:
+    def create_reader(self, required: RequiredColumns, read_image: ImageReader) -> SourceReader:
         """Create a reader of the records, see `InputFiles`."""
         frame, iterate_parts = self._task_frame
         read_parts: Callable[[Iterable[FilePart]], RecordGroups]
         if self.kind == "images":
-            read_parts = partial(read_image_records, options=decoding)
+            read_parts = partial(read_image_records, read=read_image)
         else:
             layouts = self._read_layouts(required)
             read_parts = partial(read_csv_records, layouts=layouts, required=required)

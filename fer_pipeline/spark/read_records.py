@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame
 from fer_pipeline.data import fer_csv
 from fer_pipeline.data.decoder_process import Crash, DecoderProcess
 from fer_pipeline.data.fer_csv import CsvLayout, RequiredColumns
-from fer_pipeline.data.image_decoding import DecodedFile, DecodingOptions, decode_file
+from fer_pipeline.data.image_decoding import DecodedFile, ImageReader
 from fer_pipeline.data.image_records import collect_records
 from fer_pipeline.data.outcomes import Outcome
 from fer_pipeline.data.record_batch import ParsedRecords, RecordErrors
@@ -160,12 +160,12 @@ def _iterate_part_lines(part: FilePart) -> Iterator[list[bytes]]:
         yield from iterate_lines(file, part.start, part.end)
 
 
-def read_image_records(parts: Iterable[FilePart], options: DecodingOptions) -> RecordGroups:
-    """Decode image files; each file is one record.
+def read_image_records(parts: Iterable[FilePart], read: ImageReader) -> RecordGroups:
+    """Read image files; each file, or each face of a file, is one record.
 
     Args:
         parts: The files.
-        options: Options of the decoding.
+        read: Function that reads a file.
 
     Yields:
         An iterator of `SourceRecords` for each group of files. Each step of the iteration decodes a
@@ -174,7 +174,7 @@ def read_image_records(parts: Iterable[FilePart], options: DecodingOptions) -> R
     with contextlib.closing(ContentReader()) as reader:
         for group in _group_files(parts):
             contents = [reader.read(part) for part in group]
-            yield decode_images(contents, [part.name for part in group], options)
+            yield decode_images(contents, [part.name for part in group], read)
 
 
 def _group_files(parts: Iterable[FilePart]) -> Iterator[list[FilePart]]:
@@ -192,24 +192,32 @@ def _group_files(parts: Iterable[FilePart]) -> Iterator[list[FilePart]]:
 
 
 def decode_images(
-    contents: Sequence[FileContent], names: Sequence[str], options: DecodingOptions
+    contents: Sequence[FileContent], names: Sequence[str], read: ImageReader
 ) -> Iterator[SourceRecords]:
-    """Decode image files in the worker's decoder process, and yield them a few at a time.
+    """Read image files in the worker's decoder process, and yield them a few at a time.
 
     Args:
         contents: Content of each file, or the reason why it cannot be read.
         names: Name of each file; its folders give the label and the split.
-        options: Options of the decoding.
+        read: Function that reads a file.
 
     Yields:
-        The records of these few files, one record for each file.
+        The records of these few files, one record for each file or for each face of a file.
     """
-    start = 0
+    # Name of the file of each record that has not been yielded.
+    sources_ahead: list[str] = []
+
+    def iterate_images() -> Iterator[tuple[DecodedFile, str]]:
+        """Yield each image of each file, and the name of the file."""
+        for images, name in zip(_get_decoder(read).map(contents), names, strict=True):
+            for image in _replace_crash(images):
+                sources_ahead.append(name)
+                yield image, name
+
     with error_context(f"reading image files from {names[0]} on"):
-        decoded = map(_replace_crash, _get_decoder(options).map(contents))
-        for parsed in collect_records(zip(decoded, names, strict=True)):
-            sources = pa.array(names[start : start + len(parsed)], pa.string())
-            start += len(parsed)
+        for parsed in collect_records(iterate_images()):
+            sources = pa.array(sources_ahead[: len(parsed)], pa.string())
+            del sources_ahead[: len(parsed)]
             yield SourceRecords(
                 sources=sources,
                 blocks=pa.array(np.zeros(len(parsed), np.int64)),
@@ -219,16 +227,16 @@ def decode_images(
 
 
 @functools.cache
-def _get_decoder(options: DecodingOptions) -> DecoderProcess[FileContent, DecodedFile]:
+def _get_decoder(read: ImageReader) -> DecoderProcess[FileContent, list[DecodedFile]]:
     """Return the decoder process of this Spark worker."""
-    return DecoderProcess(functools.partial(decode_file, options=options))
+    return DecoderProcess(read)
 
 
-def _replace_crash(decoded: DecodedFile | Crash) -> DecodedFile:
-    """Return a decoded file, or the problem of one that made the decoder crash."""
-    if isinstance(decoded, Crash):
-        return DecodedFile(None, (Outcome.UNDECODABLE_IMAGE, str(decoded)))
-    return decoded
+def _replace_crash(images: list[DecodedFile] | Crash) -> list[DecodedFile]:
+    """Return the images of a file, or the problem of one that made the decoder crash."""
+    if isinstance(images, Crash):
+        return [DecodedFile(None, (Outcome.UNDECODABLE_IMAGE, str(images)))]
+    return images
 
 
 def _make_unreadable_record(part: FilePart, position: int, problem: str) -> SourceRecords:

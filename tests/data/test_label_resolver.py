@@ -184,7 +184,7 @@ def test_votes_replace_the_label_and_decide_whether_it_is_selected():
         ResolvedLabel(1, Split.TRAIN, 3),
         ResolvedLabel(1, Split.TRAIN, 4),
         ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.NO_VOTES),
-        ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.NO_FACE),
+        ResolvedLabel(None, Split.TRAIN, 3, outcome=Outcome.VOTED_NO_FACE),
     ]
     # The source says fear, which is no class.
     assert resolve_with_votes(("2", "Training"), ("2", "Training")) == [

@@ -164,7 +164,7 @@ def test_an_image_is_no_face_if_nf_has_the_most_votes(write_votes, vote_counts, 
 def decide_slowly(ballot: dict[str, int], source_label: str | None) -> str | Outcome:
     """Apply the documented rules to the votes for one image."""
     if ballot["NF"] > max(n for name, n in ballot.items() if name != "NF"):
-        return Outcome.NO_FACE
+        return Outcome.VOTED_NO_FACE
     class_votes = {name: ballot[name] for name in CLASSES if ballot[name]}
     if not class_votes:
         return Outcome.NO_VOTES
@@ -186,7 +186,7 @@ def test_the_class_with_most_votes_is_the_label(ballots_and_labels):
         path="v.csv",
         counts=table,
         no_face=np.array(
-            [decide_slowly(b, None) is Outcome.NO_FACE for b, _ in ballots_and_labels]
+            [decide_slowly(b, None) is Outcome.VOTED_NO_FACE for b, _ in ballots_and_labels]
         ),
         usage_codes=np.zeros(len(ballots_and_labels), np.uint8),
         usage_names=("",),

@@ -115,7 +115,7 @@ def label_records(records: pd.DataFrame, ballots: pd.DataFrame) -> pd.DataFrame:
     table.loc[(tied.sum(axis=1) > 1) & ~np.array(backed), "cause"] = DropReason.TIE
     table.loc[most == 0, "cause"] = DropReason.NO_VOTES
     no_face = numbers["NF"] > numbers.drop(columns="NF").max(axis=1)
-    table.loc[no_face, "cause"] = DropReason.NO_FACE
+    table.loc[no_face, "cause"] = DropReason.VOTED_NO_FACE
     table.loc[table["usage"] == "PrivateTest", "cause"] = DropReason.USAGE
     table.loc[list(BAD), "cause"] = QuarantineReason.BROKEN
     train = (table["usage"] == "Training") & table["cause"].isna()
@@ -138,7 +138,7 @@ def test_labels_agree_with_the_rules_in_pandas(majority, records, ballots) -> No
     dropped = Counter(expected["cause"].dropna())
     # Every rule must apply to some record.
     assert {
-        DropReason.NO_FACE,
+        DropReason.VOTED_NO_FACE,
         DropReason.NO_VOTES,
         DropReason.TIE,
         DropReason.CONFLICT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,16 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.io.stderr_filter import StderrFilter
+from fer_pipeline.io.stderr_filter import hide_litert_messages
 
 if TYPE_CHECKING:
     import keras
 
 Pixels = npt.NDArray[np.uint8]
 """Grey images, uint8 of shape (n, size, size)."""
-
-_start_filter = StderrFilter(lambda text: re.sub(rb"INFO: Created TensorFlow Lite .*\n", b"", text))
-"""Removes the message about LiteRT's implementation of the layers, which nobody needs."""
 
 PredictFn = Callable[[Pixels], npt.NDArray[np.float32]]
 """Function that maps pixels to probabilities, float32 of shape (n, classes)."""
@@ -147,7 +143,7 @@ def make_litert_predict_fn(content: bytes, batch_size: int, threads: int = 1) ->
         if len(batch) != allocated_batch_size:
             shape = (*batch.shape, 1)
             interpreter.resize_tensor_input(input_details["index"], shape, strict=True)
-            with _start_filter.filter_stderr():
+            with hide_litert_messages():
                 interpreter.allocate_tensors()
             allocated_batch_size = len(batch)
         values = batch[..., np.newaxis].astype(np.float32)
