@@ -1,13 +1,16 @@
 """Facial emotion recognition with FER2013: prepare images, train, evaluate and score.
 
-The public API is `Config`, `load_config`, `Dataset`, `TrainedModel` and `read_scores`. Each name is
+The public API is `Config`, `load_config`, `Dataset`, `FaceScorer`, `TrainedModel` and
+`read_scores`. Each name is
 imported when it is first used: `import fer_pipeline` alone imports neither Spark nor TensorFlow.
-Without extras, `Config`, `load_config` and `TrainedModel` work; the others need pyarrow.
+Without extras, `Config`, `load_config`, `TrainedModel` and, for crops, `FaceScorer` work; the
+others need pyarrow.
 
 The packages, from top to bottom. Each package imports only from packages below it:
 
 * `console` and `jobs`: the command `fer-pipeline`, and the command line of each job.
-* `pipelines` and `api`: one function for each job; datasets, models and scores for Python users.
+* `pipelines`, `api` and `face_scorer`: one function for each job; datasets, models and scores for
+  Python users.
 * `spark` and `learning`: the distributed jobs (Spark), and the networks (TensorFlow and Keras).
   They exchange files, and neither imports the other.
 * `plots`: all plots (matplotlib).
@@ -29,17 +32,27 @@ if TYPE_CHECKING:
     from fer_pipeline.api import Dataset
     from fer_pipeline.config import Config, load_config
     from fer_pipeline.data.scores import read_scores
+    from fer_pipeline.face_scorer import FaceScorer
     from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 __version__ = "0.2.0"
 
-__all__ = ["Config", "Dataset", "TrainedModel", "__version__", "load_config", "read_scores"]
+__all__ = [
+    "Config",
+    "Dataset",
+    "FaceScorer",
+    "TrainedModel",
+    "__version__",
+    "load_config",
+    "read_scores",
+]
 
 # The module that defines each public name; it imports no optional package that the name can do
 # without.
 _MODULES = {
     "Config": "fer_pipeline.config",
     "Dataset": "fer_pipeline.api",
+    "FaceScorer": "fer_pipeline.face_scorer",
     "TrainedModel": "fer_pipeline.learning.inference.trained_model",
     "load_config": "fer_pipeline.config",
     "read_scores": "fer_pipeline.data.scores",

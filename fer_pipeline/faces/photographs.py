@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, cast
 
+import cv2
+
 from fer_pipeline.data.face_row import FaceRow
 from fer_pipeline.data.image_decoding import DecodedFile, DecodingOptions, Problem, decode_file
 from fer_pipeline.data.outcomes import Outcome
@@ -126,6 +128,24 @@ def find_faces_in_file(
     if options.mode == "auto" and _is_filled(image, faces):
         return [decode_file(content, decoding)]
     return _describe_faces(content, decoding, options, decoded, faces)
+
+
+def find_faces_in_image(image: Image, options: FaceOptions) -> list[DecodedFile]:
+    """Find the faces of an image in memory; see `find_faces_in_file`."""
+    height, width = image.shape[:2]
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    crop = DecodedFile(cast(Image, grey))
+    if _choose_reduction(width, height, options) is None:
+        return [crop]
+    faces = find_faces(image, options.detector)
+    if options.mode == "auto" and _is_filled(image, faces):
+        return [crop]
+    if not len(faces):
+        return [DecodedFile(None, (Outcome.FACE_NOT_FOUND, _describe_size(image, 1)))]
+    return [
+        _check_quality(row, aligned, options.min_quality, None)
+        for row, aligned in describe_faces(image, faces, options.size)
+    ]
 
 
 def find_faces(image: Image, options: DetectorOptions, reduction: int = 1) -> Faces:
