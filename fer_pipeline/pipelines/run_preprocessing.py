@@ -81,6 +81,10 @@ def write_dataset(
         DatasetError: No training records are left.
     """
     files = open_input_files(spark, inputs, config.input.format)
+    if files.kind == "csv" and config.input.faces == "detect":
+        raise InputError(
+            f"{', '.join(inputs)}: is a CSV of crops; prepare it with input.faces: crop"
+        )
     options = _build_record_options(config, files, votes)
     reader = files.create_reader(
         RequiredColumns(emotion=True, usage=config.split.method == "usage"),

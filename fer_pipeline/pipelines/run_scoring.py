@@ -119,6 +119,10 @@ def _score_inputs(
         expected_count: int | None = request.dataset.manifest.rows.written
     else:
         files = open_input_files(spark, request.inputs, config.input.format)
+        if files.kind == "csv" and request.face_mode == "detect":
+            raise InputError(
+                f"{', '.join(request.inputs)}: is a CSV of crops; score it with --faces crop"
+            )
         offsets, expected_count = files.compute_block_offsets()
         required = RequiredColumns(emotion=False, usage=False)
         reader = files.create_reader(required, _choose_image_reader(request))
