@@ -21,7 +21,7 @@ from fer_pipeline.data.image_preparation import prepare_images
 from fer_pipeline.errors import InputError
 from fer_pipeline.extras import explain_missing_packages, require_package
 from fer_pipeline.faces.blazeface import PACKAGE as DETECTOR_PACKAGE
-from fer_pipeline.faces.detectors import DetectorOptions
+from fer_pipeline.faces.detectors import DETECTOR_NAMES, DetectorOptions
 from fer_pipeline.faces.photographs import (
     FaceMode,
     FaceOptions,
@@ -190,8 +190,12 @@ class FaceScorer:
 
         Raises:
             RunError: The folder is not a finished run, or is damaged.
+            ValueError: The detector has an unknown name.
             MissingPackageError: The networks of the detector are not installed.
         """
+        if detector not in (*DETECTOR_NAMES, "none"):
+            names = ", ".join((*DETECTOR_NAMES, "none"))
+            raise ValueError(f"detector: {detector!r}; expected one of {names}")
         self._model = TrainedModel.open(model)
         backend = choose_backend(self._model, self._model.read_content(), "auto")
         info = self._model.info

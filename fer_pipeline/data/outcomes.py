@@ -39,10 +39,10 @@ class QuarantineReason(StrEnum):
     DAMAGED = "damaged image"
     SMALL = "image too small"
     LARGE = "image too large"
+    UNREADABLE = "unreadable file"
     NO_FACE = "no face"
     SEVERAL_FACES = "several faces"
     LOW_QUALITY = "low quality"
-    UNREADABLE = "unreadable file"
 
 
 class DropReason(StrEnum):

@@ -33,7 +33,10 @@ STORED_COUNTS = """{
         "damaged image": 9,
         "image too small": 10,
         "image too large": 11,
-        "unreadable file": 12
+        "unreadable file": 12,
+        "no face": 13,
+        "several faces": 14,
+        "low quality": 15
     },
     "written": 6
 }"""

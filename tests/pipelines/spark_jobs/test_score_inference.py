@@ -144,17 +144,26 @@ class TestInference:
             config=None,
             set=["seed=3", "inference.backend=keras"],
             backend="litert",
+            faces="detect",
+            detector="back",
             min_confidence="0.4",
             flip_tta=True,
         )
         config = jobs_score._load_config(arguments)
+        assert (config.inference.faces, config.faces.detector) == ("detect", "back")
         inference = config.inference
         assert (config.seed, inference.backend, inference.min_confidence, inference.flip_tta) == (
             *(3, "litert"),
             *(0.4, True),
         )
         no_arguments = argparse.Namespace(
-            config=None, set=[], backend=None, min_confidence=None, flip_tta=False
+            config=None,
+            set=[],
+            backend=None,
+            faces=None,
+            detector=None,
+            min_confidence=None,
+            flip_tta=False,
         )
         assert jobs_score._load_config(no_arguments) == Config()
 
@@ -170,6 +179,8 @@ class TestInference:
             "config": None,
             "set": [],
             "backend": None,
+            "faces": None,
+            "detector": None,
             "min_confidence": None,
         }
         arguments = argparse.Namespace(**(defaults | options), flip_tta=False)

@@ -1,0 +1,121 @@
+"""The faces of photographs, scored by Spark: rows, books and options."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_pipeline import FaceScorer
+from fer_pipeline.errors import InputError
+from tests.helpers import portraits
+from tests.helpers.fer_csv import format_row, make_image, write_csv
+from tests.helpers.portraits import FACE
+from tests.helpers.scoring import ScoreInputs, ScoringModel
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one face, two faces, no face, a crop, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("photographs")
+    astronaut = portraits.load_astronaut()
+    pair = np.hstack([astronaut, astronaut])
+    pictures = {
+        "one.jpg": portraits.encode(astronaut, "JPEG", quality=95),
+        "two.png": portraits.encode(pair),
+        "none.png": portraits.encode(portraits.make_faceless()),
+        "crop.png": portraits.encode(portraits.resize(astronaut[60:190, 160:290], 0.4)),
+        "broken.png": portraits.encode(astronaut)[:3000],
+    }
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def count_faces(rows: list[dict]) -> Counter[tuple[str, int | None, str | None]]:
+    """Return the numbers of rows by file, face and reason."""
+    return Counter((Path(row["source"]).name, row["face"], row["reason"]) for row in rows)
+
+
+def test_each_face_is_one_row_and_each_image_is_accounted_for(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, photographs: Path
+) -> None:
+    scores = score_inputs(scoring_model, photographs)
+    assert count_faces(scores.rows) == {
+        ("one.jpg", 0, None): 1,
+        ("two.png", 0, None): 1,
+        ("two.png", 1, None): 1,
+        ("none.png", None, "no face"): 1,
+        ("crop.png", None, None): 1,
+        ("broken.png", None, "undecodable image"): 1,
+    }
+    manifest = scores.manifest
+    assert (manifest["images"], manifest["with_faces"], manifest["faces"]) == (5, 2, 3)
+    assert manifest["scored"] == 4 == sum(manifest["emotions"].values())
+    assert manifest["unscored"] == {"no face": 1, "undecodable image": 1}
+    assert manifest["refused"] == {}
+    assert manifest["detector"]["name"] == "auto"
+    [one] = [row for row in scores.rows if row["source"].endswith("one.jpg")]
+    box = one["left"], one["top"], one["width"], one["height"]
+    assert portraits.compute_overlap(box, FACE) > 0.6
+    assert len(one["face_image"]) == 12 * 12
+
+
+def test_the_mode_crop_scores_each_image_as_a_face(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, photographs: Path
+) -> None:
+    scores = score_inputs(scoring_model, photographs, settings=("inference.faces=crop",))
+    assert all(row["face"] is None for row in scores.rows)
+    assert (scores.manifest["scored"], scores.manifest["detector"]) == (4, None)
+
+
+def test_faces_of_low_quality_are_refused_with_their_position(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, tmp_path: Path
+) -> None:
+    astronaut = portraits.load_astronaut()
+    (tmp_path / "large.png").write_bytes(portraits.encode(astronaut))
+    (tmp_path / "small.png").write_bytes(portraits.encode(portraits.resize(astronaut, 0.3)))
+    scores = score_inputs(scoring_model, tmp_path, settings=("inference.min_quality=0.9",))
+    [large, small] = scores.rows
+    assert large["emotion"] is not None
+    assert (small["emotion"], small["reason"], small["face"]) == (None, "low quality", 0)
+    assert small["quality"] < 0.9
+    manifest = scores.manifest
+    assert (manifest["images"], manifest["faces"], manifest["scored"]) == (2, 2, 1)
+    assert manifest["refused"] == {"low quality": 1}
+
+
+def test_the_scores_are_those_of_the_face_scorer(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, photographs: Path
+) -> None:
+    scores = score_inputs(scoring_model, photographs / "two.png", photographs / "one.jpg")
+    results = FaceScorer(scoring_model.folder).score(
+        [photographs / "one.jpg", photographs / "two.png"]
+    )
+    expected = [(face.emotion, face.box) for image in results for face in image.faces]
+    found = [
+        (row["emotion"], (row["left"], row["top"], row["width"], row["height"]))
+        for row in sorted(scores.rows, key=lambda row: (row["source"], row["face"]))
+    ]
+    assert [emotion for emotion, _ in found] == [emotion for emotion, _ in expected]
+    np.testing.assert_allclose([box for _, box in found], [box for _, box in expected], rtol=1e-5)
+
+
+def test_a_folder_in_which_no_face_is_found_is_an_error(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, tmp_path: Path
+) -> None:
+    (tmp_path / "none.png").write_bytes(portraits.encode(portraits.make_faceless()))
+    with pytest.raises(InputError, match=r"only 0 of 1 images could be scored \(no face: 1\)"):
+        score_inputs(scoring_model, tmp_path)
+
+
+def test_a_csv_has_no_photographs(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, tmp_path: Path
+) -> None:
+    write_csv(tmp_path / "faces.csv", [format_row(0, make_image(1), "Training")])
+    with pytest.raises(InputError, match="is a CSV of crops; score it with --faces crop"):
+        score_inputs(scoring_model, tmp_path / "faces.csv", settings=("inference.faces=detect",))

