@@ -30,8 +30,12 @@ from fer_pipeline.faces.photographs import (
 )
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
-from fer_pipeline.learning.inference.backend import choose_backend
-from fer_pipeline.learning.inference.predictor import PredictorConfig, load_predict_fn
+from fer_pipeline.learning.inference.backend import InferenceBackend, choose_backend
+from fer_pipeline.learning.inference.predictor import (
+    PredictFn,
+    make_keras_predict_fn,
+    make_litert_predict_fn,
+)
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 if TYPE_CHECKING:
@@ -198,11 +202,7 @@ class FaceScorer:
             raise ValueError(f"detector: {detector!r}; expected one of {names}")
         self._model = TrainedModel.open(model)
         backend = choose_backend(self._model, self._model.read_content(), "auto")
-        info = self._model.info
-        settings = PredictorConfig(
-            backend.name, info.network, info.size, _BATCH_SIZE, os.cpu_count() or 1
-        )
-        self._predict = load_predict_fn(backend.content, settings)
+        self._predict = _load_predict_fn(self._model, backend)
         if detector == "none":
             faces = "crop"
         else:
@@ -210,7 +210,7 @@ class FaceScorer:
         options = DetectorOptions(
             "auto" if detector == "none" else detector, min_size, min_confidence
         )
-        self._options = FaceOptions(faces, options, info.size)
+        self._options = FaceOptions(faces, options, self._model.info.size)
 
     @property
     def classes(self) -> list[str]:
@@ -218,10 +218,10 @@ class FaceScorer:
         return self._model.info.classes
 
     @overload
-    def score(self, images: ImageInput) -> ScoredImage: ...
+    def score(self, images: ImageInput) -> ScoredImage: ...  # type: ignore[overload-overlap]
     @overload
-    def score(self, images: list[ImageInput]) -> ScoredImages: ...
-    def score(self, images: ImageInput | list[ImageInput]) -> ScoredImage | ScoredImages:
+    def score(self, images: Sequence[ImageInput]) -> ScoredImages: ...
+    def score(self, images: ImageInput | Sequence[ImageInput]) -> ScoredImage | ScoredImages:
         """Find the faces of images, and predict their emotions.
 
         The faces of all images are predicted together.
@@ -259,11 +259,13 @@ class FaceScorer:
 
     def _predict_all(self, faces: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Return the probabilities of faces, float32 of shape (n, classes)."""
-        info = self._model.info
+        model_info = self._model.info
         if not faces:
-            return np.zeros((0, len(info.classes)), np.float32)
+            return np.zeros((0, len(model_info.classes)), np.float32)
         selected = np.ones(len(faces), bool)
-        return self._predict(prepare_images(faces, selected, info.size, info.enhancement))
+        return self._predict(
+            prepare_images(faces, selected, model_info.size, model_info.enhancement)
+        )
 
     def _make_result(
         self,
@@ -281,12 +283,14 @@ class FaceScorer:
         faces = []
         for decoded in file:
             if decoded.problem is None:
-                values = next(probabilities)
+                face_probabilities = next(probabilities)
                 faces.append(
                     ScoredFace(
-                        emotion=self.classes[int(values.argmax())],
-                        confidence=float(values.max()),
-                        probabilities=dict(zip(self.classes, values.tolist(), strict=True)),
+                        emotion=self.classes[int(face_probabilities.argmax())],
+                        confidence=float(face_probabilities.max()),
+                        probabilities=dict(
+                            zip(self.classes, face_probabilities.tolist(), strict=True)
+                        ),
                         position=decoded.face,
                         pixels=cast(Any, decoded.image),
                     )
@@ -295,6 +299,13 @@ class FaceScorer:
         problem = file[0].problem
         reason = f"{problem[0].reason}: {problem[1]}" if problem else None
         return ScoredImage(source, tuple(faces), reason, file[0].note, image)
+
+
+def _load_predict_fn(model: TrainedModel, backend: InferenceBackend) -> PredictFn:
+    """Load a model in this process, whose settings of TensorFlow stay as they are."""
+    if backend.name == "keras":
+        return make_keras_predict_fn(model.load_network(), model.info.size, _BATCH_SIZE)
+    return make_litert_predict_fn(backend.content, _BATCH_SIZE, os.cpu_count() or 1)
 
 
 def _require_image(image: npt.NDArray[np.uint8], number: int) -> None:
@@ -335,7 +346,7 @@ def _list_rows(number: int, image: ScoredImage) -> Iterator[dict[str, Any]]:
         yield {**start, **no_position, "emotion": None, "confidence": None, **end}
     for face in image.faces:
         position = face.position._asdict() if face.position else no_position
-        scores = {f"p_{name}": value for name, value in face.probabilities.items()}
+        scores = {f"p_{name}": probability for name, probability in face.probabilities.items()}
         yield {
             **start,
             **position,

@@ -34,9 +34,9 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_photograph_has_a_face_with_an_emotion(scorer: FaceScorer, photo: Path) -> None:
-    result = scorer.score(photo)
-    assert (result.source, result.reason, len(result.faces)) == (str(photo), None, 1)
-    face = result.faces[0]
+    scored = scorer.score(photo)
+    assert (scored.source, scored.reason, len(scored.faces)) == (str(photo), None, 1)
+    face = scored.faces[0]
     assert face.emotion == "happy"  # she smiles
     assert face.confidence == max(face.probabilities.values()) > 0.6
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=0.02)
@@ -50,8 +50,8 @@ def test_a_photograph_has_a_face_with_an_emotion(scorer: FaceScorer, photo: Path
 def test_paths_texts_and_arrays_give_the_same(scorer: FaceScorer, photo: Path) -> None:
     array = portraits.load_astronaut()
     results = scorer.score([photo, str(photo), array])
-    assert len({repr(result.faces) for result in results}) == 1
-    assert [result.source for result in results] == [str(photo), str(photo), None]
+    assert len({repr(scored.faces) for scored in results}) == 1
+    assert [scored.source for scored in results] == [str(photo), str(photo), None]
 
 
 def test_images_are_scored_together_in_their_order(scorer: FaceScorer) -> None:
@@ -62,11 +62,11 @@ def test_images_are_scored_together_in_their_order(scorer: FaceScorer) -> None:
         portraits.resize(astronaut[60:190, 160:290], 0.4),
     ]
     results = scorer.score(images)
-    assert [len(result.faces) for result in results] == [0, 2, 1]
+    assert [len(scored.faces) for scored in results] == [0, 2, 1]
     assert results[0].reason == "no face: 400x300 pixels"
     assert results[2].faces[0].box is None
     alone = [scorer.score(image) for image in images]
-    assert [repr(result.faces) for result in results] == [repr(result.faces) for result in alone]
+    assert [repr(scored.faces) for scored in results] == [repr(scored.faces) for scored in alone]
 
 
 def test_a_table_has_a_row_for_each_face_and_each_image_without_one(scorer: FaceScorer) -> None:
@@ -96,10 +96,10 @@ def test_the_options_of_the_detector_are_used() -> None:
 def test_a_file_that_is_no_image_has_a_reason(scorer: FaceScorer, tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
     path.write_text("no image")
-    result = scorer.score(path)
-    assert (result.faces, result.note) == ((), None)
-    assert result.reason is not None
-    assert result.reason.startswith("undecodable image: 8 bytes")
+    scored = scorer.score(path)
+    assert (scored.faces, scored.note) == ((), None)
+    assert scored.reason is not None
+    assert scored.reason.startswith("undecodable image: 8 bytes")
 
 
 def test_a_missing_file_is_an_error(scorer: FaceScorer, tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def merge_faces(faces: Faces) -> Faces:
     Boxes that overlap are one face. Its position is their mean, weighted by the confidences
     (weighted non-maximum suppression; Bazarevsky et al. 2019, BlazeFace, section 3.3).
     """
-    kept = cv2.dnn.NMSBoxes(faces.boxes.tolist(), faces.confidences.tolist(), 0.0, _MAX_OVERLAP)
-    best = np.asarray(kept, np.intp).ravel()
+    selected = cv2.dnn.NMSBoxes(faces.boxes.tolist(), faces.confidences.tolist(), 0.0, _MAX_OVERLAP)
+    best = np.asarray(selected, np.intp).ravel()
     if not len(best):
         return faces.select(best)
     overlaps = compute_overlaps(faces.boxes[best], faces.boxes)

@@ -144,9 +144,9 @@ class RefiningDetector:
         # This network takes many things for faces.
         proposals = _find_in_tiles(self._short_range, image, min_size, self._options)
         faces.append(self._refine_all(image, proposals, _SHORT_RANGE_HANDICAP))
-        found = Faces.concatenate(faces)
+        candidates = Faces.concatenate(faces)
         return _select(
-            merge_faces(found.select(found.confidences >= self._min_confidence)),
+            merge_faces(candidates.select(candidates.confidences >= self._min_confidence)),
             min_size,
             self._options,
         )

@@ -91,11 +91,11 @@ def find_single_face(
     Returns:
         The largest face; or a problem if there is none, or another one is more than half as high.
     """
-    found = find_faces_in_file(content, decoding, options)
-    heights = [file.face.height for file in found if file.face]
+    images = find_faces_in_file(content, decoding, options)
+    heights = [file.face.height for file in images if file.face]
     if not heights:
-        return found[0]
-    largest = found[heights.index(max(heights))]
+        return images[0]
+    largest = images[heights.index(max(heights))]
     rival_count = sum(height > max(heights) / 2 for height in heights)
     if rival_count == 1:
         return largest

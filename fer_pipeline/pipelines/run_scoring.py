@@ -199,9 +199,9 @@ def _require_scored_images(
         return
     reasons = ", ".join(f"{reason}: {n}" for reason, n in reasons_counts.most_common())
     limit = f", less than inference.min_scored_fraction {min_fraction:g}" if scored_count else ""
-    what = "images and faces" if counts.faces else "images"
+    subjects = "images and faces" if counts.faces else "images"
     raise InputError(
-        f"{', '.join(inputs)}: only {scored_count} of {total_count} {what} could be scored{limit}"
+        f"{', '.join(inputs)}: only {scored_count} of {total_count} {subjects} could be scored{limit}"
         f" ({reasons}); nothing was written"
     )
 

@@ -25,9 +25,9 @@ MATCH = 0.35
 
 def make_faces(*boxes: tuple[float, float, float, float, float]) -> Faces:
     """Return faces of given left, top, width, height and confidence, with landmarks in a corner."""
-    values = np.array(boxes, np.float32).reshape(-1, 5)
-    landmarks = np.repeat(values[:, None, :2], 4, axis=1)
-    return Faces(values[:, :4], landmarks, values[:, 4])
+    columns = np.array(boxes, np.float32).reshape(-1, 5)
+    landmarks = np.repeat(columns[:, None, :2], 4, axis=1)
+    return Faces(columns[:, :4], landmarks, columns[:, 4])
 
 
 def find_boxes(picture: Picture, options: DetectorOptions | None = None) -> list[Box]:
@@ -152,7 +152,8 @@ def test_boxes_that_overlap_are_one_face() -> None:
         (0, 0, 10, 10, 0.6), (1, 0, 10, 10, 0.9), (50, 50, 8, 8, 0.7), (50, 50, 8, 8, 0.7)
     )
     merged = merge_faces(faces)
-    np.testing.assert_allclose(merged.boxes, [[0.6, 0, 10, 10], [50, 50, 8, 8]], rtol=1e-5)
+    expected = np.array([[0.6, 0, 10, 10], [50, 50, 8, 8]])
+    np.testing.assert_allclose(merged.boxes, expected, rtol=1e-5)
     np.testing.assert_allclose(merged.confidences, [0.9, 0.7], rtol=1e-6)
     assert len(merge_faces(make_no_faces())) == 0
 
@@ -160,9 +161,8 @@ def test_boxes_that_overlap_are_one_face() -> None:
 def test_overlaps_are_intersection_over_union() -> None:
     first = np.array([[0, 0, 10, 10], [5, 5, 0, 0]], np.float32)
     second = np.array([[5, 0, 10, 10], [0, 0, 10, 10], [20, 20, 5, 5]], np.float32)
-    np.testing.assert_allclose(
-        compute_overlaps(first, second), [[1 / 3, 1, 0], [0, 0, 0]], rtol=1e-6
-    )
+    expected = np.array([[1 / 3, 1, 0], [0, 0, 0]])
+    np.testing.assert_allclose(compute_overlaps(first, second), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (501, 90), (4000, 3000), (1300, 5)])

@@ -37,51 +37,51 @@ def cut_face(margin: float = 0.0) -> portraits.Picture:
 
 
 def test_a_photograph_gives_an_aligned_face_with_its_position() -> None:
-    [found] = find(portraits.encode(portraits.load_astronaut()))
-    assert found.problem is None
-    assert found.image is not None
-    assert found.image.shape == (48, 48)
-    assert found.face is not None
-    assert found.face.face == 0
-    assert portraits.compute_overlap(found.face[1:5], FACE) > 0.6
+    [file] = find(portraits.encode(portraits.load_astronaut()))
+    assert file.problem is None
+    assert file.image is not None
+    assert file.image.shape == (48, 48)
+    assert file.face is not None
+    assert file.face.face == 0
+    assert portraits.compute_overlap(file.face[1:5], FACE) > 0.6
 
 
 def test_every_face_of_a_photograph_is_found() -> None:
     pair = np.hstack([portraits.load_astronaut()] * 2)
-    found = find(portraits.encode(pair))
-    assert [file.face and file.face.face for file in found] == [0, 1]
-    assert {round((file.face.left - FACE[0]) / 512) for file in found if file.face} == {0, 1}
+    files = find(portraits.encode(pair))
+    assert [file.face and file.face.face for file in files] == [0, 1]
+    assert {round((file.face.left - FACE[0]) / 512) for file in files if file.face} == {0, 1}
 
 
 def test_a_small_image_is_a_crop_and_is_decoded_as_ever() -> None:
     content = portraits.encode(portraits.resize(cut_face(), 0.5))
-    [found] = find(content)
-    assert found.face is None
-    assert found.image is not None
-    np.testing.assert_array_equal(found.image, decode_file(content, DECODING).image)  # type: ignore[arg-type]
+    [file] = find(content)
+    assert file.face is None
+    assert file.image is not None
+    np.testing.assert_array_equal(file.image, decode_file(content, DECODING).image)
 
 
 def test_a_large_image_that_a_face_fills_is_a_crop() -> None:
     content = portraits.encode(portraits.resize(cut_face(0.1), 3))
-    [found] = find(content)
-    assert found.face is None
-    np.testing.assert_array_equal(found.image, decode_file(content, DECODING).image)  # type: ignore[arg-type]
+    [file] = find(content)
+    assert file.face is None
+    np.testing.assert_array_equal(file.image, decode_file(content, DECODING).image)
     [detected] = find(content, "detect")
     assert detected.face is not None
 
 
 def test_the_mode_crop_takes_a_photograph_as_it_is() -> None:
     content = portraits.encode(portraits.load_astronaut())
-    [found] = find(content, "crop")
-    assert found.face is None
-    np.testing.assert_array_equal(found.image, decode_file(content, DECODING).image)  # type: ignore[arg-type]
+    [file] = find(content, "crop")
+    assert file.face is None
+    np.testing.assert_array_equal(file.image, decode_file(content, DECODING).image)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_photograph_without_a_face_has_a_reason(kind: str) -> None:
-    [found] = find(portraits.encode(portraits.make_faceless(), kind))
-    assert found.image is None
-    assert found.problem == (Outcome.FACE_NOT_FOUND, "400x300 pixels")
+    [file] = find(portraits.encode(portraits.make_faceless(), kind))
+    assert file.image is None
+    assert file.problem == (Outcome.FACE_NOT_FOUND, "400x300 pixels")
 
 
 def test_files_without_an_image_keep_their_reason() -> None:
@@ -112,16 +112,16 @@ def test_a_large_jpeg_is_reduced_without_moving_the_face() -> None:
     assert from_jpeg.face is not None
     assert from_png.face is not None
     np.testing.assert_allclose(from_jpeg.face[1:5], from_png.face[1:5], atol=8)
-    difference = np.abs(from_jpeg.image.astype(int) - from_png.image)  # type: ignore[union-attr,operator]
+    difference = np.abs(from_jpeg.image.astype(int) - from_png.image)  # type: ignore[union-attr]
     assert difference.mean() < 8
 
 
 def test_a_small_face_of_a_large_jpeg_is_cut_out_at_full_size() -> None:
     # At an eighth of the size, of which the search needs no more, the face would have 13 pixels.
     large = portraits.paste(portraits.load_astronaut(), 4000, 3000, left=2000, top=1000)
-    [found] = find(portraits.encode(large, "JPEG", quality=95))
-    assert found.face is not None
-    assert found.face.sharpness > 0.5
+    [file] = find(portraits.encode(large, "JPEG", quality=95))
+    assert file.face is not None
+    assert file.face.sharpness > 0.5
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -138,17 +138,17 @@ def test_the_orientation_in_the_metadata_is_applied(orientation: int) -> None:
     }[orientation](portraits.load_astronaut())
     exif = Image.Exif()
     exif[0x0112] = orientation
-    [found] = find(portraits.encode(np.ascontiguousarray(turned), "JPEG", exif=exif, quality=95))  # type: ignore[arg-type]
-    assert found.face is not None
-    assert portraits.compute_overlap(found.face[1:5], FACE) > 0.6
+    [file] = find(portraits.encode(np.ascontiguousarray(turned), "JPEG", exif=exif, quality=95))  # type: ignore[arg-type]
+    assert file.face is not None
+    assert portraits.compute_overlap(file.face[1:5], FACE) > 0.6
 
 
 def test_transparent_and_grey_photographs_are_searched() -> None:
     astronaut = portraits.load_astronaut()
     opaque = np.dstack([astronaut, np.full((512, 512), 255, np.uint8)])
     for picture in (opaque, astronaut.mean(axis=2).astype(np.uint8)):
-        [found] = find(portraits.encode(picture))
-        assert found.face is not None
+        [file] = find(portraits.encode(picture))
+        assert file.face is not None
 
 
 def test_an_array_gives_what_its_file_gives() -> None:
@@ -165,32 +165,32 @@ class TestSingleFace:
         return find_single_face(portraits.encode(picture), DECODING, FaceOptions("detect"))
 
     def test_the_only_face_is_returned(self) -> None:
-        found = self.find(portraits.load_astronaut())
-        assert found.face is not None
-        assert found.problem is None
+        file = self.find(portraits.load_astronaut())
+        assert file.face is not None
+        assert file.problem is None
 
     def test_a_face_in_the_background_does_not_matter(self) -> None:
         astronaut = portraits.load_astronaut()
         scene = portraits.paste(portraits.resize(astronaut, 0.4), 512, 512, 150, 200)
-        found = self.find(np.hstack([scene, astronaut]))
-        assert found.face is not None
-        assert found.face.left > 512
+        file = self.find(np.hstack([scene, astronaut]))
+        assert file.face is not None
+        assert file.face.left > 512
 
     def test_two_faces_of_similar_size_are_a_problem(self) -> None:
-        found = self.find(np.hstack([portraits.load_astronaut()] * 2))
-        assert found.image is None
-        assert found.problem == (
+        file = self.find(np.hstack([portraits.load_astronaut()] * 2))
+        assert file.image is None
+        assert file.problem == (
             Outcome.SEVERAL_FACES,
             "2 of 2 faces are more than half as high as the largest",
         )
 
     def test_no_face_is_a_problem(self) -> None:
-        found = self.find(portraits.make_faceless())
-        assert found.problem == (Outcome.FACE_NOT_FOUND, "400x300 pixels")
+        file = self.find(portraits.make_faceless())
+        assert file.problem == (Outcome.FACE_NOT_FOUND, "400x300 pixels")
 
 
 def test_options_of_the_detector_are_used() -> None:
     options = FaceOptions("detect", DetectorOptions(min_size=200))
     content = portraits.encode(portraits.load_astronaut())
-    [found] = find_faces_in_file(content, DECODING, options)
-    assert found.problem is not None
+    [file] = find_faces_in_file(content, DECODING, options)
+    assert file.problem is not None

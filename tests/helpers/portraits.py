@@ -31,16 +31,15 @@ def load_astronaut() -> Picture:
 def resize(picture: Picture, factor: float) -> Picture:
     """Return a picture of another size."""
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=interpolation)  # type: ignore[return-value]
+    resized = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=interpolation)
+    return cast(Picture, resized)
 
 
 def rotate(picture: Picture, degrees: float) -> Picture:
     """Return a picture that is rotated about the astronaut's face, clockwise."""
     center = FACE[0] + FACE[2] / 2, FACE[1] + FACE[3] / 2
     matrix = cv2.getRotationMatrix2D(center, -degrees, 1)
-    return cv2.warpAffine(  # type: ignore[return-value]
-        picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
 def paste(portrait: Picture, width: int, height: int, left: int, top: int) -> Picture:
@@ -62,7 +61,7 @@ def encode(picture: Picture, kind: str = "PNG", **options: int) -> bytes:
     """Return a picture as the content of a file."""
 
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, kind, **options)  # type: ignore[arg-type]
+    Image.fromarray(picture).save(stream, kind, **options)
     return stream.getvalue()
 
 
