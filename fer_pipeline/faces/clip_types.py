@@ -56,9 +56,11 @@ class ClipFrame:
         index: Number of the sampling time that the frame serves first, see `clips.sample_frames`;
             the number of the frame if all frames are read.
         time: Time at which the frame appears, in seconds after the first frame.
+        end: Time at which the next frame appears, or this one is no longer shown.
         pixels: Colours of the frame, upright, uint8 of shape (height, width, 3), BGR.
     """
 
     index: int
     time: float
+    end: float
     pixels: ColorPixels

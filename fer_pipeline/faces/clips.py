@@ -103,7 +103,7 @@ def sample_frames(
         for frame in reader.read(start, last):
             index = math.ceil(frame.start / interval)
             if index >= segment.start and index * interval < frame.end:
-                yield ClipFrame(index, float(frame.start), frame.convert())
+                yield ClipFrame(index, float(frame.start), float(frame.end), frame.convert())
 
 
 def read_frames(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[ClipFrame]:
@@ -119,7 +119,7 @@ def read_frames(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[ClipFr
     """
     with _open_reader(source, max_pixels) as reader:
         for index, frame in enumerate(reader.read(Fraction(0), None)):
-            yield ClipFrame(index, float(frame.start), frame.convert())
+            yield ClipFrame(index, float(frame.start), float(frame.end), frame.convert())
 
 
 def plan_segments(facts: ClipFacts, every: float, max_count: int) -> list[Segment]:
