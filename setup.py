@@ -68,6 +68,10 @@ PETASTORM = [
 ]
 # Decodes HEIC, the photographs of iPhones.
 HEIC = ["pi-heif>=1.1"]
+# Reads videos with FFmpeg's libraries, and writes annotated ones. PyAV is BSD-3-Clause, and so is
+# libvpx, which encodes them. PyAV's wheels hold FFmpeg with encoders under the GPL (x264, x265),
+# which the package does not call. 19 has no wheel for Python 3.11.
+VIDEO = ["av>=16"]
 S3 = ["s3fs>=2026.9"]
 MLFLOW = ["mlflow>=3.17"]
 # For machines without Java. 25 does not run Spark 4.0 and 4.1.
@@ -78,7 +82,7 @@ DOCS = [
     "mkdocs-material>=9.7",
     "mkdocstrings[python]>=1",
 ]
-ALL = [*SPARK, *PETASTORM, *HEIC, *S3, *MLFLOW, *JAVA]
+ALL = [*SPARK, *PETASTORM, *HEIC, *VIDEO, *S3, *MLFLOW, *JAVA]
 TEST = [
     "hypothesis>=6",
     # An S3 server for the tests; its extra `server` has many more packages than this server needs.
@@ -88,6 +92,8 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    # For its photograph of an astronaut, by NASA and in the public domain.
+    "scikit-image>=0.25",
     # Tests build the wheel without an environment of its own.
     "setuptools>=70.1",
 ]
@@ -101,6 +107,8 @@ EXTRAS_REQUIRE = {
     "petastorm": PETASTORM,
     # For images in the format HEIC.
     "heic": HEIC,
+    # For clips: videos in, annotated videos out.
+    "video": VIDEO,
     # For paths such as s3://bucket/key.
     "s3": S3,
     # For `tracking.mlflow`; brings `mlflow ui` along.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -64,16 +65,14 @@ class AnimationReader:
             with warnings.catch_warnings():
                 # Metadata that cannot be read does not concern the pixels.
                 warnings.simplefilter("ignore")
-                self._image = Image.open(file, formats=_FORMATS)
+                self._image: Image.Image = Image.open(file, formats=_FORMATS)
                 self._frame_count: int = getattr(self._image, "n_frames", 1)
         except Exception as error:
             # Pillow's parsers raise errors of many types for damaged headers.
             raise UnreadableFileError(f"the header is damaged: {one_line(error)}") from error
         width, height = self._image.size
         if width * height > max_pixels:
-            raise UnreadableFileError(
-                f"{width}x{height} pixels; input.max_pixels is {max_pixels}"
-            )
+            raise UnreadableFileError(f"{width}x{height} pixels; input.max_pixels is {max_pixels}")
 
     def close(self) -> None:
         """Release the image; its file stays open."""
@@ -109,7 +108,7 @@ class AnimationReader:
                 raise UnreadableFileError(
                     f"damaged after {float(time):.2f} s: {one_line(error)}"
                 ) from error
-            yield ShownFrame(time, end, lambda pixels=pixels: pixels)
+            yield ShownFrame(time, end, partial(np.asarray, pixels))
             time = end
 
 

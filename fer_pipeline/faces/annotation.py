@@ -83,20 +83,21 @@ def draw_faces(
     """
     scale = find_scale(pixels.shape[1], pixels.shape[0])
     if scale > 1:
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    image = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+        size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
     canvas = _Canvas(image, classes)
-    drawn = []
+    placed_faces = []
     for face in faces:
-        left, top, width, height = (float(value) * scale for value in face.box)
-        drawn.append(((left, top, left + width, top + height), face))
+        left, top, width, height = (float(length) * scale for length in face.box)
+        placed_faces.append(((left, top, left + width, top + height), face))
     # The largest face comes first, and gets the best place for its texts.
-    drawn.sort(key=lambda pair: (pair[0][2] - pair[0][0]) * (pair[0][3] - pair[0][1]), reverse=True)
-    canvas.occupied += [place for place, _ in drawn]
+    placed_faces.sort(key=lambda pair: -layout.compute_area(pair[0]))
+    canvas.occupied += [place for place, _ in placed_faces]
     for draw in (canvas.draw_box, canvas.draw_label, canvas.draw_bars):
-        for place, face in drawn:
+        for place, face in placed_faces:
             draw(place, face)
-    return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])
 
 
 def find_scale(width: int, height: int) -> int:
@@ -125,7 +126,7 @@ class _Canvas:
 
     def draw_box(self, place: Place, face: AnnotatedFace) -> None:
         """Draw the box of a face."""
-        line = max(2, round(self._find_font_size(place) / 7))
+        line = max(3, round(self._find_font_size(place) / 6))
         edge = max(1, line // 3)
         radius = min(3 * line, (place[2] - place[0]) / 4, (place[3] - place[1]) / 4)
         outer = (place[0] - edge, place[1] - edge, place[2] + edge, place[3] + edge)
@@ -147,7 +148,7 @@ class _Canvas:
         size *= min(1, self._size[0] / (_measure(text, size) + size))
         font = _load_font(size)
         label = (font.getlength(text) + size * 0.8, size * 1.45)
-        others = [other for other in self.occupied if other != place]
+        others = [area for area in self.occupied if area != place]
         target = layout.choose_best_place(
             layout.list_label_places(place, label, size / 4), self._size, others
         )
@@ -175,14 +176,16 @@ class _Canvas:
         visible = layout.intersect(place, (0, 0, *self._size))
         if visible is None or face.probabilities is None:
             return
-        area = (visible[2] - visible[0]) * (visible[3] - visible[1])
         panel = self._measure_panel(self._min_font)
-        others = [other for other in self.occupied if other != place]
+        others = [area for area in self.occupied if area != place]
         target = layout.choose_best_place(
             layout.list_overlapping_places(visible, panel), self._size, [place, *others]
         )
         covers_others = layout.compute_covered_area(target, others) > 0
-        if panel[0] * panel[1] <= _MAX_COVERED_FRACTION * area and not covers_others:
+        if (
+            panel[0] * panel[1] <= _MAX_COVERED_FRACTION * layout.compute_area(visible)
+            and not covers_others
+        ):
             self._draw_panel(target, self._min_font, face.probabilities)
 
     def _draw_panel(
@@ -196,9 +199,7 @@ class _Canvas:
         line = max(1, round(size / 10))
         self._draw.rounded_rectangle(place, size / 3, _PANEL_COLOR, outline, line)
         bar_left = place[0] + size + self._measure_names(size)
-        for index, (name, probability) in enumerate(
-            zip(self._classes, probabilities, strict=True)
-        ):
+        for index, (name, probability) in enumerate(zip(self._classes, probabilities, strict=True)):
             y = place[1] + size * (0.5 + _LINE_HEIGHT * (index + 0.5))
             color = _WHITE if index == best else _PALE
             self._draw.text((place[0] + size / 2, y), name, fill=color, font=font, anchor="lm")

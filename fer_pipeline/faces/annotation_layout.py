@@ -105,8 +105,13 @@ def intersect(first: Place, second: Place) -> Place | None:
 
 def compute_covered_area(place: Place, occupied: Iterable[Place]) -> float:
     """Return how much of other places is covered, in square pixels."""
-    parts = (intersect(place, other) for other in occupied)
-    return sum((part[2] - part[0]) * (part[3] - part[1]) for part in parts if part)
+    parts = (intersect(place, area) for area in occupied)
+    return sum(compute_area(part) for part in parts if part)
+
+
+def compute_area(place: Place) -> float:
+    """Return the area of a place in square pixels."""
+    return (place[2] - place[0]) * (place[3] - place[1])
 
 
 def _is_inside(place: Place, image: Size) -> bool:

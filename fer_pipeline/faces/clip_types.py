@@ -1,4 +1,4 @@
-"""What the decoders of clips have in common: the facts of a clip, and its frames with times."""
+"""Facts of a clip, and its frames with times, as the decoders of all formats return them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ColorPixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What the header and the first frame of a clip say.
+    """Facts of a clip from its header and its first frame.
 
     Attributes:
         width: Width of the first frame as it is shown, in pixels.

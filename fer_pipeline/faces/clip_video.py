@@ -7,7 +7,7 @@ encoders under the GPL, x264 and x265, which are not used.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,9 +27,6 @@ SUFFIX = ".webm"
 
 _TIME_BASE = Fraction(1, 1000)
 """Unit of the times in a WebM file, in seconds."""
-
-_NOMINAL_RATE = 30
-"""Frames per second from which the encoder estimates the size; the times are those of the clip."""
 
 _ENCODER_OPTIONS = {
     # Constant quality; 31 is what Google recommends for 1080 lines.
@@ -67,7 +64,7 @@ class SampledFaces:
 
 @dataclass(frozen=True)
 class WrittenVideo:
-    """What was written.
+    """Report about a video that was written.
 
     Attributes:
         frame_count: Number of frames.
@@ -169,9 +166,10 @@ class _Writer:
             pixels: Colours to write, uint8 of shape (height, width, 3), BGR. Frames of another size
                 than the first one are resized.
         """
-        stream = self._stream or self._add_stream(pixels.shape[1], pixels.shape[0])
+        stream = self._stream or self._add_stream(frame, pixels.shape[1], pixels.shape[0])
         if pixels.shape[:2] != (stream.height, stream.width):
-            pixels = cv2.resize(pixels, (stream.width, stream.height))
+            resized = cv2.resize(pixels, (stream.width, stream.height))
+            pixels = np.asarray(resized, np.uint8)
         converted = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
         converted = converted.reformat(format="yuv420p", dst_colorspace="ITU709")
         # Two frames of a clip may be less than a millisecond apart.
@@ -181,10 +179,17 @@ class _Writer:
         self._container.mux(stream.encode(converted))
         self._last_ticks = ticks
 
-    def _add_stream(self, width: int, height: int) -> av.VideoStream:
-        """Add the stream, whose size is that of the first frame."""
+    def _add_stream(self, first: ClipFrame, width: int, height: int) -> av.VideoStream:
+        """Add the stream.
+
+        Args:
+            first: First frame; players show the last frame as long as this one.
+            width: Width of the stream in pixels.
+            height: Its height.
+        """
+        duration = max(_TIME_BASE, Fraction(first.end - first.time).limit_denominator(100_000))
         stream = self._container.add_stream(
-            "libvpx-vp9", rate=_NOMINAL_RATE, options=_ENCODER_OPTIONS
+            "libvpx-vp9", rate=1 / duration, options=_ENCODER_OPTIONS
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE

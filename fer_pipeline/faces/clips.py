@@ -70,9 +70,9 @@ def read_clip_facts(source: Source, max_pixels: int = MAX_PIXELS) -> ClipFacts:
 
 
 def sample_frames(
-    source: Source, every: float, segment: Segment = Segment(), max_pixels: int = MAX_PIXELS
+    source: Source, interval: float, segment: Segment = Segment(), max_pixels: int = MAX_PIXELS
 ) -> Iterator[ClipFrame]:
-    """Yield the frames that are shown at the times 0, `every`, 2 * `every`, ...
+    """Yield the frames that are shown at the times 0, `interval`, 2 * `interval`, ...
 
     A frame that is shown at several of these times is yielded once, with the number of the first of
     them. It belongs to the segment that has this number. Therefore the frames of segments that
@@ -83,8 +83,8 @@ def sample_frames(
 
     Args:
         source: The clip.
-        every: Time between the samples in seconds. It is the decimal number that Python prints, so
-            that 0.1 is exactly a tenth.
+        interval: Time between the samples in seconds. It is the decimal number that Python prints,
+            so that 0.1 is exactly a tenth.
         segment: Range of the sampling times. The decoder starts at the keyframe before it, if the
             clip has one there.
         max_pixels: Largest number of pixels of a frame.
@@ -95,14 +95,14 @@ def sample_frames(
             that can be read has been yielded before. After damage, frames are left out until the
             next keyframe. The message is the reason, without the name of the file.
     """
-    interval = Fraction(repr(float(every)))
+    step = Fraction(repr(float(interval)))
     # Frames that appear before this time serve an earlier sampling time, or none.
-    start = max(Fraction(0), (segment.start - 1) * interval)
-    last = None if segment.stop is None else (segment.stop - 1) * interval
+    start = max(Fraction(0), (segment.start - 1) * step)
+    last = None if segment.stop is None else (segment.stop - 1) * step
     with _open_reader(source, max_pixels) as reader:
         for frame in reader.read(start, last):
-            index = math.ceil(frame.start / interval)
-            if index >= segment.start and index * interval < frame.end:
+            index = math.ceil(frame.start / step)
+            if index >= segment.start and index * step < frame.end:
                 yield ClipFrame(index, float(frame.start), float(frame.end), frame.convert())
 
 
@@ -122,23 +122,21 @@ def read_frames(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[ClipFr
             yield ClipFrame(index, float(frame.start), float(frame.end), frame.convert())
 
 
-def plan_segments(facts: ClipFacts, every: float, max_count: int) -> list[Segment]:
+def plan_segments(facts: ClipFacts, interval: float, max_count: int) -> list[Segment]:
     """Divide a clip into segments of about equal length; the last one has no end.
 
     Args:
         facts: Facts of the clip.
-        every: Time between the samples in seconds.
+        interval: Time between the samples in seconds.
         max_count: Largest number of segments. A clip has one if it is short, if its duration is
             not known or if its frames can only be read from the start on.
     """
     if facts.duration is None or not facts.can_seek:
         return [Segment()]
-    steps = math.ceil(facts.duration / every)
+    steps = math.ceil(facts.duration / interval)
     count = max(1, min(max_count, steps // _MIN_STEPS))
     starts = [steps * number // count for number in range(count)]
-    return [
-        Segment(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)
-    ]
+    return [Segment(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
 
 
 class _Reader(Protocol):

@@ -51,7 +51,7 @@ class TimedFrame:
 
 @dataclass
 class Damage:
-    """What could not be decoded.
+    """Damage of a video.
 
     Attributes:
         reason: Description of the first damage; empty if there is none.
@@ -168,7 +168,8 @@ class PacketDecoder:
             resume_after: Time of the stream before which no frame is whole any more; None if all
                 frames that the decoder still holds are whole.
         """
-        is_early = None not in (self._key_time, resume_after) and resume_after < self._key_time
+        key_time = self._key_time
+        is_early = bool(key_time and resume_after is not None and resume_after < key_time)
         if self._is_before_key or is_early:
             return
         if not self.damage.reason:
@@ -221,6 +222,6 @@ def describe_error(error: Exception, log: LogEntries) -> str:
     return find_error(log) or one_line(getattr(error, "strerror", None) or error)
 
 
-def to_fraction(value: Any) -> Fraction:
+def to_fraction(rational: Any) -> Fraction:
     """Convert a number of PyAV, whose type depends on its version."""
-    return Fraction(value.numerator, value.denominator)
+    return Fraction(rational.numerator, rational.denominator)

@@ -1,4 +1,4 @@
-"""Tracks: the faces of a clip, linked from frame to frame, and probabilities smoothed along them."""
+"""Tracks: faces of a clip linked from frame to frame, and probabilities smoothed along them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TrackNumbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """When two faces of different frames are one.
+    """Options that decide whether two faces of different frames are one.
 
     Attributes:
         min_overlap: Smallest overlap (intersection over union) of their boxes, in (0, 1].
@@ -61,7 +61,7 @@ class _Track:
 def link_faces(
     times: Sequence[float],
     boxes: Sequence[Points],
-    options: TrackingOptions = TrackingOptions(),  # noqa: B008 - it cannot be changed
+    options: TrackingOptions = TrackingOptions(),
 ) -> list[TrackNumbers]:
     """Return the number of the track of each face.
 
@@ -74,7 +74,7 @@ def link_faces(
     Args:
         times: Times of the n frames in seconds, strictly increasing.
         boxes: Boxes of each frame (left, top, width, height), float32 of shape (faces, 4).
-        options: When two faces are one.
+        options: Options that decide whether two faces are one.
 
     Returns:
         Arrays of shape (faces,) for each frame. Tracks are numbered from 1 on in the order in which
@@ -138,7 +138,7 @@ def _match(
 
 def _find_center(box: Points) -> Points:
     """Return the centre of a box, float32 of shape (2,)."""
-    return box[:2] + box[2:] / 2
+    return box[:2] + box[2:] / np.float32(2)
 
 
 def smooth_probabilities(times: Values, probabilities: Values, half_width: float) -> Values:

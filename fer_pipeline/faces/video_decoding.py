@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from typing import BinaryIO
 
 import av
 import av.container
 import av.stream
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -100,9 +100,7 @@ class VideoReader:
             if last is not None and frame.time - origin > last:
                 end = None
                 break
-            yield ShownFrame(
-                frame.time - origin, end - origin, lambda frame=frame: self._convert(frame.frame)
-            )
+            yield ShownFrame(frame.time - origin, end - origin, partial(self._convert, frame.frame))
         if problem := self._describe_damage(origin, end):
             raise UnreadableFileError(problem)
 
@@ -203,8 +201,8 @@ class VideoReader:
         if is_avi and end is not None and self._stream.duration:
             expected = self._stream.duration * to_fraction(self._stream.time_base)
             if end - origin < expected - _MAX_MISSING_FRAMES * self._frame_duration:
-                shown, stated = float(end - origin), float(expected)
-                return f"ends after {shown:.2f} s, but its header states {stated:.2f} s"
+                seconds = float(end - origin)
+                return f"ends after {seconds:.2f} s, but its header states {float(expected):.2f} s"
         return ""
 
     def _convert(self, frame: av.VideoFrame) -> ColorPixels:
@@ -237,14 +235,10 @@ def turn_upright(pixels: ColorPixels, matrix: npt.NDArray[np.int32]) -> ColorPix
     """
     a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
     if abs(b) > abs(a):
-        pixels = cv2.transpose(pixels)
+        pixels = pixels.swapaxes(0, 1)
         a, d = c, b
-    # A negative factor mirrors. cv2.flip: 1 is left and right, 0 is up and down.
-    if a < 0:
-        pixels = cv2.flip(pixels, 1)
-    if d < 0:
-        pixels = cv2.flip(pixels, 0)
-    return pixels
+    # A negative factor mirrors.
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _find_ends(frames: Iterable[TimedFrame]) -> Iterator[tuple[TimedFrame, Fraction]]:

@@ -39,7 +39,8 @@ class TestLinkFaces:
         times = [0.1 * frame for frame in range(20)]
         boxes = [
             make_boxes(
-                (start + step * frame, 100, 100, 100), (start + 19 * step - step * frame, 130, 90, 90)
+                (start + step * frame, 100, 100, 100),
+                (start + 19 * step - step * frame, 130, 90, 90),
             )
             for frame in range(20)
         ]
@@ -93,17 +94,17 @@ class TestLinkFaces:
         assert link_faces([], []) == []
 
     @given(st.data())
-    def test_the_order_of_the_faces_does_not_change_the_tracks(self, data):
+    def test_the_order_of_the_faces_does_not_change_the_tracks(self, example):
         # A coarse grid: equal overlaps and equal boxes occur.
         coordinates = st.sampled_from([0.0, 20.0, 40.0, 60.0])
         box = st.tuples(coordinates, coordinates, st.sampled_from([40.0, 60.0]), st.just(40.0))
-        frames = data.draw(st.lists(st.lists(box, max_size=4), max_size=5))
-        gaps = data.draw(
+        frames = example.draw(st.lists(st.lists(box, max_size=4), max_size=5))
+        gaps = example.draw(
             st.lists(st.sampled_from([0.1, 0.7]), min_size=len(frames), max_size=len(frames))
         )
         times = list(itertools.accumulate(gaps))
         boxes = [make_boxes(*frame) for frame in frames]
-        shuffled = [make_boxes(*data.draw(st.permutations(frame))) for frame in frames]
+        shuffled = [make_boxes(*example.draw(st.permutations(frame))) for frame in frames]
         numbers = link_faces(times, boxes)
         assert collect_tracks(numbers, boxes) == collect_tracks(
             link_faces(times, shuffled), shuffled
@@ -115,11 +116,10 @@ class TestLinkFaces:
 def smooth_slowly(times: np.ndarray, probabilities: np.ndarray, half_width: float) -> np.ndarray:
     rows = []
     for time in times:
+        distances = [abs(time - row_time) for row_time in times]
         weights = [
-            (1 + np.cos(np.pi * (time - other) / half_width)) / 2
-            if abs(time - other) < half_width
-            else 0
-            for other in times
+            (1 + np.cos(np.pi * distance / half_width)) / 2 if distance < half_width else 0
+            for distance in distances
         ]
         rows.append(
             sum(w * row for w, row in zip(weights, probabilities, strict=True)) / sum(weights)
@@ -152,7 +152,7 @@ class TestSmoothProbabilities:
         np.testing.assert_allclose(backwards[::-1], forwards, atol=1e-12)
 
     def test_rows_at_the_edge_of_the_window_have_no_weight_whatever_the_rounding(self):
-        times = np.arange(40) * 0.1
+        times = np.linspace(0, 3.9, 40)
         impulse = np.zeros((40, 2))
         impulse[:, 0] = 1
         impulse[20] = [0, 1]
