@@ -23,6 +23,7 @@ from fer_pipeline.faces.packet_decoding import (
     describe_error,
     to_fraction,
 )
+from fer_pipeline.text import one_line
 
 _FORMATS = "mov,matroska,webm,avi"
 """FFmpeg's names of the formats that are read; mov includes MP4. FFmpeg knows more, and some of
@@ -33,6 +34,39 @@ _FIRST_STEP_BACK = Fraction(1)
 
 _MAX_MISSING_FRAMES = 2
 """Frames by which an AVI file may be shorter than its header states."""
+
+
+class _GuardedFile:
+    """A file whose errors end the reading; FFmpeg would print them, and then go on with others.
+
+    Attributes:
+        error: The first error; empty if there is none.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Read from an open file."""
+        self.error = ""
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes; none after an error."""
+        try:
+            return b"" if self.error else self._file.read(size)
+        except Exception as error:  # those of a remote filesystem have many types
+            self.error = one_line(error)
+            return b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position, and return it."""
+        try:
+            return self._file.seek(offset, whence)
+        except Exception as error:
+            self.error = self.error or one_line(error)
+            return -1
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
 
 
 class VideoReader:
@@ -52,7 +86,7 @@ class VideoReader:
         Raises:
             UnreadableFileError: The file is no video, or its header is damaged.
         """
-        self._file = file
+        self._file = _GuardedFile(file)
         self._max_pixels = max_pixels
         self._open()
 
@@ -114,7 +148,8 @@ class VideoReader:
                 )
             except (av.FFmpegError, OSError) as error:
                 raise UnreadableFileError(
-                    "not a video in a known format, or with a damaged header: "
+                    self._file.error
+                    or "not a video in a known format, or with a damaged header: "
                     + describe_error(error, log)
                 ) from error
         # The cover of an audio file is a stream with a single picture.
@@ -149,7 +184,7 @@ class VideoReader:
         frames = self._decode(follows_seek=False)
         first = next(frames, None)
         if first is None:
-            reason = self._decoder.damage.reason or "the video stream is empty"
+            reason = self._file.error or self._decoder.damage.reason or "the video stream is empty"
             raise UnreadableFileError(f"no frame can be decoded: {reason}")
         return first, itertools.chain([first], frames)
 
@@ -192,6 +227,8 @@ class VideoReader:
             end: Time at which the last frame is no longer shown; None if it has not been read.
         """
         damage = self._decoder.damage
+        if self._file.error and end is not None:
+            return f"cannot be read after {float(end - origin):.2f} s: {self._file.error}"
         if damage.reason:
             time = 0.0 if damage.time is None else float(damage.time - origin)
             skipped = f", {damage.skipped_count} frames skipped" if damage.skipped_count else ""

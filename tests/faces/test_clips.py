@@ -32,6 +32,7 @@ COUNT = 40
 VARIABLE_DURATIONS = [7, 40, 33, 200, 121, 15, 60, 90] * 5
 VARIABLE_TIMES = [5000, *accumulate(VARIABLE_DURATIONS[:-1], initial=5000)][1:]
 WITH_TIMES = sorted(name for name in ENCODINGS if not name.endswith(".avi"))
+H264 = sorted(name for name in ENCODINGS if name.startswith("h264") and "refresh" not in name)
 ANIMATIONS = {"gif": "GIF", "png": "PNG", "webp": "WEBP"}
 
 
@@ -243,24 +244,20 @@ class TestDamage:
     def test_a_missing_end_is_reported_and_what_comes_before_is_read(
         self, videos, name, fraction, capfd
     ):
-        whole = describe_frames(read_samples(videos[name], 0.04)[0])
+        whole = {f[1]: f[3] for f in describe_frames(read_samples(videos[name], 0.04)[0])}
         content = videos[name][: int(len(videos[name]) * fraction)]
         frames, problem = read_samples(content, 0.04)
         assert problem is not None
         assert "\n" not in problem
         assert len(frames) <= COUNT * fraction + 4
-        # The duration of the last frame may be a guess.
-        times = [frame[1] for frame in describe_frames(frames)]
-        pixels = [frame[3] for frame in describe_frames(frames)]
-        assert times == [frame[1] for frame in whole][: len(frames)]
         # A decoder may conceal the missing end of the last frame.
-        assert pixels[:-1] == [frame[3] for frame in whole][: len(frames)][:-1]
+        changed = [frame for frame in describe_frames(frames) if whole[frame[1]] != frame[3]]
+        assert len(changed) <= 1
         assert "".join(capfd.readouterr()) == ""
 
     @pytest.mark.parametrize("fraction", [0.4, 0.6])
-    @pytest.mark.parametrize(
-        "name", sorted(set(ENCODINGS) - {"mjpeg.avi", "h264_intra_refresh.mkv"})
-    )
+    # MJPEG, VP9 and H.265 have no redundancy: other bits are another valid picture.
+    @pytest.mark.parametrize("name", [*H264, "mpeg4.avi", "mpeg4_b_frames.avi"])
     def test_frames_that_depend_on_damage_are_left_out(self, videos, name, fraction):
         whole = {frame[1]: frame for frame in describe_frames(read_samples(videos[name], 0.04)[0])}
         content = bytearray(videos[name])
@@ -340,7 +337,7 @@ class TestSources:
         with pytest.raises(UnreadableFileError, match="No such file"):
             read_clip_facts(tmp_path / "missing.mp4")
 
-    def test_an_error_while_the_file_is_read_is_the_reason(self, videos):
+    def test_an_error_while_the_file_is_read_is_the_reason(self, videos, capfd):
         class BrokenFile(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
                 if self.tell() > 20_000:
@@ -349,6 +346,7 @@ class TestSources:
 
         with pytest.raises(UnreadableFileError, match="the disk is broken"):
             list(read_frames(BrokenFile(videos["vp9.webm"])))
+        assert "".join(capfd.readouterr()) == ""
 
     def test_the_memory_does_not_grow_with_the_length(self, tmp_path: Path):
         import resource
