@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,12 @@ from fer_pipeline.faces.emotion_colors import get_color
 
 _MIN_MEAN_SIZE = 480
 """Geometric mean of width and height, in pixels, to which smaller images are enlarged."""
+
+_MIN_WIDTH = 160
+"""Width in pixels of a label that can be read. Narrow images are enlarged to it, but by no more
+than the number below."""
+
+_MAX_NARROW_SCALE = 4
 
 _FONT_FRACTIONS = 1 / 44, 1 / 20
 """Smallest and largest size of the font, as fractions of the geometric mean of width and height."""
@@ -102,7 +109,8 @@ def draw_faces(
 
 def find_scale(width: int, height: int) -> int:
     """Return the whole number by which `draw_faces` enlarges an image of this size."""
-    return max(1, round(_MIN_MEAN_SIZE / np.sqrt(width * height)))
+    narrow_scale = min(_MAX_NARROW_SCALE, math.ceil(_MIN_WIDTH / width))
+    return max(1, narrow_scale, round(_MIN_MEAN_SIZE / math.sqrt(width * height)))
 
 
 class _Canvas:

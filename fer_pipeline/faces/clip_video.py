@@ -21,6 +21,7 @@ from fer_pipeline.errors import UnreadableFileError
 from fer_pipeline.faces.annotation import AnnotatedFace, draw_faces
 from fer_pipeline.faces.clip_types import ClipFrame, ColorPixels
 from fer_pipeline.faces.clips import MAX_PIXELS, Source, read_frames
+from fer_pipeline.faces.packet_decoding import COLOR_CONVERSION
 from fer_pipeline.io import storage
 
 SUFFIX = ".webm"
@@ -171,7 +172,9 @@ class _Writer:
             resized = cv2.resize(pixels, (stream.width, stream.height))
             pixels = np.asarray(resized, np.uint8)
         converted = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
-        converted = converted.reformat(format="yuv420p", dst_colorspace="ITU709")
+        converted = converted.reformat(
+            format="yuv420p", dst_colorspace="ITU709", interpolation=COLOR_CONVERSION
+        )
         # Two frames of a clip may be less than a millisecond apart.
         ticks = max(self._last_ticks + 1, round(frame.time / _TIME_BASE))
         converted.pts, converted.time_base = ticks, _TIME_BASE

@@ -28,6 +28,10 @@ _HARMLESS = re.compile(
 _CONCERNS_PACKET = re.compile("Truncating packet")
 """Messages about the packet that is read next; others are about what lies before it."""
 
+COLOR_CONVERSION = 0x2 | 0x2000 | 0x40000
+"""How FFmpeg converts colours: bilinear, with all chroma samples, and with rounding
+(`libswscale/swscale.h`). Without the latter two, images get darker by 2.5 grey levels."""
+
 LogEntries = list[tuple[int, str, str]]
 """Level, name and text of messages."""
 

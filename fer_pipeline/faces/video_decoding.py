@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fer_pipeline.errors import UnreadableFileError
 from fer_pipeline.faces.clip_types import ClipFacts, ColorPixels, ShownFrame
 from fer_pipeline.faces.packet_decoding import (
+    COLOR_CONVERSION,
     PacketDecoder,
     TimedFrame,
     capture_log,
@@ -255,7 +256,9 @@ class VideoReader:
             raise UnreadableFileError(
                 f"{width}x{frame.height} pixels; input.max_pixels is {self._max_pixels}"
             )
-        pixels = frame.to_ndarray(format="bgr24", width=width, height=frame.height)
+        pixels = frame.to_ndarray(
+            format="bgr24", width=width, height=frame.height, interpolation=COLOR_CONVERSION
+        )
         matrix = frame.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return np.asarray(pixels)

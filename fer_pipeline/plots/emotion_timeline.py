@@ -120,13 +120,14 @@ def _break_at_gaps(
     track: TrackTimeline,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return times and probabilities of a track with a row of NaN where the face is missing."""
-    distances = np.diff(track.times)
+    times, probabilities = track.times.astype(float), track.probabilities.astype(float)
+    distances = np.diff(times)
     if not len(distances):
-        return track.times, track.probabilities
+        return times, probabilities
     gaps = np.flatnonzero(distances > _GAP_FACTOR * np.median(distances)) + 1
     return (
-        np.insert(track.times, gaps, np.nan),
-        np.insert(track.probabilities, gaps, np.nan, axis=0),
+        np.insert(times, gaps, np.nan),
+        np.insert(probabilities, gaps, np.nan, axis=0),
     )
 
 

@@ -23,12 +23,14 @@ from fer_pipeline.faces.clips import Segment, sample_frames
 
 Pixels = npt.NDArray[np.uint8]
 
+WHOLE_CLIP = Segment()
+
 MILLISECONDS = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a video is encoded.
+    """Encoder and format of a video.
 
     Attributes:
         format: FFmpeg's name of the format of the file.
@@ -201,7 +203,7 @@ def encode_sound(format_name: str, seconds: float = 0.5, cover: Pixels | None = 
 
 
 def read_samples(
-    content: bytes | Path, interval: float, segment: Segment = Segment()
+    content: bytes | Path, interval: float, segment: Segment = WHOLE_CLIP
 ) -> tuple[list[ClipFrame], str | None]:
     """Return the frames of a clip, and why it could not be read completely; None if it could."""
     frames: list[ClipFrame] = []
