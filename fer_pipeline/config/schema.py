@@ -375,6 +375,11 @@ class InferenceConfig(Section):
         description="Quality of a found face, from its size, sharpness and pose, below which score"
         " refuses it.",
     )
+    format: Literal["parquet", "csv", "jsonl"] = Field(
+        "parquet",
+        description="Format of the scores: csv and jsonl (JSON lines) write all of them to one more"
+        " file, scores.csv or scores.jsonl, without the images of the faces.",
+    )
     backend: Literal["auto", "keras", "litert"] = Field(
         "auto",
         description="Software that runs the model. litert runs the export in the subfolder export"

@@ -189,6 +189,9 @@ COMPARISON = OutputKind(
 
 SCORES_FILE = "scores.json"
 
+SCORE_TABLES = {"csv": "scores.csv", "jsonl": "scores.jsonl"}
+"""Name of the file with all scores, by its format."""
+
 
 def _list_score_files(folder: Path) -> list[str]:
     """Return the paths of the Parquet files that `scores.json` lists, relative to the folder.
@@ -205,6 +208,7 @@ SCORES = OutputKind(
     name="scores",
     format="fer_pipeline scores",
     commit_file=SCORES_FILE,
+    files=tuple(SCORE_TABLES.values()),
     data_folders=(".",),
     data_prefix="scores",
     list_data_files=_list_score_files,

@@ -47,6 +47,11 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         " CSV files in the format of FER2013, archives of either, or one dataset; globs and URLs",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the scores")
+    parser.add_argument(
+        "--annotate",
+        metavar="DIR",
+        help="folder for copies of the images with boxes, emotions and bars of the probabilities",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing scores")
     _add_inference_options(parser)
     return parser
@@ -67,6 +72,11 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "detect", "crop"],
         help="inference.faces: detect finds the faces of photographs, crop takes each image for one"
         " face, auto decides for each image",
+    )
+    group.add_argument(
+        "--format",
+        choices=["parquet", "csv", "jsonl"],
+        help="inference.format: csv and jsonl write all scores to one more file",
     )
     group.add_argument(
         "--detector",
@@ -98,6 +108,8 @@ def _load_config(arguments: argparse.Namespace) -> Config:
         option_names["inference.min_confidence"] = "--min-confidence"
     if arguments.faces is not None:
         overrides.append(f"inference.faces={arguments.faces}")
+    if arguments.format is not None:
+        overrides.append(f"inference.format={arguments.format}")
     if arguments.detector is not None:
         overrides.append(f"faces.detector={arguments.detector}")
     if arguments.flip_tta:
@@ -116,6 +128,7 @@ def _run(arguments: argparse.Namespace) -> str:
         arguments.input,
         arguments.output,
         _load_config(arguments),
+        annotate=arguments.annotate,
         overwrite=arguments.overwrite,
     )
     return format_report(scores, arguments.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,19 +11,26 @@ from fer_pipeline.data.fer_csv import RequiredColumns
 from fer_pipeline.data.image_decoding import CropReader, ImageReader
 from fer_pipeline.data.image_notes import log_notes
 from fer_pipeline.data.outcomes import QuarantineReason
+from fer_pipeline.data.score_tables import write_score_table
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError
 from fer_pipeline.faces.photographs import FaceOptions, FaceReader
-from fer_pipeline.io import versions
+from fer_pipeline.io import input_reading, versions
+from fer_pipeline.io.input_reading import make_listed_name
 from fer_pipeline.io.output_folder import OutputFolder
+from fer_pipeline.io.output_kinds import SCORE_TABLES
+from fer_pipeline.io.paths import parse_path
 from fer_pipeline.learning.inference.predictor import PredictFn, PredictorConfig, load_predict_fn
 from fer_pipeline.pipelines.score import ScoringRequest
 from fer_pipeline.spark import score_images
+from fer_pipeline.spark.annotate_images import AnnotationOptions, annotate_scored_images
 from fer_pipeline.spark.file_kinds import warn_about_unreadable_files
 from fer_pipeline.spark.input_files import open_input_files
 from fer_pipeline.spark.score_images import ScoringTotals
 from fer_pipeline.spark.score_writer import ScoringOptions
 from fer_pipeline.spark.session import SparkSession
+
+log = logging.getLogger(__name__)
 
 _PACKAGES = (
     "tensorflow",
@@ -63,10 +71,51 @@ def write_scores(
         log_notes(totals.counts.notes)
         paths = [file.path for file in files]
         output_folder.require_files_visible(paths)
+        _annotate(spark, request, [output_folder.path / path for path in paths])
+        obsolete_tables = dict(SCORE_TABLES)
+        if inference.format != "parquet":
+            write_score_table(output_folder.path, paths, inference.format)
+            del obsolete_tables[inference.format]
         scores = _make_score_manifest(request, totals, files)
         commit_content = json.dumps(scores.model_dump(), indent=2) + "\n"
-        output_folder.commit(commit_content, request.config.write, data_files=paths)
+        output_folder.commit(
+            commit_content,
+            request.config.write,
+            data_files=paths,
+            obsolete_files=obsolete_tables.values(),
+        )
     return scores
+
+
+def _annotate(spark: SparkSession, request: ScoringRequest, files: list[Path]) -> None:
+    """Write annotated copies of the scored images, if they are asked for.
+
+    Args:
+        spark: Spark session.
+        request: Model and inputs.
+        files: Parquet files of the scores.
+    """
+    if request.annotate is None:
+        return
+    roots = tuple(
+        make_listed_name(parse_path(place))
+        for place in request.inputs
+        if not input_reading.is_hadoop_url(place)
+    )
+    options = AnnotationOptions(
+        str(parse_path(request.annotate).absolute()),
+        roots,
+        request.model.info.classes,
+        request.config.input.decoding,
+    )
+    copy_count, missing_count = annotate_scored_images(spark, files, options)
+    log.info("annotated %d images in %s", copy_count, request.annotate)
+    if missing_count:
+        log.warning(
+            "not annotated: %d scored images, which are members of archives, or could not be read"
+            " again",
+            missing_count,
+        )
 
 
 def _make_load_fn(spark: SparkSession, request: ScoringRequest) -> Callable[[], PredictFn]:
@@ -119,10 +168,8 @@ def _score_inputs(
         expected_count: int | None = request.dataset.manifest.rows.written
     else:
         files = open_input_files(spark, request.inputs, config.input.format)
-        if files.kind == "csv" and request.face_mode == "detect":
-            raise InputError(
-                f"{', '.join(request.inputs)}: is a CSV of crops; score it with --faces crop"
-            )
+        if files.kind == "csv":
+            _require_no_photographs(request)
         offsets, expected_count = files.compute_block_offsets()
         required = RequiredColumns(emotion=False, usage=False)
         reader = files.create_reader(required, _choose_image_reader(request))
@@ -130,6 +177,19 @@ def _score_inputs(
             reader, offsets, model_info.size, model_info.enhancement
         )
     return score_images.score_source(source, options, output_folder), expected_count
+
+
+def _require_no_photographs(request: ScoringRequest) -> None:
+    """Check that nothing is asked for that a CSV of crops does not have.
+
+    Raises:
+        InputError: Faces are to be found, or annotated copies to be written.
+    """
+    inputs = ", ".join(request.inputs)
+    if request.annotate is not None:
+        raise InputError(f"{inputs}: is a CSV; only image files are annotated")
+    if request.face_mode == "detect":
+        raise InputError(f"{inputs}: is a CSV of crops; score it with --faces crop")
 
 
 def _choose_image_reader(request: ScoringRequest) -> ImageReader:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_pipeline.config import Config
 from fer_pipeline.config.schema import InferenceConfig
 from fer_pipeline.data.dataset import StoredDataset, find_dataset, is_dataset
 from fer_pipeline.data.scores import UNCERTAIN, ScoreManifest
-from fer_pipeline.errors import InputError, RunError
+from fer_pipeline.errors import InputError, RunError, StorageError
 from fer_pipeline.extras import is_installed, require_package, suggest_install
 from fer_pipeline.faces.blazeface import PACKAGE as DETECTOR_PACKAGE
 from fer_pipeline.faces.detectors import describe_detector
 from fer_pipeline.faces.photographs import FaceMode
-from fer_pipeline.io import input_listing
+from fer_pipeline.io import input_listing, storage
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.paths import parse_path
@@ -49,6 +50,7 @@ class ScoringRequest:
         face_mode: Whether faces are searched for in image files.
         config: Configuration; only `faces`, `inference` and the part of `input` about files are
             used.
+        annotate: Folder for annotated copies of the images; None to draw none.
     """
 
     model: TrainedModel
@@ -58,6 +60,7 @@ class ScoringRequest:
     outcomes: Sequence[str]
     face_mode: FaceMode
     config: Config
+    annotate: str | None = None
 
     def describe_detector(self) -> dict[str, str] | None:
         """Return the name and the checksum of the detector; None if no faces are searched for."""
@@ -73,6 +76,7 @@ def score(
     output: str,
     config: Config,
     *,
+    annotate: str | None = None,
     overwrite: bool = False,
 ) -> ScoreManifest:
     """Predict the emotion of each input image, and write the scores.
@@ -88,7 +92,8 @@ def score(
         inputs: Paths or URLs of image folders, of CSV files, or of a single dataset.
         output: Folder for the scores.
         config: Configuration; only `inference` and the part of `input` about files are used.
-        overwrite: Whether existing scores may be replaced.
+        annotate: Folder for annotated copies of the images; None to draw none.
+        overwrite: Whether existing scores, and files in `annotate`, may be replaced.
 
     Returns:
         Description of the scores, which is the content of `scores.json`.
@@ -105,7 +110,11 @@ def score(
     """
     output_folder = OutputFolder(parse_path(output).absolute(), SCORES, overwrite=overwrite)
     output_folder.ensure_writable()
-    request = _open_request(model, inputs, config)
+    if annotate is not None:
+        _check_annotation_folder(annotate, output_folder.path, overwrite=overwrite)
+    request = replace(_open_request(model, inputs, config), annotate=annotate)
+    if annotate is not None and request.dataset is not None:
+        raise InputError(f"{request.dataset.folder}: is a dataset; only image files are annotated")
     # This imports Spark, which takes a second, as its start does.
     from fer_pipeline.pipelines import run_scoring
 
@@ -142,6 +151,21 @@ def _open_request(model_name: str | None, inputs: Sequence[str], config: Config)
     )
     face_mode = _choose_face_mode(config, dataset)
     return ScoringRequest(model, inference_backend, inputs, dataset, outcomes, face_mode, config)
+
+
+def _check_annotation_folder(annotate: str, output: Path, *, overwrite: bool) -> None:
+    """Check that annotated copies may be written to a folder.
+
+    Raises:
+        StorageError: The folder is that of the scores, is not empty although nothing may be
+            replaced, or cannot be written.
+    """
+    folder = parse_path(annotate).absolute()
+    if folder == output or output in folder.parents:
+        raise StorageError(f"{folder}: is in the folder of the scores; choose another folder")
+    storage.require_writable(folder)
+    if not overwrite and storage.is_folder(folder) and any(folder.iterdir()):
+        raise StorageError(f"{folder}: is not empty; choose another folder, or add --overwrite")
 
 
 def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode:

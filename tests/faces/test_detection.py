@@ -47,7 +47,7 @@ def test_each_detector_finds_the_face_and_its_eyes(name: str) -> None:
 def test_the_size_of_the_picture_does_not_matter(factor: float) -> None:
     boxes = find_boxes(portraits.resize(portraits.load_astronaut(), factor))
     assert len(boxes) == 1
-    box = tuple(value / factor for value in boxes[0])
+    box = tuple(length / factor for length in boxes[0])
     assert portraits.compute_overlap(box, FACE) > 0.6  # type: ignore[arg-type]
 
 

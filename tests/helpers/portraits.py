@@ -39,7 +39,9 @@ def rotate(picture: Picture, degrees: float) -> Picture:
     """Return a picture that is rotated about the astronaut's face, clockwise."""
     center = FACE[0] + FACE[2] / 2, FACE[1] + FACE[3] / 2
     matrix = cv2.getRotationMatrix2D(center, -degrees, 1)
-    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    shape = picture.shape[1::-1]
+    rotated = cv2.warpAffine(picture, matrix, shape, borderMode=cv2.BORDER_REPLICATE)
+    return cast(Picture, rotated)
 
 
 def paste(portrait: Picture, width: int, height: int, left: int, top: int) -> Picture:

@@ -123,6 +123,7 @@ class ScoreInputs(Protocol):
         to: Path | None = None,
         overwrite: bool = False,
         settings: tuple[str, ...] = (),
+        annotate: Path | None = None,
     ) -> Scores:
         """Score inputs and read the scores back."""
 

@@ -45,6 +45,7 @@ def score_inputs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) 
         to: Path | None = None,
         overwrite: bool = False,
         settings: tuple[str, ...] = (),
+        annotate: Path | None = None,
     ) -> Scores:
         folder = to or tmp_path_factory.mktemp("scored") / "scores"
         source = model.folder if isinstance(model, ScoringModel) else model
@@ -55,6 +56,7 @@ def score_inputs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) 
                 [str(path) for path in inputs],
                 str(folder),
                 load_config(None, settings),
+                annotate=None if annotate is None else str(annotate),
                 overwrite=overwrite,
             )
         scores = Scores.read(folder)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_pipeline import FaceScorer
-from fer_pipeline.errors import InputError
+from fer_pipeline.errors import InputError, StorageError
+from fer_pipeline.io.output_kinds import SCORE_TABLES
 from tests.helpers import portraits
 from tests.helpers.fer_csv import format_row, make_image, write_csv
 from tests.helpers.portraits import FACE
-from tests.helpers.scoring import ScoreInputs, ScoringModel
+from tests.helpers.scoring import COLUMNS, ScoreInputs, ScoringModel
 
 pytestmark = pytest.mark.tensorflow
 
@@ -116,3 +120,79 @@ def test_a_csv_has_no_photographs(
     write_csv(tmp_path / "faces.csv", [format_row(0, make_image(1), "Training")])
     with pytest.raises(InputError, match="is a CSV of crops; score it with --faces crop"):
         score_inputs(scoring_model, tmp_path / "faces.csv", settings=("inference.faces=detect",))
+
+
+class TestFormat:
+    def test_csv_and_json_lines_hold_all_rows_but_no_images(
+        self, score_inputs: ScoreInputs, scoring_model: ScoringModel, photographs: Path
+    ) -> None:
+        for table_format, name in SCORE_TABLES.items():
+            scores = score_inputs(
+                scoring_model, photographs, settings=(f"inference.format={table_format}",)
+            )
+            path = scores.folder / name
+            if table_format == "csv":
+                rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
+            else:
+                rows = [json.loads(line) for line in path.read_text().splitlines()]
+            columns = [column for column in COLUMNS if column != "face_image"]
+            assert [list(row) for row in rows] == [columns] * len(scores.rows)
+            written = sorted((row["source"], str(row["emotion"] or "")) for row in rows)
+            assert written == sorted((row["source"], row["emotion"] or "") for row in scores.rows)
+
+    def test_the_table_of_replaced_scores_is_deleted(
+        self,
+        score_inputs: ScoreInputs,
+        scoring_model: ScoringModel,
+        photographs: Path,
+        tmp_path: Path,
+    ) -> None:
+        folder = tmp_path / "scores"
+        for settings in (("inference.format=csv",), ()):
+            score_inputs(scoring_model, photographs, to=folder, overwrite=True, settings=settings)
+        assert not (folder / "scores.csv").exists()
+
+
+class TestAnnotate:
+    def test_each_scored_image_has_a_copy_at_the_same_path(
+        self,
+        score_inputs: ScoreInputs,
+        scoring_model: ScoringModel,
+        photographs: Path,
+        tmp_path: Path,
+    ) -> None:
+        copies = tmp_path / "copies"
+        score_inputs(scoring_model, photographs, annotate=copies)
+        names = {path.relative_to(copies).as_posix() for path in copies.rglob("*.*")}
+        assert names == {"one.jpg.jpg", "two.png.jpg", "crop.png.jpg"}
+        copy = cv2.imread(str(copies / "one.jpg.jpg"), cv2.IMREAD_COLOR_RGB)
+        assert copy is not None
+        difference = np.abs(copy.astype(int) - portraits.load_astronaut()).max(axis=2)
+        left, top, width, height = (round(length) for length in FACE)
+        # Something is drawn around the face, and nothing in its middle or far from it.
+        assert difference[top - 30 : top + height + 30, left - 30 : left + width + 30].max() > 100
+        assert difference[top + 35 : top + 70, left + 35 : left + 70].mean() < 12
+        assert difference[400:].mean() < 12
+
+    def test_images_of_the_same_name_have_copies_of_their_own(
+        self, score_inputs: ScoreInputs, scoring_model: ScoringModel, tmp_path: Path
+    ) -> None:
+        paths = [tmp_path / name / "face.png" for name in ("a", "b")]
+        for path in paths:
+            path.parent.mkdir()
+            path.write_bytes(portraits.encode(portraits.load_astronaut()))
+        score_inputs(scoring_model, *paths, annotate=tmp_path / "copies")
+        assert len(list((tmp_path / "copies").glob("*-face.png.jpg"))) == 2
+
+    def test_a_folder_with_files_is_refused_before_any_work(
+        self, score_inputs: ScoreInputs, scoring_model: ScoringModel, photographs: Path
+    ) -> None:
+        with pytest.raises(StorageError, match="is not empty; choose another folder"):
+            score_inputs(scoring_model, photographs, annotate=photographs)
+
+    def test_a_csv_cannot_be_annotated(
+        self, score_inputs: ScoreInputs, scoring_model: ScoringModel, tmp_path: Path
+    ) -> None:
+        path = write_csv(tmp_path / "faces.csv", [format_row(0, make_image(1), "Training")])
+        with pytest.raises(InputError, match="only image files are annotated"):
+            score_inputs(scoring_model, path, annotate=tmp_path / "copies")

@@ -1,0 +1,138 @@
+"""Annotated copies of scored images, drawn by Spark's Python workers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from fer_pipeline.data.image_decoding import DecodedFile, DecodingOptions, decode_file
+from fer_pipeline.faces.annotation import AnnotatedFace, draw_faces
+from fer_pipeline.io import storage
+from fer_pipeline.io.file_parts import ContentReader, FilePart
+from fer_pipeline.io.paths import parse_path
+
+_QUALITY = 92
+_BOX = ("left", "top", "width", "height")
+
+
+@dataclass(frozen=True)
+class AnnotationOptions:
+    """Options of the annotated copies; sent to Spark's workers.
+
+    Attributes:
+        folder: Path or URL of the folder for the annotated copies.
+        roots: Folders that the user gave as inputs; the copies have the same paths below `folder`
+            as the images have below these.
+        classes: Emotions in the order of the model's outputs.
+        decoding: Options of the decoding.
+    """
+
+    folder: str
+    roots: tuple[str, ...]
+    classes: Sequence[str]
+    decoding: DecodingOptions
+
+
+def annotate_scored_images(
+    spark: SparkSession, files: Sequence[Path], options: AnnotationOptions
+) -> tuple[int, int]:
+    """Draw the faces and emotions of all scored images.
+
+    Args:
+        spark: The session.
+        files: Parquet files of the scores; the rows of an image are next to each other.
+        options: Options of the copies.
+
+    Returns:
+        The number of copies, and the number of scored images that could not be read again.
+    """
+    paths = [str(file) for file in files]
+
+    def annotate(numbers: Iterable[int]) -> Iterator[Counter[bool]]:
+        """Annotate the images of some files."""
+        for number in numbers:
+            yield _annotate_file(paths[number], options)
+
+    counts: Counter[bool] = sum(
+        spark.sparkContext.parallelize(range(len(paths)), len(paths))
+        .mapPartitions(annotate)
+        .collect(),
+        Counter(),
+    )
+    return counts[True], counts[False]
+
+
+def _annotate_file(path: str, options: AnnotationOptions) -> Counter[bool]:
+    """Annotate the images of one file of scores, and count those that could be read."""
+    columns = ["source", *_BOX, "emotion", "reason", *(f"p_{name}" for name in options.classes)]
+    counts = Counter[bool]()
+    reader = ContentReader()
+    with parse_path(path).open("rb") as stream:
+        rows = (
+            row
+            for batch in pq.ParquetFile(stream).iter_batches(columns=columns)
+            for row in batch.to_pylist()
+        )
+        for source, group in groupby(rows, lambda row: row["source"]):
+            faces = [row for row in group if row["emotion"] is not None or row["left"] is not None]
+            if not faces:
+                continue
+            decoded = decode_file(reader.read(FilePart(source, -1)), options.decoding, lambda *_: 1)
+            counts[decoded.image is not None] += 1
+            if decoded.image is not None:
+                _write_copy(source, decoded, faces, options)
+    reader.close()
+    return counts
+
+
+def _write_copy(
+    source: str, decoded: DecodedFile, rows: Sequence[dict[str, Any]], options: AnnotationOptions
+) -> None:
+    """Write the annotated copy of an image.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    pixels = np.asarray(decoded.image)
+    whole = (0, 0, pixels.shape[1], pixels.shape[0])
+    faces = []
+    for row in rows:
+        box = np.array(whole if row["left"] is None else [row[name] for name in _BOX], float)
+        is_scored = row["emotion"] is not None
+        probabilities = np.array([row[f"p_{name}"] for name in options.classes], float)
+        faces.append(AnnotatedFace(box, probabilities if is_scored else None, row["reason"] or ""))
+    annotated = draw_faces(np.ascontiguousarray(pixels[..., ::-1]), faces, options.classes)
+    path = parse_path(options.folder) / make_copy_name(source, options.roots)
+    _, content = cv2.imencode(".jpg", annotated, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    with storage.atomic_write(path) as temporary:
+        temporary.write_bytes(content.tobytes())
+
+
+def make_copy_name(source: str, roots: Sequence[str]) -> str:
+    """Return the path of an annotated copy, relative to the folder of all copies.
+
+    Args:
+        source: Name of the image, as in the scores.
+        roots: Folders that the user gave as inputs.
+
+    Returns:
+        Path of the image below one of the roots; or, for an image that is in none of them, its name
+        after a checksum of its path, so that images of the same name differ.
+    """
+    for root in sorted(roots, key=len, reverse=True):
+        prefix = root.rstrip("/") + "/"
+        if source.startswith(prefix):
+            return f"{source[len(prefix) :]}.jpg"
+    digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:8]
+    return f"{digest}-{source.rsplit('/', 1)[-1]}.jpg"
