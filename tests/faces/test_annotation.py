@@ -116,8 +116,8 @@ class TestDrawFaces:
         annotated = draw_faces(image, [face], FER2013)
         scale = find_scale(width, height)
         assert annotated.shape == (height * scale, width * scale, 3)
-        # The label is an area of the emotion's colour, as high as its text, and wider than the lines
-        # of the box together.
+        # The label is an area of the emotion's colour, as high as its text, and wider than the
+        # lines of the box together.
         mean_size = np.sqrt(height * width) * scale
         is_label = find_color(annotated, "happy").sum(axis=1) > 10 + mean_size / 60
         rows = np.flatnonzero(is_label)
