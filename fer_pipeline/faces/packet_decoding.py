@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -28,9 +29,16 @@ _HARMLESS = re.compile(
 _CONCERNS_PACKET = re.compile("Truncating packet")
 """Messages about the packet that is read next; others are about what lies before it."""
 
-COLOR_CONVERSION = 0x2 | 0x2000 | 0x40000
-"""How FFmpeg converts colours: bilinear, with all chroma samples, and with rounding
-(`libswscale/swscale.h`). Without the latter two, images get darker by 2.5 grey levels."""
+COLOR_CONVERSION: Mapping[str, Any] = MappingProxyType(
+    {
+        # Bilinear, with all chroma samples, and with rounding (`libswscale/swscale.h`). Without the
+        # latter two, images get darker by 2.5 grey levels.
+        "interpolation": 0x2 | 0x2000 | 0x40000,
+        # Spark runs one worker per core.
+        "threads": 1,
+    }
+)
+"""Options of the conversion of colours."""
 
 LogEntries = list[tuple[int, str, str]]
 """Level, name and text of messages."""

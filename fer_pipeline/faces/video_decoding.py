@@ -12,7 +12,6 @@ import av
 import av.container
 import av.stream
 import numpy as np
-import numpy.typing as npt
 
 from fer_pipeline.errors import UnreadableFileError
 from fer_pipeline.faces.clip_types import ClipFacts, ColorPixels, ShownFrame
@@ -29,6 +28,9 @@ from fer_pipeline.text import one_line
 _FORMATS = "mov,matroska,webm,avi"
 """FFmpeg's names of the formats that are read; mov includes MP4. FFmpeg knows more, and some of
 them are text files that name other files to open."""
+
+_IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+"""Display matrix of a video that is neither turned nor mirrored."""
 
 _FIRST_STEP_BACK = Fraction(1)
 """Seconds to go back if a seek ends after its target; each further step is four times as long."""
@@ -89,6 +91,7 @@ class VideoReader:
         """
         self._file = _GuardedFile(file)
         self._max_pixels = max_pixels
+        self._display_matrix: tuple[int, ...] = _IDENTITY
         self._open()
 
     def close(self) -> None:
@@ -187,6 +190,11 @@ class VideoReader:
         if first is None:
             reason = self._file.error or self._decoder.damage.reason or "the video stream is empty"
             raise UnreadableFileError(f"no frame can be decoded: {reason}")
+        # That of the first frame is the one of the video. In PyAV 18.1, a frame whose metadata are
+        # read is a reference cycle, so that memory grows.
+        matrix = first.frame.side_data.get("DISPLAYMATRIX")
+        if matrix is not None:
+            self._display_matrix = tuple(np.frombuffer(matrix, np.int32).tolist())
         return first, itertools.chain([first], frames)
 
     def _seek(self, target: Fraction, origin: Fraction) -> Iterator[TimedFrame]:
@@ -256,24 +264,19 @@ class VideoReader:
             raise UnreadableFileError(
                 f"{width}x{frame.height} pixels; input.max_pixels is {self._max_pixels}"
             )
-        pixels = frame.to_ndarray(
-            format="bgr24", width=width, height=frame.height, interpolation=COLOR_CONVERSION
-        )
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is None:
-            return np.asarray(pixels)
-        return turn_upright(np.asarray(pixels), np.frombuffer(matrix, np.int32))
+        pixels = frame.reformat(width, frame.height, "bgr24", **COLOR_CONVERSION).to_ndarray()
+        return turn_upright(np.asarray(pixels), self._display_matrix)
 
 
-def turn_upright(pixels: ColorPixels, matrix: npt.NDArray[np.int32]) -> ColorPixels:
+def turn_upright(pixels: ColorPixels, matrix: tuple[int, ...]) -> ColorPixels:
     """Turn an image as its metadata say, by a multiple of 90 degrees, and mirror it.
 
     Args:
         pixels: Image, uint8 of shape (height, width, 3).
-        matrix: Display matrix (ISO/IEC 14496-12, 8.2.2), int32 of shape (9,). x and y of the image
+        matrix: Display matrix (ISO/IEC 14496-12, 8.2.2), of nine numbers. x and y of the image
             become `matrix[0] * x + matrix[3] * y` and `matrix[1] * x + matrix[4] * y`.
     """
-    a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
     if abs(b) > abs(a):
         pixels = pixels.swapaxes(0, 1)
         a, d = c, b
