@@ -19,6 +19,7 @@ _DEFAULT_BENCHMARKS = (
     "training",
     "networks",
     "scoring",
+    "photographs",
     "decoders",
     "start",
 )

@@ -278,7 +278,7 @@ def _decode_values(
         flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
         values = _decode_with_opencv(content, _COLOR_FLAGS[reduction] if reduction else flags)
         if reduction and values is not None:
-            values = np.ascontiguousarray(values[..., ::-1])
+            values = cv2.cvtColor(cast(Pixels, values), cv2.COLOR_BGR2RGB)
     if values is None:
         detail = f"{len(content)} bytes, the pixels of the {header.format} image cannot be decoded"
         raise _UnusableImage(Outcome.UNDECODABLE_IMAGE, detail)

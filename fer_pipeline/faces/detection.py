@@ -19,7 +19,7 @@ LANDMARKS = ("eye on the left", "eye on the right", "tip of the nose", "middle o
 """The landmarks of a face, in the order in which they are stored. Left and right are those of the
 image."""
 
-_MAX_OVERLAP = 0.3
+MAX_OVERLAP = 0.3
 """Overlap (intersection over union) from which two boxes are one face, as in MediaPipe's
 `NonMaxSuppressionCalculator` for BlazeFace."""
 
@@ -96,7 +96,7 @@ def merge_faces(faces: Faces) -> Faces:
     Boxes that overlap are one face. Its position is their mean, weighted by the confidences
     (weighted non-maximum suppression; Bazarevsky et al. 2019, BlazeFace, section 3.3).
     """
-    selected = cv2.dnn.NMSBoxes(faces.boxes.tolist(), faces.confidences.tolist(), 0.0, _MAX_OVERLAP)
+    selected = cv2.dnn.NMSBoxes(faces.boxes.tolist(), faces.confidences.tolist(), 0.0, MAX_OVERLAP)
     best = np.asarray(selected, np.intp).ravel()
     if not len(best):
         return faces.select(best)
@@ -104,7 +104,7 @@ def merge_faces(faces: Faces) -> Faces:
     # Each box counts for the face with which it overlaps most.
     is_same = np.arange(len(best))[:, None] == overlaps.argmax(axis=0)
     is_same[np.arange(len(best)), best] = True
-    weights = np.where(is_same & (overlaps >= _MAX_OVERLAP), faces.confidences, 0)
+    weights = np.where(is_same & (overlaps >= MAX_OVERLAP), faces.confidences, 0)
     weights[np.arange(len(best)), best] = faces.confidences[best]
     weights /= weights.sum(axis=1, keepdims=True)
     boxes = weights @ faces.boxes

@@ -11,9 +11,11 @@ import numpy as np
 
 from fer_pipeline.faces.blazeface import BlazeFace, read_network
 from fer_pipeline.faces.detection import (
+    MAX_OVERLAP,
     Detector,
     Faces,
     Image,
+    compute_overlaps,
     make_no_faces,
     merge_faces,
 )
@@ -137,22 +139,16 @@ class RefiningDetector:
         """Return the faces of an image, each of them once; see `Detector`."""
         proposals = _find_in_tiles(self._long_range, image, min_size, self._options)
         is_clear = proposals.confidences >= _CLEAR_CONFIDENCE
-        faces = [
-            proposals.select(is_clear),
-            self._refine_all(image, proposals.select(~is_clear), 0.0),
-        ]
+        unclear = self._refine_all(image, proposals.select(~is_clear), 0.0)
+        faces = Faces.concatenate([proposals.select(is_clear), unclear])
         # This network takes many things for faces.
         proposals = _find_in_tiles(self._short_range, image, min_size, self._options)
-        faces.append(self._refine_all(image, proposals, _SHORT_RANGE_HANDICAP))
-        candidates = Faces.concatenate(faces)
-        return _select(
-            merge_faces(candidates.select(candidates.confidences >= self._min_confidence)),
-            min_size,
-            self._options,
-        )
+        is_new = compute_overlaps(proposals.boxes, faces.boxes).max(axis=1, initial=0) < MAX_OVERLAP
+        new = self._refine_all(image, proposals.select(is_new), _SHORT_RANGE_HANDICAP)
+        return _select(merge_faces(Faces.concatenate([faces, new])), min_size, self._options)
 
     def _refine_all(self, image: Image, proposals: Faces, handicap: float) -> Faces:
-        """Look at proposed faces again, and return them with new positions and confidences.
+        """Look at proposed faces again, and return the accepted ones with their new positions.
 
         Args:
             image: The image.
@@ -166,7 +162,8 @@ class RefiningDetector:
             self._refine(image, promising.select(slice(row, row + 1)), handicap)
             for row in range(len(promising))
         ]
-        return Faces.concatenate([make_no_faces(), *refined])
+        faces = Faces.concatenate([make_no_faces(), *refined])
+        return faces.select(faces.confidences >= self._min_confidence)
 
     def _refine(self, image: Image, face: Faces, handicap: float) -> Faces:
         """Look at a single face again, and return it with its new position and confidence."""
