@@ -22,11 +22,12 @@ import numpy.typing as npt
 
 from benchmarks import data
 from benchmarks.figure import Figure
-from fer_pipeline.faces.alignment import align_face
+from fer_pipeline.faces.alignment import REFERENCE, align_face
 from fer_pipeline.faces.blazeface import BlazeFace
-from fer_pipeline.faces.detection import Faces, merge_faces
-from fer_pipeline.faces.detectors import DetectorOptions
+from fer_pipeline.faces.detection import Faces, compute_overlaps, merge_faces
+from fer_pipeline.faces.detectors import DETECTOR_NAMES, DetectorOptions
 from fer_pipeline.faces.photographs import find_faces
+from fer_pipeline.faces.quality import measure_quality
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 
 Pixels = npt.NDArray[np.uint8]
@@ -35,6 +36,10 @@ _COUNT = int(os.environ.get("FACES", "1000"))
 _SIZE = 48
 _BACKGROUNDS = ("coffee", "rocket", "brick", "grass", "gravel", "clock", "moon", "page")
 _LOWER_CONFIDENCE = 0.35
+_PHOTOS = data.ROOT.parent / "shared" / "photos"
+_MATCH = 0.35
+"""Overlap (intersection over union) from which on a box is a hit."""
+
 _EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
@@ -59,11 +64,12 @@ def run() -> list[Figure]:
     model = TrainedModel.load("mirrored")
     classes = [model.info.classes.index(name) for name in _EMOTIONS]
     targets = np.array(classes)[labels]
-    figures = list(_measure_landmarks(training))
+    figures = [*_measure_detectors(), *_measure_landmarks(training)]
     rng = np.random.default_rng(0)
     backgrounds = _load_backgrounds()
     scenes = [_paste(image, backgrounds, rng) for image in images]
     crop_labels = model.predict(images).argmax(axis=1)
+    figures += _measure_quality(images, targets, model)
     for confidence in (None, _LOWER_CONFIDENCE):
         options = DetectorOptions(min_confidence=confidence)
         aligned, rows = [], []
@@ -88,6 +94,30 @@ def run() -> list[Figure]:
             Figure("  same emotion from both", f"{agreement:.3f}"),
         ]
     return figures
+
+
+def _measure_detectors() -> Iterator[Figure]:
+    """Yield the hits and false alarms of each detector on photographs, where they are available."""
+    if not _PHOTOS.exists():
+        return
+    with (_PHOTOS / "faces.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in DETECTOR_NAMES:
+        hit_count = box_count = 0
+        for path in sorted(_PHOTOS.glob("*.jpg")):
+            labelled = [
+                [float(row[key]) for key in ("left", "top", "width", "height")]
+                for row in rows
+                if row["file"] == path.name
+            ]
+            pixels = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), np.uint8)
+            boxes = find_faces(pixels, DetectorOptions(name)).boxes
+            expected = np.array(labelled, np.float32).reshape(-1, 4)
+            overlaps = compute_overlaps(expected, boxes)
+            hit_count += int((overlaps.max(axis=1, initial=0) > _MATCH).sum())
+            box_count += len(boxes)
+        figure = f"{hit_count} found, {box_count - hit_count} false alarms"
+        yield Figure(f"{len(rows)} faces in photographs, {name}", figure)
 
 
 def _read_images(usage: str) -> tuple[Pixels, npt.NDArray[np.int64]]:
@@ -119,6 +149,35 @@ def _measure_landmarks(images: Pixels) -> Iterator[Figure]:
         ("eye on the left", "eye on the right", "nose", "mouth"), median, spread, strict=True
     ):
         yield Figure(f"  {name}, x and y (spread)", f"{x:.3f} ({dx:.3f}), {y:.3f} ({dy:.3f})")
+
+
+def _measure_quality(
+    images: Pixels, targets: npt.NDArray[np.int64], model: TrainedModel
+) -> Iterator[Figure]:
+    """Yield how many images are still right after they lose pixels or sharpness.
+
+    The figures are relative to the images as they are, for `faces.quality`.
+    """
+    right_count = (model.predict(images).argmax(axis=1) == targets).sum()
+    for side in (32, 24, 20, 16):
+        small = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+        labels = model.predict([np.asarray(image, np.uint8) for image in small]).argmax(axis=1)
+        ratio = (labels == targets).sum() / right_count
+        yield Figure(f"reduced to {side}x{side} pixels, right / as they are", f"{ratio:.2f}")
+    for sigma in (0.7, 1.0, 1.5):
+        blurred = np.stack([cv2.GaussianBlur(image, (0, 0), sigma) for image in images])
+        labels = model.predict(blurred.astype(np.uint8)).argmax(axis=1)
+        ratio = (labels == targets).sum() / right_count
+        sharpness = np.median([_compute_sharpness(image) for image in blurred])
+        yield Figure(
+            f"blurred with sigma {sigma}, right / as they are (sharpness)",
+            f"{ratio:.2f} ({sharpness:.2f})",
+        )
+
+
+def _compute_sharpness(image: Pixels) -> float:
+    """Return the sharpness of an image, as `faces.quality` measures it."""
+    return measure_quality(image, REFERENCE * _SIZE, _SIZE).sharpness
 
 
 def _load_backgrounds() -> list[Pixels]:

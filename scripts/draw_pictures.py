@@ -1,8 +1,9 @@
-"""Draw the pictures of README.md: the data flow, and predictions for synthetic faces.
+"""Draw the pictures of README.md: an annotated photograph, the data flow, and predictions.
 
     python scripts/draw_pictures.py [FOLDER]    # default: docs/pictures; `make pictures`
 
-The predictions are those of the last `make demo`.
+The photograph is the picture `astronaut` of scikit-image (NASA, in the public domain), scored with
+the bundled model. The predictions are those of the last `make demo`, for synthetic faces.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
+import skimage.data
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from fer_pipeline import FaceScorer
 from fer_pipeline.plots.style import BLUE, GREEN, ORANGE, TEXT_GREY, VERMILION
 
 DEMO = Path("artifacts/demo")
@@ -298,8 +301,16 @@ def _draw_quarantined_row(axes: Axes, row: pd.Series) -> None:
     axes.set_box_aspect(1)
 
 
+def draw_photograph(path: Path) -> None:
+    """Draw a photograph with its face, the emotion and the probabilities."""
+    scored = FaceScorer().score(skimage.data.astronaut())
+    # The upper part, which has the same proportions as a screen.
+    upper = scored.show().crop((0, 0, 512, 300))
+    upper.save(path, quality=88)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw both pictures into the folder that the command-line arguments name.
+    """Draw the pictures into the folder that the command-line arguments name.
 
     Args:
         argv: Command-line arguments; `sys.argv[1:]` by default.
@@ -311,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="docs/pictures", type=Path)
     folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
+    draw_photograph(folder / "annotated.jpg")
     draw_data_flow(folder / "data_flow.svg")
     draw_predictions(folder / "predictions.png")
     return 0

@@ -33,10 +33,11 @@ def write_demo(folder: Path) -> None:
     pd.DataFrame(quarantine).to_parquet(folder / "dataset" / "quarantine" / "part-0.parquet")
 
 
-def test_both_pictures_are_written(tmp_path, monkeypatch):
+def test_all_pictures_are_written(tmp_path, monkeypatch):
     write_demo(tmp_path / "demo")
     monkeypatch.setattr(draw_pictures, "DEMO", tmp_path / "demo")
     assert draw_pictures.main([str(tmp_path / "pictures")]) == 0
+    assert read_image(tmp_path / "pictures" / "annotated.jpg").shape == (300, 512, 3)
     height, width, _ = read_image(tmp_path / "pictures" / "predictions.png").shape
     assert width > height > 600
     assert "<svg" in (tmp_path / "pictures" / "data_flow.svg").read_text()

@@ -17,7 +17,7 @@ from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.io.output_kinds import SCORES_FILE
 from fer_pipeline.learning.inference import serving_model
 from fer_pipeline.learning.networks import registry
-from tests.helpers import documents, finished_run, stored_datasets
+from tests.helpers import documents, finished_run, portraits, stored_datasets
 from tests.helpers.documents import ROOT
 from tests.helpers.stored_datasets import make_easy_rows
 
@@ -85,6 +85,9 @@ def home(easy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Config().write(easy_dataset / "config.yaml")
     write_run(folder / "runs" / "a", size=16)
     write_scores(folder / "scores" / "a")
+    for name in ("photo.jpg", "other.jpg"):
+        photograph = portraits.encode(portraits.load_astronaut(), "JPEG")
+        (folder / name).write_bytes(photograph)
     return folder
 
 
@@ -95,7 +98,7 @@ def float32_home(home: Path, tmp_path: Path) -> Path:
     splits = {name: make_easy_rows(count, 10 + count) for name, count in sizes.items()}
     dataset = stored_datasets.write_dataset(tmp_path / "data" / "a", splits, dtype="float32")
     Config().write(dataset / "config.yaml")
-    for name in ("runs", "scores"):
+    for name in ("runs", "scores", "photo.jpg", "other.jpg"):
         (tmp_path / name).symlink_to(home / name)
     return tmp_path
 
@@ -127,6 +130,7 @@ def test_the_examples_of_the_python_api_read_what_the_jobs_wrote(run_examples):
     np.testing.assert_allclose(names["probabilities"].sum(), 1, rtol=1e-6)
     assert len(names["scores"]) == 2
     assert names["scored"]["emotion"].tolist() == ["happy"]
+    assert names["faces"]["source"].tolist() == ["photo.jpg", "other.jpg"]
     assert names["config"].image.size == 28
 
 
