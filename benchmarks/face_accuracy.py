@@ -124,9 +124,9 @@ def _read_images(usage: str) -> tuple[Pixels, npt.NDArray[np.int64]]:
     """Return a sample of the images of a usage, uint8 of shape (n, 48, 48), and their labels."""
     with data.ensure_csv(1).open(encoding="ascii") as file:
         rows = [row for row in csv.DictReader(file) if row["Usage"] == usage]
-    chosen = np.random.default_rng(1).choice(len(rows), min(_COUNT, len(rows)), replace=False)
-    pixels = [np.array(rows[row]["pixels"].split(), np.uint8) for row in chosen]
-    labels = np.array([int(rows[row]["emotion"]) for row in chosen])
+    sample = np.random.default_rng(1).choice(len(rows), min(_COUNT, len(rows)), replace=False)
+    pixels = [np.array(rows[row]["pixels"].split(), np.uint8) for row in sample]
+    labels = np.array([int(rows[row]["emotion"]) for row in sample])
     return np.stack(pixels).reshape(-1, _SIZE, _SIZE), labels
 
 
