@@ -64,7 +64,8 @@ class ScoringRequest:
 
     def describe_detector(self) -> dict[str, str] | None:
         """Return the name and the checksum of the detector; None if no faces are searched for."""
-        if self.face_mode == "crop" or self.dataset is not None:
+        is_crop = self.face_mode == "crop" and self.config.inference.every is None
+        if is_crop or self.dataset is not None:
             return None
         return describe_detector(self.config.faces.detector_options)
 
@@ -149,6 +150,8 @@ def _open_request(model_name: str | None, inputs: Sequence[str], config: Config)
     inference_backend = backend.choose_backend(
         model, model.read_content(), config.inference.backend
     )
+    if config.inference.every is not None:
+        _require_clip_packages(dataset)
     face_mode = _choose_face_mode(config, dataset)
     return ScoringRequest(model, inference_backend, inputs, dataset, outcomes, face_mode, config)
 
@@ -186,6 +189,20 @@ def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode
         log.info("all images are taken for crops; to find faces: %s", _INSTALL_DETECTOR)
         return "crop"
     return mode
+
+
+def _require_clip_packages(dataset: StoredDataset | None) -> None:
+    """Check that faces can be found in frames of clips.
+
+    Raises:
+        InputError: The input is a dataset, which holds no clips.
+        MissingPackageError: The detector is not installed.
+    """
+    if dataset is not None:
+        raise InputError(
+            f"{dataset.folder}: is a dataset, which holds no clips; score it without --every"
+        )
+    require_package(DETECTOR_PACKAGE)
 
 
 def _list_possible_predictions(model: TrainedModel, inference: InferenceConfig) -> list[str]:
@@ -229,18 +246,39 @@ def format_report(scores: ScoreManifest, output: str) -> str:
 
 
 def _format_books(scores: ScoreManifest) -> list[str]:
-    """Return what became of each image, and of each face."""
-    unscored_count, refused_count = sum(scores.unscored.values()), sum(scores.refused.values())
-    crop_count = scores.images - scores.with_faces - unscored_count
-    parts = [f"{crop_count:,} scored", f"{unscored_count:,} not scored"]
-    if scores.faces:
-        parts[:1] = [f"{scores.with_faces:,} with faces", f"{crop_count:,} scored as crops"]
-    lines = [
-        f"{scores.images:,} images found = {' + '.join(parts)}",
-        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
-    ]
+    """Return what became of each image, of each clip and frame, and of each face."""
+    refused_count = sum(scores.refused.values())
+    lines = [] if scores.clips and not scores.images else _format_images(scores)
+    lines += _format_clips(scores) if scores.clips else []
     if scores.faces:
         parts = [f"{scores.faces - refused_count:,} scored", f"{refused_count:,} refused"]
         lines.append(f"{scores.faces:,} faces = {' + '.join(parts)}")
         lines += [f"  refused, {reason}: {count:,}" for reason, count in scores.refused.items()]
+    return lines
+
+
+def _format_images(scores: ScoreManifest) -> list[str]:
+    """Return what became of each still image."""
+    unscored_count = sum(scores.unscored.values())
+    crop_count = scores.images - scores.with_faces - unscored_count
+    parts = [f"{crop_count:,} scored", f"{unscored_count:,} not scored"]
+    if scores.with_faces:
+        parts[:1] = [f"{scores.with_faces:,} with faces", f"{crop_count:,} scored as crops"]
+    return [
+        f"{scores.images:,} images found = {' + '.join(parts)}",
+        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
+    ]
+
+
+def _format_clips(scores: ScoreManifest) -> list[str]:
+    """Return how many clips could be read, and what became of each sampled frame."""
+    clips = "1 clip" if scores.clips == 1 else f"{scores.clips:,} clips"
+    frames = "1 frame" if scores.frames == 1 else f"{scores.frames:,} frames"
+    without_count = scores.frames - scores.frames_with_faces
+    lines = [
+        f"{clips}, {frames} = {scores.frames_with_faces:,} with faces"
+        f" + {without_count:,} not scored",
+    ]
+    if scores.unreadable_clips:
+        lines.append(f"  not read, or not to their end: {scores.unreadable_clips:,} clips")
     return lines
