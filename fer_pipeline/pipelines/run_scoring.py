@@ -14,6 +14,7 @@ from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.data.score_tables import write_score_table
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError
+from fer_pipeline.extras import suggest_install
 from fer_pipeline.faces.photographs import FaceOptions, FaceReader
 from fer_pipeline.io import input_reading, versions
 from fer_pipeline.io.input_reading import make_listed_name
@@ -111,13 +112,21 @@ def _annotate(spark: SparkSession, request: ScoringRequest, files: list[Path]) -
         request.model.info.classes,
         request.config.input.decoding,
     )
-    copy_count, missing_count = annotate_scored_images(spark, files, options)
-    log.info("annotated %d images in %s", copy_count, request.annotate)
-    if missing_count:
+    counts = annotate_scored_images(spark, files, options)
+    log.info(
+        "annotated %d images and %d clips in %s", counts.images, counts.clips, request.annotate
+    )
+    if counts.missing_plots:
         log.warning(
-            "not annotated: %d scored images, which are members of archives, or could not be read"
-            " again",
-            missing_count,
+            "no plots of the emotions against time: the workers have no matplotlib; to install it:"
+            " %s",
+            suggest_install("matplotlib"),
+        )
+    if counts.missing:
+        log.warning(
+            "not annotated: %d scored images or clips, which are members of archives, or could not"
+            " be read again",
+            counts.missing,
         )
 
 
@@ -174,6 +183,7 @@ def _score_inputs(
         source = score_images.create_dataset_source(spark, request.dataset, model_info.size)
         expected_count: int | None = request.dataset.manifest.rows.written
     else:
+        _require_readable_clips(request)
         finder = ClipFinder(spark, config.input.max_pixels, is_enabled=inference.every is not None)
         files = open_input_files(spark, request.inputs, config.input.format, finder.set_aside)
         clips = finder.clips
@@ -190,6 +200,19 @@ def _score_inputs(
         clip_source = create_clip_source(spark, clips, _make_clip_options(request))
         totals = totals.add(score_images.score_source(clip_source, options, output_folder))
     return totals, expected_count
+
+
+def _require_readable_clips(request: ScoringRequest) -> None:
+    """Check that no clips are asked for where they cannot be read.
+
+    Raises:
+        InputError: An input is read by Hadoop.
+    """
+    for place in request.inputs:
+        if request.config.inference.every is not None and input_reading.is_hadoop_url(place):
+            raise InputError(
+                f"{place}: is read by Hadoop, which reads no clips; score it without --every"
+            )
 
 
 def _require_no_photographs(request: ScoringRequest) -> None:

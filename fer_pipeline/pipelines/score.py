@@ -21,7 +21,7 @@ from fer_pipeline.faces.photographs import FaceMode
 from fer_pipeline.io import input_listing, storage
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
-from fer_pipeline.io.paths import parse_path
+from fer_pipeline.io.paths import is_local, parse_path
 from fer_pipeline.learning.inference import backend
 from fer_pipeline.learning.inference.backend import InferenceBackend
 from fer_pipeline.learning.inference.trained_model import TrainedModel
@@ -113,6 +113,8 @@ def score(
     output_folder.ensure_writable()
     if annotate is not None:
         _check_annotation_folder(annotate, output_folder.path, overwrite=overwrite)
+        if config.inference.every is not None:
+            _require_clip_writer(annotate)
     request = replace(_open_request(model, inputs, config), annotate=annotate)
     if annotate is not None and request.dataset is not None:
         raise InputError(f"{request.dataset.folder}: is a dataset; only image files are annotated")
@@ -169,6 +171,18 @@ def _check_annotation_folder(annotate: str, output: Path, *, overwrite: bool) ->
     storage.require_writable(folder)
     if not overwrite and storage.is_folder(folder) and any(folder.iterdir()):
         raise StorageError(f"{folder}: is not empty; choose another folder, or add --overwrite")
+
+
+def _require_clip_writer(annotate: str) -> None:
+    """Check that annotated copies of clips can be written to a folder.
+
+    Raises:
+        StorageError: The folder is the URL of a filesystem.
+        MissingPackageError: PyAV is not installed.
+    """
+    require_package("av")
+    if not is_local(parse_path(annotate)):
+        raise StorageError(f"{annotate}: is a URL; clips are annotated in a local folder only")
 
 
 def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode:

@@ -119,7 +119,7 @@ def create_clip_source(
         task_count: Number of tasks that find faces; by default it depends on the number of cores.
     """
     core_count = spark.sparkContext.defaultParallelism
-    parts, weights = _plan_parts(clips, options.interval, task_count or TASKS_PER_CORE * core_count)
+    parts, weights = plan_parts(clips, options.interval, task_count or TASKS_PER_CORE * core_count)
     task_weight = math.ceil(sum(weights) / (task_count or TASKS_PER_CORE * core_count))
     frame, iterate_parts = plan_tasks(
         spark, make_part_table(parts), np.array(weights, np.int64), task_weight
@@ -143,7 +143,7 @@ def create_clip_source(
     return ImageSource(rows, functools.partial(_link_clips, options=options))
 
 
-def _plan_parts(
+def plan_parts(
     clips: Sequence[Clip], interval: float, task_count: int
 ) -> tuple[list[FilePart], list[int]]:
     """Divide clips into segments.
