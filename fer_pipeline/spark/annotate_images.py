@@ -113,11 +113,13 @@ def _annotate_file(path: str, options: AnnotationOptions) -> Counter[str]:
             for row in batch.to_pylist()
         )
         for source, group in groupby(rows, lambda row: row["source"]):
-            faces = [row for row in group if row["emotion"] is not None or row["left"] is not None]
+            image_rows = list(group)
+            faces = [row for row in image_rows if row["emotion"] or row["left"] is not None]
             if not faces:
                 continue
             if faces[0]["frame"] is not None:
-                counts[_annotate_clip(source, faces, options)] += 1
+                # Also the frames without a face, in which nothing is drawn.
+                counts[_annotate_clip(source, image_rows, options)] += 1
                 counts["missing_plots"] += not can_draw_plots()
                 continue
             decoded = decode_file(reader.read(FilePart(source, -1)), options.decoding, lambda *_: 1)
