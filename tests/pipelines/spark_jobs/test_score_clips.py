@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -265,6 +266,34 @@ def test_a_face_of_low_quality_is_refused_and_keeps_its_track(
     # Faces are searched for in frames, although the photograph is taken for a crop.
     assert scores.manifest["detector"] is not None
     assert (scores.manifest["images"], scores.manifest["with_faces"]) == (1, 0)
+
+
+def test_clips_that_cannot_be_opened_are_rows_with_the_reason(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, mixed_folder: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        for name in ("clip.mp4", "moving.gif"):
+            archive.write(mixed_folder / name, name)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link.MOV").symlink_to(tmp_path / "nothing")
+    (folder / "empty.avi").touch()
+    scores = score_inputs(
+        scoring_model, tmp_path / "files.zip", folder, settings=("inference.every=0.2",)
+    )
+    details = {
+        Path(row["source"]).name: row["detail"]
+        for row in scores.rows
+        if row["reason"] == "unreadable file"
+    }
+    assert details.keys() == {"clip.mp4", "link.MOV", "empty.avi"}
+    assert details["clip.mp4"] == "is a member of an archive; unpack it to read its frames"
+    assert details["link.MOV"].startswith("a link to nothing")
+    assert details["empty.avi"] == "no bytes"
+    manifest = scores.manifest
+    assert (manifest["clips"], manifest["unreadable_clips"], manifest["frames"]) == (3, 3, 0)
+    # The animated image in the archive is one image.
+    assert (manifest["images"], manifest["scored"]) == (1, 1)
 
 
 def test_all_rows_of_clips_that_cannot_be_read_are_an_error(
