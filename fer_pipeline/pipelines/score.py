@@ -16,6 +16,7 @@ from fer_pipeline.data.scores import UNCERTAIN, ScoreManifest
 from fer_pipeline.errors import InputError, RunError, StorageError
 from fer_pipeline.extras import is_installed, require_package, suggest_install
 from fer_pipeline.faces.blazeface import PACKAGE as DETECTOR_PACKAGE
+from fer_pipeline.faces.clips import VIDEO_SUFFIXES
 from fer_pipeline.faces.detectors import describe_detector
 from fer_pipeline.faces.photographs import FaceMode
 from fer_pipeline.io import input_listing, storage
@@ -153,7 +154,7 @@ def _open_request(model_name: str | None, inputs: Sequence[str], config: Config)
         model, model.read_content(), config.inference.backend
     )
     if config.inference.every is not None:
-        _require_clip_packages(dataset)
+        _require_clip_packages(inputs, dataset)
     face_mode = _choose_face_mode(config, dataset)
     return ScoringRequest(model, inference_backend, inputs, dataset, outcomes, face_mode, config)
 
@@ -205,18 +206,25 @@ def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode
     return mode
 
 
-def _require_clip_packages(dataset: StoredDataset | None) -> None:
+def _require_clip_packages(inputs: Sequence[str], dataset: StoredDataset | None) -> None:
     """Check that faces can be found in frames of clips.
+
+    Args:
+        inputs: Paths or URLs, as the user gave them.
+        dataset: Dataset to score; None if other inputs are scored.
 
     Raises:
         InputError: The input is a dataset, which holds no clips.
-        MissingPackageError: The detector is not installed.
+        MissingPackageError: The detector is not installed; or an input is a video, and PyAV is not
+            installed. Videos in folders are found later.
     """
     if dataset is not None:
         raise InputError(
             f"{dataset.folder}: is a dataset, which holds no clips; score it without --every"
         )
     require_package(DETECTOR_PACKAGE)
+    if any(place.lower().endswith(VIDEO_SUFFIXES) for place in inputs):
+        require_package("av")
 
 
 def _list_possible_predictions(model: TrainedModel, inference: InferenceConfig) -> list[str]:

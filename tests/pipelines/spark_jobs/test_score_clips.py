@@ -26,7 +26,7 @@ from tests.helpers import clips, portraits
 from tests.helpers.clips import ENCODINGS
 from tests.helpers.portraits import Picture
 from tests.helpers.processes import block_packages, run_python
-from tests.helpers.scoring import ScoreInputs, ScoringModel
+from tests.helpers.scoring import ScoreInputs, Scores, ScoringModel
 
 pytestmark = pytest.mark.tensorflow
 
@@ -73,10 +73,23 @@ def mixed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_face_of_each_sampled_frame_is_one_row(
-    score_inputs: ScoreInputs, scoring_model: ScoringModel, mixed_folder: Path
-) -> None:
-    scores = score_inputs(scoring_model, mixed_folder, settings=("inference.every=0.2",))
+@pytest.fixture(scope="module")
+def mixed_copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder for the annotated copies of `mixed_scores`."""
+    return tmp_path_factory.mktemp("copies")
+
+
+@pytest.fixture(scope="module")
+def mixed_scores(
+    score_inputs: ScoreInputs, scoring_model: ScoringModel, mixed_folder: Path, mixed_copies: Path
+) -> Scores:
+    """Scores of the mixed folder, with a frame every 0.2 s."""
+    settings = ("inference.every=0.2",)
+    return score_inputs(scoring_model, mixed_folder, settings=settings, annotate=mixed_copies)
+
+
+def test_each_face_of_each_sampled_frame_is_one_row(mixed_scores: Scores) -> None:
+    scores = mixed_scores
     [*faces, last] = select(scores.rows, "clip.mp4")
     assert [(row["frame"], row["time"]) for row in faces] == [
         (n, pytest.approx(0.2 * n)) for n in range(4)
@@ -94,10 +107,8 @@ def test_each_face_of_each_sampled_frame_is_one_row(
     assert len(select(scores.rows, "moving.gif")) == 4
 
 
-def test_each_row_is_counted_once(
-    score_inputs: ScoreInputs, scoring_model: ScoringModel, mixed_folder: Path
-) -> None:
-    manifest = score_inputs(scoring_model, mixed_folder, settings=("inference.every=0.2",)).manifest
+def test_each_row_is_counted_once(mixed_scores: Scores) -> None:
+    manifest = mixed_scores.manifest
     assert read_books(manifest) == (3, 9, 8, 10)
     assert (manifest["images"], manifest["with_faces"]) == (2, 2)
     assert manifest["unreadable_clips"] == 1
@@ -224,10 +235,10 @@ def test_probabilities_are_smoothed_along_the_track(
 
 
 def test_clips_have_an_annotated_video_a_plot_and_a_table(
-    score_inputs: ScoreInputs, scoring_model: ScoringModel, mixed_folder: Path, tmp_path: Path
+    mixed_scores: Scores, mixed_copies: Path
 ) -> None:
-    copies = tmp_path / "copies"
-    score_inputs(scoring_model, mixed_folder, settings=("inference.every=0.2",), annotate=copies)
+    assert mixed_scores.manifest["clips"] == 3
+    copies = mixed_copies
     endings = (".timeline.csv", ".timeline.png", ".webm")
     expected = {f"{name}{ending}" for name in ("clip.mp4", "moving.gif") for ending in endings}
     assert {path.name for path in copies.iterdir()} == expected | {
