@@ -375,6 +375,19 @@ class InferenceConfig(Section):
         description="Quality of a found face, from its size, sharpness and pose, below which score"
         " refuses it.",
     )
+    every: float | None = Field(
+        None,
+        gt=0,
+        description="Time in seconds between the frames of clips (videos, and animated GIF, PNG and"
+        " WebP images) that score reads. Without it, score reads no videos, and an animated image"
+        " is one image.",
+    )
+    smoothing: float = Field(
+        1.0,
+        ge=0,
+        description="Half of the width in seconds of the window in which score averages the"
+        " probabilities of a face in a clip; 0 averages nothing.",
+    )
     format: Literal["parquet", "csv", "jsonl"] = Field(
         "parquet",
         description="Format of the scores: csv and jsonl (JSON lines) write all of them to one more"

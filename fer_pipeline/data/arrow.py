@@ -13,6 +13,7 @@ ARROW_TYPES = {
     "bigint": pa.int64(),
     "int": pa.int32(),
     "float": pa.float32(),
+    "double": pa.float64(),
     "binary": pa.binary(),
     "array<float>": pa.list_(pa.float32()),
 }

@@ -22,6 +22,18 @@ ORIGIN: Mapping[str, str] = MappingProxyType(
 )
 """The columns that describe the origin of an image: Spark type by column name."""
 
+CLIP: Mapping[str, str] = MappingProxyType(
+    {
+        "frame": "int",  # number of the sampling time, from 0
+        "time": "double",  # time at which the frame appears, in seconds after the first frame
+        "track": "int",  # number of the track to which the face belongs, from 1
+    }
+)
+"""The columns that describe a face or a frame of a clip; null for still images.
+
+`frame` is set in every row of a clip. `time` is null in the row that says that the clip cannot be
+read, or not to its end; its `frame` is the number after the last frame that was read."""
+
 FACE_IMAGE = "face_image"
 
 FACE: Mapping[str, str] = MappingProxyType(
@@ -72,6 +84,7 @@ def score_columns(classes: Sequence[str]) -> dict[str, str]:
     """
     return {
         **ORIGIN,
+        **CLIP,
         **FACE,
         "emotion": "string",
         "confidence": "float",

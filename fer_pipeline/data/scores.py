@@ -39,9 +39,13 @@ class ScoreManifest(BaseModel):
     """The manifest of the scores in a folder; the content of `scores.json`.
 
     Attributes:
-        images: Number of input images, readable or not.
+        images: Number of input images, readable or not, without clips.
         with_faces: Number of images in which faces were found.
-        faces: Number of these faces.
+        clips: Number of clips, readable or not.
+        unreadable_clips: Number of clips that cannot be read, or not to their end.
+        frames: Number of frames of clips that were searched for faces.
+        frames_with_faces: Number of frames in which faces were found.
+        faces: Number of faces in images and frames.
         scored: Number of scores: of crops and of faces.
         emotions: Numbers of scores by emotion, including the emotion `uncertain` if
             `inference.min_confidence` was set.
@@ -54,6 +58,9 @@ class ScoreManifest(BaseModel):
             choice, and checksum of the file.
         detector: Name of the detector of faces, and checksum of the files of its networks; None if
             no faces were searched for.
+        every: Time in seconds between the frames of clips; None if clips were not read.
+        smoothing: Half of the width in seconds of the window in which the probabilities of faces in
+            clips are averaged.
         flip_tta: Whether the probabilities are averaged over each image and its mirror image.
         min_confidence: Highest probability below which an image is uncertain; 0 disables this.
         versions: Versions of the packages that computed the scores.
@@ -65,6 +72,10 @@ class ScoreManifest(BaseModel):
     format: Literal["fer_pipeline scores"] = "fer_pipeline scores"
     images: int
     with_faces: int = 0
+    clips: int = 0
+    unreadable_clips: int = 0
+    frames: int = 0
+    frames_with_faces: int = 0
     faces: int = 0
     scored: int
     emotions: dict[str, int]
@@ -75,6 +86,8 @@ class ScoreManifest(BaseModel):
     model: dict[str, Any]
     backend: dict[str, Any]
     detector: dict[str, Any] | None = None
+    every: float | None = None
+    smoothing: float = 0.0
     flip_tta: bool
     min_confidence: float
     versions: dict[str, str]

@@ -70,9 +70,16 @@ class AnimationReader:
         except Exception as error:
             # Pillow's parsers raise errors of many types for damaged headers.
             raise UnreadableFileError(f"the header is damaged: {one_line(error)}") from error
+        # The first image of a PNG file may be for programs that do not play it.
+        self._first = 1 if getattr(self._image, "default_image", False) else 0
         width, height = self._image.size
         if width * height > max_pixels:
             raise UnreadableFileError(f"{width}x{height} pixels; input.max_pixels is {max_pixels}")
+
+    @property
+    def is_animated(self) -> bool:
+        """Mark of an image of several frames."""
+        return self._frame_count - self._first > 1
 
     def close(self) -> None:
         """Release the image; its file stays open."""
@@ -95,9 +102,7 @@ class AnimationReader:
                 have been yielded.
         """
         time = Fraction(0)
-        # The first image of a PNG file may be for programs that do not play it.
-        first = 1 if getattr(self._image, "default_image", False) else 0
-        for number in range(first, self._frame_count):
+        for number in range(self._first, self._frame_count):
             if last is not None and time > last:
                 return
             try:

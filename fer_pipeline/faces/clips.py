@@ -69,6 +69,25 @@ def read_clip_facts(source: Source, max_pixels: int = MAX_PIXELS) -> ClipFacts:
         return reader.read_facts()
 
 
+def is_animation(source: Source, max_pixels: int = MAX_PIXELS) -> bool:
+    """Return whether a file is an animated GIF, PNG or WebP image of several frames.
+
+    Args:
+        source: The file.
+        max_pixels: Largest number of pixels of a frame.
+
+    Raises:
+        UnreadableFileError: The file cannot be read, or is such an image with a damaged header.
+    """
+    with _open_file(source) as (file, signature):
+        if not is_animation_format(signature):
+            return False
+        reader = AnimationReader(file, max_pixels)
+        is_animated = reader.is_animated
+        reader.close()
+        return is_animated
+
+
 def sample_frames(
     source: Source, interval: float, segment: Segment = Segment(), max_pixels: int = MAX_PIXELS
 ) -> Iterator[ClipFrame]:
@@ -161,6 +180,26 @@ def _open_reader(source: Source, max_pixels: int) -> Iterator[_Reader]:
         UnreadableFileError: The file is no clip, or cannot be read.
     """
     with contextlib.ExitStack() as stack:
+        file, signature = stack.enter_context(_open_file(source))
+        reader: _Reader
+        if is_animation_format(signature):
+            reader = AnimationReader(file, max_pixels)
+        else:
+            with explain_missing_packages():
+                from fer_pipeline.faces.video_decoding import VideoReader
+            reader = VideoReader(file, max_pixels)
+        stack.callback(reader.close)
+        yield reader
+
+
+@contextlib.contextmanager
+def _open_file(source: Source) -> Iterator[tuple[BinaryIO, bytes]]:
+    """Open a file, unless it is open, and read the bytes that show its format.
+
+    Raises:
+        UnreadableFileError: The file cannot be read, or is empty.
+    """
+    with contextlib.ExitStack() as stack:
         try:
             file = source
             if isinstance(file, Path):
@@ -171,12 +210,4 @@ def _open_reader(source: Source, max_pixels: int) -> Iterator[_Reader]:
             raise UnreadableFileError(one_line(error.strerror or error)) from error
         if not signature:
             raise UnreadableFileError("no bytes")
-        reader: _Reader
-        if is_animation_format(signature):
-            reader = AnimationReader(file, max_pixels)
-        else:
-            with explain_missing_packages():
-                from fer_pipeline.faces.video_decoding import VideoReader
-            reader = VideoReader(file, max_pixels)
-        stack.callback(reader.close)
-        yield reader
+        yield file, signature

@@ -43,14 +43,16 @@ def make_parser(program: str = cli.SPARK_SUBMIT) -> argparse.ArgumentParser:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="folders of photographs or face crops (with their subfolders) of 8x8 pixels or larger,"
-        " CSV files in the format of FER2013, archives of either, or one dataset; globs and URLs",
+        help="folders of photographs, clips or face crops (with their subfolders) of 8x8 pixels or"
+        " larger, CSV files in the format of FER2013, archives of photographs, crops or CSV files,"
+        " or one dataset; globs and URLs",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the scores")
     parser.add_argument(
         "--annotate",
         metavar="DIR",
-        help="folder for copies of the images with boxes, emotions and bars of the probabilities",
+        help="folder for copies of the images and clips with boxes, emotions and bars of the"
+        " probabilities",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing scores")
     _add_inference_options(parser)
@@ -72,6 +74,12 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "detect", "crop"],
         help="inference.faces: detect finds the faces of photographs, crop takes each image for one"
         " face, auto decides for each image",
+    )
+    group.add_argument(
+        "--every",
+        metavar="SECONDS",
+        help="inference.every: time between the frames of clips that are read; without it, videos"
+        " are not read, and an animated image is one image",
     )
     group.add_argument(
         "--format",
@@ -108,6 +116,9 @@ def _load_config(arguments: argparse.Namespace) -> Config:
         option_names["inference.min_confidence"] = "--min-confidence"
     if arguments.faces is not None:
         overrides.append(f"inference.faces={arguments.faces}")
+    if arguments.every is not None:
+        overrides.append(f"inference.every={arguments.every}")
+        option_names["inference.every"] = "--every"
     if arguments.format is not None:
         overrides.append(f"inference.format={arguments.format}")
     if arguments.detector is not None:

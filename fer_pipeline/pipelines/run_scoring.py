@@ -14,6 +14,7 @@ from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.data.score_tables import write_score_table
 from fer_pipeline.data.scores import ScoreFile, ScoreManifest
 from fer_pipeline.errors import InputError
+from fer_pipeline.extras import suggest_install
 from fer_pipeline.faces.photographs import FaceOptions, FaceReader
 from fer_pipeline.io import input_reading, versions
 from fer_pipeline.io.input_reading import make_listed_name
@@ -25,7 +26,9 @@ from fer_pipeline.pipelines.score import ScoringRequest
 from fer_pipeline.spark import score_images
 from fer_pipeline.spark.annotate_images import AnnotationOptions, annotate_scored_images
 from fer_pipeline.spark.file_kinds import warn_about_unreadable_files
+from fer_pipeline.spark.find_clips import Clip, ClipFinder
 from fer_pipeline.spark.input_files import open_input_files
+from fer_pipeline.spark.score_clips import ClipOptions, create_clip_source
 from fer_pipeline.spark.score_images import ScoringTotals
 from fer_pipeline.spark.score_writer import ScoringOptions
 from fer_pipeline.spark.session import SparkSession
@@ -39,6 +42,7 @@ _PACKAGES = (
     "pyspark",
     "opencv-python-headless",
     "pillow",
+    "av",
 )
 
 
@@ -108,13 +112,21 @@ def _annotate(spark: SparkSession, request: ScoringRequest, files: list[Path]) -
         request.model.info.classes,
         request.config.input.decoding,
     )
-    copy_count, missing_count = annotate_scored_images(spark, files, options)
-    log.info("annotated %d images in %s", copy_count, request.annotate)
-    if missing_count:
+    counts = annotate_scored_images(spark, files, options)
+    log.info(
+        "annotated %d images and %d clips in %s", counts.images, counts.clips, request.annotate
+    )
+    if counts.missing_plots:
         log.warning(
-            "not annotated: %d scored images, which are members of archives, or could not be read"
-            " again",
-            missing_count,
+            "no plots of the emotions against time: the workers have no matplotlib; to install it:"
+            " %s",
+            suggest_install("matplotlib"),
+        )
+    if counts.missing:
+        log.warning(
+            "not annotated: %d scored images or clips, which are members of archives, or could not"
+            " be read again",
+            counts.missing,
         )
 
 
@@ -162,12 +174,19 @@ def _score_inputs(
         if it is unknown.
     """
     model_info, config = request.model.info, request.config
-    options = ScoringOptions(load, model_info.classes, config.inference.min_confidence)
+    inference = config.inference
+    options = ScoringOptions(
+        load, model_info.classes, inference.min_confidence, inference.smoothing
+    )
+    clips: list[Clip] = []
     if request.dataset is not None:
         source = score_images.create_dataset_source(spark, request.dataset, model_info.size)
         expected_count: int | None = request.dataset.manifest.rows.written
     else:
-        files = open_input_files(spark, request.inputs, config.input.format)
+        _require_readable_clips(request)
+        finder = ClipFinder(spark, config.input.max_pixels, is_enabled=inference.every is not None)
+        files = open_input_files(spark, request.inputs, config.input.format, finder.set_aside)
+        clips = finder.clips
         if files.kind == "csv":
             _require_no_photographs(request)
         offsets, expected_count = files.compute_block_offsets()
@@ -176,7 +195,24 @@ def _score_inputs(
         source = score_images.create_file_source(
             reader, offsets, model_info.size, model_info.enhancement
         )
-    return score_images.score_source(source, options, output_folder), expected_count
+    totals = score_images.score_source(source, options, output_folder)
+    if clips:
+        clip_source = create_clip_source(spark, clips, _make_clip_options(request))
+        totals = totals.add(score_images.score_source(clip_source, options, output_folder))
+    return totals, expected_count
+
+
+def _require_readable_clips(request: ScoringRequest) -> None:
+    """Check that no clips are asked for where they cannot be read.
+
+    Raises:
+        InputError: An input is read by Hadoop.
+    """
+    for place in request.inputs:
+        if request.config.inference.every is not None and input_reading.is_hadoop_url(place):
+            raise InputError(
+                f"{place}: is read by Hadoop, which reads no clips; score it without --every"
+            )
 
 
 def _require_no_photographs(request: ScoringRequest) -> None:
@@ -188,6 +224,8 @@ def _require_no_photographs(request: ScoringRequest) -> None:
     inputs = ", ".join(request.inputs)
     if request.annotate is not None:
         raise InputError(f"{inputs}: is a CSV; only image files are annotated")
+    if request.config.inference.every is not None:
+        raise InputError(f"{inputs}: is a CSV, which holds no clips; score it without --every")
     if request.face_mode == "detect":
         raise InputError(f"{inputs}: is a CSV of crops; score it with --faces crop")
 
@@ -197,13 +235,30 @@ def _choose_image_reader(request: ScoringRequest) -> ImageReader:
     config = request.config
     if request.face_mode == "crop":
         return CropReader(config.input.decoding)
-    options = FaceOptions(
+    return FaceReader(config.input.decoding, _make_face_options(request))
+
+
+def _make_face_options(request: ScoringRequest) -> FaceOptions:
+    """Return the options of the search for faces."""
+    config = request.config
+    return FaceOptions(
         request.face_mode,
         config.faces.detector_options,
         request.model.info.size,
         config.inference.min_quality,
     )
-    return FaceReader(config.input.decoding, options)
+
+
+def _make_clip_options(request: ScoringRequest) -> ClipOptions:
+    """Return the options of the scoring of clips."""
+    config = request.config
+    assert config.inference.every is not None
+    return ClipOptions(
+        config.inference.every,
+        _make_face_options(request),
+        config.input.max_pixels,
+        request.model.info.enhancement,
+    )
 
 
 def _check_totals(
@@ -226,9 +281,10 @@ def _check_totals(
     """
     counts = totals.counts
     row_count = sum(file.rows for file in files)
-    outcomes = (counts.emotions, counts.reasons, counts.refused)
+    outcomes = (counts.emotions, counts.reasons, counts.refused, counts.clip_reasons)
     outcome_count = sum(outcome.total() for outcome in outcomes)
-    if not row_count == outcome_count == counts.images - counts.with_faces + counts.faces:
+    whole_count = counts.images - counts.with_faces + counts.frames - counts.frames_with_faces
+    if not row_count == outcome_count == whole_count + counts.faces + counts.unreadable_clips:
         raise RuntimeError(f"wrote {row_count} rows, counted {outcome_count} in {counts}")
     # Of a file that has become unreadable, the counted records are missing.
     is_readable = QuarantineReason.UNREADABLE not in counts.reasons
@@ -253,13 +309,18 @@ def _require_scored_images(
         InputError: Fewer were scored.
     """
     counts = totals.counts
-    scored_count, reasons_counts = counts.emotions.total(), counts.reasons + counts.refused
+    scored_count, reasons_counts = (
+        counts.emotions.total(),
+        counts.reasons + counts.refused + counts.clip_reasons,
+    )
     total_count = scored_count + reasons_counts.total()
     if scored_count and scored_count >= min_fraction * total_count:
         return
     reasons = ", ".join(f"{reason}: {n}" for reason, n in reasons_counts.most_common())
     limit = f", less than inference.min_scored_fraction {min_fraction:g}" if scored_count else ""
     subjects = "images and faces" if counts.faces else "images"
+    if counts.clips:
+        subjects = "images, frames and faces"
     raise InputError(
         f"{', '.join(inputs)}: only {scored_count} of {total_count} {subjects} could be scored"
         f"{limit} ({reasons}); nothing was written"
@@ -281,6 +342,10 @@ def _make_score_manifest(
     return ScoreManifest(
         images=counts.images,
         with_faces=counts.with_faces,
+        clips=counts.clips,
+        unreadable_clips=counts.unreadable_clips,
+        frames=counts.frames,
+        frames_with_faces=counts.frames_with_faces,
         faces=counts.faces,
         scored=counts.emotions.total(),
         emotions={name: counts.emotions[name] for name in request.outcomes},
@@ -294,6 +359,8 @@ def _make_score_manifest(
         },
         backend=request.backend.to_dict(),
         detector=request.describe_detector(),
+        every=inference.every,
+        smoothing=inference.smoothing if inference.every is not None else 0.0,
         flip_tta=inference.flip_tta,
         min_confidence=inference.min_confidence,
         versions=versions.collect_package_versions(*_PACKAGES),

@@ -16,12 +16,13 @@ from fer_pipeline.data.scores import UNCERTAIN, ScoreManifest
 from fer_pipeline.errors import InputError, RunError, StorageError
 from fer_pipeline.extras import is_installed, require_package, suggest_install
 from fer_pipeline.faces.blazeface import PACKAGE as DETECTOR_PACKAGE
+from fer_pipeline.faces.clips import VIDEO_SUFFIXES
 from fer_pipeline.faces.detectors import describe_detector
 from fer_pipeline.faces.photographs import FaceMode
 from fer_pipeline.io import input_listing, storage
 from fer_pipeline.io.output_folder import OutputFolder
 from fer_pipeline.io.output_kinds import SCORES
-from fer_pipeline.io.paths import parse_path
+from fer_pipeline.io.paths import is_local, parse_path
 from fer_pipeline.learning.inference import backend
 from fer_pipeline.learning.inference.backend import InferenceBackend
 from fer_pipeline.learning.inference.trained_model import TrainedModel
@@ -64,7 +65,8 @@ class ScoringRequest:
 
     def describe_detector(self) -> dict[str, str] | None:
         """Return the name and the checksum of the detector; None if no faces are searched for."""
-        if self.face_mode == "crop" or self.dataset is not None:
+        is_crop = self.face_mode == "crop" and self.config.inference.every is None
+        if is_crop or self.dataset is not None:
             return None
         return describe_detector(self.config.faces.detector_options)
 
@@ -112,6 +114,8 @@ def score(
     output_folder.ensure_writable()
     if annotate is not None:
         _check_annotation_folder(annotate, output_folder.path, overwrite=overwrite)
+        if config.inference.every is not None:
+            _require_clip_writer(annotate)
     request = replace(_open_request(model, inputs, config), annotate=annotate)
     if annotate is not None and request.dataset is not None:
         raise InputError(f"{request.dataset.folder}: is a dataset; only image files are annotated")
@@ -149,6 +153,8 @@ def _open_request(model_name: str | None, inputs: Sequence[str], config: Config)
     inference_backend = backend.choose_backend(
         model, model.read_content(), config.inference.backend
     )
+    if config.inference.every is not None:
+        _require_clip_packages(inputs, dataset)
     face_mode = _choose_face_mode(config, dataset)
     return ScoringRequest(model, inference_backend, inputs, dataset, outcomes, face_mode, config)
 
@@ -166,6 +172,18 @@ def _check_annotation_folder(annotate: str, output: Path, *, overwrite: bool) ->
     storage.require_writable(folder)
     if not overwrite and storage.is_folder(folder) and any(folder.iterdir()):
         raise StorageError(f"{folder}: is not empty; choose another folder, or add --overwrite")
+
+
+def _require_clip_writer(annotate: str) -> None:
+    """Check that annotated copies of clips can be written to a folder.
+
+    Raises:
+        StorageError: The folder is the URL of a filesystem.
+        MissingPackageError: PyAV is not installed.
+    """
+    require_package("av")
+    if not is_local(parse_path(annotate)):
+        raise StorageError(f"{annotate}: is a URL; clips are annotated in a local folder only")
 
 
 def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode:
@@ -186,6 +204,27 @@ def _choose_face_mode(config: Config, dataset: StoredDataset | None) -> FaceMode
         log.info("all images are taken for crops; to find faces: %s", _INSTALL_DETECTOR)
         return "crop"
     return mode
+
+
+def _require_clip_packages(inputs: Sequence[str], dataset: StoredDataset | None) -> None:
+    """Check that faces can be found in frames of clips.
+
+    Args:
+        inputs: Paths or URLs, as the user gave them.
+        dataset: Dataset to score; None if other inputs are scored.
+
+    Raises:
+        InputError: The input is a dataset, which holds no clips.
+        MissingPackageError: The detector is not installed; or an input is a video, and PyAV is not
+            installed. Videos in folders are found later.
+    """
+    if dataset is not None:
+        raise InputError(
+            f"{dataset.folder}: is a dataset, which holds no clips; score it without --every"
+        )
+    require_package(DETECTOR_PACKAGE)
+    if any(place.lower().endswith(VIDEO_SUFFIXES) for place in inputs):
+        require_package("av")
 
 
 def _list_possible_predictions(model: TrainedModel, inference: InferenceConfig) -> list[str]:
@@ -229,18 +268,39 @@ def format_report(scores: ScoreManifest, output: str) -> str:
 
 
 def _format_books(scores: ScoreManifest) -> list[str]:
-    """Return what became of each image, and of each face."""
-    unscored_count, refused_count = sum(scores.unscored.values()), sum(scores.refused.values())
-    crop_count = scores.images - scores.with_faces - unscored_count
-    parts = [f"{crop_count:,} scored", f"{unscored_count:,} not scored"]
-    if scores.faces:
-        parts[:1] = [f"{scores.with_faces:,} with faces", f"{crop_count:,} scored as crops"]
-    lines = [
-        f"{scores.images:,} images found = {' + '.join(parts)}",
-        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
-    ]
+    """Return what became of each image, of each clip and frame, and of each face."""
+    refused_count = sum(scores.refused.values())
+    lines = [] if scores.clips and not scores.images else _format_images(scores)
+    lines += _format_clips(scores) if scores.clips else []
     if scores.faces:
         parts = [f"{scores.faces - refused_count:,} scored", f"{refused_count:,} refused"]
         lines.append(f"{scores.faces:,} faces = {' + '.join(parts)}")
         lines += [f"  refused, {reason}: {count:,}" for reason, count in scores.refused.items()]
+    return lines
+
+
+def _format_images(scores: ScoreManifest) -> list[str]:
+    """Return what became of each still image."""
+    unscored_count = sum(scores.unscored.values())
+    crop_count = scores.images - scores.with_faces - unscored_count
+    parts = [f"{crop_count:,} scored", f"{unscored_count:,} not scored"]
+    if scores.with_faces:
+        parts[:1] = [f"{scores.with_faces:,} with faces", f"{crop_count:,} scored as crops"]
+    return [
+        f"{scores.images:,} images found = {' + '.join(parts)}",
+        *(f"  not scored, {reason}: {count:,}" for reason, count in scores.unscored.items()),
+    ]
+
+
+def _format_clips(scores: ScoreManifest) -> list[str]:
+    """Return how many clips could be read, and what became of each sampled frame."""
+    clips = "1 clip" if scores.clips == 1 else f"{scores.clips:,} clips"
+    frames = "1 frame" if scores.frames == 1 else f"{scores.frames:,} frames"
+    without_count = scores.frames - scores.frames_with_faces
+    lines = [
+        f"{clips}, {frames} = {scores.frames_with_faces:,} with faces"
+        f" + {without_count:,} not scored",
+    ]
+    if scores.unreadable_clips:
+        lines.append(f"  not read, or not to their end: {scores.unreadable_clips:,} clips")
     return lines

@@ -13,7 +13,7 @@ from fer_pipeline.data.image_decoding import ImageReader
 from fer_pipeline.errors import InputError
 from fer_pipeline.io.input_reading import is_hadoop_url
 from fer_pipeline.spark.hadoop_files import HadoopFiles
-from fer_pipeline.spark.listed_files import ListedFiles
+from fer_pipeline.spark.listed_files import ListedFiles, SetAside
 from fer_pipeline.spark.read_records import SourceReader
 
 
@@ -61,13 +61,20 @@ class InputFiles(Protocol):
         """
 
 
-def open_input_files(spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> InputFiles:
+def open_input_files(
+    spark: SparkSession,
+    paths: Sequence[str],
+    kind: str = "auto",
+    set_aside: SetAside | None = None,
+) -> InputFiles:
     """List the input files that the paths given by the user refer to.
 
     Args:
         spark: The session.
         paths: Files, globs, folders and archives, as paths or URLs.
         kind: `csv`, `images`, or `auto` to determine the kind from the names of the files.
+        set_aside: Function that decides which files are left to others; it is not called for those
+            that Hadoop reads, nor if the kind is `csv`.
 
     Raises:
         InputError: There are no files, `kind` is `auto` and the kind cannot be determined, or only
@@ -75,7 +82,7 @@ def open_input_files(spark: SparkSession, paths: Sequence[str], kind: str = "aut
     """
     needs_hadoop = [is_hadoop_url(path) for path in paths]
     if not any(needs_hadoop):
-        return ListedFiles(spark, paths, kind)
+        return ListedFiles(spark, paths, kind, set_aside)
     if not all(needs_hadoop):
         raise InputError(
             f"{', '.join(paths)}: some of these are read by Hadoop, the others are not; give"

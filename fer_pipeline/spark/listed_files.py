@@ -52,19 +52,29 @@ _HEADER_BYTES = 1 << 20
 HEADER_LINES = 20
 _MANY_FOLDERS = 4096
 """Number of folders from which on Spark's tasks list them, and not threads of the driver."""
+SetAside = Callable[[pa.Table], pa.Array]
+"""A function that returns for each listed file (columns FILE_SCHEMA) whether others read it."""
+
 COUNTS_DDL = "source string, block bigint, n bigint"
 
 
 class ListedFiles:
     """Input files that the driver lists and the Python workers read; see `InputFiles`."""
 
-    def __init__(self, spark: SparkSession, paths: Sequence[str], kind: str = "auto") -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        paths: Sequence[str],
+        kind: str = "auto",
+        set_aside: SetAside | None = None,
+    ) -> None:
         """List the files, and determine their kind, number and size.
 
         Args:
             spark: The session.
             paths: Files, globs, folders and archives, see `input_listing.list_inputs`.
             kind: `csv`, `images`, or `auto` to determine the kind from the names of the files.
+            set_aside: Function that decides which files are left to others.
 
         Raises:
             InputError: There are no files, or `kind` is `auto` and the kind cannot be determined.
@@ -74,9 +84,17 @@ class ListedFiles:
         listing = input_listing.list_inputs(paths, self._map_folders)
         for reason, count in listing.skipped.items():
             log.warning("not read: %d %s", count, reason)
-        counts = _count_kinds(listing.files)
-        self.kind = kind if kind != "auto" else choose_kind(", ".join(paths), counts)
         self._files = listing.files
+        left_count = 0
+        if set_aside is not None and kind != "csv":
+            is_left = set_aside(listing.files)
+            self._files = listing.files.filter(pc.invert(is_left))
+            left_count = pc.sum(is_left).as_py() or 0
+        counts = _count_kinds(self._files)
+        if not counts["csv"]:
+            # What is set aside is read like images, so that the other files are, too.
+            counts["images"] += left_count
+        self.kind = kind if kind != "auto" else choose_kind(", ".join(paths), counts)
         if self.kind == "csv" and counts["csv"]:
             is_read = pc.or_(_match_name(self._files, CSV_NAME), self._files["problem"].is_valid())
             self._files = self._files.filter(is_read)

@@ -72,6 +72,13 @@ class ScoringTotals:
     counts: ScoreCounts
     problems: dict[str, str]
 
+    def add(self, addition: ScoringTotals) -> ScoringTotals:
+        """Return the totals of these scores and of further ones."""
+        counts = ScoreCounts()
+        counts.add(self.counts.to_json())
+        counts.add(addition.counts.to_json())
+        return ScoringTotals(self.files + addition.files, counts, self.problems | addition.problems)
+
 
 def create_file_source(
     reader: SourceReader, offsets: BlockOffsets, size: int, enhancement: Enhancement
@@ -112,14 +119,14 @@ def _decode_images(
         One batch of prepared images for each group of records.
     """
     for group in read(batches):
-        parts = [_build_image_batch(records, offsets, size, enhancement) for records in group]
+        parts = [build_image_batch(records, offsets, size, enhancement) for records in group]
         yield ImageBatch(
             origin=pa.concat_tables([part.origin for part in parts]),
             pixels=np.concatenate([part.pixels for part in parts]),
         )
 
 
-def _build_image_batch(
+def build_image_batch(
     records: SourceRecords, offsets: BlockOffsets, size: int, enhancement: Enhancement
 ) -> ImageBatch:
     """Prepare the images of records for the model, and describe their origins and errors.
@@ -149,6 +156,9 @@ def _build_image_batch(
             "image_hash": [content and content.hex() for content in hashes],
             "variant": ["original"] * image_count,
             "replica": np.zeros(image_count, np.int32),
+            **{
+                name: pa.nulls(image_count, ARROW_TYPES[kind]) for name, kind in schema.CLIP.items()
+            },
             **_build_face_columns(parsed),
             "reason": pa.array([reason and str(reason) for reason in reasons], pa.string()),
             "detail": pa.array([details.get(row) for row in range(image_count)], pa.string()),
@@ -226,7 +236,8 @@ def _read_stored_images(part: FilePart, stored: ImageInfo, size: int) -> Iterato
             if stored.size != size:
                 pixels = np.stack([resize(image, size) for image in pixels])
             origin = pa.table({name: batch.column(name) for name in schema.ORIGIN})
-            for name, kind in {**schema.FACE, "reason": "string", "detail": "string"}.items():
+            missing = {**schema.CLIP, **schema.FACE, "reason": "string", "detail": "string"}
+            for name, kind in missing.items():
                 origin = origin.append_column(name, pa.nulls(len(batch), ARROW_TYPES[kind]))
             yield ImageBatch(origin, pixels)
 

@@ -22,6 +22,7 @@ from fer_pipeline.data.outcomes import QuarantineReason
 from fer_pipeline.data.record_batch import Pixels
 from fer_pipeline.data.scores import UNCERTAIN
 from fer_pipeline.errors import RunError
+from fer_pipeline.faces.clip_faces import smooth_tracks
 from fer_pipeline.io.output_kinds import SCORES
 from fer_pipeline.io.storage import create_data_file
 from fer_pipeline.spark.file_kinds import NAMED_FILES
@@ -41,10 +42,11 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         origin: One row for each image with the columns of `schema.ORIGIN` (source file, record
-            number, image hash, variant, replica), those of `FaceRow` and `face_image`, which are
-            null for a crop, and the columns `reason` and `detail`. The last two describe the error
-            of an unreadable image. For a readable image `reason` is null, and `detail` is a note,
-            see `data.image_notes`, or null.
+            number, image hash, variant, replica), those of `schema.CLIP`, which are null for a
+            still image, those of `FaceRow` and `face_image`, which are null for a crop, and the
+            columns `reason` and `detail`. The last two describe the error of an unreadable image.
+            For a readable image `reason` is null, and `detail` is a note, see `data.image_notes`,
+            or null. The rows of a clip are all in the same batch.
         pixels: Pixels of the m readable images, in order, uint8 of shape (m, size, size).
     """
 
@@ -61,11 +63,14 @@ class ScoringOptions:
         classes: Emotions in the order of the model's outputs.
         min_confidence: Threshold in [0, 1]. If the highest probability of an image is lower, its
             emotion is `UNCERTAIN`.
+        smoothing: Half of the width in seconds of the window in which the probabilities of a face
+            in a clip are averaged.
     """
 
     load: Callable[[], Predict]
     classes: Sequence[str]
     min_confidence: float = 0.0
+    smoothing: float = 0.0
 
 
 _WRITTEN_SCHEMA = pa.schema(
@@ -85,39 +90,61 @@ WRITTEN_DDL = "path string, rows bigint, bytes bigint, counts string, problems m
 class ScoreCounts:
     """Numbers of scored and refused images and faces.
 
-    Each row of the scores is counted once, in `emotions`, `reasons` or `refused`.
+    Each row of the scores is counted once, in `emotions`, `reasons`, `refused` or `clip_reasons`.
 
     Attributes:
         emotions: Number of scored images and faces, by predicted emotion.
         reasons: Number of images without a score and without a face, by reason.
         refused: Number of faces without a score, by reason.
+        clip_reasons: Number of frames without a face, and of clips that cannot be read, or not to
+            their end, by reason.
         notes: Number of scored images by note, see `data.image_notes`.
-        images: Number of images, of which some have several faces.
-        with_faces: Number of images in which a face was found.
-        faces: Number of found faces.
+        images: Number of still images, of which some have several faces.
+        with_faces: Number of still images in which a face was found.
+        faces: Number of found faces, in still images and frames.
+        clips: Number of clips.
+        unreadable_clips: Number of clips that cannot be read, or not to their end.
+        frames: Number of sampled frames.
+        frames_with_faces: Number of sampled frames in which a face was found.
     """
 
     emotions: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    clip_reasons: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     images: int = 0
     with_faces: int = 0
     faces: int = 0
+    clips: int = 0
+    unreadable_clips: int = 0
+    frames: int = 0
+    frames_with_faces: int = 0
 
     def count_rows(self, scores: pa.Table) -> None:
-        """Count the rows of a table of scores."""
+        """Count the rows of a table of scores; all rows of a clip must be in the same table."""
         reason, face = scores.column("reason"), scores.column("face")
-        is_crop = face.is_null()
+        has_face, is_clip = face.is_valid(), scores.column("frame").is_valid()
         self.emotions.update(scores.column("emotion").drop_null().to_pylist())
-        self.reasons.update(reason.filter(is_crop).drop_null().to_pylist())
-        self.refused.update(reason.filter(pc.invert(is_crop)).drop_null().to_pylist())
+        self.refused.update(reason.filter(has_face).drop_null().to_pylist())
         self.notes.update(scores.column("detail").filter(reason.is_null()).drop_null().to_pylist())
-        with_faces = pc.sum(pc.equal(face, 0)).as_py() or 0
-        crop_count = pc.sum(is_crop).as_py() or 0
+        self.faces += _count(has_face)
+        # Each image and each frame with faces has one face of the number 0.
+        is_first_face = pc.fill_null(pc.equal(face, 0), False)
+        is_whole = pc.invert(has_face)
+        is_still_whole = pc.and_not(is_whole, is_clip)
+        self.reasons.update(reason.filter(is_still_whole).drop_null().to_pylist())
+        with_faces = _count(pc.and_not(is_first_face, is_clip))
         self.with_faces += with_faces
-        self.images += with_faces + crop_count
-        self.faces += len(scores) - crop_count
+        self.images += with_faces + _count(is_still_whole)
+        is_frame = scores.column("time").is_valid()
+        is_clip_whole = pc.and_(is_whole, is_clip)
+        self.clip_reasons.update(reason.filter(is_clip_whole).drop_null().to_pylist())
+        with_faces = _count(pc.and_(is_first_face, is_frame))
+        self.frames_with_faces += with_faces
+        self.frames += with_faces + _count(pc.and_(is_whole, is_frame))
+        self.unreadable_clips += _count(pc.and_not(is_clip, is_frame))
+        self.clips += pc.count_distinct(scores.column("source").filter(is_clip)).as_py()
 
     def add(self, text: str) -> None:
         """Add the counts that `to_json` has returned."""
@@ -131,6 +158,11 @@ class ScoreCounts:
     def to_json(self) -> str:
         """Return the counts as JSON."""
         return json.dumps(vars(self))
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    """Return the number of true values."""
+    return int(pc.sum(mask).as_py() or 0)
 
 
 class ScoreWriter(contextlib.AbstractContextManager["ScoreWriter"]):
@@ -186,6 +218,30 @@ class ScoreWriter(contextlib.AbstractContextManager["ScoreWriter"]):
             yield pa.RecordBatch.from_pylist([row], _WRITTEN_SCHEMA)
 
 
+def _smooth_faces(
+    origin: pa.Table,
+    has_image: npt.NDArray[np.bool_],
+    probabilities: npt.NDArray[np.float32],
+    half_width: float,
+) -> npt.NDArray[np.float32]:
+    """Smooth the probabilities of the faces of a clip along their tracks.
+
+    Args:
+        origin: Origin of n images; see `ImageBatch`. Those without a track stay as they are.
+        has_image: Whether an image has probabilities, of shape (n,).
+        probabilities: Probabilities, float32 of shape (n, classes).
+        half_width: Half of the width of the window in seconds.
+    """
+    rows = np.flatnonzero(has_image & origin.column("track").is_valid().to_numpy())
+    if not len(rows):
+        return probabilities
+    tracks = origin.column("track").take(pa.array(rows)).to_numpy().astype(np.int64)
+    times = origin.column("time").take(pa.array(rows)).to_numpy()
+    smoothed = probabilities.copy()
+    smoothed[rows] = smooth_tracks(tracks, times, probabilities[rows], half_width)
+    return smoothed
+
+
 def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
     """Score a batch of images.
 
@@ -208,6 +264,7 @@ def _score_batch(images: ImageBatch, options: ScoringOptions) -> pa.Table:
         raise RunError(
             "the model returns probabilities that are not finite numbers; train it again"
         )
+    probabilities = _smooth_faces(images.origin, has_image, probabilities, options.smoothing)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     # The comparison is made in float32, the precision of the stored confidence, so that readers of
     # the file get the same results.

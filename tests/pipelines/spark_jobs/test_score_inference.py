@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -139,51 +137,43 @@ class TestInference:
         assert "inference.min_confidence" in message
         assert not (tmp_path / "out").exists()
 
-    def test_options_override_the_configuration(self) -> None:
-        arguments = argparse.Namespace(
-            config=None,
-            set=["seed=3", "inference.backend=keras"],
-            backend="litert",
-            faces="detect",
-            detector="back",
-            min_confidence="0.4",
-            flip_tta=True,
+    REQUIRED = ("--input", "photos", "--output", "scores")
+
+    def load(self, *options: str) -> Config:
+        """Return the configuration for options of the command line."""
+        return jobs_score._load_config(
+            jobs_score.make_parser().parse_args([*self.REQUIRED, *options])
         )
-        config = jobs_score._load_config(arguments)
-        assert (config.inference.faces, config.faces.detector) == ("detect", "back")
+
+    def test_options_override_the_configuration(self) -> None:
+        config = self.load(
+            *("--set", "seed=3", "--set", "inference.backend=keras", "--backend", "litert"),
+            *("--faces", "detect", "--detector", "back", "--min-confidence", "0.4"),
+            *("--flip-tta", "--every", "0.5", "--format", "csv"),
+        )
         inference = config.inference
+        assert (inference.faces, config.faces.detector) == ("detect", "back")
+        assert (inference.every, inference.format) == (0.5, "csv")
         assert (config.seed, inference.backend, inference.min_confidence, inference.flip_tta) == (
             *(3, "litert"),
             *(0.4, True),
         )
-        no_arguments = argparse.Namespace(
-            config=None,
-            set=[],
-            backend=None,
-            faces=None,
-            detector=None,
-            min_confidence=None,
-            flip_tta=False,
-        )
-        assert jobs_score._load_config(no_arguments) == Config()
+        assert self.load() == Config()
 
     @pytest.mark.parametrize(
-        ("options", "option"),
+        ("options", "problem"),
         [
-            ({"min_confidence": "2"}, "--min-confidence"),
-            ({"set": ["inference.min_confidence=2"]}, "--set inference.min_confidence"),
+            (("--min-confidence", "2"), "--min-confidence: Input should be less than 1, got 2"),
+            (
+                ("--set", "inference.min_confidence=2"),
+                "--set inference.min_confidence: Input should be less than 1, got 2",
+            ),
+            (("--every", "0"), "--every: Input should be greater than 0, got 0"),
         ],
     )
-    def test_an_invalid_setting_is_named_like_the_option(self, options, option) -> None:
-        defaults: dict[str, Any] = {
-            "config": None,
-            "set": [],
-            "backend": None,
-            "faces": None,
-            "detector": None,
-            "min_confidence": None,
-        }
-        arguments = argparse.Namespace(**(defaults | options), flip_tta=False)
+    def test_an_invalid_setting_is_named_like_the_option(
+        self, options: tuple[str, ...], problem: str
+    ) -> None:
         with pytest.raises(ConfigError) as error:
-            jobs_score._load_config(arguments)
-        assert str(error.value) == f"{option}: Input should be less than 1, got 2"
+            self.load(*options)
+        assert str(error.value) == problem
