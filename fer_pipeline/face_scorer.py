@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fer_pipeline.data.face_row import FaceRow
-from fer_pipeline.data.image_decoding import DecodedFile, DecodingOptions, decode_file
+from fer_pipeline.data.image_decoding import DecodedFile, DecodingOptions
 from fer_pipeline.data.image_preparation import prepare_images
-from fer_pipeline.errors import InputError
-from fer_pipeline.extras import explain_missing_packages, require_package
+from fer_pipeline.errors import StorageError
+from fer_pipeline.extras import require_package
 from fer_pipeline.faces.blazeface import PACKAGE as DETECTOR_PACKAGE
+from fer_pipeline.faces.clip_faces import find_faces_in_clip, link_clip_faces, smooth_tracks
 from fer_pipeline.faces.detectors import DETECTOR_NAMES, DetectorOptions
 from fer_pipeline.faces.photographs import (
     FaceMode,
     FaceOptions,
     find_faces_in_file,
     find_faces_in_image,
+)
+from fer_pipeline.faces.results import (
+    ImageInput,
+    ScoredClip,
+    ScoredFace,
+    ScoredFrame,
+    ScoredImage,
+    ScoredImages,
 )
 from fer_pipeline.io import storage
 from fer_pipeline.io.paths import parse_path
@@ -38,131 +46,7 @@ from fer_pipeline.learning.inference.predictor import (
 )
 from fer_pipeline.learning.inference.trained_model import TrainedModel
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from PIL.Image import Image
-
-ImageInput = str | Path | npt.NDArray[np.uint8]
-"""Path or URL of an image file, or an image: uint8 of shape (height, width) or, in RGB, (height,
-width, 3)."""
-
 _BATCH_SIZE = 256
-
-
-@dataclass(frozen=True)
-class ScoredFace:
-    """A face and its emotion.
-
-    Attributes:
-        emotion: Emotion with the highest probability.
-        confidence: This probability.
-        probabilities: Probability of each emotion, by name.
-        position: Position and quality of the face; None if the image is a crop of one face.
-        pixels: Grey values that the model saw before it resized them, uint8 of shape (height,
-            width).
-    """
-
-    emotion: str
-    confidence: float
-    probabilities: dict[str, float]
-    position: FaceRow | None
-    pixels: npt.NDArray[np.uint8] = field(repr=False)
-
-    @property
-    def box(self) -> tuple[float, float, float, float] | None:
-        """Left, top, width and height in pixels of the image; None if the image is a crop."""
-        return self.position and self.position[1:5]
-
-    @property
-    def quality(self) -> float | None:
-        """Quality of the face, in [0, 1]; None if the image is a crop."""
-        return self.position and self.position.quality
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """The faces of an image.
-
-    Attributes:
-        source: Path of the image; None for an array.
-        faces: The faces, the most certain one first.
-        reason: Why there are none, such as "no face: 640x480 pixels"; None if there are faces.
-        note: A note on the image, such as "damaged image"; None if there is none.
-        image: The image, as it was given.
-    """
-
-    source: str | None
-    faces: tuple[ScoredFace, ...]
-    reason: str | None
-    note: str | None
-    image: ImageInput = field(repr=False)
-
-    def annotate(self) -> npt.NDArray[np.uint8]:
-        """Return a copy of the image with boxes, emotions and bars of the probabilities.
-
-        Returns:
-            RGB, uint8 of shape (height, width, 3). Small images are enlarged.
-
-        Raises:
-            InputError: The image can no longer be read.
-        """
-        from fer_pipeline.faces.annotation import AnnotatedFace, draw_faces
-
-        pixels = _read_rgb(self.image)
-        classes = list(self.faces[0].probabilities) if self.faces else []
-        whole = (0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))
-        faces = [
-            AnnotatedFace(np.array(face.box or whole), np.array(list(face.probabilities.values())))
-            for face in self.faces
-        ]
-        annotated = draw_faces(np.ascontiguousarray(pixels[..., ::-1]), faces, classes)
-        return np.ascontiguousarray(annotated[..., ::-1])
-
-    def show(self) -> Image:
-        """Return the annotated picture as a `PIL.Image`, which notebooks display.
-
-        Raises:
-            InputError: The image can no longer be read.
-        """
-        from PIL import Image
-
-        return Image.fromarray(self.annotate())
-
-
-class ScoredImages(Sequence[ScoredImage]):
-    """The results for several images, in their order."""
-
-    def __init__(self, images: Sequence[ScoredImage]) -> None:
-        """Create the sequence."""
-        self._images = tuple(images)
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self._images)
-
-    @overload
-    def __getitem__(self, index: int) -> ScoredImage: ...
-    @overload
-    def __getitem__(self, index: slice) -> ScoredImages: ...
-    def __getitem__(self, index: int | slice) -> ScoredImage | ScoredImages:
-        """Return one of the results, or several."""
-        if isinstance(index, slice):
-            return ScoredImages(self._images[index])
-        return self._images[index]
-
-    @explain_missing_packages()
-    def to_pandas(self) -> pd.DataFrame:
-        """Return a row for each face, and for each image without one.
-
-        The columns are `image` (number of the image, from 0), `source`, those of `FaceRow`,
-        `emotion`, `confidence`, the probabilities `p_...`, `reason` and `note`.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
-        import pandas as pd
-
-        return pd.DataFrame([row for n, image in enumerate(self) for row in _list_rows(n, image)])
 
 
 class FaceScorer:
@@ -234,7 +118,7 @@ class FaceScorer:
             faces, and a reason.
 
         Raises:
-            InputError: A file does not exist.
+            StorageError: A file does not exist, or cannot be read.
             ValueError: An array is no image.
         """
         if isinstance(images, str | Path | np.ndarray):
@@ -248,6 +132,56 @@ class FaceScorer:
                 for image, file in zip(images, files, strict=True)
             ]
         )
+
+    def score_clip(
+        self, source: str | Path, every: float = 1.0, *, smoothing: float = 1.0
+    ) -> ScoredClip:
+        """Find the faces of a video or an animated image, and predict their emotions.
+
+        The faces are linked from frame to frame, and their probabilities are smoothed, as by the
+        job `score`.
+
+        Args:
+            source: Path or URL of the clip.
+            every: Time between the frames that are read, in seconds.
+            smoothing: Half of the width in seconds of the window in which the probabilities of a
+                face are averaged; 0 averages nothing.
+
+        Returns:
+            The result, with a reason if the clip could not be read to its end.
+
+        Raises:
+            StorageError: The file does not exist.
+            MissingPackageError: The clip is a video, and PyAV is not installed.
+        """
+        path = parse_path(source)
+        if not storage.is_file(path):
+            raise StorageError(f"{source}: no such file")
+        with path.open("rb") as file:
+            clip_faces = list(find_faces_in_clip(cast(BinaryIO, file), every, self._options))
+        is_face = np.array([face.file.problem is None for face in clip_faces], bool)
+        faces = [face for face in clip_faces if face.file.problem is None]
+        probabilities = self._predict_all([cast(Any, face.file.image) for face in faces])
+        tracks = [track for track in link_clip_faces(clip_faces) if track is not None]
+        smoothed = smooth_tracks(
+            np.array(tracks, np.int64),
+            np.array([face.time for face in faces], float),
+            probabilities,
+            smoothing,
+        )
+        results = iter(zip(tracks, smoothed, strict=True))
+        frames: dict[int, ScoredFrame] = {}
+        reason = None
+        for face, has_face in zip(clip_faces, is_face, strict=True):
+            if face.frame is None or face.time is None:
+                reason = cast(Any, face.file.problem)[1]
+                continue
+            frame = frames.setdefault(face.frame, ScoredFrame(face.frame, face.time, ()))
+            if has_face:
+                track, face_probabilities = next(results)
+                scored = replace(self._make_face(face.file, face_probabilities), track=track)
+                frames[face.frame] = replace(frame, faces=(*frame.faces, scored))
+        return ScoredClip(str(source), tuple(frames.values()), reason)
 
     def _find_faces(self, image: ImageInput, number: int) -> list[DecodedFile]:
         """Return the faces of an image, or the image if it is a crop."""
@@ -280,25 +214,32 @@ class FaceScorer:
             file: Its faces.
             probabilities: Probabilities of this image's faces and of those of the next images.
         """
-        faces = []
-        for decoded in file:
-            if decoded.problem is None:
-                face_probabilities = next(probabilities)
-                faces.append(
-                    ScoredFace(
-                        emotion=self.classes[int(face_probabilities.argmax())],
-                        confidence=float(face_probabilities.max()),
-                        probabilities=dict(
-                            zip(self.classes, face_probabilities.tolist(), strict=True)
-                        ),
-                        position=decoded.face,
-                        pixels=cast(Any, decoded.image),
-                    )
-                )
+        faces = [
+            self._make_face(decoded, next(probabilities))
+            for decoded in file
+            if decoded.problem is None
+        ]
         source = None if isinstance(image, np.ndarray) else str(image)
         problem = file[0].problem
         reason = f"{problem[0].reason}: {problem[1]}" if problem else None
         return ScoredImage(source, tuple(faces), reason, file[0].note, image)
+
+    def _make_face(
+        self, decoded: DecodedFile, probabilities: npt.NDArray[np.float32]
+    ) -> ScoredFace:
+        """Return a face with its emotion.
+
+        Args:
+            decoded: The face.
+            probabilities: Its probabilities, float32 of shape (classes,).
+        """
+        return ScoredFace(
+            emotion=self.classes[int(probabilities.argmax())],
+            confidence=float(probabilities.max()),
+            probabilities=dict(zip(self.classes, probabilities.tolist(), strict=True)),
+            position=decoded.face,
+            pixels=cast(Any, decoded.image),
+        )
 
 
 def _load_predict_fn(model: TrainedModel, backend: InferenceBackend) -> PredictFn:
@@ -320,38 +261,3 @@ def _require_image(image: npt.NDArray[np.uint8], number: int) -> None:
             f"image {number}: expected uint8 of shape (height, width) or (height, width, 3), got"
             f" {image.dtype} of shape {image.shape}"
         )
-
-
-def _read_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
-    """Return an image in RGB, uint8 of shape (height, width, 3).
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    if isinstance(image, np.ndarray):
-        return image if image.ndim == 3 else np.repeat(image[..., np.newaxis], 3, axis=2)
-    content = storage.read_bytes(parse_path(image))
-    decoded = decode_file(content, DecodingOptions(keep_damaged=True), lambda *_: 1)
-    if decoded.image is None:
-        raise InputError(f"{image}: can no longer be read")
-    return decoded.image
-
-
-def _list_rows(number: int, image: ScoredImage) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table for an image."""
-    start = {"image": number, "source": image.source}
-    end = {"reason": image.reason, "note": image.note}
-    no_position = dict.fromkeys(FaceRow._fields)
-    if not image.faces:
-        yield {**start, **no_position, "emotion": None, "confidence": None, **end}
-    for face in image.faces:
-        position = face.position._asdict() if face.position else no_position
-        scores = {f"p_{name}": probability for name, probability in face.probabilities.items()}
-        yield {
-            **start,
-            **position,
-            "emotion": face.emotion,
-            "confidence": face.confidence,
-            **scores,
-            **end,
-        }

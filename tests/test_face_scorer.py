@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_pipeline import FaceScorer
 from fer_pipeline.errors import StorageError
@@ -122,6 +123,51 @@ def test_no_images_are_no_results(scorer: FaceScorer) -> None:
 def test_an_unknown_detector_is_named() -> None:
     with pytest.raises(ValueError, match="detector: 'haar'; expected one of auto, "):
         FaceScorer(detector="haar")
+
+
+class TestClip:
+    """An animation in which the astronaut moves to the right, and is gone in the last frame."""
+
+    @pytest.fixture(scope="class")
+    def clip(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        portrait = portraits.resize(portraits.load_astronaut(), 0.5)
+        frames = [portraits.paste(portrait, 400, 256, left, 0) for left in (0, 15, 30, 45)]
+        frames.append(portraits.make_faceless(400, 256))
+        path = tmp_path_factory.mktemp("clip") / "moving.gif"
+        images = [Image.fromarray(frame) for frame in frames]
+        images[0].save(path, save_all=True, append_images=images[1:], duration=500)
+        return path
+
+    def test_the_faces_of_a_clip_are_linked(self, scorer: FaceScorer, clip: Path) -> None:
+        scored = scorer.score_clip(clip, every=0.5)
+        assert [frame.time for frame in scored.frames] == [0, 0.5, 1, 1.5, 2]
+        assert [len(frame.faces) for frame in scored.frames] == [1, 1, 1, 1, 0]
+        assert {face.track for frame in scored.frames for face in frame.faces} == {1}
+        assert {face.emotion for frame in scored.frames for face in frame.faces} == {"happy"}
+        assert scored.reason is None
+        table = scored.to_pandas()
+        assert table["frame"].tolist() == [0, 1, 2, 3, 4]
+        assert table["track"].tolist()[:4] == [1, 1, 1, 1]
+        assert np.diff(table["left"].tolist()[:4]) == pytest.approx(15, abs=5)
+
+    def test_the_probabilities_are_smoothed(self, scorer: FaceScorer, clip: Path) -> None:
+        def measure_change(smoothing: float) -> float:
+            """Return by how much the confidence changes from frame to frame."""
+            table = scorer.score_clip(clip, 0.5, smoothing=smoothing).to_pandas()
+            return float(np.abs(np.diff(table["p_happy"].tolist()[:4])).sum())
+
+        assert measure_change(2) < measure_change(0)
+
+    def test_a_clip_that_cannot_be_read_has_a_reason(
+        self, scorer: FaceScorer, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "text.mp4"
+        path.write_text("no video")
+        scored = scorer.score_clip(path)
+        assert scored.frames == ()
+        assert scored.reason
+        with pytest.raises(StorageError, match="no such file"):
+            scorer.score_clip(tmp_path / "nowhere.mp4")
 
 
 class TestInstallation:

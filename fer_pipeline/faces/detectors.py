@@ -138,7 +138,7 @@ class RefiningDetector:
     def detect(self, image: Image, min_size: float) -> Faces:
         """Return the faces of an image, each of them once; see `Detector`."""
         proposals = _find_in_tiles(self._long_range, image, min_size, self._options)
-        is_clear = proposals.confidences >= _CLEAR_CONFIDENCE
+        is_clear = proposals.confidences >= max(_CLEAR_CONFIDENCE, self._min_confidence)
         unclear = self._refine_all(image, proposals.select(~is_clear), 0.0)
         faces = Faces.concatenate([proposals.select(is_clear), unclear])
         # This network takes many things for faces.
