@@ -134,7 +134,7 @@ class FaceScorer:
         )
 
     def score_clip(
-        self, source: str | Path, every: float = 1.0, *, smoothing: float = 1.0
+        self, source: str | Path, interval: float = 1.0, *, smoothing: float = 1.0
     ) -> ScoredClip:
         """Find the faces of a video or an animated image, and predict their emotions.
 
@@ -143,7 +143,7 @@ class FaceScorer:
 
         Args:
             source: Path or URL of the clip.
-            every: Time between the frames that are read, in seconds.
+            interval: Time between the frames that are read, in seconds.
             smoothing: Half of the width in seconds of the window in which the probabilities of a
                 face are averaged; 0 averages nothing.
 
@@ -158,7 +158,7 @@ class FaceScorer:
         if not storage.is_file(path):
             raise StorageError(f"{source}: no such file")
         with path.open("rb") as file:
-            clip_faces = list(find_faces_in_clip(cast(BinaryIO, file), every, self._options))
+            clip_faces = list(find_faces_in_clip(cast(BinaryIO, file), interval, self._options))
         is_face = np.array([face.file.problem is None for face in clip_faces], bool)
         faces = [face for face in clip_faces if face.file.problem is None]
         probabilities = self._predict_all([cast(Any, face.file.image) for face in faces])

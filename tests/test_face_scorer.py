@@ -139,7 +139,7 @@ class TestClip:
         return path
 
     def test_the_faces_of_a_clip_are_linked(self, scorer: FaceScorer, clip: Path) -> None:
-        scored = scorer.score_clip(clip, every=0.5)
+        scored = scorer.score_clip(clip, interval=0.5)
         assert [frame.time for frame in scored.frames] == [0, 0.5, 1, 1.5, 2]
         assert [len(frame.faces) for frame in scored.frames] == [1, 1, 1, 1, 0]
         assert {face.track for frame in scored.frames for face in frame.faces} == {1}
