@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import av.container
@@ -194,7 +194,8 @@ class VideoReader:
         # read is a reference cycle, so that memory grows.
         matrix = first.frame.side_data.get("DISPLAYMATRIX")
         if matrix is not None:
-            self._display_matrix = tuple(np.frombuffer(matrix, np.int32).tolist())
+            # PyAV 18 does not declare that this is a buffer.
+            self._display_matrix = tuple(np.frombuffer(cast(Any, matrix), np.int32).tolist())
         return first, itertools.chain([first], frames)
 
     def _seek(self, target: Fraction, origin: Fraction) -> Iterator[TimedFrame]:
