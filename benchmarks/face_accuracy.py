@@ -132,12 +132,12 @@ def _read_images(usage: str) -> tuple[Pixels, npt.NDArray[np.int64]]:
 
 def _measure_landmarks(images: Pixels) -> Iterator[Figure]:
     """Yield the median position and the spread of each landmark, as fractions of the image."""
-    network = BlazeFace("full_range_sparse", 0.5)
+    network = BlazeFace("full_range_sparse")
     border = _SIZE
     landmarks = []
     for image in images:
         framed = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-        faces = merge_faces(network.find(framed))
+        faces = merge_faces(network.find(framed, 0.5))
         if len(faces):
             landmarks.append((faces.landmarks[0] - border) / _SIZE)
     positions = np.array(landmarks)

@@ -22,7 +22,7 @@ from fer_pipeline.data import emotions
 from fer_pipeline.data.enhancement import Enhancement
 from fer_pipeline.data.image_decoding import DecodingOptions
 from fer_pipeline.data.outcomes import Split
-from fer_pipeline.faces.detectors import DetectorOptions
+from fer_pipeline.faces.detectors import DetectorName, DetectorOptions
 from fer_pipeline.faces.photographs import FaceMode
 from fer_pipeline.io import storage
 
@@ -290,7 +290,7 @@ class OutputConfig(Section):
 class FacesConfig(Section):
     """The search for faces in photographs."""
 
-    detector: Literal["auto", "full_range_sparse", "full_range", "back"] = Field(
+    detector: DetectorName = Field(
         "auto",
         description="Networks that find faces: auto combines two BlazeFace networks; the others are"
         " single ones.",

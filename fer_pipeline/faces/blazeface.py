@@ -64,12 +64,11 @@ class BlazeFace:
         input_size: Height and width of its input, in pixels.
     """
 
-    def __init__(self, name: str, min_confidence: float) -> None:
+    def __init__(self, name: str) -> None:
         """Load the network.
 
         Args:
             name: Name of the network, a key of `NETWORKS`.
-            min_confidence: Confidence below which a face is ignored, in (0, 1).
 
         Raises:
             MissingPackageError: The package with the networks is not installed.
@@ -78,7 +77,6 @@ class BlazeFace:
 
         network = NETWORKS[name]
         self.input_size = network.size
-        self._min_confidence = min_confidence
         self._anchors = make_anchors(network.size, network.grids)
         self._interpreter = Interpreter(model_content=read_network(name), num_threads=1)
         with hide_litert_messages():
@@ -90,14 +88,19 @@ class BlazeFace:
         )
         self._confidence_output, self._position_output = (output["index"] for output in outputs)
 
-    def find(self, image: Image) -> Faces:
-        """Return the faces of an image; a face may be found more than once."""
+    def find(self, image: Image, min_confidence: float) -> Faces:
+        """Return the faces of an image; a face may be found more than once.
+
+        Args:
+            image: The image.
+            min_confidence: Confidence below which a face is ignored, in (0, 1).
+        """
         scale = self.input_size / max(image.shape[:2])
         self._interpreter.set_tensor(self._input, self._make_input(image, scale))
         self._interpreter.invoke()
         logits = self._interpreter.get_tensor(self._confidence_output)[0, :, 0]
         confidences = 1 / (1 + np.exp(-np.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)))
-        rows = np.flatnonzero(confidences >= self._min_confidence)
+        rows = np.flatnonzero(confidences >= min_confidence)
         if not len(rows):
             return make_no_faces()
         outputs = self._interpreter.get_tensor(self._position_output)[0, rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -19,9 +20,11 @@ from fer_pipeline.faces.detection import (
     make_no_faces,
     merge_faces,
 )
-from fer_pipeline.faces.tiles import iterate_tiles
+from fer_pipeline.faces.tiles import Tile, iterate_tiles
 
-DETECTOR_NAMES = ("auto", "full_range_sparse", "full_range", "back")
+DetectorName = Literal["auto", "full_range_sparse", "full_range", "back"]
+
+DETECTOR_NAMES: tuple[str, ...] = get_args(DetectorName)
 """Names of the detectors."""
 
 _MIN_SIZE = 20.0
@@ -108,12 +111,14 @@ class SingleDetector:
 
     def __init__(self, options: DetectorOptions) -> None:
         """Load the network."""
-        self._network = BlazeFace(options.name, options.min_confidence or self.DEFAULT_CONFIDENCE)
+        self._network = BlazeFace(options.name)
+        self._min_confidence = options.min_confidence or self.DEFAULT_CONFIDENCE
         self._options = options
 
     def detect(self, image: Image, min_size: float) -> Faces:
         """Return the faces of an image, each of them once; see `Detector`."""
-        faces = _find_in_tiles(self._network, image, min_size, self._options)
+        tiles = _list_tiles(image, min_size, self._options)
+        faces = _find_in_tiles(self._network, tiles, self._min_confidence)
         return _select(faces, min_size, self._options)
 
 
@@ -129,20 +134,20 @@ class RefiningDetector:
 
     def __init__(self, options: DetectorOptions) -> None:
         """Load the networks."""
-        self._long_range = BlazeFace(_LONG_RANGE, _PROPOSED_CONFIDENCE)
-        self._short_range = BlazeFace(_SHORT_RANGE, _PROPOSED_CONFIDENCE)
-        self._refiner = BlazeFace(_SHORT_RANGE, _REFINED_CONFIDENCE)
+        self._long_range = BlazeFace(_LONG_RANGE)
+        self._short_range = BlazeFace(_SHORT_RANGE)
         self._options = options
         self._min_confidence = options.min_confidence or self.DEFAULT_CONFIDENCE
 
     def detect(self, image: Image, min_size: float) -> Faces:
         """Return the faces of an image, each of them once; see `Detector`."""
-        proposals = _find_in_tiles(self._long_range, image, min_size, self._options)
+        tiles = _list_tiles(image, min_size, self._options)
+        proposals = _find_in_tiles(self._long_range, tiles, _PROPOSED_CONFIDENCE)
         is_clear = proposals.confidences >= max(_CLEAR_CONFIDENCE, self._min_confidence)
         unclear = self._refine_all(image, proposals.select(~is_clear), 0.0)
         faces = Faces.concatenate([proposals.select(is_clear), unclear])
         # This network takes many things for faces.
-        proposals = _find_in_tiles(self._short_range, image, min_size, self._options)
+        proposals = _find_in_tiles(self._short_range, tiles, _PROPOSED_CONFIDENCE)
         is_new = compute_overlaps(proposals.boxes, faces.boxes).max(axis=1, initial=0) < MAX_OVERLAP
         new = self._refine_all(image, proposals.select(is_new), _SHORT_RANGE_HANDICAP)
         return _select(merge_faces(Faces.concatenate([faces, new])), min_size, self._options)
@@ -167,7 +172,7 @@ class RefiningDetector:
 
     def _refine(self, image: Image, face: Faces, handicap: float) -> Faces:
         """Look at a single face again, and return it with its new position and confidence."""
-        size = self._refiner.input_size
+        size = self._short_range.input_size
         center = face.boxes[0, :2] + face.boxes[0, 2:] / 2
         side = float(face.boxes[0, 2:].max()) * _WINDOW
         window = _cut_window(image, (float(center[0]), float(center[1])), side, size)
@@ -191,22 +196,27 @@ class RefiningDetector:
 
     def _find_in_middle(self, window: Image) -> Faces:
         """Return the most certain face in the middle of a window, or no face."""
-        faces = merge_faces(self._refiner.find(np.ascontiguousarray(window)))
+        faces = merge_faces(
+            self._short_range.find(np.ascontiguousarray(window), _REFINED_CONFIDENCE)
+        )
         distances = np.abs(faces.boxes[:, :2] + faces.boxes[:, 2:] / 2 - window.shape[0] / 2)
         is_near = distances.max(axis=1) < _MAX_SHIFT * window.shape[0] / _WINDOW
         return faces.select(is_near).select(slice(1))
 
 
-def _find_in_tiles(
-    network: BlazeFace, image: Image, min_size: float, options: DetectorOptions
-) -> Faces:
-    """Return the faces in an image and in its tiles, each of them once."""
+def _list_tiles(image: Image, min_size: float, options: DetectorOptions) -> list[Tile]:
+    """Return the image, and the tiles that are needed to find its smallest faces."""
     side = round(_TILE_SIDE * min_size) if options.use_tiles else max(image.shape[:2])
+    return list(iterate_tiles(image, side))
+
+
+def _find_in_tiles(network: BlazeFace, tiles: list[Tile], min_confidence: float) -> Faces:
+    """Return the faces in the tiles of an image, each of them once."""
     return merge_faces(
         Faces.concatenate(
             [
-                network.find(tile.image).transform(1, tile.left, tile.top)
-                for tile in iterate_tiles(image, side)
+                network.find(tile.image, min_confidence).transform(1, tile.left, tile.top)
+                for tile in tiles
             ]
         )
     )

@@ -259,7 +259,7 @@ def _join_problems(faces: Sequence[ClipFace]) -> list[ClipFace]:
 
 def _build_clip_batch(source: str, faces: Sequence[ClipFace], options: ClipOptions) -> ImageBatch:
     """Prepare the faces of a clip for the model, and describe them."""
-    parts, start = [], 0
+    parts = []
     for parsed in collect_records((face.file, source) for face in faces):
         records = SourceRecords(
             sources=pa.array([source] * len(parsed), pa.string()),
@@ -270,7 +270,6 @@ def _build_clip_batch(source: str, faces: Sequence[ClipFace], options: ClipOptio
         parts.append(
             build_image_batch(records, BlockOffsets(), options.faces.size, options.enhancement)
         )
-        start += len(parsed)
     origin = pa.concat_tables([part.origin for part in parts])
     columns = {
         "frame": [face.frame for face in faces],
